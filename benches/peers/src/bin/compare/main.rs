@@ -1,0 +1,200 @@
+//! Runs the workloads on every peer, round by round, and prints tables:
+//! `cargo run --release --bin compare -- [-r ROUNDS] [WORKLOAD[:N] ..]`.
+
+mod load;
+mod table;
+
+use std::io::Error;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use table::Results;
+
+/// The peers, the words that start them, and what they can do.
+const PEERS: &[(&str, &[&str], &[&str])] = &[
+    (
+        "ours",
+        &["ours"],
+        &["switch", "spawn", "yield", "mem", "timers", "echo"],
+    ),
+    ("bare", &["peers", "bare"], &["switch", "spawn", "yield"]),
+    ("epoll", &["peers", "epoll"], &["echo"]),
+    (
+        "tokio",
+        &["peers", "tokio"],
+        &["switch", "spawn", "yield", "mem", "timers", "echo"],
+    ),
+    (
+        "may",
+        &["peers", "may"],
+        &["switch", "spawn", "yield", "mem", "timers", "echo"],
+    ),
+    (
+        "threads",
+        &["peers", "threads"],
+        &["switch", "spawn", "yield", "echo"],
+    ),
+];
+const ALL: &[&str] = &[
+    "switch",
+    "spawn",
+    "yield",
+    "mem:10000",
+    "mem:100000",
+    "timers:10000",
+    "timers:100000",
+    "echo",
+];
+const CONNECTIONS: &[usize] = &[1, 50, 1000];
+const ECHO_TIME: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn main() {
+    let mut rounds = 5;
+    let mut workloads = Vec::new();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-r" => {
+                rounds = words
+                    .next()
+                    .and_then(|n| n.parse().ok())
+                    .expect("-r ROUNDS")
+            }
+            name => workloads.push(name.to_owned()),
+        }
+    }
+    if workloads.is_empty() {
+        workloads = ALL.iter().map(|name| name.to_string()).collect();
+    }
+    raise_open_files();
+    for workload in workloads {
+        let (name, n) = workload.split_once(':').unwrap_or((&workload, ""));
+        assert!(
+            PEERS[0].2.contains(&name),
+            "{name}: no such workload; there are {ALL:?}"
+        );
+        let mut results = Results::default();
+        for round in 1..=rounds {
+            for (peer, command, _) in PEERS.iter().filter(|peer| peer.2.contains(&name)) {
+                results.begin(peer, round);
+                let done = if name == "echo" {
+                    echo(command, &mut results)
+                } else {
+                    work(command, name, n, &mut results)
+                };
+                if let Err(error) = done {
+                    eprintln!("{peer} {workload}: {error}");
+                }
+            }
+            eprintln!("{workload}: round {round} of {rounds}");
+        }
+        results.print();
+    }
+}
+
+/// The program that stands beside this one.
+fn command(words: &[&str]) -> Command {
+    let this: PathBuf = std::env::current_exe().expect("the path of this program");
+    let mut command = Command::new(this.with_file_name(words[0]));
+    command.args(&words[1..]).stdin(Stdio::null());
+    command
+}
+
+/// Runs a workload to its end and takes its lines.
+fn work(words: &[&str], name: &str, n: &str, results: &mut Results) -> Result<(), Error> {
+    let mut command = command(words);
+    command.arg(name).args(Some(n).filter(|n| !n.is_empty()));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let status = wait(&mut child)?;
+    // the few lines are in the pipe
+    for line in std::io::read_to_string(child.stdout.take().expect("piped"))?.lines() {
+        results.take(line);
+    }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Error::other(status.to_string()))
+    }
+}
+
+fn wait(child: &mut Child) -> Result<std::process::ExitStatus, Error> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if start.elapsed() > LIMIT {
+            child.kill()?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A server, which ends with this value.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts the server on core 0 and loads it from core 1.
+fn echo(words: &[&str], results: &mut Results) -> Result<(), Error> {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let mut command = command(words);
+    command.args(["echo", &port.to_string()]);
+    // SAFETY: between fork and exec there is but one system call.
+    unsafe { command.pre_exec(|| pin(0)) };
+    let server = Server(command.spawn()?);
+    let begin = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if begin.elapsed() > Duration::from_secs(5) {
+            return Err(Error::other("the server did not come up"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for &connections in CONNECTIONS {
+        let pid = server.0.id();
+        let load = move || pin(1).and_then(|()| load::echo(pid, port, connections, ECHO_TIME));
+        let figures = std::thread::spawn(load).join().expect("no panic")?;
+        for (metric, value, unit) in figures {
+            results.add(&format!("echo{connections}"), metric, value, unit);
+        }
+    }
+    Ok(())
+}
+
+/// Binds the calling thread to a core, if the machine has more than one.
+fn pin(core: usize) -> Result<(), Error> {
+    // SAFETY: cpu_set_t is plain bits, and is there during the call.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        match libc::sched_setaffinity(0, size_of_val(&set), &set) {
+            0 => Ok(()),
+            _ if libc::sysconf(libc::_SC_NPROCESSORS_ONLN) < 2 => Ok(()),
+            _ => Err(Error::last_os_error()),
+        }
+    }
+}
+
+/// As many open files as the system allows, for the servers too.
+fn raise_open_files() {
+    // SAFETY: rlimit is plain numbers, and is there during the calls.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}

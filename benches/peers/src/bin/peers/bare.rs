@@ -1,0 +1,246 @@
+//! corosensei with the least that makes a scheduler of it: a queue and a pool of stacks. What is possible.
+//!
+//! H1: a thread is in memory for as long as it has an owner, the hub or its handle; all is of one OS thread.
+
+use std::cell::{Cell, UnsafeCell};
+use std::mem::ManuallyDrop;
+use std::ptr::{null, null_mut};
+
+use corosensei::stack::{DefaultStack, Stack, StackPointer};
+use corosensei::{Coroutine, Yielder};
+use peers::{Args, each, emit, unsupported};
+
+type Body = Coroutine<(), (), (), Coloured>;
+
+/// A stack that is never given back. It begins a little lower than the one before: else all would share a few
+/// sets of the cache.
+struct Coloured {
+    base: StackPointer,
+    limit: StackPointer,
+}
+
+impl Coloured {
+    fn new(colour: usize) -> Coloured {
+        let stack = ManuallyDrop::new(DefaultStack::new(64 << 10).expect("memory for a stack"));
+        let base = stack.base().get() - colour % 32 * 64;
+        Coloured {
+            base: StackPointer::new(base).expect("not null"),
+            limit: stack.limit(),
+        }
+    }
+}
+
+// SAFETY: a smaller part of a stack, with the same end and its guard.
+unsafe impl Stack for Coloured {
+    fn base(&self) -> StackPointer {
+        self.base
+    }
+
+    fn limit(&self) -> StackPointer {
+        self.limit
+    }
+}
+
+#[derive(Default)]
+struct Hub {
+    head: Cell<*mut Thread>,
+    tail: Cell<*mut Thread>,
+    current: Cell<*mut Thread>,
+    stacks: UnsafeCell<Vec<Coloured>>,
+    made: Cell<usize>,
+    spare: UnsafeCell<Vec<*mut Thread>>,
+}
+
+struct Thread {
+    body: Option<Body>,
+    yielder: *const Yielder<(), ()>,
+    next: *mut Thread,
+    joiner: *mut Thread,
+    owners: u8,
+}
+
+struct Handle(*mut Thread);
+
+pub(crate) fn main(args: Args) {
+    match args.workload.as_str() {
+        "switch" => {
+            let n = args.n_or(5_000_000);
+            emit("switch", "generator", pair(n), "ns");
+            run(move || emit("switch", "oneway", each(2 * n, || yields(2, n)), "ns"));
+        }
+        "yield" => {
+            let n = args.n_or(1000);
+            run(move || {
+                yields(1000, 1); // the stacks are there
+                emit("yield", "each", each(1000 * n, || yields(1000, n)), "ns");
+            });
+        }
+        "spawn" => {
+            let n = args.n_or(500_000);
+            run(move || {
+                emit(
+                    "spawn",
+                    "seq",
+                    each(n, || (0..n).for_each(|_| spawn(|| ()).join())),
+                    "ns",
+                );
+                let batch = |_| join((0..1000).map(|_| spawn(|| ())).collect());
+                emit(
+                    "spawn",
+                    "batch",
+                    each(n, || (0..n / 1000).for_each(batch)),
+                    "ns",
+                );
+            });
+        }
+        other => unsupported(other),
+    }
+}
+
+/// A coroutine and its caller, with a value each way.
+fn pair(n: u64) -> f64 {
+    let mut other = Coroutine::<u64, u64, ()>::new(move |yielder, mut value| {
+        for _ in 0..n {
+            value = yielder.suspend(value + 1);
+        }
+    });
+    let mut value = 0;
+    let ns = each(2 * n, || {
+        for _ in 0..n {
+            value = other.resume(value).as_yield().expect("it goes on");
+        }
+    });
+    assert_eq!((value, other.resume(0).as_return()), (n, Some(())));
+    ns
+}
+
+fn yields(threads: u64, n: u64) {
+    join(
+        (0..threads)
+            .map(|_| spawn(move || (0..n).for_each(|_| yield_now())))
+            .collect(),
+    );
+}
+
+fn join(threads: Vec<Handle>) {
+    threads.into_iter().for_each(Handle::join);
+}
+
+/// Runs `main` and all that it spawns.
+fn run(main: impl FnOnce() + 'static) {
+    let hub = Hub::get();
+    drop(spawn(main));
+    while let Some(thread) = hub.pop() {
+        hub.current.set(thread);
+        // SAFETY: H1, and only this loop uses the body.
+        unsafe {
+            let body = (*thread).body.as_mut().unwrap_unchecked();
+            if body.resume(()).as_return().is_some() {
+                (*hub.stacks.get()).push((*thread).body.take().unwrap_unchecked().into_stack());
+                if !(*thread).joiner.is_null() {
+                    hub.push((*thread).joiner);
+                }
+                release(thread);
+            }
+        }
+    }
+}
+
+fn spawn(work: impl FnOnce() + 'static) -> Handle {
+    let hub = Hub::get();
+    // SAFETY: no other borrow of these lists is alive, as nothing switches in between.
+    let (stack, spare) = unsafe { ((*hub.stacks.get()).pop(), (*hub.spare.get()).pop()) };
+    let stack = stack.unwrap_or_else(|| Coloured::new(hub.made.replace(hub.made.get() + 1)));
+    let thread = spare.unwrap_or_else(|| Box::into_raw(Box::new(Thread::new(None))));
+    let body = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
+        // SAFETY: H1.
+        unsafe { (*thread).yielder = yielder };
+        work();
+    });
+    // SAFETY: H1; this thread is new.
+    unsafe { *thread = Thread::new(Some(body)) };
+    hub.push(thread);
+    Handle(thread)
+}
+
+fn yield_now() {
+    let hub = Hub::get();
+    hub.push(hub.current.get());
+    park(hub);
+}
+
+fn park(hub: &Hub) {
+    // SAFETY: H1; the yielder lives on the stack of the thread that runs now.
+    unsafe { (*(*hub.current.get()).yielder).suspend(()) }
+}
+
+impl Thread {
+    fn new(body: Option<Body>) -> Thread {
+        Thread {
+            body,
+            yielder: null(),
+            next: null_mut(),
+            joiner: null_mut(),
+            owners: 2,
+        }
+    }
+}
+
+impl Hub {
+    fn get() -> &'static Hub {
+        thread_local!(static HUB: &'static Hub = Box::leak(Box::default()));
+        HUB.with(|hub| *hub)
+    }
+
+    fn push(&self, thread: *mut Thread) {
+        // SAFETY: H1, and a thread is in the queue at most once.
+        unsafe {
+            (*thread).next = null_mut();
+            match self.head.get().is_null() {
+                true => self.head.set(thread),
+                false => (*self.tail.get()).next = thread,
+            }
+        }
+        self.tail.set(thread);
+    }
+
+    fn pop(&self) -> Option<*mut Thread> {
+        let thread = self.head.get();
+        if thread.is_null() {
+            return None;
+        }
+        // SAFETY: H1.
+        self.head.set(unsafe { (*thread).next });
+        Some(thread)
+    }
+}
+
+impl Handle {
+    fn join(self) {
+        let hub = Hub::get();
+        // SAFETY: H1.
+        unsafe {
+            if (*self.0).body.is_some() {
+                (*self.0).joiner = hub.current.get();
+                park(hub);
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        release(self.0);
+    }
+}
+
+/// Gives up one of the two owners; the memory is kept for the next.
+fn release(thread: *mut Thread) {
+    // SAFETY: H1.
+    unsafe {
+        (*thread).owners -= 1;
+        if (*thread).owners == 0 {
+            (*Hub::get().spare.get()).push(thread);
+        }
+    }
+}

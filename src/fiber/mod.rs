@@ -1,0 +1,240 @@
+//! A fiber: a stack, the registers saved on it, and nothing else.
+//!
+//! Green threads, greenlets and generators all run on fibers. A fiber is resumed by exactly one place and
+//! suspends back to it; who runs next is never its business. Called by [`hub::task`](crate::hub),
+//! [`greenlet`](crate::greenlet) and [`generator`](crate::generator); calls corosensei and [`stack`](crate::stack).
+//!
+//! ```text
+//!  base ┌──────────────────────┐
+//!       │ parent link (Yielder)│◄── Frame::yielder
+//!       │ Frame { link, top }  │◄── Fiber::frame, valid from the first resume until the end
+//!       │ the body's frames    │
+//!       │ …                    │◄── saved stack pointer while suspended
+//!       ├──────────────────────┤
+//!       │ guard                │
+//! limit └──────────────────────┘
+//! ```
+//!
+//! # Invariants
+//! - **F1** A fiber's frame lives on its own stack, so it has a fixed address from the first resume to the end.
+//! - **F2** `TOP` (see [`current`]) is the innermost running fiber of this OS thread. A resume saves it, a suspend
+//!   stores it in the frame, and the place that resumed puts its own back.
+//! - **F3** A suspender suspends only if its frame is on the chain that starts at `TOP`; anything else would save
+//!   the registers of one stack in the frame of another. Code above it on the chain is suspended with it.
+//! - **F4** A fiber never leaves the OS thread that made it (`Fiber` is `!Send`).
+//! - **F5** No panic crosses a switch: the body runs under `catch_unwind`, and its payload is a value.
+//!
+//! # Rejected
+//! - Leaving the end of a suspended fiber to corosensei's `Drop`: it retries for ever against code that catches the
+//!   unwind and suspends again. [`Fiber::unwind`] is bounded, and what survives is leaked and said.
+
+pub(crate) mod current;
+pub(crate) mod unwind;
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+
+use crate::stack::Stack;
+use current::{Link, TOP};
+
+/// What a resume gives to a suspended body.
+pub(crate) enum Command<I> {
+    /// Go on with a value.
+    Go(I),
+    /// Unwind: the suspend raises the forced-unwind payload.
+    Unwind,
+}
+
+/// What came back from a resume.
+pub(crate) enum Outcome<Y, R> {
+    /// The body suspended with a value.
+    Yielded(Y),
+    /// The body returned.
+    Returned(R),
+    /// The body panicked; the payload is the panic's.
+    Panicked(Box<dyn Any + Send>),
+}
+
+type Ended<R> = Result<R, Box<dyn Any + Send>>;
+type Co<I, Y, R> = Coroutine<Command<I>, Y, Ended<R>, Stack>;
+
+/// The part of a fiber that lies on its own stack (F1).
+pub(crate) struct Frame<I, Y> {
+    link: Link,
+    /// The innermost fiber when this one suspended: itself, or one that ran above it.
+    top: Cell<*const Link>,
+    yielder: *const Yielder<Command<I>, Y>,
+}
+
+/// A body on a stack of its own, that can be resumed, suspended and unwound.
+pub(crate) struct Fiber<I: 'static, Y: 'static, R: 'static> {
+    coroutine: UnsafeCell<ManuallyDrop<Co<I, Y, R>>>,
+    frame: Cell<*const Frame<I, Y>>,
+}
+
+thread_local! {
+    /// Where the fiber that is being entered for the first time publishes its frame.
+    static ENTERING: Cell<*const Cell<*const ()>> = const { Cell::new(ptr::null()) };
+}
+
+impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
+    /// A fiber that will run `body` on a stack of `size` bytes, its guard included.
+    ///
+    /// `root` marks the base of a green thread (see [`current`]).
+    #[inline]
+    pub(crate) fn new<F>(size: usize, root: bool, body: F) -> io::Result<Self>
+    where
+        F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
+    {
+        Ok(Self::on(Stack::new(size)?, root, body))
+    }
+
+    /// The same on a stack that is at hand, which cannot fail.
+    #[inline]
+    pub(crate) fn on<F>(stack: Stack, root: bool, body: F) -> Self
+    where
+        F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
+    {
+        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<Command<I>, Y>, input| {
+            let frame = Frame { link: Link::new(TOP.get(), root), top: Cell::new(ptr::null()), yielder };
+            let slot = ENTERING.replace(ptr::null());
+            // SAFETY: `resume` stored the address of its fiber's `frame` cell right before the switch that came
+            // here, and its borrow of the fiber lasts until this stack suspends.
+            unsafe { (*slot).set((&raw const frame).cast()) };
+            TOP.set(&raw const frame.link);
+            let suspender = Suspender { frame: &raw const frame };
+            match input {
+                Command::Go(input) => catch_unwind(AssertUnwindSafe(|| body(&suspender, input))),
+                Command::Unwind => Err(unwind::forced()),
+            }
+        });
+        Fiber { coroutine: UnsafeCell::new(ManuallyDrop::new(coroutine)), frame: Cell::new(ptr::null()) }
+    }
+
+    /// Runs the body until it suspends or ends.
+    #[inline]
+    pub(crate) fn resume(&mut self, input: I) -> Outcome<Y, R> {
+        // SAFETY: `&mut self` means that nothing else resumes it, or has it resumed, meanwhile.
+        unsafe { self.switch(Command::Go(input)) }
+    }
+
+    /// Runs the body until it suspends or ends.
+    ///
+    /// # Safety
+    /// The fiber is suspended (or new), it has not ended, and this is its OS thread (F4).
+    #[inline]
+    pub(crate) unsafe fn switch(&self, command: Command<I>) -> Outcome<Y, R> {
+        let resumer = TOP.get();
+        let frame = self.frame.get();
+        if frame.is_null() {
+            ENTERING.set((&raw const self.frame).cast());
+        } else {
+            // SAFETY: F1, and the caller says that the fiber has not ended.
+            let frame = unsafe { &*frame };
+            frame.link.set_prev(resumer);
+            TOP.set(frame.top.get());
+        }
+        // SAFETY: the only reference to the coroutine: the body reaches it through its frame alone.
+        let coroutine = unsafe { &mut *self.coroutine.get() };
+        let result = coroutine.resume(command);
+        TOP.set(resumer);
+        match result {
+            CoroutineResult::Yield(value) => Outcome::Yielded(value),
+            CoroutineResult::Return(Ok(value)) => Outcome::Returned(value),
+            CoroutineResult::Return(Err(payload)) => Outcome::Panicked(payload),
+        }
+    }
+
+    /// Whether the body has run at all.
+    pub(crate) fn has_started(&self) -> bool {
+        !self.frame.get().is_null()
+    }
+
+    /// Whether the body has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        // SAFETY: a plain read of the saved stack pointer; no switch is under way on this `!Send` value, since
+        // whoever runs on the fiber's own stack reaches only its frame.
+        unsafe { (*self.coroutine.get()).done() }
+    }
+
+    /// Suspends the running body from inside, on behalf of code that holds the fiber and not its suspender.
+    ///
+    /// # Safety
+    /// The caller runs on this fiber's stack, or on one above it on the chain (F3).
+    #[inline]
+    pub(crate) unsafe fn suspend(&self, value: Y) -> Command<I> {
+        // SAFETY: it runs, so its frame is there (F1); F3 is the caller's.
+        unsafe { suspend(self.frame.get(), value) }
+    }
+
+    /// Ends a suspended body by unwinding it, at most `tries` times; `false` if it would not die.
+    ///
+    /// What a dying body yields is dropped. A panic of its own, raised while it dies, comes back as an error.
+    pub(crate) fn unwind(&mut self, tries: u32) -> Result<bool, Box<dyn Any + Send>> {
+        for _ in 0..tries {
+            if self.is_done() {
+                return Ok(true);
+            }
+            // SAFETY: not ended, and `&mut self` as in `resume`.
+            match unsafe { self.switch(Command::Unwind) } {
+                Outcome::Yielded(value) => drop(value),
+                Outcome::Returned(value) => drop(value),
+                Outcome::Panicked(payload) if unwind::is_forced(&*payload) => {}
+                Outcome::Panicked(payload) => return Err(payload),
+            }
+        }
+        Ok(self.is_done())
+    }
+}
+
+impl<I: 'static, Y: 'static, R: 'static> Drop for Fiber<I, Y, R> {
+    /// Frees an ended or never started fiber. A suspended one is leaked: whoever owns it unwinds it first.
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_done() || !self.has_started() {
+            // SAFETY: dropped once, here. corosensei has nothing to unwind: it ended, or never started.
+            unsafe { ManuallyDrop::drop(self.coroutine.get_mut()) }
+        }
+    }
+}
+
+/// The right to suspend one fiber, lent to its body.
+pub(crate) struct Suspender<I: 'static, Y: 'static> {
+    frame: *const Frame<I, Y>,
+}
+
+impl<I: 'static, Y: 'static> Suspender<I, Y> {
+    /// Hands `value` to whoever resumed the fiber and waits for the next resume.
+    ///
+    /// `None` if the fiber does not run here: the suspender was smuggled to another stack (F3).
+    #[inline]
+    pub(crate) fn suspend(&self, value: Y) -> Result<I, Y> {
+        // SAFETY: a suspender lives in its body's frame, so the fiber has not ended (F1).
+        let frame = unsafe { &*self.frame };
+        if !current::is_on_chain(&raw const frame.link) {
+            return Err(value);
+        }
+        // SAFETY: just checked (F3).
+        match unsafe { suspend(self.frame, value) } {
+            Command::Go(input) => Ok(input),
+            Command::Unwind => unwind::raise_forced(),
+        }
+    }
+}
+
+/// # Safety
+/// `frame` belongs to a fiber that runs, and the caller is on its stack or on one above it (F3).
+#[inline]
+unsafe fn suspend<I, Y>(frame: *const Frame<I, Y>, value: Y) -> Command<I> {
+    // SAFETY: F1.
+    let frame = unsafe { &*frame };
+    frame.top.set(TOP.get());
+    // SAFETY: the yielder lies at the base of the same stack.
+    unsafe { (*frame.yielder).suspend(value) }
+}

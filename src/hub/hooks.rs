@@ -1,0 +1,74 @@
+//! Observers: a function that the hub tells what it does. Nobody listening costs one predictable branch.
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+
+use super::Hub;
+
+/// Something that happened to a green thread, given by its number ([`ThreadId`](crate::thread::ThreadId)).
+///
+/// The native stack is number 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// It was spawned and is in the ready queue.
+    Spawn(u64),
+    /// The turn gave it the processor.
+    Resume(u64),
+    /// It parks.
+    Park(u64),
+    /// Something woke it: it is in the ready queue.
+    Wake(u64),
+    /// It ended.
+    Exit(u64),
+    /// The hub begins a turn.
+    Turn,
+}
+
+pub(crate) type Hook = Rc<dyn Fn(Event)>;
+
+impl Hub {
+    /// Tells the observer, if there is one.
+    #[inline]
+    pub(super) fn emit(&self, event: impl FnOnce() -> Event) {
+        if self.observed.get() {
+            self.tell(event());
+        }
+    }
+
+    #[cold]
+    fn tell(&self, event: Event) {
+        let hook = self.hook.borrow().clone();
+        if let Some(hook) = hook {
+            // The observer runs on whatever stack the event happens on; it may not park there.
+            self.as_callback(|| hook(event));
+        }
+    }
+}
+
+/// Sets (or, with `None`, removes) the observer of this OS thread's hub.
+///
+/// ```
+/// use std::{cell::Cell, rc::Rc};
+/// use greenthread::hub::{self, Event};
+///
+/// let parks = Rc::new(Cell::new(0));
+/// let count = parks.clone();
+/// hub::set_hook(Some(Box::new(move |event| {
+///     if let Event::Park(_) = event {
+///         count.set(count.get() + 1);
+///     }
+/// })));
+/// greenthread::spawn(|| greenthread::sleep(std::time::Duration::from_millis(1))).join().unwrap();
+/// hub::set_hook(None);
+/// assert_eq!(parks.get(), 2); // the sleep, and the join of main
+/// ```
+///
+/// # Blocking and cancellation
+/// The observer is a callback of the hub: it may not block. A panic in it is reported, and the hub goes on.
+pub fn set_hook(hook: Option<Box<dyn Fn(Event)>>) {
+    let hub = Hub::current();
+    hub.observed.set(hook.is_some());
+    let old = hub.hook.replace(hook.map(Rc::from));
+    drop(old);
+}

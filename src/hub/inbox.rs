@@ -1,0 +1,174 @@
+//! The one cross-thread door: a queue that any OS thread may put into, and the protocol that wakes its owner.
+//!
+//! | | owner, about to sleep | sender |
+//! |---|---|---|
+//! | 1 | `sleeping = how` | put the message in the queue |
+//! | 2 | fence | `pending = true` |
+//! | 3 | look at `pending`; if set, do not sleep | fence |
+//! | 4 | sleep | if `sleeping` was not `AWAKE`, make it so and wake that way |
+//!
+//! The two fences order each side's store before its load, so that at least one of them sees the other: the owner the
+//! message, or the sender the sleeper. Only the sender that takes `sleeping` away pays for a system call.
+//! Checked with loom (`RUSTFLAGS="--cfg loom" cargo test --release --lib loom`).
+#![forbid(unsafe_code)]
+
+#[cfg(loom)]
+use loom::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU8, Ordering, fence},
+};
+#[cfg(not(loom))]
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU8, Ordering, fence},
+};
+
+/// The owner runs, or will look before it sleeps.
+pub(super) const AWAKE: u8 = 0;
+/// The owner sleeps in `thread::park`.
+pub(super) const PARKED: u8 = 1;
+/// The owner sleeps in its poller, or somebody else's loop does it in its place.
+pub(super) const POLLING: u8 = 2;
+
+pub(super) struct Inbox<M> {
+    queue: Mutex<Queue<M>>,
+    pending: AtomicBool,
+    sleeping: AtomicU8,
+}
+
+struct Queue<M> {
+    messages: Vec<M>,
+    open: bool,
+}
+
+impl<M> Inbox<M> {
+    pub(super) fn new() -> Inbox<M> {
+        let queue = Mutex::new(Queue { messages: Vec::new(), open: false });
+        Inbox { queue, pending: AtomicBool::new(false), sleeping: AtomicU8::new(AWAKE) }
+    }
+
+    fn lock<R>(&self, f: impl FnOnce(&mut Queue<M>) -> R) -> R {
+        f(&mut self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    /// Puts a message in. Says how the owner is to be woken, if it sleeps; gives the message back if it is gone.
+    pub(super) fn send(&self, message: M, accept: impl FnOnce() -> bool) -> Result<u8, M> {
+        self.lock(|queue| {
+            if !queue.open || !accept() {
+                return Err(message);
+            }
+            queue.messages.push(message);
+            Ok(())
+        })?;
+        self.pending.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed) == AWAKE {
+            return Ok(AWAKE);
+        }
+        Ok(self.sleeping.swap(AWAKE, Ordering::AcqRel))
+    }
+
+    #[inline]
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Takes all messages, into an empty vector.
+    pub(super) fn drain(&self, into: &mut Vec<M>) {
+        self.pending.store(false, Ordering::Relaxed);
+        // A sender sets `pending` after it left the lock: what is missed now sets it again.
+        fence(Ordering::SeqCst);
+        self.lock(|queue| std::mem::swap(&mut queue.messages, into));
+    }
+
+    /// The owner's steps 1–3; `false` if there is something to do.
+    pub(super) fn fall_asleep(&self, how: u8) -> bool {
+        self.sleeping.store(how, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.pending.load(Ordering::Acquire) {
+            self.sleeping.store(AWAKE, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn wake_up(&self) {
+        self.sleeping.store(AWAKE, Ordering::Relaxed);
+    }
+
+    pub(super) fn open(&self) {
+        self.lock(|queue| queue.open = true);
+    }
+
+    /// Refuses messages from now on and gives back those that wait.
+    pub(super) fn close(&self) -> Vec<M> {
+        self.lock(|queue| {
+            queue.open = false;
+            std::mem::take(&mut queue.messages)
+        })
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::Condvar;
+
+    /// A sleep that the sender ends by the way the inbox told it.
+    struct Bed(Mutex<bool>, Condvar);
+
+    #[test]
+    fn loom_no_wake_is_lost() {
+        loom::model(|| {
+            let inbox = Arc::new(Inbox::new());
+            inbox.open();
+            let bed = Arc::new(Bed(Mutex::new(false), Condvar::new()));
+            let senders: Vec<_> = (0..2)
+                .map(|n| {
+                    let (inbox, bed) = (inbox.clone(), bed.clone());
+                    loom::thread::spawn(move || {
+                        if inbox.send(n, || true).unwrap() != AWAKE {
+                            *bed.0.lock().unwrap() = true;
+                            bed.1.notify_one();
+                        }
+                    })
+                })
+                .collect();
+            let mut got = Vec::new();
+            while got.len() < 2 {
+                let mut some = Vec::new();
+                if inbox.is_pending() {
+                    inbox.drain(&mut some);
+                }
+                let none = some.is_empty();
+                got.extend(some);
+                if none && inbox.fall_asleep(PARKED) {
+                    let mut woken = bed.0.lock().unwrap();
+                    while !*woken {
+                        woken = bed.1.wait(woken).unwrap();
+                    }
+                    *woken = false;
+                    inbox.wake_up();
+                }
+            }
+            for sender in senders {
+                sender.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn loom_a_closed_inbox_gives_every_message_back() {
+        loom::model(|| {
+            let inbox = Arc::new(Inbox::new());
+            inbox.open();
+            let sender = {
+                let inbox = inbox.clone();
+                loom::thread::spawn(move || inbox.send(7, || true).is_ok())
+            };
+            let left = inbox.close();
+            assert_eq!(sender.join().unwrap(), left.len() == 1);
+        });
+    }
+}

@@ -1,0 +1,152 @@
+//! Kill, time-out and shield: what may end a park from outside, and the payloads that unwind for it.
+//!
+//! A kill or an expired guard only sets a bit. [`Parker::park`](super::park::Parker) looks at it, gives
+//! [`Wake::Interrupted`](super::park::Wake) to the primitive, which puts its queue right and calls [`raise`]. The payload
+//! goes by `resume_unwind`: destructors run and the panic hook is silent. It stays due until its owner takes it
+//! (the base of the green thread, `catch_kill`, the `Timeout` itself), so code that swallows it gets it again at its
+//! next park. In a `panic = "abort"` build `raise` returns, and the primitive gives an error.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::panic::resume_unwind;
+use std::thread::panicking;
+
+use super::Hub;
+use super::park::Wake;
+use super::task::{State, Task, TaskRef};
+use super::timer::Key;
+
+const KILL: u8 = 1;
+const EXPIRED: u8 = 2;
+
+/// One armed [`Timeout`](crate::time::Timeout).
+pub(crate) struct Guard {
+    pub(crate) id: u64,
+    pub(crate) deadline: u64,
+    pub(crate) expired: bool,
+    pub(crate) timer: Option<Key>,
+}
+
+struct Kill;
+struct Expired(u64);
+
+/// What is due.
+enum Interrupt {
+    Kill,
+    Expired(u64),
+}
+
+fn due(task: &Task) -> Option<Interrupt> {
+    if task.shield.get() > 0 {
+        return None;
+    }
+    let bits = task.interrupt.get();
+    if bits & KILL != 0 {
+        return Some(Interrupt::Kill);
+    }
+    if bits & EXPIRED == 0 {
+        return None;
+    }
+    // The earliest first; of equals the outermost.
+    let first = task.with_extra(|extra| extra.guards.iter().filter(|g| g.expired).min_by_key(|g| g.deadline).map(|g| g.id));
+    first.map(Interrupt::Expired)
+}
+
+/// Whether a park must not begin.
+#[cold]
+pub(super) fn is_due(task: &Task) -> bool {
+    due(task).is_some()
+}
+
+/// Unwinds for what is due. Returns if nothing is, while unwinding already, and in a `panic = "abort"` build.
+#[cold]
+pub(crate) fn raise() {
+    let task = Hub::current().running();
+    if cfg!(panic = "abort") || panicking() {
+        return;
+    }
+    match due(task) {
+        Some(Interrupt::Kill) => resume_unwind(killed_payload()),
+        Some(Interrupt::Expired(id)) => resume_unwind(Box::new(Expired(id))),
+        None => {}
+    }
+}
+
+pub(super) fn killed_payload() -> Box<dyn Any + Send> {
+    Box::new(Kill)
+}
+
+/// Whether a payload is a kill's.
+pub(crate) fn is_kill(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Kill>()
+}
+
+/// Whether a payload is that of guard `id`.
+pub(crate) fn is_expired(payload: &(dyn Any + Send), id: u64) -> bool {
+    payload.downcast_ref::<Expired>().is_some_and(|expired| expired.0 == id)
+}
+
+/// Whether a payload is one of ours, and not a panic.
+pub(crate) fn is_ours(payload: &(dyn Any + Send)) -> bool {
+    is_kill(payload) || payload.is::<Expired>() || crate::fiber::unwind::is_forced(payload)
+}
+
+/// Whether a kill is due.
+pub(crate) fn is_killed(task: &Task) -> bool {
+    task.interrupt.get() & KILL != 0 && task.shield.get() == 0
+}
+
+/// Takes a delivered kill back: it has been caught.
+pub(crate) fn clear_kill(task: &Task) {
+    task.interrupt.set(task.interrupt.get() & !KILL);
+}
+
+/// Runs the interrupt of a parked task, if it may be interrupted.
+fn poke(hub: &'static Hub, task: &'static Task) {
+    if task.state() == State::Parked && task.cancellable.get() && task.shield.get() == 0 {
+        let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
+        hub.wake_local(task, ticket, Wake::Interrupted);
+    }
+}
+
+/// Asks green thread `id` of this hub to die.
+pub(crate) fn kill(hub: &'static Hub, task: TaskRef, id: u64) {
+    let Some(task) = hub.own(task) else { return };
+    if task.id() == id && !task.is_finished() {
+        task.interrupt.set(task.interrupt.get() | KILL);
+        poke(hub, task);
+    }
+}
+
+/// The timer of guard `id` fired.
+pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
+    let Some(task) = hub.own(task) else { return };
+    let found = task.with_extra(|extra| {
+        let guard = extra.guards.iter_mut().find(|guard| guard.id == id)?;
+        guard.expired = true;
+        guard.timer = None;
+        Some(())
+    });
+    if found.is_some() {
+        task.interrupt.set(task.interrupt.get() | EXPIRED);
+        poke(hub, task);
+    }
+}
+
+/// Forgets guard `id` of a task; says whether it had expired.
+pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64) -> bool {
+    let Some(task) = hub.own(task) else { return false };
+    let (guard, others) = task.with_extra(|extra| {
+        let at = extra.guards.iter().position(|guard| guard.id == id);
+        let guard = at.map(|at| extra.guards.remove(at));
+        (guard, extra.guards.iter().any(|guard| guard.expired))
+    });
+    if !others {
+        task.interrupt.set(task.interrupt.get() & !EXPIRED);
+    }
+    let Some(guard) = guard else { return false };
+    if let Some(key) = guard.timer {
+        hub.timers.remove(key);
+    }
+    guard.expired
+}

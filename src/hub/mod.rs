@@ -1,0 +1,639 @@
+//! The hub: one per OS thread, made when something first needs it. It runs green threads, fires timers, waits for
+//! descriptors and takes messages from other OS threads, one *turn* after another.
+//!
+//! There is no hub to start: whenever the native stack (`main`, say) blocks in this crate, it *pumps*: it runs turns
+//! until its own wait is over.
+//!
+//! ```
+//! use greenthread::{hub, spawn};
+//!
+//! let answer = spawn(|| 6 * 7);           // queued, not yet run
+//! assert_eq!(answer.join().unwrap(), 42); // main blocks here, and so the hub turns
+//! assert!(!hub::is_running());
+//! ```
+//!
+//! What other OS threads may do is in [`Handle`]. A hub inside a foreign loop: [`as_fd`], [`next_deadline`], [`turn`].
+//! The states, the wake protocol and its invariants are told in `src/hub/README.md`.
+//!
+//! # One turn
+//! ```text
+//!   inbox ─► callbacks ─► ready queue (at most BUDGET resumes) ─► timers ─► poll, sleeping if nothing is ready
+//! ```
+
+mod clock;
+mod hooks;
+mod inbox;
+pub(crate) mod interrupt;
+pub(crate) mod park;
+mod poller;
+pub(crate) mod reactor;
+mod ready;
+pub(crate) mod remote;
+pub(crate) mod stuck;
+mod public;
+pub(crate) mod task;
+mod timer;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use hooks::{Event, set_hook};
+pub use public::*;
+pub use remote::{CallHandle, Handle};
+pub use stuck::LoopExit;
+
+use clock::Clock;
+use park::{Waiter, Wake};
+use remote::{Message, Shared};
+use task::{Ended, ExitLink, State, Task, TaskRef};
+
+/// Resumes in a row before timers and descriptors are looked at again.
+const BUDGET: usize = 128;
+
+/// What a timer does when it is due.
+pub(crate) enum Due {
+    /// Ends the park (task, ticket).
+    Park(TaskRef, u64),
+    /// Expires guard `id` of the task.
+    Guard(TaskRef, u64),
+    /// Calls back.
+    Call(Box<Box<dyn FnOnce()>>),
+}
+
+/// The timers, behind a cell: nothing here runs code of others.
+pub(crate) struct Timers(RefCell<timer::Wheel<Due>>);
+
+impl Timers {
+    #[inline]
+    pub(crate) fn insert(&self, deadline: u64, due: Due) -> timer::Key {
+        self.0.borrow_mut().insert(deadline, due)
+    }
+
+    #[inline]
+    pub(crate) fn remove(&self, key: timer::Key) {
+        let due = self.0.borrow_mut().remove(key);
+        drop(due);
+    }
+}
+
+impl Timers {
+    /// When to look again: exactly at the next deadline, or where several may be served at once.
+    fn next(&self, exactly: bool) -> Option<u64> {
+        let wheel = self.0.borrow();
+        if exactly { wheel.next_deadline() } else { wheel.next_wake() }
+    }
+}
+
+type Callback = Box<dyn FnOnce()>;
+
+/// What one OS thread's scheduler consists of.
+pub(crate) struct Hub {
+    pub(crate) shared: &'static Shared,
+    ready: ready::Ready,
+    /// The green thread on the processor; none while the native stack runs.
+    current: Cell<Option<&'static Task>>,
+    native: &'static Task,
+    /// The native task came to the head of the ready queue: its pump ends.
+    native_ready: Cell<bool>,
+    pumping: Cell<bool>,
+    in_callback: Cell<bool>,
+    live: Cell<usize>,
+    free: Cell<Option<&'static Task>>,
+    ids: Cell<(u64, u64)>,
+    guards: Cell<u64>,
+    pub(crate) timers: Timers,
+    pub(crate) clock: Clock,
+    pub(crate) reactor: reactor::Reactor,
+    callbacks: RefCell<VecDeque<Callback>>,
+    scratch: RefCell<Vec<Message>>,
+    idlers: RefCell<VecDeque<Waiter>>,
+    /// Those in `run_forever`.
+    forever: RefCell<Vec<Waiter>>,
+    /// Parks that unwind meanwhile, and how many there ever were.
+    leaks: Cell<usize>,
+    leaked: Cell<usize>,
+    /// Work of this hub that other OS threads do and will send word of.
+    pub(crate) abroad: Cell<usize>,
+    patience: Cell<Option<Duration>>,
+    embedded: Cell<bool>,
+    /// A scope runs on the native stack: leaving it early would free what its children borrow.
+    pub(crate) scopes: Cell<usize>,
+    observed: Cell<bool>,
+    hook: RefCell<Option<hooks::Hook>>,
+    fork_epoch: u64,
+    _registered: stuck::Registered,
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turned {
+    Again,
+    /// The native task is to go on.
+    Native,
+    /// Nothing can ever happen any more.
+    Stuck,
+}
+
+/// How long a turn may sleep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    No,
+    Yes,
+}
+
+thread_local! {
+    static HUB: Cell<Option<&'static Hub>> = const { Cell::new(None) };
+    static ENDED: Cell<bool> = const { Cell::new(false) };
+    static END: End = const { End };
+}
+
+/// Ends the hub with its OS thread.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        ENDED.set(true);
+        if let Some(hub) = HUB.take()
+            && hub.fork_epoch == crate::sys::thread::fork_epoch()
+        {
+            hub.end();
+        }
+    }
+}
+
+impl Hub {
+    /// This OS thread's hub, made if need be.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn current() -> &'static Hub {
+        match HUB.get() {
+            Some(hub) => hub,
+            None => Hub::make(Clock::real(), None),
+        }
+    }
+
+    /// This OS thread's hub, if there is one.
+    #[inline]
+    pub(crate) fn try_current() -> Option<&'static Hub> {
+        HUB.get()
+    }
+
+    /// Whether this OS thread's hub has ended, in a destructor of a thread-local.
+    pub(crate) fn has_ended() -> bool {
+        ENDED.get() && HUB.get().is_none()
+    }
+
+    #[cold]
+    #[track_caller]
+    fn make(clock: Clock, seed: Option<u64>) -> &'static Hub {
+        assert!(!ENDED.get(), "the hub of this OS thread has ended: this runs in a destructor of a thread-local");
+        END.with(|_| ());
+        crate::sys::thread::on_fork(forked);
+        crate::stack::set_describe(describe);
+        let shared = Shared::take();
+        let native = task::native(shared, Location::caller());
+        let hub: &'static Hub = Box::leak(Box::new(Hub::blank(shared, native, clock)));
+        if let Some(seed) = seed {
+            hub.ready.set_seed(seed);
+        }
+        HUB.set(Some(hub));
+        hub
+    }
+
+    fn blank(shared: &'static Shared, native: &'static Task, clock: Clock) -> Hub {
+        Hub {
+            shared,
+            ready: ready::Ready::default(),
+            current: Cell::new(None),
+            native,
+            native_ready: Cell::new(false),
+            pumping: Cell::new(false),
+            in_callback: Cell::new(false),
+            live: Cell::new(0),
+            free: Cell::new(None),
+            ids: Cell::new((0, 0)),
+            guards: Cell::new(0),
+            timers: Timers(RefCell::new(timer::Wheel::new(clock.now()))),
+            clock,
+            reactor: reactor::Reactor::default(),
+            callbacks: RefCell::default(),
+            scratch: RefCell::default(),
+            idlers: RefCell::default(),
+            forever: RefCell::default(),
+            leaks: Cell::new(0),
+            leaked: Cell::new(0),
+            abroad: Cell::new(0),
+            patience: Cell::new(None),
+            embedded: Cell::new(false),
+            scopes: Cell::new(0),
+            observed: Cell::new(false),
+            hook: RefCell::default(),
+            fork_epoch: crate::sys::thread::fork_epoch(),
+            _registered: stuck::Registered::new(shared.idle.clone()),
+        }
+    }
+
+    /// A number for a new green thread.
+    #[inline]
+    fn next_id(&self) -> u64 {
+        let (next, end) = self.ids.get();
+        if next < end {
+            self.ids.set((next + 1, end));
+            return next;
+        }
+        self.more_ids()
+    }
+
+    #[cold]
+    fn more_ids(&self) -> u64 {
+        const BLOCK: u64 = 1024;
+        let first = remote::take_ids(BLOCK);
+        self.ids.set((first + 1, first + BLOCK));
+        first
+    }
+
+    /// The hub's clock, `delay` from now; saturates.
+    #[inline]
+    pub(crate) fn after(&self, delay: Duration) -> u64 {
+        let delay = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        self.clock.now().saturating_add(delay)
+    }
+
+    /// Runs `f` as a callback: what it calls may not park.
+    pub(crate) fn as_callback<R>(&self, f: impl FnOnce() -> R) -> R {
+        let before = self.in_callback.replace(true);
+        let result = catch_unwind(AssertUnwindSafe(f));
+        self.in_callback.set(before);
+        result.unwrap_or_else(|payload| resume_unwind(payload))
+    }
+
+    /// Has `f` called at the turn's one place for code of the user.
+    pub(crate) fn call(&self, f: Callback) {
+        self.callbacks.borrow_mut().push_back(f);
+    }
+
+    /// Has `f` called when the hub's clock says `at`.
+    pub(crate) fn call_at(&self, at: u64, f: Callback) {
+        self.timers.insert(at, Due::Call(Box::new(f)));
+    }
+
+    /// Runs turns until the native task is woken.
+    fn pump(&'static self) {
+        self.pumping.set(true);
+        loop {
+            match self.turn(Sleep::Yes) {
+                Turned::Again => {}
+                Turned::Native => break,
+                Turned::Stuck => self.give_up(),
+            }
+        }
+        self.pumping.set(false);
+        self.native.state.set(State::Running);
+    }
+
+    /// Nothing can wake the native stack: says so, at its park.
+    #[cold]
+    fn give_up(&'static self) -> ! {
+        let exit = LoopExit::new(self);
+        self.native.bump();
+        self.native.state.set(State::Running);
+        self.pumping.set(false);
+        eprintln!("greenthread: {exit}");
+        if self.scopes.get() > 0 {
+            eprintln!("greenthread: a scope on the native stack would be left while its green threads run: abort");
+            std::process::abort();
+        }
+        resume_unwind(Box::new(exit))
+    }
+
+    fn turn(&'static self, sleep: Sleep) -> Turned {
+        self.emit(|| Event::Turn);
+        if self.shared.inbox().is_pending() {
+            self.take_messages();
+        }
+        self.run_callbacks();
+        self.ready.shuffle();
+        if self.run_ready() {
+            return Turned::Native;
+        }
+        let idle = self.ready.is_empty() && self.callbacks.borrow().is_empty();
+        if !idle || sleep == Sleep::No {
+            self.look_around();
+            return Turned::Again;
+        }
+        self.wait()
+    }
+
+    /// Resumes those who are ready, in order; `true` if the native task is among them.
+    #[inline]
+    fn run_ready(&'static self) -> bool {
+        for _ in 0..BUDGET {
+            let Some(task) = self.ready.pop() else { return false };
+            if std::ptr::eq(task, self.native) {
+                return true;
+            }
+            self.emit(|| Event::Resume(task.id()));
+            task::resume(self, task);
+        }
+        false
+    }
+
+    /// Timers that are due and descriptors that are ready, without sleeping.
+    fn look_around(&'static self) {
+        self.fire_timers();
+        if self.reactor.is_waited_for() {
+            self.poll(Some(Duration::ZERO));
+        }
+    }
+
+    fn poll(&'static self, timeout: Option<Duration>) {
+        if let Err(error) = self.reactor.poll(self, timeout) {
+            // The epoll descriptor itself is broken (closed by somebody else, say): nothing can be waited for.
+            panic!("the hub's poller failed: {error}");
+        }
+    }
+
+    fn fire_timers(&'static self) {
+        if self.timers.0.borrow().is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        self.timers.0.borrow_mut().expire(now, &mut |_, due| match due {
+            Due::Park(task, ticket) => {
+                self.wake_local(task.get(), ticket, Wake::TimedOut);
+            }
+            Due::Guard(task, id) => interrupt::expire(self, task, id),
+            Due::Call(f) => self.call(*f),
+        });
+    }
+
+    fn take_messages(&'static self) {
+        let mut messages = std::mem::take(&mut *self.scratch.borrow_mut());
+        self.shared.inbox().drain(&mut messages);
+        for message in messages.drain(..) {
+            match message {
+                Message::Wake(task, ticket) => self.wake(Waiter::Task(task, ticket)),
+                Message::Kill(task, id) => interrupt::kill(self, task, id),
+                Message::Unpark(task, id) => crate::hub::unpark(self, task, id),
+                Message::Call(f) => self.call(f),
+                Message::Internal(f) => f(self),
+                Message::Stop => self.stop(),
+            }
+        }
+        *self.scratch.borrow_mut() = messages;
+    }
+
+    fn stop(&'static self) {
+        for waiter in self.forever.take() {
+            self.wake(waiter);
+        }
+    }
+
+    /// The one place for code of the user on the hub's own stack. Those added meanwhile wait for the next turn.
+    fn run_callbacks(&'static self) {
+        let count = self.callbacks.borrow().len();
+        for _ in 0..count {
+            let Some(f) = self.callbacks.borrow_mut().pop_front() else { return };
+            let result = catch_unwind(AssertUnwindSafe(|| self.as_callback(f)));
+            if let Err(payload) = result {
+                report_panic(&Reporter::callback(), &*payload);
+            }
+        }
+    }
+
+    /// Nothing is ready: sleeps in the kernel until something may be.
+    #[cold]
+    fn wait(&'static self) -> Turned {
+        self.fire_timers();
+        if !self.ready.is_empty() {
+            return Turned::Again;
+        }
+        if self.reactor.is_waited_for() && self.clock.is_virtual() {
+            self.poll(Some(Duration::ZERO));
+        }
+        if !self.ready.is_empty() || self.wake_idlers() {
+            return Turned::Again;
+        }
+        crate::stack::tidy(16);
+        let next = self.timers.next(self.clock.is_virtual());
+        if let Some(at) = next
+            && self.abroad.get() == 0
+            && self.clock.jump_to(at)
+        {
+            self.fire_timers();
+            return Turned::Again;
+        }
+        let timeout = next.map(|at| Duration::from_nanos(at.saturating_sub(self.clock.now())));
+        let hopeless = timeout.is_none() && !self.reactor.is_waited_for() && self.abroad.get() == 0;
+        self.sleep(timeout, hopeless)
+    }
+
+    fn sleep(&'static self, timeout: Option<Duration>, hopeless: bool) -> Turned {
+        let by_poller = self.reactor.has_poller();
+        let how = if by_poller { inbox::POLLING } else { inbox::PARKED };
+        if !self.shared.inbox().fall_asleep(how) {
+            return Turned::Again;
+        }
+        let waits_forever = !self.forever.borrow().is_empty();
+        let patience = if hopeless && !waits_forever { Some(self.patience.take().unwrap_or(stuck::PATIENCE)) } else { None };
+        self.shared.idle.store(hopeless, std::sync::atomic::Ordering::SeqCst);
+        let timeout = timeout.or(patience);
+        if by_poller {
+            self.poll(timeout);
+        } else {
+            crate::sys::thread::park(timeout);
+        }
+        self.shared.inbox().wake_up();
+        let quiet = self.ready.is_empty() && !self.shared.inbox().is_pending();
+        if let Some(patience) = patience
+            && quiet
+        {
+            if stuck::all_others_idle() && !self.shared.inbox().is_pending() {
+                return Turned::Stuck;
+            }
+            // Somebody else is busy, and may hold the other end: look again, ever more seldom.
+            self.patience.set(Some((patience * 2).min(Duration::from_secs(2))));
+        } else {
+            self.patience.set(None);
+        }
+        self.shared.idle.store(false, std::sync::atomic::Ordering::SeqCst);
+        Turned::Again
+    }
+
+    fn wake_idlers(&'static self) -> bool {
+        let waiter = self.idlers.borrow_mut().pop_front();
+        waiter.map(|waiter| self.wake(waiter)).is_some()
+    }
+
+    /// The OS thread ends: what is parked is leaked, and whoever joins it is told.
+    fn end(&'static self) {
+        for task in task::all_of(self) {
+            task::lose(task);
+        }
+        let left = self.shared.close();
+        let callbacks = self.callbacks.take();
+        // Closures of the user: their destructors may do anything but block.
+        for drops in [catch_unwind(AssertUnwindSafe(|| drop(left))), catch_unwind(AssertUnwindSafe(|| drop(callbacks)))] {
+            if let Err(payload) = drops {
+                report_panic(&Reporter::callback(), &*payload);
+            }
+        }
+        task::retire(self);
+    }
+
+    /// A green thread's body has returned: if the process was forked meanwhile by this very thread, then this is the
+    /// child, whose only thread ends here, and so does the process.
+    #[inline]
+    pub(super) fn check_fork(task: &'static Task) {
+        if crate::sys::thread::fork_epoch() != 0 && !HUB.get().is_some_and(|hub| hub.owns(task)) {
+            std::process::exit(0);
+        }
+    }
+
+    fn owns(&self, task: &Task) -> bool {
+        task.shared().is_some_and(|shared| std::ptr::eq(shared, self.shared))
+    }
+
+    /// The task, if its block belongs to this hub (T5): it may have been recycled for another since.
+    fn own(&self, task: TaskRef) -> Option<&'static Task> {
+        let shared = task.shared()?;
+        std::ptr::eq(shared, self.shared).then(|| task.get())
+    }
+
+    /// Whether the native stack runs, and not a green thread.
+    pub(crate) fn is_native(&self) -> bool {
+        self.current.get().is_none()
+    }
+
+    /// A number for a time-out; never used again on this OS thread.
+    pub(crate) fn guard_id(&self) -> u64 {
+        self.guards.set(self.guards.get() + 1);
+        self.guards.get()
+    }
+}
+
+/// In a forked child, on the OS thread that forked: a fresh hub, and none of the green threads.
+fn forked() {
+    HUB.set(None);
+    stuck::forget_all();
+}
+
+/// The name of the running green thread, for the report of a stack overflow. Runs in a signal handler.
+fn describe(_limit: usize, out: &mut [u8]) -> usize {
+    let Some(task) = HUB.get().and_then(|hub| hub.current.get()) else { return 0 };
+    task.name_into(out)
+}
+
+/// Gives a green thread (or the native stack) of this hub an unpark token.
+pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
+    let Some(task) = hub.own(task).filter(|task| task.id() == id) else { return };
+    let is_parked = task.state() == State::Parked && std::ptr::eq(task.why().what, &crate::thread::PARK);
+    task.unpark_token.set(true);
+    if is_parked {
+        let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
+        hub.wake_local(task, ticket, Wake::Ready);
+    }
+}
+
+/// Leaves an exit link with a green thread, or runs it if that has ended.
+pub(crate) fn leave_link(hub: &'static Hub, task: TaskRef, id: u64, link: ExitLink) {
+    match hub.own(task).filter(|task| task.id() == id && !task.is_finished()) {
+        Some(task) => task.with_extra(|extra| extra.links.push(link)),
+        None => hub.call(Box::new(move || drop(crate::thread::spawn_local(move || link(Ended::Returned))))),
+    }
+}
+
+/// Runs the exit links of a green thread, each in a green thread of its own.
+fn run_links(hub: &'static Hub, task: &'static Task, ended: Ended, links: Vec<ExitLink>) {
+    for link in links {
+        if task::spawn(hub, None, task.place(), move || link(ended)).is_err() {
+            eprintln!("greenthread: no memory for an on_exit of {}", Reporter::of(task).who);
+        }
+    }
+}
+
+/// All green threads of a hub, a line each: state, what each waits for, where it was spawned.
+pub(crate) fn lines(hub: &Hub) -> Vec<String> {
+    let mut tasks = task::all_of(hub);
+    tasks.sort_by_key(|task| task.id());
+    tasks.iter().map(|task| line(task)).collect()
+}
+
+pub(crate) fn line(task: &'static Task) -> String {
+    let doing = match task.state() {
+        State::Parked => format!("waits for {}", task.why()),
+        State::New => String::from("has not started"),
+        State::Ready => String::from("is ready"),
+        State::Running => String::from("runs"),
+        State::Idle => String::from("is on its way"),
+    };
+    format!("{} {doing}, spawned at {}", Reporter::of(task).who, task.place())
+}
+
+/// Who panicked, for the hook.
+pub(crate) struct Reporter {
+    pub(crate) who: String,
+}
+
+impl Reporter {
+    pub(crate) fn of(task: &Task) -> Reporter {
+        let name = task.name();
+        let address = std::ptr::from_ref(task).addr();
+        let name = name.as_ref().map_or_else(|| format!("#{}", task.id()), |name| name.to_string());
+        Reporter { who: format!("<GreenThread {address:#x}: {name}>") }
+    }
+
+    fn callback() -> Reporter {
+        Reporter { who: String::from("a hub callback") }
+    }
+}
+
+type PanicHook = dyn Fn(&str, &(dyn std::any::Any + Send)) + Send + Sync;
+static PANIC_HOOK: std::sync::RwLock<Option<Arc<PanicHook>>> = std::sync::RwLock::new(None);
+
+/// Reports a panic that nobody will read: once, to the hook, or to stderr.
+#[cold]
+pub(crate) fn report_panic(who: &Reporter, payload: &(dyn std::any::Any + Send)) {
+    if interrupt::is_ours(payload) {
+        return;
+    }
+    let hook = PANIC_HOOK.read().unwrap_or_else(|e| e.into_inner()).clone();
+    match hook {
+        Some(hook) => {
+            let told = catch_unwind(AssertUnwindSafe(|| hook(&who.who, payload)));
+            if told.is_err() {
+                eprintln!("greenthread: the panic hook itself panicked, about {}", who.who);
+            }
+        }
+        None => eprintln!("greenthread: {} panicked: {}", who.who, crate::fiber::unwind::message(payload)),
+    }
+}
+
+
+/// Panics at the caller's line in a hub callback.
+#[track_caller]
+pub(crate) fn check_can_park() {
+    Hub::current().check_can_park();
+}
+
+/// Has every parked green thread but the caller look at its own stack.
+pub(crate) fn probe_all(hub: &'static Hub) {
+    let me = hub.running();
+    let parked = |task: &&'static Task| task.state() == State::Parked && !std::ptr::eq(*task, me);
+    for task in task::all_of(hub).into_iter().filter(parked) {
+        task.probe.set(true);
+        hub.ready.push(task);
+    }
+    // The queue is in order: whoever was pushed has looked before the caller goes on.
+    park::yield_now();
+}
+
+/// A line and a backtrace for each.
+pub(crate) fn traced_lines(hub: &Hub) -> Vec<(String, Option<String>)> {
+    let mut tasks = task::all_of(hub);
+    tasks.sort_by_key(|task| task.id());
+    tasks.iter().map(|task| (line(task), task.with_extra(|extra| extra.backtrace.take()))).collect()
+}

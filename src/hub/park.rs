@@ -1,0 +1,271 @@
+//! THE blocking verb. Everything that waits (sleep, join, lock, read, `block_on`) ends in [`Parker::park`].
+//!
+//! ```text
+//!   let parker = Parker::new("join", ..);     a ticket for this park
+//!   queue.push(parker.waiter());              whoever holds it may wake, once
+//!   match parker.park(deadline, mode) { Ready | TimedOut | Interrupted }
+//!   queue.remove(..)                          on all but Ready: take it back, pass on what was handed over
+//! ```
+//!
+//! # Invariants
+//! - **P1** Only [`Parker::park`] and [`yield_now`] suspend a green thread, and only the hub's turn resumes one.
+//! - **P2** A waiter is (task, ticket). A wake with another ticket than the task's does nothing; one that matches takes
+//!   the ticket away, so that the first wake wins and every later one is stale.
+//! - **P3** A wake that comes before the park is not lost: the ticket is gone, and the park returns at once.
+//! - **P4** Kill and time-out are delivered here and nowhere else: not in a shield, not once the body has returned, and
+//!   not to who unwinds.
+//! - **P5** No borrow, lock or reference to a thread-local of ours is held over a park.
+
+use std::panic::Location;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::thread::panicking;
+
+use super::task::{State, Task, TaskRef};
+use super::{Due, Hub, interrupt};
+
+/// Why a park ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Somebody woke the waiter.
+    Ready,
+    /// The deadline passed first.
+    TimedOut,
+    /// A kill or an expired [`Timeout`](crate::time::Timeout) is due: give back what you hold, then
+    /// [`raise`](interrupt::raise).
+    Interrupted,
+}
+
+/// What a park allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Kill and time-out end it; who unwinds is not parked at all.
+    Cancel,
+    /// Nothing but a wake ends it.
+    Must,
+}
+
+/// What somebody waits for, in words for [`dump`](crate::debug::dump).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Why {
+    pub(crate) what: &'static &'static str,
+    pub(crate) with: usize,
+}
+
+impl Why {
+    pub(crate) const NOTHING: Why = Why { what: &"nothing", with: 0 };
+
+    pub(crate) const fn new(what: &'static &'static str, with: usize) -> Why {
+        Why { what, with }
+    }
+}
+
+/// Who is to be woken, by whoever holds it, from any OS thread, once.
+pub(crate) enum Waiter {
+    /// A green thread or a native stack: (task, ticket).
+    Task(TaskRef, u64),
+    /// A future's waker.
+    Waker(Waker),
+}
+
+impl Waiter {
+    /// Wakes, from wherever this runs.
+    pub(crate) fn wake(self) {
+        match Hub::try_current() {
+            Some(hub) => hub.wake(self),
+            None => self.wake_from_outside(),
+        }
+    }
+
+    /// Wakes from an OS thread that is not the waiter's.
+    pub(super) fn wake_from_outside(self) {
+        match self {
+            Waiter::Waker(waker) => waker.wake(),
+            Waiter::Task(task, ticket) => {
+                if let Some(shared) = task.shared() {
+                    shared.send(super::remote::Message::Wake(task, ticket));
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Waiter::Task(task, ticket) => write!(f, "Task({:#x}, {ticket})", task.address()),
+            Waiter::Waker(_) => write!(f, "Waker"),
+        }
+    }
+}
+
+impl Hub {
+    /// Wakes a waiter: at once if it is ours, by message if it is another hub's, by callback if it is a waker.
+    #[inline]
+    pub(crate) fn wake(&'static self, waiter: Waiter) {
+        match waiter {
+            Waiter::Task(task, ticket) => match task.shared() {
+                Some(shared) if std::ptr::eq(shared, self.shared) => {
+                    self.wake_local(task.get(), ticket, Wake::Ready);
+                }
+                Some(shared) => shared.send(super::remote::Message::Wake(task, ticket)),
+                None => {}
+            },
+            // A waker is the user's code.
+            Waiter::Waker(waker) => self.call(Box::new(move || waker.wake())),
+        }
+    }
+
+    /// P2 and P3, for a task of this hub.
+    #[inline]
+    pub(super) fn wake_local(&self, task: &'static Task, ticket: u64, reason: Wake) -> bool {
+        if task.ticket.load(Ordering::Relaxed) != ticket {
+            return false;
+        }
+        task.bump();
+        if task.state.get() == State::Parked {
+            task.wake.set(reason);
+            task.state.set(State::Ready);
+            self.emit(|| super::hooks::Event::Wake(task.id()));
+            self.ready.push(task);
+        }
+        true
+    }
+
+    /// The task whose code runs: a green thread, or the native stack.
+    #[inline]
+    pub(crate) fn running(&self) -> &'static Task {
+        self.current.get().unwrap_or(self.native)
+    }
+}
+
+/// One park that is about to happen.
+pub(crate) struct Parker {
+    pub(crate) hub: &'static Hub,
+    pub(crate) task: &'static Task,
+    ticket: u64,
+}
+
+impl Parker {
+    /// A ticket for the code that runs.
+    ///
+    /// # Panics
+    /// In a hub callback, which cannot park.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn new() -> Parker {
+        let hub = Hub::current();
+        hub.check_can_park();
+        let task = hub.running();
+        Parker { hub, task, ticket: task.ticket.load(Ordering::Relaxed) }
+    }
+
+    #[inline]
+    pub(crate) fn waiter(&self) -> Waiter {
+        Waiter::Task(TaskRef::new(self.task), self.ticket)
+    }
+
+    /// Waits for a wake with this parker's ticket, until `deadline` (nanoseconds of the hub's clock).
+    #[inline]
+    pub(crate) fn park(self, deadline: Option<u64>, mode: Mode, why: Why) -> Wake {
+        let Parker { hub, task, ticket } = self;
+        if task.ticket.load(Ordering::Relaxed) != ticket {
+            return Wake::Ready; // P3
+        }
+        let mut leaks = false;
+        if mode == Mode::Cancel {
+            if task.interrupt.get() != 0 && interrupt::is_due(task) {
+                task.bump();
+                return Wake::Interrupted;
+            }
+            if panicking() && hub.leaks.get() == 0 {
+                // Unwinding: whoever can fail fails now.
+                task.bump();
+                return Wake::Interrupted;
+            }
+        } else if panicking() && hub.leaks.get() == 0 {
+            // It has no error value: let `panicking()` leak to the others of this context meanwhile.
+            leaks = true;
+            hub.leaks.set(1);
+            hub.leaked.set(hub.leaked.get() + 1);
+        }
+        task.cancellable.set(mode == Mode::Cancel);
+        task.why.set(why);
+        task.state.set(State::Parked);
+        let timer = deadline.map(|at| hub.timers.insert(at, Due::Park(TaskRef::new(task), ticket)));
+        hub.switch_away(task);
+        let wake = task.wake.get();
+        if let (Some(key), true) = (timer, wake != Wake::TimedOut) {
+            hub.timers.remove(key);
+        }
+        if leaks {
+            hub.leaks.set(0);
+        }
+        wake
+    }
+}
+
+impl Hub {
+    /// Gives the processor away until the turn gives it back.
+    #[inline]
+    fn switch_away(&'static self, task: &'static Task) {
+        self.emit(|| super::hooks::Event::Park(task.id()));
+        if std::ptr::eq(task, self.native) {
+            self.pump();
+            return;
+        }
+        loop {
+            task.suspend();
+            if !task.probe.get() {
+                return;
+            }
+            // Resumed only to look at its own stack, for `debug::dump`.
+            task.probe.set(false);
+            let trace = std::backtrace::Backtrace::force_capture().to_string();
+            task.with_extra(|extra| extra.backtrace = Some(trace));
+            task.state.set(State::Parked);
+        }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn refuse(&self) -> ! {
+        let at = Location::caller();
+        panic!("cannot block at {at}: this code runs in a callback of the hub; spawn a green thread for it")
+    }
+
+    #[inline]
+    #[track_caller]
+    pub(crate) fn check_can_park(&self) {
+        if self.in_callback.get() {
+            self.refuse();
+        }
+    }
+}
+
+/// Goes to the end of the ready queue.
+#[inline]
+#[track_caller]
+pub(crate) fn yield_now() -> Wake {
+    let hub = Hub::current();
+    hub.check_can_park();
+    let task = hub.running();
+    if task.interrupt.get() != 0 && !panicking() && interrupt::is_due(task) {
+        return Wake::Interrupted;
+    }
+    task.state.set(State::Ready);
+    hub.ready.push(task);
+    if std::ptr::eq(task, hub.native) {
+        hub.pump();
+    } else {
+        task.suspend();
+    }
+    Wake::Ready
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.what)?;
+        if self.with != 0 { write!(f, " {}", self.with) } else { Ok(()) }
+    }
+}

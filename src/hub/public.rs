@@ -1,0 +1,324 @@
+//! What a user may ask of this OS thread's hub.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::park::{Mode, Parker, Wake, Why};
+use super::remote::Handle;
+use super::task::TaskRef;
+use super::{Clock, HUB, Hub, PANIC_HOOK, Sleep, inbox, interrupt, task};
+
+/// A handle to this OS thread's hub, for other OS threads.
+///
+/// ```
+/// let handle = greenthread::hub::handle();
+/// assert!(handle.is_alive());
+/// ```
+///
+/// # Panics
+/// In a destructor of a thread-local that runs after the hub's end.
+#[track_caller]
+pub fn handle() -> Handle {
+    Handle::of(Hub::current())
+}
+
+/// Calls `f` on the hub's own stack in its next turn; in order with other calls.
+///
+/// ```
+/// use greenthread::hub;
+/// hub::call_soon(|| println!("from the hub"));
+/// hub::idle();
+/// ```
+///
+/// # Blocking and cancellation
+/// `f` may not block (that panics, and the panic is reported): spawn for that.
+///
+/// # Coming from Python
+/// `loop.call_soon`, gevent's `loop.run_callback`.
+#[track_caller]
+pub fn call_soon<F: FnOnce() + 'static>(f: F) {
+    Hub::current().call(Box::new(f));
+}
+
+/// Runs the hub until [`stop`], whether or not there is anything to do.
+///
+/// ```
+/// use greenthread::{hub, spawn};
+/// spawn(|| hub::stop());
+/// hub::run_forever();
+/// ```
+///
+/// # Blocking and cancellation
+/// In a green thread it parks that one. It never raises [`LoopExit`](super::LoopExit): waiting for ever is what was
+/// asked for.
+///
+/// # Coming from Python
+/// `loop.run_forever()`, gevent's `get_hub().join()` in a server.
+#[track_caller]
+pub fn run_forever() {
+    static WHY: &str = "stop (run_forever)";
+    let parker = Parker::new();
+    let hub = parker.hub;
+    hub.forever.borrow_mut().push(parker.waiter());
+    if parker.park(None, Mode::Cancel, Why::new(&WHY, 0)) == Wake::Interrupted {
+        interrupt::raise();
+    }
+}
+
+/// Lets every [`run_forever`] of this hub return.
+#[track_caller]
+pub fn stop() {
+    Hub::current().stop();
+}
+
+/// Whether this code runs under a hub: in a green thread, in a callback, or in main while it is pumped.
+///
+/// ```
+/// use greenthread::{hub, spawn};
+/// assert!(!hub::is_running());
+/// assert!(spawn(hub::is_running).join().unwrap());
+/// ```
+pub fn is_running() -> bool {
+    HUB.get().is_some_and(|hub| hub.pumping.get() || hub.current.get().is_some() || hub.in_callback.get())
+}
+
+/// Waits until the hub has nothing else to do: nobody is ready, and it is about to sleep.
+///
+/// # Coming from Python
+/// `gevent.idle()`.
+#[track_caller]
+pub fn idle() {
+    static WHY: &str = "the hub to be idle";
+    let parker = Parker::new();
+    parker.hub.idlers.borrow_mut().push_back(parker.waiter());
+    if parker.park(None, Mode::Cancel, Why::new(&WHY, 0)) == Wake::Interrupted {
+        interrupt::raise();
+    }
+}
+
+/// Runs one turn without sleeping; for a hub that lives inside another event loop.
+///
+/// Call it on the native stack when [`as_fd`]'s descriptor is readable or [`next_deadline`] has come.
+///
+/// ```
+/// use greenthread::{hub, spawn};
+/// let done = spawn(|| 1);
+/// while !done.is_finished() {
+///     hub::turn();
+/// }
+/// ```
+///
+/// # Panics
+/// In a green thread or a hub callback: only the native stack turns the hub.
+#[track_caller]
+pub fn turn() {
+    let hub = Hub::current();
+    assert!(hub.current.get().is_none() && !hub.in_callback.get() && !hub.pumping.get(), "hub::turn in a green thread or a callback: only the native stack turns the hub");
+    hub.pumping.set(true);
+    hub.shared.inbox().wake_up();
+    hub.turn(Sleep::No);
+    if hub.embedded.get() && !hub.shared.inbox().fall_asleep(inbox::POLLING) {
+        hub.take_messages();
+        hub.shared.inbox().fall_asleep(inbox::POLLING);
+    }
+    hub.pumping.set(false);
+}
+
+/// When [`turn`] has something to do at the latest: now if somebody is ready, never if it is `None`.
+pub fn next_deadline() -> Option<Instant> {
+    let hub = HUB.get()?;
+    let now = hub.clock.instant();
+    let busy = !hub.ready.is_empty() || !hub.callbacks.borrow().is_empty() || hub.shared.inbox().is_pending();
+    if busy {
+        return Some(now);
+    }
+    let next = hub.timers.0.borrow().next_deadline()?;
+    now.checked_add(Duration::from_nanos(next.saturating_sub(hub.clock.now())))
+}
+
+/// The hub's own descriptor: readable when a descriptor it waits for is ready, or another OS thread has sent it
+/// something.
+///
+/// From then on a foreign loop is expected to wait on it: other OS threads ring it.
+///
+/// # Errors
+/// When the system has no descriptor left.
+#[track_caller]
+pub fn as_fd() -> io::Result<HubFd> {
+    let hub = Hub::current();
+    let poller = hub.reactor.ensure_poller(hub)?;
+    hub.embedded.set(true);
+    hub.shared.inbox().fall_asleep(inbox::POLLING);
+    Ok(HubFd { poller })
+}
+
+/// A hub's descriptor; see [`as_fd`].
+#[derive(Debug)]
+pub struct HubFd {
+    poller: Arc<polling::Poller>,
+}
+
+impl AsFd for HubFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poller.as_fd()
+    }
+}
+
+/// Kills all green threads of this hub but the caller, waits for at most `patience`, and says who would not die.
+///
+/// ```
+/// use greenthread::{hub, spawn, thread};
+/// use std::time::Duration;
+/// let sleeper = spawn(thread::park);
+/// hub::shutdown(Duration::from_secs(1)).unwrap();
+/// assert!(sleeper.join().unwrap_err().is_killed());
+/// ```
+///
+/// # Errors
+/// [`Survivors`], with a line for each green thread that is still there.
+#[track_caller]
+pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
+    let hub = Hub::current();
+    let me = hub.running();
+    let others = || task::all_of(hub).into_iter().filter(|task| !std::ptr::eq(*task, me));
+    let end = hub.after(patience);
+    loop {
+        let left: Vec<_> = others().collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        for task in &left {
+            interrupt::kill(hub, TaskRef::new(task), task.id());
+        }
+        if hub.clock.now() >= end {
+            return Err(Survivors { lines: left.iter().map(|task| super::line(task)).collect() });
+        }
+        static WHY: &str = "green threads to die (shutdown)";
+        let soon = hub.after(Duration::from_millis(1)).min(end);
+        if park_again(left.len()) {
+            continue;
+        }
+        if Parker::new().park(Some(soon), Mode::Cancel, Why::new(&WHY, left.len())) == Wake::Interrupted {
+            interrupt::raise();
+        }
+    }
+}
+
+/// Gives the dying a round of the ready queue; `true` if that ended some of `before`.
+fn park_again(before: usize) -> bool {
+    let hub = Hub::current();
+    let live = hub.live.get();
+    let _ = super::park::yield_now();
+    hub.live.get() < live && before > 0
+}
+
+/// Green threads that [`shutdown`] could not end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survivors {
+    lines: Vec<String>,
+}
+
+impl Survivors {
+    /// One line for each: who it is, what it waits for, where it was spawned.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+}
+
+impl fmt::Display for Survivors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} green threads would not die:", self.lines.len())?;
+        self.lines.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+impl std::error::Error for Survivors {}
+
+/// Sets what hears of panics that nobody joined for, in the whole process; `None` brings back the line on stderr.
+///
+/// The hook gets the green thread as `<GreenThread 0x…: name>` and the panic's payload.
+///
+/// # Coming from Python
+/// gevent's `hub.handle_error`, asyncio's "exception was never retrieved".
+pub fn set_panic_hook<F>(hook: Option<F>)
+where
+    F: Fn(&str, &(dyn std::any::Any + Send)) + Send + Sync + 'static,
+{
+    let hook = hook.map(|hook| Arc::new(hook) as Arc<super::PanicHook>);
+    *PANIC_HOOK.write().unwrap_or_else(|e| e.into_inner()) = hook;
+}
+
+/// How many green threads of this hub have not ended.
+pub fn live() -> usize {
+    HUB.get().map_or(0, |hub| hub.live.get())
+}
+
+/// How often a wait that cannot fail happened in a local green thread that was unwinding, so that
+/// [`std::thread::panicking`] was true for its neighbours meanwhile.
+pub fn leaked_panics() -> usize {
+    HUB.get().map_or(0, |hub| hub.leaked.get())
+}
+
+/// A hub made to order, for tests that must go the same way each time.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{hub, sleep, spawn, time};
+///
+/// // On an OS thread of its own, as each test is; here the hub must not exist yet.
+/// std::thread::spawn(|| {
+///     hub::Builder::new().virtual_clock(true).seed(7).install().unwrap();
+///     let start = time::now();
+///     spawn(|| sleep(Duration::from_secs(3600))).join().unwrap();
+///     assert_eq!(time::now() - start, Duration::from_secs(3600)); // at once, and exactly
+/// })
+/// .join()
+/// .unwrap();
+/// ```
+///
+/// # Coming from Python
+/// trio's `MockClock(autojump_threshold=0)`.
+#[derive(Debug, Default)]
+pub struct Builder {
+    virtual_clock: bool,
+    seed: Option<u64>,
+}
+
+impl Builder {
+    /// An ordinary hub.
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// A clock that stands still while anything can run, and jumps to the next deadline when nothing can.
+    #[must_use]
+    pub fn virtual_clock(mut self, yes: bool) -> Builder {
+        self.virtual_clock = yes;
+        self
+    }
+
+    /// Mixes the order of the ready queue, in a way that depends on `seed` alone.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Builder {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Makes it this OS thread's hub.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if this OS thread has a hub: install before anything else of this crate is used.
+    #[track_caller]
+    pub fn install(self) -> io::Result<()> {
+        if HUB.get().is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "this OS thread has a hub already: install yours before anything else"));
+        }
+        let clock = if self.virtual_clock { Clock::virtual_() } else { Clock::real() };
+        Hub::make(clock, self.seed);
+        Ok(())
+    }
+}

@@ -1,0 +1,362 @@
+//! Sources: who waits for which descriptor. Puts waiters on the ready queue and runs no code of the user.
+//!
+//! *Our own* sockets are registered once, at their first wait, edge-triggered in both directions. Each direction has a
+//! slot: a `ready` bit and the waiters, oldest first. An edge sets the bit and wakes the oldest; whoever then succeeds
+//! wakes the next (the descriptor may hold more), and whoever gets `EAGAIN` clears the bit and waits.
+//! *Foreign* descriptors (`wait_readable`) are armed for one event at each wait: that survives dup, close behind our back
+//! and reuse of the number.
+//!
+//! A key is (index, generation). An event with an old generation is dropped, so a reused number never gets a stale one.
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use super::Hub;
+use super::park::{Mode, Parker, Waiter, Wake, Why};
+use super::poller::{Poller, Readiness};
+
+/// Which way data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read = 0,
+    Write = 1,
+}
+
+/// Names a registered source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    fn new(index: usize, generation: u32) -> Key {
+        Key(u64::from(generation) << 32 | index as u64)
+    }
+
+    fn index(self) -> usize {
+        (self.0 & u64::from(u32::MAX)) as usize
+    }
+}
+
+/// One direction of one source.
+#[derive(Default)]
+struct Slot {
+    ready: bool,
+    /// The first who waits; the rest, if there are several.
+    first: Option<(u64, Waiter)>,
+    more: VecDeque<(u64, Waiter)>,
+}
+
+impl Slot {
+    fn push(&mut self, number: u64, waiter: Waiter) {
+        if self.first.is_none() && self.more.is_empty() {
+            self.first = Some((number, waiter));
+        } else {
+            self.more.push_back((number, waiter));
+        }
+    }
+
+    fn pop(&mut self) -> Option<Waiter> {
+        self.first.take().or_else(|| self.more.pop_front()).map(|(_, waiter)| waiter)
+    }
+
+    /// Takes a waiter back; `false` if it was woken meanwhile.
+    fn remove(&mut self, number: u64) -> bool {
+        if self.first.as_ref().is_some_and(|(n, _)| *n == number) {
+            self.first = None;
+            return true;
+        }
+        let at = self.more.iter().position(|(n, _)| *n == number);
+        at.and_then(|at| self.more.remove(at)).is_some()
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.first.is_some() || !self.more.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct Source {
+    generation: u32,
+    live: bool,
+    /// Hung up or shut down: nobody waits any more.
+    closed: bool,
+    /// The descriptor's number, if it is foreign.
+    foreign: Option<RawFd>,
+    slots: [Slot; 2],
+}
+
+/// The sources of one hub. Empty, and without a descriptor of its own, until somebody waits for one.
+#[derive(Default)]
+pub(crate) struct Reactor {
+    poller: RefCell<Option<Poller>>,
+    sources: RefCell<Vec<Source>>,
+    free: RefCell<Vec<usize>>,
+    foreign: RefCell<HashMap<RawFd, Key>>,
+    /// How many wait: zero means that no event can wake anybody.
+    waiting: Cell<usize>,
+    numbers: Cell<u64>,
+    /// A foreign number was closed by [`closed`](Self::close_foreign) while waited for.
+    broken: RefCell<Vec<u64>>,
+}
+
+impl Reactor {
+    #[inline]
+    pub(super) fn has_poller(&self) -> bool {
+        self.poller.borrow().is_some()
+    }
+
+    #[inline]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.get() > 0
+    }
+
+    fn with_poller<R>(&self, hub: &Hub, f: impl FnOnce(&mut Poller) -> io::Result<R>) -> io::Result<R> {
+        let mut poller = self.poller.borrow_mut();
+        if poller.is_none() {
+            let new = Poller::new()?;
+            hub.shared.set_poller(new.shared());
+            *poller = Some(new);
+        }
+        // Just made sure.
+        poller.as_mut().map_or_else(|| Err(io::ErrorKind::Other.into()), f)
+    }
+
+    pub(super) fn ensure_poller(&self, hub: &Hub) -> io::Result<std::sync::Arc<polling::Poller>> {
+        self.with_poller(hub, |poller| Ok(poller.shared()))
+    }
+
+    fn make(&self, foreign: Option<RawFd>) -> Key {
+        let mut sources = self.sources.borrow_mut();
+        let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            sources.push(Source::default());
+            sources.len() - 1
+        });
+        let source = &mut sources[index];
+        source.live = true;
+        source.closed = false;
+        source.foreign = foreign;
+        source.slots = Default::default();
+        Key::new(index, source.generation)
+    }
+
+    fn with<R>(&self, key: Key, f: impl FnOnce(&mut Source) -> R) -> Option<R> {
+        let mut sources = self.sources.borrow_mut();
+        let source = sources.get_mut(key.index())?;
+        (source.live && Key::new(key.index(), source.generation) == key).then(|| f(source))
+    }
+
+    /// Registers one of our own sockets.
+    pub(crate) fn register(&self, hub: &Hub, fd: BorrowedFd<'_>) -> io::Result<Key> {
+        let key = self.make(None);
+        let added = self.with_poller(hub, |poller| poller.add(fd, key.0));
+        if let Err(error) = added {
+            self.forget(key);
+            return Err(error);
+        }
+        Ok(key)
+    }
+
+    /// Takes one of our own sockets out, before it is closed. Who waits for it is woken.
+    pub(crate) fn deregister(&self, hub: &'static Hub, key: Key, fd: BorrowedFd<'_>) {
+        if let Some(poller) = &*self.poller.borrow() {
+            poller.delete(fd);
+        }
+        self.wake_all(hub, key);
+        self.forget(key);
+    }
+
+    fn forget(&self, key: Key) {
+        let known = self.with(key, |source| {
+            source.live = false;
+            source.generation = source.generation.wrapping_add(1) & (u32::MAX >> 1);
+            source.slots = Default::default();
+        });
+        if known.is_some() {
+            self.free.borrow_mut().push(key.index());
+        }
+    }
+
+    fn wake_all(&self, hub: &'static Hub, key: Key) {
+        for direction in [Direction::Read, Direction::Write] {
+            while let Some(waiter) = self.with(key, |s| s.slots[direction as usize].pop()).flatten() {
+                hub.wake(waiter);
+            }
+        }
+    }
+
+    /// Whether an attempt is known to be in vain: drained, and no edge since.
+    #[inline]
+    pub(crate) fn is_drained(&self, key: Key, direction: Direction) -> bool {
+        self.with(key, |source| !source.slots[direction as usize].ready && !source.closed).unwrap_or(false)
+    }
+
+    /// Says that the descriptor was drained: a short read, or `EAGAIN`.
+    #[inline]
+    pub(crate) fn drained(&self, key: Key, direction: Direction) {
+        self.with(key, |source| source.slots[direction as usize].ready = false);
+    }
+
+    /// An attempt succeeded: the next who waits may try as well.
+    #[inline]
+    pub(crate) fn succeeded(&self, hub: &'static Hub, key: Key, direction: Direction) {
+        let next = self.with(key, |source| {
+            let slot = &mut source.slots[direction as usize];
+            if slot.is_waited_for() { slot.pop() } else { None }
+        });
+        if let Some(Some(waiter)) = next {
+            hub.wake(waiter);
+        }
+    }
+
+    /// Waits until a registered source may be ready; the caller tries again.
+    #[inline]
+    pub(crate) fn wait(&self, parker: Parker, key: Key, direction: Direction, deadline: Option<u64>, why: Why) -> Wake {
+        let number = self.numbers.get() + 1;
+        self.numbers.set(number);
+        let waiter = parker.waiter();
+        let hub = parker.hub;
+        let queued = self.with(key, |source| {
+            let slot = &mut source.slots[direction as usize];
+            if slot.ready || source.closed {
+                return false;
+            }
+            slot.push(number, waiter);
+            true
+        });
+        if queued != Some(true) {
+            return Wake::Ready;
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        let wake = parker.park(deadline, Mode::Cancel, why);
+        self.waiting.set(self.waiting.get() - 1);
+        if wake != Wake::Ready {
+            let mine = self.with(key, |source| source.slots[direction as usize].remove(number));
+            if mine == Some(false) {
+                // It was handed an edge that it will not use.
+                self.succeeded(hub, key, direction);
+            }
+        }
+        wake
+    }
+
+    /// Waits until a descriptor that is not registered is ready.
+    pub(crate) fn wait_foreign(&self, fd: BorrowedFd<'_>, direction: Direction, deadline: Option<u64>, why: Why) -> io::Result<Wake> {
+        let parker = Parker::new();
+        let hub = parker.hub;
+        let raw = fd.as_raw_fd();
+        let known = self.foreign.borrow().get(&raw).copied();
+        let key = known.unwrap_or_else(|| {
+            let key = self.make(Some(raw));
+            self.foreign.borrow_mut().insert(raw, key);
+            key
+        });
+        let number = self.numbers.get() + 1;
+        self.numbers.set(number);
+        self.with(key, |source| source.slots[direction as usize].push(number, parker.waiter()));
+        if let Err(error) = self.arm(hub, fd, key) {
+            self.with(key, |source| source.slots[direction as usize].remove(number));
+            self.settle_foreign(hub, raw, key, None);
+            // A file that cannot be polled is always ready.
+            return if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) { Ok(Wake::Ready) } else { Err(error) };
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        let wake = parker.park(deadline, Mode::Cancel, why);
+        self.waiting.set(self.waiting.get() - 1);
+        if wake != Wake::Ready {
+            self.with(key, |source| source.slots[direction as usize].remove(number));
+        }
+        let mut broken = self.broken.borrow_mut();
+        if let Some(at) = broken.iter().position(|n| *n == number) {
+            broken.swap_remove(at);
+            return Err(rustix::io::Errno::BADF.into());
+        }
+        drop(broken);
+        self.settle_foreign(hub, raw, key, Some(fd));
+        Ok(wake)
+    }
+
+    fn arm(&self, hub: &Hub, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+        let wants = self.with(key, |source| source.slots.each_ref().map(Slot::is_waited_for));
+        let [read, write] = wants.unwrap_or_default();
+        self.with_poller(hub, |poller| poller.arm(fd, key.0, read, write))
+    }
+
+    /// Arms a foreign number again for those who still wait, or forgets it and takes it out of the poller.
+    fn settle_foreign(&self, hub: &Hub, raw: RawFd, key: Key, fd: Option<BorrowedFd<'_>>) {
+        let waited = self.with(key, |source| source.slots.iter().any(Slot::is_waited_for));
+        if waited == Some(false) {
+            self.foreign.borrow_mut().remove(&raw);
+            self.forget(key);
+            if let (Some(fd), Some(poller)) = (fd, &*self.poller.borrow()) {
+                poller.delete(fd);
+            }
+        } else if let (Some(true), Some(fd)) = (waited, fd) {
+            // It could be armed before; if not now, whoever waits finds out at the next event or deadline.
+            let _ = self.arm(hub, fd, key);
+        }
+    }
+
+    /// A foreign number is about to be closed: wakes all who wait for it, with `EBADF`.
+    pub(crate) fn close_foreign(&self, hub: &'static Hub, fd: BorrowedFd<'_>) {
+        let Some(key) = self.foreign.borrow_mut().remove(&fd.as_raw_fd()) else { return };
+        for direction in [Direction::Read, Direction::Write] {
+            while let Some((number, waiter)) = self.with(key, |s| {
+                let slot = &mut s.slots[direction as usize];
+                slot.first.take().or_else(|| slot.more.pop_front())
+            }).flatten() {
+                self.broken.borrow_mut().push(number);
+                hub.wake(waiter);
+            }
+        }
+        if let Some(poller) = &*self.poller.borrow() {
+            poller.delete(fd);
+        }
+        self.forget(key);
+    }
+
+    /// Asks the kernel, for at most `timeout`, and wakes whoever may go on.
+    pub(super) fn poll(&self, hub: &'static Hub, timeout: Option<Duration>) -> io::Result<()> {
+        let mut poller = self.poller.borrow_mut();
+        let Some(poller) = poller.as_mut() else { return Ok(()) };
+        poller.wait(timeout, |key, readiness| self.dispatch(hub, Key(key), readiness))
+    }
+
+    #[inline]
+    fn dispatch(&self, hub: &'static Hub, key: Key, readiness: Readiness) {
+        let woken = self.with(key, |source| {
+            let foreign = source.foreign.is_some();
+            source.closed |= readiness.closed && !foreign;
+            let everybody = foreign || source.closed;
+            let mut woken = [None, None];
+            for (direction, ready) in [(0, readiness.read), (1, readiness.write || readiness.closed)] {
+                if ready {
+                    let slot = &mut source.slots[direction];
+                    slot.ready = !foreign;
+                    woken[direction] = slot.pop();
+                }
+            }
+            (woken, everybody && source.slots.iter().any(Slot::is_waited_for))
+        });
+        let Some((woken, more)) = woken else { return };
+        for waiter in woken.into_iter().flatten() {
+            hub.wake(waiter);
+        }
+        if more {
+            self.wake_rest(hub, key, readiness);
+        }
+    }
+
+    /// All who wait for a foreign or closed source in a direction that fired; one-shot ones that remain are re-armed by
+    /// those who wake.
+    #[cold]
+    fn wake_rest(&self, hub: &'static Hub, key: Key, readiness: Readiness) {
+        for (direction, ready) in [(0, readiness.read), (1, readiness.write || readiness.closed)] {
+            while ready && let Some(waiter) = self.with(key, |s| s.slots[direction].pop()).flatten() {
+                hub.wake(waiter);
+            }
+        }
+    }
+}

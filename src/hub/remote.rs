@@ -1,0 +1,271 @@
+//! What other OS threads may touch of a hub: its inbox, the way to wake it, and the public [`Handle`].
+//!
+//! A `Shared` block is leaked and recycled, so `&'static Shared` is always valid; a generation tells one life from the
+//! next, and a message of an older life is given back to its sender.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use super::inbox::{AWAKE, Inbox, PARKED};
+use super::task::TaskRef;
+use super::{Hub, task};
+use crate::thread::JoinHandle;
+
+/// What one OS thread may ask of another's hub.
+pub(crate) enum Message {
+    /// Wake (task, ticket).
+    Wake(TaskRef, u64),
+    /// Ask (task, id) to die.
+    Kill(TaskRef, u64),
+    /// Give (task, id) an unpark token.
+    Unpark(TaskRef, u64),
+    /// Run this as a callback.
+    Call(Box<dyn FnOnce() + Send>),
+    /// Run this in the turn itself: it is ours and runs no code of the user.
+    Internal(Box<dyn FnOnce(&'static Hub) + Send>),
+    /// Let `run_forever` return.
+    Stop,
+}
+
+/// The half of a hub that any OS thread may touch.
+pub(crate) struct Shared {
+    inbox: Inbox<Message>,
+    generation: AtomicU64,
+    /// Sleeps with nothing to wait for but a message; see [`stuck`](super::stuck).
+    pub(super) idle: Arc<AtomicBool>,
+    waker: Mutex<Bell>,
+}
+
+#[derive(Default)]
+struct Bell {
+    thread: Option<Thread>,
+    poller: Option<Arc<polling::Poller>>,
+}
+
+static SPARE: Mutex<Vec<&'static Shared>> = Mutex::new(Vec::new());
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A number for one green thread, from any OS thread.
+pub(super) fn next_id() -> u64 {
+    NEXT_ID.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A block of `count` numbers, so that a hub asks rarely.
+pub(super) fn take_ids(count: u64) -> u64 {
+    NEXT_ID.fetch_add(count, Ordering::Relaxed)
+}
+
+impl Shared {
+    /// A block for a new hub of this OS thread.
+    pub(super) fn take() -> &'static Shared {
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let shared = spare.unwrap_or_else(|| {
+            Box::leak(Box::new(Shared {
+                inbox: Inbox::new(),
+                generation: AtomicU64::new(0),
+                idle: Arc::default(),
+                waker: Mutex::default(),
+            }))
+        });
+        shared.bell(|bell| bell.thread = Some(std::thread::current()));
+        shared.generation.fetch_add(1, Ordering::Release);
+        shared.inbox.open();
+        shared
+    }
+
+    /// The hub ends: refuses messages, gives back those that wait, and frees the block for another hub.
+    pub(super) fn close(&'static self) -> Vec<Message> {
+        let left = self.inbox.close();
+        self.generation.fetch_add(1, Ordering::Release);
+        self.bell(|bell| *bell = Bell::default());
+        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+        left
+    }
+
+    fn bell<R>(&self, f: impl FnOnce(&mut Bell) -> R) -> R {
+        f(&mut self.waker.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_poller(&self, poller: Arc<polling::Poller>) {
+        self.bell(|bell| bell.poller = Some(poller));
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Sends to whatever hub has this block now: right for what carries a ticket or an id of its own.
+    pub(crate) fn send(&self, message: Message) {
+        if let Err(message) = self.send_if(message, || true) {
+            drop(message);
+        }
+    }
+
+    fn send_if(&self, message: Message, accept: impl FnOnce() -> bool) -> Result<(), Message> {
+        match self.inbox.send(message, accept)? {
+            AWAKE => {}
+            PARKED => self.bell(|bell| bell.thread.iter().for_each(Thread::unpark)),
+            _ => self.bell(|bell| {
+                if let Some(poller) = &bell.poller {
+                    // It fails only if the eventfd is gone, and then the hub is too.
+                    let _ = poller.notify();
+                }
+            }),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn inbox(&self) -> &Inbox<Message> {
+        &self.inbox
+    }
+}
+
+/// A hub as other OS threads see it: spawns, calls, stops.
+///
+/// ```
+/// use greenthread::hub;
+///
+/// let handle = hub::handle();
+/// let worker = std::thread::spawn(move || {
+///     // A green thread on the hub of the OS thread that made the handle.
+///     handle.spawn(|| 6 * 7).unwrap().join().unwrap()
+/// });
+/// // Main must run its hub for that: here, until the worker has its answer.
+/// assert_eq!(greenthread::threadpool::unblock(move || worker.join().unwrap()), 42);
+/// ```
+///
+/// # Errors
+/// After the hub's OS thread has ended every method gives an error of kind `NotConnected`.
+///
+/// # Coming from Python
+/// `loop.call_soon_threadsafe` and gevent's `loop.run_callback_threadsafe`.
+#[derive(Clone)]
+pub struct Handle {
+    shared: &'static Shared,
+    generation: u64,
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the hub has ended with its OS thread")
+}
+
+impl Handle {
+    pub(super) fn of(hub: &Hub) -> Handle {
+        Handle { shared: hub.shared, generation: hub.shared.generation() }
+    }
+
+    fn send(&self, message: Message) -> io::Result<()> {
+        self.shared.send_if(message, || self.is_alive()).map_err(|_| gone())
+    }
+
+    /// Whether the hub's OS thread has not ended.
+    pub fn is_alive(&self) -> bool {
+        self.shared.generation() == self.generation
+    }
+
+    /// Spawns a green thread on that hub.
+    ///
+    /// # Errors
+    /// `NotConnected` when the hub has ended; `f` is dropped.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if !self.is_alive() {
+            return Err(gone());
+        }
+        let join = task::reserve::<T>(self.shared, Location::caller());
+        let reserved = task::Reserved::new(join.task(), f);
+        // If it cannot be sent it is dropped, and so it is lost.
+        self.send(Message::Internal(Box::new(move |hub| reserved.adopt(hub))))?;
+        Ok(JoinHandle::new(join))
+    }
+
+    /// Calls `f` on the hub's own stack, in its next turn. In order with other calls.
+    ///
+    /// # Blocking and cancellation
+    /// `f` may not block: spawn for that.
+    pub fn call_soon<F: FnOnce() + Send + 'static>(&self, f: F) -> io::Result<CallHandle> {
+        let (call, f) = CallHandle::wrap(f);
+        self.send(Message::Call(Box::new(f))).map(|()| call)
+    }
+
+    /// Calls `f` after `delay`.
+    pub fn call_later<F: FnOnce() + Send + 'static>(&self, delay: Duration, f: F) -> io::Result<CallHandle> {
+        let (call, f) = CallHandle::wrap(f);
+        let later = move |hub: &'static Hub| hub.call_at(hub.after(delay), Box::new(f));
+        self.send(Message::Internal(Box::new(later))).map(|()| call)
+    }
+
+    /// Calls `f` at `when`.
+    pub fn call_at<F: FnOnce() + Send + 'static>(&self, when: Instant, f: F) -> io::Result<CallHandle> {
+        let (call, f) = CallHandle::wrap(f);
+        let later = move |hub: &'static Hub| hub.call_at(hub.clock.nanos(when), Box::new(f));
+        self.send(Message::Internal(Box::new(later))).map(|()| call)
+    }
+
+    /// Lets [`run_forever`](super::run_forever) return on that hub.
+    pub fn stop(&self) -> io::Result<()> {
+        self.send(Message::Stop)
+    }
+
+    /// Asks a green thread of that hub to die; see [`Thread::kill`](crate::thread::Thread::kill).
+    pub fn kill(&self, thread: &crate::thread::Thread) -> io::Result<()> {
+        if !self.is_alive() {
+            return Err(gone());
+        }
+        thread.kill();
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("alive", &self.is_alive()).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Handle {
+    fn eq(&self, other: &Handle) -> bool {
+        std::ptr::eq(self.shared, other.shared) && self.generation == other.generation
+    }
+}
+
+impl Eq for Handle {}
+
+/// A call that has been asked for and can be cancelled until it runs.
+#[derive(Clone, Debug)]
+pub struct CallHandle {
+    cancelled: Arc<AtomicBool>,
+}
+
+impl CallHandle {
+    fn wrap<F: FnOnce() + Send + 'static>(f: F) -> (CallHandle, impl FnOnce() + Send + 'static) {
+        let call = CallHandle { cancelled: Arc::default() };
+        let cancelled = call.cancelled.clone();
+        let wrapped = move || {
+            if !cancelled.load(Ordering::Acquire) {
+                f();
+            }
+        };
+        (call, wrapped)
+    }
+
+    /// Does not call after all, unless it has run.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+}

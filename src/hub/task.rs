@@ -1,0 +1,717 @@
+//! The control block of a green thread, the slot of its result, and the two steps that need `unsafe`: resume, settle.
+//!
+//! Blocks are *type-stable*: they come from leaked chunks and are recycled, never freed, so a `&'static Task` is
+//! always a task, if perhaps by now another one. Who may touch what:
+//!
+//! | field | who | how |
+//! |---|---|---|
+//! | `ticket`, `hub`, `join` | any OS thread | atomics |
+//! | `id`, `place`, `name` | whoever holds the join, and the owner | written before the join exists (T2) |
+//! | `joiner`, `slot`, `outcome` | owner or join, by the bits of `join` | below |
+//! | the rest | the owner: the OS thread of `hub` | plain cells |
+//!
+//! # The bits of `join`
+//! `DONE` set by the owner when the fiber has ended and the result lies in the slot; `DETACHED` by the join when it is
+//! dropped; `JOINER` by the join when a waiter lies in `joiner`, cleared by it only while not `DONE`; `RELEASED` by the
+//! owner after it took the waiter of a `JOINER` that it found with `DONE`; `LOST` with `DONE`, for a block that is
+//! never recycled.
+//!
+//! ```text
+//!   0 ──JOINER──► J ──DONE──► J|DONE ──RELEASED──► join takes the result, DETACHED, recycles
+//!   0 ──DONE────► DONE ─────────────────────────► join takes the result, DETACHED, recycles
+//!   0 ──DETACHED► DETACHED ──DONE──► owner drops the result, recycles
+//!   J|DONE ──DETACHED──► …──RELEASED──► owner recycles
+//! ```
+//!
+//! # Invariants
+//! - **T1** A block is recycled once per life, by the last of owner and join, and its ticket grows with each life and
+//!   each wake: a waiter of an older life or park never matches.
+//! - **T2** What the join reads without atomics was written before the join was made and is left alone until recycling.
+//! - **T3** `slot` and `outcome` belong to the owner until `DONE`, then to the join (or to the owner if `DETACHED`
+//!   came first). `DONE` is released and acquired.
+//! - **T4** `joiner` belongs to the join until `JOINER`, then to whoever next changes `join`.
+//! - **T5** Owner-only fields are touched only on the owner's OS thread. `Task` is `!Sync`; only [`Waiter`](super::park::Waiter),
+//!   [`TaskRef`] and [`Join`] carry one across threads, and off the owner's thread they use atomics alone.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::io;
+use std::marker::PhantomData;
+use std::mem::{MaybeUninit, align_of, size_of};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::ptr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::park::{Waiter, Why};
+use super::remote::Shared;
+use super::{Hub, interrupt};
+use crate::fiber::{Command, Fiber, Outcome};
+use crate::stack::Stack;
+
+const DONE: u8 = 1;
+const DETACHED: u8 = 2;
+const JOINER: u8 = 4;
+const RELEASED: u8 = 8;
+const LOST: u8 = 16;
+
+/// What a task is doing; the owner's view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// In no list: on a free list, or ended.
+    Idle,
+    /// Spawned, not yet run.
+    New,
+    /// In the ready queue.
+    Ready,
+    /// On the processor (or, of the native task: its code is).
+    Running,
+    /// Waiting for a wake with its ticket.
+    Parked,
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// No result in the slot: not ended, or taken.
+    Empty,
+    /// The value is in the slot.
+    Returned,
+    /// The panic's payload is in the slot.
+    Panicked,
+    /// It was killed.
+    Killed,
+    /// Its hub ended before it did.
+    Lost,
+}
+
+/// A result as it leaves the slot.
+pub(crate) enum Exit<T> {
+    Returned(T),
+    Panicked(Box<dyn Any + Send>),
+    Killed,
+    Lost,
+}
+
+/// Drops what lies in the slot; knows the type.
+type Settle = fn(&'static Task);
+type Body = Fiber<(), (), Settle>;
+type Slot = [MaybeUninit<u64>; 3];
+
+/// The control block of one green thread, or of an OS thread's native stack.
+pub(crate) struct Task {
+    pub(super) next: Cell<Option<&'static Task>>,
+    fiber: UnsafeCell<MaybeUninit<Body>>,
+    pub(super) state: Cell<State>,
+    pub(super) wake: Cell<super::park::Wake>,
+    pub(crate) cancellable: Cell<bool>,
+    pub(crate) interrupt: Cell<u8>,
+    pub(crate) shield: Cell<u16>,
+    pub(crate) unpark_token: Cell<bool>,
+    pub(crate) probe: Cell<bool>,
+    id: Cell<u64>,
+    pub(super) why: Cell<Why>,
+    place: Cell<&'static Location<'static>>,
+    pub(crate) extra: RefCell<Option<Box<Extra>>>,
+    name: UnsafeCell<Option<Arc<Box<str>>>>,
+    pub(super) ticket: AtomicU64,
+    pub(super) hub: AtomicPtr<Shared>,
+    join: AtomicU8,
+    outcome: Cell<Ended>,
+    joiner: UnsafeCell<Option<Waiter>>,
+    slot: UnsafeCell<Slot>,
+}
+
+/// What few green threads need: kept out of the block.
+#[derive(Default)]
+pub(crate) struct Extra {
+    pub(crate) locals: Option<Rc<dyn Any>>,
+    pub(crate) guards: Vec<interrupt::Guard>,
+    pub(crate) links: Vec<ExitLink>,
+    pub(crate) backtrace: Option<String>,
+}
+
+/// What `on_exit` leaves with a green thread.
+pub(crate) type ExitLink = Box<dyn FnOnce(Ended)>;
+
+/// What a spawn may choose.
+pub(crate) struct Options {
+    pub(crate) name: Option<Arc<Box<str>>>,
+    pub(crate) stack_size: usize,
+    pub(crate) locals: Option<Rc<dyn Any>>,
+}
+
+/// A task on its way through another OS thread.
+#[derive(Clone, Copy)]
+pub(crate) struct TaskRef(&'static Task);
+
+// SAFETY: T5: off the owner's thread a `TaskRef` is only compared, or put into a message to the owner.
+unsafe impl Send for TaskRef {}
+// SAFETY: as above; it has no interior of its own.
+unsafe impl Sync for TaskRef {}
+
+impl TaskRef {
+    pub(crate) fn new(task: &'static Task) -> TaskRef {
+        TaskRef(task)
+    }
+
+    /// The hub that the task belongs to now.
+    pub(crate) fn shared(self) -> Option<&'static Shared> {
+        self.0.shared()
+    }
+
+    /// The task itself; for its owner's thread only, which the caller checks by [`shared`](Self::shared).
+    pub(super) fn get(self) -> &'static Task {
+        self.0
+    }
+
+    pub(crate) fn is(self, task: &Task) -> bool {
+        ptr::eq(self.0, task)
+    }
+
+    pub(crate) fn address(self) -> usize {
+        ptr::from_ref(self.0).addr()
+    }
+}
+
+struct Chunk(&'static [Task]);
+// SAFETY: T5: the lists below hand blocks from thread to thread only while nobody owns them.
+unsafe impl Send for Chunk {}
+
+static CHUNKS: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
+static FREE: Mutex<Vec<TaskRef>> = Mutex::new(Vec::new());
+const CHUNK: usize = 64;
+
+impl Task {
+    fn blank() -> Task {
+        Task {
+            next: Cell::new(None),
+            fiber: UnsafeCell::new(MaybeUninit::uninit()),
+            state: Cell::new(State::Idle),
+            wake: Cell::new(super::park::Wake::Ready),
+            cancellable: Cell::new(false),
+            interrupt: Cell::new(0),
+            shield: Cell::new(0),
+            unpark_token: Cell::new(false),
+            probe: Cell::new(false),
+            id: Cell::new(0),
+            why: Cell::new(Why::NOTHING),
+            place: Cell::new(Location::caller()),
+            extra: RefCell::new(None),
+            name: UnsafeCell::new(None),
+            ticket: AtomicU64::new(1),
+            hub: AtomicPtr::new(ptr::null_mut()),
+            join: AtomicU8::new(0),
+            outcome: Cell::new(Ended::Empty),
+            joiner: UnsafeCell::new(None),
+            slot: UnsafeCell::new([MaybeUninit::uninit(); 3]),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id.get()
+    }
+
+    pub(crate) fn place(&self) -> &'static Location<'static> {
+        self.place.get()
+    }
+
+    pub(crate) fn name(&self) -> Option<Arc<Box<str>>> {
+        // SAFETY: T2.
+        unsafe { (*self.name.get()).clone() }
+    }
+
+    /// Copies the name into `out`; for a signal handler on the owner's thread.
+    pub(super) fn name_into(&self, out: &mut [u8]) -> usize {
+        // SAFETY: T2: the task runs, so its name is not being changed.
+        let name = unsafe { (*self.name.get()).as_ref() };
+        let bytes = name.map_or(&b"unnamed"[..], |name| name.as_bytes());
+        let len = bytes.len().min(out.len());
+        out[..len].copy_from_slice(&bytes[..len]);
+        len
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    pub(crate) fn why(&self) -> Why {
+        self.why.get()
+    }
+
+    pub(crate) fn shared(&self) -> Option<&'static Shared> {
+        let shared = self.hub.load(Ordering::Acquire);
+        // SAFETY: null or a `&'static Shared` (`Shared` blocks are leaked).
+        unsafe { shared.as_ref() }
+    }
+
+    #[inline]
+    pub(super) fn bump(&self) {
+        // Only the owner writes: a load and a store do.
+        self.ticket.store(self.ticket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.join.load(Ordering::Acquire) & DONE != 0
+    }
+
+    /// Lets `f` see the rarely used part, making it if need be. `f` runs no code of the user.
+    pub(crate) fn with_extra<R>(&self, f: impl FnOnce(&mut Extra) -> R) -> R {
+        f(self.extra.borrow_mut().get_or_insert_with(Box::default))
+    }
+
+    /// Suspends the running green thread.
+    #[inline]
+    pub(super) fn suspend(&self) {
+        // SAFETY: called by `park` and `yield_now` on the task that runs (its code is on the processor), so its fiber
+        // is there and this stack is its own or one above it on the chain (F3).
+        unsafe { (*self.fiber.get()).assume_init_ref().suspend(()) };
+    }
+}
+
+/// A block from the hub's free list, the common one, or a new chunk.
+#[inline]
+fn take_block(hub: &Hub) -> &'static Task {
+    match hub.free.get() {
+        Some(task) => {
+            hub.free.set(task.next.take());
+            task
+        }
+        None => refill(hub),
+    }
+}
+
+#[cold]
+fn refill(hub: &Hub) -> &'static Task {
+    if let Some(task) = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop() {
+        return task.0;
+    }
+    let chunk: &'static [Task] = Box::leak((0..CHUNK).map(|_| Task::blank()).collect());
+    CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
+    for task in &chunk[1..] {
+        task.next.set(hub.free.replace(Some(task)));
+    }
+    &chunk[0]
+}
+
+/// A block from the common list, or a chunk of one.
+fn take_common() -> &'static Task {
+    let free = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop();
+    free.map_or_else(
+        || {
+            let chunk: &'static [Task] = Box::leak(Box::new([Task::blank()]));
+            CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
+            &chunk[0]
+        },
+        |task| task.0,
+    )
+}
+
+/// The native task of a new hub.
+pub(super) fn native(shared: &'static Shared, place: &'static Location<'static>) -> &'static Task {
+    let task = take_common();
+    prepare(task, 0, shared, place);
+    task.state.set(State::Running);
+    task
+}
+
+#[inline]
+fn prepare(task: &'static Task, id: u64, shared: &'static Shared, place: &'static Location<'static>) {
+    task.id.set(id);
+    task.place.set(place);
+    task.interrupt.set(0);
+    task.shield.set(0);
+    task.unpark_token.set(false);
+    task.outcome.set(Ended::Empty);
+    task.join.store(0, Ordering::Relaxed);
+    task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
+}
+
+/// Gives a block back (T1). Called once per life, by the last of owner and join.
+fn recycle(task: &'static Task) {
+    // SAFETY: T1, T2: nobody else looks at this life any more.
+    unsafe { *task.name.get() = None };
+    let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);
+    task.ticket.fetch_add(1, Ordering::Relaxed);
+    match Hub::try_current() {
+        Some(hub) if ptr::eq(hub.shared, owner) => task.next.set(hub.free.replace(Some(task))),
+        _ => FREE.lock().unwrap_or_else(|e| e.into_inner()).push(TaskRef(task)),
+    }
+}
+
+/// Frees an ended hub: its blocks go to the others.
+pub(super) fn retire(hub: &'static Hub) {
+    let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
+    while let Some(task) = hub.free.take() {
+        hub.free.set(task.next.take());
+        free.push(TaskRef(task));
+    }
+    drop(free);
+    let extra = hub.native.extra.take();
+    recycle(hub.native);
+    // SAFETY: made by `Box::leak`, and no longer this OS thread's hub. What still names it are frames of green threads
+    // that were lost, which never run again, and the caller, which returns.
+    drop(unsafe { Box::from_raw(ptr::from_ref(hub).cast_mut()) });
+    drop(extra);
+}
+
+/// All unfinished green threads of a hub, in no order. For its own OS thread.
+pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
+    let chunks = CHUNKS.lock().unwrap_or_else(|e| e.into_inner());
+    let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
+    // The owner's fields are read only after `hub` says that we own the block (T5).
+    let mine = blocks.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
+    mine.filter(|task| task.id.get() != 0 && !task.is_finished()).collect()
+}
+
+/// Makes a green thread of this hub and queues it.
+#[inline]
+pub(crate) fn spawn<F, T>(hub: &'static Hub, options: Option<Options>, place: &'static Location<'static>, body: F) -> io::Result<Join<T>>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let stack = Stack::new(options.as_ref().map_or(crate::stack::DEFAULT_SIZE, |o| o.stack_size))?;
+    let task = take_block(hub);
+    prepare(task, hub.next_id(), hub.shared, place);
+    if let Some(options) = options {
+        // SAFETY: T2: the join does not exist yet.
+        unsafe { *task.name.get() = options.name };
+        if options.locals.is_some() {
+            task.with_extra(|extra| extra.locals = options.locals);
+        }
+    }
+    start(hub, task, stack, body);
+    Ok(Join { task, _value: PhantomData })
+}
+
+/// A block for a green thread that another OS thread spawns on `shared`; the owner starts it with [`adopt`].
+pub(crate) fn reserve<T: Send + 'static>(shared: &'static Shared, place: &'static Location<'static>) -> Join<T> {
+    let task = take_common();
+    prepare(task, super::remote::next_id(), shared, place);
+    Join { task, _value: PhantomData }
+}
+
+/// A reserved green thread on its way to its owner: lost, if it is dropped on the way.
+pub(crate) struct Reserved<F> {
+    task: TaskRef,
+    body: Option<F>,
+}
+
+impl<F> Reserved<F> {
+    pub(crate) fn new(task: TaskRef, body: F) -> Reserved<F> {
+        Reserved { task, body: Some(body) }
+    }
+
+    /// Starts it, on its owner's OS thread.
+    pub(crate) fn adopt<T: 'static>(mut self, hub: &'static Hub)
+    where
+        F: FnOnce() -> T + 'static,
+    {
+        // No memory for a stack: dropping `self` says that it is lost.
+        if let (Ok(stack), Some(body)) = (Stack::new(crate::stack::DEFAULT_SIZE), self.body.take()) {
+            start(hub, self.task.0, stack, body);
+            std::mem::forget(self);
+        }
+    }
+}
+
+impl<F> Drop for Reserved<F> {
+    fn drop(&mut self) {
+        drop(self.body.take());
+        lose(self.task.0);
+    }
+}
+
+#[inline]
+fn start<F, T>(hub: &'static Hub, task: &'static Task, stack: Stack, body: F)
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let fiber = Fiber::on(stack, true, move |_, ()| {
+        run(task, body);
+        settle_slot::<T> as Settle
+    });
+    // SAFETY: the block is fresh: no fiber lies in it, and nobody else knows it.
+    unsafe { (*task.fiber.get()).write(fiber) };
+    task.state.set(State::New);
+    hub.live.set(hub.live.get() + 1);
+    hub.emit(|| super::hooks::Event::Spawn(task.id()));
+    hub.ready.push(task);
+}
+
+/// The base of every green thread: runs the body, leaves its result in the slot, ends its locals.
+#[inline]
+fn run<F: FnOnce() -> T, T>(task: &'static Task, body: F) {
+    let result = if interrupt::is_killed(task) {
+        // Killed before its first turn: the closure dies on its own stack.
+        catch_unwind(AssertUnwindSafe(|| drop(body))).and(Err(interrupt::killed_payload()))
+    } else {
+        catch_unwind(AssertUnwindSafe(body))
+    };
+    // From here on nothing unwinds: the closure has returned.
+    task.shield.set(u16::MAX / 2);
+    match result {
+        // SAFETY: T3: the owner's until `DONE`, and empty.
+        Ok(value) => unsafe { put(task, value, Ended::Returned) },
+        Err(payload) if interrupt::is_kill(&*payload) => task.outcome.set(Ended::Killed),
+        // SAFETY: as above.
+        Err(payload) => unsafe { put(task, payload, Ended::Panicked) },
+    }
+    if task.extra.borrow().is_some() {
+        end_locals(task);
+    }
+    if task.join.load(Ordering::Acquire) & DETACHED != 0 {
+        settle_slot::<T>(task);
+    }
+    Hub::check_fork(task);
+}
+
+#[cold]
+fn end_locals(task: &'static Task) {
+    // The value's destructors are the user's code: no borrow over them.
+    let locals = task.with_extra(|extra| extra.locals.take());
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(locals))) {
+        super::report_panic(&super::Reporter::of(task), &*payload);
+    }
+}
+
+/// Whether a `T` lies in the slot itself, not in a box.
+const fn fits<T>() -> bool {
+    size_of::<T>() <= size_of::<Slot>() && align_of::<T>() <= align_of::<Slot>()
+}
+
+/// # Safety
+/// The slot is empty and the caller owns it (T3).
+#[inline]
+unsafe fn put<V>(task: &Task, value: V, outcome: Ended) {
+    let slot = task.slot.get();
+    if fits::<V>() {
+        // SAFETY: it fits, and the caller owns the empty slot.
+        unsafe { slot.cast::<V>().write(value) };
+    } else {
+        // SAFETY: a pointer fits.
+        unsafe { slot.cast::<Box<V>>().write(Box::new(value)) };
+    }
+    task.outcome.set(outcome);
+}
+
+/// # Safety
+/// A `V` lies in the slot, which the caller owns (T3) and now regards as empty.
+#[inline]
+unsafe fn take<V>(task: &Task) -> V {
+    let slot = task.slot.get();
+    if fits::<V>() {
+        // SAFETY: the caller's.
+        unsafe { slot.cast::<V>().read() }
+    } else {
+        // SAFETY: the caller's.
+        unsafe { *slot.cast::<Box<V>>().read() }
+    }
+}
+
+/// Takes the result out of the slot.
+///
+/// # Safety
+/// The caller owns the slot (T3), and `T` is the type that the body returned.
+#[inline]
+unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
+    match task.outcome.replace(Ended::Empty) {
+        Ended::Empty => None,
+        // SAFETY: the caller's, and `outcome` said what lies there.
+        Ended::Returned => Some(Exit::Returned(unsafe { take::<T>(task) })),
+        // SAFETY: as above.
+        Ended::Panicked => Some(Exit::Panicked(unsafe { take(task) })),
+        Ended::Killed => Some(Exit::Killed),
+        Ended::Lost => Some(Exit::Lost),
+    }
+}
+
+/// Drops a result that nobody will read, and reports it if it is a panic.
+fn settle_slot<T>(task: &'static Task) {
+    // SAFETY: called by whoever owns the slot: the body's end, the owner that found `DETACHED`, the join's drop.
+    let exit = unsafe { take_exit::<T>(task) };
+    match exit {
+        Some(Exit::Returned(value)) => {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+                super::report_panic(&super::Reporter::of(task), &*payload);
+            }
+        }
+        Some(Exit::Panicked(payload)) => super::report_panic(&super::Reporter::of(task), &*payload),
+        _ => {}
+    }
+}
+
+/// Runs a green thread until it parks, yields or ends. Only the hub's turn calls it.
+#[inline]
+pub(super) fn resume(hub: &'static Hub, task: &'static Task) {
+    task.state.set(State::Running);
+    hub.current.set(Some(task));
+    // SAFETY: the turn took it from the ready queue: it is new or suspended, of this OS thread, and not ended.
+    let outcome = unsafe { (*task.fiber.get()).assume_init_ref().switch(Command::Go(())) };
+    hub.current.set(None);
+    match outcome {
+        Outcome::Yielded(()) => {}
+        Outcome::Returned(settle) => finish(hub, task, Some(settle)),
+        // The base catches all: this is a fault of ours, kept from hanging whoever joins.
+        Outcome::Panicked(_) => finish(hub, task, None),
+    }
+}
+
+/// The owner's last step (see the picture above).
+#[inline]
+fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
+    // SAFETY: written by `start`; the fiber has ended, so its stack goes back to the pool.
+    unsafe { (*task.fiber.get()).assume_init_drop() };
+    task.state.set(State::Idle);
+    hub.live.set(hub.live.get() - 1);
+    hub.emit(|| super::hooks::Event::Exit(task.id()));
+    let extra = task.extra.take();
+    if let Some(extra) = extra {
+        super::run_links(hub, task, task.outcome.get(), extra.links);
+    }
+    let before = task.join.fetch_or(DONE, Ordering::AcqRel);
+    if before & DETACHED != 0 {
+        if let Some(settle) = settle {
+            // Empty but in the rare case that the join went after the body's last look.
+            hub.as_callback(|| settle(task));
+        }
+        recycle(task);
+    } else if before & JOINER != 0 {
+        release(hub, task);
+    }
+}
+
+/// Wakes the joiner, and recycles if the join went meanwhile.
+#[inline]
+fn release(hub: &'static Hub, task: &'static Task) {
+    // SAFETY: T4: `DONE` came after `JOINER`, so the waiter is the owner's.
+    let waiter = unsafe { (*task.joiner.get()).take() };
+    if let Some(waiter) = waiter {
+        hub.wake(waiter);
+    }
+    if task.join.fetch_or(RELEASED, Ordering::AcqRel) & DETACHED != 0 {
+        recycle(task);
+    }
+}
+
+/// Marks an unfinished green thread as lost: its hub ends, or never could start it. Its stack is leaked.
+pub(super) fn lose(task: &'static Task) {
+    task.outcome.set(Ended::Lost);
+    task.state.set(State::Idle);
+    task.bump();
+    let before = task.join.fetch_or(DONE | LOST, Ordering::AcqRel);
+    if before & JOINER != 0 && before & DETACHED == 0 {
+        // SAFETY: T4, as in `release`.
+        if let Some(waiter) = unsafe { (*task.joiner.get()).take() } {
+            waiter.wake();
+        }
+        task.join.fetch_or(RELEASED, Ordering::AcqRel);
+    }
+    // The block stays with the leaked stack, whose frames may still name it: it is never recycled by the owner.
+}
+
+/// The one right to a green thread's result.
+pub(crate) struct Join<T> {
+    task: &'static Task,
+    _value: PhantomData<T>,
+}
+
+// SAFETY: T3: it hands a `T` from the owner's thread to this one; what else it touches is atomic or T2.
+unsafe impl<T: Send> Send for Join<T> {}
+// SAFETY: through `&Join` only atomics and T2's fields are read.
+unsafe impl<T: Send> Sync for Join<T> {}
+
+impl<T> Join<T> {
+    pub(crate) fn task(&self) -> TaskRef {
+        TaskRef(self.task)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.task.id()
+    }
+
+    pub(crate) fn name(&self) -> Option<Arc<Box<str>>> {
+        self.task.name()
+    }
+
+    pub(crate) fn place(&self) -> &'static Location<'static> {
+        self.task.place()
+    }
+
+    #[inline]
+    pub(crate) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// How it ended, once it has; for its owner's hooks.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        // After `DONE` the outcome is the join's (T3).
+        self.is_finished().then(|| self.task.outcome.get())
+    }
+
+    /// Leaves a waiter to be woken at the end; `false` if it has ended already.
+    #[inline]
+    pub(crate) fn register(&mut self, waiter: Waiter) -> bool {
+        self.unregister();
+        if self.is_finished() {
+            return false;
+        }
+        // SAFETY: T4: `JOINER` is clear, so the cell is ours.
+        unsafe { *self.task.joiner.get() = Some(waiter) };
+        if self.task.join.fetch_or(JOINER, Ordering::AcqRel) & DONE == 0 {
+            return true;
+        }
+        // The end came first and saw no `JOINER`: the waiter is still ours, and so must the bit look (T4).
+        // SAFETY: as above.
+        unsafe { *self.task.joiner.get() = None };
+        self.task.join.fetch_and(!JOINER, Ordering::AcqRel);
+        false
+    }
+
+    /// Takes the waiter back, unless the end has it.
+    #[inline]
+    pub(crate) fn unregister(&mut self) {
+        let mut bits = self.task.join.load(Ordering::Acquire);
+        while bits & JOINER != 0 && bits & DONE == 0 {
+            match self.task.join.compare_exchange_weak(bits, bits & !JOINER, Ordering::AcqRel, Ordering::Acquire) {
+                // SAFETY: T4: cleared before `DONE`, so it is ours again.
+                Ok(_) => return unsafe { *self.task.joiner.get() = None },
+                Err(now) => bits = now,
+            }
+        }
+    }
+
+    /// The result, if it has ended and was not taken before.
+    #[inline]
+    pub(crate) fn try_take(&mut self) -> Option<Exit<T>> {
+        if !self.is_finished() {
+            return None;
+        }
+        // SAFETY: T3: `DONE` was acquired, and `T` is what `spawn` was asked for.
+        unsafe { take_exit::<T>(self.task) }
+    }
+}
+
+impl<T> Drop for Join<T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.unregister();
+        if self.is_finished() {
+            settle_slot::<T>(self.task);
+        }
+        let before = self.task.join.fetch_or(DETACHED, Ordering::AcqRel);
+        if before & DONE == 0 {
+            return; // The owner drops the result and recycles.
+        }
+        if before & (JOINER | RELEASED) == JOINER {
+            return; // The owner is about to release, and recycles.
+        }
+        settle_slot::<T>(self.task);
+        if before & LOST == 0 {
+            recycle(self.task);
+        }
+    }
+}

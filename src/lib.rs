@@ -1,0 +1,41 @@
+//! Blocking code that does not block.
+//!
+//! Green threads by std's names, on a hub that waits in a polling reactor; greenlets and generators that are switched by
+//! hand; sockets, timers and a bridge to futures. What greenlet and gevent are to Python.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use greenthread::{net::{TcpListener, TcpStream}, spawn};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let address = listener.local_addr()?;
+//! spawn(move || {
+//!     for stream in listener.incoming() {
+//!         let mut stream = stream.unwrap();
+//!         spawn(move || std::io::copy(&mut stream.try_clone().unwrap(), &mut stream));
+//!     }
+//! });
+//! let mut client = TcpStream::connect(address)?;
+//! client.write_all(b"hello")?;
+//! let mut answer = [0; 5];
+//! client.read_exact(&mut answer)?;
+//! assert_eq!(&answer, b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The modules, from the ground up (a module may use what stands above it, and a test sees to that):
+
+pub(crate) mod sys;
+pub(crate) mod util;
+pub mod stack;
+pub(crate) mod fiber;
+pub mod hub;
+pub mod time;
+pub mod thread;
+pub mod future;
+pub mod debug;
+
+pub use thread::{JoinHandle, run, scope, spawn, spawn_local, yield_now};
+pub use time::{sleep, timeout};

@@ -1,0 +1,51 @@
+//! OS threads as the kernel sees them, and what happens to them at a fork.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// The kernel's number of the OS thread that calls.
+pub(crate) fn id() -> u64 {
+    rustix::thread::gettid().as_raw_nonzero().get() as u64
+}
+
+/// All OS threads of this process, where the system tells.
+pub(crate) fn all() -> Option<Vec<u64>> {
+    let entries = std::fs::read_dir("/proc/self/task").ok()?;
+    entries.map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+static IN_CHILD: AtomicUsize = AtomicUsize::new(0);
+
+/// How many forks lie between this process and the one that first asked; cheap.
+#[inline]
+pub(crate) fn fork_epoch() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+extern "C" fn after_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    let f = IN_CHILD.load(Ordering::Relaxed);
+    if f != 0 {
+        // SAFETY: `on_fork` stored a `fn()`.
+        let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
+        f();
+    }
+}
+
+/// Has `f` called in every forked child, on the OS thread that forked. The last `f` counts.
+pub(crate) fn on_fork(f: fn()) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    IN_CHILD.store(f as usize, Ordering::Relaxed);
+    ONCE.call_once(|| {
+        // SAFETY: a handler of the right type, which lives as long as the program.
+        unsafe { libc::pthread_atfork(None, None, Some(after_fork)) };
+    });
+}
+
+/// Parks the OS thread, and nothing else on it, until it is unparked or `timeout` passes.
+pub(crate) fn park(timeout: Option<std::time::Duration>) {
+    match timeout {
+        Some(timeout) => std::thread::park_timeout(timeout),
+        None => std::thread::park(),
+    }
+}

@@ -1,0 +1,110 @@
+//! What a spawn may choose: name, stack size, locals.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::panic::Location;
+use std::sync::Arc;
+
+use super::{JoinHandle, local};
+use crate::hub::Hub;
+use crate::hub::task::{self, Options};
+
+/// What a new green thread finds in its [`green_local!`](crate::green_local) variables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locals {
+    /// Nothing: each is initialised anew. As for an OS thread.
+    #[default]
+    Empty,
+    /// The spawner's values as they are now; setting one does not show in the other.
+    Inherit,
+    /// The spawner's own set: what one sets the other sees.
+    Share,
+}
+
+/// A green thread made to order.
+///
+/// ```
+/// use greenthread::thread::Builder;
+///
+/// let deep = Builder::new().name("deep").stack_size(4 << 20);
+/// let handle = deep.spawn(|| 1).unwrap();
+/// assert_eq!(handle.thread().name(), Some("deep"));
+/// assert_eq!(handle.join().unwrap(), 1);
+/// ```
+#[derive(Debug, Default)]
+pub struct Builder {
+    name: Option<Box<str>>,
+    stack_size: Option<usize>,
+    locals: Locals,
+}
+
+impl Builder {
+    /// An unnamed one, with a stack of [`stack::DEFAULT_SIZE`](crate::stack::DEFAULT_SIZE).
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// Its name: in `Debug`, in dumps, and in what a stack overflow prints.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<Box<str>>) -> Builder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The size of its stack in bytes of address space, the guard of 64 KiB included. Rounded up.
+    ///
+    /// Memory is what is touched, from one page up.
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Builder {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// What it finds in its locals.
+    #[must_use]
+    pub fn locals(mut self, locals: Locals) -> Builder {
+        self.locals = locals;
+        self
+    }
+
+    fn options(self) -> Options {
+        Options {
+            name: self.name.map(Arc::new),
+            stack_size: self.stack_size.unwrap_or(crate::stack::DEFAULT_SIZE),
+            locals: local::for_spawn(self.locals),
+        }
+    }
+
+    /// [`spawn`](super::spawn)s it.
+    ///
+    /// # Errors
+    /// No memory for the stack; a stack size of zero, or of more than the address space; locals other than
+    /// [`Locals::Empty`], since those of a local green thread may not be `Send`.
+    #[track_caller]
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if self.locals != Locals::Empty {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "only spawn_local can inherit or share green locals: they need not be Send"));
+        }
+        self.spawn_local(f)
+    }
+
+    /// [`spawn_local`](super::spawn_local)s it.
+    ///
+    /// # Errors
+    /// No memory for the stack; a stack size of zero, or of more than the address space.
+    #[track_caller]
+    pub fn spawn_local<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        if Hub::has_ended() {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the hub of this OS thread has ended: this runs in a destructor of a thread-local"));
+        }
+        task::spawn(Hub::current(), Some(self.options()), Location::caller(), f).map(JoinHandle::new)
+    }
+}

@@ -1,0 +1,139 @@
+//! Green-thread locals: one value for each green thread that asks, initialised at first use.
+//!
+//! A set of values is a list of (key, value); most green threads have none. A set may be shared (an `Rc` of it) or
+//! inherited (a copy of the list, whose values are shared until one is replaced). Values go when the last green thread
+//! of their set ends, on that green thread's own stack.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Locals;
+use crate::hub::Hub;
+
+/// Declares a green-thread local, as `thread_local!` does one of an OS thread.
+///
+/// ```
+/// use std::cell::Cell;
+/// use greenthread::{green_local, spawn};
+///
+/// green_local! {
+///     static COUNT: Cell<u32> = Cell::new(1);
+/// }
+/// COUNT.with(|count| count.set(5)); // main's
+/// let other = spawn(|| COUNT.with(|count| count.get()));
+/// assert_eq!(other.join().unwrap(), 1);
+/// ```
+///
+/// # Coming from Python
+/// `gevent.local.local()`; with [`Locals::Inherit`] or [`Locals::Share`], `contextvars`.
+#[macro_export]
+macro_rules! green_local {
+    ($($(#[$attr:meta])* $vis:vis static $name:ident: $type:ty = $init:expr;)+) => {
+        $($(#[$attr])* $vis static $name: $crate::thread::LocalKey<$type> = {
+            fn init() -> $type { $init }
+            $crate::thread::__new_key(init)
+        };)+
+    };
+}
+
+/// A variable declared by [`green_local!`](crate::green_local).
+pub struct LocalKey<T: 'static> {
+    init: fn() -> T,
+    number: AtomicUsize,
+}
+
+#[doc(hidden)]
+pub const fn __new_key<T>(init: fn() -> T) -> LocalKey<T> {
+    LocalKey { init, number: AtomicUsize::new(0) }
+}
+
+#[derive(Default)]
+struct Set {
+    values: RefCell<Vec<(usize, Rc<dyn Any>)>>,
+}
+
+impl Set {
+    fn find(&self, number: usize) -> Option<Rc<dyn Any>> {
+        self.values.borrow().iter().find(|(key, _)| *key == number).map(|(_, value)| value.clone())
+    }
+
+    fn put(&self, number: usize, value: Rc<dyn Any>) {
+        let mut values = self.values.borrow_mut();
+        let old = match values.iter_mut().find(|(key, _)| *key == number) {
+            Some(slot) => Some(std::mem::replace(&mut slot.1, value)),
+            None => {
+                values.push((number, value));
+                None
+            }
+        };
+        drop(values);
+        drop(old); // The user's destructor: not under the borrow.
+    }
+}
+
+fn here() -> Rc<Set> {
+    let task = Hub::current().running();
+    let any = task.with_extra(|extra| extra.locals.get_or_insert_with(|| Rc::new(Set::default())).clone());
+    // Only this file puts anything there.
+    any.downcast::<Set>().unwrap_or_default()
+}
+
+/// What a green thread spawned here finds.
+pub(super) fn for_spawn(locals: Locals) -> Option<Rc<dyn Any>> {
+    match locals {
+        Locals::Empty => None,
+        Locals::Share => Some(here()),
+        Locals::Inherit => Some(Rc::new(Set { values: RefCell::new(here().values.borrow().clone()) })),
+    }
+}
+
+impl<T: 'static> LocalKey<T> {
+    fn number(&self) -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        match self.number.load(Ordering::Relaxed) {
+            0 => {
+                let new = NEXT.fetch_add(1, Ordering::Relaxed);
+                self.number.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|old| old, |_| new)
+            }
+            number => number,
+        }
+    }
+
+    fn value(&self) -> Rc<T> {
+        let (set, number) = (here(), self.number());
+        let found = set.find(number).and_then(|any| any.downcast::<T>().ok());
+        found.unwrap_or_else(|| {
+            // The initialiser may park, and even come here again: the value that is there first stays.
+            let value = Rc::new((self.init)());
+            match set.find(number).and_then(|any| any.downcast::<T>().ok()) {
+                Some(first) => first,
+                None => {
+                    set.put(number, value.clone());
+                    value
+                }
+            }
+        })
+    }
+
+    /// Calls `f` with the calling green thread's value, initialising it first if need be.
+    ///
+    /// Unlike with `thread_local!`, `f` may block.
+    pub fn with<F: FnOnce(&T) -> R, R>(&'static self, f: F) -> R {
+        f(&self.value())
+    }
+
+    /// Replaces the value, in the calling green thread's set.
+    pub fn put(&'static self, value: T) {
+        here().put(self.number(), Rc::new(value));
+    }
+}
+
+impl<T: 'static> fmt::Debug for LocalKey<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalKey").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,130 @@
+//! Many at once: join all, kill all, wait for some.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{JoinError, JoinHandle};
+use crate::hub::park::{Mode, Parker, Wake, Why};
+use crate::hub::{Hub, interrupt};
+
+static SOME: &str = "the end of any of some green threads";
+
+/// Joins all, in the order given.
+///
+/// ```
+/// use greenthread::{spawn, thread};
+/// let squares = thread::join_all((1..4).map(|n| spawn(move || n * n)));
+/// assert_eq!(squares.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 4, 9]);
+/// ```
+///
+/// # Coming from Python
+/// `gevent.joinall`.
+#[track_caller]
+pub fn join_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Result<T, JoinError>> {
+    let handles: Vec<_> = handles.into_iter().collect();
+    handles.into_iter().map(JoinHandle::join).collect()
+}
+
+/// Kills all, then joins them all.
+///
+/// # Coming from Python
+/// `gevent.killall`.
+#[track_caller]
+pub fn kill_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Result<T, JoinError>> {
+    let handles: Vec<_> = handles.into_iter().collect();
+    handles.iter().for_each(JoinHandle::kill);
+    join_all(handles)
+}
+
+/// Waits until `count` of them have ended, or for at most `timeout`: (ended, the rest).
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{spawn, thread};
+/// let (done, rest) = thread::wait(vec![spawn(|| ()), spawn(thread::park)], Some(Duration::from_secs(1)), 1);
+/// assert_eq!((done.len(), rest.len()), (1, 1));
+/// thread::kill_all(rest);
+/// ```
+///
+/// # Coming from Python
+/// `gevent.wait(objects, timeout, count)`.
+#[track_caller]
+pub fn wait<T>(handles: Vec<JoinHandle<T>>, timeout: Option<Duration>, count: usize) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
+    let deadline = timeout.map(|timeout| Hub::current().after(timeout));
+    let mut waiting = Wait { rest: handles, done: VecDeque::new() };
+    let mut done = Vec::new();
+    while done.len() < count {
+        match waiting.next_until(deadline) {
+            Some(handle) => done.push(handle),
+            None => break,
+        }
+    }
+    let Wait { rest, done: more } = waiting;
+    done.extend(more);
+    (done, rest)
+}
+
+/// Gives the handles one by one, as their green threads end.
+///
+/// # Coming from Python
+/// `gevent.iwait(objects)`; asyncio's `as_completed`.
+#[track_caller]
+pub fn iwait<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Wait<T> {
+    Wait { rest: handles.into_iter().collect(), done: VecDeque::new() }
+}
+
+/// The iterator of [`iwait`].
+#[derive(Debug)]
+pub struct Wait<T> {
+    rest: Vec<JoinHandle<T>>,
+    done: VecDeque<JoinHandle<T>>,
+}
+
+impl<T> Wait<T> {
+    /// The next that ends, until `deadline`.
+    #[track_caller]
+    fn next_until(&mut self, deadline: Option<u64>) -> Option<JoinHandle<T>> {
+        loop {
+            if let Some(handle) = self.done.pop_front() {
+                return Some(handle);
+            }
+            if self.rest.is_empty() {
+                return None;
+            }
+            let parker = Parker::new();
+            let mut some_ended = false;
+            for handle in &mut self.rest {
+                some_ended |= !handle.watch(parker.waiter());
+            }
+            let count = self.rest.len();
+            // Somebody ended before: the ticket of this park is simply not used, and the next park takes a new one.
+            let wake = if some_ended { Wake::Ready } else { parker.park(deadline, Mode::Cancel, Why::new(&SOME, count)) };
+            self.rest.iter_mut().for_each(JoinHandle::unwatch);
+            if wake == Wake::Interrupted {
+                interrupt::raise();
+                return None;
+            }
+            self.sort_out();
+            if wake == Wake::TimedOut && self.done.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    /// Moves those that have ended to `done`.
+    fn sort_out(&mut self) {
+        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rest).into_iter().partition(JoinHandle::is_finished);
+        self.done.extend(done);
+        self.rest = rest;
+    }
+}
+
+impl<T> Iterator for Wait<T> {
+    type Item = JoinHandle<T>;
+
+    #[track_caller]
+    fn next(&mut self) -> Option<JoinHandle<T>> {
+        self.next_until(None)
+    }
+}

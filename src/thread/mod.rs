@@ -1,0 +1,294 @@
+//! Green threads, by std's names.
+//!
+//! | you have | use |
+//! |---|---|
+//! | a closure that is `Send`, as for `std::thread::spawn` | [`spawn`] |
+//! | one that is not (an `Rc` in it, say), or a million of them | [`spawn_local`] |
+//! | borrows of the caller's variables | [`scope`] |
+//! | a name, a stack size, locals to inherit | [`Builder`] |
+//! | the whole program as a green thread | [`run`] |
+//!
+//! All run on the hub of the OS thread that spawns them, and never leave it. They switch where they block in this crate
+//! and nowhere else; a computation that should share the processor calls [`yield_now`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use greenthread::{sleep, thread};
+//!
+//! let slow = thread::spawn(|| { sleep(Duration::from_millis(20)); "slow" });
+//! let fast = thread::spawn(|| { sleep(Duration::from_millis(10)); "fast" });
+//! assert_eq!(thread::iwait([slow, fast]).map(|h| h.join().unwrap()).collect::<Vec<_>>(), ["fast", "slow"]);
+//! ```
+//!
+//! # Kill
+//! [`JoinHandle::kill`] asks. The green thread unwinds at its next park, so its destructors run; one that never ran drops
+//! its closure. [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an `extern "C"`
+//! function aborts the process, as a panic would: shield such a callback.
+//!
+//! # Soundness of local green threads
+//! Local green threads share their OS thread's thread-locals, as all of corosensei's coroutines do. Code that parks
+//! *inside* the initialiser of a `thread_local!` or the closure of a scoped thread-local can be entered again by another
+//! green thread: do not.
+
+mod builder;
+mod join;
+mod kill;
+mod local;
+mod many;
+mod scope;
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use builder::{Builder, Locals};
+pub use join::{JoinError, JoinHandle};
+pub use kill::{Killed, catch_kill, shield};
+pub use local::LocalKey;
+#[doc(hidden)]
+pub use local::__new_key;
+pub use many::{Wait, iwait, join_all, kill_all, wait};
+pub use scope::{Scope, ScopedJoinHandle, scope};
+
+use crate::hub::park::{Mode, Parker, Wake, Why};
+use crate::hub::remote::Message;
+use crate::hub::task::{self, TaskRef};
+use crate::hub::{Hub, interrupt, park as hub_park};
+
+/// What [`park`] waits for; its address tells a parked thread from one that waits for something else.
+pub(crate) static PARK: &str = "unpark";
+
+/// Spawns a green thread, as `std::thread::spawn` does an OS thread: it starts at the next turn, in order.
+///
+/// ```
+/// let answer = greenthread::spawn(|| 6 * 7);
+/// assert_eq!(answer.join().unwrap(), 42);
+/// ```
+///
+/// # Panics
+/// When there is no memory for its stack; [`Builder::spawn`] gives an error instead. In a destructor of a thread-local
+/// after the hub's end.
+///
+/// # Coming from Python
+/// `gevent.spawn(f, *args)`.
+#[inline]
+#[track_caller]
+pub fn spawn<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    spawn_local(f)
+}
+
+/// Spawns a green thread that shares the thread-locals of its OS thread; nothing in it need be `Send`.
+///
+/// ```
+/// use std::{cell::Cell, rc::Rc};
+/// let sum = Rc::new(Cell::new(0));
+/// let handles: Vec<_> = (1..=4).map(|n| {
+///     let sum = sum.clone();
+///     greenthread::spawn_local(move || sum.set(sum.get() + n))
+/// }).collect();
+/// handles.into_iter().for_each(|handle| handle.join().unwrap());
+/// assert_eq!(sum.get(), 10);
+/// ```
+///
+/// # Panics
+/// As [`spawn`].
+#[inline]
+#[track_caller]
+pub fn spawn_local<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    match task::spawn(Hub::current(), None, Location::caller(), f) {
+        Ok(join) => JoinHandle::new(join),
+        Err(error) => no_memory(&error),
+    }
+}
+
+#[cold]
+#[track_caller]
+fn no_memory(error: &std::io::Error) -> ! {
+    panic!("failed to spawn green thread: {error}")
+}
+
+/// Spawns a green thread that starts after `delay`.
+///
+/// # Coming from Python
+/// `gevent.spawn_later(seconds, f)`.
+#[track_caller]
+pub fn spawn_after<F, T>(delay: Duration, f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    spawn(move || {
+        crate::time::sleep(delay);
+        f()
+    })
+}
+
+/// Runs `main` as a green thread and joins it: a program whose main is green too.
+///
+/// ```
+/// assert_eq!(greenthread::run(|| 42), 42);
+/// ```
+///
+/// # Panics
+/// If `main` panics, with the same payload.
+///
+/// # Coming from Python
+/// `asyncio.run(main())`, for code that blocks.
+#[track_caller]
+pub fn run<F, T>(main: F) -> T
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    match spawn(main).join() {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(payload) => std::panic::resume_unwind(payload),
+            Err(error) => panic!("run: the main green thread did not return: {error}"),
+        },
+    }
+}
+
+/// Lets every other ready green thread run first.
+///
+/// # Blocking and cancellation
+/// Switches. A kill or time-out that is due unwinds here.
+///
+/// # Coming from Python
+/// `gevent.sleep(0)`.
+#[inline]
+#[track_caller]
+pub fn yield_now() {
+    if hub_park::yield_now() == Wake::Interrupted {
+        interrupt::raise();
+    }
+}
+
+/// Waits until somebody calls [`Thread::unpark`], or returns at once if somebody has since the last park.
+///
+/// ```
+/// use greenthread::thread;
+/// let sleeper = thread::spawn(|| thread::park());
+/// sleeper.thread().unpark();
+/// sleeper.join().unwrap();
+/// ```
+#[track_caller]
+pub fn park() {
+    park_until(None);
+}
+
+/// [`park`]s for at most `timeout`.
+#[track_caller]
+pub fn park_timeout(timeout: Duration) {
+    park_until(Some(timeout));
+}
+
+#[track_caller]
+fn park_until(timeout: Option<Duration>) {
+    let parker = Parker::new();
+    let task = parker.task;
+    if !task.unpark_token.replace(false) {
+        let deadline = timeout.map(|timeout| parker.hub.after(timeout));
+        let wake = parker.park(deadline, Mode::Cancel, Why::new(&PARK, 0));
+        if wake == Wake::Interrupted {
+            interrupt::raise();
+        }
+        task.unpark_token.set(false);
+    }
+}
+
+/// The number of a green thread; never used again for another in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ThreadId(u64);
+
+impl ThreadId {
+    /// As a plain number; 0 is a native stack.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// A green thread, or the native stack of an OS thread: something to name, unpark or kill.
+#[derive(Clone)]
+pub struct Thread {
+    task: TaskRef,
+    id: u64,
+    name: Option<Arc<Box<str>>>,
+}
+
+impl Thread {
+    fn new(task: TaskRef, id: u64, name: Option<Arc<Box<str>>>) -> Thread {
+        Thread { task, id, name }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ThreadId {
+        ThreadId(self.id)
+    }
+
+    /// The name that [`Builder::name`] gave it.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref().map(|name| &**name)
+    }
+
+    /// Ends its [`park`], or the next one. From any OS thread.
+    pub fn unpark(&self) {
+        self.ask(|hub, task, id| crate::hub::unpark(hub, task, id), Message::Unpark(self.task, self.id));
+    }
+
+    /// Asks it to die; see [`JoinHandle::kill`]. A native stack cannot be killed.
+    pub fn kill(&self) {
+        if self.id != 0 {
+            self.ask(interrupt::kill, Message::Kill(self.task, self.id));
+        }
+    }
+
+    /// Does it at once on its own OS thread, by message from another.
+    fn ask(&self, here: impl FnOnce(&'static Hub, TaskRef, u64), there: Message) {
+        match (self.task.shared(), Hub::try_current()) {
+            (Some(shared), Some(hub)) if std::ptr::eq(shared, hub.shared) => here(hub, self.task, self.id),
+            (Some(shared), _) => shared.send(there),
+            (None, _) => {}
+        }
+    }
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.task.address();
+        match (self.name(), self.id) {
+            (Some(name), _) => write!(f, "<GreenThread {address:#x}: {name}>"),
+            (None, 0) => write!(f, "<GreenThread {address:#x}: native>"),
+            (None, id) => write!(f, "<GreenThread {address:#x}: #{id}>"),
+        }
+    }
+}
+
+/// The green thread that calls, or its OS thread's native stack.
+///
+/// ```
+/// use greenthread::thread;
+/// let worker = thread::Builder::new().name("worker").spawn(|| {
+///     thread::current().name().map(String::from)
+/// }).unwrap();
+/// assert_eq!(worker.join().unwrap().as_deref(), Some("worker"));
+/// ```
+#[track_caller]
+pub fn current() -> Thread {
+    let task = Hub::current().running();
+    Thread::new(TaskRef::new(task), task.id(), task.name())
+}
+
+/// Whether green threads spawned by [`spawn`] have thread-locals of their own. Not yet.
+pub fn is_isolated() -> bool {
+    false
+}

@@ -1,0 +1,244 @@
+//! Green threads that borrow: they have all ended when the scope returns.
+//!
+//! # Invariants
+//! - **C1** `'scope` outlives every child: [`scope`] returns, or unwinds, only after `running` is zero. Its wait is
+//!   [`Mode::Must`](crate::hub::park::Mode): neither kill nor time-out ends it.
+//! - **C2** What would leave a scope all the same (`LoopExit` on the native stack) aborts the process instead.
+//! - **C3** What scope and children share is atomic or locked: a `&Scope` may reach another OS thread, whose own hub
+//!   then runs the child.
+//! - **C4** [`Leave`] is the last thing of a child to go, after all that it owns or borrows.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{JoinError, JoinHandle, Thread};
+use crate::hub::Hub;
+use crate::hub::park::{Mode, Parker, Waiter, Why};
+use crate::hub::task;
+
+static CHILDREN: &str = "the end of its scope's green threads";
+
+struct Shared {
+    running: AtomicUsize,
+    panicked: AtomicBool,
+    waiter: Mutex<Option<Waiter>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where green threads may borrow from; see [`scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    shared: Arc<Shared>,
+    _scope: PhantomData<&'scope mut &'scope ()>,
+    _env: PhantomData<&'env mut &'env ()>,
+}
+
+/// Runs `f`, whose green threads may borrow what lives outside, and waits for all of them.
+///
+/// ```
+/// use greenthread::thread;
+/// let mut names = vec![String::from("a")];
+/// let total = std::cell::Cell::new(0);
+/// thread::scope(|s| {
+///     s.spawn_local(|| total.set(total.get() + names.len()));
+///     s.spawn_local(|| total.set(total.get() + 1));
+/// });
+/// names.push(String::from("b"));
+/// assert_eq!(total.get(), 2);
+/// ```
+///
+/// # Panics
+/// If a child that was not joined panicked.
+///
+/// # Blocking and cancellation
+/// Waits for every child, whatever happens: a kill or time-out of the caller is delivered afterwards. When the native
+/// stack would wait for ever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
+#[track_caller]
+pub fn scope<'env, F, T>(f: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    let shared = Arc::new(Shared { running: AtomicUsize::new(0), panicked: AtomicBool::new(false), waiter: Mutex::new(None) });
+    let scope = Scope { shared: shared.clone(), _scope: PhantomData, _env: PhantomData };
+    let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    wait_for_all(&shared);
+    match result {
+        Err(payload) => resume_unwind(payload),
+        Ok(_) if shared.panicked.load(Ordering::Acquire) => panic!("a scoped green thread panicked"),
+        Ok(value) => value,
+    }
+}
+
+/// C1.
+fn wait_for_all(shared: &Shared) {
+    if shared.running.load(Ordering::Acquire) == 0 {
+        return;
+    }
+    let hub = Hub::current();
+    let outside = hub.is_native();
+    if outside {
+        hub.scopes.set(hub.scopes.get() + 1);
+    }
+    while shared.running.load(Ordering::Acquire) > 0 {
+        let parker = Parker::new();
+        *lock(&shared.waiter) = Some(parker.waiter());
+        if shared.running.load(Ordering::Acquire) == 0 {
+            break;
+        }
+        parker.park(None, Mode::Must, Why::new(&CHILDREN, shared.running.load(Ordering::Acquire)));
+    }
+    if outside {
+        hub.scopes.set(hub.scopes.get() - 1);
+    }
+}
+
+/// A child's end, however it comes: the last thing that its stack does with what it borrowed.
+struct Leave(Arc<Shared>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if self.0.running.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let waiter = lock(&self.0.waiter).take();
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+    }
+}
+
+/// What a child owns; dropped in this order (C4).
+struct Child<F, T> {
+    f: F,
+    slot: Arc<Mutex<Option<T>>>,
+    leave: Leave,
+}
+
+impl<F: FnOnce() -> T, T> Child<F, T> {
+    fn run(self) {
+        // Locals go in the opposite order of their declaration (C4).
+        let Child { leave, slot, f } = self;
+        let result = catch_unwind(AssertUnwindSafe(f));
+        match result {
+            Ok(value) => *lock(&slot) = Some(value),
+            Err(payload) => {
+                if !crate::hub::interrupt::is_ours(&*payload) {
+                    leave.0.panicked.store(true, Ordering::Release);
+                }
+                resume_unwind(payload);
+            }
+        }
+    }
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Spawns a child; as [`thread::spawn`](super::spawn), but it may borrow.
+    ///
+    /// # Panics
+    /// When there is no memory for its stack.
+    #[track_caller]
+    pub fn spawn<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        self.spawn_local(f)
+    }
+
+    /// Spawns a local child; as [`thread::spawn_local`](super::spawn_local), but it may borrow.
+    ///
+    /// # Panics
+    /// When there is no memory for its stack.
+    #[track_caller]
+    pub fn spawn_local<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        match self.try_spawn(f, Location::caller()) {
+            Ok(handle) => handle,
+            Err(error) => panic!("failed to spawn green thread: {error}"),
+        }
+    }
+
+    fn try_spawn<F, T>(&self, f: F, place: &'static Location<'static>) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        let result: Arc<Mutex<Option<T>>> = Arc::default();
+        self.shared.running.fetch_add(1, Ordering::AcqRel);
+        let child = Child { f, slot: result.clone(), leave: Leave(self.shared.clone()) };
+        let body = move || child.run();
+        let body: Box<dyn FnOnce() + 'scope> = Box::new(body);
+        // SAFETY: C1: the closure, and everything it owns or borrows, is gone before the scope returns. The transmute
+        // changes nothing but the lifetime.
+        let body = unsafe { std::mem::transmute::<Box<dyn FnOnce() + 'scope>, Box<dyn FnOnce() + 'static>>(body) };
+        let join = task::spawn(Hub::current(), None, place, body)?;
+        Ok(ScopedJoinHandle { handle: JoinHandle::new(join), result, shared: self.shared.clone(), _scope: PhantomData })
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("running", &self.shared.running.load(Ordering::Acquire)).finish_non_exhaustive()
+    }
+}
+
+/// Owns the result of a scoped green thread.
+pub struct ScopedJoinHandle<'scope, T> {
+    handle: JoinHandle<()>,
+    result: Arc<Mutex<Option<T>>>,
+    shared: Arc<Shared>,
+    _scope: PhantomData<&'scope ()>,
+}
+
+impl<T> ScopedJoinHandle<'_, T> {
+    /// Waits for the end and gives the result.
+    ///
+    /// # Errors
+    /// As [`JoinHandle::join`]. A panic that is read here does not make the scope panic.
+    #[track_caller]
+    pub fn join(self) -> Result<T, JoinError> {
+        let ScopedJoinHandle { handle, result, shared, .. } = self;
+        match handle.join() {
+            Ok(()) => {
+                let value = lock(&result).take();
+                Ok(value.unwrap_or_else(|| unreachable!("a child that returned has left its value")))
+            }
+            Err(error) => {
+                if error.is_panic() {
+                    shared.panicked.store(false, Ordering::Release);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    /// Asks it to die; see [`JoinHandle::kill`].
+    pub fn kill(&self) {
+        self.handle.kill();
+    }
+
+    /// The green thread, to name, unpark or kill.
+    pub fn thread(&self) -> Thread {
+        self.handle.thread()
+    }
+}
+
+impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.handle, f)
+    }
+}

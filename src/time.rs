@@ -1,0 +1,247 @@
+//! Sleeping, deadlines and time-outs, on the hub's clock.
+//!
+//! ```
+//! use std::time::Duration;
+//! use greenthread::time::{self, Timeout};
+//!
+//! let slow = || time::sleep(Duration::from_secs(60));
+//! assert!(time::timeout(Duration::from_millis(5), slow).is_err());
+//!
+//! // Nested: each catches its own.
+//! let outer = Timeout::new(Duration::from_millis(5));
+//! let result = outer.run(|| time::timeout(Duration::from_secs(1), slow));
+//! assert!(result.is_err()); // the outer one's
+//! ```
+//!
+//! A sleep never ends early. It ends at most 66 µs late by the grid of the timer wheel, and as late as the hub is busy.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
+
+use crate::hub::park::{Mode, Parker, Wake, Why};
+use crate::hub::task::TaskRef;
+use crate::hub::{Due, Hub, interrupt};
+
+static SLEEP: &str = "time to pass (sleep)";
+
+/// Sleeps for at least `duration`. Zero yields.
+///
+/// ```
+/// greenthread::sleep(std::time::Duration::from_millis(1));
+/// ```
+///
+/// # Blocking and cancellation
+/// Parks. A kill or time-out unwinds here; while unwinding already it returns at once.
+///
+/// # Coming from Python
+/// `gevent.sleep(seconds)`.
+#[track_caller]
+pub fn sleep(duration: Duration) {
+    if duration.is_zero() {
+        return crate::thread::yield_now();
+    }
+    if Hub::has_ended() {
+        return;
+    }
+    sleep_to(Hub::current().after(duration));
+}
+
+/// Sleeps until `deadline`; returns at once (after a yield) if that has passed.
+#[track_caller]
+pub fn sleep_until(deadline: Instant) {
+    let hub = Hub::current();
+    let at = hub.clock.nanos(deadline);
+    if at <= hub.clock.now() {
+        return crate::thread::yield_now();
+    }
+    sleep_to(at);
+}
+
+#[track_caller]
+fn sleep_to(at: u64) {
+    if Parker::new().park(Some(at), Mode::Cancel, Why::new(&SLEEP, 0)) == Wake::Interrupted {
+        interrupt::raise();
+    }
+}
+
+/// What the hub's clock says: `Instant::now()`, or a virtual time that a test set up.
+#[track_caller]
+pub fn now() -> Instant {
+    Hub::current().clock.instant()
+}
+
+/// Runs `f` for at most `duration`.
+///
+/// # Errors
+/// [`Elapsed`], if the time passed and `f` was unwound at a park of its. If `f` returns all the same, its value is given.
+///
+/// # Coming from Python
+/// `gevent.with_timeout`, `asyncio.timeout`.
+#[track_caller]
+pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elapsed> {
+    Timeout::new(duration).run(f)
+}
+
+/// A deadline for whatever the calling green thread does until it is dropped.
+///
+/// It is armed from [`new`](Self::new) on. When it expires, the green thread unwinds at its next park, up to this guard's
+/// own [`run`](Self::run): no other catches it.
+pub struct Timeout {
+    id: u64,
+    deadline: u64,
+    task: TaskRef,
+    disarmed: bool,
+    /// It belongs to the green thread that made it, and so to its OS thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+/// A time-out that expired.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed {
+    id: u64,
+}
+
+impl Timeout {
+    /// Arms one for `duration` from now.
+    #[track_caller]
+    pub fn new(duration: Duration) -> Timeout {
+        let hub = Hub::current();
+        Timeout::arm(hub, hub.after(duration))
+    }
+
+    /// Arms one for `deadline`.
+    #[track_caller]
+    pub fn at(deadline: Instant) -> Timeout {
+        let hub = Hub::current();
+        Timeout::arm(hub, hub.clock.nanos(deadline))
+    }
+
+    fn arm(hub: &'static Hub, deadline: u64) -> Timeout {
+        let task = hub.running();
+        let id = hub.guard_id();
+        let timer = Some(hub.timers.insert(deadline, Due::Guard(TaskRef::new(task), id)));
+        task.with_extra(|extra| extra.guards.push(interrupt::Guard { id, deadline, expired: false, timer }));
+        Timeout { id, deadline, task: TaskRef::new(task), disarmed: false, _not_send: PhantomData }
+    }
+
+    /// Runs `f`, and catches this time-out and no other.
+    ///
+    /// # Errors
+    /// [`Elapsed`] with this guard's identity.
+    pub fn run<F: FnOnce() -> T, T>(mut self, f: F) -> Result<T, Elapsed> {
+        let result = catch_unwind(AssertUnwindSafe(f));
+        self.disarm();
+        match result {
+            Ok(value) => Ok(value),
+            Err(payload) if interrupt::is_expired(&*payload, self.id) => Err(Elapsed { id: self.id }),
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+
+    /// Disarms it. An expiry that was not delivered yet is forgotten.
+    pub fn cancel(mut self) {
+        self.disarm();
+    }
+
+    /// How long until it expires.
+    pub fn remaining(&self) -> Duration {
+        Duration::from_nanos(self.deadline.saturating_sub(Hub::current().clock.now()))
+    }
+
+    /// Whether it has expired, delivered or not.
+    pub fn is_expired(&self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    fn disarm(&mut self) -> bool {
+        if self.disarmed {
+            return false;
+        }
+        self.disarmed = true;
+        Hub::try_current().is_some_and(|hub| interrupt::disarm(hub, self.task, self.id))
+    }
+}
+
+impl Drop for Timeout {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+impl fmt::Debug for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timeout").field("id", &self.id).field("remaining", &self.remaining()).finish()
+    }
+}
+
+impl Elapsed {
+    /// A number that tells one time-out from another.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl fmt::Debug for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Elapsed({})", self.id)
+    }
+}
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time allowed has passed")
+    }
+}
+
+impl std::error::Error for Elapsed {}
+
+impl From<Elapsed> for std::io::Error {
+    fn from(elapsed: Elapsed) -> std::io::Error {
+        std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed)
+    }
+}
+
+/// Ticks at a steady pace; ticks that nobody waited for in time are not made up.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::time::Interval;
+/// let mut ticks = Interval::new(Duration::from_millis(2));
+/// ticks.tick();
+/// ticks.tick();
+/// ```
+#[derive(Debug)]
+pub struct Interval {
+    period: u64,
+    next: u64,
+}
+
+impl Interval {
+    /// One whose first tick is a `period` from now.
+    ///
+    /// # Panics
+    /// If `period` is zero.
+    #[track_caller]
+    pub fn new(period: Duration) -> Interval {
+        assert!(!period.is_zero(), "an Interval of zero never ends");
+        let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+        Interval { period, next: Hub::current().clock.now().saturating_add(period) }
+    }
+
+    /// Waits for the next tick.
+    #[track_caller]
+    pub fn tick(&mut self) {
+        let now = Hub::current().clock.now();
+        if now < self.next {
+            sleep_to(self.next);
+        } else {
+            crate::thread::yield_now();
+        }
+        let now = Hub::current().clock.now();
+        let missed = now.saturating_sub(self.next) / self.period;
+        self.next = self.next.saturating_add(self.period.saturating_mul(missed + 1));
+    }
+}

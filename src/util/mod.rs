@@ -1,0 +1,1 @@
+//! Small containers that know nothing of green threads.

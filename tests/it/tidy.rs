@@ -1,0 +1,401 @@
+//! What the source tree must look like: heads, sizes, where `unsafe` and libc may be, examples.
+//! The checks are functions from a text to its faults, so that each is shown to find one as well.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The only places with unsafe code: `x` stands for `x.rs` and for all that is in `x/`.
+const UNSAFE_ROOMS: &[&str] = &[
+    "sys",
+    "util/list",
+    "stack",
+    "tls",
+    "fiber",
+    "hub/task",
+    "hub/park",
+    "sync/cell",
+    "thread/scope",
+    "monkey",
+];
+const LIBC_ROOMS: &[&str] = &["sys", "monkey"];
+const MOST_CODE_LINES: usize = 600;
+const MOST_EXAMPLE_LINES: usize = 100;
+
+/// A file below a folder of this package.
+pub(crate) struct Source {
+    /// Its path below that folder, as in `hub/task.rs`.
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
+/// The files whose names end in `.rs` below `folder` of this package, sorted.
+pub(crate) fn sources(folder: &str) -> Vec<Source> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut folders = vec![top.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the folder can be read") {
+            let path = entry.expect("the entry can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no source files in {folder}");
+    let source = |path: PathBuf| Source {
+        path: path
+            .strip_prefix(&top)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned(),
+        text: fs::read_to_string(&path).expect("the file is text"),
+    };
+    found.into_iter().map(source).collect()
+}
+
+/// `text` with comments and the insides of strings and characters turned into spaces. Lines stay where they are.
+pub(crate) fn code_only(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let (end, keep) = token(&chars, at);
+        for &c in &chars[at..end] {
+            out.push(if keep || c == '\n' { c } else { ' ' });
+        }
+        at = end;
+    }
+    out
+}
+
+/// The end of what starts at `at`, and whether it is code.
+fn token(chars: &[char], at: usize) -> (usize, bool) {
+    let get = |i: usize| chars.get(i).copied().unwrap_or('\0');
+    let find = |from: usize, what: &[char]| {
+        let rest = chars.get(from..).unwrap_or_default();
+        rest.windows(what.len())
+            .position(|w| w == what)
+            .map(|i| from + i)
+    };
+    match (get(at), get(at + 1)) {
+        ('/', '/') => (find(at, &['\n']).unwrap_or(chars.len()), false),
+        ('/', '*') => (block_comment(chars, at), false),
+        ('"', _) => (quoted(chars, at + 1, '"'), false),
+        ('\'', '\\') => (quoted(chars, at + 1, '\''), false),
+        ('\'', _) if get(at + 2) == '\'' => (at + 3, false),
+        (c, _) if c.is_alphanumeric() || c == '_' => {
+            let mut end = at;
+            while get(end).is_alphanumeric() || get(end) == '_' {
+                end += 1;
+            }
+            let word: String = chars[at..end].iter().collect();
+            let hashes = chars[end..].iter().take_while(|&&c| c == '#').count();
+            if ["r", "br", "cr"].contains(&word.as_str()) && get(end + hashes) == '"' {
+                let mut closing = vec!['"'];
+                closing.extend(std::iter::repeat_n('#', hashes));
+                let from = end + hashes + 1;
+                return (
+                    find(from, &closing).map_or(chars.len(), |i| i + closing.len()),
+                    false,
+                );
+            }
+            (end, true)
+        }
+        _ => (at + 1, true),
+    }
+}
+
+fn block_comment(chars: &[char], mut at: usize) -> usize {
+    let mut depth = 0;
+    while at < chars.len() {
+        match (chars[at], chars.get(at + 1)) {
+            ('/', Some('*')) => (depth, at) = (depth + 1, at + 2),
+            ('*', Some('/')) => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    at.min(chars.len())
+}
+
+fn quoted(chars: &[char], mut at: usize, end: char) -> usize {
+    while at < chars.len() && chars[at] != end {
+        at += if chars[at] == '\\' { 2 } else { 1 };
+    }
+    (at + 1).min(chars.len())
+}
+
+/// `code` (from [`code_only`]) with its unit tests, `#[cfg(.. test ..)] mod name { .. }`, made blank.
+pub(crate) fn without_tests(code: &str) -> String {
+    let mut out = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(at) = rest.find("#[cfg(") {
+        let end = rest[at..].find(']').map_or(rest.len(), |i| at + i + 1);
+        let body = rest[end..].trim_start();
+        let for_tests = words(&rest[at..end]).any(|w| w == "test");
+        let open = rest[end..].find('{').map_or(rest.len(), |i| end + i);
+        let is_module = for_tests && body.starts_with("mod ") && !rest[end..open].contains(';');
+        if is_module {
+            let close = closing_brace(rest, open);
+            out.push_str(&rest[..at]);
+            out.extend(rest[at..close].chars().filter(|&c| c == '\n'));
+            rest = &rest[close..];
+        } else {
+            out.push_str(&rest[..end]);
+            rest = &rest[end..];
+        }
+    }
+    out + rest
+}
+
+/// Just behind the brace that closes the one at `open`.
+fn closing_brace(code: &str, open: usize) -> usize {
+    let mut depth = 0;
+    for (i, c) in code[open..].char_indices() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if depth == 0 {
+            return open + i + 1;
+        }
+    }
+    code.len()
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|w| !w.is_empty())
+}
+
+fn in_room(path: &str, rooms: &[&str]) -> bool {
+    let stem = path.strip_suffix(".rs").unwrap_or(path);
+    rooms
+        .iter()
+        .any(|room| stem == *room || stem.strip_prefix(room).is_some_and(|r| r.starts_with('/')))
+}
+
+/// Whether this is the front of a folder with an unsafe room in it: a `forbid` there would hold in the room too.
+fn fronts_an_unsafe_room(path: &str) -> bool {
+    path.strip_suffix("mod.rs")
+        .is_some_and(|folder| UNSAFE_ROOMS.iter().any(|room| room.starts_with(folder)))
+}
+
+/// All that is wrong with the file `path` of `src`.
+fn faults(path: &str, text: &str) -> Vec<String> {
+    let code = code_only(text);
+    let mut faults = Vec::new();
+    let mut fault = |bad: bool, what: &str| {
+        if bad {
+            faults.push(format!("src/{path}: {what}"));
+        }
+    };
+    fault(!text.starts_with("//!"), "does not start with `//!`");
+    let lines = without_tests(&code)
+        .lines()
+        .filter(|l| !l.trim().is_empty())
+        .count();
+    fault(
+        lines > MOST_CODE_LINES,
+        &format!("has {lines} lines of code, more than {MOST_CODE_LINES}"),
+    );
+    fault(
+        !in_room(path, LIBC_ROOMS) && words(&code).any(|w| w == "libc"),
+        "names libc; that is for `sys`",
+    );
+    if path == "lib.rs" || fronts_an_unsafe_room(path) {
+        fault(
+            words(&code).any(|w| w == "unsafe"),
+            "has unsafe code; that is for the rooms below it",
+        );
+    } else if !in_room(path, UNSAFE_ROOMS) {
+        fault(
+            !code.contains("#![forbid(unsafe_code)]"),
+            "lacks `#![forbid(unsafe_code)]`",
+        );
+    }
+    faults
+}
+
+/// Macros that must not be left behind, with their lines.
+fn left_behind(code: &str) -> Vec<String> {
+    let bad = |line: &str, name: &str| {
+        line.match_indices(&format!("{name}!"))
+            .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    let found = |(i, line): (usize, &str)| {
+        let name = ["todo", "dbg"].into_iter().find(|name| bad(line, name))?;
+        Some(format!("line {}: {name}!", i + 1))
+    };
+    code.lines().enumerate().filter_map(found).collect()
+}
+
+/// What is wrong with the head of an example, or with its size.
+fn example_faults(path: &str, text: &str) -> Vec<String> {
+    let head: Vec<&str> = text.lines().take_while(|l| l.starts_with("//!")).collect();
+    let mut faults = Vec::new();
+    if !head.iter().any(|l| l.contains("cargo run")) {
+        faults.push(format!(
+            "examples/{path}: its head (`//!`) does not say how to run it (`cargo run`)"
+        ));
+    }
+    let lines = text.lines().count();
+    if lines >= MOST_EXAMPLE_LINES && !in_room(path, &["crawl"]) {
+        faults.push(format!(
+            "examples/{path}: {lines} lines; the limit is {MOST_EXAMPLE_LINES}"
+        ));
+    }
+    faults
+}
+
+fn assert_none(faults: Vec<String>) {
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn source_files_keep_the_house_rules() {
+    assert_none(
+        sources("src")
+            .iter()
+            .flat_map(|s| faults(&s.path, &s.text))
+            .collect(),
+    );
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let in_folder = |folder: &'static str| {
+        sources(folder).into_iter().flat_map(move |s| {
+            let found = left_behind(&code_only(&s.text));
+            found
+                .into_iter()
+                .map(move |what| format!("{folder}/{}: {what}", s.path))
+        })
+    };
+    assert_none(
+        ["src", "tests", "examples"]
+            .into_iter()
+            .flat_map(in_folder)
+            .collect(),
+    );
+}
+
+#[test]
+fn examples_are_short_and_say_how_to_run_them() {
+    // the parts of an example that is a folder are introduced by its main.rs
+    let fronts = sources("examples")
+        .into_iter()
+        .filter(|s| !s.path.contains('/') || s.path.ends_with("/main.rs"));
+    assert_none(
+        fronts
+            .flat_map(|s| example_faults(&s.path, &s.text))
+            .collect(),
+    );
+}
+
+#[test]
+fn each_rule_finds_a_fault() {
+    let clean = "//! Head.\n#![forbid(unsafe_code)]\nfn f() {}\n";
+    assert_eq!(faults("time.rs", clean), [""; 0]);
+    let one = |path: &str, text: &str, part: &str| {
+        let found = faults(path, text);
+        assert!(
+            found.len() == 1 && found[0].contains(part),
+            "{found:?} should be about {part}"
+        );
+    };
+    one("time.rs", "#![forbid(unsafe_code)]\n", "does not start");
+    one("time.rs", "//! #![forbid(unsafe_code)]\n", "lacks");
+    one("hub/timer.rs", "//! Head.\n", "lacks");
+    one("hub/parking.rs", "//! Head.\n", "lacks");
+    one(
+        "hub/mod.rs",
+        "//! Head.\nfn f() { unsafe {} }\n",
+        "has unsafe code",
+    );
+    one("lib.rs", "//! Head.\nunsafe fn f() {}\n", "has unsafe code");
+    one(
+        "stack/mod.rs",
+        "//! Head.\nfn f() { unsafe { libc::abort() } }\n",
+        "libc",
+    );
+    one(
+        "time.rs",
+        &format!("{clean}{}", "f();\n".repeat(601)),
+        "603 lines",
+    );
+    assert_eq!(
+        faults(
+            "sys/mem.rs",
+            "//! Head.\nfn f() { unsafe { libc::abort() } }\n"
+        ),
+        [""; 0]
+    );
+    assert_eq!(
+        faults("stack.rs", "//! Head.\nfn f() { unsafe {} }\n"),
+        [""; 0]
+    );
+    assert_eq!(
+        faults(
+            "hub/mod.rs",
+            "//! Head.\n#![deny(unsafe_op_in_unsafe_fn)] // unsafe\n"
+        ),
+        [""; 0]
+    );
+    let tests = format!(
+        "{clean}#[cfg(test)]\nmod tests {{\n{}}}\n",
+        "f();\n".repeat(601)
+    );
+    assert_eq!(faults("time.rs", &tests), [""; 0]);
+
+    assert_eq!(
+        left_behind("a\ntodo!()\nmydbg!(1); x.dbg!(2)"),
+        ["line 2: todo!", "line 3: dbg!"]
+    );
+    assert_eq!(
+        example_faults("a.rs", "//! Run: cargo run --example a\n"),
+        [""; 0]
+    );
+    assert_eq!(example_faults("a.rs", "// cargo run\n").len(), 1);
+    let long = format!("//! cargo run\n{}", "f();\n".repeat(99));
+    assert_eq!(example_faults("a.rs", &long).len(), 1);
+    assert_eq!(example_faults("crawl/main.rs", &long), [""; 0]);
+}
+
+#[test]
+fn comments_and_strings_are_not_code() {
+    let code = |text: &str| {
+        code_only(text)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(code("a // unsafe\nb"), "a b");
+    assert_eq!(code("a /* x /* y */ z */ b"), "a b");
+    assert_eq!(code(r#"a "x \" unsafe" b"#), "a b");
+    assert_eq!(code(r##"a r#"x " unsafe"# b br"\" c"##), "a b c");
+    assert_eq!(code(r"a '\'' b '{' c '\u{7d}' d"), "a b c d");
+    assert_eq!(code("fn f<'a>(x: &'a str) {}"), "fn f<'a>(x: &'a str) {}");
+    assert_eq!(code("r#type for_ x"), "r#type for_ x");
+    assert_eq!(code_only("\"a\nb\"\n// c\nd").lines().count(), 4);
+
+    let rest = |text: &str| {
+        without_tests(text)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(rest("a #[cfg(test)] mod tests { b { c } } d"), "a d");
+    assert_eq!(
+        rest("a #[cfg(all(test, loom))]\nmod loom_tests {\nb\n}\nd"),
+        "a d"
+    );
+    assert_eq!(
+        rest("#[cfg(test)] mod tests; fn f() {}"),
+        "#[cfg(test)] mod tests; fn f() {}"
+    );
+    assert_eq!(rest("#[cfg(unix)] mod a { b }"), "#[cfg(unix)] mod a { b }");
+}

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change goes in: `bash tests/run.sh` in a fresh clone.
+#
+# Each step prints a headline and its duration; its output is in target/run/NAME.log, and the end of
+# it is shown when the step fails. The last line is `N passed, M failed`: the tests that cargo ran,
+# and a failed step without a failed test counts as one. All ends within LIMIT seconds.
+set -u -o pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+LIMIT=${LIMIT:-870}
+LOGS=target/run
+passed=0 failed=0 table=()
+rm -rf "$LOGS" && mkdir -p "$LOGS" || exit 1
+
+# What the tests need besides Rust; installed when missing. None of these packages has a service, and
+# RUNLEVEL=1 keeps any that others may pull in from being started.
+packages() {
+    local want=() install
+    command -v cargo >/dev/null || { echo "cargo is missing: install Rust first"; return 1; }
+    command -v strace >/dev/null || want+=(strace)
+    command -v valgrind >/dev/null || want+=(valgrind libc6-dbg)
+    command -v gcc >/dev/null || want+=(gcc libc6-dev)
+    ((${#want[@]})) || return 0
+    install="apt-get install -y --no-install-recommends ${want[*]}"
+    if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+        echo "missing; as root run: apt-get update && $install"
+        return 1
+    fi
+    echo "installing: ${want[*]}"
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+    { apt-get update && $install; } >"$LOGS/packages.log" 2>&1 || { tail -n 30 "$LOGS/packages.log"; return 1; }
+}
+
+# The features that a user may turn on, from Cargo.toml (`sanitizer` belongs to tests/long/asan.sh).
+features() {
+    awk -F '[ =]' '/^\[/ { on = $0 == "[features]"; next }
+        on && /^[a-z]/ && $1 != "default" && $1 != "sanitizer" { printf "%s%s", n++ ? "," : "", $1 }' Cargo.toml
+}
+
+# step KIND NAME COMMAND...   KIND is `tests` (must have run some) or `tool`.
+step() {
+    local kind=$1 name=$2 log="$LOGS/${2// /-}.log" start=$SECONDS left=$((LIMIT - SECONDS)) code=0 ok=0 bad=0
+    shift 2
+    printf '\n== %s\n' "$name"
+    if ((left > 0)); then
+        timeout --kill-after=5 "$left" "$@" >"$log" 2>&1 </dev/null || code=$?
+    else
+        code=124
+        echo "no time left" >"$log"
+    fi
+    read -r ok bad < <(awk '/^test result: / { for (i = 2; i <= NF; i++) { if ($i == "passed;") p += $(i - 1)
+        if ($i == "failed;") f += $(i - 1) } } END { print p + 0, f + 0 }' "$log")
+    [[ $kind != tests || $code != 0 ]] || ((ok + bad)) || { code=1; echo "ran no test" >>"$log"; }
+    ((code == 0 || bad)) || bad=1
+    ((bad == 0 || code)) || code=1
+    if ((code)); then
+        echo "-- the end of $log"
+        tail -n 60 "$log"
+        ((code != 124)) || echo "-- out of time"
+    else
+        grep -hE '^(ran|note): ' "$log"
+    fi
+    passed=$((passed + ok)) failed=$((failed + bad))
+    local what=ok
+    ((code == 0)) || what=FAILED
+    [[ $kind == tests || $ok != 0 ]] || ok=-
+    table+=("$(printf '%-28s %-7s %7s %5ss' "$name" "$what" "$ok" $((SECONDS - start)))")
+    printf -- '-- %s, %s s\n' "$what" $((SECONDS - start))
+}
+
+packages || { echo "0 passed, 1 failed"; exit 1; }
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+echo "open files: $(ulimit -n), max_map_count: $(cat /proc/sys/vm/max_map_count 2>/dev/null), cores: $(nproc), $(rustc -V)"
+export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
+FEATURES=$(features)
+PEERS=(--manifest-path benches/peers/Cargo.toml)
+
+step tool "fmt" cargo fmt --check
+step tool "clippy" cargo clippy --all-targets -- -D warnings
+[[ -z $FEATURES ]] || step tool "clippy with features" cargo clippy --all-targets --features "$FEATURES" -- -D warnings
+step tool "examples" cargo build --examples
+step tests "tests debug" cargo test --lib --tests --no-fail-fast
+step tool "examples release" cargo build --release --examples ${FEATURES:+--features "$FEATURES"}
+step tests "tests release" cargo test --release --lib --tests --no-fail-fast ${FEATURES:+--features "$FEATURES"}
+step tests "doctests" cargo test --doc ${FEATURES:+--features "$FEATURES"}
+step tool "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps ${FEATURES:+--features "$FEATURES"}
+step tests "loom" env RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" \
+    cargo test --release --lib --target-dir target/loom loom
+step tests "address sanitizer" env SHORT=1 bash tests/long/asan.sh
+step tool "peers fmt" cargo fmt "${PEERS[@]}" --check
+step tool "peers clippy" cargo clippy --release "${PEERS[@]}" --all-targets -- -D warnings
+step tool "peers build" cargo build --release "${PEERS[@]}"
+step tool "valgrind" env SHORT=1 bash tests/long/valgrind.sh
+step tool "soak" env SHORT=1 bash tests/long/soak.sh
+step tool "a hundred thousand" env SHORT=1 bash tests/long/million.sh
+
+printf '\n%-28s %-7s %7s %6s\n' step result tests time
+printf '%s\n' "${table[@]}"
+printf 'all in %s s\n\n' "$SECONDS"
+echo "$passed passed, $failed failed"
+((failed == 0 && passed > 0))
