@@ -27,6 +27,8 @@
 //!
 //! The modules, from the ground up (a module may use what stands above it, and a test sees to that):
 
+#![deny(clippy::print_stdout)]
+
 pub(crate) mod sys;
 pub(crate) mod util;
 pub mod stack;
@@ -34,6 +36,11 @@ pub(crate) mod fiber;
 pub mod hub;
 pub mod time;
 pub mod thread;
+pub mod io;
+pub mod threadpool;
+pub mod dns;
+pub mod net;
+pub mod signal;
 pub mod future;
 pub mod debug;
 

@@ -21,7 +21,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-use crate::hub::park::{Mode, Parker, Wake, Why};
+use crate::hub::park::{self, Mode, Parker, Wake, Why};
 use crate::hub::task::TaskRef;
 use crate::hub::{Due, Hub, interrupt};
 
@@ -41,7 +41,7 @@ static SLEEP: &str = "time to pass (sleep)";
 #[track_caller]
 pub fn sleep(duration: Duration) {
     if duration.is_zero() {
-        return crate::thread::yield_now();
+        return give_way();
     }
     if Hub::has_ended() {
         return;
@@ -55,9 +55,16 @@ pub fn sleep_until(deadline: Instant) {
     let hub = Hub::current();
     let at = hub.clock.nanos(deadline);
     if at <= hub.clock.now() {
-        return crate::thread::yield_now();
+        return give_way();
     }
     sleep_to(at);
+}
+
+#[track_caller]
+fn give_way() {
+    if park::yield_now() == Wake::Interrupted {
+        interrupt::raise();
+    }
 }
 
 #[track_caller]
@@ -238,7 +245,7 @@ impl Interval {
         if now < self.next {
             sleep_to(self.next);
         } else {
-            crate::thread::yield_now();
+            give_way();
         }
         let now = Hub::current().clock.now();
         let missed = now.saturating_sub(self.next) / self.period;

@@ -167,7 +167,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     ///
     /// # Safety
     /// The caller runs on this fiber's stack, or on one above it on the chain (F3).
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn suspend(&self, value: Y) -> Command<I> {
         // SAFETY: it runs, so its frame is there (F1); F3 is the caller's.
         unsafe { suspend(self.frame.get(), value) }
@@ -230,7 +230,7 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
 
 /// # Safety
 /// `frame` belongs to a fiber that runs, and the caller is on its stack or on one above it (F3).
-#[inline]
+#[inline(always)]
 unsafe fn suspend<I, Y>(frame: *const Frame<I, Y>, value: Y) -> Command<I> {
     // SAFETY: F1.
     let frame = unsafe { &*frame };

@@ -123,7 +123,8 @@ pub(crate) struct Hub {
     pub(crate) scopes: Cell<usize>,
     observed: Cell<bool>,
     hook: RefCell<Option<hooks::Hook>>,
-    fork_epoch: u64,
+    pub(crate) fork_epoch: u64,
+    pub(crate) generation: u64,
     _registered: stuck::Registered,
 }
 
@@ -232,6 +233,7 @@ impl Hub {
             observed: Cell::new(false),
             hook: RefCell::default(),
             fork_epoch: crate::sys::thread::fork_epoch(),
+            generation: shared.generation(),
             _registered: stuck::Registered::new(shared.idle.clone()),
         }
     }
@@ -527,10 +529,13 @@ fn describe(_limit: usize, out: &mut [u8]) -> usize {
     task.name_into(out)
 }
 
+/// What `thread::park` waits for; its address tells a parked thread from one that waits for something else.
+pub(crate) static PARK: &str = "unpark";
+
 /// Gives a green thread (or the native stack) of this hub an unpark token.
 pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task).filter(|task| task.id() == id) else { return };
-    let is_parked = task.state() == State::Parked && std::ptr::eq(task.why().what, &crate::thread::PARK);
+    let is_parked = task.state() == State::Parked && std::ptr::eq(task.why().what, &PARK);
     task.unpark_token.set(true);
     if is_parked {
         let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
@@ -542,7 +547,7 @@ pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
 pub(crate) fn leave_link(hub: &'static Hub, task: TaskRef, id: u64, link: ExitLink) {
     match hub.own(task).filter(|task| task.id() == id && !task.is_finished()) {
         Some(task) => task.with_extra(|extra| extra.links.push(link)),
-        None => hub.call(Box::new(move || drop(crate::thread::spawn_local(move || link(Ended::Returned))))),
+        None => hub.call(Box::new(move || drop(task::spawn(hub, None, hub.native.place(), move || link(Ended::Returned))))),
     }
 }
 

@@ -244,9 +244,30 @@ impl Hub {
 }
 
 /// Goes to the end of the ready queue.
-#[inline]
+///
+/// Inlined into its caller on purpose: corosensei's suspend ends with a `ret` that the processor predicts right only if
+/// no call lies between the resume and it (6 ns instead of 25).
+#[inline(always)]
 #[track_caller]
 pub(crate) fn yield_now() -> Wake {
+    if let Some(hub) = Hub::try_current()
+        && let Some(task) = hub.current.get()
+        && task.interrupt.get() == 0
+        && !hub.in_callback.get()
+    {
+        task.state.set(State::Ready);
+        hub.ready.push(task);
+        task.suspend();
+        return Wake::Ready;
+    }
+    yield_slowly()
+}
+
+/// The same on the native stack, and where a kill may be due.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn yield_slowly() -> Wake {
     let hub = Hub::current();
     hub.check_can_park();
     let task = hub.running();
@@ -255,10 +276,9 @@ pub(crate) fn yield_now() -> Wake {
     }
     task.state.set(State::Ready);
     hub.ready.push(task);
-    if std::ptr::eq(task, hub.native) {
-        hub.pump();
-    } else {
-        task.suspend();
+    match hub.current.get() {
+        Some(task) => task.suspend(),
+        None => hub.pump(),
     }
     Wake::Ready
 }

@@ -160,8 +160,11 @@ impl Reactor {
     }
 
     /// Takes one of our own sockets out, before it is closed. Who waits for it is woken.
-    pub(crate) fn deregister(&self, hub: &'static Hub, key: Key, fd: BorrowedFd<'_>) {
-        if let Some(poller) = &*self.poller.borrow() {
+    ///
+    /// Without `fd` (it is closed by another OS thread) the kernel takes it out, or its last `dup` does; events until
+    /// then have an old key.
+    pub(crate) fn deregister(&self, hub: &'static Hub, key: Key, fd: Option<BorrowedFd<'_>>) {
+        if let (Some(fd), Some(poller)) = (fd, &*self.poller.borrow()) {
             poller.delete(fd);
         }
         self.wake_all(hub, key);

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use super::inbox::{AWAKE, Inbox, PARKED};
 use super::task::TaskRef;
 use super::{Hub, task};
-use crate::thread::JoinHandle;
 
 /// What one OS thread may ask of another's hub.
 pub(crate) enum Message {
@@ -106,6 +105,11 @@ impl Shared {
         }
     }
 
+    /// Sends to the hub that had this block in its life `generation`, if it still has.
+    pub(crate) fn send_to(&self, generation: u64, message: Message) {
+        drop(self.send_if(message, || self.generation() == generation));
+    }
+
     fn send_if(&self, message: Message, accept: impl FnOnce() -> bool) -> Result<(), Message> {
         match self.inbox.send(message, accept)? {
             AWAKE => {}
@@ -169,12 +173,8 @@ impl Handle {
         self.shared.generation() == self.generation
     }
 
-    /// Spawns a green thread on that hub.
-    ///
-    /// # Errors
-    /// `NotConnected` when the hub has ended; `f` is dropped.
-    #[track_caller]
-    pub fn spawn<F, T>(&self, f: F) -> io::Result<JoinHandle<T>>
+    /// Reserves a green thread there, and sends its body.
+    pub(crate) fn start<F, T>(&self, f: F, place: &'static Location<'static>) -> io::Result<task::Join<T>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -182,11 +182,11 @@ impl Handle {
         if !self.is_alive() {
             return Err(gone());
         }
-        let join = task::reserve::<T>(self.shared, Location::caller());
+        let join = task::reserve::<T>(self.shared, place);
         let reserved = task::Reserved::new(join.task(), f);
         // If it cannot be sent it is dropped, and so it is lost.
         self.send(Message::Internal(Box::new(move |hub| reserved.adopt(hub))))?;
-        Ok(JoinHandle::new(join))
+        Ok(join)
     }
 
     /// Calls `f` on the hub's own stack, in its next turn. In order with other calls.
@@ -215,15 +215,6 @@ impl Handle {
     /// Lets [`run_forever`](super::run_forever) return on that hub.
     pub fn stop(&self) -> io::Result<()> {
         self.send(Message::Stop)
-    }
-
-    /// Asks a green thread of that hub to die; see [`Thread::kill`](crate::thread::Thread::kill).
-    pub fn kill(&self, thread: &crate::thread::Thread) -> io::Result<()> {
-        if !self.is_alive() {
-            return Err(gone());
-        }
-        thread.kill();
-        Ok(())
     }
 }
 

@@ -262,7 +262,7 @@ impl Task {
     }
 
     /// Suspends the running green thread.
-    #[inline]
+    #[inline(always)]
     pub(super) fn suspend(&self) {
         // SAFETY: called by `park` and `yield_now` on the task that runs (its code is on the processor), so its fiber
         // is there and this stack is its own or one above it on the chain (F3).

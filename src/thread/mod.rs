@@ -54,10 +54,7 @@ pub use scope::{Scope, ScopedJoinHandle, scope};
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::remote::Message;
 use crate::hub::task::{self, TaskRef};
-use crate::hub::{Hub, interrupt, park as hub_park};
-
-/// What [`park`] waits for; its address tells a parked thread from one that waits for something else.
-pub(crate) static PARK: &str = "unpark";
+use crate::hub::{Handle, Hub, PARK, interrupt, park as hub_park};
 
 /// Spawns a green thread, as `std::thread::spawn` does an OS thread: it starts at the next turn, in order.
 ///
@@ -165,7 +162,7 @@ where
 ///
 /// # Coming from Python
 /// `gevent.sleep(0)`.
-#[inline]
+#[inline(always)]
 #[track_caller]
 pub fn yield_now() {
     if hub_park::yield_now() == Wake::Interrupted {
@@ -291,4 +288,31 @@ pub fn current() -> Thread {
 /// Whether green threads spawned by [`spawn`] have thread-locals of their own. Not yet.
 pub fn is_isolated() -> bool {
     false
+}
+
+impl Handle {
+    /// Spawns a green thread on that hub.
+    ///
+    /// # Errors
+    /// `NotConnected` when the hub has ended; `f` is dropped.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> std::io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.start(f, Location::caller()).map(JoinHandle::new)
+    }
+
+    /// Asks a green thread of that hub to die; see [`JoinHandle::kill`].
+    ///
+    /// # Errors
+    /// `NotConnected` when the hub has ended.
+    pub fn kill(&self, thread: &Thread) -> std::io::Result<()> {
+        if !self.is_alive() {
+            return Err(std::io::Error::new(std::io::ErrorKind::NotConnected, "the hub has ended with its OS thread"));
+        }
+        thread.kill();
+        Ok(())
+    }
 }

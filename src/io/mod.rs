@@ -1,0 +1,345 @@
+//! Any descriptor, waited for by a green thread: [`Async`], and waits for descriptors that are not ours.
+//!
+//! Every method of every socket is one loop (`Async::run`): try; on `EAGAIN` wait for the source; try again.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use greenthread::{io::Async, spawn};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let (reader, mut writer) = std::io::pipe()?;
+//! let reader = Async::new(reader)?;
+//! let got = spawn(move || {
+//!     let mut byte = [0];
+//!     reader.read_with(|mut pipe| pipe.read(&mut byte)).map(|_| byte[0])
+//! });
+//! writer.write_all(b"!")?;
+//! assert_eq!(got.join().unwrap()?, b'!');
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod source;
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::hub::park::{Parker, Wake, Why};
+use crate::hub::reactor::Direction;
+use crate::hub::{Hub, interrupt};
+use source::Source;
+
+static READ: &str = "data to read from descriptor";
+static WRITE: &str = "room to write to descriptor";
+
+/// A descriptor in non-blocking mode, whose operations park the green thread that must wait.
+///
+/// Several green threads, of several hubs even, may use one: as with std's sockets, the kernel gives each its share.
+pub struct Async<T: AsFd> {
+    /// Taken by `into_inner` and by the drop, after `source` has been taken out of every hub.
+    io: Option<T>,
+    source: Source,
+    timeouts: [AtomicU64; 2],
+}
+
+impl<T: AsFd> Async<T> {
+    /// Takes a descriptor over, and makes it non-blocking.
+    ///
+    /// The flag belongs to the open file: it shows in every `dup` of it.
+    ///
+    /// # Errors
+    /// If the system refuses the flag.
+    pub fn new(io: T) -> io::Result<Async<T>> {
+        rustix::io::ioctl_fionbio(io.as_fd(), true)?;
+        Ok(Async::new_nonblocking(io))
+    }
+
+    /// Takes over a descriptor that is non-blocking already.
+    pub(crate) fn new_nonblocking(io: T) -> Async<T> {
+        Async { io: Some(io), source: Source::new(), timeouts: Default::default() }
+    }
+
+    /// What is inside.
+    #[inline]
+    pub fn get_ref(&self) -> &T {
+        match &self.io {
+            Some(io) => io,
+            None => unreachable!("only into_inner and the drop take it, and they are the last"),
+        }
+    }
+
+    /// Gives it back in blocking mode.
+    ///
+    /// # Errors
+    /// If the system refuses the flag; the descriptor is closed then.
+    pub fn into_inner(self) -> io::Result<T> {
+        rustix::io::ioctl_fionbio(self.as_fd(), false)?;
+        Ok(self.into_fd())
+    }
+
+    /// Gives it back in blocking mode, or as it is if the system refuses the flag.
+    pub(crate) fn into_fd(mut self) -> T {
+        let _ = rustix::io::ioctl_fionbio(self.as_fd(), false);
+        self.source.leave(self.as_fd());
+        match self.io.take() {
+            Some(io) => io,
+            None => unreachable!("only into_inner and the drop take it, and they are the last"),
+        }
+    }
+
+    /// Runs `op` until it gives anything but `WouldBlock`, waiting meanwhile until the descriptor is readable.
+    ///
+    /// # Errors
+    /// What `op` gives; `TimedOut` after [`set_read_timeout`](Self::set_read_timeout).
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds between two tries, never within one.
+    #[track_caller]
+    pub fn read_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        self.run(Direction::Read, op)
+    }
+
+    /// Runs `op` until it gives anything but `WouldBlock`, waiting meanwhile until the descriptor is writable.
+    ///
+    /// # Errors
+    /// What `op` gives; `TimedOut` after [`set_write_timeout`](Self::set_write_timeout).
+    #[track_caller]
+    pub fn write_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        self.run(Direction::Write, op)
+    }
+
+    /// A read of a byte stream: one that gives less than was asked for has drained it, which saves the `EAGAIN`.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn read_stream(&self, len: usize, op: impl FnMut(&T) -> io::Result<usize>) -> io::Result<usize> {
+        let got = self.run(Direction::Read, op)?;
+        if got > 0
+            && got < len
+            && let Some(hub) = Hub::try_current()
+            && let Some(key) = self.source.key(hub)
+        {
+            hub.reactor.drained(key, Direction::Read);
+        }
+        Ok(got)
+    }
+
+    /// The one loop.
+    #[inline]
+    #[track_caller]
+    fn run<R>(&self, direction: Direction, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        let mut deadline = None;
+        loop {
+            let known = Hub::try_current().and_then(|hub| Some((hub, self.source.key(hub)?)));
+            let in_vain = known.is_some_and(|(hub, key)| hub.reactor.is_drained(key, direction));
+            if !in_vain {
+                match op(self.get_ref()) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    result => {
+                        if let Some((hub, key)) = known {
+                            hub.reactor.succeeded(hub, key, direction);
+                        }
+                        return result;
+                    }
+                }
+                if let Some((hub, key)) = known {
+                    hub.reactor.drained(key, direction);
+                }
+            }
+            self.wait(direction, &mut deadline)?;
+        }
+    }
+
+    /// Waits until a try may succeed.
+    #[track_caller]
+    fn wait(&self, direction: Direction, deadline: &mut Option<u64>) -> io::Result<()> {
+        if Hub::has_ended() {
+            return Err(io::Error::new(ErrorKind::NotConnected, "the hub of this OS thread has ended: it cannot wait for a descriptor"));
+        }
+        let parker = Parker::new();
+        let hub = parker.hub;
+        let fd = self.get_ref().as_fd();
+        let key = self.source.join(hub, fd)?;
+        let timeout = self.timeouts[direction as usize].load(Ordering::Relaxed);
+        if timeout != 0 && deadline.is_none() {
+            *deadline = Some(hub.clock.now().saturating_add(timeout));
+        }
+        let why = Why::new(if direction == Direction::Read { &READ } else { &WRITE }, fd.as_raw_fd() as usize);
+        answer(hub.reactor.wait(parker, key, direction, *deadline, why))
+    }
+
+    /// Waits until the descriptor is readable.
+    #[track_caller]
+    pub fn readable(&self) -> io::Result<()> {
+        wait_readable(self.get_ref().as_fd(), self.timeout(Direction::Read))
+    }
+
+    /// Waits until the descriptor is writable.
+    #[track_caller]
+    pub fn writable(&self) -> io::Result<()> {
+        wait_writable(self.get_ref().as_fd(), self.timeout(Direction::Write))
+    }
+
+    fn timeout(&self, direction: Direction) -> Option<Duration> {
+        let nanos = self.timeouts[direction as usize].load(Ordering::Relaxed);
+        (nanos != 0).then(|| Duration::from_nanos(nanos))
+    }
+
+    fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "a time-out of zero: use None for no time-out"));
+        }
+        let nanos = timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
+        self.timeouts[direction as usize].store(nanos, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How long a read may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero, as with std's sockets.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_timeout(Direction::Read, timeout)
+    }
+
+    /// How long a write may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_timeout(Direction::Write, timeout)
+    }
+
+    /// How long a read may wait.
+    pub fn read_timeout(&self) -> Option<Duration> {
+        self.timeout(Direction::Read)
+    }
+
+    /// How long a write may wait.
+    pub fn write_timeout(&self) -> Option<Duration> {
+        self.timeout(Direction::Write)
+    }
+}
+
+impl<T: AsFd> Drop for Async<T> {
+    fn drop(&mut self) {
+        if let Some(io) = self.io.take() {
+            self.source.leave(io.as_fd());
+        }
+    }
+}
+
+impl<T: AsFd> AsFd for Async<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.get_ref().as_fd()
+    }
+}
+
+impl<T: AsFd + fmt::Debug> fmt::Debug for Async<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Async").field(self.get_ref()).finish()
+    }
+}
+
+impl<T: AsFd> Read for Async<T>
+where
+    for<'a> &'a T: Read,
+{
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl<T: AsFd> Read for &Async<T>
+where
+    for<'a> &'a T: Read,
+{
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_with(|mut io| io.read(buffer))
+    }
+}
+
+impl<T: AsFd> Write for Async<T>
+where
+    for<'a> &'a T: Write,
+{
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&*self).write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self).flush()
+    }
+}
+
+impl<T: AsFd> Write for &Async<T>
+where
+    for<'a> &'a T: Write,
+{
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.write_with(|mut io| io.write(buffer))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_with(|mut io| io.flush())
+    }
+}
+
+/// What a wait for a descriptor came to.
+fn answer(wake: Wake) -> io::Result<()> {
+    match wake {
+        Wake::Ready => Ok(()),
+        Wake::TimedOut => Err(io::Error::new(ErrorKind::TimedOut, "the descriptor was not ready in time")),
+        Wake::Interrupted => {
+            interrupt::raise();
+            Err(io::Error::other("the wait was cut short: the green thread is unwinding or was killed"))
+        }
+    }
+}
+
+#[track_caller]
+fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+    let hub = Hub::current();
+    let deadline = timeout.map(|timeout| hub.after(timeout));
+    let why = Why::new(if direction == Direction::Read { &READ } else { &WRITE }, fd.as_raw_fd() as usize);
+    answer(hub.reactor.wait_foreign(fd, direction, deadline, why)?)
+}
+
+/// Waits until any descriptor is readable, for at most `timeout`. What cannot be polled (a file) is ready at once.
+///
+/// # Errors
+/// `TimedOut`; what `epoll` says of the descriptor; `EBADF` if it is closed by [`close`] meanwhile.
+///
+/// # Coming from Python
+/// `gevent.socket.wait_read(fd, timeout)`.
+#[track_caller]
+pub fn wait_readable(fd: impl AsFd, timeout: Option<Duration>) -> io::Result<()> {
+    wait_for(fd.as_fd(), Direction::Read, timeout)
+}
+
+/// Waits until any descriptor is writable, for at most `timeout`.
+///
+/// # Errors
+/// As [`wait_readable`].
+#[track_caller]
+pub fn wait_writable(fd: impl AsFd, timeout: Option<Duration>) -> io::Result<()> {
+    wait_for(fd.as_fd(), Direction::Write, timeout)
+}
+
+/// Closes a descriptor, after waking every green thread of this hub that waits for its number, with `EBADF`.
+///
+/// A plain drop closes as well, but who waits by the number (through a raw copy of it) would never know.
+///
+/// # Coming from Python
+/// `gevent`'s `cancel_wait` at `socket.close()`.
+pub fn close(fd: impl Into<OwnedFd>) {
+    let fd = fd.into();
+    if let Some(hub) = Hub::try_current() {
+        hub.reactor.close_foreign(hub, fd.as_fd());
+    }
+    drop(fd);
+}

@@ -1,0 +1,40 @@
+//! Accepting, and what to do when there are no descriptors left.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{SocketAddrAny, SocketFlags};
+
+use crate::io::Async;
+
+/// One connection, non-blocking from the start, in one system call.
+pub(super) fn accept<T: AsFd>(listener: &T) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(rustix::net::acceptfrom_with(listener.as_fd(), flags)?)
+}
+
+/// Accepts; when the process or the system has no descriptor left, tries again ever more seldom (10 ms to 100 ms), so
+/// that a full server neither spins nor ends. Other errors are the caller's.
+#[track_caller]
+pub(super) fn accept_patiently<T: AsFd>(listener: &Async<T>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match listener.read_with(accept) {
+            Err(error) if is_exhausted(&error) => {
+                crate::time::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+            // The peer went away between its SYN and now: not the listener's fault.
+            Err(error) if error.raw_os_error() == Some(Errno::CONNABORTED.raw_os_error()) => {}
+            other => return other,
+        }
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|errno| exhausted.contains(&errno))
+}

@@ -1,0 +1,216 @@
+//! Sockets, by std's names and with std's methods; where std's would block the OS thread, these park the green thread.
+//!
+//! A port is a change of `use` lines. Two things differ: `TCP_NODELAY` is set on every TCP stream (as in Go; clear it
+//! with `set_nodelay(false)`), and a time-out is `ErrorKind::TimedOut` (std says `WouldBlock` on Unix).
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use greenthread::{net::{TcpListener, TcpStream}, spawn};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let address = listener.local_addr()?;
+//! let server = spawn(move || -> std::io::Result<()> {
+//!     let (mut stream, _) = listener.accept()?;
+//!     stream.write_all(b"hello")
+//! });
+//! let mut text = String::new();
+//! TcpStream::connect(address)?.read_to_string(&mut text)?;
+//! assert_eq!(text, "hello");
+//! server.join().unwrap()
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+/// What every socket here has: construction from std's type and from a descriptor, and the way back.
+macro_rules! socket {
+    ($name:ident, $std:ty) => {
+        impl $name {
+            /// How long a read may wait. `None`: for ever.
+            ///
+            /// # Errors
+            /// `InvalidInput` for a time-out of zero.
+            pub fn set_read_timeout(&self, timeout: Option<std::time::Duration>) -> std::io::Result<()> {
+                self.io.set_read_timeout(timeout)
+            }
+
+            /// How long a write may wait. `None`: for ever.
+            ///
+            /// # Errors
+            /// `InvalidInput` for a time-out of zero.
+            pub fn set_write_timeout(&self, timeout: Option<std::time::Duration>) -> std::io::Result<()> {
+                self.io.set_write_timeout(timeout)
+            }
+
+            /// How long a read may wait.
+            ///
+            /// # Errors
+            /// None; the result is std's.
+            pub fn read_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
+                Ok(self.io.read_timeout())
+            }
+
+            /// How long a write may wait.
+            ///
+            /// # Errors
+            /// None; the result is std's.
+            pub fn write_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
+                Ok(self.io.write_timeout())
+            }
+
+            /// Takes the socket's pending error (`SO_ERROR`).
+            ///
+            /// # Errors
+            /// What the system says of the socket itself.
+            pub fn take_error(&self) -> std::io::Result<Option<std::io::Error>> {
+                self.io.get_ref().take_error()
+            }
+
+            /// Another handle to the same socket (`dup`). Time-outs are each handle's own.
+            ///
+            /// # Errors
+            /// When there is no descriptor left.
+            pub fn try_clone(&self) -> std::io::Result<Self> {
+                self.io.get_ref().try_clone().map(Self::from_nonblocking)
+            }
+
+            fn from_nonblocking(socket: $std) -> Self {
+                Self { io: crate::io::Async::new_nonblocking(socket) }
+            }
+        }
+
+        /// Takes std's socket over, and makes it non-blocking.
+        impl From<$std> for $name {
+            fn from(socket: $std) -> Self {
+                // No socket refuses the flag.
+                let _ = rustix::io::ioctl_fionbio(&socket, true);
+                Self::from_nonblocking(socket)
+            }
+        }
+
+        /// Gives std's socket back, in blocking mode.
+        impl From<$name> for $std {
+            fn from(socket: $name) -> Self {
+                socket.io.into_fd()
+            }
+        }
+
+        /// Takes an open descriptor over.
+        impl From<std::os::fd::OwnedFd> for $name {
+            fn from(fd: std::os::fd::OwnedFd) -> Self {
+                // A descriptor that refuses the flag is no socket: its first use says what is wrong.
+                let _ = rustix::io::ioctl_fionbio(&fd, true);
+                Self::from_nonblocking(fd.into())
+            }
+        }
+
+        /// Gives the descriptor away, in blocking mode.
+        impl From<$name> for std::os::fd::OwnedFd {
+            fn from(socket: $name) -> Self {
+                socket.io.into_fd().into()
+            }
+        }
+
+        impl std::os::fd::AsFd for $name {
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.io.as_fd()
+            }
+        }
+
+        impl std::os::fd::AsRawFd for $name {
+            fn as_raw_fd(&self) -> std::os::fd::RawFd {
+                self.io.get_ref().as_raw_fd()
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Debug::fmt(self.io.get_ref(), f)
+            }
+        }
+    };
+}
+
+/// `Read` and `Write` for a byte stream and for a reference to it, as std's streams have.
+macro_rules! stream {
+    ($name:ident, drained: $drained:expr) => {
+        impl std::io::Read for &$name {
+            #[inline]
+            #[track_caller]
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                let len = buffer.len();
+                if $drained {
+                    self.io.read_stream(len, |mut socket| socket.read(buffer))
+                } else {
+                    self.io.read_with(|mut socket| socket.read(buffer))
+                }
+            }
+
+            #[track_caller]
+            fn read_vectored(&mut self, buffers: &mut [std::io::IoSliceMut<'_>]) -> std::io::Result<usize> {
+                self.io.read_with(|mut socket| socket.read_vectored(buffers))
+            }
+        }
+
+        impl std::io::Write for &$name {
+            #[inline]
+            #[track_caller]
+            fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+                self.io.write_with(|mut socket| socket.write(buffer))
+            }
+
+            #[track_caller]
+            fn write_vectored(&mut self, buffers: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
+                self.io.write_with(|mut socket| socket.write_vectored(buffers))
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl std::io::Read for $name {
+            #[inline]
+            #[track_caller]
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                (&*self).read(buffer)
+            }
+
+            #[track_caller]
+            fn read_vectored(&mut self, buffers: &mut [std::io::IoSliceMut<'_>]) -> std::io::Result<usize> {
+                (&*self).read_vectored(buffers)
+            }
+        }
+
+        impl std::io::Write for $name {
+            #[inline]
+            #[track_caller]
+            fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+                (&*self).write(buffer)
+            }
+
+            #[track_caller]
+            fn write_vectored(&mut self, buffers: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
+                (&*self).write_vectored(buffers)
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+
+mod accept;
+mod connect;
+mod tcp;
+mod udp;
+mod unix;
+
+pub use crate::dns::{ToAddrs, lookup_host};
+pub use tcp::{Incoming, TcpListener, TcpStream};
+pub use udp::UdpSocket;
+pub use unix::{UnixDatagram, UnixIncoming, UnixListener, UnixStream};
+
+/// How many connections may wait to be accepted; std asks for 128.
+const BACKLOG: i32 = 4096;

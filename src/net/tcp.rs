@@ -1,0 +1,204 @@
+//! TCP: listener and stream.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use super::accept::accept_patiently;
+use super::connect::{connect_any, connect_one, without_delay};
+use crate::dns::ToAddrs;
+use crate::io::Async;
+use crate::time::timeout;
+
+/// A TCP socket that waits for connections; std's, but it parks.
+pub struct TcpListener {
+    io: Async<std::net::TcpListener>,
+}
+
+socket!(TcpListener, std::net::TcpListener);
+
+impl TcpListener {
+    /// Binds to the first of these addresses that can be bound to. Port 0 lets the system choose.
+    ///
+    /// ```
+    /// let listener = greenthread::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    /// assert_ne!(listener.local_addr().unwrap().port(), 0);
+    /// ```
+    ///
+    /// # Errors
+    /// What the system says; `AddrInUse` most often.
+    #[track_caller]
+    pub fn bind(address: impl ToAddrs) -> io::Result<TcpListener> {
+        let listener = std::net::TcpListener::bind(&*address.to_addrs()?)?;
+        // std asks for 128; a crowd that connects at once needs more.
+        rustix::net::listen(&listener, super::BACKLOG)?;
+        Ok(TcpListener::from(listener))
+    }
+
+    /// Waits for a connection. Its stream has `TCP_NODELAY` set.
+    ///
+    /// # Errors
+    /// What the system says of the listener. Not when there are no descriptors left: then it waits until there are.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. [`set_read_timeout`](Self::set_read_timeout) bounds the wait.
+    #[track_caller]
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (socket, address) = accept_patiently(&self.io)?;
+        let stream = std::net::TcpStream::from(socket);
+        let address = match address.and_then(|address| address.try_into().ok()) {
+            Some(address) => address,
+            None => stream.peer_addr()?,
+        };
+        // Refused only if the peer has gone already; the first read says so.
+        let _ = stream.set_nodelay(true);
+        Ok((TcpStream::from_nonblocking(stream), address))
+    }
+
+    /// Accepts for ever.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { listener: self }
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.get_ref().local_addr()
+    }
+
+    /// Sets the time to live of its packets.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.io.get_ref().set_ttl(ttl)
+    }
+
+    /// The time to live of its packets.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.io.get_ref().ttl()
+    }
+}
+
+/// The iterator of [`TcpListener::incoming`]; it never ends.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    listener: &'a TcpListener,
+}
+
+impl Iterator for Incoming<'_> {
+    type Item = io::Result<TcpStream>;
+
+    #[track_caller]
+    fn next(&mut self) -> Option<io::Result<TcpStream>> {
+        Some(self.listener.accept().map(|(stream, _)| stream))
+    }
+}
+
+/// A TCP connection; std's, but it parks. Several green threads may use one, by reference or by [`try_clone`](Self::try_clone).
+pub struct TcpStream {
+    io: Async<std::net::TcpStream>,
+}
+
+socket!(TcpStream, std::net::TcpStream);
+stream!(TcpStream, drained: true);
+
+impl TcpStream {
+    /// Connects, with `TCP_NODELAY` set. A name is looked up on the thread pool; of several addresses the one that
+    /// answers first is taken (RFC 8305).
+    ///
+    /// # Errors
+    /// The lookup's, or the last attempt's.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out closes what is under way.
+    #[track_caller]
+    pub fn connect(address: impl ToAddrs) -> io::Result<TcpStream> {
+        let stream = connect_any(address.to_addrs()?)?;
+        without_delay(stream).map(|io| TcpStream { io })
+    }
+
+    /// Connects to one address within `limit`.
+    ///
+    /// # Errors
+    /// `TimedOut`; `InvalidInput` for a limit of zero, as std.
+    #[track_caller]
+    pub fn connect_timeout(address: &SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        if limit.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));
+        }
+        let stream = timeout(limit, || connect_one(*address))??;
+        without_delay(stream).map(|io| TcpStream { io })
+    }
+
+    /// The address at the other end.
+    ///
+    /// # Errors
+    /// `NotConnected`.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.io.get_ref().peer_addr()
+    }
+
+    /// The address at this end.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.get_ref().local_addr()
+    }
+
+    /// Ends one direction or both; whoever waits for it here goes on.
+    ///
+    /// # Errors
+    /// `NotConnected`.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.io.get_ref().shutdown(how)
+    }
+
+    /// Reads without taking the data away.
+    ///
+    /// # Errors
+    /// As `read`.
+    #[track_caller]
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.io.read_with(|socket| socket.peek(buffer))
+    }
+
+    /// Whether small writes go out at once (here: yes, unless cleared) or wait for more (Nagle's algorithm).
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_nodelay(&self, yes: bool) -> io::Result<()> {
+        self.io.get_ref().set_nodelay(yes)
+    }
+
+    /// Whether small writes go out at once.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.io.get_ref().nodelay()
+    }
+
+    /// Sets the time to live of its packets.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.io.get_ref().set_ttl(ttl)
+    }
+
+    /// The time to live of its packets.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.io.get_ref().ttl()
+    }
+}

@@ -1,0 +1,137 @@
+//! UDP.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::dns::ToAddrs;
+use crate::io::Async;
+
+/// A UDP socket; std's, but it parks.
+///
+/// ```
+/// use greenthread::net::UdpSocket;
+/// # fn main() -> std::io::Result<()> {
+/// let (a, b) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+/// a.send_to(b"hi", b.local_addr()?)?;
+/// let mut buffer = [0; 16];
+/// let (len, from) = b.recv_from(&mut buffer)?;
+/// assert_eq!((&buffer[..len], from), (&b"hi"[..], a.local_addr()?));
+/// # Ok(())
+/// # }
+/// ```
+pub struct UdpSocket {
+    io: Async<std::net::UdpSocket>,
+}
+
+socket!(UdpSocket, std::net::UdpSocket);
+
+impl UdpSocket {
+    /// Binds to the first of these addresses that can be bound to.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn bind(address: impl ToAddrs) -> io::Result<UdpSocket> {
+        Ok(UdpSocket::from(std::net::UdpSocket::bind(&*address.to_addrs()?)?))
+    }
+
+    /// Sends to, and receives from, this address only from now on.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn connect(&self, address: impl ToAddrs) -> io::Result<()> {
+        self.io.get_ref().connect(&*address.to_addrs()?)
+    }
+
+    /// Waits for a datagram, and says who sent it. What does not fit is lost.
+    ///
+    /// # Errors
+    /// What the system says; `TimedOut`.
+    #[track_caller]
+    pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.io.read_with(|socket| socket.recv_from(buffer))
+    }
+
+    /// The same, and leaves the datagram where it is.
+    ///
+    /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    #[track_caller]
+    pub fn peek_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.io.read_with(|socket| socket.peek_from(buffer))
+    }
+
+    /// Sends a datagram to the first of these addresses.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn send_to(&self, buffer: &[u8], address: impl ToAddrs) -> io::Result<usize> {
+        let addresses = address.to_addrs()?;
+        let Some(to) = addresses.first() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no addresses to send data to"));
+        };
+        self.io.write_with(|socket| socket.send_to(buffer, to))
+    }
+
+    /// Waits for a datagram from the address that it is connected to.
+    ///
+    /// # Errors
+    /// What the system says; `TimedOut`.
+    #[track_caller]
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.io.read_with(|socket| socket.recv(buffer))
+    }
+
+    /// The same, and leaves the datagram where it is.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    #[track_caller]
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.io.read_with(|socket| socket.peek(buffer))
+    }
+
+    /// Sends a datagram to the address that it is connected to.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn send(&self, buffer: &[u8]) -> io::Result<usize> {
+        self.io.write_with(|socket| socket.send(buffer))
+    }
+
+    /// The address at this end.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.get_ref().local_addr()
+    }
+
+    /// The address that it is connected to.
+    ///
+    /// # Errors
+    /// `NotConnected`.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.io.get_ref().peer_addr()
+    }
+
+    /// Whether it may send to broadcast addresses.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_broadcast(&self, yes: bool) -> io::Result<()> {
+        self.io.get_ref().set_broadcast(yes)
+    }
+
+    /// Whether it may send to broadcast addresses.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn broadcast(&self) -> io::Result<bool> {
+        self.io.get_ref().broadcast()
+    }
+}

@@ -1,0 +1,177 @@
+//! OS threads for what cannot be made non-blocking: [`unblock`].
+//!
+//! The pool grows to [`MAX`] OS threads as they are needed, and they go after ten idle seconds. Names are looked up here.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
+use crate::hub::{Hub, interrupt, stuck};
+use crate::sys::thread::fork_epoch;
+
+/// The most OS threads that the pool has at once.
+pub const MAX: usize = 32;
+
+const IDLE: Duration = Duration::from_secs(10);
+static POOL_JOB: &str = "a call on the thread pool (unblock)";
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Pool {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+    fork_epoch: u64,
+}
+
+static POOL: Mutex<Option<Pool>> = Mutex::new(None);
+static WORK: Condvar = Condvar::new();
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Queues a job, with an OS thread for it if none is idle. With no OS thread to be had it waits for one that is busy;
+/// with none at all it runs here.
+fn submit(job: Job) {
+    let mut pool = locked(&POOL);
+    let pool_ref = pool.get_or_insert_default();
+    if pool_ref.fork_epoch != fork_epoch() {
+        // A forked child: the OS threads are the parent's, and so are the jobs.
+        *pool_ref = Pool { fork_epoch: fork_epoch(), ..Pool::default() };
+    }
+    pool_ref.jobs.push_back(job);
+    if pool_ref.idle >= pool_ref.jobs.len() || pool_ref.threads >= MAX {
+        WORK.notify_one();
+        return;
+    }
+    pool_ref.threads += 1;
+    let started = std::thread::Builder::new().name(String::from("greenthread-pool")).spawn(work);
+    if started.is_err() {
+        pool_ref.threads -= 1;
+        let alone = if pool_ref.threads == 0 { pool_ref.jobs.pop_back() } else { None };
+        drop(pool);
+        if let Some(job) = alone {
+            job();
+        }
+    }
+}
+
+/// What each OS thread of the pool does.
+fn work() {
+    let quiet = Arc::new(AtomicBool::new(false));
+    let _registered = stuck::Registered::new(quiet.clone());
+    let mut pool = locked(&POOL);
+    loop {
+        let job = pool.as_mut().and_then(|pool| pool.jobs.pop_front());
+        if let Some(job) = job {
+            quiet.store(false, Ordering::SeqCst);
+            drop(pool);
+            job();
+            pool = locked(&POOL);
+            continue;
+        }
+        quiet.store(true, Ordering::SeqCst);
+        count(&mut pool, |pool| pool.idle += 1);
+        let (again, waited) = WORK.wait_timeout(pool, IDLE).unwrap_or_else(PoisonError::into_inner);
+        pool = again;
+        count(&mut pool, |pool| pool.idle -= 1);
+        let is_empty = pool.as_ref().is_none_or(|pool| pool.jobs.is_empty());
+        if waited.timed_out() && is_empty {
+            count(&mut pool, |pool| pool.threads -= 1);
+            return;
+        }
+    }
+}
+
+fn count(pool: &mut MutexGuard<'_, Option<Pool>>, f: impl FnOnce(&mut Pool)) {
+    if let Some(pool) = pool.as_mut() {
+        f(pool);
+    }
+}
+
+/// Where a job leaves its result.
+struct Slot<T> {
+    result: Option<Result<T, Box<dyn Any + Send>>>,
+    waiter: Option<Waiter>,
+}
+
+/// Counts a job of this hub that another OS thread does.
+struct Abroad(&'static Hub);
+
+impl Abroad {
+    fn new(hub: &'static Hub) -> Abroad {
+        hub.abroad.set(hub.abroad.get() + 1);
+        Abroad(hub)
+    }
+}
+
+impl Drop for Abroad {
+    fn drop(&mut self) {
+        self.0.abroad.set(self.0.abroad.get() - 1);
+    }
+}
+
+/// Runs `f` on an OS thread of the pool and waits for it; other green threads run meanwhile.
+///
+/// ```
+/// use greenthread::threadpool::unblock;
+/// let text = unblock(|| std::fs::read_to_string("Cargo.toml")).unwrap();
+/// assert!(text.contains("greenthread"));
+/// ```
+///
+/// # Panics
+/// If `f` panics, with the same payload.
+///
+/// # Blocking and cancellation
+/// Parks. If the caller is killed or timed out, `f` runs on and its result is dropped.
+///
+/// # Coming from Python
+/// `gevent.get_hub().threadpool.apply(f)`, `asyncio.to_thread(f)`.
+#[track_caller]
+pub fn unblock<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    crate::hub::check_can_park();
+    let slot = Arc::new(Mutex::new(Slot { result: None, waiter: None }));
+    let theirs = slot.clone();
+    submit(Box::new(move || {
+        let result = catch_unwind(AssertUnwindSafe(f));
+        let waiter = {
+            let mut slot = locked(&theirs);
+            slot.result = Some(result);
+            slot.waiter.take()
+        };
+        // Before the wake: if the caller has gone, its result dies here and now.
+        drop(theirs);
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+    }));
+    let _abroad = Abroad::new(Hub::current());
+    loop {
+        let parker = Parker::new();
+        let done = {
+            let mut slot = locked(&slot);
+            slot.waiter = Some(parker.waiter());
+            slot.result.take()
+        };
+        match done {
+            Some(Ok(value)) => return value,
+            Some(Err(payload)) => resume_unwind(payload),
+            None => {}
+        }
+        let mode = if std::thread::panicking() { Mode::Must } else { Mode::Cancel };
+        if parker.park(None, mode, Why::new(&POOL_JOB, 0)) == Wake::Interrupted {
+            interrupt::raise();
+        }
+    }
+}
