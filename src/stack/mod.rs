@@ -1,0 +1,252 @@
+//! Stacks: guarded slots of big mappings, kept warm for the next green thread.
+//!
+//! A stack is a slot of address space; memory is what is touched of it, from one page up. Freed stacks wait, as warm as
+//! they are, for the next that is spawned on the same OS thread; [`trim`] gives their memory back.
+//!
+//! ```text
+//!  limit                                                    base
+//!  ┌────────────────┬──────────────────────────────────────┐
+//!  │ guard, 64 KiB  │  ◄── grows down        touched pages │   one slot, 256 KiB by default
+//!  └────────────────┴──────────────────────────────────────┘
+//!  ◄────────────────────── slab: 16 to 1024 slots, one mapping ──────────────────────►
+//! ```
+//!
+//! ```
+//! use greenthread::{spawn, stack};
+//! spawn(|| ()).join().unwrap();
+//! assert!(stack::stats().warm >= 1);
+//! stack::trim();
+//! assert_eq!(stack::stats().warm, 0);
+//! ```
+//!
+//! # Invariants
+//! - **S1** A slot has at most one [`Stack`], and a slab is unmapped only when all its slots are free.
+//! - **S2** The guard, [`GUARD_SIZE`] bytes at the slot's low end, faults from before its first use until it is unmapped.
+//! - **S3** A `Stack` is made and dropped on one OS thread (it is `!Send`), so the pool needs no lock.
+
+mod overflow;
+mod pool;
+
+use std::cell::Cell;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use corosensei::stack::StackPointer;
+
+/// The size of a stack if nothing else is asked for: bytes of address space, guard included.
+pub const DEFAULT_SIZE: usize = 256 * 1024;
+
+/// The part of each stack that must not be touched: a C frame may overshoot by as much and still be caught.
+pub const GUARD_SIZE: usize = 64 * 1024;
+
+/// The least that remains beside the guard.
+const LEAST: usize = 32 * 1024;
+
+/// The most: 64 GiB.
+const MOST: usize = 64 << 30;
+
+static CACHE_LIMIT: AtomicUsize = AtomicUsize::new(256 << 20);
+
+/// A slot of address space to run on.
+pub(crate) struct Stack {
+    base: usize,
+    limit: usize,
+    _not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: S2; base and limit are page-aligned and at least `LEAST` apart beside the guard.
+unsafe impl corosensei::stack::Stack for Stack {
+    #[inline]
+    fn base(&self) -> StackPointer {
+        // SAFETY: the high end of a mapping is not null.
+        unsafe { StackPointer::new_unchecked(self.base) }
+    }
+
+    #[inline]
+    fn limit(&self) -> StackPointer {
+        // SAFETY: nor is the low end: the system maps nothing at 0.
+        unsafe { StackPointer::new_unchecked(self.limit) }
+    }
+}
+
+thread_local! {
+    /// The warmest free stack of the default size: the one that a spawn takes and an end leaves.
+    static WARMEST: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Stack {
+    /// A stack of `size` bytes, its guard included; rounded up to a power of two.
+    ///
+    /// # Errors
+    /// A size of zero or of more than 64 GiB; no memory for it.
+    #[inline]
+    pub(crate) fn new(size: usize) -> io::Result<Stack> {
+        if size == DEFAULT_SIZE {
+            let base = WARMEST.replace(0);
+            if base != 0 {
+                return Ok(Stack { base, limit: base - DEFAULT_SIZE, _not_send: PhantomData });
+            }
+        }
+        pool::take(class(size)?).map(|(base, limit)| Stack { base, limit, _not_send: PhantomData })
+    }
+}
+
+impl Drop for Stack {
+    #[inline]
+    fn drop(&mut self) {
+        let size = self.base - self.limit;
+        if size != DEFAULT_SIZE {
+            return pool::give(self.base, size);
+        }
+        let before = WARMEST.replace(self.base);
+        if before != 0 {
+            pool::give(before, size);
+        }
+    }
+}
+
+/// The slot size that serves a request.
+fn class(size: usize) -> io::Result<usize> {
+    let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    if size == 0 {
+        return refuse(String::from("a stack size of 0: give bytes, the guard of 65536 included"));
+    }
+    if size > MOST {
+        return refuse(format!("a stack size of {size} bytes: the most is {MOST}"));
+    }
+    Ok(size.max(GUARD_SIZE + LEAST).next_power_of_two())
+}
+
+/// What the stacks of an OS thread amount to; see [`stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes of address space.
+    pub mapped: usize,
+    /// Slots that have been used at all.
+    pub slots: usize,
+    /// Stacks in use.
+    pub in_use: usize,
+    /// Free stacks whose memory is kept.
+    pub warm: usize,
+    /// Free stacks whose memory was given back.
+    pub cold: usize,
+}
+
+/// Counts this OS thread's stacks.
+pub fn stats() -> Stats {
+    flush();
+    pool::stats()
+}
+
+/// Gives the memory of all free stacks of this OS thread back to the system; says how many bytes of address space they
+/// had. Slabs that are free altogether are unmapped.
+pub fn trim() -> usize {
+    flush();
+    pool::trim()
+}
+
+/// How many bytes of memory the free stacks of each OS thread may keep, at a page each; 256 MiB at first.
+pub fn set_cache_limit(bytes: usize) {
+    CACHE_LIMIT.store(bytes, Ordering::Relaxed);
+}
+
+fn cache_limit() -> usize {
+    CACHE_LIMIT.load(Ordering::Relaxed)
+}
+
+/// Puts the warmest one with the others.
+fn flush() {
+    let base = WARMEST.replace(0);
+    if base != 0 {
+        pool::give(base, DEFAULT_SIZE);
+    }
+}
+
+/// Looks at up to `budget` stacks freed since the last call, and gives back what deep calls touched of them. Free when
+/// there are none.
+#[inline]
+pub(crate) fn tidy(budget: usize) {
+    pool::tidy(budget);
+}
+
+/// Sets what writes the running green thread's name, for the report of an overflow.
+pub(crate) fn set_describe(f: fn(usize, &mut [u8]) -> usize) {
+    overflow::set_describe(f);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_make_no_sense_are_errors() {
+        assert_eq!(Stack::new(0).err().map(|e| e.kind()), Some(io::ErrorKind::InvalidInput));
+        assert_eq!(Stack::new(usize::MAX).err().map(|e| e.kind()), Some(io::ErrorKind::InvalidInput));
+        assert_eq!(Stack::new(1 << 50).err().map(|e| e.kind()), Some(io::ErrorKind::InvalidInput));
+        assert_eq!(class(1).unwrap(), 128 * 1024);
+        assert_eq!(class(DEFAULT_SIZE + 1).unwrap(), 2 * DEFAULT_SIZE);
+    }
+
+    #[test]
+    fn the_warmest_is_used_first() {
+        let first = Stack::new(DEFAULT_SIZE).unwrap();
+        let second = Stack::new(DEFAULT_SIZE).unwrap();
+        let (a, b) = (first.base, second.base);
+        drop(first);
+        drop(second);
+        assert_eq!(Stack::new(DEFAULT_SIZE).unwrap().base, b);
+        let (x, y) = (Stack::new(DEFAULT_SIZE).unwrap(), Stack::new(DEFAULT_SIZE).unwrap());
+        assert_eq!((x.base, y.base), (b, a));
+    }
+
+    #[test]
+    fn the_counts_add_up() {
+        let held: Vec<_> = (0..40).map(|_| Stack::new(DEFAULT_SIZE).unwrap()).collect();
+        let big = Stack::new(1 << 20).unwrap();
+        let now = stats();
+        assert_eq!((now.in_use, now.slots), (41, now.in_use + now.warm + now.cold));
+        drop((held, big));
+        assert_eq!(stats().in_use, 0);
+        assert!(trim() >= 40 * DEFAULT_SIZE);
+        assert_eq!(stats(), Stats::default());
+    }
+
+    #[test]
+    fn what_a_deep_call_touched_is_given_back() {
+        let stack = Stack::new(DEFAULT_SIZE).unwrap();
+        let low = stack.limit + GUARD_SIZE;
+        for page in (low..stack.base).step_by(4096) {
+            // SAFETY: inside our own stack, which nobody runs on.
+            unsafe { (page as *mut u8).write(1) };
+        }
+        assert_eq!(crate::sys::mem::untouched(low, stack.base - low), 0);
+        let base = stack.base;
+        drop(stack);
+        flush();
+        tidy(16);
+        let again = Stack::new(DEFAULT_SIZE).unwrap();
+        assert_eq!(again.base, base);
+        assert!(crate::sys::mem::untouched(low, base - low) >= base - low - pool::KEPT);
+    }
+
+    #[test]
+    fn what_exceeds_the_limit_goes_cold() {
+        set_cache_limit(64 * 4096);
+        let held: Vec<_> = (0..1000).map(|_| Stack::new(DEFAULT_SIZE).unwrap()).collect();
+        drop(held);
+        let now = stats();
+        set_cache_limit(256 << 20);
+        assert!(now.warm <= 64 + 64 && now.cold >= 800, "{now:?}");
+        trim();
+    }
+
+    #[test]
+    fn forty_thousand_guarded_stacks_fit_in_the_stock_map_count() {
+        let held: Vec<_> = (0..40_000).map(|_| Stack::new(DEFAULT_SIZE).unwrap()).collect();
+        assert_eq!(stats().in_use, 40_000);
+        drop(held);
+        trim();
+    }
+}
