@@ -85,9 +85,14 @@ impl ToAddrs for str {
         if let Ok(address) = self.parse() {
             return Ok(vec![address]);
         }
-        let parts = self.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let parts = self
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host, port.parse().ok()?)));
         let Some((host, port)) = parts else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{self:?} is not host:port")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{self:?} is not host:port"),
+            ));
         };
         lookup_host(host, port)
     }

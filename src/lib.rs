@@ -29,20 +29,20 @@
 
 #![deny(clippy::print_stdout)]
 
-pub(crate) mod sys;
-pub(crate) mod util;
-pub mod stack;
-pub(crate) mod fiber;
-pub mod hub;
-pub mod time;
-pub mod thread;
-pub mod io;
-pub mod threadpool;
+pub mod debug;
 pub mod dns;
+pub(crate) mod fiber;
+pub mod future;
+pub mod hub;
+pub mod io;
 pub mod net;
 pub mod signal;
-pub mod future;
-pub mod debug;
+pub mod stack;
+pub(crate) mod sys;
+pub mod thread;
+pub mod threadpool;
+pub mod time;
+pub(crate) mod util;
 
 pub use thread::{JoinHandle, run, scope, spawn, spawn_local, yield_now};
 pub use time::{sleep, timeout};

@@ -44,7 +44,10 @@ fn submit(job: Job) {
     let pool_ref = pool.get_or_insert_default();
     if pool_ref.fork_epoch != fork_epoch() {
         // A forked child: the OS threads are the parent's, and so are the jobs.
-        *pool_ref = Pool { fork_epoch: fork_epoch(), ..Pool::default() };
+        *pool_ref = Pool {
+            fork_epoch: fork_epoch(),
+            ..Pool::default()
+        };
     }
     pool_ref.jobs.push_back(job);
     if pool_ref.idle >= pool_ref.jobs.len() || pool_ref.threads >= MAX {
@@ -52,10 +55,16 @@ fn submit(job: Job) {
         return;
     }
     pool_ref.threads += 1;
-    let started = std::thread::Builder::new().name(String::from("greenthread-pool")).spawn(work);
+    let started = std::thread::Builder::new()
+        .name(String::from("greenthread-pool"))
+        .spawn(work);
     if started.is_err() {
         pool_ref.threads -= 1;
-        let alone = if pool_ref.threads == 0 { pool_ref.jobs.pop_back() } else { None };
+        let alone = if pool_ref.threads == 0 {
+            pool_ref.jobs.pop_back()
+        } else {
+            None
+        };
         drop(pool);
         if let Some(job) = alone {
             job();
@@ -141,7 +150,10 @@ where
     T: Send + 'static,
 {
     crate::hub::check_can_park();
-    let slot = Arc::new(Mutex::new(Slot { result: None, waiter: None }));
+    let slot = Arc::new(Mutex::new(Slot {
+        result: None,
+        waiter: None,
+    }));
     let theirs = slot.clone();
     submit(Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(f));
@@ -169,7 +181,11 @@ where
             Some(Err(payload)) => resume_unwind(payload),
             None => {}
         }
-        let mode = if std::thread::panicking() { Mode::Must } else { Mode::Cancel };
+        let mode = if std::thread::panicking() {
+            Mode::Must
+        } else {
+            Mode::Cancel
+        };
         if parker.park(None, mode, Why::new(&POOL_JOB, 0)) == Wake::Interrupted {
             interrupt::raise();
         }

@@ -130,8 +130,21 @@ impl Timeout {
         let task = hub.running();
         let id = hub.guard_id();
         let timer = Some(hub.timers.insert(deadline, Due::Guard(TaskRef::new(task), id)));
-        task.with_extra(|extra| extra.guards.push(interrupt::Guard { id, deadline, expired: false, timer }));
-        Timeout { id, deadline, task: TaskRef::new(task), disarmed: false, _not_send: PhantomData }
+        task.with_extra(|extra| {
+            extra.guards.push(interrupt::Guard {
+                id,
+                deadline,
+                expired: false,
+                timer,
+            })
+        });
+        Timeout {
+            id,
+            deadline,
+            task: TaskRef::new(task),
+            disarmed: false,
+            _not_send: PhantomData,
+        }
     }
 
     /// Runs `f`, and catches this time-out and no other.
@@ -180,7 +193,10 @@ impl Drop for Timeout {
 
 impl fmt::Debug for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timeout").field("id", &self.id).field("remaining", &self.remaining()).finish()
+        f.debug_struct("Timeout")
+            .field("id", &self.id)
+            .field("remaining", &self.remaining())
+            .finish()
     }
 }
 
@@ -235,7 +251,10 @@ impl Interval {
     pub fn new(period: Duration) -> Interval {
         assert!(!period.is_zero(), "an Interval of zero never ends");
         let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
-        Interval { period, next: Hub::current().clock.now().saturating_add(period) }
+        Interval {
+            period,
+            next: Hub::current().clock.now().saturating_add(period),
+        }
     }
 
     /// Waits for the next tick.

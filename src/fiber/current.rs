@@ -1,11 +1,11 @@
-//! What runs on this OS thread now: the chain of fibers, innermost first.
+//! What runs on this OS thread now: the chain of fibers, innermost first, down to the *root*.
 //!
 //! ```text
-//!  TOP ─► generator ─► greenlet ─► green thread's base (root)      the native stack: TOP is null at its end
+//!  TOP ─► generator ─► greenlet ─► null        the root: a green thread's base, or the native stack
 //! ```
 //!
-//! Every fiber has a [`Link`] on its own stack (F1 of [`fiber`](super)). A green thread's base is a *root*: the chain
-//! of what it runs stops there, although another stack (the native one, pumping the hub) lies below.
+//! Every fiber but a root has a [`Link`] on its own stack (F1 of [`fiber`](super)). Who the root is only the scheduler
+//! knows: it leaves a function here.
 
 use std::cell::Cell;
 use std::ptr;
@@ -15,15 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Link {
     prev: Cell<*const Link>,
-    /// Zero until somebody asks who the root is; never zero afterwards.
-    id: Cell<u64>,
-    root: bool,
 }
 
 impl Link {
     #[inline]
-    pub(crate) fn new(prev: *const Link, root: bool) -> Link {
-        Link { prev: Cell::new(prev), id: Cell::new(0), root }
+    pub(crate) fn new(prev: *const Link) -> Link {
+        Link { prev: Cell::new(prev) }
     }
 
     #[inline]
@@ -33,49 +30,50 @@ impl Link {
 }
 
 thread_local! {
-    /// The innermost running fiber; null on the bare native stack.
+    /// The innermost running fiber above the root; null if the root itself runs.
     pub(crate) static TOP: Cell<*const Link> = const { Cell::new(ptr::null()) };
-    static NATIVE_ID: Cell<u64> = const { Cell::new(0) };
+    static NATIVE: Cell<u64> = const { Cell::new(0) };
+    static GREEN: Cell<Option<fn() -> u64>> = const { Cell::new(None) };
 }
 
 /// Whether `link` is running here: on the chain from the innermost fiber down to the root.
 #[inline]
 pub(crate) fn is_on_chain(link: *const Link) -> bool {
     let mut at = TOP.get();
-    loop {
-        if at == link {
-            return true;
-        }
+    while at != link {
         if at.is_null() {
             return false;
         }
         // SAFETY: links on the chain belong to running fibers, whose frames are there (F1).
-        let here = unsafe { &*at };
-        if here.root {
-            return false;
-        }
-        at = here.prev.get();
+        at = unsafe { (*at).prev.get() };
     }
+    true
 }
 
-/// A number for the root that runs now, never used again for another: a green thread, or a native stack.
+/// Puts the native stack's chain aside while the hub runs on it; [`restore`] brings it back.
+pub(crate) fn set_aside() -> *const Link {
+    TOP.replace(ptr::null())
+}
+
+/// The end of [`set_aside`].
+pub(crate) fn restore(top: *const Link) {
+    TOP.set(top);
+}
+
+/// Sets what tells the number of the running green thread, 0 for none; for this OS thread.
+pub(crate) fn set_green(f: fn() -> u64) {
+    GREEN.set(Some(f));
+}
+
+/// A number for the root that runs now, never used for another: a green thread, or a native stack.
 pub(crate) fn root() -> u64 {
-    let mut at = TOP.get();
-    while !at.is_null() {
-        // SAFETY: as in `is_on_chain`.
-        let here = unsafe { &*at };
-        if here.root {
-            return numbered(&here.id);
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 63);
+    match GREEN.get().map_or(0, |green| green()) {
+        0 if NATIVE.get() == 0 => {
+            NATIVE.set(NEXT.fetch_add(1, Ordering::Relaxed));
+            NATIVE.get()
         }
-        at = here.prev.get();
+        0 => NATIVE.get(),
+        id => id,
     }
-    NATIVE_ID.with(numbered)
-}
-
-fn numbered(id: &Cell<u64>) -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    if id.get() == 0 {
-        id.set(NEXT.fetch_add(1, Ordering::Relaxed));
-    }
-    id.get()
 }

@@ -17,8 +17,9 @@
 //!
 //! # Invariants
 //! - **F1** A fiber's frame lives on its own stack, so it has a fixed address from the first resume to the end.
-//! - **F2** `TOP` (see [`current`]) is the innermost running fiber of this OS thread. A resume saves it, a suspend
-//!   stores it in the frame, and the place that resumed puts its own back.
+//! - **F2** `TOP` (see [`current`]) is the innermost running fiber above the running *root*: a green thread's base, or the
+//!   native stack. A resume saves it, a suspend stores it in the frame, and the place that resumed puts its own back.
+//!   A root is entered and left with `TOP` null on the hub's side.
 //! - **F3** A suspender suspends only if its frame is on the chain that starts at `TOP`; anything else would save
 //!   the registers of one stack in the frame of another. Code above it on the chain is suspended with it.
 //! - **F4** A fiber never leaves the OS thread that made it (`Fiber` is `!Send`).
@@ -85,36 +86,52 @@ thread_local! {
 
 impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// A fiber that will run `body` on a stack of `size` bytes, its guard included.
-    ///
-    /// `root` marks the base of a green thread (see [`current`]).
-    #[inline]
-    pub(crate) fn new<F>(size: usize, root: bool, body: F) -> io::Result<Self>
+    pub(crate) fn new<F>(size: usize, body: F) -> io::Result<Self>
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
-        Ok(Self::on(Stack::new(size)?, root, body))
+        Ok(Self::on(Stack::new(size)?, false, body))
     }
 
-    /// The same on a stack that is at hand, which cannot fail.
+    /// The base of a green thread: never on a chain itself, and resumed by [`enter`](Self::enter).
     #[inline]
-    pub(crate) fn on<F>(stack: Stack, root: bool, body: F) -> Self
+    pub(crate) fn root<F>(stack: Stack, body: F) -> Self
+    where
+        F: FnOnce(I) -> R + 'static,
+    {
+        Self::on(stack, true, move |_, input| body(input))
+    }
+
+    #[inline]
+    fn on<F>(stack: Stack, root: bool, body: F) -> Self
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
         let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<Command<I>, Y>, input| {
-            let frame = Frame { link: Link::new(TOP.get(), root), top: Cell::new(ptr::null()), yielder };
+            let frame = Frame {
+                link: Link::new(TOP.get()),
+                top: Cell::new(ptr::null()),
+                yielder,
+            };
             let slot = ENTERING.replace(ptr::null());
-            // SAFETY: `resume` stored the address of its fiber's `frame` cell right before the switch that came
+            // SAFETY: the resume stored the address of its fiber's `frame` cell right before the switch that came
             // here, and its borrow of the fiber lasts until this stack suspends.
             unsafe { (*slot).set((&raw const frame).cast()) };
-            TOP.set(&raw const frame.link);
-            let suspender = Suspender { frame: &raw const frame };
+            if !root {
+                TOP.set(&raw const frame.link);
+            }
+            let suspender = Suspender {
+                frame: &raw const frame,
+            };
             match input {
                 Command::Go(input) => catch_unwind(AssertUnwindSafe(|| body(&suspender, input))),
                 Command::Unwind => Err(unwind::forced()),
             }
         });
-        Fiber { coroutine: UnsafeCell::new(ManuallyDrop::new(coroutine)), frame: Cell::new(ptr::null()) }
+        Fiber {
+            coroutine: UnsafeCell::new(ManuallyDrop::new(coroutine)),
+            frame: Cell::new(ptr::null()),
+        }
     }
 
     /// Runs the body until it suspends or ends.
@@ -140,11 +157,39 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             frame.link.set_prev(resumer);
             TOP.set(frame.top.get());
         }
+        // SAFETY: the caller's.
+        let outcome = unsafe { self.go(command) };
+        TOP.set(resumer);
+        outcome
+    }
+
+    /// Runs a root until it suspends or ends. `TOP` is null, before and after (F2).
+    ///
+    /// # Safety
+    /// As for [`switch`](Self::switch).
+    #[inline(always)]
+    pub(crate) unsafe fn enter(&self, input: I) -> Outcome<Y, R> {
+        let frame = self.frame.get();
+        if frame.is_null() {
+            ENTERING.set((&raw const self.frame).cast());
+        } else {
+            // SAFETY: F1, and the caller says that the fiber has not ended.
+            let top = unsafe { (*frame).top.get() };
+            if !top.is_null() {
+                TOP.set(top);
+            }
+        }
+        // SAFETY: the caller's.
+        unsafe { self.go(Command::Go(input)) }
+    }
+
+    /// # Safety
+    /// As for [`switch`](Self::switch).
+    #[inline(always)]
+    unsafe fn go(&self, command: Command<I>) -> Outcome<Y, R> {
         // SAFETY: the only reference to the coroutine: the body reaches it through its frame alone.
         let coroutine = unsafe { &mut *self.coroutine.get() };
-        let result = coroutine.resume(command);
-        TOP.set(resumer);
-        match result {
+        match coroutine.resume(command) {
             CoroutineResult::Yield(value) => Outcome::Yielded(value),
             CoroutineResult::Return(Ok(value)) => Outcome::Returned(value),
             CoroutineResult::Return(Err(payload)) => Outcome::Panicked(payload),
@@ -163,14 +208,21 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         unsafe { (*self.coroutine.get()).done() }
     }
 
-    /// Suspends the running body from inside, on behalf of code that holds the fiber and not its suspender.
+    /// Suspends a running root from inside, and whatever runs above it.
     ///
     /// # Safety
-    /// The caller runs on this fiber's stack, or on one above it on the chain (F3).
+    /// The caller runs on this root's stack, or on one above it (F3).
     #[inline(always)]
-    pub(crate) unsafe fn suspend(&self, value: Y) -> Command<I> {
-        // SAFETY: it runs, so its frame is there (F1); F3 is the caller's.
-        unsafe { suspend(self.frame.get(), value) }
+    pub(crate) unsafe fn leave(&self, value: Y) {
+        // SAFETY: it runs, so its frame is there (F1).
+        let frame = unsafe { &*self.frame.get() };
+        let top = TOP.get();
+        frame.top.set(top);
+        if !top.is_null() {
+            TOP.set(ptr::null());
+        }
+        // SAFETY: the yielder lies at the base of the same stack. A root is never unwound from outside.
+        unsafe { (*frame.yielder).suspend(value) };
     }
 
     /// Ends a suspended body by unwinding it, at most `tries` times; `false` if it would not die.

@@ -66,7 +66,10 @@ impl Wake for Signal {
 #[track_caller]
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let signal = Arc::new(Signal { woken: AtomicBool::new(false), waiter: Mutex::new(None) });
+    let signal = Arc::new(Signal {
+        woken: AtomicBool::new(false),
+        waiter: Mutex::new(None),
+    });
     let waker = Waker::from(signal.clone());
     let mut context = Context::from_waker(&waker);
     crate::hub::check_can_park();
@@ -83,7 +86,11 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 #[track_caller]
 fn wait(signal: &Signal) {
     let parker = Parker::new();
-    let mode = if std::thread::panicking() { Mode::Must } else { Mode::Cancel };
+    let mode = if std::thread::panicking() {
+        Mode::Must
+    } else {
+        Mode::Cancel
+    };
     drop(signal.replace(Some(parker.waiter())));
     if signal.woken.load(Ordering::Acquire) {
         return;

@@ -15,11 +15,17 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(super) fn real() -> Clock {
-        Clock { origin: Instant::now(), now: None }
+        Clock {
+            origin: Instant::now(),
+            now: None,
+        }
     }
 
     pub(super) fn virtual_() -> Clock {
-        Clock { origin: Instant::now(), now: Some(Cell::new(0)) }
+        Clock {
+            origin: Instant::now(),
+            now: Some(Cell::new(0)),
+        }
     }
 
     pub(super) fn is_virtual(&self) -> bool {
@@ -39,7 +45,10 @@ impl Clock {
     pub(crate) fn instant(&self) -> Instant {
         match &self.now {
             None => Instant::now(),
-            Some(now) => self.origin.checked_add(Duration::from_nanos(now.get())).unwrap_or(self.origin),
+            Some(now) => self
+                .origin
+                .checked_add(Duration::from_nanos(now.get()))
+                .unwrap_or(self.origin),
         }
     }
 

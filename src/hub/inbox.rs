@@ -43,8 +43,15 @@ struct Queue<M> {
 
 impl<M> Inbox<M> {
     pub(super) fn new() -> Inbox<M> {
-        let queue = Mutex::new(Queue { messages: Vec::new(), open: false });
-        Inbox { queue, pending: AtomicBool::new(false), sleeping: AtomicU8::new(AWAKE) }
+        let queue = Mutex::new(Queue {
+            messages: Vec::new(),
+            open: false,
+        });
+        Inbox {
+            queue,
+            pending: AtomicBool::new(false),
+            sleeping: AtomicU8::new(AWAKE),
+        }
     }
 
     fn lock<R>(&self, f: impl FnOnce(&mut Queue<M>) -> R) -> R {

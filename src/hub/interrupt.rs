@@ -48,7 +48,14 @@ fn due(task: &Task) -> Option<Interrupt> {
         return None;
     }
     // The earliest first; of equals the outermost.
-    let first = task.with_extra(|extra| extra.guards.iter().filter(|g| g.expired).min_by_key(|g| g.deadline).map(|g| g.id));
+    let first = task.with_extra(|extra| {
+        extra
+            .guards
+            .iter()
+            .filter(|g| g.expired)
+            .min_by_key(|g| g.deadline)
+            .map(|g| g.id)
+    });
     first.map(Interrupt::Expired)
 }
 
@@ -135,7 +142,9 @@ pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
 
 /// Forgets guard `id` of a task; says whether it had expired.
 pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64) -> bool {
-    let Some(task) = hub.own(task) else { return false };
+    let Some(task) = hub.own(task) else {
+        return false;
+    };
     let (guard, others) = task.with_extra(|extra| {
         let at = extra.guards.iter().position(|guard| guard.id == id);
         let guard = at.map(|at| extra.guards.remove(at));

@@ -26,11 +26,11 @@ mod inbox;
 pub(crate) mod interrupt;
 pub(crate) mod park;
 mod poller;
+mod public;
 pub(crate) mod reactor;
 mod ready;
 pub(crate) mod remote;
 pub(crate) mod stuck;
-mod public;
 pub(crate) mod task;
 mod timer;
 
@@ -45,6 +45,7 @@ pub use public::*;
 pub use remote::{CallHandle, Handle};
 pub use stuck::LoopExit;
 
+use crate::fiber::current;
 use clock::Clock;
 use park::{Waiter, Wake};
 use remote::{Message, Shared};
@@ -83,7 +84,11 @@ impl Timers {
     /// When to look again: exactly at the next deadline, or where several may be served at once.
     fn next(&self, exactly: bool) -> Option<u64> {
         let wheel = self.0.borrow();
-        if exactly { wheel.next_deadline() } else { wheel.next_wake() }
+        if exactly {
+            wheel.next_deadline()
+        } else {
+            wheel.next_wake()
+        }
     }
 }
 
@@ -96,8 +101,6 @@ pub(crate) struct Hub {
     /// The green thread on the processor; none while the native stack runs.
     current: Cell<Option<&'static Task>>,
     native: &'static Task,
-    /// The native task came to the head of the ready queue: its pump ends.
-    native_ready: Cell<bool>,
     pumping: Cell<bool>,
     in_callback: Cell<bool>,
     live: Cell<usize>,
@@ -190,10 +193,14 @@ impl Hub {
     #[cold]
     #[track_caller]
     fn make(clock: Clock, seed: Option<u64>) -> &'static Hub {
-        assert!(!ENDED.get(), "the hub of this OS thread has ended: this runs in a destructor of a thread-local");
+        assert!(
+            !ENDED.get(),
+            "the hub of this OS thread has ended: this runs in a destructor of a thread-local"
+        );
         END.with(|_| ());
         crate::sys::thread::on_fork(forked);
         crate::stack::set_describe(describe);
+        current::set_green(|| HUB.get().and_then(|hub| hub.current.get()).map_or(0, Task::id));
         let shared = Shared::take();
         let native = task::native(shared, Location::caller());
         let hub: &'static Hub = Box::leak(Box::new(Hub::blank(shared, native, clock)));
@@ -210,7 +217,6 @@ impl Hub {
             ready: ready::Ready::default(),
             current: Cell::new(None),
             native,
-            native_ready: Cell::new(false),
             pumping: Cell::new(false),
             in_callback: Cell::new(false),
             live: Cell::new(0),
@@ -285,15 +291,19 @@ impl Hub {
     /// Runs turns until the native task is woken.
     fn pump(&'static self) {
         self.pumping.set(true);
-        loop {
+        let chain = current::set_aside();
+        let turned = loop {
             match self.turn(Sleep::Yes) {
                 Turned::Again => {}
-                Turned::Native => break,
-                Turned::Stuck => self.give_up(),
+                end => break end,
             }
-        }
+        };
+        current::restore(chain);
         self.pumping.set(false);
         self.native.state.set(State::Running);
+        if turned == Turned::Stuck {
+            self.give_up();
+        }
     }
 
     /// Nothing can wake the native stack: says so, at its park.
@@ -301,8 +311,6 @@ impl Hub {
     fn give_up(&'static self) -> ! {
         let exit = LoopExit::new(self);
         self.native.bump();
-        self.native.state.set(State::Running);
-        self.pumping.set(false);
         eprintln!("greenthread: {exit}");
         if self.scopes.get() > 0 {
             eprintln!("greenthread: a scope on the native stack would be left while its green threads run: abort");
@@ -333,7 +341,9 @@ impl Hub {
     #[inline]
     fn run_ready(&'static self) -> bool {
         for _ in 0..BUDGET {
-            let Some(task) = self.ready.pop() else { return false };
+            let Some(task) = self.ready.pop() else {
+                return false;
+            };
             if std::ptr::eq(task, self.native) {
                 return true;
             }
@@ -398,7 +408,9 @@ impl Hub {
     fn run_callbacks(&'static self) {
         let count = self.callbacks.borrow().len();
         for _ in 0..count {
-            let Some(f) = self.callbacks.borrow_mut().pop_front() else { return };
+            let Some(f) = self.callbacks.borrow_mut().pop_front() else {
+                return;
+            };
             let result = catch_unwind(AssertUnwindSafe(|| self.as_callback(f)));
             if let Err(payload) = result {
                 report_panic(&Reporter::callback(), &*payload);
@@ -440,7 +452,11 @@ impl Hub {
             return Turned::Again;
         }
         let waits_forever = !self.forever.borrow().is_empty();
-        let patience = if hopeless && !waits_forever { Some(self.patience.take().unwrap_or(stuck::PATIENCE)) } else { None };
+        let patience = if hopeless && !waits_forever {
+            Some(self.patience.take().unwrap_or(stuck::PATIENCE))
+        } else {
+            None
+        };
         self.shared.idle.store(hopeless, std::sync::atomic::Ordering::SeqCst);
         let timeout = timeout.or(patience);
         if by_poller {
@@ -478,7 +494,10 @@ impl Hub {
         let left = self.shared.close();
         let callbacks = self.callbacks.take();
         // Closures of the user: their destructors may do anything but block.
-        for drops in [catch_unwind(AssertUnwindSafe(|| drop(left))), catch_unwind(AssertUnwindSafe(|| drop(callbacks)))] {
+        for drops in [
+            catch_unwind(AssertUnwindSafe(|| drop(left))),
+            catch_unwind(AssertUnwindSafe(|| drop(callbacks))),
+        ] {
             if let Err(payload) = drops {
                 report_panic(&Reporter::callback(), &*payload);
             }
@@ -525,7 +544,9 @@ fn forked() {
 
 /// The name of the running green thread, for the report of a stack overflow. Runs in a signal handler.
 fn describe(_limit: usize, out: &mut [u8]) -> usize {
-    let Some(task) = HUB.get().and_then(|hub| hub.current.get()) else { return 0 };
+    let Some(task) = HUB.get().and_then(|hub| hub.current.get()) else {
+        return 0;
+    };
     task.name_into(out)
 }
 
@@ -534,7 +555,9 @@ pub(crate) static PARK: &str = "unpark";
 
 /// Gives a green thread (or the native stack) of this hub an unpark token.
 pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
-    let Some(task) = hub.own(task).filter(|task| task.id() == id) else { return };
+    let Some(task) = hub.own(task).filter(|task| task.id() == id) else {
+        return;
+    };
     let is_parked = task.state() == State::Parked && std::ptr::eq(task.why().what, &PARK);
     task.unpark_token.set(true);
     if is_parked {
@@ -547,7 +570,11 @@ pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
 pub(crate) fn leave_link(hub: &'static Hub, task: TaskRef, id: u64, link: ExitLink) {
     match hub.own(task).filter(|task| task.id() == id && !task.is_finished()) {
         Some(task) => task.with_extra(|extra| extra.links.push(link)),
-        None => hub.call(Box::new(move || drop(task::spawn(hub, None, hub.native.place(), move || link(Ended::Returned))))),
+        None => hub.call(Box::new(move || {
+            drop(task::spawn(hub, None, hub.native.place(), move || {
+                link(Ended::Returned)
+            }))
+        })),
     }
 }
 
@@ -587,12 +614,18 @@ impl Reporter {
     pub(crate) fn of(task: &Task) -> Reporter {
         let name = task.name();
         let address = std::ptr::from_ref(task).addr();
-        let name = name.as_ref().map_or_else(|| format!("#{}", task.id()), |name| name.to_string());
-        Reporter { who: format!("<GreenThread {address:#x}: {name}>") }
+        let name = name
+            .as_ref()
+            .map_or_else(|| format!("#{}", task.id()), |name| name.to_string());
+        Reporter {
+            who: format!("<GreenThread {address:#x}: {name}>"),
+        }
     }
 
     fn callback() -> Reporter {
-        Reporter { who: String::from("a hub callback") }
+        Reporter {
+            who: String::from("a hub callback"),
+        }
     }
 }
 
@@ -613,10 +646,13 @@ pub(crate) fn report_panic(who: &Reporter, payload: &(dyn std::any::Any + Send))
                 eprintln!("greenthread: the panic hook itself panicked, about {}", who.who);
             }
         }
-        None => eprintln!("greenthread: {} panicked: {}", who.who, crate::fiber::unwind::message(payload)),
+        None => eprintln!(
+            "greenthread: {} panicked: {}",
+            who.who,
+            crate::fiber::unwind::message(payload)
+        ),
     }
 }
-
 
 /// Panics at the caller's line in a hub callback.
 #[track_caller]
@@ -640,5 +676,8 @@ pub(crate) fn probe_all(hub: &'static Hub) {
 pub(crate) fn traced_lines(hub: &Hub) -> Vec<(String, Option<String>)> {
     let mut tasks = task::all_of(hub);
     tasks.sort_by_key(|task| task.id());
-    tasks.iter().map(|task| (line(task), task.with_extra(|extra| extra.backtrace.take()))).collect()
+    tasks
+        .iter()
+        .map(|task| (line(task), task.with_extra(|extra| extra.backtrace.take())))
+        .collect()
 }

@@ -53,7 +53,10 @@ pub(crate) struct Why {
 }
 
 impl Why {
-    pub(crate) const NOTHING: Why = Why { what: &"nothing", with: 0 };
+    pub(crate) const NOTHING: Why = Why {
+        what: &"nothing",
+        with: 0,
+    };
 
     pub(crate) const fn new(what: &'static &'static str, with: usize) -> Why {
         Why { what, with }
@@ -157,7 +160,11 @@ impl Parker {
         let hub = Hub::current();
         hub.check_can_park();
         let task = hub.running();
-        Parker { hub, task, ticket: task.ticket.load(Ordering::Relaxed) }
+        Parker {
+            hub,
+            task,
+            ticket: task.ticket.load(Ordering::Relaxed),
+        }
     }
 
     #[inline]
@@ -286,6 +293,10 @@ fn yield_slowly() -> Wake {
 impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.what)?;
-        if self.with != 0 { write!(f, " {}", self.with) } else { Ok(()) }
+        if self.with != 0 {
+            write!(f, " {}", self.with)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -34,7 +34,10 @@ pub(super) struct Poller {
 
 impl Poller {
     pub(super) fn new() -> io::Result<Poller> {
-        Ok(Poller { inner: Arc::new(polling::Poller::new()?), events: Vec::with_capacity(1024) })
+        Ok(Poller {
+            inner: Arc::new(polling::Poller::new()?),
+            events: Vec::with_capacity(1024),
+        })
     }
 
     pub(super) fn shared(&self) -> Arc<polling::Poller> {
@@ -43,8 +46,17 @@ impl Poller {
 
     /// Registers for its life: edge-triggered, both directions.
     pub(super) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::PRI | epoll::EventFlags::ET;
-        Ok(epoll::add(self.inner.as_fd(), fd, epoll::EventData::new_u64(key), flags)?)
+        let flags = epoll::EventFlags::IN
+            | epoll::EventFlags::OUT
+            | epoll::EventFlags::RDHUP
+            | epoll::EventFlags::PRI
+            | epoll::EventFlags::ET;
+        Ok(epoll::add(
+            self.inner.as_fd(),
+            fd,
+            epoll::EventData::new_u64(key),
+            flags,
+        )?)
     }
 
     /// Arms a descriptor that is not ours for one event.
@@ -95,7 +107,14 @@ impl Poller {
         self.inner.wait(&mut events, Some(Duration::ZERO))?;
         for event in events.iter() {
             // polling hides RDHUP: say `closed`, which only costs a try.
-            ready(event.key as u64, Readiness { read: event.readable, write: event.writable, closed: true });
+            ready(
+                event.key as u64,
+                Readiness {
+                    read: event.readable,
+                    write: event.writable,
+                    closed: true,
+                },
+            );
         }
         Ok(())
     }

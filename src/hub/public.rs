@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::park::{Mode, Parker, Wake, Why};
 use super::remote::Handle;
 use super::task::TaskRef;
+use crate::fiber::current;
+
 use super::{Clock, HUB, Hub, PANIC_HOOK, Sleep, inbox, interrupt, task};
 
 /// A handle to this OS thread's hub, for other OS threads.
@@ -83,7 +85,8 @@ pub fn stop() {
 /// assert!(spawn(hub::is_running).join().unwrap());
 /// ```
 pub fn is_running() -> bool {
-    HUB.get().is_some_and(|hub| hub.pumping.get() || hub.current.get().is_some() || hub.in_callback.get())
+    HUB.get()
+        .is_some_and(|hub| hub.pumping.get() || hub.current.get().is_some() || hub.in_callback.get())
 }
 
 /// Waits until the hub has nothing else to do: nobody is ready, and it is about to sleep.
@@ -117,14 +120,19 @@ pub fn idle() {
 #[track_caller]
 pub fn turn() {
     let hub = Hub::current();
-    assert!(hub.current.get().is_none() && !hub.in_callback.get() && !hub.pumping.get(), "hub::turn in a green thread or a callback: only the native stack turns the hub");
+    assert!(
+        hub.current.get().is_none() && !hub.in_callback.get() && !hub.pumping.get(),
+        "hub::turn in a green thread or a callback: only the native stack turns the hub"
+    );
     hub.pumping.set(true);
+    let chain = current::set_aside();
     hub.shared.inbox().wake_up();
     hub.turn(Sleep::No);
     if hub.embedded.get() && !hub.shared.inbox().fall_asleep(inbox::POLLING) {
         hub.take_messages();
         hub.shared.inbox().fall_asleep(inbox::POLLING);
     }
+    current::restore(chain);
     hub.pumping.set(false);
 }
 
@@ -195,7 +203,9 @@ pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
             interrupt::kill(hub, TaskRef::new(task), task.id());
         }
         if hub.clock.now() >= end {
-            return Err(Survivors { lines: left.iter().map(|task| super::line(task)).collect() });
+            return Err(Survivors {
+                lines: left.iter().map(|task| super::line(task)).collect(),
+            });
         }
         static WHY: &str = "green threads to die (shutdown)";
         let soon = hub.after(Duration::from_millis(1)).min(end);
@@ -315,9 +325,16 @@ impl Builder {
     #[track_caller]
     pub fn install(self) -> io::Result<()> {
         if HUB.get().is_some() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "this OS thread has a hub already: install yours before anything else"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "this OS thread has a hub already: install yours before anything else",
+            ));
         }
-        let clock = if self.virtual_clock { Clock::virtual_() } else { Clock::real() };
+        let clock = if self.virtual_clock {
+            Clock::virtual_()
+        } else {
+            Clock::real()
+        };
         Hub::make(clock, self.seed);
         Ok(())
     }

@@ -59,7 +59,10 @@ impl Slot {
     }
 
     fn pop(&mut self) -> Option<Waiter> {
-        self.first.take().or_else(|| self.more.pop_front()).map(|(_, waiter)| waiter)
+        self.first
+            .take()
+            .or_else(|| self.more.pop_front())
+            .map(|(_, waiter)| waiter)
     }
 
     /// Takes a waiter back; `false` if it was woken meanwhile.
@@ -193,7 +196,8 @@ impl Reactor {
     /// Whether an attempt is known to be in vain: drained, and no edge since.
     #[inline]
     pub(crate) fn is_drained(&self, key: Key, direction: Direction) -> bool {
-        self.with(key, |source| !source.slots[direction as usize].ready && !source.closed).unwrap_or(false)
+        self.with(key, |source| !source.slots[direction as usize].ready && !source.closed)
+            .unwrap_or(false)
     }
 
     /// Says that the descriptor was drained: a short read, or `EAGAIN`.
@@ -246,7 +250,13 @@ impl Reactor {
     }
 
     /// Waits until a descriptor that is not registered is ready.
-    pub(crate) fn wait_foreign(&self, fd: BorrowedFd<'_>, direction: Direction, deadline: Option<u64>, why: Why) -> io::Result<Wake> {
+    pub(crate) fn wait_foreign(
+        &self,
+        fd: BorrowedFd<'_>,
+        direction: Direction,
+        deadline: Option<u64>,
+        why: Why,
+    ) -> io::Result<Wake> {
         let parker = Parker::new();
         let hub = parker.hub;
         let raw = fd.as_raw_fd();
@@ -258,12 +268,18 @@ impl Reactor {
         });
         let number = self.numbers.get() + 1;
         self.numbers.set(number);
-        self.with(key, |source| source.slots[direction as usize].push(number, parker.waiter()));
+        self.with(key, |source| {
+            source.slots[direction as usize].push(number, parker.waiter())
+        });
         if let Err(error) = self.arm(hub, fd, key) {
             self.with(key, |source| source.slots[direction as usize].remove(number));
             self.settle_foreign(hub, raw, key, None);
             // A file that cannot be polled is always ready.
-            return if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) { Ok(Wake::Ready) } else { Err(error) };
+            return if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) {
+                Ok(Wake::Ready)
+            } else {
+                Err(error)
+            };
         }
         self.waiting.set(self.waiting.get() + 1);
         let wake = parker.park(deadline, Mode::Cancel, why);
@@ -304,12 +320,17 @@ impl Reactor {
 
     /// A foreign number is about to be closed: wakes all who wait for it, with `EBADF`.
     pub(crate) fn close_foreign(&self, hub: &'static Hub, fd: BorrowedFd<'_>) {
-        let Some(key) = self.foreign.borrow_mut().remove(&fd.as_raw_fd()) else { return };
+        let Some(key) = self.foreign.borrow_mut().remove(&fd.as_raw_fd()) else {
+            return;
+        };
         for direction in [Direction::Read, Direction::Write] {
-            while let Some((number, waiter)) = self.with(key, |s| {
-                let slot = &mut s.slots[direction as usize];
-                slot.first.take().or_else(|| slot.more.pop_front())
-            }).flatten() {
+            while let Some((number, waiter)) = self
+                .with(key, |s| {
+                    let slot = &mut s.slots[direction as usize];
+                    slot.first.take().or_else(|| slot.more.pop_front())
+                })
+                .flatten()
+            {
                 self.broken.borrow_mut().push(number);
                 hub.wake(waiter);
             }
@@ -323,7 +344,9 @@ impl Reactor {
     /// Asks the kernel, for at most `timeout`, and wakes whoever may go on.
     pub(super) fn poll(&self, hub: &'static Hub, timeout: Option<Duration>) -> io::Result<()> {
         let mut poller = self.poller.borrow_mut();
-        let Some(poller) = poller.as_mut() else { return Ok(()) };
+        let Some(poller) = poller.as_mut() else {
+            return Ok(());
+        };
         poller.wait(timeout, |key, readiness| self.dispatch(hub, Key(key), readiness))
     }
 

@@ -161,7 +161,10 @@ fn gone() -> io::Error {
 
 impl Handle {
     pub(super) fn of(hub: &Hub) -> Handle {
-        Handle { shared: hub.shared, generation: hub.shared.generation() }
+        Handle {
+            shared: hub.shared,
+            generation: hub.shared.generation(),
+        }
     }
 
     fn send(&self, message: Message) -> io::Result<()> {
@@ -220,7 +223,9 @@ impl Handle {
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("alive", &self.is_alive()).finish_non_exhaustive()
+        f.debug_struct("Handle")
+            .field("alive", &self.is_alive())
+            .finish_non_exhaustive()
     }
 }
 
@@ -240,7 +245,9 @@ pub struct CallHandle {
 
 impl CallHandle {
     fn wrap<F: FnOnce() + Send + 'static>(f: F) -> (CallHandle, impl FnOnce() + Send + 'static) {
-        let call = CallHandle { cancelled: Arc::default() };
+        let call = CallHandle {
+            cancelled: Arc::default(),
+        };
         let cancelled = call.cancelled.clone();
         let wrapped = move || {
             if !cancelled.load(Ordering::Acquire) {

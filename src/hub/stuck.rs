@@ -36,7 +36,12 @@ impl Registered {
     /// Registers the OS thread that calls; it tells by `idle` that only a message of ours can wake it.
     pub(crate) fn new(idle: Arc<AtomicBool>) -> Registered {
         idle.store(false, Ordering::Relaxed);
-        known(|all| all.push(Known { thread: crate::sys::thread::id(), idle: idle.clone() }));
+        known(|all| {
+            all.push(Known {
+                thread: crate::sys::thread::id(),
+                idle: idle.clone(),
+            })
+        });
         Registered { idle }
     }
 }
@@ -50,10 +55,13 @@ impl Drop for Registered {
 /// Whether every other OS thread of this process is idle, and ours. `false` where that cannot be known.
 pub(super) fn all_others_idle() -> bool {
     let me = crate::sys::thread::id();
-    let Some(threads) = crate::sys::thread::all() else { return false };
+    let Some(threads) = crate::sys::thread::all() else {
+        return false;
+    };
     known(|all| {
         threads.iter().filter(|thread| **thread != me).all(|thread| {
-            all.iter().any(|known| known.thread == *thread && known.idle.load(Ordering::SeqCst))
+            all.iter()
+                .any(|known| known.thread == *thread && known.idle.load(Ordering::SeqCst))
         })
     })
 }
@@ -86,7 +94,9 @@ pub struct LoopExit {
 
 impl LoopExit {
     pub(super) fn new(hub: &Hub) -> LoopExit {
-        let mut report = String::from("this operation would block forever: nothing is ready, and no timer, descriptor or other thread can wake ");
+        let mut report = String::from(
+            "this operation would block forever: nothing is ready, and no timer, descriptor or other thread can wake ",
+        );
         report.push_str(&format!("the native stack, which waits for {}", hub.native.why()));
         for line in super::lines(hub) {
             report.push_str("\n  ");

@@ -47,7 +47,7 @@ use std::sync::{Arc, Mutex};
 use super::park::{Waiter, Why};
 use super::remote::Shared;
 use super::{Hub, interrupt};
-use crate::fiber::{Command, Fiber, Outcome};
+use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
 
 const DONE: u8 = 1;
@@ -249,7 +249,8 @@ impl Task {
     #[inline]
     pub(super) fn bump(&self) {
         // Only the owner writes: a load and a store do.
-        self.ticket.store(self.ticket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.ticket
+            .store(self.ticket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -266,7 +267,7 @@ impl Task {
     pub(super) fn suspend(&self) {
         // SAFETY: called by `park` and `yield_now` on the task that runs (its code is on the processor), so its fiber
         // is there and this stack is its own or one above it on the chain (F3).
-        unsafe { (*self.fiber.get()).assume_init_ref().suspend(()) };
+        unsafe { (*self.fiber.get()).assume_init_ref().leave(()) };
     }
 }
 
@@ -367,7 +368,12 @@ pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
 
 /// Makes a green thread of this hub and queues it.
 #[inline]
-pub(crate) fn spawn<F, T>(hub: &'static Hub, options: Option<Options>, place: &'static Location<'static>, body: F) -> io::Result<Join<T>>
+pub(crate) fn spawn<F, T>(
+    hub: &'static Hub,
+    options: Option<Options>,
+    place: &'static Location<'static>,
+    body: F,
+) -> io::Result<Join<T>>
 where
     F: FnOnce() -> T + 'static,
     T: 'static,
@@ -383,14 +389,20 @@ where
         }
     }
     start(hub, task, stack, body);
-    Ok(Join { task, _value: PhantomData })
+    Ok(Join {
+        task,
+        _value: PhantomData,
+    })
 }
 
 /// A block for a green thread that another OS thread spawns on `shared`; the owner starts it with [`adopt`].
 pub(crate) fn reserve<T: Send + 'static>(shared: &'static Shared, place: &'static Location<'static>) -> Join<T> {
     let task = take_common();
     prepare(task, super::remote::next_id(), shared, place);
-    Join { task, _value: PhantomData }
+    Join {
+        task,
+        _value: PhantomData,
+    }
 }
 
 /// A reserved green thread on its way to its owner: lost, if it is dropped on the way.
@@ -430,7 +442,7 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    let fiber = Fiber::on(stack, true, move |_, ()| {
+    let fiber = Fiber::root(stack, move |()| {
         run(task, body);
         settle_slot::<T> as Settle
     });
@@ -550,7 +562,7 @@ pub(super) fn resume(hub: &'static Hub, task: &'static Task) {
     task.state.set(State::Running);
     hub.current.set(Some(task));
     // SAFETY: the turn took it from the ready queue: it is new or suspended, of this OS thread, and not ended.
-    let outcome = unsafe { (*task.fiber.get()).assume_init_ref().switch(Command::Go(())) };
+    let outcome = unsafe { (*task.fiber.get()).assume_init_ref().enter(()) };
     hub.current.set(None);
     match outcome {
         Outcome::Yielded(()) => {}
@@ -676,7 +688,11 @@ impl<T> Join<T> {
     pub(crate) fn unregister(&mut self) {
         let mut bits = self.task.join.load(Ordering::Acquire);
         while bits & JOINER != 0 && bits & DONE == 0 {
-            match self.task.join.compare_exchange_weak(bits, bits & !JOINER, Ordering::AcqRel, Ordering::Acquire) {
+            match self
+                .task
+                .join
+                .compare_exchange_weak(bits, bits & !JOINER, Ordering::AcqRel, Ordering::Acquire)
+            {
                 // SAFETY: T4: cleared before `DONE`, so it is ours again.
                 Ok(_) => return unsafe { *self.task.joiner.get() = None },
                 Err(now) => bits = now,

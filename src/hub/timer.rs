@@ -105,7 +105,10 @@ struct Slot {
 }
 
 impl Slot {
-    const EMPTY: Slot = Slot { top: NIL, fill: CELLS as u32 };
+    const EMPTY: Slot = Slot {
+        top: NIL,
+        fill: CELLS as u32,
+    };
 }
 
 /// The timers of a hub.
@@ -194,7 +197,10 @@ impl<T> Wheel<T> {
     pub(crate) fn insert(&mut self, deadline: u64, value: T) -> Key {
         let generation = self.generation;
         self.generation = generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        let key = Key { index: self.store(value, generation), generation };
+        let key = Key {
+            index: self.store(value, generation),
+            generation,
+        };
         self.len += 1;
         self.floor = self.floor.min(deadline);
         self.link(Cell { deadline, key });
@@ -245,7 +251,9 @@ impl<T> Wheel<T> {
         let (mut at, mut fill) = (top, fill as usize);
         let mut earliest = u64::MAX;
         while let Some(chunk) = self.chunks.get(at as usize) {
-            earliest = chunk.cells[..fill].iter().fold(earliest, |earliest, cell| earliest.min(cell.deadline));
+            earliest = chunk.cells[..fill]
+                .iter()
+                .fold(earliest, |earliest, cell| earliest.min(cell.deadline));
             (at, fill) = (chunk.below, CELLS);
         }
         Some(earliest)
@@ -287,7 +295,11 @@ impl<T> Wheel<T> {
     /// Empties a slot: fires what is due of it and spreads the rest, whose earliest deadline it gives.
     fn fire_slot(&mut self, slot: usize, now: u64, fire: &mut impl FnMut(u64, T)) -> u64 {
         let due = mem::take(&mut self.scratch);
-        let mut firing = Firing { wheel: self, due, done: 0 };
+        let mut firing = Firing {
+            wheel: self,
+            due,
+            done: 0,
+        };
         let rest = firing.wheel.drain(slot, now, &mut firing.due);
         let next = firing.wheel.generation.get();
         let age = |cell: &Cell| cell.key.generation.get().wrapping_sub(next);
@@ -336,7 +348,11 @@ impl<T> Wheel<T> {
             return index;
         }
         let index = self.entries.len() as u32;
-        self.entries.push(Entry { value: Some(value), generation, place: NIL });
+        self.entries.push(Entry {
+            value: Some(value),
+            generation,
+            place: NIL,
+        });
         index
     }
 
@@ -373,8 +389,14 @@ impl<T> Wheel<T> {
         } else {
             let top = self.chunks.len();
             assert!(top < 1 << (u32::BITS - CELL_BITS), "too many timers");
-            self.chunks.push(Chunk { cells: [filler; CELLS], below });
-            self.slots[slot] = Slot { top: top as u32, fill: 0 };
+            self.chunks.push(Chunk {
+                cells: [filler; CELLS],
+                below,
+            });
+            self.slots[slot] = Slot {
+                top: top as u32,
+                fill: 0,
+            };
         }
         self.occupied[slot / SLOTS] |= 1 << (slot % SLOTS);
     }
@@ -403,7 +425,10 @@ impl<T> Wheel<T> {
         let top = self.slots[slot].top;
         let below = self.chunks[top as usize].below;
         self.free(top);
-        self.slots[slot] = Slot { top: below, fill: CELLS as u32 };
+        self.slots[slot] = Slot {
+            top: below,
+            fill: CELLS as u32,
+        };
         if below == NIL {
             self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
         }
@@ -536,7 +561,13 @@ mod tests {
 
     impl Pair {
         fn new(now: u64) -> Pair {
-            Pair { wheel: Wheel::new(now), model: BTreeMap::new(), keys: Vec::new(), now, seq: 0 }
+            Pair {
+                wheel: Wheel::new(now),
+                model: BTreeMap::new(),
+                keys: Vec::new(),
+                now,
+                seq: 0,
+            }
         }
 
         fn insert(&mut self, deadline: u64) {
@@ -579,7 +610,11 @@ mod tests {
             assert_eq!(wake.is_some(), earliest.is_some());
             if let (Some(wake), Some(earliest)) = (wake, earliest) {
                 assert!(wake <= earliest.max(self.now).saturating_add(TICK - 1));
-                assert_eq!(wake <= self.now, earliest <= self.now, "spins, or sleeps on what is due");
+                assert_eq!(
+                    wake <= self.now,
+                    earliest <= self.now,
+                    "spins, or sleeps on what is due"
+                );
             }
         }
     }
@@ -755,7 +790,14 @@ mod tests {
         let mut wheel = Wheel::new(0);
         let keys: Vec<Key> = (0..10_000).map(|at| wheel.insert(at, at)).collect();
         assert_eq!(fired(&mut wheel, 9_999).len(), 10_000);
-        assert_eq!((wheel.entries.capacity(), wheel.chunks.capacity(), wheel.scratch.capacity()), (0, 0, 0));
+        assert_eq!(
+            (
+                wheel.entries.capacity(),
+                wheel.chunks.capacity(),
+                wheel.scratch.capacity()
+            ),
+            (0, 0, 0)
+        );
         let again: Vec<Key> = (0..10_000).map(|at| wheel.insert(20_000, at)).collect();
         assert!(keys.iter().all(|&key| wheel.remove(key).is_none()));
         assert!(again.iter().all(|&key| wheel.remove(key).is_some()));

@@ -60,7 +60,11 @@ impl<T: AsFd> Async<T> {
 
     /// Takes over a descriptor that is non-blocking already.
     pub(crate) fn new_nonblocking(io: T) -> Async<T> {
-        Async { io: Some(io), source: Source::new(), timeouts: Default::default() }
+        Async {
+            io: Some(io),
+            source: Source::new(),
+            timeouts: Default::default(),
+        }
     }
 
     /// What is inside.
@@ -158,7 +162,10 @@ impl<T: AsFd> Async<T> {
     #[track_caller]
     fn wait(&self, direction: Direction, deadline: &mut Option<u64>) -> io::Result<()> {
         if Hub::has_ended() {
-            return Err(io::Error::new(ErrorKind::NotConnected, "the hub of this OS thread has ended: it cannot wait for a descriptor"));
+            return Err(io::Error::new(
+                ErrorKind::NotConnected,
+                "the hub of this OS thread has ended: it cannot wait for a descriptor",
+            ));
         }
         let parker = Parker::new();
         let hub = parker.hub;
@@ -168,7 +175,10 @@ impl<T: AsFd> Async<T> {
         if timeout != 0 && deadline.is_none() {
             *deadline = Some(hub.clock.now().saturating_add(timeout));
         }
-        let why = Why::new(if direction == Direction::Read { &READ } else { &WRITE }, fd.as_raw_fd() as usize);
+        let why = Why::new(
+            if direction == Direction::Read { &READ } else { &WRITE },
+            fd.as_raw_fd() as usize,
+        );
         answer(hub.reactor.wait(parker, key, direction, *deadline, why))
     }
 
@@ -191,7 +201,10 @@ impl<T: AsFd> Async<T> {
 
     fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "a time-out of zero: use None for no time-out"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "a time-out of zero: use None for no time-out",
+            ));
         }
         let nanos = timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
         self.timeouts[direction as usize].store(nanos, Ordering::Relaxed);
@@ -293,10 +306,15 @@ where
 fn answer(wake: Wake) -> io::Result<()> {
     match wake {
         Wake::Ready => Ok(()),
-        Wake::TimedOut => Err(io::Error::new(ErrorKind::TimedOut, "the descriptor was not ready in time")),
+        Wake::TimedOut => Err(io::Error::new(
+            ErrorKind::TimedOut,
+            "the descriptor was not ready in time",
+        )),
         Wake::Interrupted => {
             interrupt::raise();
-            Err(io::Error::other("the wait was cut short: the green thread is unwinding or was killed"))
+            Err(io::Error::other(
+                "the wait was cut short: the green thread is unwinding or was killed",
+            ))
         }
     }
 }
@@ -305,7 +323,10 @@ fn answer(wake: Wake) -> io::Result<()> {
 fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
     let hub = Hub::current();
     let deadline = timeout.map(|timeout| hub.after(timeout));
-    let why = Why::new(if direction == Direction::Read { &READ } else { &WRITE }, fd.as_raw_fd() as usize);
+    let why = Why::new(
+        if direction == Direction::Read { &READ } else { &WRITE },
+        fd.as_raw_fd() as usize,
+    );
     answer(hub.reactor.wait_foreign(fd, direction, deadline, why)?)
 }
 

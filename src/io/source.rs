@@ -36,7 +36,10 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new() -> Source {
-        Source { home: OnceLock::new(), others: Mutex::default() }
+        Source {
+            home: OnceLock::new(),
+            others: Mutex::default(),
+        }
     }
 
     /// Its key with this hub, if it is registered there.
@@ -61,7 +64,12 @@ impl Source {
             return Ok(key);
         }
         let key = hub.reactor.register(hub, fd)?;
-        let new = Registration { shared: hub.shared, generation: hub.generation, key, fork_epoch: hub.fork_epoch };
+        let new = Registration {
+            shared: hub.shared,
+            generation: hub.generation,
+            key,
+            fork_epoch: hub.fork_epoch,
+        };
         if self.home.set(new).is_err() {
             self.others.lock().unwrap_or_else(PoisonError::into_inner).push(new);
         }

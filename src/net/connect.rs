@@ -18,7 +18,11 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Connects to one address.
 #[track_caller]
 pub(super) fn connect_one(address: SocketAddr) -> io::Result<std::net::TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket: OwnedFd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &address) {
@@ -43,7 +47,10 @@ fn finish(socket: &OwnedFd) -> io::Result<()> {
 pub(super) fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<std::net::TcpStream> {
     let mut addresses = alternate(addresses).into_iter();
     let Some(first) = addresses.next() else {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "could not resolve to any addresses"));
+        return Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            "could not resolve to any addresses",
+        ));
     };
     if addresses.len() == 0 {
         return connect_one(first);
@@ -81,7 +88,9 @@ impl Drop for Racing {
 /// The resolver's order, but the families take turns.
 fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (a, b): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (a, b): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv6() == first_is_v6);
     let (mut a, mut b) = (a.into_iter(), b.into_iter());
     let mut mixed = Vec::with_capacity(a.len() + b.len());
     while a.len() + b.len() > 0 {

@@ -75,7 +75,9 @@ macro_rules! socket {
             }
 
             fn from_nonblocking(socket: $std) -> Self {
-                Self { io: crate::io::Async::new_nonblocking(socket) }
+                Self {
+                    io: crate::io::Async::new_nonblocking(socket),
+                }
             }
         }
 

@@ -131,7 +131,10 @@ impl TcpStream {
     #[track_caller]
     pub fn connect_timeout(address: &SocketAddr, limit: Duration) -> io::Result<TcpStream> {
         if limit.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "cannot set a 0 duration timeout",
+            ));
         }
         let stream = timeout(limit, || connect_one(*address))??;
         without_delay(stream).map(|io| TcpStream { io })

@@ -71,7 +71,10 @@ impl UdpSocket {
     pub fn send_to(&self, buffer: &[u8], address: impl ToAddrs) -> io::Result<usize> {
         let addresses = address.to_addrs()?;
         let Some(to) = addresses.first() else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no addresses to send data to"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no addresses to send data to",
+            ));
         };
         self.io.write_with(|socket| socket.send_to(buffer, to))
     }

@@ -32,13 +32,19 @@ impl Entry {
 fn ranges() -> impl Iterator<Item = &'static Range> {
     let first = FIRST.load(Ordering::Acquire);
     // SAFETY: null, or leaked by `add`.
-    std::iter::successors(unsafe { first.as_ref() }, |range| unsafe { range.next.load(Ordering::Acquire).as_ref() })
+    std::iter::successors(unsafe { first.as_ref() }, |range| unsafe {
+        range.next.load(Ordering::Acquire).as_ref()
+    })
 }
 
 /// Enters a slab.
 pub(super) fn add(at: usize, len: usize, size: usize) -> Entry {
     const TAKEN: usize = 1;
-    let free = ranges().find(|r| r.len.compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+    let free = ranges().find(|r| {
+        r.len
+            .compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    });
     let range = free.unwrap_or_else(|| {
         let new = Box::leak(Box::new(Range {
             at: AtomicUsize::new(0),
@@ -93,7 +99,11 @@ fn report(limit: usize, size: usize) -> ! {
     let [usable, whole, default] = &mut digits;
     let parts: [&[u8]; 9] = [
         b"\ngreen thread '",
-        if len == 0 { b"(on the native stack)" } else { &name[..len] },
+        if len == 0 {
+            b"(on the native stack)"
+        } else {
+            &name[..len]
+        },
         b"' has overflowed its stack: ",
         number((size - GUARD_SIZE) / 1024, usable),
         b" KiB usable of ",

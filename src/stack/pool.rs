@@ -10,11 +10,15 @@ use std::io;
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 
-use super::{DEFAULT_SIZE, GUARD_SIZE, Stats, cache_limit, overflow};
+use super::{DEFAULT_SIZE, GUARD_SIZE, Stats, cache_limit, end, overflow, stride};
 use crate::sys::{mem, signal};
 
 /// What a freed stack keeps when it is tidied.
 pub(super) const KEPT: usize = 16 * 1024;
+
+/// Stacks begin a few cache lines apart within their top page, or their hot lines would share one set of the cache.
+const COLOURS: usize = 16;
+const LINE: usize = 64;
 
 /// How many go cold at once.
 const BATCH: usize = 64;
@@ -51,10 +55,21 @@ thread_local! {
 
 impl Pool {
     fn class(&mut self, size: usize) -> &mut Class {
-        let at = self.classes.iter().position(|class| class.size == size).unwrap_or_else(|| {
-            self.classes.push(Class { size, slabs: Vec::new(), warm: VecDeque::new(), cold: Vec::new(), unchecked: 0, in_use: 0 });
-            self.classes.len() - 1
-        });
+        let at = self
+            .classes
+            .iter()
+            .position(|class| class.size == size)
+            .unwrap_or_else(|| {
+                self.classes.push(Class {
+                    size,
+                    slabs: Vec::new(),
+                    warm: VecDeque::new(),
+                    cold: Vec::new(),
+                    unchecked: 0,
+                    in_use: 0,
+                });
+                self.classes.len() - 1
+            });
         &mut self.classes[at]
     }
 }
@@ -77,16 +92,22 @@ impl Class {
             self.grow()?;
         }
         let size = self.size;
-        let Some(slab) = self.slabs.last_mut() else { return Err(io::ErrorKind::OutOfMemory.into()) };
-        let at = slab.at + slab.carved * size;
+        let Some(slab) = self.slabs.last_mut() else {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        };
+        let at = slab.at + slab.carved * stride(size);
+        let colour = slab.carved % COLOURS * LINE;
         // SAFETY: S2: the low end of a slot of our own slab that nobody has used.
         unsafe { mem::guard(at, GUARD_SIZE)? };
         slab.carved += 1;
         if mem::under_valgrind() {
             // Valgrind is to know it as long as the program runs: slots are reused.
-            std::mem::forget(ValgrindStackRegistration::new((at + GUARD_SIZE) as *mut u8, size - GUARD_SIZE));
+            std::mem::forget(ValgrindStackRegistration::new(
+                (at + GUARD_SIZE) as *mut u8,
+                stride(size) - GUARD_SIZE,
+            ));
         }
-        Ok(at + size)
+        Ok(at + stride(size) - colour)
     }
 
     /// A new slab: four times the last, up to 1024 slots or 256 MiB.
@@ -95,9 +116,14 @@ impl Class {
         signal::ensure_alt_stack();
         let most = (1024 * DEFAULT_SIZE / self.size).clamp(1, 1024);
         let slots = self.slabs.last().map_or(16, |slab| slab.slots * 4).min(most);
-        let at = mem::map(slots * self.size)?;
-        let report = overflow::add(at, slots * self.size, self.size);
-        self.slabs.push(Slab { at, slots, carved: 0, report });
+        let at = mem::map(slots * stride(self.size))?;
+        let report = overflow::add(at, slots * stride(self.size), stride(self.size));
+        self.slabs.push(Slab {
+            at,
+            slots,
+            carved: 0,
+            report,
+        });
         Ok(())
     }
 
@@ -116,8 +142,8 @@ impl Class {
         let mut going: Vec<usize> = self.warm.drain(..count.min(self.warm.len())).collect();
         self.unchecked = self.unchecked.min(self.warm.len());
         going.sort_unstable();
-        for run in going.chunk_by(|a, b| b - a == self.size) {
-            let (low, high) = (run[0] - self.size, run[run.len() - 1]);
+        for run in going.chunk_by(|a, b| end(*b) - end(*a) == stride(self.size)) {
+            let (low, high) = (end(run[0]) - stride(self.size), end(run[run.len() - 1]));
             // SAFETY: whole free slots of our own; guards survive it.
             unsafe { mem::discard(low + GUARD_SIZE, high - low - GUARD_SIZE) };
         }
@@ -129,8 +155,8 @@ impl Class {
         let count = self.unchecked.min(budget);
         let first = self.warm.len() - self.unchecked;
         for base in self.warm.range(first..first + count) {
-            let low = base - self.size + GUARD_SIZE;
-            let deep = base - KEPT;
+            let low = end(*base) - stride(self.size) + GUARD_SIZE;
+            let deep = end(*base) - KEPT;
             if mem::untouched(low, deep - low) < deep - low {
                 // SAFETY: the low part of a free stack of our own.
                 unsafe { mem::discard(low, deep - low) };
@@ -147,7 +173,7 @@ impl Class {
         let cold = &mut self.cold;
         cold.sort_unstable();
         self.slabs.retain(|slab| {
-            let (low, high) = (slab.at, slab.at + slab.slots * size);
+            let (low, high) = (slab.at, slab.at + slab.slots * stride(size));
             let from = cold.partition_point(|base| *base <= low);
             let to = cold.partition_point(|base| *base <= high);
             if to - from < slab.carved {
@@ -166,7 +192,7 @@ impl Slab {
     fn free(&self, size: usize) {
         self.report.remove();
         // SAFETY: S1.
-        unsafe { mem::unmap(self.at, self.slots * size) };
+        unsafe { mem::unmap(self.at, self.slots * stride(size)) };
     }
 }
 
@@ -183,13 +209,12 @@ impl Drop for Pool {
     }
 }
 
-/// (base, limit) of a free slot of `size` bytes.
+/// The base of a free slot of `size` bytes.
 #[cold]
 #[inline(never)]
-pub(super) fn take(size: usize) -> io::Result<(usize, usize)> {
+pub(super) fn take(size: usize) -> io::Result<usize> {
     let taken = POOL.try_with(|pool| pool.borrow_mut().class(size).take());
-    let base = taken.unwrap_or_else(|_| Err(io::Error::other("no stacks any more: this OS thread is ending")))?;
-    Ok((base, base - size))
+    taken.unwrap_or_else(|_| Err(io::Error::other("no stacks any more: this OS thread is ending")))
 }
 
 /// Takes a stack back.
@@ -203,7 +228,7 @@ pub(super) fn give(base: usize, size: usize) {
     });
     if given.is_err() {
         // SAFETY: a stack that nobody runs on any more.
-        unsafe { mem::discard(base - size + GUARD_SIZE, size - GUARD_SIZE) };
+        unsafe { mem::discard(end(base) - stride(size) + GUARD_SIZE, stride(size) - GUARD_SIZE) };
     }
 }
 
@@ -214,18 +239,28 @@ pub(super) fn tidy(budget: usize) {
             return;
         }
         let looked: usize = pool.classes.iter_mut().map(|class| class.tidy(budget)).sum();
-        pool.unchecked = if looked == 0 { 0 } else { pool.classes.iter().map(|class| class.unchecked).sum() };
+        pool.unchecked = if looked == 0 {
+            0
+        } else {
+            pool.classes.iter().map(|class| class.unchecked).sum()
+        };
     });
 }
 
 pub(super) fn trim() -> usize {
-    POOL.try_with(|pool| pool.borrow_mut().classes.iter_mut().map(Class::trim).sum()).unwrap_or(0)
+    POOL.try_with(|pool| pool.borrow_mut().classes.iter_mut().map(Class::trim).sum())
+        .unwrap_or(0)
 }
 
 pub(super) fn stats() -> Stats {
     let count = |pool: &RefCell<Pool>| {
         pool.borrow().classes.iter().fold(Stats::default(), |sum, class| Stats {
-            mapped: sum.mapped + class.slabs.iter().map(|slab| slab.slots * class.size).sum::<usize>(),
+            mapped: sum.mapped
+                + class
+                    .slabs
+                    .iter()
+                    .map(|slab| slab.slots * stride(class.size))
+                    .sum::<usize>(),
             slots: sum.slots + class.slabs.iter().map(|slab| slab.carved).sum::<usize>(),
             in_use: sum.in_use + class.in_use,
             warm: sum.warm + class.warm.len(),

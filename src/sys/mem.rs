@@ -18,7 +18,10 @@ pub(crate) fn page() -> usize {
     let size = PAGE.get_or_init(|| {
         // SAFETY: asks a number.
         let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        usize::try_from(size).ok().and_then(std::num::NonZero::new).unwrap_or(std::num::NonZero::<usize>::MIN)
+        usize::try_from(size)
+            .ok()
+            .and_then(std::num::NonZero::new)
+            .unwrap_or(std::num::NonZero::<usize>::MIN)
     });
     size.get()
 }
@@ -102,6 +105,7 @@ pub(crate) fn untouched(at: usize, len: usize) -> usize {
 /// Whether this process runs under valgrind, which must be told of stacks.
 pub(crate) fn under_valgrind() -> bool {
     static ANSWER: once_cell::race::OnceBool = once_cell::race::OnceBool::new();
-    let preloaded = || std::env::var_os("LD_PRELOAD").is_some_and(|value| value.to_string_lossy().contains("vgpreload"));
+    let preloaded =
+        || std::env::var_os("LD_PRELOAD").is_some_and(|value| value.to_string_lossy().contains("vgpreload"));
     ANSWER.get_or_init(preloaded)
 }

@@ -39,7 +39,9 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
         let address = (*info).si_addr().addr();
         std::mem::transmute::<usize, fn(usize)>(look)(address);
     }
-    let Some(before) = BEFORE.get() else { return give_up(signal) };
+    let Some(before) = BEFORE.get() else {
+        return give_up(signal);
+    };
     let before = before[usize::from(signal == libc::SIGBUS)];
     if before.sa_sigaction == libc::SIG_DFL || before.sa_sigaction == libc::SIG_IGN {
         return give_up(signal);
@@ -74,7 +76,11 @@ impl Drop for AltStack {
     fn drop(&mut self) {
         let at = self.0.get();
         if at != 0 {
-            let off = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: ALT_SIZE };
+            let off = libc::stack_t {
+                ss_sp: ptr::null_mut(),
+                ss_flags: libc::SS_DISABLE,
+                ss_size: ALT_SIZE,
+            };
             // SAFETY: taken out of use first, then unmapped; it was ours alone.
             unsafe {
                 libc::sigaltstack(&off, ptr::null_mut());
@@ -95,8 +101,14 @@ pub(crate) fn ensure_alt_stack() {
     if has_one {
         return;
     }
-    let Ok(at) = super::mem::map(ALT_SIZE) else { return };
-    let stack = libc::stack_t { ss_sp: at as *mut _, ss_flags: 0, ss_size: ALT_SIZE };
+    let Ok(at) = super::mem::map(ALT_SIZE) else {
+        return;
+    };
+    let stack = libc::stack_t {
+        ss_sp: at as *mut _,
+        ss_flags: 0,
+        ss_size: ALT_SIZE,
+    };
     // SAFETY: fresh memory of that size, kept until the OS thread ends.
     unsafe { libc::sigaltstack(&stack, ptr::null_mut()) };
     let _ = ALT.try_with(|alt| alt.0.set(at));

@@ -10,7 +10,9 @@ pub(crate) fn id() -> u64 {
 /// All OS threads of this process, where the system tells.
 pub(crate) fn all() -> Option<Vec<u64>> {
     let entries = std::fs::read_dir("/proc/self/task").ok()?;
-    entries.map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    entries
+        .map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 static FORKS: AtomicU64 = AtomicU64::new(0);

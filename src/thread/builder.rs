@@ -87,7 +87,10 @@ impl Builder {
         T: Send + 'static,
     {
         if self.locals != Locals::Empty {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "only spawn_local can inherit or share green locals: they need not be Send"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "only spawn_local can inherit or share green locals: they need not be Send",
+            ));
         }
         self.spawn_local(f)
     }
@@ -103,7 +106,10 @@ impl Builder {
         T: 'static,
     {
         if Hub::has_ended() {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "the hub of this OS thread has ended: this runs in a destructor of a thread-local"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the hub of this OS thread has ended: this runs in a destructor of a thread-local",
+            ));
         }
         task::spawn(Hub::current(), Some(self.options()), Location::caller(), f).map(JoinHandle::new)
     }

@@ -50,7 +50,9 @@ impl<T> JoinHandle<T> {
         match self.wait(None, Mode::Cancel) {
             Some(result) => result,
             // A deadline of never does not pass.
-            None => Err(JoinError { repr: Repr::Interrupted }),
+            None => Err(JoinError {
+                repr: Repr::Interrupted,
+            }),
         }
     }
 
@@ -94,7 +96,9 @@ impl<T> JoinHandle<T> {
                 return if self.join.is_finished() { self.take() } else { None };
             }
             interrupt::raise();
-            return Some(Err(JoinError { repr: Repr::Interrupted }));
+            return Some(Err(JoinError {
+                repr: Repr::Interrupted,
+            }));
         }
         self.take()
     }
@@ -103,7 +107,9 @@ impl<T> JoinHandle<T> {
     fn take(&mut self) -> Option<Result<T, JoinError>> {
         Some(match self.join.try_take() {
             Some(Exit::Returned(value)) => Ok(value),
-            Some(Exit::Panicked(payload)) => Err(JoinError { repr: Repr::Panic(payload) }),
+            Some(Exit::Panicked(payload)) => Err(JoinError {
+                repr: Repr::Panic(payload),
+            }),
             Some(Exit::Killed) => Err(JoinError { repr: Repr::Killed }),
             Some(Exit::Lost) => Err(JoinError { repr: Repr::Lost }),
             None => Err(JoinError { repr: Repr::Taken }),
@@ -270,7 +276,11 @@ impl JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.repr {
-            Repr::Panic(payload) => write!(f, "green thread panicked: {}", crate::fiber::unwind::message(&**payload)),
+            Repr::Panic(payload) => write!(
+                f,
+                "green thread panicked: {}",
+                crate::fiber::unwind::message(&**payload)
+            ),
             Repr::Killed => f.write_str("green thread was killed"),
             Repr::Lost => f.write_str("green thread was lost: its hub ended with its OS thread"),
             Repr::Itself => f.write_str("a green thread cannot join itself: it would wait for ever"),

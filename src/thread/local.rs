@@ -48,7 +48,10 @@ pub struct LocalKey<T: 'static> {
 
 #[doc(hidden)]
 pub const fn __new_key<T>(init: fn() -> T) -> LocalKey<T> {
-    LocalKey { init, number: AtomicUsize::new(0) }
+    LocalKey {
+        init,
+        number: AtomicUsize::new(0),
+    }
 }
 
 #[derive(Default)]
@@ -58,7 +61,11 @@ struct Set {
 
 impl Set {
     fn find(&self, number: usize) -> Option<Rc<dyn Any>> {
-        self.values.borrow().iter().find(|(key, _)| *key == number).map(|(_, value)| value.clone())
+        self.values
+            .borrow()
+            .iter()
+            .find(|(key, _)| *key == number)
+            .map(|(_, value)| value.clone())
     }
 
     fn put(&self, number: usize, value: Rc<dyn Any>) {
@@ -87,7 +94,9 @@ pub(super) fn for_spawn(locals: Locals) -> Option<Rc<dyn Any>> {
     match locals {
         Locals::Empty => None,
         Locals::Share => Some(here()),
-        Locals::Inherit => Some(Rc::new(Set { values: RefCell::new(here().values.borrow().clone()) })),
+        Locals::Inherit => Some(Rc::new(Set {
+            values: RefCell::new(here().values.borrow().clone()),
+        })),
     }
 }
 
@@ -97,7 +106,9 @@ impl<T: 'static> LocalKey<T> {
         match self.number.load(Ordering::Relaxed) {
             0 => {
                 let new = NEXT.fetch_add(1, Ordering::Relaxed);
-                self.number.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|old| old, |_| new)
+                self.number
+                    .compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed)
+                    .map_or_else(|old| old, |_| new)
             }
             number => number,
         }

@@ -50,9 +50,16 @@ pub fn kill_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
 /// # Coming from Python
 /// `gevent.wait(objects, timeout, count)`.
 #[track_caller]
-pub fn wait<T>(handles: Vec<JoinHandle<T>>, timeout: Option<Duration>, count: usize) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
+pub fn wait<T>(
+    handles: Vec<JoinHandle<T>>,
+    timeout: Option<Duration>,
+    count: usize,
+) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
     let deadline = timeout.map(|timeout| Hub::current().after(timeout));
-    let mut waiting = Wait { rest: handles, done: VecDeque::new() };
+    let mut waiting = Wait {
+        rest: handles,
+        done: VecDeque::new(),
+    };
     let mut done = Vec::new();
     while done.len() < count {
         match waiting.next_until(deadline) {
@@ -71,7 +78,10 @@ pub fn wait<T>(handles: Vec<JoinHandle<T>>, timeout: Option<Duration>, count: us
 /// `gevent.iwait(objects)`; asyncio's `as_completed`.
 #[track_caller]
 pub fn iwait<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Wait<T> {
-    Wait { rest: handles.into_iter().collect(), done: VecDeque::new() }
+    Wait {
+        rest: handles.into_iter().collect(),
+        done: VecDeque::new(),
+    }
 }
 
 /// The iterator of [`iwait`].
@@ -99,7 +109,11 @@ impl<T> Wait<T> {
             }
             let count = self.rest.len();
             // Somebody ended before: the ticket of this park is simply not used, and the next park takes a new one.
-            let wake = if some_ended { Wake::Ready } else { parker.park(deadline, Mode::Cancel, Why::new(&SOME, count)) };
+            let wake = if some_ended {
+                Wake::Ready
+            } else {
+                parker.park(deadline, Mode::Cancel, Why::new(&SOME, count))
+            };
             self.rest.iter_mut().for_each(JoinHandle::unwatch);
             if wake == Wake::Interrupted {
                 interrupt::raise();
@@ -114,7 +128,9 @@ impl<T> Wait<T> {
 
     /// Moves those that have ended to `done`.
     fn sort_out(&mut self) {
-        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rest).into_iter().partition(JoinHandle::is_finished);
+        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rest)
+            .into_iter()
+            .partition(JoinHandle::is_finished);
         self.done.extend(done);
         self.rest = rest;
     }

@@ -45,9 +45,9 @@ use std::time::Duration;
 pub use builder::{Builder, Locals};
 pub use join::{JoinError, JoinHandle};
 pub use kill::{Killed, catch_kill, shield};
-pub use local::LocalKey;
 #[doc(hidden)]
 pub use local::__new_key;
+pub use local::LocalKey;
 pub use many::{Wait, iwait, join_all, kill_all, wait};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 
@@ -239,7 +239,10 @@ impl Thread {
 
     /// Ends its [`park`], or the next one. From any OS thread.
     pub fn unpark(&self) {
-        self.ask(|hub, task, id| crate::hub::unpark(hub, task, id), Message::Unpark(self.task, self.id));
+        self.ask(
+            |hub, task, id| crate::hub::unpark(hub, task, id),
+            Message::Unpark(self.task, self.id),
+        );
     }
 
     /// Asks it to die; see [`JoinHandle::kill`]. A native stack cannot be killed.
@@ -310,7 +313,10 @@ impl Handle {
     /// `NotConnected` when the hub has ended.
     pub fn kill(&self, thread: &Thread) -> std::io::Result<()> {
         if !self.is_alive() {
-            return Err(std::io::Error::new(std::io::ErrorKind::NotConnected, "the hub has ended with its OS thread"));
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::NotConnected,
+                "the hub has ended with its OS thread",
+            ));
         }
         thread.kill();
         Ok(())

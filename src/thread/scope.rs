@@ -64,13 +64,23 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    let shared = Arc::new(Shared { running: AtomicUsize::new(0), panicked: AtomicBool::new(false), waiter: Mutex::new(None) });
-    let scope = Scope { shared: shared.clone(), _scope: PhantomData, _env: PhantomData };
+    let shared = Arc::new(Shared {
+        running: AtomicUsize::new(0),
+        panicked: AtomicBool::new(false),
+        waiter: Mutex::new(None),
+    });
+    let scope = Scope {
+        shared: shared.clone(),
+        _scope: PhantomData,
+        _env: PhantomData,
+    };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     wait_for_all(&shared);
     match result {
         Err(payload) => resume_unwind(payload),
-        Ok(_) if shared.panicked.load(Ordering::Acquire) => panic!("a scoped green thread panicked"),
+        Ok(_) if shared.panicked.load(Ordering::Acquire) => {
+            panic!("a scoped green thread panicked")
+        }
         Ok(value) => value,
     }
 }
@@ -91,7 +101,11 @@ fn wait_for_all(shared: &Shared) {
         if shared.running.load(Ordering::Acquire) == 0 {
             break;
         }
-        parker.park(None, Mode::Must, Why::new(&CHILDREN, shared.running.load(Ordering::Acquire)));
+        parker.park(
+            None,
+            Mode::Must,
+            Why::new(&CHILDREN, shared.running.load(Ordering::Acquire)),
+        );
     }
     if outside {
         hub.scopes.set(hub.scopes.get() - 1);
@@ -174,20 +188,31 @@ impl<'scope> Scope<'scope, '_> {
     {
         let result: Arc<Mutex<Option<T>>> = Arc::default();
         self.shared.running.fetch_add(1, Ordering::AcqRel);
-        let child = Child { f, slot: result.clone(), leave: Leave(self.shared.clone()) };
+        let child = Child {
+            f,
+            slot: result.clone(),
+            leave: Leave(self.shared.clone()),
+        };
         let body = move || child.run();
         let body: Box<dyn FnOnce() + 'scope> = Box::new(body);
         // SAFETY: C1: the closure, and everything it owns or borrows, is gone before the scope returns. The transmute
         // changes nothing but the lifetime.
         let body = unsafe { std::mem::transmute::<Box<dyn FnOnce() + 'scope>, Box<dyn FnOnce() + 'static>>(body) };
         let join = task::spawn(Hub::current(), None, place, body)?;
-        Ok(ScopedJoinHandle { handle: JoinHandle::new(join), result, shared: self.shared.clone(), _scope: PhantomData })
+        Ok(ScopedJoinHandle {
+            handle: JoinHandle::new(join),
+            result,
+            shared: self.shared.clone(),
+            _scope: PhantomData,
+        })
     }
 }
 
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("running", &self.shared.running.load(Ordering::Acquire)).finish_non_exhaustive()
+        f.debug_struct("Scope")
+            .field("running", &self.shared.running.load(Ordering::Acquire))
+            .finish_non_exhaustive()
     }
 }
 
@@ -206,7 +231,9 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// As [`JoinHandle::join`]. A panic that is read here does not make the scope panic.
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
-        let ScopedJoinHandle { handle, result, shared, .. } = self;
+        let ScopedJoinHandle {
+            handle, result, shared, ..
+        } = self;
         match handle.join() {
             Ok(()) => {
                 let value = lock(&result).take();

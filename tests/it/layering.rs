@@ -25,9 +25,7 @@ impl Layers {
                     .map(|t| t.1)
                     .filter(|t| is_word(t) && *t != "crate" && *t != "self");
                 let module = path.next();
-                exports.extend(
-                    path.map(|name| (name.to_owned(), module.unwrap_or_default().to_owned())),
-                );
+                exports.extend(path.map(|name| (name.to_owned(), module.unwrap_or_default().to_owned())));
             }
         }
         let place = |module: &str| modules.iter().position(|m| m == module);
@@ -54,25 +52,16 @@ impl Layers {
         let code = without_tests(&code_only(text));
         let down = |&(line, name): &(usize, &str)| {
             let place = self.place(name)?;
-            (place > own).then(|| {
-                format!("src/{path}:{line}: `{top}` must not use `{name}`, which stands below it")
-            })
+            (place > own).then(|| format!("src/{path}:{line}: `{top}` must not use `{name}`, which stands below it"))
         };
-        uses(&tokens(&code), depth(path))
-            .iter()
-            .filter_map(down)
-            .collect()
+        uses(&tokens(&code), depth(path)).iter().filter_map(down).collect()
     }
 }
 
 /// How many modules deep the file is: one `super` less leads to its top module.
 fn depth(path: &str) -> usize {
     let parts = path.split('/').count();
-    if path.ends_with("/mod.rs") {
-        parts - 1
-    } else {
-        parts
-    }
+    if path.ends_with("/mod.rs") { parts - 1 } else { parts }
 }
 
 fn is_word(token: &str) -> bool {
@@ -146,16 +135,11 @@ fn uses<'a>(tokens: &[(usize, &'a str)], depth: usize) -> Vec<(usize, &'a str)> 
 #[test]
 fn no_import_points_down_the_list() {
     let sources = sources("src");
-    let lib = sources
-        .iter()
-        .find(|s| s.path == "lib.rs")
-        .expect("there is a lib.rs");
+    let lib = sources.iter().find(|s| s.path == "lib.rs").expect("there is a lib.rs");
     let layers = Layers::of(&lib.text);
     assert!(!layers.modules.is_empty(), "lib.rs lists no modules");
     let others = sources.iter().filter(|s| s.path != "lib.rs");
-    let found: Vec<String> = others
-        .flat_map(|s| layers.violations(&s.path, &s.text))
-        .collect();
+    let found: Vec<String> = others.flat_map(|s| layers.violations(&s.path, &s.text)).collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 

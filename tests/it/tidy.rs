@@ -46,12 +46,7 @@ pub(crate) fn sources(folder: &str) -> Vec<Source> {
     found.sort();
     assert!(!found.is_empty(), "no source files in {folder}");
     let source = |path: PathBuf| Source {
-        path: path
-            .strip_prefix(&top)
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned(),
+        path: path.strip_prefix(&top).unwrap().to_str().unwrap().to_owned(),
         text: fs::read_to_string(&path).expect("the file is text"),
     };
     found.into_iter().map(source).collect()
@@ -77,9 +72,7 @@ fn token(chars: &[char], at: usize) -> (usize, bool) {
     let get = |i: usize| chars.get(i).copied().unwrap_or('\0');
     let find = |from: usize, what: &[char]| {
         let rest = chars.get(from..).unwrap_or_default();
-        rest.windows(what.len())
-            .position(|w| w == what)
-            .map(|i| from + i)
+        rest.windows(what.len()).position(|w| w == what).map(|i| from + i)
     };
     match (get(at), get(at + 1)) {
         ('/', '/') => (find(at, &['\n']).unwrap_or(chars.len()), false),
@@ -98,10 +91,7 @@ fn token(chars: &[char], at: usize) -> (usize, bool) {
                 let mut closing = vec!['"'];
                 closing.extend(std::iter::repeat_n('#', hashes));
                 let from = end + hashes + 1;
-                return (
-                    find(from, &closing).map_or(chars.len(), |i| i + closing.len()),
-                    false,
-                );
+                return (find(from, &closing).map_or(chars.len(), |i| i + closing.len()), false);
             }
             (end, true)
         }
@@ -194,10 +184,7 @@ fn faults(path: &str, text: &str) -> Vec<String> {
         }
     };
     fault(!text.starts_with("//!"), "does not start with `//!`");
-    let lines = without_tests(&code)
-        .lines()
-        .filter(|l| !l.trim().is_empty())
-        .count();
+    let lines = without_tests(&code).lines().filter(|l| !l.trim().is_empty()).count();
     fault(
         lines > MOST_CODE_LINES,
         &format!("has {lines} lines of code, more than {MOST_CODE_LINES}"),
@@ -257,12 +244,7 @@ fn assert_none(faults: Vec<String>) {
 
 #[test]
 fn source_files_keep_the_house_rules() {
-    assert_none(
-        sources("src")
-            .iter()
-            .flat_map(|s| faults(&s.path, &s.text))
-            .collect(),
-    );
+    assert_none(sources("src").iter().flat_map(|s| faults(&s.path, &s.text)).collect());
 }
 
 #[test]
@@ -275,12 +257,7 @@ fn nothing_is_left_behind() {
                 .map(move |what| format!("{folder}/{}: {what}", s.path))
         })
     };
-    assert_none(
-        ["src", "tests", "examples"]
-            .into_iter()
-            .flat_map(in_folder)
-            .collect(),
-    );
+    assert_none(["src", "tests", "examples"].into_iter().flat_map(in_folder).collect());
 }
 
 #[test]
@@ -289,11 +266,7 @@ fn examples_are_short_and_say_how_to_run_them() {
     let fronts = sources("examples")
         .into_iter()
         .filter(|s| !s.path.contains('/') || s.path.ends_with("/main.rs"));
-    assert_none(
-        fronts
-            .flat_map(|s| example_faults(&s.path, &s.text))
-            .collect(),
-    );
+    assert_none(fronts.flat_map(|s| example_faults(&s.path, &s.text)).collect());
 }
 
 #[test]
@@ -311,54 +284,31 @@ fn each_rule_finds_a_fault() {
     one("time.rs", "//! #![forbid(unsafe_code)]\n", "lacks");
     one("hub/timer.rs", "//! Head.\n", "lacks");
     one("hub/parking.rs", "//! Head.\n", "lacks");
-    one(
-        "hub/mod.rs",
-        "//! Head.\nfn f() { unsafe {} }\n",
-        "has unsafe code",
-    );
+    one("hub/mod.rs", "//! Head.\nfn f() { unsafe {} }\n", "has unsafe code");
     one("lib.rs", "//! Head.\nunsafe fn f() {}\n", "has unsafe code");
     one(
         "stack/mod.rs",
         "//! Head.\nfn f() { unsafe { libc::abort() } }\n",
         "libc",
     );
-    one(
-        "time.rs",
-        &format!("{clean}{}", "f();\n".repeat(601)),
-        "603 lines",
-    );
+    one("time.rs", &format!("{clean}{}", "f();\n".repeat(601)), "603 lines");
     assert_eq!(
-        faults(
-            "sys/mem.rs",
-            "//! Head.\nfn f() { unsafe { libc::abort() } }\n"
-        ),
+        faults("sys/mem.rs", "//! Head.\nfn f() { unsafe { libc::abort() } }\n"),
         [""; 0]
     );
+    assert_eq!(faults("stack.rs", "//! Head.\nfn f() { unsafe {} }\n"), [""; 0]);
     assert_eq!(
-        faults("stack.rs", "//! Head.\nfn f() { unsafe {} }\n"),
+        faults("hub/mod.rs", "//! Head.\n#![deny(unsafe_op_in_unsafe_fn)] // unsafe\n"),
         [""; 0]
     );
-    assert_eq!(
-        faults(
-            "hub/mod.rs",
-            "//! Head.\n#![deny(unsafe_op_in_unsafe_fn)] // unsafe\n"
-        ),
-        [""; 0]
-    );
-    let tests = format!(
-        "{clean}#[cfg(test)]\nmod tests {{\n{}}}\n",
-        "f();\n".repeat(601)
-    );
+    let tests = format!("{clean}#[cfg(test)]\nmod tests {{\n{}}}\n", "f();\n".repeat(601));
     assert_eq!(faults("time.rs", &tests), [""; 0]);
 
     assert_eq!(
         left_behind("a\ntodo!()\nmydbg!(1); x.dbg!(2)"),
         ["line 2: todo!", "line 3: dbg!"]
     );
-    assert_eq!(
-        example_faults("a.rs", "//! Run: cargo run --example a\n"),
-        [""; 0]
-    );
+    assert_eq!(example_faults("a.rs", "//! Run: cargo run --example a\n"), [""; 0]);
     assert_eq!(example_faults("a.rs", "// cargo run\n").len(), 1);
     let long = format!("//! cargo run\n{}", "f();\n".repeat(99));
     assert_eq!(example_faults("a.rs", &long).len(), 1);
@@ -367,12 +317,7 @@ fn each_rule_finds_a_fault() {
 
 #[test]
 fn comments_and_strings_are_not_code() {
-    let code = |text: &str| {
-        code_only(text)
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
+    let code = |text: &str| code_only(text).split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(code("a // unsafe\nb"), "a b");
     assert_eq!(code("a /* x /* y */ z */ b"), "a b");
     assert_eq!(code(r#"a "x \" unsafe" b"#), "a b");
@@ -382,17 +327,9 @@ fn comments_and_strings_are_not_code() {
     assert_eq!(code("r#type for_ x"), "r#type for_ x");
     assert_eq!(code_only("\"a\nb\"\n// c\nd").lines().count(), 4);
 
-    let rest = |text: &str| {
-        without_tests(text)
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
+    let rest = |text: &str| without_tests(text).split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(rest("a #[cfg(test)] mod tests { b { c } } d"), "a d");
-    assert_eq!(
-        rest("a #[cfg(all(test, loom))]\nmod loom_tests {\nb\n}\nd"),
-        "a d"
-    );
+    assert_eq!(rest("a #[cfg(all(test, loom))]\nmod loom_tests {\nb\n}\nd"), "a d");
     assert_eq!(
         rest("#[cfg(test)] mod tests; fn f() {}"),
         "#[cfg(test)] mod tests; fn f() {}"

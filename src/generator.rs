@@ -1,0 +1,589 @@
+//! Generators: functions that hand out values on their way, from however deep a call.
+//!
+//! A generator's body runs on a stack of its own. [`Yielder::yield_`] stops it, wherever it is, and gives a value to
+//! whoever asked for one; the next request goes on from there. So a recursive walk becomes an iterator as it stands:
+//!
+//! ```
+//! use greenthread::generator::{Generator, Yielder};
+//!
+//! enum Tree { Leaf, Node(Box<Tree>, u32, Box<Tree>) }
+//! use Tree::*;
+//!
+//! fn walk(tree: &Tree, y: &Yielder<'_, u32>) {
+//!     if let Node(left, value, right) = tree {
+//!         walk(left, y);
+//!         y.yield_(*value);
+//!         walk(right, y);
+//!     }
+//! }
+//!
+//! let leaf = || Box::new(Leaf);
+//! let tree = Node(Box::new(Node(leaf(), 1, leaf())), 2, Box::new(Node(leaf(), 3, leaf())));
+//! let values: Vec<u32> = Generator::new(move |y| walk(&tree, y)).collect();
+//! assert_eq!(values, [1, 2, 3]);
+//! ```
+//!
+//! Three types say what goes through: `Generator<Y, S, R>` yields `Y`, is sent `S` and returns `R`. One that is sent
+//! `()`, as above, is an [`Iterator`]. What is sent arrives as the value of the `yield_` at which the body waits, so
+//! the first request has nothing to send yet: it is [`start`](Generator::start).
+//!
+//! ```
+//! use greenthread::generator::{Generator, State};
+//!
+//! let mut mean = Generator::new(|y| {
+//!     let (mut sum, mut count) = (0.0, 0.0);
+//!     while let Some(x) = y.yield_(sum / f64::max(count, 1.0)) {
+//!         sum += x;
+//!         count += 1.0;
+//!     }
+//!     count as u32
+//! });
+//! mean.start();
+//! assert_eq!(mean.send(Some(4.0)), State::Yielded(4.0));
+//! assert_eq!(mean.send(Some(8.0)), State::Yielded(6.0));
+//! assert_eq!(mean.send(None), State::Returned(2));
+//! ```
+//!
+//! A body ends in one of four ways: it returns; it panics, and the panic goes on in whoever asked; it is
+//! [`close`](Generator::close)d; or the generator is dropped, which closes it too. Closing raises [`GeneratorExit`] at
+//! the `yield_` at which the body waits, so destructors run. A body may block like any other code: the green thread that
+//! asked is what waits.
+//!
+//! # Invariants
+//! - **N1** `fiber` is there from the making to the end of the body, and a stack is free at once when its body ends.
+//! - **N2** Nothing is raised in a body that is suspended in the middle of an unwinding (a destructor that yields): a
+//!   panic that leaves a destructor then is an abort. Such a body goes on, or is leaked.
+//!
+//! # Rejected
+//! - An `S` for the first request, handed to the body as an argument: Python's generators have none, and `FnOnce(&Yielder,
+//!   S)` would burden the many whose `S` is `()`.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::iter::FusedIterator;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread::panicking;
+
+use crate::fiber::unwind::{TRIES, message};
+use crate::fiber::{Fiber, Outcome, Suspender};
+use crate::stack::DEFAULT_SIZE;
+
+type Payload = Box<dyn Any + Send>;
+
+/// What a request brings to the body.
+enum Sent<S> {
+    Start,
+    Value(S),
+    Throw(Payload),
+}
+
+/// What a request for a value came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State<Y, R> {
+    /// The body yielded this, and waits.
+    Yielded(Y),
+    /// The body returned this, and has ended.
+    Returned(R),
+}
+
+impl<Y, R> State<Y, R> {
+    /// What was yielded, if it was.
+    pub fn yielded(self) -> Option<Y> {
+        match self {
+            State::Yielded(value) => Some(value),
+            State::Returned(_) => None,
+        }
+    }
+
+    /// What was returned, if it was.
+    pub fn returned(self) -> Option<R> {
+        match self {
+            State::Yielded(_) => None,
+            State::Returned(value) => Some(value),
+        }
+    }
+}
+
+/// What is raised in a body that is closed: the payload of an unwinding that no panic hook reports.
+///
+/// ```
+/// use greenthread::generator::{Generator, GeneratorExit};
+/// use std::panic::{AssertUnwindSafe, catch_unwind};
+///
+/// let mut numbers = Generator::new(|y| {
+///     let end = catch_unwind(AssertUnwindSafe(|| y.yield_(1)));
+///     end.unwrap_err().is::<GeneratorExit>()
+/// });
+/// numbers.start();
+/// assert_eq!(numbers.close(), Ok(Some(true)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GeneratorExit;
+
+/// The body yielded again where it was to end; see [`Generator::close`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseError;
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the generator ignored close: it caught GeneratorExit, or a destructor of its yielded")
+    }
+}
+
+impl Error for CloseError {}
+
+/// The body's side of a generator: what it yields with.
+pub struct Yielder<'a, Y: 'static, S: 'static = ()> {
+    suspender: &'a Suspender<Sent<S>, Y>,
+}
+
+impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
+    /// Hands out `value`, waits for the next request and returns what that sends.
+    ///
+    /// ```
+    /// use greenthread::generator::Generator;
+    /// let squares = Generator::new(|y| (1..4).for_each(|n| y.yield_(n * n)));
+    /// assert_eq!(squares.collect::<Vec<u64>>(), [1, 4, 9]);
+    /// ```
+    ///
+    /// # Panics
+    /// If it is called on a stack that is not the generator's (nor one above it), as in a scoped green thread that the
+    /// body made.
+    ///
+    /// # Blocking and cancellation
+    /// Unwinds when the generator is closed, dropped or thrown into.
+    #[inline]
+    #[track_caller]
+    pub fn yield_(&self, value: Y) -> S {
+        match self.exchange(value) {
+            Sent::Value(value) => value,
+            Sent::Throw(payload) => resume_unwind(payload),
+            Sent::Start => unreachable!("only a new generator is started"),
+        }
+    }
+
+    /// Hands out all that `inner` yields, and returns what it returns.
+    ///
+    /// Whoever asks talks to `inner` meanwhile: what is sent or thrown goes there, and a close closes it first.
+    ///
+    /// ```
+    /// use greenthread::generator::Generator;
+    /// let all = Generator::new(|y| {
+    ///     y.yield_(1);
+    ///     let mut inner = Generator::new(|y| {
+    ///         y.yield_(2);
+    ///         "done"
+    ///     });
+    ///     assert_eq!(y.yield_from(&mut inner), "done");
+    ///     y.yield_(3);
+    /// });
+    /// assert_eq!(all.collect::<Vec<_>>(), [1, 2, 3]);
+    /// ```
+    ///
+    /// # Panics
+    /// If `inner` has been started already (with `S = ()`, [`yield_all`](Yielder::yield_all) takes it all the same), if
+    /// it panics, or if it ignores a close.
+    ///
+    /// # Coming from Python
+    /// `yield from inner`.
+    #[track_caller]
+    pub fn yield_from<R>(&self, inner: &mut Generator<Y, S, R>) -> R {
+        let mut state = inner.start();
+        loop {
+            let value = match state {
+                State::Yielded(value) => value,
+                State::Returned(value) => return value,
+            };
+            state = match self.exchange(value) {
+                Sent::Value(value) => inner.send(value),
+                Sent::Throw(payload) if payload.is::<GeneratorExit>() => {
+                    if let Err(error) = inner.close() {
+                        panic!("{error}");
+                    }
+                    resume_unwind(payload)
+                }
+                Sent::Throw(payload) => inner.throw(payload),
+                Sent::Start => unreachable!("only a new generator is started"),
+            };
+        }
+    }
+
+    #[inline]
+    #[track_caller]
+    fn exchange(&self, value: Y) -> Sent<S> {
+        match self.suspender.suspend(value) {
+            Ok(sent) => sent,
+            Err(_) => elsewhere(),
+        }
+    }
+}
+
+#[cold]
+#[track_caller]
+fn elsewhere() -> ! {
+    panic!("yielded from a stack that is not the generator's")
+}
+
+impl<Y: 'static> Yielder<'_, Y> {
+    /// Hands out all the items of an iterator.
+    ///
+    /// ```
+    /// use greenthread::generator::Generator;
+    /// let both = Generator::new(|y| {
+    ///     y.yield_all(0..2);
+    ///     y.yield_all(["a", "b"].map(str::len));
+    /// });
+    /// assert_eq!(both.collect::<Vec<usize>>(), [0, 1, 1, 1]);
+    /// ```
+    ///
+    /// # Coming from Python
+    /// `yield from iterable`.
+    #[track_caller]
+    pub fn yield_all(&self, items: impl IntoIterator<Item = Y>) {
+        for item in items {
+            self.yield_(item);
+        }
+    }
+}
+
+impl<Y: 'static, S: 'static> fmt::Debug for Yielder<'_, Y, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Yielder").finish_non_exhaustive()
+    }
+}
+
+/// A body that yields `Y`, is sent `S` and returns `R`; see the [module](self).
+///
+/// It stays on the OS thread that made it:
+///
+/// ```compile_fail
+/// fn is_send<T: Send>() {}
+/// is_send::<greenthread::generator::Generator<u32>>();
+/// ```
+#[must_use = "a generator does nothing until it is asked for a value"]
+pub struct Generator<Y: 'static, S: 'static = (), R: 'static = ()> {
+    /// `None` once the body has ended (N1).
+    fiber: Option<Fiber<Sent<S>, Y, R>>,
+    returned: Option<R>,
+    /// The body yielded while a panic was under way: maybe from one of its destructors (N2).
+    unwinding: bool,
+}
+
+impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
+    /// A generator with `body`, on a stack of the default size.
+    ///
+    /// ```
+    /// use greenthread::generator::Generator;
+    /// let mut naturals = Generator::new(|y| (0u64..).for_each(|n| y.yield_(n)));
+    /// assert_eq!(naturals.by_ref().take(3).collect::<Vec<_>>(), [0, 1, 2]);
+    /// assert_eq!(naturals.next(), Some(3));
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no memory for the stack; [`try_new`](Generator::try_new) says so instead.
+    #[inline]
+    #[track_caller]
+    pub fn new(body: impl FnOnce(&Yielder<'_, Y, S>) -> R + 'static) -> Self {
+        match Self::try_new(body) {
+            Ok(generator) => generator,
+            Err(error) => panic!("no stack for a generator: {error}"),
+        }
+    }
+
+    /// As [`new`](Generator::new), with an error where that panics.
+    ///
+    /// # Errors
+    /// No memory for the stack.
+    #[inline]
+    pub fn try_new(body: impl FnOnce(&Yielder<'_, Y, S>) -> R + 'static) -> io::Result<Self> {
+        Self::with_stack_size(DEFAULT_SIZE, body)
+    }
+
+    /// A generator on a stack of `size` bytes, the guard of [`GUARD_SIZE`](crate::stack::GUARD_SIZE) included.
+    ///
+    /// # Errors
+    /// A size that makes no sense, or no memory for the stack.
+    #[inline]
+    pub fn with_stack_size(size: usize, body: impl FnOnce(&Yielder<'_, Y, S>) -> R + 'static) -> io::Result<Self> {
+        let fiber = Fiber::new(size, false, move |suspender: &Suspender<Sent<S>, Y>, _: Sent<S>| {
+            body(&Yielder { suspender })
+        })?;
+        Ok(Generator { fiber: Some(fiber), returned: None, unwinding: false })
+    }
+
+    /// Runs a new generator up to its first `yield_`.
+    ///
+    /// # Panics
+    /// If it has been started before. A panic of the body goes on here.
+    #[track_caller]
+    pub fn start(&mut self) -> State<Y, R> {
+        if self.has_started() {
+            panic!("the generator has been started before");
+        }
+        self.ask(Sent::Start)
+    }
+
+    /// Sends `value` to the `yield_` at which the body waits, and runs it up to the next.
+    ///
+    /// # Panics
+    /// If the generator is new (there is no `yield_` to send to: [`start`](Generator::start) it), or has ended. A panic
+    /// of the body goes on here; the generator has ended then.
+    ///
+    /// # Coming from Python
+    /// `generator.send(value)`; `send(None)` to a new one is `start()`, and `StopIteration` is [`State::Returned`].
+    #[inline]
+    #[track_caller]
+    pub fn send(&mut self, value: S) -> State<Y, R> {
+        if !self.has_started() {
+            panic!("nothing can be sent to a new generator: start() it first");
+        }
+        self.ask(Sent::Value(value))
+    }
+
+    /// Raises `payload` at the `yield_` at which the body waits, and runs it up to the next.
+    ///
+    /// It is raised as by [`resume_unwind`], so no panic hook reports it. A payload in a box is not boxed again. In a
+    /// generator that is new or has ended it is raised here instead; the body of a new one never runs.
+    ///
+    /// ```
+    /// use greenthread::generator::{Generator, State};
+    /// use std::panic::{AssertUnwindSafe, catch_unwind};
+    ///
+    /// let mut generator = Generator::new(|y| {
+    ///     let thrown = catch_unwind(AssertUnwindSafe(|| y.yield_("first")));
+    ///     y.yield_(thrown.unwrap_err().downcast_ref::<&str>().unwrap());
+    /// });
+    /// assert_eq!(generator.start(), State::Yielded("first"));
+    /// assert_eq!(generator.throw("caught"), State::Yielded("caught"));
+    /// ```
+    ///
+    /// # Panics
+    /// With what the body panics with: with `payload`, if it does not catch that. If the body yielded from a destructor
+    /// during a panic, where nothing can be raised.
+    #[track_caller]
+    pub fn throw(&mut self, payload: impl Any + Send) -> State<Y, R> {
+        let payload = boxed(payload);
+        if !self.is_suspended() {
+            self.fiber = None;
+            resume_unwind(payload);
+        }
+        if self.unwinding {
+            panic!("nothing can be raised in a generator that yielded from a destructor during a panic");
+        }
+        self.ask(Sent::Throw(payload))
+    }
+
+    /// Ends the body by raising [`GeneratorExit`] where it waits. What it returns nevertheless is returned.
+    ///
+    /// One that is new or has ended gives `None`; the body of a new one never runs.
+    ///
+    /// ```
+    /// use greenthread::generator::{CloseError, Generator};
+    /// use std::panic::{AssertUnwindSafe, catch_unwind};
+    ///
+    /// let mut endless = Generator::new(|y| loop { y.yield_("more") });
+    /// endless.next();
+    /// assert_eq!(endless.close(), Ok(None::<()>));
+    ///
+    /// let mut stubborn = Generator::new(|y| {
+    ///     let _ = catch_unwind(AssertUnwindSafe(|| y.yield_(1)));
+    ///     y.yield_(2);
+    /// });
+    /// stubborn.next();
+    /// assert_eq!(stubborn.close(), Err(CloseError));
+    /// ```
+    ///
+    /// # Errors
+    /// The body yielded again, or waits in a destructor that a panic runs. It is as alive as before.
+    ///
+    /// # Panics
+    /// With any other panic of the body.
+    ///
+    /// # Coming from Python
+    /// `generator.close()`, as of 3.13. With `panic = "abort"` nothing can be raised: the stack is leaked.
+    pub fn close(&mut self) -> Result<Option<R>, CloseError> {
+        if !self.is_suspended() || cfg!(panic = "abort") {
+            self.fiber = None;
+            return Ok(None);
+        }
+        if self.unwinding {
+            return Err(CloseError);
+        }
+        match catch_unwind(AssertUnwindSafe(|| self.ask(Sent::Throw(Box::new(GeneratorExit))))) {
+            Ok(State::Yielded(_)) => Err(CloseError),
+            Ok(State::Returned(value)) => Ok(Some(value)),
+            Err(payload) if payload.is::<GeneratorExit>() => Ok(None),
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+
+    /// Whether the body has ended.
+    pub fn is_done(&self) -> bool {
+        self.fiber.is_none()
+    }
+
+    /// What the body returned, if [`next`](Iterator::next) came to that. ([`State::Returned`] carries it otherwise.)
+    pub fn return_value(&self) -> Option<&R> {
+        self.returned.as_ref()
+    }
+
+    /// What the body returned, if [`next`](Iterator::next) came to that.
+    ///
+    /// ```
+    /// use greenthread::generator::Generator;
+    /// let mut generator = Generator::new(|y| {
+    ///     y.yield_('a');
+    ///     "the end"
+    /// });
+    /// assert_eq!(generator.by_ref().collect::<String>(), "a");
+    /// assert_eq!(generator.into_return(), Some("the end"));
+    /// ```
+    pub fn into_return(mut self) -> Option<R> {
+        self.returned.take()
+    }
+
+    #[inline]
+    fn has_started(&self) -> bool {
+        self.fiber.as_ref().is_none_or(Fiber::has_started)
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.fiber.as_ref().is_some_and(Fiber::has_started)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn ask(&mut self, sent: Sent<S>) -> State<Y, R> {
+        let Some(fiber) = &mut self.fiber else { ended() };
+        match fiber.resume(sent) {
+            Outcome::Yielded(value) => {
+                self.unwinding = panicking();
+                State::Yielded(value)
+            }
+            Outcome::Returned(value) => {
+                self.fiber = None;
+                State::Returned(value)
+            }
+            Outcome::Panicked(payload) => {
+                self.fiber = None;
+                resume_unwind(payload)
+            }
+        }
+    }
+
+    /// Ends the body of a generator that is dropped, and says on stderr what cannot be said otherwise.
+    #[cold]
+    fn end(&mut self) {
+        if !self.is_suspended() {
+            return tell_panic(catch_unwind(AssertUnwindSafe(|| self.fiber = None)));
+        }
+        if cfg!(panic = "abort") {
+            return;
+        }
+        for _ in 0..TRIES {
+            if self.unwinding {
+                break;
+            }
+            // What it yields or returns is dropped inside, lest the destructor's panic be lost.
+            let result = catch_unwind(AssertUnwindSafe(|| drop(self.ask(Sent::Throw(Box::new(GeneratorExit))))));
+            tell_panic(result);
+            if self.is_done() {
+                return;
+            }
+        }
+        eprintln!("greenthread: a dropped generator would not end ({CloseError}): its stack is leaked");
+    }
+}
+
+#[cold]
+#[track_caller]
+fn ended() -> ! {
+    panic!("the generator has ended")
+}
+
+/// The payload as std wants it, not boxed twice.
+fn boxed(payload: impl Any + Send) -> Payload {
+    let payload: Payload = Box::new(payload);
+    payload.downcast::<Payload>().map_or_else(|payload| payload, |inner| *inner)
+}
+
+fn tell_panic(result: Result<(), Payload>) {
+    if let Err(payload) = result
+        && !payload.is::<GeneratorExit>()
+    {
+        eprintln!("greenthread: a generator panicked while it was dropped: {}", message(&*payload));
+    }
+}
+
+impl<Y: 'static, R: 'static> Generator<Y, (), R> {
+    /// Runs the body up to its next `yield_`, be it new or not.
+    ///
+    /// ```
+    /// use greenthread::generator::{Generator, State};
+    /// let mut generator = Generator::new(|y| {
+    ///     y.yield_(1);
+    ///     "end"
+    /// });
+    /// assert_eq!(generator.resume(), State::Yielded(1));
+    /// assert_eq!(generator.resume(), State::Returned("end"));
+    /// ```
+    ///
+    /// # Panics
+    /// If the generator has ended. A panic of the body goes on here.
+    #[inline]
+    #[track_caller]
+    pub fn resume(&mut self) -> State<Y, R> {
+        self.ask(Sent::Value(()))
+    }
+}
+
+/// `None` when the body has returned, and ever after.
+///
+/// # Panics
+/// A panic of the body goes on here; the generator has ended then.
+impl<Y: 'static, R: 'static> Iterator for Generator<Y, (), R> {
+    type Item = Y;
+
+    #[inline]
+    fn next(&mut self) -> Option<Y> {
+        if self.is_done() {
+            return None;
+        }
+        match self.resume() {
+            State::Yielded(value) => Some(value),
+            State::Returned(value) => {
+                self.returned = Some(value);
+                None
+            }
+        }
+    }
+}
+
+impl<Y: 'static, R: 'static> FusedIterator for Generator<Y, (), R> {}
+
+/// A generator that is dropped is closed; one that would not end in a few tries is leaked, and stderr says so. So it is
+/// with a panic of the body at this point.
+///
+/// As in any unwinding, a destructor of the body's that panics meanwhile ends the process.
+impl<Y: 'static, S: 'static, R: 'static> Drop for Generator<Y, S, R> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_done() {
+            self.end();
+        }
+    }
+}
+
+impl<Y: 'static, S: 'static, R: 'static> fmt::Debug for Generator<Y, S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.fiber {
+            None => "ended",
+            Some(fiber) if fiber.has_started() => "suspended",
+            Some(_) => "new",
+        };
+        write!(f, "Generator({state})")
+    }
+}
