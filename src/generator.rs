@@ -155,7 +155,7 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
     ///
     /// # Blocking and cancellation
     /// Unwinds when the generator is closed, dropped or thrown into.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn yield_(&self, value: Y) -> S {
         match self.exchange(value) {
@@ -211,7 +211,7 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     fn exchange(&self, value: Y) -> Sent<S> {
         match self.suspender.suspend(value) {
@@ -308,10 +308,14 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     /// A size that makes no sense, or no memory for the stack.
     #[inline]
     pub fn with_stack_size(size: usize, body: impl FnOnce(&Yielder<'_, Y, S>) -> R + 'static) -> io::Result<Self> {
-        let fiber = Fiber::new(size, false, move |suspender: &Suspender<Sent<S>, Y>, _: Sent<S>| {
+        let fiber = Fiber::new(size, move |suspender: &Suspender<Sent<S>, Y>, _: Sent<S>| {
             body(&Yielder { suspender })
         })?;
-        Ok(Generator { fiber: Some(fiber), returned: None, unwinding: false })
+        Ok(Generator {
+            fiber: Some(fiber),
+            returned: None,
+            unwinding: false,
+        })
     }
 
     /// Runs a new generator up to its first `yield_`.
@@ -334,7 +338,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     ///
     /// # Coming from Python
     /// `generator.send(value)`; `send(None)` to a new one is `start()`, and `StopIteration` is [`State::Returned`].
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn send(&mut self, value: S) -> State<Y, R> {
         if !self.has_started() {
@@ -421,6 +425,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     }
 
     /// Whether the body has ended.
+    #[inline(always)]
     pub fn is_done(&self) -> bool {
         self.fiber.is_none()
     }
@@ -445,7 +450,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         self.returned.take()
     }
 
-    #[inline]
+    #[inline(always)]
     fn has_started(&self) -> bool {
         self.fiber.as_ref().is_none_or(Fiber::has_started)
     }
@@ -454,7 +459,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         self.fiber.as_ref().is_some_and(Fiber::has_started)
     }
 
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     fn ask(&mut self, sent: Sent<S>) -> State<Y, R> {
         let Some(fiber) = &mut self.fiber else { ended() };
@@ -488,7 +493,9 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
                 break;
             }
             // What it yields or returns is dropped inside, lest the destructor's panic be lost.
-            let result = catch_unwind(AssertUnwindSafe(|| drop(self.ask(Sent::Throw(Box::new(GeneratorExit))))));
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                drop(self.ask(Sent::Throw(Box::new(GeneratorExit))))
+            }));
             tell_panic(result);
             if self.is_done() {
                 return;
@@ -507,14 +514,19 @@ fn ended() -> ! {
 /// The payload as std wants it, not boxed twice.
 fn boxed(payload: impl Any + Send) -> Payload {
     let payload: Payload = Box::new(payload);
-    payload.downcast::<Payload>().map_or_else(|payload| payload, |inner| *inner)
+    payload
+        .downcast::<Payload>()
+        .map_or_else(|payload| payload, |inner| *inner)
 }
 
 fn tell_panic(result: Result<(), Payload>) {
     if let Err(payload) = result
         && !payload.is::<GeneratorExit>()
     {
-        eprintln!("greenthread: a generator panicked while it was dropped: {}", message(&*payload));
+        eprintln!(
+            "greenthread: a generator panicked while it was dropped: {}",
+            message(&*payload)
+        );
     }
 }
 
@@ -533,7 +545,7 @@ impl<Y: 'static, R: 'static> Generator<Y, (), R> {
     ///
     /// # Panics
     /// If the generator has ended. A panic of the body goes on here.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn resume(&mut self) -> State<Y, R> {
         self.ask(Sent::Value(()))
@@ -547,7 +559,7 @@ impl<Y: 'static, R: 'static> Generator<Y, (), R> {
 impl<Y: 'static, R: 'static> Iterator for Generator<Y, (), R> {
     type Item = Y;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Y> {
         if self.is_done() {
             return None;

@@ -33,6 +33,7 @@ pub mod debug;
 pub mod dns;
 pub(crate) mod fiber;
 pub mod future;
+pub mod generator;
 pub mod hub;
 pub mod io;
 pub mod net;

@@ -110,7 +110,7 @@ pub(crate) fn clear_kill(task: &Task) {
 
 /// Runs the interrupt of a parked task, if it may be interrupted.
 fn poke(hub: &'static Hub, task: &'static Task) {
-    if task.state() == State::Parked && task.cancellable.get() && task.shield.get() == 0 {
+    if task.state() == State::Parked && task.shield.get() == 0 {
         let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
         hub.wake_local(task, ticket, Wake::Interrupted);
     }

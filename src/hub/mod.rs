@@ -54,6 +54,9 @@ use task::{Ended, ExitLink, State, Task, TaskRef};
 /// Resumes in a row before timers and descriptors are looked at again.
 const BUDGET: usize = 128;
 
+/// Freed stacks looked at before a long sleep.
+const TIDY: usize = 256;
+
 /// What a timer does when it is due.
 pub(crate) enum Due {
     /// Ends the park (task, ticket).
@@ -98,6 +101,10 @@ type Callback = Box<dyn FnOnce()>;
 pub(crate) struct Hub {
     pub(crate) shared: &'static Shared,
     ready: ready::Ready,
+    /// Woken by a timer or a descriptor: they go before those who were ready, or a crowd would make them late.
+    due: ready::Ready,
+    /// Timers and descriptors are being looked at.
+    looking: Cell<bool>,
     /// The green thread on the processor; none while the native stack runs.
     current: Cell<Option<&'static Task>>,
     native: &'static Task,
@@ -215,6 +222,8 @@ impl Hub {
         Hub {
             shared,
             ready: ready::Ready::default(),
+            due: ready::Ready::default(),
+            looking: Cell::new(false),
             current: Cell::new(None),
             native,
             pumping: Cell::new(false),
@@ -326,10 +335,10 @@ impl Hub {
         }
         self.run_callbacks();
         self.ready.shuffle();
-        if self.run_ready() {
+        if self.run(&self.due) || self.run(&self.ready) {
             return Turned::Native;
         }
-        let idle = self.ready.is_empty() && self.callbacks.borrow().is_empty();
+        let idle = self.is_quiet() && self.callbacks.borrow().is_empty();
         if !idle || sleep == Sleep::No {
             self.look_around();
             return Turned::Again;
@@ -337,11 +346,17 @@ impl Hub {
         self.wait()
     }
 
-    /// Resumes those who are ready, in order; `true` if the native task is among them.
+    /// Nobody is ready.
     #[inline]
-    fn run_ready(&'static self) -> bool {
+    fn is_quiet(&self) -> bool {
+        self.ready.is_empty() && self.due.is_empty()
+    }
+
+    /// Resumes those in a queue, in order; `true` if the native task comes up.
+    #[inline]
+    fn run(&'static self, queue: &ready::Ready) -> bool {
         for _ in 0..BUDGET {
-            let Some(task) = self.ready.pop() else {
+            let Some(task) = queue.pop() else {
                 return false;
             };
             if std::ptr::eq(task, self.native) {
@@ -362,7 +377,10 @@ impl Hub {
     }
 
     fn poll(&'static self, timeout: Option<Duration>) {
-        if let Err(error) = self.reactor.poll(self, timeout) {
+        self.looking.set(true);
+        let polled = self.reactor.poll(self, timeout);
+        self.looking.set(false);
+        if let Err(error) = polled {
             // The epoll descriptor itself is broken (closed by somebody else, say): nothing can be waited for.
             panic!("the hub's poller failed: {error}");
         }
@@ -373,6 +391,7 @@ impl Hub {
             return;
         }
         let now = self.clock.now();
+        self.looking.set(true);
         self.timers.0.borrow_mut().expire(now, &mut |_, due| match due {
             Due::Park(task, ticket) => {
                 self.wake_local(task.get(), ticket, Wake::TimedOut);
@@ -380,6 +399,7 @@ impl Hub {
             Due::Guard(task, id) => interrupt::expire(self, task, id),
             Due::Call(f) => self.call(*f),
         });
+        self.looking.set(false);
     }
 
     fn take_messages(&'static self) {
@@ -422,16 +442,15 @@ impl Hub {
     #[cold]
     fn wait(&'static self) -> Turned {
         self.fire_timers();
-        if !self.ready.is_empty() {
+        if !self.is_quiet() {
             return Turned::Again;
         }
         if self.reactor.is_waited_for() && self.clock.is_virtual() {
             self.poll(Some(Duration::ZERO));
         }
-        if !self.ready.is_empty() || self.wake_idlers() {
+        if !self.is_quiet() || self.wake_idlers() {
             return Turned::Again;
         }
-        crate::stack::tidy(16);
         let next = self.timers.next(self.clock.is_virtual());
         if let Some(at) = next
             && self.abroad.get() == 0
@@ -441,6 +460,9 @@ impl Hub {
             return Turned::Again;
         }
         let timeout = next.map(|at| Duration::from_nanos(at.saturating_sub(self.clock.now())));
+        if timeout.is_none_or(|timeout| timeout > Duration::from_millis(2)) {
+            crate::stack::tidy(TIDY);
+        }
         let hopeless = timeout.is_none() && !self.reactor.is_waited_for() && self.abroad.get() == 0;
         self.sleep(timeout, hopeless)
     }
@@ -465,7 +487,7 @@ impl Hub {
             crate::sys::thread::park(timeout);
         }
         self.shared.inbox().wake_up();
-        let quiet = self.ready.is_empty() && !self.shared.inbox().is_pending();
+        let quiet = self.is_quiet() && !self.shared.inbox().is_pending();
         if let Some(patience) = patience
             && quiet
         {
@@ -558,7 +580,7 @@ pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task).filter(|task| task.id() == id) else {
         return;
     };
-    let is_parked = task.state() == State::Parked && std::ptr::eq(task.why().what, &PARK);
+    let is_parked = task.state().is_parked() && std::ptr::eq(task.why().what, &PARK);
     task.unpark_token.set(true);
     if is_parked {
         let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
@@ -596,7 +618,7 @@ pub(crate) fn lines(hub: &Hub) -> Vec<String> {
 
 pub(crate) fn line(task: &'static Task) -> String {
     let doing = match task.state() {
-        State::Parked => format!("waits for {}", task.why()),
+        State::Parked | State::Held => format!("waits for {}", task.why()),
         State::New => String::from("has not started"),
         State::Ready => String::from("is ready"),
         State::Running => String::from("runs"),
@@ -663,7 +685,7 @@ pub(crate) fn check_can_park() {
 /// Has every parked green thread but the caller look at its own stack.
 pub(crate) fn probe_all(hub: &'static Hub) {
     let me = hub.running();
-    let parked = |task: &&'static Task| task.state() == State::Parked && !std::ptr::eq(*task, me);
+    let parked = |task: &&'static Task| task.state().is_parked() && !std::ptr::eq(*task, me);
     for task in task::all_of(hub).into_iter().filter(parked) {
         task.probe.set(true);
         hub.ready.push(task);

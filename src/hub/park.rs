@@ -126,11 +126,15 @@ impl Hub {
             return false;
         }
         task.bump();
-        if task.state.get() == State::Parked {
+        if task.state.get().is_parked() {
             task.wake.set(reason);
             task.state.set(State::Ready);
             self.emit(|| super::hooks::Event::Wake(task.id()));
-            self.ready.push(task);
+            if self.looking.get() {
+                self.due.push(task)
+            } else {
+                self.ready.push(task)
+            }
         }
         true
     }
@@ -196,9 +200,12 @@ impl Parker {
             hub.leaks.set(1);
             hub.leaked.set(hub.leaked.get() + 1);
         }
-        task.cancellable.set(mode == Mode::Cancel);
         task.why.set(why);
-        task.state.set(State::Parked);
+        task.state.set(if mode == Mode::Cancel {
+            State::Parked
+        } else {
+            State::Held
+        });
         let timer = deadline.map(|at| hub.timers.insert(at, Due::Park(TaskRef::new(task), ticket)));
         hub.switch_away(task);
         let wake = task.wake.get();
@@ -228,9 +235,10 @@ impl Hub {
             }
             // Resumed only to look at its own stack, for `debug::dump`.
             task.probe.set(false);
+            let state = task.state.get();
             let trace = std::backtrace::Backtrace::force_capture().to_string();
             task.with_extra(|extra| extra.backtrace = Some(trace));
-            task.state.set(State::Parked);
+            task.state.set(state);
         }
     }
 

@@ -140,7 +140,7 @@ pub fn turn() {
 pub fn next_deadline() -> Option<Instant> {
     let hub = HUB.get()?;
     let now = hub.clock.instant();
-    let busy = !hub.ready.is_empty() || !hub.callbacks.borrow().is_empty() || hub.shared.inbox().is_pending();
+    let busy = !hub.is_quiet() || !hub.callbacks.borrow().is_empty() || hub.shared.inbox().is_pending();
     if busy {
         return Some(now);
     }

@@ -32,8 +32,9 @@ impl Ready {
         let task = self.head.get()?;
         let next = task.next.take();
         self.head.set(next);
-        if next.is_none() {
-            self.tail.set(None);
+        match next {
+            Some(next) => next.prefetch(),
+            None => self.tail.set(None),
         }
         Some(task)
     }

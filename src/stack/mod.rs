@@ -46,7 +46,7 @@ const LEAST: usize = 32 * 1024;
 /// The most: 64 GiB.
 const MOST: usize = 64 << 30;
 
-static CACHE_LIMIT: AtomicUsize = AtomicUsize::new(256 << 20);
+static CACHE_LIMIT: AtomicUsize = AtomicUsize::new(1 << 30);
 
 /// A slot of address space to run on.
 pub(crate) struct Stack {
@@ -90,6 +90,12 @@ impl Stack {
         }
         let size = class(size)?;
         pool::take(size).map(|base| Stack::at(base, size))
+    }
+
+    /// Its high end.
+    #[inline]
+    pub(crate) fn top(&self) -> *const u8 {
+        self.base as *const u8
     }
 
     #[inline]
@@ -174,7 +180,7 @@ pub fn trim() -> usize {
     pool::trim()
 }
 
-/// How many bytes of memory the free stacks of each OS thread may keep, at a page each; 256 MiB at first.
+/// How many bytes of memory the free stacks of each OS thread may keep, at a page each; 1 GiB at first.
 pub fn set_cache_limit(bytes: usize) {
     CACHE_LIMIT.store(bytes, Ordering::Relaxed);
 }
@@ -271,7 +277,7 @@ mod tests {
         let held: Vec<_> = (0..1000).map(|_| Stack::new(DEFAULT_SIZE).unwrap()).collect();
         drop(held);
         let now = stats();
-        set_cache_limit(256 << 20);
+        set_cache_limit(1 << 30);
         assert!(now.warm <= 64 + 64 && now.cold >= 800, "{now:?}");
         trim();
     }

@@ -27,7 +27,6 @@ static JOIN: &str = "the end of green thread";
 ///
 /// # Coming from Python
 /// The `Greenlet` that `gevent.spawn` returns; `join` is its `get`.
-#[must_use = "dropping a JoinHandle detaches its green thread"]
 pub struct JoinHandle<T> {
     join: Join<T>,
 }

@@ -26,7 +26,7 @@ fn main() {
 
 fn switch(n: u64) {
     let mut generator =
-        Generator::<u64>::new(move |y: &Yielder<u64, ()>| (0..n).for_each(|i| y.yield_(i)));
+        Generator::<u64>::new(move |y: &Yielder<'_, u64, ()>| (0..n).for_each(|i| y.yield_(i)));
     let ns = each(2 * n, || assert_eq!(generator.by_ref().last(), Some(n - 1)));
     emit("switch", "generator", ns, "ns");
 

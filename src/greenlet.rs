@@ -1,0 +1,1105 @@
+//! Greenlets: stacks that hand control to each other by hand.
+//!
+//! A [`Greenlet`] is a body on a stack of its own. [`switch`](Greenlet::switch) leaves the caller where it is and goes on
+//! in the other one, with a value; whoever switches back brings a value along, which `switch` returns. Nobody schedules.
+//!
+//! ```
+//! use greenthread::greenlet::{self, Greenlet};
+//!
+//! let main = greenlet::current::<u32>();
+//! let adder = Greenlet::new(move |mut n| loop {
+//!     n = main.switch(n + 1);
+//! });
+//! assert_eq!(adder.switch(1), 2); // starts the body with 1
+//! assert_eq!(adder.switch(10), 11); // main.switch returns 10
+//! ```
+//!
+//! All that exchange one type `T` on one green thread (or on one native stack) are a *family*. Its first member is the
+//! stack that was there before, the *main* greenlet: [`current`] gives it a handle. Any may switch to any:
+//!
+//! ```
+//! use greenthread::greenlet::Greenlet;
+//!
+//! let square = Greenlet::new(|n: u32| n * n);
+//! let both = Greenlet::new(move |n| square.switch(n) + 1);
+//! assert_eq!(both.switch(5), 26);
+//! assert!(both.is_dead());
+//! ```
+//!
+//! **Parents.** Whoever made a greenlet is its *parent*, until [`set_parent`](Greenlet::set_parent). What a body returns
+//! goes to the parent as though the body had switched there with it, and a panic that leaves the body is raised there. A
+//! dead parent is skipped for its own parent; a parent that has not started is started by the value. A message to a dead
+//! greenlet takes the same way. The main greenlet is never dead.
+//!
+//! **Ends.** [`throw`](Greenlet::throw) raises a payload where a greenlet waits, as `resume_unwind` does: no panic hook
+//! reports it. [`GreenletExit`] is the quiet one, which [`kill`](Greenlet::kill) throws: when it leaves a body, the parent
+//! gets no value and no panic but [`SwitchError::Exited`]. Dropping the last handle of a suspended greenlet kills it
+//! then and there, and control comes back to the one that drops. A body may catch that and switch away: if a few tries
+//! do not end it, its stack is leaked, and stderr says so. Handles that lie on each other's stacks keep each other alive
+//! for ever, as `Rc`s do: [`WeakGreenlet`] breaks the ring.
+//!
+//! **Panics in flight** belong to the OS thread for std: if a destructor switches while a panic unwinds its stack, then
+//! `std::thread::panicking()` is true in the others, and mutexes that they unlock may be poisoned.
+//!
+//! **Other threads.** Greenlets stay on the OS thread, and on the green thread, that made them. To reach for another's
+//! is [`SwitchError::Foreign`]. A body may block in any way a green thread may: all of its green thread waits.
+//!
+//! ```text
+//!  main's stack                   a                     b
+//!  a.switch ─► pump ──resume────► body
+//!              pump ◄──"go to b"─ b.switch
+//!              pump ──resume──────────────────────────► body
+//!  value  ◄─── pump ◄──"go to main"──────────────────── main.switch
+//! ```
+//!
+//! # Invariants
+//! - **L1** Only [`Family::pump`] resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While it
+//!   does, `current` is that greenlet; at any other time it is `None`, also while the pump runs destructors.
+//! - **L2** A message is in `slot` only between the switch that leaves one stack and [`Family::arrive`] on the next.
+//! - **L3** `origin` keeps the one that left until the next one has its message in hand. Whatever dies of the drop of
+//!   that handle dies on the next one's stack, as a switch like any other.
+//! - **L4** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
+//! - **L5** Nothing is raised in a greenlet that is suspended in the middle of an unwinding by a throw or by its drop: a
+//!   panic that leaves a destructor then is an abort.
+//!
+//! # Rejected
+//! - A fiber that resumes its sibling directly: stacks would nest in the order of switches, without bound.
+//! - [`Fiber::unwind`] for the drop: it would raise in destructors that switch.
+//! - An `Option<T>` as the value of an exit: each user of `switch` would pay for it.
+#![forbid(unsafe_code)]
+
+use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::panicking;
+
+use crate::fiber::unwind::{TRIES, is_forced, message as text_of};
+use crate::fiber::{Fiber, Kept, Outcome, Suspender, current as chain};
+use crate::stack::DEFAULT_SIZE;
+
+type Payload = Box<dyn Any + Send>;
+
+/// A body's fiber: it suspends with whom to resume next, `None` being the main greenlet.
+type Body<T> = Fiber<(), Option<Greenlet<T>>, T>;
+
+/// What a switch brings along.
+enum Message<T> {
+    Value(T),
+    /// A greenlet ended by [`GreenletExit`].
+    Exit,
+    Throw(Payload),
+}
+
+impl<T> Message<T> {
+    /// What is left of it when the one it was thrown at cannot be raised in any more.
+    fn of_the_dead(self) -> Self {
+        match self {
+            Message::Throw(payload) if payload.is::<GreenletExit>() => Message::Exit,
+            other => other,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Main,
+    New,
+    Suspended,
+    Running,
+    Dead,
+}
+
+struct Node<T: 'static> {
+    family: Rc<Family<T>>,
+    id: u64,
+    name: Option<Box<str>>,
+    /// `None` is the main greenlet.
+    parent: RefCell<Option<Greenlet<T>>>,
+    stage: Cell<Stage>,
+    /// There while it is new or suspended (L4).
+    fiber: Cell<Option<Box<Body<T>>>>,
+    /// There from the start.
+    suspender: Cell<Option<Kept<(), Option<Greenlet<T>>>>>,
+    /// It suspended while a panic was under way: maybe from one of its destructors (L5).
+    unwinding: Cell<bool>,
+}
+
+/// All that exchange `T` on one root.
+struct Family<T: 'static> {
+    key: (u64, TypeId),
+    /// As in `key`, but for the time that another root ends a greenlet of ours.
+    root: Cell<u64>,
+    main_id: u64,
+    main: RefCell<Weak<Node<T>>>,
+    current: Cell<Option<Greenlet<T>>>,
+    origin: Cell<Option<Greenlet<T>>>,
+    slot: Cell<Option<Message<T>>>,
+    /// Dropped on another root while one of ours ran.
+    graves: RefCell<Vec<Greenlet<T>>>,
+}
+
+thread_local! {
+    static FAMILIES: RefCell<HashMap<(u64, TypeId), Weak<dyn Any>>> = RefCell::default();
+    static TRACING: Cell<bool> = const { Cell::new(false) };
+    static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl<T: 'static> Family<T> {
+    /// The family of the running root.
+    fn here() -> Rc<Family<T>> {
+        let key = (chain::root(), TypeId::of::<T>());
+        let known = FAMILIES.try_with(|families| families.borrow().get(&key).and_then(Weak::upgrade));
+        if let Ok(Some(known)) = known
+            && let Ok(family) = known.downcast()
+        {
+            return family;
+        }
+        let family: Rc<Family<T>> = Rc::new(Family {
+            key,
+            root: Cell::new(key.0),
+            main_id: next_id(),
+            main: RefCell::default(),
+            current: Cell::default(),
+            origin: Cell::default(),
+            slot: Cell::default(),
+            graves: RefCell::default(),
+        });
+        let weak: Weak<dyn Any> = Rc::downgrade(&(family.clone() as Rc<dyn Any>));
+        // At the end of the OS thread there is no map any more, and the family is that of one handle.
+        let _ = FAMILIES.try_with(|families| families.borrow_mut().insert(key, weak));
+        family
+    }
+
+    fn main(self: &Rc<Self>) -> Greenlet<T> {
+        let known = self.main.borrow().upgrade();
+        let node = known.unwrap_or_else(|| {
+            let node = Node::new(self, self.main_id, Some("main".into()), None, Stage::Main, None);
+            *self.main.borrow_mut() = Rc::downgrade(&node);
+            node
+        });
+        Greenlet { node }
+    }
+
+    /// Looks at the running greenlet, `None` being the main one.
+    #[inline]
+    fn peek<R>(&self, look: impl FnOnce(&Greenlet<T>) -> R) -> Option<R> {
+        let current = self.current.take();
+        let result = current.as_ref().map(look);
+        self.current.set(current);
+        result
+    }
+
+    #[inline]
+    fn suspender(&self) -> Option<Kept<(), Option<Greenlet<T>>>> {
+        self.peek(|g| g.node.suspender.get().expect("a running greenlet has started"))
+    }
+
+    /// Whether the caller runs as a member of this family.
+    fn is_here(&self) -> bool {
+        match self.suspender() {
+            Some(suspender) => suspender.is_here(),
+            None => chain::root() == self.root.get(),
+        }
+    }
+
+    /// Leaves the running stack for `target` (`None`: main) and returns what somebody brings later.
+    #[inline]
+    fn go(&self, target: Option<Greenlet<T>>, message: Message<T>) -> Result<Message<T>, SwitchError<Message<T>>> {
+        match self.suspender() {
+            Some(suspender) => {
+                self.slot.set(Some(message));
+                if suspender.suspend(target).is_err() {
+                    return Err(SwitchError::Foreign(self.slot.take().expect("set above")));
+                }
+                Ok(self.arrive())
+            }
+            None if chain::root() != self.root.get() => Err(SwitchError::Foreign(message)),
+            None => {
+                let Some(target) = target else { return Ok(message) };
+                self.slot.set(Some(message));
+                self.pump(target);
+                let message = self.arrive();
+                if !self.graves.borrow().is_empty() {
+                    let graves = self.graves.take();
+                    drop(graves);
+                }
+                Ok(message)
+            }
+        }
+    }
+
+    /// Resumes `target`, and whoever is switched to then, until that is the main greenlet (L1).
+    #[inline]
+    fn pump(&self, mut target: Greenlet<T>) {
+        loop {
+            let mut fiber = target
+                .node
+                .fiber
+                .take()
+                .expect("who can be switched to has its fiber (L4)");
+            target.node.stage.set(Stage::Running);
+            self.current.set(Some(target));
+            let outcome = fiber.resume(());
+            let ran = self.current.take().expect("it ran (L1)");
+            let next = match outcome {
+                Outcome::Yielded(next) => {
+                    ran.node.unwinding.set(panicking());
+                    ran.node.stage.set(Stage::Suspended);
+                    ran.node.fiber.set(Some(fiber));
+                    next
+                }
+                Outcome::Returned(value) => {
+                    drop(fiber);
+                    self.bury(&ran, Message::Value(value))
+                }
+                Outcome::Panicked(payload) => {
+                    drop(fiber);
+                    self.bury_panicked(&ran, payload)
+                }
+            };
+            self.origin.set(Some(ran));
+            match next {
+                Some(next) => target = next,
+                None => return,
+            }
+        }
+    }
+
+    #[cold]
+    fn bury_panicked(&self, dead: &Greenlet<T>, payload: Payload) -> Option<Greenlet<T>> {
+        if is_forced(&*payload) {
+            // Whatever `main` runs on is being ended, and took this stack first.
+            dead.node.stage.set(Stage::Dead);
+            resume_unwind(payload);
+        }
+        self.bury(dead, Message::Throw(payload).of_the_dead())
+    }
+
+    /// Passes the last message of `dead` to its heir.
+    fn bury(&self, dead: &Greenlet<T>, message: Message<T>) -> Option<Greenlet<T>> {
+        dead.node.stage.set(Stage::Dead);
+        let (heir, message) = dead.heir(message);
+        self.slot.set(Some(message));
+        heir
+    }
+
+    /// The first thing on a stack that control came to: takes the message and lets the origin go (L2, L3).
+    #[inline]
+    fn arrive(&self) -> Message<T> {
+        let mut message = self.slot.take().expect("a switch brings a message (L2)");
+        let origin = self.origin.take();
+        if TRACING.get() {
+            message = self.traced(origin.as_ref().map_or(self.main_id, Greenlet::id), message);
+        }
+        drop(origin);
+        message
+    }
+
+    #[cold]
+    fn traced(&self, origin: u64, message: Message<T>) -> Message<T> {
+        let kind = if matches!(message, Message::Throw(_)) {
+            TraceKind::Throw
+        } else {
+            TraceKind::Switch
+        };
+        let target = self.peek(Greenlet::id).unwrap_or(self.main_id);
+        let Some(hook) = trace() else { return message };
+        match catch_unwind(AssertUnwindSafe(|| hook(&TraceEvent { kind, origin, target }))) {
+            Ok(()) => message,
+            Err(payload) => {
+                set_trace(None);
+                Message::Throw(payload)
+            }
+        }
+    }
+}
+
+impl<T: 'static> Drop for Family<T> {
+    fn drop(&mut self) {
+        let _ = FAMILIES.try_with(|families| {
+            let mut families = families.borrow_mut();
+            // A new family may have the place already.
+            if families.get(&self.key).is_some_and(|family| family.strong_count() == 0) {
+                families.remove(&self.key);
+            }
+        });
+    }
+}
+
+impl<T: 'static> Node<T> {
+    fn new(
+        family: &Rc<Family<T>>,
+        id: u64,
+        name: Option<Box<str>>,
+        parent: Option<Greenlet<T>>,
+        stage: Stage,
+        fiber: Option<Box<Body<T>>>,
+    ) -> Rc<Node<T>> {
+        Rc::new(Node {
+            family: family.clone(),
+            id,
+            name,
+            parent: RefCell::new(parent),
+            stage: Cell::new(stage),
+            fiber: Cell::new(fiber),
+            suspender: Cell::default(),
+            unwinding: Cell::default(),
+        })
+    }
+}
+
+/// A handle of a body on a stack of its own, in a family that exchanges `T`; see the [module](self).
+///
+/// Clones are handles of the same greenlet. It stays on the OS thread that made it:
+///
+/// ```compile_fail
+/// let greenlet = greenthread::greenlet::Greenlet::new(|n: u32| n);
+/// std::thread::spawn(move || greenlet.switch(1));
+/// ```
+///
+/// and so does a parent:
+///
+/// ```compile_fail
+/// use greenthread::greenlet::{self, Greenlet};
+/// let main = greenlet::current::<u32>();
+/// std::thread::spawn(move || Greenlet::new(|n: u32| n).set_parent(&main));
+/// ```
+pub struct Greenlet<T: 'static> {
+    node: Rc<Node<T>>,
+}
+
+impl<T: 'static> Greenlet<T> {
+    /// A greenlet with `body`, whose parent is the running one. The body starts at the first switch, with its value.
+    ///
+    /// ```
+    /// use greenthread::greenlet::Greenlet;
+    /// let shout = Greenlet::new(|text: String| text.to_uppercase());
+    /// assert_eq!(shout.switch("hello".into()), "HELLO");
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no memory for the stack; [`Builder::build`] says so instead.
+    #[track_caller]
+    pub fn new(body: impl FnOnce(T) -> T + 'static) -> Self {
+        match Builder::new().build(body) {
+            Ok(greenlet) => greenlet,
+            Err(error) => panic!("no stack for a greenlet: {error}"),
+        }
+    }
+
+    /// A [`Builder`]: for a name, a parent, a stack size.
+    pub fn builder() -> Builder<T> {
+        Builder::new()
+    }
+
+    /// Leaves the caller here, goes on in the greenlet with `value`, and returns what somebody switches back with.
+    ///
+    /// To the caller itself it gives the value at once; a dead greenlet passes it to its parent.
+    ///
+    /// ```
+    /// use greenthread::greenlet::{self, Greenlet};
+    /// let main = greenlet::current();
+    /// let counter = Greenlet::new(move |_| loop {
+    ///     for n in 1.. { main.switch(n); }
+    /// });
+    /// assert_eq!([counter.switch(0), counter.switch(0), counter.switch(0)], [1, 2, 3]);
+    /// ```
+    ///
+    /// # Panics
+    /// Where [`try_switch`](Greenlet::try_switch) has an error. With what is thrown at the caller meanwhile, and with the
+    /// panic of a greenlet whose parent the caller is.
+    ///
+    /// # Coming from Python
+    /// `greenlet.switch(value)`.
+    #[inline]
+    #[track_caller]
+    pub fn switch(&self, value: T) -> T {
+        match self.transfer(Message::Value(value)) {
+            Ok(Message::Value(value)) => value,
+            other => unanswered(other),
+        }
+    }
+
+    /// As [`switch`](Greenlet::switch), with an error where that panics.
+    ///
+    /// # Errors
+    /// [`Foreign`](SwitchError::Foreign) gives the value back if the greenlet cannot be reached from here;
+    /// [`Exited`](SwitchError::Exited) stands for the answer if a greenlet came to the caller by [`GreenletExit`].
+    ///
+    /// # Panics
+    /// With what is thrown at the caller meanwhile, and with the panic of a greenlet whose parent the caller is.
+    #[inline]
+    pub fn try_switch(&self, value: T) -> Result<T, SwitchError<T>> {
+        let answer = self.transfer(Message::Value(value)).map_err(|error| {
+            error.map(|message| match message {
+                Message::Value(value) => value,
+                _ => unreachable!("what was not sent comes back"),
+            })
+        })?;
+        answer.open()
+    }
+
+    /// Raises `payload` where the greenlet waits, and returns what somebody switches back with.
+    ///
+    /// It is raised as by [`resume_unwind`], so no panic hook reports it. A payload in a box is not boxed again. A
+    /// greenlet that has not started dies of it without running a line. From a dead one it goes to the parent.
+    ///
+    /// ```
+    /// use greenthread::greenlet::{self, Greenlet};
+    /// use std::panic::{AssertUnwindSafe, catch_unwind};
+    ///
+    /// let main = greenlet::current();
+    /// let careful = Greenlet::new(move |n| {
+    ///     let wait = catch_unwind(AssertUnwindSafe(|| main.switch(n + 1)));
+    ///     *wait.unwrap_err().downcast::<u32>().unwrap()
+    /// });
+    /// assert_eq!(careful.switch(1), 2);
+    /// assert_eq!(careful.throw(3_u32), 3);
+    /// ```
+    ///
+    /// # Panics
+    /// As [`switch`](Greenlet::switch); so with `payload` itself if the caller is the parent and the body does not
+    /// catch it.
+    #[track_caller]
+    pub fn throw(&self, payload: impl Any + Send) -> T {
+        match self.transfer(Message::Throw(boxed(payload))) {
+            Ok(Message::Value(value)) => value,
+            other => unanswered(other),
+        }
+    }
+
+    /// As [`throw`](Greenlet::throw), with an error where that panics by itself.
+    ///
+    /// # Errors
+    /// As [`try_switch`](Greenlet::try_switch), and [`Unwinding`](SwitchError::Unwinding).
+    pub fn try_throw(&self, payload: impl Any + Send) -> Result<T, SwitchError<Box<dyn Any + Send>>> {
+        let answer = self.transfer(Message::Throw(boxed(payload))).map_err(|error| {
+            error.map(|message| match message {
+                Message::Throw(payload) => payload,
+                _ => unreachable!("what was not sent comes back"),
+            })
+        })?;
+        answer.open()
+    }
+
+    /// Throws [`GreenletExit`]. `None` is the usual answer: a greenlet whose parent the caller is has ended by it.
+    ///
+    /// ```
+    /// use greenthread::greenlet::{self, Greenlet};
+    /// let main = greenlet::current();
+    /// let waiting = Greenlet::new(move |n: u32| main.switch(n));
+    /// waiting.switch(1);
+    /// assert_eq!(waiting.kill(), None);
+    /// assert!(waiting.is_dead());
+    /// ```
+    ///
+    /// # Panics
+    /// As [`throw`](Greenlet::throw).
+    ///
+    /// # Coming from Python
+    /// `greenlet.throw()`. The answer of one that catches the exit and returns a value is that value.
+    #[track_caller]
+    pub fn kill(&self) -> Option<T> {
+        match self.try_throw(GreenletExit) {
+            Ok(value) => Some(value),
+            Err(SwitchError::Exited) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Who gets what the greenlet returns. Only the main greenlet has no parent.
+    pub fn parent(&self) -> Option<Greenlet<T>> {
+        if self.node.stage.get() == Stage::Main {
+            return None;
+        }
+        let parent = self.node.parent.borrow().clone();
+        Some(parent.unwrap_or_else(|| self.node.family.main()))
+    }
+
+    /// Says who gets what the greenlet returns.
+    ///
+    /// ```
+    /// use greenthread::greenlet::{Greenlet, ParentError};
+    /// let a = Greenlet::new(|n: u32| n);
+    /// let b = Greenlet::new(|n: u32| n * 10);
+    /// a.set_parent(&b).unwrap();
+    /// assert_eq!(b.set_parent(&a), Err(ParentError::Cyclic));
+    /// assert_eq!(a.switch(1), 10); // a returned 1 to b, b 10 to us
+    /// ```
+    ///
+    /// # Errors
+    /// The chain of parents would be a ring, `parent` is of another family, or this is the main greenlet.
+    pub fn set_parent(&self, parent: &Greenlet<T>) -> Result<(), ParentError> {
+        if self.node.stage.get() == Stage::Main {
+            return Err(ParentError::Main);
+        }
+        if !Rc::ptr_eq(&self.node.family, &parent.node.family) {
+            return Err(ParentError::Foreign);
+        }
+        let mut above = Some(parent.clone());
+        while let Some(greenlet) = above {
+            if greenlet == *self {
+                return Err(ParentError::Cyclic);
+            }
+            above = greenlet.node.parent.borrow().clone();
+        }
+        let before = self.node.parent.replace(parent.or_main());
+        drop(before);
+        Ok(())
+    }
+
+    /// Whether the body has ended, or will never run.
+    pub fn is_dead(&self) -> bool {
+        self.node.stage.get() == Stage::Dead
+    }
+
+    /// Whether the body has started and not ended.
+    pub fn is_active(&self) -> bool {
+        !matches!(self.node.stage.get(), Stage::New | Stage::Dead)
+    }
+
+    /// Whether this is the greenlet that the caller runs in.
+    pub fn is_current(&self) -> bool {
+        match self.node.stage.get() {
+            Stage::Running => self.node.family.is_here(),
+            Stage::Main => self.node.family.peek(|_| ()).is_none() && self.node.family.is_here(),
+            _ => false,
+        }
+    }
+
+    /// A number that no other greenlet of this process has; the one in [`TraceEvent`].
+    pub fn id(&self) -> u64 {
+        self.node.id
+    }
+
+    /// The name that the [`Builder`] gave it; `"main"` for the main greenlet.
+    pub fn name(&self) -> Option<&str> {
+        self.node.name.as_deref()
+    }
+
+    /// A handle that does not keep the greenlet alive.
+    pub fn downgrade(&self) -> WeakGreenlet<T> {
+        WeakGreenlet {
+            node: Rc::downgrade(&self.node),
+        }
+    }
+
+    /// As a target or parent: `None` is the main greenlet.
+    fn or_main(&self) -> Option<Greenlet<T>> {
+        (self.node.stage.get() != Stage::Main).then(|| self.clone())
+    }
+
+    /// Sends `message` and returns what somebody brings back.
+    #[inline]
+    fn transfer(&self, message: Message<T>) -> Result<Message<T>, SwitchError<Message<T>>> {
+        if self.node.stage.get() == Stage::Suspended && matches!(message, Message::Value(_)) {
+            return self.node.family.go(Some(self.clone()), message);
+        }
+        self.transfer_by_rule(message)
+    }
+
+    fn transfer_by_rule(&self, message: Message<T>) -> Result<Message<T>, SwitchError<Message<T>>> {
+        let family = &self.node.family;
+        if !family.is_here() {
+            return Err(SwitchError::Foreign(message));
+        }
+        match (self.node.stage.get(), &message) {
+            (Stage::Running, _) => return Ok(message),
+            (Stage::Suspended, Message::Throw(_)) if self.node.unwinding.get() => {
+                return Err(SwitchError::Unwinding(message));
+            }
+            _ => {}
+        }
+        let (target, message) = match self.accept(message) {
+            Ok(message) => (self.or_main(), message),
+            Err(message) => self.heir(message),
+        };
+        if target
+            .as_ref()
+            .is_some_and(|target| target.node.stage.get() == Stage::Running)
+        {
+            return Ok(message);
+        }
+        family.go(target, message)
+    }
+
+    /// Whether a message can be delivered here. One that cannot dies of it, and the message may change.
+    fn accept(&self, message: Message<T>) -> Result<Message<T>, Message<T>> {
+        match (self.node.stage.get(), &message) {
+            (Stage::Dead, _) => Err(message.of_the_dead()),
+            (Stage::New, Message::Exit | Message::Throw(_)) => {
+                self.abandon();
+                Err(message.of_the_dead())
+            }
+            _ => Ok(message),
+        }
+    }
+
+    /// The first above this one that takes the message.
+    fn heir(&self, mut message: Message<T>) -> (Option<Greenlet<T>>, Message<T>) {
+        let mut above = self.node.parent.borrow().clone();
+        while let Some(greenlet) = above {
+            message = match greenlet.accept(message) {
+                Ok(message) => return (Some(greenlet), message),
+                Err(message) => message,
+            };
+            above = greenlet.node.parent.borrow().clone();
+        }
+        (None, message)
+    }
+
+    /// Ends a new greenlet without running it.
+    fn abandon(&self) {
+        self.node.stage.set(Stage::Dead);
+        let fiber = self.node.fiber.take();
+        self.tell_panic(catch_unwind(AssertUnwindSafe(|| drop(fiber))));
+    }
+
+    /// Ends a greenlet whose last handle is this one.
+    #[cold]
+    fn end(&self) {
+        if self.node.stage.get() == Stage::New {
+            return self.abandon();
+        }
+        if cfg!(panic = "abort") {
+            return;
+        }
+        let family = self.node.family.clone();
+        // Until it has ended it has a handle, which no drop takes for the last.
+        let keep = self.clone();
+        if family.is_here() {
+            return keep.end_here();
+        }
+        if family.peek(|_| ()).is_some() {
+            return family.graves.borrow_mut().push(keep);
+        }
+        let root = family.root.replace(chain::root());
+        keep.end_here();
+        family.root.set(root);
+    }
+
+    /// Raises [`GreenletExit`] until it has ended or has found another handle. Its parent is the caller meanwhile, so
+    /// that control comes back.
+    fn end_here(self) {
+        let caller = self.node.family.peek(Greenlet::clone);
+        let parent = self.node.parent.replace(caller);
+        // This one, and the one in the drop.
+        let is_last = || Rc::strong_count(&self.node) == 2;
+        for _ in 0..TRIES {
+            if self.node.unwinding.get() || self.is_dead() || !is_last() {
+                break;
+            }
+            // The answer is dropped inside, lest its panic be lost.
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                if let Ok(Message::Throw(payload)) = self.transfer(Message::Throw(Box::new(GreenletExit))) {
+                    resume_unwind(payload);
+                }
+            }));
+            self.tell_panic(result);
+        }
+        let caller = self.node.parent.replace(parent);
+        drop(caller);
+        if !self.is_dead() && is_last() {
+            eprintln!("greenthread: {self:?} would not end when its last handle was dropped: its stack is leaked");
+            std::mem::forget(self);
+        }
+    }
+
+    fn tell_panic(&self, result: Result<(), Payload>) {
+        if let Err(payload) = result
+            && !payload.is::<GreenletExit>()
+        {
+            eprintln!(
+                "greenthread: {self:?} panicked while it was dropped: {}",
+                text_of(&*payload)
+            );
+        }
+    }
+}
+
+impl<T> Message<T> {
+    /// The message as its receiver sees it.
+    fn open<V>(self) -> Result<T, SwitchError<V>> {
+        match self {
+            Message::Value(value) => Ok(value),
+            Message::Exit => Err(SwitchError::Exited),
+            Message::Throw(payload) => resume_unwind(payload),
+        }
+    }
+}
+
+#[cold]
+#[track_caller]
+fn unanswered<T>(answer: Result<Message<T>, SwitchError<Message<T>>>) -> ! {
+    match answer {
+        Ok(Message::Throw(payload)) => resume_unwind(payload),
+        Ok(_) => panic!("{}", SwitchError::<()>::Exited),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The payload as std wants it, not boxed twice.
+fn boxed(payload: impl Any + Send) -> Payload {
+    let payload: Payload = Box::new(payload);
+    payload
+        .downcast::<Payload>()
+        .map_or_else(|payload| payload, |inner| *inner)
+}
+
+/// The running greenlet of the family that exchanges `T`; its main one if none of it runs.
+///
+/// ```
+/// use greenthread::greenlet::{self, Greenlet};
+/// let main = greenlet::current::<u64>();
+/// let g = Greenlet::new(|_| greenlet::current::<u64>().id());
+/// assert_eq!(g.switch(0), g.id());
+/// assert_eq!(g.parent(), Some(main));
+/// ```
+///
+/// # Coming from Python
+/// `greenlet.getcurrent()`.
+pub fn current<T: 'static>() -> Greenlet<T> {
+    let family = Family::here();
+    family.running().unwrap_or_else(|| family.main())
+}
+
+impl<T: 'static> Family<T> {
+    /// The member that the caller runs in; `None` is the main one.
+    fn running(&self) -> Option<Greenlet<T>> {
+        self.peek(Greenlet::clone).filter(|_| self.is_here())
+    }
+}
+
+impl<T: 'static> Clone for Greenlet<T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        Greenlet {
+            node: self.node.clone(),
+        }
+    }
+}
+
+/// The last handle of a suspended greenlet ends it; see the [module](self). Panics of its are told on stderr.
+///
+/// As in any unwinding, a destructor of the body's that panics meanwhile ends the process. One that is dropped on another
+/// green thread while its own is inside the family ends later, when its own family's main greenlet runs.
+impl<T: 'static> Drop for Greenlet<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if Rc::strong_count(&self.node) == 1 && matches!(self.node.stage.get(), Stage::New | Stage::Suspended) {
+            self.end();
+        }
+    }
+}
+
+impl<T: 'static> PartialEq for Greenlet<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl<T: 'static> Eq for Greenlet<T> {}
+
+impl<T: 'static> Hash for Greenlet<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+impl<T: 'static> fmt::Debug for Greenlet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Greenlet(#{}", self.id())?;
+        if let Some(name) = self.name() {
+            write!(f, " {name:?}")?;
+        }
+        f.write_str(match self.node.stage.get() {
+            _ if self.is_current() => ", current)",
+            Stage::Main => ", suspended)",
+            Stage::New => ", pending)",
+            Stage::Suspended => ", suspended)",
+            Stage::Running => ", current elsewhere)",
+            Stage::Dead => ", dead)",
+        })
+    }
+}
+
+/// A handle that does not keep its greenlet alive, for rings of them.
+///
+/// ```
+/// use greenthread::greenlet::Greenlet;
+/// let greenlet = Greenlet::new(|n: u32| n);
+/// let weak = greenlet.downgrade();
+/// assert_eq!(weak.upgrade(), Some(greenlet.clone()));
+/// drop(greenlet);
+/// assert_eq!(weak.upgrade(), None);
+/// ```
+pub struct WeakGreenlet<T: 'static> {
+    node: Weak<Node<T>>,
+}
+
+impl<T: 'static> WeakGreenlet<T> {
+    /// A handle proper, if there is one still.
+    pub fn upgrade(&self) -> Option<Greenlet<T>> {
+        self.node.upgrade().map(|node| Greenlet { node })
+    }
+}
+
+impl<T: 'static> Clone for WeakGreenlet<T> {
+    fn clone(&self) -> Self {
+        WeakGreenlet {
+            node: self.node.clone(),
+        }
+    }
+}
+
+impl<T: 'static> fmt::Debug for WeakGreenlet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.upgrade() {
+            Some(greenlet) => write!(f, "Weak{greenlet:?}"),
+            None => f.write_str("WeakGreenlet(gone)"),
+        }
+    }
+}
+
+/// A greenlet in the making: its name, parent and stack size.
+///
+/// ```
+/// use greenthread::greenlet::Greenlet;
+/// # fn main() -> std::io::Result<()> {
+/// let deep = Greenlet::builder().name("deep").stack_size(4 << 20).build(|n: u32| n)?;
+/// assert_eq!(deep.name(), Some("deep"));
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder builds nothing until build() is called"]
+pub struct Builder<T: 'static> {
+    name: Option<Box<str>>,
+    parent: Option<Greenlet<T>>,
+    stack_size: usize,
+}
+
+impl<T: 'static> Builder<T> {
+    /// No name, the running greenlet as the parent, the default stack size.
+    pub fn new() -> Self {
+        Builder {
+            name: None,
+            parent: None,
+            stack_size: DEFAULT_SIZE,
+        }
+    }
+
+    /// A name, for `Debug` and messages.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into().into_boxed_str());
+        self
+    }
+
+    /// A parent other than the running greenlet. The new one is of the parent's family.
+    pub fn parent(mut self, parent: &Greenlet<T>) -> Self {
+        self.parent = Some(parent.clone());
+        self
+    }
+
+    /// Bytes of address space for the stack, the guard of [`GUARD_SIZE`](crate::stack::GUARD_SIZE) included.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = bytes;
+        self
+    }
+
+    /// The greenlet, which starts at the first switch.
+    ///
+    /// # Errors
+    /// A size that makes no sense, or no memory for the stack.
+    pub fn build(self, body: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
+        let (family, parent) = match self.parent {
+            Some(parent) => (parent.node.family.clone(), parent.or_main()),
+            None => {
+                let family = Family::here();
+                let parent = family.running();
+                (family, parent)
+            }
+        };
+        let mine = family.clone();
+        let fiber = Fiber::new(
+            self.stack_size,
+            move |suspender: &Suspender<(), Option<Greenlet<T>>>, ()| {
+                mine.peek(|me| me.node.suspender.set(Some(suspender.keep())));
+                match mine.arrive() {
+                    Message::Value(value) => body(value),
+                    Message::Throw(payload) => resume_unwind(payload),
+                    Message::Exit => unreachable!("an exit starts nobody"),
+                }
+            },
+        )?;
+        let node = Node::new(&family, next_id(), self.name, parent, Stage::New, Some(Box::new(fiber)));
+        Ok(Greenlet { node })
+    }
+}
+
+impl<T: 'static> Default for Builder<T> {
+    fn default() -> Self {
+        Builder::new()
+    }
+}
+
+impl<T: 'static> fmt::Debug for Builder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("name", &self.name)
+            .field("parent", &self.parent)
+            .field("stack_size", &self.stack_size)
+            .finish()
+    }
+}
+
+/// The payload that ends a greenlet quietly; see [`kill`](Greenlet::kill).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GreenletExit;
+
+/// Why a switch has no answer; what was to be sent is in it, if it was not sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SwitchError<V> {
+    /// The greenlet cannot be reached from here: it belongs to another green thread or native stack, or its family
+    /// waits below this one's.
+    Foreign(V),
+    /// The greenlet waits in a destructor that an unwinding runs, where nothing can be raised.
+    Unwinding(V),
+    /// The answer is that a greenlet ended by [`GreenletExit`].
+    Exited,
+}
+
+impl<V> SwitchError<V> {
+    /// What was not sent.
+    pub fn into_inner(self) -> Option<V> {
+        match self {
+            SwitchError::Foreign(value) | SwitchError::Unwinding(value) => Some(value),
+            SwitchError::Exited => None,
+        }
+    }
+
+    fn map<W>(self, f: impl FnOnce(V) -> W) -> SwitchError<W> {
+        match self {
+            SwitchError::Foreign(value) => SwitchError::Foreign(f(value)),
+            SwitchError::Unwinding(value) => SwitchError::Unwinding(f(value)),
+            SwitchError::Exited => SwitchError::Exited,
+        }
+    }
+}
+
+impl<V> fmt::Display for SwitchError<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SwitchError::Foreign(_) => "cannot switch to a greenlet of another green thread or native stack",
+            SwitchError::Unwinding(_) => "cannot throw into a greenlet that waits in a destructor during an unwinding",
+            SwitchError::Exited => "the greenlet that was to answer was killed (GreenletExit): it left no value",
+        })
+    }
+}
+
+impl<V> fmt::Debug for SwitchError<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SwitchError::Foreign(_) => "Foreign(..)",
+            SwitchError::Unwinding(_) => "Unwinding(..)",
+            SwitchError::Exited => "Exited",
+        })
+    }
+}
+
+impl<V> Error for SwitchError<V> {}
+
+/// Why a parent was refused; see [`Greenlet::set_parent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ParentError {
+    /// The chain of parents would come back to the greenlet itself.
+    Cyclic,
+    /// The parent belongs to another green thread or native stack.
+    Foreign,
+    /// The main greenlet has no parent.
+    Main,
+}
+
+impl fmt::Display for ParentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ParentError::Cyclic => "cyclic chain of parents",
+            ParentError::Foreign => "a parent cannot belong to another green thread or native stack",
+            ParentError::Main => "the main greenlet cannot have a parent",
+        })
+    }
+}
+
+impl Error for ParentError {}
+
+/// How control came to a greenlet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TraceKind {
+    /// With a value, or with the end of a killed one.
+    Switch,
+    /// With a payload to be raised.
+    Throw,
+}
+
+/// A transfer of control, as a hook sees it; see [`set_trace`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TraceEvent {
+    /// How.
+    pub kind: TraceKind,
+    /// The [`id`](Greenlet::id) of the greenlet that control left.
+    pub origin: u64,
+    /// The [`id`](Greenlet::id) of the one that it came to.
+    pub target: u64,
+}
+
+/// What [`set_trace`] takes.
+pub type Hook = Rc<dyn Fn(&TraceEvent)>;
+
+/// Has `hook` called after each transfer on this OS thread, on the stack that control came to; returns the one before.
+///
+/// A panic of the hook turns tracing off, and is raised instead of what the switch would have returned. The hook may
+/// switch itself, which calls it again.
+///
+/// ```
+/// use greenthread::greenlet::{self, Greenlet};
+/// use std::{cell::RefCell, rc::Rc};
+///
+/// let seen = Rc::new(RefCell::new(Vec::new()));
+/// let log = seen.clone();
+/// greenlet::set_trace(Some(Rc::new(move |event| log.borrow_mut().push((event.origin, event.target)))));
+/// let g = Greenlet::new(|n: u32| n);
+/// g.switch(1);
+/// greenlet::set_trace(None);
+/// let main = greenlet::current::<u32>().id();
+/// assert_eq!(*seen.borrow(), [(main, g.id()), (g.id(), main)]);
+/// ```
+///
+/// # Coming from Python
+/// `greenlet.settrace(callback)`.
+pub fn set_trace(hook: Option<Hook>) -> Option<Hook> {
+    HOOK.try_with(|cell| {
+        TRACING.set(hook.is_some());
+        cell.replace(hook)
+    })
+    .unwrap_or_default()
+}
+
+/// The hook that [`set_trace`] set.
+pub fn trace() -> Option<Hook> {
+    HOOK.try_with(|cell| cell.borrow().clone()).unwrap_or_default()
+}
