@@ -77,7 +77,8 @@ type Payload = Box<dyn Any + Send>;
 enum Sent<S> {
     Start,
     Value(S),
-    Throw(Payload),
+    /// Boxed once more, to be one word.
+    Throw(Box<Payload>),
 }
 
 /// What a request for a value came to.
@@ -160,7 +161,7 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
     pub fn yield_(&self, value: Y) -> S {
         match self.exchange(value) {
             Sent::Value(value) => value,
-            Sent::Throw(payload) => resume_unwind(payload),
+            Sent::Throw(payload) => resume_unwind(*payload),
             Sent::Start => unreachable!("only a new generator is started"),
         }
     }
@@ -203,9 +204,9 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
                     if let Err(error) = inner.close() {
                         panic!("{error}");
                     }
-                    resume_unwind(payload)
+                    resume_unwind(*payload)
                 }
-                Sent::Throw(payload) => inner.throw(payload),
+                Sent::Throw(payload) => inner.throw(*payload),
                 Sent::Start => unreachable!("only a new generator is started"),
             };
         }
@@ -377,7 +378,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         if self.unwinding {
             panic!("nothing can be raised in a generator that yielded from a destructor during a panic");
         }
-        self.ask(Sent::Throw(payload))
+        self.ask(Sent::Throw(Box::new(payload)))
     }
 
     /// Ends the body by raising [`GeneratorExit`] where it waits. What it returns nevertheless is returned.
@@ -416,7 +417,9 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         if self.unwinding {
             return Err(CloseError);
         }
-        match catch_unwind(AssertUnwindSafe(|| self.ask(Sent::Throw(Box::new(GeneratorExit))))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            self.ask(Sent::Throw(Box::new(boxed(GeneratorExit))))
+        })) {
             Ok(State::Yielded(_)) => Err(CloseError),
             Ok(State::Returned(value)) => Ok(Some(value)),
             Err(payload) if payload.is::<GeneratorExit>() => Ok(None),
@@ -494,7 +497,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
             }
             // What it yields or returns is dropped inside, lest the destructor's panic be lost.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                drop(self.ask(Sent::Throw(Box::new(GeneratorExit))))
+                drop(self.ask(Sent::Throw(Box::new(boxed(GeneratorExit)))))
             }));
             tell_panic(result);
             if self.is_done() {

@@ -272,6 +272,24 @@ mod tests {
     }
 
     #[test]
+    fn without_guard_markers_mprotect_does() {
+        crate::sys::mem::forget_markers(true);
+        let stack = Stack::new(1 << 22).unwrap();
+        crate::sys::mem::forget_markers(false);
+        let guarded = |at: usize| {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let range = |line: &str| {
+                let (low, high) = line.split(' ').next()?.split_once('-')?;
+                Some(usize::from_str_radix(low, 16).ok()?..usize::from_str_radix(high, 16).ok()?)
+            };
+            maps.lines()
+                .any(|line| line.contains(" ---p ") && range(line).is_some_and(|range| range.contains(&at)))
+        };
+        assert!(guarded(stack.limit) && guarded(stack.limit + GUARD_SIZE - 1));
+        assert!(!guarded(stack.limit + GUARD_SIZE));
+    }
+
+    #[test]
     fn what_exceeds_the_limit_goes_cold() {
         set_cache_limit(64 * 4096);
         let held: Vec<_> = (0..1000).map(|_| Stack::new(DEFAULT_SIZE).unwrap()).collect();

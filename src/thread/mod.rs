@@ -239,10 +239,7 @@ impl Thread {
 
     /// Ends its [`park`], or the next one. From any OS thread.
     pub fn unpark(&self) {
-        self.ask(
-            |hub, task, id| crate::hub::unpark(hub, task, id),
-            Message::Unpark(self.task, self.id),
-        );
+        self.ask(crate::hub::unpark, Message::Unpark(self.task, self.id));
     }
 
     /// Asks it to die; see [`JoinHandle::kill`]. A native stack cannot be killed.

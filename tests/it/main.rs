@@ -1,4 +1,16 @@
 //! All integration tests in one binary; what must have a process of its own runs as a child of it.
 
+mod child;
+mod crash;
 mod layering;
+mod thread_builder;
+mod thread_fresh;
+mod thread_join;
+mod thread_kill;
+mod thread_many;
+mod thread_park;
 mod tidy;
+mod thread_local;
+mod thread_scope;
+mod time_sleep;
+mod time_timeout;

@@ -71,7 +71,11 @@ fn a_local_one_may_own_and_return_what_is_not_send() {
 fn spawn_inside_a_green_thread_nests_to_any_depth() {
     fresh(|| {
         fn down(n: u32) -> u32 {
-            if n == 0 { 0 } else { 1 + spawn(move || down(n - 1)).join().unwrap() }
+            if n == 0 {
+                0
+            } else {
+                1 + spawn(move || down(n - 1)).join().unwrap()
+            }
         }
         assert_eq!(spawn(|| down(100)).join().unwrap(), 100);
     });
@@ -142,7 +146,10 @@ fn a_panic_that_nobody_reads_is_reported_once_with_the_name() {
     let [first, second] = &heard[..] else {
         panic!("two reports, not {heard:?}");
     };
-    assert!(first.0.starts_with("<GreenThread 0x") && first.0.ends_with(": unread-one>"), "{first:?}");
+    assert!(
+        first.0.starts_with("<GreenThread 0x") && first.0.ends_with(": unread-one>"),
+        "{first:?}"
+    );
     assert_eq!((&*first.1, &*second.1), ("first", "second"));
 }
 
@@ -190,7 +197,11 @@ fn blocking_in_a_callback_panics_there_and_the_hub_goes_on() {
         assert_eq!(spawn(|| 5).join().unwrap(), 5);
     });
     assert_eq!(heard.len(), 5, "{heard:?}");
-    assert!(heard[0].1.contains("thread_join.rs"), "not the caller's line: {}", heard[0].1);
+    assert!(
+        heard[0].1.contains("thread_join.rs"),
+        "not the caller's line: {}",
+        heard[0].1
+    );
 }
 
 #[test]
@@ -336,7 +347,14 @@ fn joining_itself_is_an_error() {
 #[test]
 fn another_os_thread_joins_while_the_hub_runs() {
     fresh(|| {
-        let handles: Vec<_> = (0..50).map(|n| spawn(move || { sleep(ms(1)); n })).collect();
+        let handles: Vec<_> = (0..50)
+            .map(|n| {
+                spawn(move || {
+                    sleep(ms(1));
+                    n
+                })
+            })
+            .collect();
         let joiner = std::thread::spawn(move || handles.into_iter().map(|h| h.join().unwrap()).sum::<i32>());
         assert_eq!(threadpool::unblock(move || joiner.join().unwrap()), (0..50).sum());
     });
@@ -405,7 +423,13 @@ fn who_joins_already_when_the_os_thread_ends_is_told() {
 #[test]
 fn run_runs_main_as_a_green_thread_and_passes_its_panic_on() {
     fresh(|| {
-        assert_eq!(greenthread::run(|| { assert!(hub::is_running()); 42 }), 42);
+        assert_eq!(
+            greenthread::run(|| {
+                assert!(hub::is_running());
+                42
+            }),
+            42
+        );
         let panicked = std::panic::catch_unwind(|| greenthread::run(|| panic!("main's own")));
         assert_eq!(text(&*panicked.unwrap_err()), "main's own");
         assert_eq!(greenthread::run(|| greenthread::run(|| 1)), 1);
@@ -426,7 +450,10 @@ fn a_handle_tells_where_it_was_spawned() {
     fresh(|| {
         let handle = spawn(|| ());
         let line = line!() - 1;
-        assert_eq!((handle.spawned_at().file(), handle.spawned_at().line()), (file!(), line));
+        assert_eq!(
+            (handle.spawned_at().file(), handle.spawned_at().line()),
+            (file!(), line)
+        );
         handle.join().unwrap();
     });
 }

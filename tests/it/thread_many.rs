@@ -32,7 +32,10 @@ fn kill_all_kills_started_and_unstarted_ones() {
         let finished = spawn(|| ());
         yield_now();
         let results = thread::kill_all([started, spawn(thread::park), finished]);
-        let killed: Vec<_> = results.iter().map(|r| r.as_ref().is_err_and(|e| e.is_killed())).collect();
+        let killed: Vec<_> = results
+            .iter()
+            .map(|r| r.as_ref().is_err_and(|e| e.is_killed()))
+            .collect();
         assert_eq!(killed, [true, true, false]);
         assert_eq!(hub::live(), 0);
     });
@@ -42,7 +45,12 @@ fn kill_all_kills_started_and_unstarted_ones() {
 fn wait_stops_at_the_count() {
     virtually(|| {
         let start = time::now();
-        let handles = [5, 1, 3].map(|n| spawn(move || { sleep(secs(n)); n }));
+        let handles = [5, 1, 3].map(|n| {
+            spawn(move || {
+                sleep(secs(n));
+                n
+            })
+        });
         let (done, rest) = thread::wait(handles.into(), None, 2);
         assert_eq!(time::now() - start, secs(3));
         assert_eq!(done.into_iter().map(|h| h.join().unwrap()).collect::<Vec<_>>(), [1, 3]);
@@ -80,7 +88,12 @@ fn wait_for_none_returns_at_once_and_gives_who_has_ended() {
 #[test]
 fn iwait_gives_them_in_the_order_of_their_ends() {
     virtually(|| {
-        let handles = [4, 2, 3, 1].map(|n| spawn(move || { sleep(secs(n)); n }));
+        let handles = [4, 2, 3, 1].map(|n| {
+            spawn(move || {
+                sleep(secs(n));
+                n
+            })
+        });
         let order: Vec<_> = thread::iwait(handles).map(|h| h.join().unwrap()).collect();
         assert_eq!(order, [1, 2, 3, 4]);
         assert_eq!(thread::iwait(Vec::<greenthread::JoinHandle<()>>::new()).count(), 0);
@@ -90,7 +103,16 @@ fn iwait_gives_them_in_the_order_of_their_ends() {
 #[test]
 fn waits_that_are_left_early_leave_their_handles_whole() {
     virtually(|| {
-        let handles = vec![spawn(|| { sleep(secs(1)); 1 }), spawn(|| { sleep(secs(100)); 2 })];
+        let handles = vec![
+            spawn(|| {
+                sleep(secs(1));
+                1
+            }),
+            spawn(|| {
+                sleep(secs(100));
+                2
+            }),
+        ];
         let mut waiting = thread::iwait(handles);
         let late = time::timeout(ms(10), || waiting.next().is_some());
         assert!(late.is_err());
@@ -105,7 +127,14 @@ fn wait_takes_handles_of_several_hubs() {
     fresh(|| {
         let (send, receive) = std::sync::mpsc::channel();
         let other = std::thread::spawn(move || {
-            send.send((hub::handle(), spawn(|| { sleep(ms(1)); 1 }))).unwrap();
+            send.send((
+                hub::handle(),
+                spawn(|| {
+                    sleep(ms(1));
+                    1
+                }),
+            ))
+            .unwrap();
             hub::run_forever();
         });
         let (theirs, far) = receive.recv().unwrap();
@@ -152,7 +181,10 @@ fn on_exit_is_told_of_every_outcome() {
         hub::idle();
         let mut heard = log.lock().unwrap().clone();
         heard.sort();
-        assert_eq!(heard, ["bad panicked", "dead killed", "good returned", "unstarted killed"]);
+        assert_eq!(
+            heard,
+            ["bad panicked", "dead killed", "good returned", "unstarted killed"]
+        );
         assert_eq!(good.join().unwrap(), 1);
         assert!(bad.join().unwrap_err().is_panic());
         drop((dead.join(), unstarted.join()));
@@ -164,12 +196,17 @@ fn on_exit_runs_in_the_order_of_registration() {
     fresh(|| {
         let log = Log::default();
         let handle = spawn(thread::park);
-        ["a", "b", "c", "d"].into_iter().for_each(|who| watch(&handle, &log, who));
+        ["a", "b", "c", "d"]
+            .into_iter()
+            .for_each(|who| watch(&handle, &log, who));
         yield_now();
         handle.thread().unpark();
         handle.join().unwrap();
         hub::idle();
-        assert_eq!(*log.lock().unwrap(), ["a returned", "b returned", "c returned", "d returned"]);
+        assert_eq!(
+            *log.lock().unwrap(),
+            ["a returned", "b returned", "c returned", "d returned"]
+        );
     });
 }
 

@@ -53,9 +53,9 @@
 //! ```
 //!
 //! # Invariants
-//! - **L1** Only [`Family::pump`] resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While it
+//! - **L1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While it
 //!   does, `current` is that greenlet; at any other time it is `None`, also while the pump runs destructors.
-//! - **L2** A message is in `slot` only between the switch that leaves one stack and [`Family::arrive`] on the next.
+//! - **L2** A message is in `slot` only between the switch that leaves one stack and `Family::arrive` on the next.
 //! - **L3** `origin` keeps the one that left until the next one has its message in hand. Whatever dies of the drop of
 //!   that handle dies on the next one's stack, as a switch like any other.
 //! - **L4** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
@@ -64,301 +64,28 @@
 //!
 //! # Rejected
 //! - A fiber that resumes its sibling directly: stacks would nest in the order of switches, without bound.
-//! - [`Fiber::unwind`] for the drop: it would raise in destructors that switch.
+//! - `Fiber::unwind` for the drop: it would raise in destructors that switch.
 //! - An `Option<T>` as the value of an exit: each user of `switch` would pay for it.
 #![forbid(unsafe_code)]
 
-use std::any::{Any, TypeId};
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::error::Error;
+mod error;
+mod family;
+mod trace;
+
+use std::any::Any;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::panicking;
 
-use crate::fiber::unwind::{TRIES, is_forced, message as text_of};
-use crate::fiber::{Fiber, Kept, Outcome, Suspender, current as chain};
+use crate::fiber::unwind::{TRIES, message as text_of};
+use crate::fiber::{Fiber, Suspender, current as chain};
 use crate::stack::DEFAULT_SIZE;
+use family::{Family, Message, Node, Payload, Stage, next_id};
 
-type Payload = Box<dyn Any + Send>;
-
-/// A body's fiber: it suspends with whom to resume next, `None` being the main greenlet.
-type Body<T> = Fiber<(), Option<Greenlet<T>>, T>;
-
-/// What a switch brings along.
-enum Message<T> {
-    Value(T),
-    /// A greenlet ended by [`GreenletExit`].
-    Exit,
-    Throw(Payload),
-}
-
-impl<T> Message<T> {
-    /// What is left of it when the one it was thrown at cannot be raised in any more.
-    fn of_the_dead(self) -> Self {
-        match self {
-            Message::Throw(payload) if payload.is::<GreenletExit>() => Message::Exit,
-            other => other,
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Main,
-    New,
-    Suspended,
-    Running,
-    Dead,
-}
-
-struct Node<T: 'static> {
-    family: Rc<Family<T>>,
-    id: u64,
-    name: Option<Box<str>>,
-    /// `None` is the main greenlet.
-    parent: RefCell<Option<Greenlet<T>>>,
-    stage: Cell<Stage>,
-    /// There while it is new or suspended (L4).
-    fiber: Cell<Option<Box<Body<T>>>>,
-    /// There from the start.
-    suspender: Cell<Option<Kept<(), Option<Greenlet<T>>>>>,
-    /// It suspended while a panic was under way: maybe from one of its destructors (L5).
-    unwinding: Cell<bool>,
-}
-
-/// All that exchange `T` on one root.
-struct Family<T: 'static> {
-    key: (u64, TypeId),
-    /// As in `key`, but for the time that another root ends a greenlet of ours.
-    root: Cell<u64>,
-    main_id: u64,
-    main: RefCell<Weak<Node<T>>>,
-    current: Cell<Option<Greenlet<T>>>,
-    origin: Cell<Option<Greenlet<T>>>,
-    slot: Cell<Option<Message<T>>>,
-    /// Dropped on another root while one of ours ran.
-    graves: RefCell<Vec<Greenlet<T>>>,
-}
-
-thread_local! {
-    static FAMILIES: RefCell<HashMap<(u64, TypeId), Weak<dyn Any>>> = RefCell::default();
-    static TRACING: Cell<bool> = const { Cell::new(false) };
-    static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
-}
-
-fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-impl<T: 'static> Family<T> {
-    /// The family of the running root.
-    fn here() -> Rc<Family<T>> {
-        let key = (chain::root(), TypeId::of::<T>());
-        let known = FAMILIES.try_with(|families| families.borrow().get(&key).and_then(Weak::upgrade));
-        if let Ok(Some(known)) = known
-            && let Ok(family) = known.downcast()
-        {
-            return family;
-        }
-        let family: Rc<Family<T>> = Rc::new(Family {
-            key,
-            root: Cell::new(key.0),
-            main_id: next_id(),
-            main: RefCell::default(),
-            current: Cell::default(),
-            origin: Cell::default(),
-            slot: Cell::default(),
-            graves: RefCell::default(),
-        });
-        let weak: Weak<dyn Any> = Rc::downgrade(&(family.clone() as Rc<dyn Any>));
-        // At the end of the OS thread there is no map any more, and the family is that of one handle.
-        let _ = FAMILIES.try_with(|families| families.borrow_mut().insert(key, weak));
-        family
-    }
-
-    fn main(self: &Rc<Self>) -> Greenlet<T> {
-        let known = self.main.borrow().upgrade();
-        let node = known.unwrap_or_else(|| {
-            let node = Node::new(self, self.main_id, Some("main".into()), None, Stage::Main, None);
-            *self.main.borrow_mut() = Rc::downgrade(&node);
-            node
-        });
-        Greenlet { node }
-    }
-
-    /// Looks at the running greenlet, `None` being the main one.
-    #[inline]
-    fn peek<R>(&self, look: impl FnOnce(&Greenlet<T>) -> R) -> Option<R> {
-        let current = self.current.take();
-        let result = current.as_ref().map(look);
-        self.current.set(current);
-        result
-    }
-
-    #[inline]
-    fn suspender(&self) -> Option<Kept<(), Option<Greenlet<T>>>> {
-        self.peek(|g| g.node.suspender.get().expect("a running greenlet has started"))
-    }
-
-    /// Whether the caller runs as a member of this family.
-    fn is_here(&self) -> bool {
-        match self.suspender() {
-            Some(suspender) => suspender.is_here(),
-            None => chain::root() == self.root.get(),
-        }
-    }
-
-    /// Leaves the running stack for `target` (`None`: main) and returns what somebody brings later.
-    #[inline]
-    fn go(&self, target: Option<Greenlet<T>>, message: Message<T>) -> Result<Message<T>, SwitchError<Message<T>>> {
-        match self.suspender() {
-            Some(suspender) => {
-                self.slot.set(Some(message));
-                if suspender.suspend(target).is_err() {
-                    return Err(SwitchError::Foreign(self.slot.take().expect("set above")));
-                }
-                Ok(self.arrive())
-            }
-            None if chain::root() != self.root.get() => Err(SwitchError::Foreign(message)),
-            None => {
-                let Some(target) = target else { return Ok(message) };
-                self.slot.set(Some(message));
-                self.pump(target);
-                let message = self.arrive();
-                if !self.graves.borrow().is_empty() {
-                    let graves = self.graves.take();
-                    drop(graves);
-                }
-                Ok(message)
-            }
-        }
-    }
-
-    /// Resumes `target`, and whoever is switched to then, until that is the main greenlet (L1).
-    #[inline]
-    fn pump(&self, mut target: Greenlet<T>) {
-        loop {
-            let mut fiber = target
-                .node
-                .fiber
-                .take()
-                .expect("who can be switched to has its fiber (L4)");
-            target.node.stage.set(Stage::Running);
-            self.current.set(Some(target));
-            let outcome = fiber.resume(());
-            let ran = self.current.take().expect("it ran (L1)");
-            let next = match outcome {
-                Outcome::Yielded(next) => {
-                    ran.node.unwinding.set(panicking());
-                    ran.node.stage.set(Stage::Suspended);
-                    ran.node.fiber.set(Some(fiber));
-                    next
-                }
-                Outcome::Returned(value) => {
-                    drop(fiber);
-                    self.bury(&ran, Message::Value(value))
-                }
-                Outcome::Panicked(payload) => {
-                    drop(fiber);
-                    self.bury_panicked(&ran, payload)
-                }
-            };
-            self.origin.set(Some(ran));
-            match next {
-                Some(next) => target = next,
-                None => return,
-            }
-        }
-    }
-
-    #[cold]
-    fn bury_panicked(&self, dead: &Greenlet<T>, payload: Payload) -> Option<Greenlet<T>> {
-        if is_forced(&*payload) {
-            // Whatever `main` runs on is being ended, and took this stack first.
-            dead.node.stage.set(Stage::Dead);
-            resume_unwind(payload);
-        }
-        self.bury(dead, Message::Throw(payload).of_the_dead())
-    }
-
-    /// Passes the last message of `dead` to its heir.
-    fn bury(&self, dead: &Greenlet<T>, message: Message<T>) -> Option<Greenlet<T>> {
-        dead.node.stage.set(Stage::Dead);
-        let (heir, message) = dead.heir(message);
-        self.slot.set(Some(message));
-        heir
-    }
-
-    /// The first thing on a stack that control came to: takes the message and lets the origin go (L2, L3).
-    #[inline]
-    fn arrive(&self) -> Message<T> {
-        let mut message = self.slot.take().expect("a switch brings a message (L2)");
-        let origin = self.origin.take();
-        if TRACING.get() {
-            message = self.traced(origin.as_ref().map_or(self.main_id, Greenlet::id), message);
-        }
-        drop(origin);
-        message
-    }
-
-    #[cold]
-    fn traced(&self, origin: u64, message: Message<T>) -> Message<T> {
-        let kind = if matches!(message, Message::Throw(_)) {
-            TraceKind::Throw
-        } else {
-            TraceKind::Switch
-        };
-        let target = self.peek(Greenlet::id).unwrap_or(self.main_id);
-        let Some(hook) = trace() else { return message };
-        match catch_unwind(AssertUnwindSafe(|| hook(&TraceEvent { kind, origin, target }))) {
-            Ok(()) => message,
-            Err(payload) => {
-                set_trace(None);
-                Message::Throw(payload)
-            }
-        }
-    }
-}
-
-impl<T: 'static> Drop for Family<T> {
-    fn drop(&mut self) {
-        let _ = FAMILIES.try_with(|families| {
-            let mut families = families.borrow_mut();
-            // A new family may have the place already.
-            if families.get(&self.key).is_some_and(|family| family.strong_count() == 0) {
-                families.remove(&self.key);
-            }
-        });
-    }
-}
-
-impl<T: 'static> Node<T> {
-    fn new(
-        family: &Rc<Family<T>>,
-        id: u64,
-        name: Option<Box<str>>,
-        parent: Option<Greenlet<T>>,
-        stage: Stage,
-        fiber: Option<Box<Body<T>>>,
-    ) -> Rc<Node<T>> {
-        Rc::new(Node {
-            family: family.clone(),
-            id,
-            name,
-            parent: RefCell::new(parent),
-            stage: Cell::new(stage),
-            fiber: Cell::new(fiber),
-            suspender: Cell::default(),
-            unwinding: Cell::default(),
-        })
-    }
-}
+pub use error::{GreenletExit, ParentError, SwitchError};
+pub use trace::{Hook, TraceEvent, TraceKind, set_trace, trace};
 
 /// A handle of a body on a stack of its own, in a family that exchanges `T`; see the [module](self).
 ///
@@ -423,7 +150,7 @@ impl<T: 'static> Greenlet<T> {
     ///
     /// # Coming from Python
     /// `greenlet.switch(value)`.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn switch(&self, value: T) -> T {
         match self.transfer(Message::Value(value)) {
@@ -440,7 +167,7 @@ impl<T: 'static> Greenlet<T> {
     ///
     /// # Panics
     /// With what is thrown at the caller meanwhile, and with the panic of a greenlet whose parent the caller is.
-    #[inline]
+    #[inline(always)]
     pub fn try_switch(&self, value: T) -> Result<T, SwitchError<T>> {
         let answer = self.transfer(Message::Value(value)).map_err(|error| {
             error.map(|message| match message {
@@ -474,7 +201,7 @@ impl<T: 'static> Greenlet<T> {
     /// catch it.
     #[track_caller]
     pub fn throw(&self, payload: impl Any + Send) -> T {
-        match self.transfer(Message::Throw(boxed(payload))) {
+        match self.transfer(Message::Throw(Box::new(boxed(payload)))) {
             Ok(Message::Value(value)) => value,
             other => unanswered(other),
         }
@@ -485,12 +212,14 @@ impl<T: 'static> Greenlet<T> {
     /// # Errors
     /// As [`try_switch`](Greenlet::try_switch), and [`Unwinding`](SwitchError::Unwinding).
     pub fn try_throw(&self, payload: impl Any + Send) -> Result<T, SwitchError<Box<dyn Any + Send>>> {
-        let answer = self.transfer(Message::Throw(boxed(payload))).map_err(|error| {
-            error.map(|message| match message {
-                Message::Throw(payload) => payload,
-                _ => unreachable!("what was not sent comes back"),
-            })
-        })?;
+        let answer = self
+            .transfer(Message::Throw(Box::new(boxed(payload))))
+            .map_err(|error| {
+                error.map(|message| match message {
+                    Message::Throw(payload) => *payload,
+                    _ => unreachable!("what was not sent comes back"),
+                })
+            })?;
         answer.open()
     }
 
@@ -602,14 +331,16 @@ impl<T: 'static> Greenlet<T> {
     }
 
     /// Sends `message` and returns what somebody brings back.
-    #[inline]
+    #[inline(always)]
     fn transfer(&self, message: Message<T>) -> Result<Message<T>, SwitchError<Message<T>>> {
-        if self.node.stage.get() == Stage::Suspended && matches!(message, Message::Value(_)) {
-            return self.node.family.go(Some(self.clone()), message);
+        match (self.node.stage.get(), &message) {
+            (Stage::Suspended, Message::Value(_)) => self.node.family.go(Some(self.clone()), message),
+            (Stage::Main, _) => self.node.family.go(None, message),
+            _ => self.transfer_by_rule(message),
         }
-        self.transfer_by_rule(message)
     }
 
+    #[cold]
     fn transfer_by_rule(&self, message: Message<T>) -> Result<Message<T>, SwitchError<Message<T>>> {
         let family = &self.node.family;
         if !family.is_here() {
@@ -703,8 +434,8 @@ impl<T: 'static> Greenlet<T> {
             }
             // The answer is dropped inside, lest its panic be lost.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                if let Ok(Message::Throw(payload)) = self.transfer(Message::Throw(Box::new(GreenletExit))) {
-                    resume_unwind(payload);
+                if let Ok(Message::Throw(payload)) = self.transfer(Message::Throw(Box::new(boxed(GreenletExit)))) {
+                    resume_unwind(*payload);
                 }
             }));
             self.tell_panic(result);
@@ -729,22 +460,11 @@ impl<T: 'static> Greenlet<T> {
     }
 }
 
-impl<T> Message<T> {
-    /// The message as its receiver sees it.
-    fn open<V>(self) -> Result<T, SwitchError<V>> {
-        match self {
-            Message::Value(value) => Ok(value),
-            Message::Exit => Err(SwitchError::Exited),
-            Message::Throw(payload) => resume_unwind(payload),
-        }
-    }
-}
-
 #[cold]
 #[track_caller]
 fn unanswered<T>(answer: Result<Message<T>, SwitchError<Message<T>>>) -> ! {
     match answer {
-        Ok(Message::Throw(payload)) => resume_unwind(payload),
+        Ok(Message::Throw(payload)) => resume_unwind(*payload),
         Ok(_) => panic!("{}", SwitchError::<()>::Exited),
         Err(error) => panic!("{error}"),
     }
@@ -773,13 +493,6 @@ fn boxed(payload: impl Any + Send) -> Payload {
 pub fn current<T: 'static>() -> Greenlet<T> {
     let family = Family::here();
     family.running().unwrap_or_else(|| family.main())
-}
-
-impl<T: 'static> Family<T> {
-    /// The member that the caller runs in; `None` is the main one.
-    fn running(&self) -> Option<Greenlet<T>> {
-        self.peek(Greenlet::clone).filter(|_| self.is_here())
-    }
 }
 
 impl<T: 'static> Clone for Greenlet<T> {
@@ -938,7 +651,7 @@ impl<T: 'static> Builder<T> {
                 mine.peek(|me| me.node.suspender.set(Some(suspender.keep())));
                 match mine.arrive() {
                     Message::Value(value) => body(value),
-                    Message::Throw(payload) => resume_unwind(payload),
+                    Message::Throw(payload) => resume_unwind(*payload),
                     Message::Exit => unreachable!("an exit starts nobody"),
                 }
             },
@@ -962,144 +675,4 @@ impl<T: 'static> fmt::Debug for Builder<T> {
             .field("stack_size", &self.stack_size)
             .finish()
     }
-}
-
-/// The payload that ends a greenlet quietly; see [`kill`](Greenlet::kill).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GreenletExit;
-
-/// Why a switch has no answer; what was to be sent is in it, if it was not sent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SwitchError<V> {
-    /// The greenlet cannot be reached from here: it belongs to another green thread or native stack, or its family
-    /// waits below this one's.
-    Foreign(V),
-    /// The greenlet waits in a destructor that an unwinding runs, where nothing can be raised.
-    Unwinding(V),
-    /// The answer is that a greenlet ended by [`GreenletExit`].
-    Exited,
-}
-
-impl<V> SwitchError<V> {
-    /// What was not sent.
-    pub fn into_inner(self) -> Option<V> {
-        match self {
-            SwitchError::Foreign(value) | SwitchError::Unwinding(value) => Some(value),
-            SwitchError::Exited => None,
-        }
-    }
-
-    fn map<W>(self, f: impl FnOnce(V) -> W) -> SwitchError<W> {
-        match self {
-            SwitchError::Foreign(value) => SwitchError::Foreign(f(value)),
-            SwitchError::Unwinding(value) => SwitchError::Unwinding(f(value)),
-            SwitchError::Exited => SwitchError::Exited,
-        }
-    }
-}
-
-impl<V> fmt::Display for SwitchError<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SwitchError::Foreign(_) => "cannot switch to a greenlet of another green thread or native stack",
-            SwitchError::Unwinding(_) => "cannot throw into a greenlet that waits in a destructor during an unwinding",
-            SwitchError::Exited => "the greenlet that was to answer was killed (GreenletExit): it left no value",
-        })
-    }
-}
-
-impl<V> fmt::Debug for SwitchError<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SwitchError::Foreign(_) => "Foreign(..)",
-            SwitchError::Unwinding(_) => "Unwinding(..)",
-            SwitchError::Exited => "Exited",
-        })
-    }
-}
-
-impl<V> Error for SwitchError<V> {}
-
-/// Why a parent was refused; see [`Greenlet::set_parent`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ParentError {
-    /// The chain of parents would come back to the greenlet itself.
-    Cyclic,
-    /// The parent belongs to another green thread or native stack.
-    Foreign,
-    /// The main greenlet has no parent.
-    Main,
-}
-
-impl fmt::Display for ParentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ParentError::Cyclic => "cyclic chain of parents",
-            ParentError::Foreign => "a parent cannot belong to another green thread or native stack",
-            ParentError::Main => "the main greenlet cannot have a parent",
-        })
-    }
-}
-
-impl Error for ParentError {}
-
-/// How control came to a greenlet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TraceKind {
-    /// With a value, or with the end of a killed one.
-    Switch,
-    /// With a payload to be raised.
-    Throw,
-}
-
-/// A transfer of control, as a hook sees it; see [`set_trace`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TraceEvent {
-    /// How.
-    pub kind: TraceKind,
-    /// The [`id`](Greenlet::id) of the greenlet that control left.
-    pub origin: u64,
-    /// The [`id`](Greenlet::id) of the one that it came to.
-    pub target: u64,
-}
-
-/// What [`set_trace`] takes.
-pub type Hook = Rc<dyn Fn(&TraceEvent)>;
-
-/// Has `hook` called after each transfer on this OS thread, on the stack that control came to; returns the one before.
-///
-/// A panic of the hook turns tracing off, and is raised instead of what the switch would have returned. The hook may
-/// switch itself, which calls it again.
-///
-/// ```
-/// use greenthread::greenlet::{self, Greenlet};
-/// use std::{cell::RefCell, rc::Rc};
-///
-/// let seen = Rc::new(RefCell::new(Vec::new()));
-/// let log = seen.clone();
-/// greenlet::set_trace(Some(Rc::new(move |event| log.borrow_mut().push((event.origin, event.target)))));
-/// let g = Greenlet::new(|n: u32| n);
-/// g.switch(1);
-/// greenlet::set_trace(None);
-/// let main = greenlet::current::<u32>().id();
-/// assert_eq!(*seen.borrow(), [(main, g.id()), (g.id(), main)]);
-/// ```
-///
-/// # Coming from Python
-/// `greenlet.settrace(callback)`.
-pub fn set_trace(hook: Option<Hook>) -> Option<Hook> {
-    HOOK.try_with(|cell| {
-        TRACING.set(hook.is_some());
-        cell.replace(hook)
-    })
-    .unwrap_or_default()
-}
-
-/// The hook that [`set_trace`] set.
-pub fn trace() -> Option<Hook> {
-    HOOK.try_with(|cell| cell.borrow().clone()).unwrap_or_default()
 }

@@ -1,0 +1,81 @@
+//! Criterion's view of the basics: `cargo bench`. The comparison with peers is in `benches/peers`.
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use greenthread::future::block_on;
+use greenthread::generator::Generator;
+use greenthread::net::{TcpListener, TcpStream};
+use greenthread::time::Timeout;
+use greenthread::{hub, run, spawn, spawn_local, yield_now};
+
+fn switch(c: &mut Criterion) {
+    c.bench_function("switch/generator/round", |b| {
+        let mut numbers = Generator::<u64>::new(|y| {
+            for n in 0.. {
+                y.yield_(n);
+            }
+        });
+        b.iter(|| black_box(numbers.next()));
+    });
+    c.bench_function("yield/two", |b| {
+        let other = spawn(|| {
+            loop {
+                yield_now();
+            }
+        });
+        b.iter(yield_now);
+        other.kill();
+        assert!(other.join().is_err());
+    });
+}
+
+fn spawns(c: &mut Criterion) {
+    c.bench_function("spawn/local/seq", |b| {
+        b.iter(|| spawn_local(|| black_box(1)).join().unwrap())
+    });
+    c.bench_function("spawn/local/batch_of_1000", |b| {
+        b.iter(|| {
+            let all: Vec<_> = (0..1000).map(|_| spawn_local(|| ())).collect();
+            all.into_iter().for_each(|handle| handle.join().unwrap());
+        });
+    });
+}
+
+fn timers(c: &mut Criterion) {
+    c.bench_function("timer/arm_and_cancel", |b| {
+        b.iter(|| Timeout::new(Duration::from_secs(30)).cancel())
+    });
+}
+
+fn futures(c: &mut Criterion) {
+    c.bench_function("future/block_on/ready", |b| b.iter(|| block_on(async { black_box(1) })));
+}
+
+fn net(c: &mut Criterion) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = [0; 64];
+        while stream.read_exact(&mut buffer).is_ok() {
+            stream.write_all(&buffer).unwrap();
+        }
+    });
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut buffer = [0; 64];
+    c.bench_function("net/tcp/echo_64_bytes_one_os_thread", |b| {
+        b.iter(|| {
+            stream.write_all(&buffer).unwrap();
+            stream.read_exact(&mut buffer).unwrap();
+        });
+    });
+    drop(stream);
+    server.join().unwrap();
+    run(hub::idle);
+}
+
+criterion_group!(benches, switch, spawns, timers, futures, net);
+criterion_main!(benches);
