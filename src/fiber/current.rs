@@ -15,17 +15,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Link {
     prev: Cell<*const Link>,
+    /// Zero until somebody asks.
+    number: Cell<u64>,
 }
 
 impl Link {
     #[inline]
     pub(crate) fn new(prev: *const Link) -> Link {
-        Link { prev: Cell::new(prev) }
+        Link {
+            prev: Cell::new(prev),
+            number: Cell::new(0),
+        }
     }
 
     #[inline]
     pub(crate) fn set_prev(&self, prev: *const Link) {
         self.prev.set(prev);
+    }
+
+    /// A number that no other link has, ever.
+    #[inline]
+    pub(super) fn number(&self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        if self.number.get() == 0 {
+            self.number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        self.number.get()
+    }
+
+    #[inline]
+    pub(super) fn has_number(&self, number: u64) -> bool {
+        self.number.get() == number
     }
 }
 
@@ -37,9 +57,14 @@ thread_local! {
 }
 
 /// Whether `link` is running here: on the chain from the innermost fiber down to the root.
-#[inline]
+#[inline(always)]
 pub(crate) fn is_on_chain(link: *const Link) -> bool {
-    let mut at = TOP.get();
+    let top = TOP.get();
+    top == link || is_below(top, link)
+}
+
+#[cold]
+fn is_below(mut at: *const Link, link: *const Link) -> bool {
     while at != link {
         if at.is_null() {
             return false;

@@ -35,7 +35,7 @@ pub(crate) mod unwind;
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -135,7 +135,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     }
 
     /// Runs the body until it suspends or ends.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resume(&mut self, input: I) -> Outcome<Y, R> {
         // SAFETY: `&mut self` means that nothing else resumes it, or has it resumed, meanwhile.
         unsafe { self.switch(Command::Go(input)) }
@@ -145,7 +145,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     ///
     /// # Safety
     /// The fiber is suspended (or new), it has not ended, and this is its OS thread (F4).
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn switch(&self, command: Command<I>) -> Outcome<Y, R> {
         let resumer = TOP.get();
         let frame = self.frame.get();
@@ -265,7 +265,7 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
     /// Hands `value` to whoever resumed the fiber and waits for the next resume.
     ///
     /// `None` if the fiber does not run here: the suspender was smuggled to another stack (F3).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn suspend(&self, value: Y) -> Result<I, Y> {
         // SAFETY: a suspender lives in its body's frame, so the fiber has not ended (F1).
         let frame = unsafe { &*self.frame };
@@ -273,6 +273,58 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
             return Err(value);
         }
         // SAFETY: just checked (F3).
+        match unsafe { suspend(self.frame, value) } {
+            Command::Go(input) => Ok(input),
+            Command::Unwind => unwind::raise_forced(),
+        }
+    }
+
+    /// A copy that may be kept anywhere: it knows when its fiber does not run here, even after the fiber's end.
+    #[inline]
+    pub(crate) fn keep(&self) -> Kept<I, Y> {
+        // SAFETY: as in `suspend`.
+        Kept {
+            frame: self.frame,
+            number: unsafe { &*self.frame }.link.number(),
+        }
+    }
+}
+
+/// A [`Suspender`] that outlives its body's frame: each use looks whether the fiber runs here.
+pub(crate) struct Kept<I: 'static, Y: 'static> {
+    frame: *const Frame<I, Y>,
+    /// The link's: a later fiber may have its frame at the same address, but not with this number.
+    number: u64,
+}
+
+impl<I: 'static, Y: 'static> Clone for Kept<I, Y> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<I: 'static, Y: 'static> Copy for Kept<I, Y> {}
+
+impl<I: 'static, Y: 'static> Kept<I, Y> {
+    /// Whether the caller runs on the fiber's stack, or on one above it on the chain.
+    #[inline(always)]
+    pub(crate) fn is_here(&self) -> bool {
+        // An address only: the frame may be gone.
+        let link = self
+            .frame
+            .wrapping_byte_add(offset_of!(Frame<I, Y>, link))
+            .cast::<Link>();
+        // SAFETY: a link on the chain belongs to a running fiber, whose frame is there (F1).
+        current::is_on_chain(link) && unsafe { &*link }.has_number(self.number)
+    }
+
+    /// As [`Suspender::suspend`].
+    #[inline(always)]
+    pub(crate) fn suspend(self, value: Y) -> Result<I, Y> {
+        if !self.is_here() {
+            return Err(value);
+        }
+        // SAFETY: just checked (F3): a live link, and the number says that it is the one of this frame and its types.
         match unsafe { suspend(self.frame, value) } {
             Command::Go(input) => Ok(input),
             Command::Unwind => unwind::raise_forced(),
