@@ -111,10 +111,10 @@ impl<Y, R> State<Y, R> {
 /// What is raised in a body that is closed: the payload of an unwinding that no panic hook reports.
 ///
 /// ```
-/// use greenthread::generator::{Generator, GeneratorExit};
+/// use greenthread::generator::{Generator, GeneratorExit, Yielder};
 /// use std::panic::{AssertUnwindSafe, catch_unwind};
 ///
-/// let mut numbers = Generator::new(|y| {
+/// let mut numbers = Generator::new(|y: &Yielder<'_, i32>| {
 ///     let end = catch_unwind(AssertUnwindSafe(|| y.yield_(1)));
 ///     end.unwrap_err().is::<GeneratorExit>()
 /// });
@@ -309,7 +309,12 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     /// A size that makes no sense, or no memory for the stack.
     #[inline]
     pub fn with_stack_size(size: usize, body: impl FnOnce(&Yielder<'_, Y, S>) -> R + 'static) -> io::Result<Self> {
-        let fiber = Fiber::new(size, move |suspender: &Suspender<Sent<S>, Y>, _: Sent<S>| {
+        let fiber = Fiber::new(size, move |suspender: &Suspender<Sent<S>, Y>, sent| {
+            if let Sent::Throw(payload) = sent {
+                // Here, where a panic of its destructors is a value.
+                drop(body);
+                resume_unwind(*payload);
+            }
             body(&Yielder { suspender })
         })?;
         Ok(Generator {
@@ -354,10 +359,10 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     /// generator that is new or has ended it is raised here instead; the body of a new one never runs.
     ///
     /// ```
-    /// use greenthread::generator::{Generator, State};
+    /// use greenthread::generator::{Generator, State, Yielder};
     /// use std::panic::{AssertUnwindSafe, catch_unwind};
     ///
-    /// let mut generator = Generator::new(|y| {
+    /// let mut generator = Generator::new(|y: &Yielder<'_, &str>| {
     ///     let thrown = catch_unwind(AssertUnwindSafe(|| y.yield_("first")));
     ///     y.yield_(thrown.unwrap_err().downcast_ref::<&str>().unwrap());
     /// });
@@ -371,8 +376,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     #[track_caller]
     pub fn throw(&mut self, payload: impl Any + Send) -> State<Y, R> {
         let payload = boxed(payload);
-        if !self.is_suspended() {
-            self.fiber = None;
+        if self.is_done() {
             resume_unwind(payload);
         }
         if self.unwinding {
@@ -410,7 +414,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     /// # Coming from Python
     /// `generator.close()`, as of 3.13. With `panic = "abort"` nothing can be raised: the stack is leaked.
     pub fn close(&mut self) -> Result<Option<R>, CloseError> {
-        if !self.is_suspended() || cfg!(panic = "abort") {
+        if self.is_done() || cfg!(panic = "abort") {
             self.fiber = None;
             return Ok(None);
         }
@@ -458,10 +462,6 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         self.fiber.as_ref().is_none_or(Fiber::has_started)
     }
 
-    fn is_suspended(&self) -> bool {
-        self.fiber.as_ref().is_some_and(Fiber::has_started)
-    }
-
     #[inline(always)]
     #[track_caller]
     fn ask(&mut self, sent: Sent<S>) -> State<Y, R> {
@@ -485,9 +485,6 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     /// Ends the body of a generator that is dropped, and says on stderr what cannot be said otherwise.
     #[cold]
     fn end(&mut self) {
-        if !self.is_suspended() {
-            return tell_panic(catch_unwind(AssertUnwindSafe(|| self.fiber = None)));
-        }
         if cfg!(panic = "abort") {
             return;
         }

@@ -17,8 +17,9 @@ use crate::fiber::{Fiber, Kept, Outcome, current as chain};
 
 pub(super) type Payload = Box<dyn Any + Send>;
 
-/// A body's fiber: it suspends with whom to resume next, `None` being the main greenlet.
-pub(super) type Body<T> = Fiber<(), Option<Greenlet<T>>, T>;
+/// A body's fiber: it suspends with whom to resume next, `None` being the main greenlet. What it is resumed with says,
+/// the first time, whether the body is to run at all.
+pub(super) type Body<T> = Fiber<bool, Option<Greenlet<T>>, T>;
 
 /// What a switch brings along.
 pub(super) enum Message<T> {
@@ -67,7 +68,7 @@ pub(super) struct Node<T: 'static> {
     /// There while it is new or suspended (L4).
     pub(super) fiber: Cell<Option<Box<Body<T>>>>,
     /// There from the start.
-    pub(super) suspender: Cell<Option<Kept<(), Option<Greenlet<T>>>>>,
+    pub(super) suspender: Cell<Option<Kept<bool, Option<Greenlet<T>>>>>,
     /// It suspended while a panic was under way: maybe from one of its destructors (L5).
     pub(super) unwinding: Cell<bool>,
 }
@@ -146,7 +147,7 @@ impl<T: 'static> Family<T> {
     }
 
     #[inline(always)]
-    fn suspender(&self) -> Option<Kept<(), Option<Greenlet<T>>>> {
+    fn suspender(&self) -> Option<Kept<bool, Option<Greenlet<T>>>> {
         self.peek(|g| g.node.suspender.get().expect("a running greenlet has started"))
     }
 
@@ -199,7 +200,7 @@ impl<T: 'static> Family<T> {
                 .expect("who can be switched to has its fiber (L4)");
             target.node.stage.set(Stage::Running);
             self.current.set(Some(target));
-            let outcome = fiber.resume(());
+            let outcome = fiber.resume(true);
             let ran = self.current.take().expect("it ran (L1)");
             let next = match outcome {
                 Outcome::Yielded(next) => {

@@ -80,7 +80,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 
 use crate::fiber::unwind::{TRIES, message as text_of};
-use crate::fiber::{Fiber, Suspender, current as chain};
+use crate::fiber::{Fiber, Outcome, Suspender, current as chain};
 use crate::stack::DEFAULT_SIZE;
 use family::{Family, Message, Node, Payload, Stage, next_id};
 
@@ -391,21 +391,23 @@ impl<T: 'static> Greenlet<T> {
         (None, message)
     }
 
-    /// Ends a new greenlet without running it.
+    /// Ends a new greenlet without running it. Its captures are dropped on its own stack, where a panic is a value.
     fn abandon(&self) {
         self.node.stage.set(Stage::Dead);
         let fiber = self.node.fiber.take();
-        self.tell_panic(catch_unwind(AssertUnwindSafe(|| drop(fiber))));
+        if let Some(Outcome::Panicked(payload)) = fiber.map(|mut fiber| fiber.resume(false)) {
+            self.tell_panic(Err(payload));
+        }
     }
 
     /// Ends a greenlet whose last handle is this one.
     #[cold]
     fn end(&self) {
-        if self.node.stage.get() == Stage::New {
-            return self.abandon();
-        }
         if cfg!(panic = "abort") {
             return;
+        }
+        if self.node.stage.get() == Stage::New {
+            return self.abandon();
         }
         let family = self.node.family.clone();
         // Until it has ended it has a handle, which no drop takes for the last.
@@ -647,7 +649,11 @@ impl<T: 'static> Builder<T> {
         let mine = family.clone();
         let fiber = Fiber::new(
             self.stack_size,
-            move |suspender: &Suspender<(), Option<Greenlet<T>>>, ()| {
+            move |suspender: &Suspender<bool, Option<Greenlet<T>>>, run| {
+                if !run {
+                    drop(body);
+                    resume_unwind(Box::new(GreenletExit));
+                }
                 mine.peek(|me| me.node.suspender.set(Some(suspender.keep())));
                 match mine.arrive() {
                     Message::Value(value) => body(value),

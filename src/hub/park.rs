@@ -228,6 +228,7 @@ impl Hub {
             self.pump();
             return;
         }
+        let parked = task.state.get();
         loop {
             task.suspend();
             if !task.probe.get() {
@@ -235,10 +236,9 @@ impl Hub {
             }
             // Resumed only to look at its own stack, for `debug::dump`.
             task.probe.set(false);
-            let state = task.state.get();
             let trace = std::backtrace::Backtrace::force_capture().to_string();
             task.with_extra(|extra| extra.backtrace = Some(trace));
-            task.state.set(state);
+            task.state.set(parked);
         }
     }
 
