@@ -47,3 +47,8 @@ pub(crate) mod util;
 
 pub use thread::{JoinHandle, run, scope, spawn, spawn_local, yield_now};
 pub use time::{sleep, timeout};
+
+/// The README's program runs too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,6 +1,7 @@
 //! Observers: a function that the hub tells what it does. Nobody listening costs one predictable branch.
 #![forbid(unsafe_code)]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::Hub;
@@ -41,7 +42,10 @@ impl Hub {
         let hook = self.hook.borrow().clone();
         if let Some(hook) = hook {
             // The observer runs on whatever stack the event happens on; it may not park there.
-            self.as_callback(|| hook(event));
+            let told = catch_unwind(AssertUnwindSafe(|| self.as_callback(|| hook(event))));
+            if let Err(payload) = told {
+                super::report_panic(&super::Reporter::callback(), &*payload);
+            }
         }
     }
 }

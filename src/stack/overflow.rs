@@ -2,11 +2,21 @@
 //!
 //! The fault handler must know, without a lock, whether an address lies in a guard of ours: slabs are entered in a list
 //! that only grows, whose entries are reused.
+//!
+//! ```text
+//!  FIRST ─► [at, len, size] ─► [at, 0: free] ─► [at, len, size] ─► null
+//!            └─ slab: ▓▓▓▓░░░░░░░░▓▓▓▓░░░░░░░░▓▓▓▓░░░░░░░░   ▓ guard: (address − at) mod size < GUARD_SIZE
+//! ```
+//!
+//! # Invariants
+//! - **O1** Entries are never freed, and `next` never changes once an entry is in the list.
+//! - **O2** An entry with `len` above 1 describes a slab that is mapped.
+//! - **O3** `DESCRIBE` is 0 or a `fn(usize, &mut [u8]) -> usize` that may run in a signal handler.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use super::GUARD_SIZE;
+use super::{DEFAULT_SIZE, GUARD_SIZE, PAGE};
 use crate::sys::signal;
 
 /// One slab; `len` 0 means free.
@@ -31,10 +41,9 @@ impl Entry {
 
 fn ranges() -> impl Iterator<Item = &'static Range> {
     let first = FIRST.load(Ordering::Acquire);
-    // SAFETY: null, or leaked by `add`.
-    std::iter::successors(unsafe { first.as_ref() }, |range| unsafe {
-        range.next.load(Ordering::Acquire).as_ref()
-    })
+    // SAFETY: null, or leaked by `add` (O1).
+    let entry = |at: *mut Range| unsafe { at.as_ref() };
+    std::iter::successors(entry(first), move |range| entry(range.next.load(Ordering::Acquire)))
 }
 
 /// Enters a slab.
@@ -81,7 +90,7 @@ fn look(address: usize) {
         let len = range.len.load(Ordering::Acquire);
         let (at, size) = (range.at.load(Ordering::Relaxed), range.size.load(Ordering::Relaxed));
         if address.wrapping_sub(at) < len && (address - at) % size < GUARD_SIZE {
-            report(address - (address - at) % size, size);
+            report(address - (address - at) % size, size - super::PAGE);
         }
     }
 }
@@ -92,28 +101,46 @@ fn report(limit: usize, size: usize) -> ! {
     let len = if f == 0 {
         0
     } else {
-        // SAFETY: `set_describe` stored such a function.
+        // SAFETY: O3.
         unsafe { std::mem::transmute::<usize, fn(usize, &mut [u8]) -> usize>(f)(limit, &mut name) }
     };
-    let mut digits = [[0; 20]; 3];
-    let [usable, whole, default] = &mut digits;
-    let parts: [&[u8]; 9] = [
-        b"\ngreen thread '",
-        if len == 0 {
-            b"(on the native stack)"
-        } else {
-            &name[..len]
-        },
-        b"' has overflowed its stack: ",
-        number((size - GUARD_SIZE) / 1024, usable),
-        b" KiB usable of ",
-        number(size / 1024, whole),
-        b" KiB\nhelp: give it more: thread::Builder::new().stack_size(bytes), guard included; the default is ",
-        number(super::DEFAULT_SIZE, default),
-        b"\nfatal: stack overflow\n",
-    ];
-    parts.into_iter().for_each(signal::write_stderr);
+    let whole = size - PAGE;
+    let mut text = Text {
+        bytes: [0; 512],
+        len: 0,
+    };
+    match name.get(..len) {
+        None | Some([]) => text.push(b"\na coroutine"),
+        Some(name) => [b"\ngreen thread '", name, b"'"]
+            .into_iter()
+            .for_each(|part| text.push(part)),
+    }
+    text.push(b" has overflowed its stack: ");
+    text.push(number((whole - GUARD_SIZE) / 1024, &mut [0; 20]));
+    text.push(b" KiB usable of a ");
+    text.push(number(whole / 1024, &mut [0; 20]));
+    text.push(b" KiB slot\nhelp: give it more: thread::Builder::new().stack_size(N), N in bytes; the default is ");
+    text.push(number(DEFAULT_SIZE, &mut [0; 20]));
+    text.push(b" (guard of ");
+    text.push(number(GUARD_SIZE, &mut [0; 20]));
+    text.push(b" included)\nfatal: stack overflow\n");
+    signal::write_stderr(&text.bytes[..text.len]);
     signal::abort()
+}
+
+/// A report in the making: written at once, so that two do not mix. What does not fit is left out.
+struct Text {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Text {
+    fn push(&mut self, part: &[u8]) {
+        for (to, from) in self.bytes[self.len..].iter_mut().zip(part) {
+            *to = *from;
+            self.len += 1;
+        }
+    }
 }
 
 /// Decimal, without allocating.
@@ -126,5 +153,144 @@ fn number(mut n: usize, digits: &mut [u8; 20]) -> &[u8] {
         if n == 0 {
             return &digits[at..];
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+    use std::os::unix::process::ExitStatusExt;
+
+    use corosensei::{Coroutine, CoroutineResult};
+
+    use super::super::{Stack, alone};
+    use super::*;
+
+    /// Runs `body` on a stack of the default size.
+    fn on_a_stack(body: fn()) {
+        let mut coroutine =
+            Coroutine::<(), (), (), Stack>::with_stack(Stack::new(DEFAULT_SIZE).unwrap(), move |_, ()| body());
+        assert!(matches!(coroutine.resume(()), CoroutineResult::Return(())));
+    }
+
+    #[expect(unconditional_recursion, reason = "that is what is tested")]
+    fn recurse(depth: usize) -> usize {
+        let frame = black_box([depth; 64]);
+        recurse(depth + 1) + black_box(&frame)[depth % 64]
+    }
+
+    fn overflow() {
+        black_box(recurse(0));
+    }
+
+    #[inline(never)]
+    fn large_frame() {
+        black_box(&mut [1u8; 512 * 1024]);
+    }
+
+    /// Has `body` run in a process of its own, which must be aborted with these words.
+    #[track_caller]
+    fn dies(test: &str, words: &str, body: fn()) {
+        let Some(child) = alone(&format!("stack::overflow::tests::{test}")) else {
+            return body();
+        };
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(child.status.signal(), Some(signal::ABORTED), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+
+    const WORDS: &str = "\na coroutine has overflowed its stack: 192 KiB usable of a 256 KiB slot\nhelp: give it more: \
+        thread::Builder::new().stack_size(N), N in bytes; the default is 262144 (guard of 65536 included)\nfatal: stack overflow\n";
+
+    #[test]
+    fn recursion_is_reported() {
+        dies("recursion_is_reported", WORDS, || on_a_stack(overflow));
+    }
+
+    #[test]
+    fn a_large_frame_is_reported() {
+        dies("a_large_frame_is_reported", WORDS, || on_a_stack(large_frame));
+    }
+
+    #[test]
+    fn an_overshoot_of_60_kib_is_reported() {
+        dies("an_overshoot_of_60_kib_is_reported", WORDS, || {
+            let stack = Stack::new(DEFAULT_SIZE).unwrap();
+            // SAFETY: none: the guard is to catch it.
+            unsafe { ((stack.limit + GUARD_SIZE - 60 * 1024) as *mut u8).write_volatile(1) };
+        });
+    }
+
+    #[test]
+    fn a_guard_by_mprotect_is_reported() {
+        dies("a_guard_by_mprotect_is_reported", WORDS, || {
+            crate::sys::mem::forget_markers(true);
+            on_a_stack(overflow);
+        });
+    }
+
+    #[test]
+    fn the_name_is_what_the_scheduler_says() {
+        dies(
+            "the_name_is_what_the_scheduler_says",
+            "\ngreen thread 'worker-7' has overflowed its stack: 192 KiB",
+            || {
+                set_describe(|_, out| {
+                    out[..8].copy_from_slice(b"worker-7");
+                    8
+                });
+                on_a_stack(overflow);
+            },
+        );
+    }
+
+    #[test]
+    fn a_slab_that_came_and_went_is_reported_too() {
+        dies("a_slab_that_came_and_went_is_reported_too", WORDS, || {
+            for size in [1 << 20, DEFAULT_SIZE, 4 << 20] {
+                drop((0..100).map(|_| Stack::new(size).unwrap()).collect::<Vec<_>>());
+                super::super::trim();
+            }
+            assert!(ranges().all(|range| range.len.load(Ordering::Relaxed) == 0));
+            let before = ranges().count();
+            on_a_stack(|| ());
+            assert_eq!(ranges().count(), before, "free entries are reused");
+            on_a_stack(overflow);
+        });
+    }
+
+    #[test]
+    fn an_os_thread_that_std_did_not_make_reports_too() {
+        dies("an_os_thread_that_std_did_not_make_reports_too", WORDS, || {
+            signal::on_a_bare_thread(|| on_a_stack(overflow));
+        });
+    }
+
+    #[test]
+    fn the_native_stack_is_still_std_s() {
+        dies(
+            "the_native_stack_is_still_std_s",
+            "has overflowed its stack\nfatal runtime error: stack overflow",
+            || {
+                on_a_stack(|| ());
+                black_box(recurse(0));
+            },
+        );
+    }
+
+    #[test]
+    fn another_fault_is_a_fault() {
+        let Some(child) = alone("stack::overflow::tests::another_fault_is_a_fault") else {
+            on_a_stack(|| ());
+            // SAFETY: none: it must kill the process.
+            return unsafe { std::ptr::without_provenance_mut::<u8>(4096).write_volatile(1) };
+        };
+        assert_eq!(child.status.signal(), Some(signal::FAULTED), "{child:?}");
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        assert_eq!(number(0, &mut [0; 20]), b"0");
+        assert_eq!(number(usize::MAX, &mut [0; 20]), usize::MAX.to_string().as_bytes());
     }
 }

@@ -2,7 +2,21 @@
 //!
 //! A stack is taken warm if there is one (the last freed first), else cold, else carved from the newest slab, else from a
 //! new slab. A freed one goes warm; when more are warm than the limit allows, the oldest go cold, in batches of
-//! neighbours. See S1–S3 in [`stack`](super).
+//! neighbours. See S1–S4 in [`stack`](super).
+//!
+//! ```text
+//!  slab   ┌──────┬──────┬──────┬──────┬──────────────────────────────┐
+//!         │ slot │ slot │ slot │ slot │ not carved: no guard yet     │
+//!         └──────┴──────┴──────┴──────┴──────────────────────────────┘
+//!  warm   oldest ◄─ spilled ── [ looked at │ unchecked ] ── taken, given ─► newest
+//!  cold   memory given back; guards and page tables stay
+//! ```
+//!
+//! # Invariants
+//! - **P1** Each carved slot is in use, or in `warm` or `cold` of its class once, or the warmest of its OS thread (which
+//!   counts as in use).
+//! - **P2** The last `unchecked` of `warm` are those freed since [`tidy`] looked; the pool's count is never below the sum.
+//! - **P3** Only the last slab of a class has slots that are not carved.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -72,21 +86,31 @@ impl Pool {
             });
         &mut self.classes[at]
     }
+
+    fn trim(&mut self) -> usize {
+        self.classes.iter_mut().map(Class::trim).sum()
+    }
 }
 
 impl Class {
     fn take(&mut self) -> io::Result<usize> {
-        let base = match self.warm.pop_back().or_else(|| self.cold.pop()) {
-            Some(base) => base,
-            None => self.carve()?,
+        let base = match self.warm.pop_back() {
+            Some(base) => {
+                self.unchecked = self.unchecked.saturating_sub(1);
+                base
+            }
+            None => self.take_cold()?,
         };
-        self.unchecked = self.unchecked.min(self.warm.len());
         self.in_use += 1;
         Ok(base)
     }
 
-    /// A slot that was never used.
     #[cold]
+    fn take_cold(&mut self) -> io::Result<usize> {
+        self.cold.pop().map_or_else(|| self.carve(), Ok)
+    }
+
+    /// A slot that was never used.
     fn carve(&mut self) -> io::Result<usize> {
         if self.slabs.last().is_none_or(|slab| slab.carved == slab.slots) {
             self.grow()?;
@@ -110,13 +134,19 @@ impl Class {
         Ok(at + stride(size) - colour)
     }
 
-    /// A new slab: four times the last, up to 1024 slots or 256 MiB.
+    /// A new slab: four times the last, up to 1024 slots or 256 MiB; less where address space is short.
     fn grow(&mut self) -> io::Result<()> {
         overflow::install();
         signal::ensure_alt_stack();
         let most = (1024 * DEFAULT_SIZE / self.size).clamp(1, 1024);
-        let slots = self.slabs.last().map_or(16, |slab| slab.slots * 4).min(most);
-        let at = mem::map(slots * stride(self.size))?;
+        let mut slots = self.slabs.last().map_or(16, |slab| slab.slots * 4).min(most);
+        let at = loop {
+            match mem::map(slots * stride(self.size)) {
+                Ok(at) => break at,
+                Err(error) if slots == 1 => return Err(error),
+                Err(_) => slots = slots.div_ceil(4),
+            }
+        };
         let report = overflow::add(at, slots * stride(self.size), stride(self.size));
         self.slabs.push(Slab {
             at,
@@ -131,7 +161,7 @@ impl Class {
         self.in_use -= 1;
         self.warm.push_back(base);
         self.unchecked += 1;
-        if self.warm.len() * mem::page() >= cache_limit() + BATCH * mem::page() {
+        if self.warm.len() * mem::page() >= cache_limit().saturating_add(BATCH * mem::page()) {
             self.cool(BATCH);
         }
     }
@@ -150,17 +180,16 @@ impl Class {
         self.cold.extend(going);
     }
 
-    /// Gives back what deep calls touched of the last freed ones; says how many it looked at.
+    /// Gives back what deep calls touched of the last freed ones; says of how many. It does not look first: where there
+    /// is nothing, giving back costs 0.6 µs and looking 1.2.
     fn tidy(&mut self, budget: usize) -> usize {
         let count = self.unchecked.min(budget);
         let first = self.warm.len() - self.unchecked;
         for base in self.warm.range(first..first + count) {
             let low = end(*base) - stride(self.size) + GUARD_SIZE;
             let deep = end(*base) - KEPT;
-            if mem::untouched(low, deep - low) < deep - low {
-                // SAFETY: the low part of a free stack of our own.
-                unsafe { mem::discard(low, deep - low) };
-            }
+            // SAFETY: the low part of a free stack of our own (P1).
+            unsafe { mem::discard(low, deep - low) };
         }
         self.unchecked -= count;
         count
@@ -203,9 +232,7 @@ impl Drop for Pool {
         if warmest != 0 {
             self.class(DEFAULT_SIZE).give(warmest);
         }
-        for class in &mut self.classes {
-            class.trim();
-        }
+        self.trim();
     }
 }
 
@@ -213,7 +240,14 @@ impl Drop for Pool {
 #[cold]
 #[inline(never)]
 pub(super) fn take(size: usize) -> io::Result<usize> {
-    let taken = POOL.try_with(|pool| pool.borrow_mut().class(size).take());
+    let taken = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        pool.class(size).take().or_else(|_| {
+            // What other sizes keep may be what is missing.
+            pool.trim();
+            pool.class(size).take()
+        })
+    });
     taken.unwrap_or_else(|_| Err(io::Error::other("no stacks any more: this OS thread is ending")))
 }
 
@@ -232,24 +266,26 @@ pub(super) fn give(base: usize, size: usize) {
     }
 }
 
-pub(super) fn tidy(budget: usize) {
-    let _ = POOL.try_with(|pool| {
+pub(super) fn tidy(budget: usize) -> bool {
+    let tidied = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
         if pool.unchecked == 0 {
-            return;
+            return false;
         }
-        let looked: usize = pool.classes.iter_mut().map(|class| class.tidy(budget)).sum();
-        pool.unchecked = if looked == 0 {
-            0
-        } else {
-            pool.classes.iter().map(|class| class.unchecked).sum()
-        };
+        let mut left = budget;
+        pool.unchecked = 0;
+        let Pool { classes, unchecked } = &mut *pool;
+        for class in classes {
+            left -= class.tidy(left);
+            *unchecked += class.unchecked;
+        }
+        *unchecked > 0
     });
+    tidied.unwrap_or(false)
 }
 
 pub(super) fn trim() -> usize {
-    POOL.try_with(|pool| pool.borrow_mut().classes.iter_mut().map(Class::trim).sum())
-        .unwrap_or(0)
+    POOL.try_with(|pool| pool.borrow_mut().trim()).unwrap_or(0)
 }
 
 pub(super) fn stats() -> Stats {
@@ -268,4 +304,68 @@ pub(super) fn stats() -> Stats {
         })
     };
     POOL.try_with(count).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Stack, alone};
+    use super::*;
+
+    #[test]
+    fn without_address_space_it_is_an_error_and_the_process_goes_on() {
+        if let Some(child) = alone("stack::pool::tests::without_address_space_it_is_an_error_and_the_process_goes_on") {
+            return assert!(child.status.success(), "{child:?}");
+        }
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let now = pages.split(' ').next().unwrap().parse::<u64>().unwrap() * mem::page() as u64;
+        mem::limit_address_space(now + (16 << 20));
+        let mut held = Vec::new();
+        let error = loop {
+            match Stack::new(DEFAULT_SIZE) {
+                Ok(stack) => held.push(stack),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert!(held.len() >= 40, "most of 16 MiB is used: {}", held.len());
+        assert_eq!(
+            Stack::new(1 << 30).err().map(|e| e.kind()),
+            Some(io::ErrorKind::OutOfMemory)
+        );
+        held.pop();
+        held.push(Stack::new(DEFAULT_SIZE).unwrap());
+        // What one size has set free serves another.
+        drop(held);
+        let held: Vec<_> = (0..8).map(|_| Stack::new(1 << 20).unwrap()).collect();
+        drop(held);
+        drop((0..40).map(|_| Stack::new(DEFAULT_SIZE).unwrap()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn without_guard_markers_mprotect_does_until_the_map_count_ends() {
+        if let Some(child) = alone("stack::pool::tests::without_guard_markers_mprotect_does_until_the_map_count_ends") {
+            return assert!(child.status.success(), "{child:?}");
+        }
+        mem::forget_markers(true);
+        let most = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+            .unwrap()
+            .trim()
+            .parse::<usize>()
+            .unwrap();
+        if most > 100_000 {
+            return;
+        }
+        let mut held = Vec::with_capacity(most);
+        let error = loop {
+            match Stack::new(128 * 1024) {
+                Ok(stack) => held.push(stack),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert!(held.len() > most / 2 - 500, "{}", held.len());
+        drop(held);
+        super::super::trim();
+        Stack::new(DEFAULT_SIZE).unwrap();
+    }
 }

@@ -1,4 +1,14 @@
 //! Memory by the page: map, guard, give back.
+//!
+//! ```text
+//!  map:      ░░░░░░░░░░░░░░░░░░░░   zeros, nothing resident, never huge pages
+//!  guard:    ▓▓▓▓░░░░░░░░░░░░░░░░   ▓ faults: a marker in the page table, or (two mappings more) PROT_NONE
+//!  discard:  ▓▓▓▓░░░░░░░░████████   ░ given back, reads as zeros; guards stay, whichever kind they are
+//! ```
+//!
+//! # Invariants
+//! - **M1** Whole pages of a mapping that [`map`] made are all that is ever guarded, discarded or unmapped.
+//! - **M2** A guard stays until its mapping is unmapped.
 
 use std::io;
 use std::ptr;
@@ -59,7 +69,14 @@ pub(crate) unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
         if unsafe { libc::madvise(at as *mut _, len, MADV_GUARD_INSTALL) } == 0 {
             return Ok(());
         }
-        NO_MARKERS.store(true, Ordering::Relaxed);
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // No memory for the page table: this one time. PROT_NONE would need yet more.
+            Some(libc::ENOMEM) => return Err(error),
+            // Interrupted: only this guard is of the dear kind.
+            Some(libc::EINTR | libc::EAGAIN) => {}
+            _ => NO_MARKERS.store(true, Ordering::Relaxed),
+        }
     }
     // SAFETY: the caller's.
     match unsafe { libc::mprotect(at as *mut _, len, libc::PROT_NONE) } {
@@ -83,23 +100,13 @@ pub(crate) unsafe fn discard(at: usize, len: usize) {
     unsafe { libc::madvise(at as *mut _, len, libc::MADV_DONTNEED) };
 }
 
-/// How many bytes from `at` up to the first resident page: what was never touched of a stack that grows down.
-pub(crate) fn untouched(at: usize, len: usize) -> usize {
-    const MOST: usize = 512;
-    let mut pages = [0u8; MOST];
-    let mut seen = 0;
-    while seen < len {
-        let part = (len - seen).min(MOST * page());
-        // SAFETY: mincore writes a byte for each page of `part`, of which there are at most `MOST`.
-        if unsafe { libc::mincore((at + seen) as *mut _, part, pages.as_mut_ptr()) } != 0 {
-            return len;
-        }
-        if let Some(first) = pages[..part / page()].iter().position(|page| page & 1 != 0) {
-            return seen + first * page();
-        }
-        seen += part;
-    }
-    len
+/// How many bytes are resident.
+#[cfg(test)]
+pub(crate) fn resident(at: usize, len: usize) -> usize {
+    let mut pages = vec![0u8; len / page()];
+    // SAFETY: mincore writes a byte for each page.
+    assert_eq!(unsafe { libc::mincore(at as *mut _, len, pages.as_mut_ptr()) }, 0);
+    pages.iter().filter(|page| **page & 1 != 0).count() * page()
 }
 
 /// Whether this process runs under valgrind, which must be told of stacks.
@@ -108,4 +115,54 @@ pub(crate) fn under_valgrind() -> bool {
     let preloaded =
         || std::env::var_os("LD_PRELOAD").is_some_and(|value| value.to_string_lossy().contains("vgpreload"));
     ANSWER.get_or_init(preloaded)
+}
+
+/// Has the process get no more address space than that, for good.
+#[cfg(test)]
+pub(crate) fn limit_address_space(bytes: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: bytes,
+    };
+    // SAFETY: a whole `rlimit`.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_discarded_is_not_resident_and_zero() {
+        let (at, len) = (map(16 * page()).unwrap(), 16 * page());
+        assert_eq!(resident(at, len), 0);
+        // SAFETY: our own mapping, all of it (M1).
+        unsafe {
+            (at as *mut u8).write_bytes(7, len);
+            assert_eq!(resident(at, len), len);
+            discard(at, len - page());
+            assert_eq!(resident(at, len), page());
+            assert_eq!(((at as *mut u8).read(), ((at + len - 1) as *mut u8).read()), (0, 7));
+            unmap(at, len);
+        }
+    }
+
+    #[test]
+    fn a_guard_refuses_the_kernel_too_and_outlives_a_discard() {
+        let at = map(2 * page()).unwrap();
+        // SAFETY: our own mapping; the kernel, told to write there, answers EFAULT instead of a signal.
+        unsafe {
+            guard(at, page()).unwrap();
+            discard(at, 2 * page());
+            assert_eq!(libc::sigaltstack(std::ptr::null(), at as *mut _), -1);
+            assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EFAULT));
+            assert_eq!(libc::sigaltstack(std::ptr::null(), (at + page()) as *mut _), 0);
+            unmap(at, 2 * page());
+        }
+    }
+
+    #[test]
+    fn a_mapping_too_large_is_an_error() {
+        assert!(map(1 << 60).is_err());
+    }
 }

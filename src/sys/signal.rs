@@ -1,4 +1,14 @@
 //! The fault handler: installed once, after std's, and chained to it.
+//!
+//! ```text
+//!  fault ─► kernel ─► handler, on the alternate stack ─► look(address): ours? report, abort
+//!                                                   └──► not ours: what was there before (std's, as a rule)
+//! ```
+//!
+//! # Invariants
+//! - **G1** What runs in the handler allocates nothing and takes no lock.
+//! - **G2** `LOOK` is set before the handler is installed, and always holds a `fn(usize)`.
+//! - **G3** An alternate stack of ours is unmapped only when the OS thread no longer uses it.
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -34,10 +44,12 @@ fn install(signal: libc::c_int) -> libc::sigaction {
 
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let look = LOOK.load(Ordering::Acquire);
-    // SAFETY: the kernel hands a whole `siginfo_t`; `LOOK` holds a `fn(usize)` since before this was installed.
+    // SAFETY: the kernel hands a whole `siginfo_t`, which has an address if the code says that it is a fault (what
+    // `kill` sends has none); G2.
     unsafe {
-        let address = (*info).si_addr().addr();
-        std::mem::transmute::<usize, fn(usize)>(look)(address);
+        if (*info).si_code > 0 {
+            std::mem::transmute::<usize, fn(usize)>(look)((*info).si_addr().addr());
+        }
     }
     let Some(before) = BEFORE.get() else {
         return give_up(signal);
@@ -81,24 +93,30 @@ impl Drop for AltStack {
                 ss_flags: libc::SS_DISABLE,
                 ss_size: ALT_SIZE,
             };
-            // SAFETY: taken out of use first, then unmapped; it was ours alone.
+            // SAFETY: G3: taken out of use first, unless somebody has put another in its place.
             unsafe {
-                libc::sigaltstack(&off, ptr::null_mut());
+                if present().ss_sp.addr() == at {
+                    libc::sigaltstack(&off, ptr::null_mut());
+                }
                 super::mem::unmap(at, ALT_SIZE);
             }
         }
     }
 }
 
+/// This OS thread's alternate stack.
+fn present() -> libc::stack_t {
+    let mut now = MaybeUninit::<libc::stack_t>::zeroed();
+    // SAFETY: asks for the present one; all-zero is a valid `stack_t`.
+    unsafe {
+        libc::sigaltstack(ptr::null(), now.as_mut_ptr());
+        now.assume_init()
+    }
+}
+
 /// Sees to it that this OS thread has an alternate signal stack: a handler cannot run on the one that overflowed.
 pub(crate) fn ensure_alt_stack() {
-    let mut now = MaybeUninit::<libc::stack_t>::zeroed();
-    // SAFETY: asks for the present one.
-    let has_one = unsafe {
-        libc::sigaltstack(ptr::null(), now.as_mut_ptr());
-        now.assume_init().ss_flags & libc::SS_DISABLE == 0
-    };
-    if has_one {
+    if present().ss_flags & libc::SS_DISABLE == 0 {
         return;
     }
     let Ok(at) = super::mem::map(ALT_SIZE) else {
@@ -109,19 +127,71 @@ pub(crate) fn ensure_alt_stack() {
         ss_flags: 0,
         ss_size: ALT_SIZE,
     };
-    // SAFETY: fresh memory of that size, kept until the OS thread ends.
-    unsafe { libc::sigaltstack(&stack, ptr::null_mut()) };
+    // SAFETY: fresh memory of that size, kept until the OS thread ends (G3).
+    if unsafe { libc::sigaltstack(&stack, ptr::null_mut()) } != 0 {
+        // SAFETY: refused (too small for this processor's registers), so nobody uses it.
+        return unsafe { super::mem::unmap(at, ALT_SIZE) };
+    }
+    // With the thread-locals gone already it lasts as long as the process.
     let _ = ALT.try_with(|alt| alt.0.set(at));
 }
 
-/// Writes to stderr from a signal handler.
-pub(crate) fn write_stderr(text: &[u8]) {
-    // SAFETY: a plain write of a whole slice.
-    unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+/// Writes to stderr from a signal handler, as far as stderr takes it.
+pub(crate) fn write_stderr(mut text: &[u8]) {
+    while !text.is_empty() {
+        // SAFETY: a plain write of a whole slice.
+        let wrote = unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+        match usize::try_from(wrote) {
+            Ok(n) if n > 0 => text = text.get(n..).unwrap_or_default(),
+            _ if std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) => {}
+            _ => return,
+        }
+    }
 }
 
 /// Ends the process from a signal handler.
 pub(crate) fn abort() -> ! {
     // SAFETY: async-signal-safe, and does not return.
     unsafe { libc::abort() }
+}
+
+/// How a process ends that aborts, and one that faults.
+#[cfg(test)]
+pub(crate) const ABORTED: i32 = libc::SIGABRT;
+#[cfg(test)]
+pub(crate) const FAULTED: i32 = libc::SIGSEGV;
+
+/// Runs `body` on an OS thread that std did not make: without an alternate stack.
+#[cfg(test)]
+pub(crate) fn on_a_bare_thread(mut body: fn()) {
+    extern "C" fn start(body: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: the address of `body` below, which outlives the join.
+        unsafe { (*body.cast::<fn()>())() };
+        ptr::null_mut()
+    }
+    let mut id = MaybeUninit::uninit();
+    // SAFETY: a plain thread, joined at once.
+    unsafe {
+        assert_eq!(
+            libc::pthread_create(id.as_mut_ptr(), ptr::null(), start, (&raw mut body).cast()),
+            0
+        );
+        libc::pthread_join(id.assume_init(), ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_thread_has_its_alternate_stack_until_it_ends() {
+        on_a_bare_thread(|| {
+            assert_ne!(present().ss_flags & libc::SS_DISABLE, 0);
+            ensure_alt_stack();
+            let first = present().ss_sp;
+            ensure_alt_stack();
+            assert_eq!((present().ss_flags, present().ss_sp), (0, first));
+        });
+    }
 }

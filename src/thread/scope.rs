@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{JoinError, JoinHandle, Thread};
@@ -24,7 +24,8 @@ static CHILDREN: &str = "the end of its scope's green threads";
 
 struct Shared {
     running: AtomicUsize,
-    panicked: AtomicBool,
+    /// Children that panicked and whose panic nobody has read.
+    panicked: AtomicUsize,
     waiter: Mutex<Option<Waiter>>,
 }
 
@@ -66,7 +67,7 @@ where
 {
     let shared = Arc::new(Shared {
         running: AtomicUsize::new(0),
-        panicked: AtomicBool::new(false),
+        panicked: AtomicUsize::new(0),
         waiter: Mutex::new(None),
     });
     let scope = Scope {
@@ -78,7 +79,7 @@ where
     wait_for_all(&shared);
     match result {
         Err(payload) => resume_unwind(payload),
-        Ok(_) if shared.panicked.load(Ordering::Acquire) => {
+        Ok(_) if shared.panicked.load(Ordering::Acquire) > 0 => {
             panic!("a scoped green thread panicked")
         }
         Ok(value) => value,
@@ -143,7 +144,7 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
             Ok(value) => *lock(&slot) = Some(value),
             Err(payload) => {
                 if !crate::hub::interrupt::is_ours(&*payload) {
-                    leave.0.panicked.store(true, Ordering::Release);
+                    leave.0.panicked.fetch_add(1, Ordering::AcqRel);
                 }
                 resume_unwind(payload);
             }
@@ -241,7 +242,7 @@ impl<T> ScopedJoinHandle<'_, T> {
             }
             Err(error) => {
                 if error.is_panic() {
-                    shared.panicked.store(false, Ordering::Release);
+                    shared.panicked.fetch_sub(1, Ordering::AcqRel);
                 }
                 Err(error)
             }
