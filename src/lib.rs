@@ -29,21 +29,21 @@
 
 #![deny(clippy::print_stdout)]
 
-pub mod debug;
-pub mod dns;
+pub(crate) mod sys;
+pub mod stack;
 pub(crate) mod fiber;
-pub mod future;
+pub mod greenlet;
 pub mod generator;
 pub mod hub;
+pub mod time;
+pub mod thread;
 pub mod io;
+pub mod threadpool;
+pub mod dns;
 pub mod net;
 pub mod signal;
-pub mod stack;
-pub(crate) mod sys;
-pub mod thread;
-pub mod threadpool;
-pub mod time;
-pub(crate) mod util;
+pub mod future;
+pub mod debug;
 
 pub use thread::{JoinHandle, run, scope, spawn, spawn_local, yield_now};
 pub use time::{sleep, timeout};

@@ -283,9 +283,10 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
     #[inline]
     pub(crate) fn keep(&self) -> Kept<I, Y> {
         // SAFETY: as in `suspend`.
+        let number = unsafe { &*self.frame }.link.number();
         Kept {
             frame: self.frame,
-            number: unsafe { &*self.frame }.link.number(),
+            number,
         }
     }
 }

@@ -105,6 +105,8 @@ pub(crate) struct Hub {
     due: ready::Ready,
     /// Timers and descriptors are being looked at.
     looking: Cell<bool>,
+    /// Turns that ended because the native task came up.
+    natives: Cell<u32>,
     /// The green thread on the processor; none while the native stack runs.
     current: Cell<Option<&'static Task>>,
     native: &'static Task,
@@ -224,6 +226,7 @@ impl Hub {
             ready: ready::Ready::default(),
             due: ready::Ready::default(),
             looking: Cell::new(false),
+            natives: Cell::new(0),
             current: Cell::new(None),
             native,
             pumping: Cell::new(false),
@@ -336,6 +339,11 @@ impl Hub {
         self.run_callbacks();
         self.ready.shuffle();
         if self.run(&self.due) || self.run(&self.ready) {
+            // A native stack that only yields must not keep the timers waiting.
+            self.natives.set(self.natives.get().wrapping_add(1));
+            if self.natives.get().is_multiple_of(16) {
+                self.look_around();
+            }
             return Turned::Native;
         }
         let idle = self.is_quiet() && self.callbacks.borrow().is_empty();
@@ -349,7 +357,7 @@ impl Hub {
     /// Nobody is ready.
     #[inline]
     fn is_quiet(&self) -> bool {
-        self.ready.is_empty() && self.due.is_empty()
+        self.ready.is_empty() && self.due.is_empty() && self.callbacks.borrow().is_empty()
     }
 
     /// Resumes those in a queue, in order; `true` if the native task comes up.
@@ -580,7 +588,7 @@ pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task).filter(|task| task.id() == id) else {
         return;
     };
-    let is_parked = task.state().is_parked() && std::ptr::eq(task.why().what, &PARK);
+    let is_parked = (task.state().is_parked() || task.probe.get()) && std::ptr::eq(task.why().what, &PARK);
     task.unpark_token.set(true);
     if is_parked {
         let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
@@ -688,6 +696,7 @@ pub(crate) fn probe_all(hub: &'static Hub) {
     let parked = |task: &&'static Task| task.state().is_parked() && !std::ptr::eq(*task, me);
     for task in task::all_of(hub).into_iter().filter(parked) {
         task.probe.set(true);
+        task.state.set(State::Ready);
         hub.ready.push(task);
     }
     // The queue is in order: whoever was pushed has looked before the caller goes on.

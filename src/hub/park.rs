@@ -126,8 +126,8 @@ impl Hub {
             return false;
         }
         task.bump();
+        task.wake.set(reason);
         if task.state.get().is_parked() {
-            task.wake.set(reason);
             task.state.set(State::Ready);
             self.emit(|| super::hooks::Event::Wake(task.id()));
             if self.looking.get() {
@@ -228,16 +228,24 @@ impl Hub {
             self.pump();
             return;
         }
-        let parked = task.state.get();
+        let (parked, ticket) = (task.state.get(), task.ticket.load(Ordering::Relaxed));
         loop {
             task.suspend();
-            if !task.probe.get() {
+            if !task.probe.replace(false) {
                 return;
             }
-            // Resumed only to look at its own stack, for `debug::dump`.
-            task.probe.set(false);
+            // Resumed only to look at its own stack, for `debug::dump`. Meanwhile it did not count as parked: a wake has
+            // taken the ticket and no more, a kill has set its bit and no more.
             let trace = std::backtrace::Backtrace::force_capture().to_string();
             task.with_extra(|extra| extra.backtrace = Some(trace));
+            if task.ticket.load(Ordering::Relaxed) != ticket {
+                return;
+            }
+            if parked == State::Parked && interrupt::is_due(task) {
+                task.bump();
+                task.wake.set(Wake::Interrupted);
+                return;
+            }
             task.state.set(parked);
         }
     }
@@ -269,6 +277,7 @@ pub(crate) fn yield_now() -> Wake {
         && let Some(task) = hub.current.get()
         && task.interrupt.get() == 0
         && !hub.in_callback.get()
+        && !panicking()
     {
         task.state.set(State::Ready);
         hub.ready.push(task);
@@ -286,7 +295,11 @@ fn yield_slowly() -> Wake {
     let hub = Hub::current();
     hub.check_can_park();
     let task = hub.running();
-    if task.interrupt.get() != 0 && !panicking() && interrupt::is_due(task) {
+    if panicking() && hub.leaks.get() == 0 {
+        // Unwinding: the others of this context would see `panicking()`.
+        return Wake::Ready;
+    }
+    if task.interrupt.get() != 0 && interrupt::is_due(task) {
         return Wake::Interrupted;
     }
     task.state.set(State::Ready);

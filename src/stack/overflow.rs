@@ -90,7 +90,7 @@ fn look(address: usize) {
         let len = range.len.load(Ordering::Acquire);
         let (at, size) = (range.at.load(Ordering::Relaxed), range.size.load(Ordering::Relaxed));
         if address.wrapping_sub(at) < len && (address - at) % size < GUARD_SIZE {
-            report(address - (address - at) % size, size - super::PAGE);
+            report(address - (address - at) % size, size);
         }
     }
 }

@@ -82,7 +82,10 @@ fn recursion_in_a_green_thread_names_it_and_aborts() {
 fn an_unnamed_green_thread_is_told_as_such() {
     let out = child::run("unnamed");
     assert_eq!(out.signal, Some(libc::SIGABRT), "{out:?}");
-    assert!(out.stderr.contains("green thread 'unnamed' has overflowed its stack"), "{out:?}");
+    assert!(
+        out.stderr.contains("green thread 'unnamed' has overflowed its stack"),
+        "{out:?}"
+    );
 }
 
 #[test]

@@ -68,7 +68,11 @@ fn shared_ones_are_the_same_set() {
         assert_eq!(NAME.with(|name| name.borrow().clone()), "partner");
         COUNT.put(Cell::new(8));
         assert_eq!(partner.join().unwrap(), (5, 8));
-        assert_eq!(NAME.with(|name| name.borrow().clone()), "partner", "the set outlives one of its owners");
+        assert_eq!(
+            NAME.with(|name| name.borrow().clone()),
+            "partner",
+            "the set outlives one of its owners"
+        );
     });
 }
 
@@ -149,7 +153,12 @@ fn an_initialiser_may_park_and_the_first_value_stays() {
         let (first, second) = alone.join().unwrap();
         assert_eq!(first, second);
         // Two of one set initialise at once: both see one value in the end.
-        let share = || Builder::new().locals(Locals::Share).spawn_local(|| SLOW.with(|n| *n)).unwrap();
+        let share = || {
+            Builder::new()
+                .locals(Locals::Share)
+                .spawn_local(|| SLOW.with(|n| *n))
+                .unwrap()
+        };
         let (a, b) = (share(), share());
         let (a, b) = (a.join().unwrap(), b.join().unwrap());
         assert_eq!(a, b);

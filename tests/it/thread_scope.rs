@@ -238,8 +238,8 @@ fn nothing_of_a_child_outlives_its_scope() {
     struct Checks<'a>(&'a Cell<u32>);
     impl Drop for Checks<'_> {
         fn drop(&mut self) {
-            sleep(ms(1));
             self.0.set(self.0.get() + 1);
+            sleep(ms(1)); // in the killed one this raises the kill
         }
     }
     virtually(|| {

@@ -93,7 +93,13 @@ fn the_longest_sleep_can_be_timed_out_and_killed() {
         sleeper.kill();
         assert!(sleeper.join().unwrap_err().is_killed());
         // And a time-out of for ever never comes.
-        assert_eq!(time::timeout(Duration::MAX, || { sleep(secs(1)); 5 }), Ok(5));
+        assert_eq!(
+            time::timeout(Duration::MAX, || {
+                sleep(secs(1));
+                5
+            }),
+            Ok(5)
+        );
     });
 }
 
@@ -158,7 +164,11 @@ fn a_thousand_sleepers_take_as_long_as_the_longest() {
         let sum: u64 = thread::join_all(sleepers).into_iter().map(Result::unwrap).sum();
         assert_eq!(sum, 999 * 500);
         // One after another they would take 35 seconds.
-        assert!(start.elapsed() >= ms(49) && start.elapsed() < secs(15), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= ms(49) && start.elapsed() < secs(15),
+            "{:?}",
+            start.elapsed()
+        );
         assert_eq!(hub::live(), 0);
     });
 }

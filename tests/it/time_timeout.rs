@@ -16,7 +16,13 @@ use crate::thread_fresh::{fresh, ms, secs, virtually};
 fn in_time_gives_the_value_and_late_gives_elapsed() {
     virtually(|| {
         let start = time::now();
-        assert_eq!(timeout(secs(2), || { sleep(secs(1)); 5 }), Ok(5));
+        assert_eq!(
+            timeout(secs(2), || {
+                sleep(secs(1));
+                5
+            }),
+            Ok(5)
+        );
         let late = timeout(secs(2), || sleep(secs(3)));
         assert_eq!(late.unwrap_err().to_string(), "the time allowed has passed");
         assert_eq!(time::now() - start, secs(3));
@@ -93,7 +99,11 @@ fn one_of_zero_strikes_at_the_first_park_and_not_before() {
             parked.join()
         });
         assert!(late.is_err() && reached);
-        assert_eq!(timeout(Duration::ZERO, || 5), Ok(5), "who does not park is not timed out");
+        assert_eq!(
+            timeout(Duration::ZERO, || 5),
+            Ok(5),
+            "who does not park is not timed out"
+        );
         hub::shutdown(secs(1)).unwrap();
     });
 }
@@ -101,7 +111,10 @@ fn one_of_zero_strikes_at_the_first_park_and_not_before() {
 #[test]
 fn a_timed_out_waiter_leaves_no_trace() {
     virtually(|| {
-        let mut slow = spawn(|| { sleep(secs(10)); 3 });
+        let mut slow = spawn(|| {
+            sleep(secs(10));
+            3
+        });
         for _ in 0..100 {
             assert!(timeout(ms(1), || slow.join_timeout(secs(100)).is_some()).is_err());
         }
@@ -163,7 +176,10 @@ fn what_returns_has_won_even_when_both_are_due() {
             5
         });
         assert!(result.is_err(), "the guard was armed before the sleep");
-        let worker = spawn(|| { sleep(secs(1)); 7 });
+        let worker = spawn(|| {
+            sleep(secs(1));
+            7
+        });
         yield_now(); // its deadline is set first
         let guard = Timeout::new(secs(1));
         let joined = guard.run(|| worker.join().unwrap());
@@ -178,16 +194,39 @@ fn what_returns_has_won_even_when_both_are_due() {
 }
 
 #[test]
-fn a_loop_of_yields_lets_it_strike() {
+fn a_loop_of_yields_in_a_green_thread_lets_it_strike() {
     fresh(|| {
+        let endless = spawn(|| {
+            timeout(ms(5), || {
+                loop {
+                    yield_now()
+                }
+            })
+            .is_err()
+        });
+        assert!(endless.join().unwrap());
+        let endless = spawn(|| {
+            timeout(ms(5), || {
+                loop {
+                    sleep(Duration::ZERO)
+                }
+            })
+            .is_err()
+        });
+        assert!(endless.join().unwrap());
+    });
+}
+
+#[test]
+fn a_loop_of_yields_on_the_native_stack_lets_it_strike() {
+    fresh(|| {
+        let start = std::time::Instant::now();
         let endless = timeout(ms(5), || {
-            loop {
+            while start.elapsed() < secs(5) {
                 yield_now();
             }
         });
-        assert!(endless.is_err());
-        let endless = spawn(|| timeout(ms(5), || loop { sleep(Duration::ZERO) }).is_err());
-        assert!(endless.join().unwrap());
+        assert!(endless.is_err(), "timers starve while the native stack yields");
     });
 }
 

@@ -1,0 +1,56 @@
+//! A time-out around something that lasts for ever, and the kill of a green thread that cleans up after itself.
+//!
+//! Run: `cargo run --release --example cancel_timeout`
+//!
+//! Expect after one second `timeout!`, and after one more the other four lines of:
+//!
+//! ```text
+//! timeout!
+//! cancel_me(): before sleep
+//! cancel_me(): cancel sleep
+//! cancel_me(): after sleep
+//! main(): cancel_me is cancelled now
+//! ```
+
+use std::time::Duration;
+
+use greenthread::thread::catch_kill;
+use greenthread::{sleep, spawn, thread, timeout};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Python's `finally`: a destructor.
+struct Finally(&'static str);
+
+impl Drop for Finally {
+    fn drop(&mut self) {
+        println!("{}", self.0);
+    }
+}
+
+fn eternity() {
+    sleep(3600 * SECOND);
+    println!("yay!");
+}
+
+fn cancel_me() {
+    let _finally = Finally("cancel_me(): after sleep");
+    println!("cancel_me(): before sleep");
+    if catch_kill(|| sleep(3600 * SECOND)).is_err() {
+        println!("cancel_me(): cancel sleep");
+        thread::current().kill(); // what was caught goes on: Python's `raise`
+        greenthread::yield_now(); // and is delivered here
+    }
+}
+
+fn main() {
+    if timeout(SECOND, eternity).is_err() {
+        println!("timeout!");
+    }
+    let task = spawn(cancel_me);
+    sleep(SECOND);
+    task.kill();
+    if task.join().is_err_and(|error| error.is_killed()) {
+        println!("main(): cancel_me is cancelled now");
+    }
+}

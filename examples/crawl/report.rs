@@ -1,0 +1,209 @@
+//! What was done, as a table and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// What the workers count.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) pages: usize,
+    pub(crate) bytes: u64,
+    /// Of every request, whatever came of it.
+    pub(crate) latencies: Vec<Duration>,
+    pub(crate) redirects: usize,
+    /// Links and redirects to other hosts: not followed.
+    pub(crate) other_hosts: usize,
+    pub(crate) other_files: usize,
+    pub(crate) wall: Duration,
+    pub(crate) interrupted: bool,
+    site: String,
+    /// How many of each kind, and one that it happened to.
+    errors: BTreeMap<String, (usize, String)>,
+}
+
+impl Report {
+    pub(crate) fn new(site: String) -> Report {
+        Report {
+            site,
+            ..Report::default()
+        }
+    }
+
+    pub(crate) fn error(&mut self, kind: &str, url: &str) {
+        match self.errors.get_mut(kind) {
+            Some((count, _)) => *count += 1,
+            None => {
+                self.errors.insert(String::from(kind), (1, String::from(url)));
+            }
+        }
+    }
+
+    pub(crate) fn error_count(&self) -> usize {
+        self.errors.values().map(|(count, _)| count).sum()
+    }
+
+    /// The median of the latencies and what 99 of 100 stay below, in ms.
+    fn percentiles(&self) -> (f64, f64) {
+        let mut sorted = self.latencies.clone();
+        sorted.sort_unstable();
+        let at = |share: f64| {
+            let rank = (share * sorted.len() as f64).ceil() as usize;
+            let latency = sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default();
+            latency.as_secs_f64() * 1e3
+        };
+        (at(0.5), at(0.99))
+    }
+
+    fn sequential(&self) -> f64 {
+        self.latencies.iter().sum::<Duration>().as_secs_f64()
+    }
+
+    fn pages_per_s(&self) -> f64 {
+        self.pages as f64 / self.wall.as_secs_f64().max(1e-9)
+    }
+
+    pub(crate) fn table(&self) -> String {
+        let (p50, p99) = self.percentiles();
+        let (wall, sequential) = (self.wall.as_secs_f64(), self.sequential());
+        let mut rows = vec![
+            ("site", self.site.clone()),
+            ("pages", grouped(self.pages as u64)),
+            ("bytes", grouped(self.bytes)),
+            ("requests", grouped(self.latencies.len() as u64)),
+            ("redirects", grouped(self.redirects as u64)),
+            (
+                "links to other hosts",
+                format!("{} (skipped)", grouped(self.other_hosts as u64)),
+            ),
+            (
+                "other files",
+                format!("{} (not HTML)", grouped(self.other_files as u64)),
+            ),
+            ("errors", grouped(self.error_count() as u64)),
+            ("latency p50", format!("{p50:.1} ms")),
+            ("latency p99", format!("{p99:.1} ms")),
+            ("pages/s", grouped(self.pages_per_s() as u64)),
+            ("time", format!("{wall:.2} s")),
+            (
+                "one at a time",
+                format!(
+                    "{sequential:.1} s, {:.0} times as long (sum of the latencies)",
+                    sequential / wall.max(1e-9)
+                ),
+            ),
+        ];
+        rows.retain(|(name, value)| !(value.starts_with("0 (") && name.contains("other")));
+        let mut text = String::from(if self.interrupted {
+            "Interrupted. Until then:\n"
+        } else {
+            ""
+        });
+        for (name, value) in rows {
+            let _ = writeln!(text, "{name:<22}{value}");
+        }
+        let width = self.errors.keys().map(String::len).max().unwrap_or(0);
+        for (kind, (count, url)) in &self.errors {
+            let _ = writeln!(text, "  {kind:<width$} {count:>7}  as in {url}");
+        }
+        text
+    }
+
+    pub(crate) fn json(&self) -> String {
+        let (p50, p99) = self.percentiles();
+        let errors: Vec<_> = self
+            .errors
+            .iter()
+            .map(|(kind, (n, _))| format!("{}: {n}", quoted(kind)))
+            .collect();
+        format!(
+            "{{\"pages\": {}, \"bytes\": {}, \"requests\": {}, \"redirects\": {}, \"other_hosts\": {}, \
+             \"errors\": {{{}}}, \"p50_ms\": {p50:.3}, \"p99_ms\": {p99:.3}, \"pages_per_s\": {:.1}, \
+             \"wall_s\": {:.3}, \"sequential_s\": {:.3}, \"interrupted\": {}}}",
+            self.pages,
+            self.bytes,
+            self.latencies.len(),
+            self.redirects,
+            self.other_hosts,
+            errors.join(", "),
+            self.pages_per_s(),
+            self.wall.as_secs_f64(),
+            self.sequential(),
+            self.interrupted,
+        )
+    }
+}
+
+/// With a comma before each three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// As a string of JSON.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_right() {
+        let mut report = Report::new(String::from("here"));
+        report.pages = 1_000;
+        report.latencies = (1..=100).rev().map(Duration::from_millis).collect();
+        report.wall = Duration::from_millis(505);
+        report.error("404 Not Found", "a");
+        report.error("404 Not Found", "b");
+        report.error("a \"b\"", "c");
+        assert_eq!(report.percentiles(), (50.0, 99.0));
+        let json = report.json();
+        for part in [
+            "\"pages\": 1000,",
+            "\"sequential_s\": 5.050",
+            "{\"404 Not Found\": 2, \"a \\\"b\\\"\": 1}",
+        ] {
+            assert!(json.contains(part), "{json} lacks {part}");
+        }
+        let table = report.table();
+        assert!(
+            table.contains("10 times as long") && table.contains("2  as in a"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn nothing_done_is_no_crash() {
+        let report = Report::default();
+        assert!(report.json().contains("\"p99_ms\": 0.000"));
+        assert!(!report.table().contains("NaN"));
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+    }
+}

@@ -1,1 +1,0 @@
-//! Small containers that know nothing of green threads.

@@ -1,0 +1,466 @@
+//! `LoopExit` and fork: what can only be seen in a process whose OS threads are all known, so without libtest.
+//! Each scenario runs in a child: this binary, run again.
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::Duration;
+
+use greenthread::hub::{self, LoopExit};
+use greenthread::net::{TcpListener, TcpStream, UnixStream};
+use greenthread::{sleep, spawn, thread, threadpool, yield_now};
+
+const VARIABLE: &str = "GREENTHREAD_STUCK";
+
+struct Test {
+    name: &'static str,
+    /// Runs in the child, on its only OS thread.
+    child: fn(),
+    check: fn(&Output, &str),
+}
+
+const TESTS: &[Test] = &[
+    Test {
+        name: "a_hopeless_join_says_who_waits_for_what_and_where_each_was_spawned",
+        child: hopeless_join,
+        check: told,
+    },
+    Test {
+        name: "a_caught_loop_exit_leaves_a_hub_that_works",
+        child: caught,
+        check: succeeds,
+    },
+    Test {
+        name: "park_and_block_on_of_main_are_told_as_well",
+        child: other_verbs,
+        check: succeeds,
+    },
+    Test {
+        name: "not_while_another_os_thread_is_busy",
+        child: busy_os_thread,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "not_while_a_pool_thread_works",
+        child: busy_pool,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "not_while_a_timer_or_a_callback_is_due",
+        child: timer,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "in_spite_of_idle_pool_threads",
+        child: idle_pool,
+        check: succeeds,
+    },
+    Test {
+        name: "in_spite_of_other_hubs_that_are_as_idle",
+        child: idle_hubs,
+        check: succeeds,
+    },
+    Test {
+        name: "a_scope_that_would_be_left_aborts",
+        child: scope,
+        check: aborts,
+    },
+    Test {
+        name: "not_under_a_time_out",
+        child: timed,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "a_forked_child_has_a_fresh_hub_and_none_of_the_green_threads",
+        child: fork_on_main,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "a_green_thread_that_forks_ends_the_child_when_it_returns",
+        child: fork_in_green_thread,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "a_pending_spawn_does_not_run_in_the_forked_child",
+        child: fork_with_pending,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "the_pool_works_in_the_forked_child",
+        child: fork_with_pool,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "sockets_work_on_both_sides_of_a_fork",
+        child: fork_with_sockets,
+        check: succeeds_silently,
+    },
+];
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+// What the parent checks.
+
+fn succeeds(out: &Output, stderr: &str) {
+    assert!(out.status.success(), "{:?}: {stderr}", out.status);
+}
+
+fn succeeds_silently(out: &Output, stderr: &str) {
+    succeeds(out, stderr);
+    assert_eq!(stderr, "");
+}
+
+fn aborts(out: &Output, stderr: &str) {
+    assert_eq!(out.status.signal(), Some(libc::SIGABRT), "{stderr}");
+    assert!(stderr.contains("block forever") && stderr.contains("scope"), "{stderr}");
+}
+
+fn told(out: &Output, stderr: &str) {
+    assert_eq!(out.status.code(), Some(101), "{stderr}");
+    assert!(stderr.contains("this operation would block forever"), "{stderr}");
+    assert!(
+        stderr.contains("native stack, which waits for the end of green thread"),
+        "{stderr}"
+    );
+    let line = |who: &str| {
+        let line = stderr.lines().find(|line| line.contains(who));
+        line.unwrap_or_else(|| panic!("no {who} in {stderr}"))
+    };
+    assert!(
+        line(": waiter>").contains("waits for unpark, spawned at tests/stuck/main.rs:"),
+        "{stderr}"
+    );
+    assert!(
+        line(": joiner>").contains("waits for the end of green thread"),
+        "{stderr}"
+    );
+}
+
+// What the children do.
+
+fn named<T: Send + 'static>(name: &str, f: impl FnOnce() -> T + Send + 'static) -> greenthread::JoinHandle<T> {
+    thread::Builder::new().name(name).spawn(f).unwrap()
+}
+
+fn hopeless_join() {
+    let waiter = named("waiter", thread::park);
+    let joiner = named("joiner", move || waiter.join().is_ok());
+    let _ = joiner.join();
+}
+
+/// What `f` blocks for ever with.
+fn loop_exit<T>(f: impl FnOnce() -> T) -> LoopExit {
+    let payload = match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(_) => panic!("it returned"),
+        Err(payload) => payload,
+    };
+    *payload.downcast::<LoopExit>().expect("the payload is a LoopExit")
+}
+
+fn caught() {
+    let waiter = spawn(thread::park);
+    let who = waiter.thread();
+    for round in 0..3 {
+        let other = spawn(thread::park);
+        let exit = loop_exit(thread::park);
+        assert!(
+            exit.to_string().starts_with("this operation would block forever"),
+            "{exit}"
+        );
+        assert_eq!(hub::live(), 2, "round {round}");
+        other.kill();
+        assert!(other.join().unwrap_err().is_killed());
+        assert_eq!(
+            spawn(|| {
+                sleep(ms(1));
+                5
+            })
+            .join()
+            .unwrap(),
+            5
+        );
+    }
+    who.unpark();
+    waiter.join().unwrap();
+}
+
+fn other_verbs() {
+    let exit = loop_exit(thread::park);
+    assert!(exit.to_string().contains("waits for unpark"), "{exit}");
+    let exit = loop_exit(|| greenthread::future::block_on(std::future::pending::<()>()));
+    assert!(exit.to_string().contains("a future (block_on)"), "{exit}");
+}
+
+fn busy_os_thread() {
+    let waiter = spawn(thread::park);
+    let who = waiter.thread();
+    let busy = std::thread::spawn(move || {
+        std::thread::sleep(ms(700)); // longer than the hub's patience of 100 ms
+        who.unpark();
+    });
+    waiter.join().unwrap();
+    busy.join().unwrap();
+}
+
+fn busy_pool() {
+    let main = thread::current();
+    drop(spawn(move || {
+        threadpool::unblock(move || {
+            std::thread::sleep(ms(500));
+            main.unpark();
+        })
+    }));
+    thread::park();
+    let main = thread::current();
+    let killed = spawn(move || {
+        threadpool::unblock(move || {
+            std::thread::sleep(ms(500));
+            main.unpark();
+        })
+    });
+    yield_now();
+    killed.kill();
+    thread::park();
+    assert!(killed.join().unwrap_err().is_killed());
+}
+
+fn timer() {
+    let main = thread::current();
+    hub::handle().call_later(ms(300), move || main.unpark()).unwrap();
+    thread::park();
+    let main = thread::current();
+    drop(thread::spawn_after(ms(300), move || main.unpark()));
+    thread::park();
+    drop(thread::spawn_after(ms(300), hub::stop));
+    hub::run_forever();
+}
+
+fn timed() {
+    assert!(greenthread::timeout(ms(400), thread::park).is_err());
+}
+
+fn idle_pool() {
+    assert_eq!(threadpool::unblock(|| 5), 5);
+    loop_exit(thread::park);
+}
+
+fn idle_hubs() {
+    let others: Vec<_> = (0..2)
+        .map(|_| std::thread::spawn(|| drop(loop_exit(thread::park))))
+        .collect();
+    loop_exit(thread::park);
+    others.into_iter().for_each(|other| other.join().unwrap());
+}
+
+fn scope() {
+    let data = vec![1];
+    let _ = catch_unwind(|| {
+        thread::scope(|s| {
+            drop(s.spawn(|| {
+                thread::park();
+                data.len()
+            }));
+        });
+    });
+}
+
+/// Forks; in the child `f` runs, and its panic is exit code 3. Gives the child's exit code.
+fn forked(f: impl FnOnce()) -> i32 {
+    // SAFETY: the child's only OS thread is this one, and no other holds a lock: the scenarios see to that.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        let code = if catch_unwind(AssertUnwindSafe(f)).is_ok() {
+            0
+        } else {
+            3
+        };
+        std::process::exit(code);
+    }
+    reap(pid)
+}
+
+/// Waits for a child on the pool, so that the hub goes on.
+fn reap(pid: libc::pid_t) -> i32 {
+    threadpool::unblock(move || {
+        let mut status = 0;
+        // SAFETY: a plain system call with a valid pointer.
+        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+        if libc::WIFEXITED(status) {
+            libc::WEXITSTATUS(status)
+        } else {
+            -libc::WTERMSIG(status)
+        }
+    })
+}
+
+fn fork_on_main() {
+    let parked = spawn(thread::park);
+    yield_now();
+    let lost = spawn(|| 1);
+    let code = forked(|| {
+        assert_eq!(hub::live(), 0);
+        let answers = thread::join_all((0..10).map(|n| {
+            spawn(move || {
+                sleep(ms(1));
+                n
+            })
+        }));
+        assert_eq!(answers.into_iter().map(Result::unwrap).sum::<i32>(), 45);
+        assert_eq!(hub::live(), 0);
+        assert!(!hub::is_running());
+    });
+    assert_eq!(code, 0);
+    assert_eq!(lost.join().unwrap(), 1);
+    parked.thread().unpark();
+    parked.join().unwrap();
+}
+
+fn fork_in_green_thread() {
+    let neighbour = spawn(|| {
+        for _ in 0..50 {
+            sleep(ms(1));
+        }
+        std::process::id()
+    });
+    let parent = std::process::id();
+    let forker = spawn(move || {
+        // SAFETY: as in `forked`.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0);
+        if pid == 0 {
+            assert_ne!(std::process::id(), parent);
+            assert_eq!(spawn(|| 5).join().unwrap(), 5);
+            return None; // and with it the process
+        }
+        Some(reap(pid))
+    });
+    let code = forker.join().unwrap();
+    assert_eq!(std::process::id(), parent, "the child went on in main");
+    assert_eq!(code, Some(0));
+    assert_eq!(neighbour.join().unwrap(), parent);
+}
+
+fn fork_with_pending() {
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut writer = theirs.try_clone().unwrap();
+    let pending = spawn(move || {
+        writer
+            .write_all(format!("{}\n", std::process::id()).as_bytes())
+            .unwrap()
+    });
+    let mut late = theirs.try_clone().unwrap();
+    hub::call_soon(move || late.write_all(b"call\n").unwrap());
+    let code = forked(|| {
+        sleep(ms(20));
+        hub::idle();
+    });
+    assert_eq!(code, 0);
+    pending.join().unwrap();
+    hub::idle();
+    drop(theirs);
+    let mut text = String::new();
+    ours.read_to_string(&mut text).unwrap();
+    let mut lines: Vec<_> = text.lines().map(String::from).collect();
+    lines.sort();
+    assert_eq!(lines, [std::process::id().to_string(), String::from("call")]);
+}
+
+fn fork_with_pool() {
+    assert_eq!(threadpool::unblock(|| 1), 1);
+    assert_eq!(forked(|| assert_eq!(threadpool::unblock(|| 2), 2)), 0);
+    assert_eq!(threadpool::unblock(|| 3), 3);
+}
+
+fn echo() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = [0; 5];
+        stream.read_exact(&mut buffer).unwrap();
+        stream.write_all(&buffer).unwrap();
+    });
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"hello").unwrap();
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello");
+    server.join().unwrap();
+}
+
+fn fork_with_sockets() {
+    echo();
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    let reader = spawn(move || {
+        let mut word = [0; 5];
+        ours.read_exact(&mut word).unwrap();
+        word
+    });
+    yield_now(); // it waits in the poller by now
+    let code = forked(|| {
+        echo();
+        theirs.write_all(b"child").unwrap();
+    });
+    assert_eq!(code, 0);
+    assert_eq!(&reader.join().unwrap(), b"child");
+    echo();
+}
+
+fn verdict(test: &Test) -> Result<(), String> {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(std::env::current_exe().unwrap());
+    command.env(VARIABLE, test.name).env("RUST_BACKTRACE", "0");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let out = command.output().map_err(|error| error.to_string())?;
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    catch_unwind(|| (test.check)(&out, &stderr)).map_err(|_| stderr)
+}
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(VARIABLE) {
+        // The crash is the point of some of them: no core.
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: a plain system call with a valid pointer.
+        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
+        let test = TESTS.iter().find(|test| test.name == name).expect("a scenario's name");
+        (test.child)();
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let chosen = |test: &&Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(&**filter));
+    let (mut passed, mut failed) = (0, 0);
+    for test in TESTS.iter().filter(chosen) {
+        let verdict = verdict(test);
+        println!(
+            "test {} ... {}",
+            test.name,
+            if verdict.is_ok() { "ok" } else { "FAILED" }
+        );
+        match verdict {
+            Ok(()) => passed += 1,
+            Err(stderr) => {
+                failed += 1;
+                println!("---- its stderr ----\n{stderr}");
+            }
+        }
+    }
+    let (word, out) = (if failed == 0 { "ok" } else { "FAILED" }, TESTS.len() - passed - failed);
+    println!(
+        "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {out} filtered out; finished in 0.00s\n"
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
