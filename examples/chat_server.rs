@@ -3,7 +3,7 @@
 //! Run: `cargo run --release --example chat_server -- 127.0.0.1:7001`, then `nc 127.0.0.1 7001` in several terminals
 //!
 //! Expect `listening on ..`. The first line that a client sends is its name; then `* ann is here`, `ann: hello` and
-//! `* ann has left` at the others. Who reads too slowly for a second is thrown out. Ctrl-C ends the server.
+//! `* ann has left` at the others (the first at ann too). Who reads too slowly for a second is thrown out. Ctrl-C ends the server.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -45,7 +45,7 @@ fn member(room: &Room, number: u64, stream: TcpStream) -> io::Result<()> {
         return Ok(());
     };
     room.members().insert(number, stream.clone());
-    room.tell_others(number, &format!("* {name} is here\n"));
+    room.tell_others(u64::MAX, &format!("* {name} is here\n")); // and itself
     let mut talk = || -> io::Result<()> {
         for line in &mut lines {
             room.tell_others(number, &format!("{name}: {}\n", line?));

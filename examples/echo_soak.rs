@@ -2,13 +2,12 @@
 //!
 //! Run: `cargo run --release --example echo_soak -- --connections 9000 --seconds 10` (18,000 descriptors: `ulimit -n`)
 //!
-//! Expect one line, `connections 9000 seconds 10 requests R errors 0 wrong_bytes 0`, and exit code 0; 1 if there were
-//! errors or wrong bytes.
+//! Expect one line, `connections 9000 seconds 10 requests R errors 0 wrong_bytes 0`, exit code 0 (or 1).
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use greenthread::net::{TcpListener, TcpStream};
@@ -58,7 +57,7 @@ fn talk(mut stream: TcpStream, id: u32, end: &Cell<Option<Instant>>) -> io::Resu
         stream.write_all(&sent)?;
         stream.read_exact(&mut buffer)?;
         bad += wrong(&buffer, &sent);
-        REQUESTS.fetch_add(1, Ordering::Relaxed);
+        REQUESTS.fetch_add(1, Relaxed);
         if end.get().is_some_and(|end| Instant::now() >= end) {
             break;
         }
@@ -76,19 +75,18 @@ fn main() -> io::Result<ExitCode> {
     let address = listener.local_addr()?;
     let server = spawn_local(move || -> io::Result<Vec<_>> {
         let streams = listener.incoming().take(connections as usize);
-        streams
-            .map(|stream| stream.map(|s| spawn_local(move || serve(s))))
-            .collect()
+        let serve = |stream| spawn_local(move || serve(stream));
+        streams.map(|stream| stream.map(serve)).collect()
     });
     let end: &'static Cell<Option<Instant>> = Box::leak(Box::default());
-    // All connect before the first talks: what is busy already would slow the rest down.
-    let streams: Vec<_> = (0..connections)
-        .map(|_| TcpStream::connect(address))
-        .collect::<Result<_, _>>()?;
-    let talks = (0..)
+    let mut streams = Vec::new();
+    for _ in 0..connections {
+        streams.push(TcpStream::connect(address)?); // all connect before the first talks
+    }
+    let clients = (0..)
         .zip(streams)
         .map(|(id, stream)| spawn_local(move || talk(stream, id, end)));
-    let clients: Vec<_> = talks.collect();
+    let clients: Vec<_> = clients.collect();
     end.set(Some(Instant::now() + Duration::from_secs(seconds.into())));
     let (mut errors, mut bad) = (0, 0);
     let served = server.join().map_err(|error| io::Error::other(error.to_string()))??;
@@ -98,7 +96,6 @@ fn main() -> io::Result<ExitCode> {
             _ => errors += 1,
         }
     }
-    let requests = REQUESTS.load(Ordering::Relaxed);
-    println!("connections {connections} seconds {seconds} requests {requests} errors {errors} wrong_bytes {bad}");
+    println!("connections {connections} seconds {seconds} requests {REQUESTS:?} errors {errors} wrong_bytes {bad}");
     Ok(ExitCode::from(u8::from(errors + bad > 0)))
 }

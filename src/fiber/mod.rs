@@ -27,7 +27,7 @@
 //!
 //! # Rejected
 //! - Leaving the end of a suspended fiber to corosensei's `Drop`: it retries for ever against code that catches the
-//!   unwind and suspends again. [`Fiber::unwind`] is bounded, and what survives is leaked and said.
+//!   unwind and suspends again. Whoever owns a fiber raises in it, [`unwind::TRIES`] times at most; what survives is leaked.
 
 pub(crate) mod current;
 pub(crate) mod unwind;
@@ -44,14 +44,6 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use crate::stack::Stack;
 use current::{Link, TOP};
 
-/// What a resume gives to a suspended body.
-pub(crate) enum Command<I> {
-    /// Go on with a value.
-    Go(I),
-    /// Unwind: the suspend raises the forced-unwind payload.
-    Unwind,
-}
-
 /// What came back from a resume.
 pub(crate) enum Outcome<Y, R> {
     /// The body suspended with a value.
@@ -63,14 +55,14 @@ pub(crate) enum Outcome<Y, R> {
 }
 
 type Ended<R> = Result<R, Box<dyn Any + Send>>;
-type Co<I, Y, R> = Coroutine<Command<I>, Y, Ended<R>, Stack>;
+type Co<I, Y, R> = Coroutine<I, Y, Ended<R>, Stack>;
 
 /// The part of a fiber that lies on its own stack (F1).
 pub(crate) struct Frame<I, Y> {
     link: Link,
     /// The innermost fiber when this one suspended: itself, or one that ran above it.
     top: Cell<*const Link>,
-    yielder: *const Yielder<Command<I>, Y>,
+    yielder: *const Yielder<I, Y>,
 }
 
 /// A body on a stack of its own, that can be resumed, suspended and unwound.
@@ -107,7 +99,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
-        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<Command<I>, Y>, input| {
+        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<I, Y>, input| {
             let frame = Frame {
                 link: Link::new(TOP.get()),
                 top: Cell::new(ptr::null()),
@@ -123,10 +115,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             let suspender = Suspender {
                 frame: &raw const frame,
             };
-            match input {
-                Command::Go(input) => catch_unwind(AssertUnwindSafe(|| body(&suspender, input))),
-                Command::Unwind => Err(unwind::forced()),
-            }
+            catch_unwind(AssertUnwindSafe(|| body(&suspender, input)))
         });
         Fiber {
             coroutine: UnsafeCell::new(ManuallyDrop::new(coroutine)),
@@ -138,7 +127,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     #[inline(always)]
     pub(crate) fn resume(&mut self, input: I) -> Outcome<Y, R> {
         // SAFETY: `&mut self` means that nothing else resumes it, or has it resumed, meanwhile.
-        unsafe { self.switch(Command::Go(input)) }
+        unsafe { self.switch(input) }
     }
 
     /// Runs the body until it suspends or ends.
@@ -146,7 +135,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// # Safety
     /// The fiber is suspended (or new), it has not ended, and this is its OS thread (F4).
     #[inline(always)]
-    pub(crate) unsafe fn switch(&self, command: Command<I>) -> Outcome<Y, R> {
+    pub(crate) unsafe fn switch(&self, input: I) -> Outcome<Y, R> {
         let resumer = TOP.get();
         let frame = self.frame.get();
         if frame.is_null() {
@@ -158,7 +147,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             TOP.set(frame.top.get());
         }
         // SAFETY: the caller's.
-        let outcome = unsafe { self.go(command) };
+        let outcome = unsafe { self.go(input) };
         TOP.set(resumer);
         outcome
     }
@@ -180,16 +169,16 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             }
         }
         // SAFETY: the caller's.
-        unsafe { self.go(Command::Go(input)) }
+        unsafe { self.go(input) }
     }
 
     /// # Safety
     /// As for [`switch`](Self::switch).
     #[inline(always)]
-    unsafe fn go(&self, command: Command<I>) -> Outcome<Y, R> {
+    unsafe fn go(&self, input: I) -> Outcome<Y, R> {
         // SAFETY: the only reference to the coroutine: the body reaches it through its frame alone.
         let coroutine = unsafe { &mut *self.coroutine.get() };
-        match coroutine.resume(command) {
+        match coroutine.resume(input) {
             CoroutineResult::Yield(value) => Outcome::Yielded(value),
             CoroutineResult::Return(Ok(value)) => Outcome::Returned(value),
             CoroutineResult::Return(Err(payload)) => Outcome::Panicked(payload),
@@ -224,25 +213,6 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         // SAFETY: the yielder lies at the base of the same stack. A root is never unwound from outside.
         unsafe { (*frame.yielder).suspend(value) };
     }
-
-    /// Ends a suspended body by unwinding it, at most `tries` times; `false` if it would not die.
-    ///
-    /// What a dying body yields is dropped. A panic of its own, raised while it dies, comes back as an error.
-    pub(crate) fn unwind(&mut self, tries: u32) -> Result<bool, Box<dyn Any + Send>> {
-        for _ in 0..tries {
-            if self.is_done() {
-                return Ok(true);
-            }
-            // SAFETY: not ended, and `&mut self` as in `resume`.
-            match unsafe { self.switch(Command::Unwind) } {
-                Outcome::Yielded(value) => drop(value),
-                Outcome::Returned(value) => drop(value),
-                Outcome::Panicked(payload) if unwind::is_forced(&*payload) => {}
-                Outcome::Panicked(payload) => return Err(payload),
-            }
-        }
-        Ok(self.is_done())
-    }
 }
 
 impl<I: 'static, Y: 'static, R: 'static> Drop for Fiber<I, Y, R> {
@@ -273,10 +243,7 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
             return Err(value);
         }
         // SAFETY: just checked (F3).
-        match unsafe { suspend(self.frame, value) } {
-            Command::Go(input) => Ok(input),
-            Command::Unwind => unwind::raise_forced(),
-        }
+        Ok(unsafe { suspend(self.frame, value) })
     }
 
     /// A copy that may be kept anywhere: it knows when its fiber does not run here, even after the fiber's end.
@@ -326,17 +293,14 @@ impl<I: 'static, Y: 'static> Kept<I, Y> {
             return Err(value);
         }
         // SAFETY: just checked (F3): a live link, and the number says that it is the one of this frame and its types.
-        match unsafe { suspend(self.frame, value) } {
-            Command::Go(input) => Ok(input),
-            Command::Unwind => unwind::raise_forced(),
-        }
+        Ok(unsafe { suspend(self.frame, value) })
     }
 }
 
 /// # Safety
 /// `frame` belongs to a fiber that runs, and the caller is on its stack or on one above it (F3).
 #[inline(always)]
-unsafe fn suspend<I, Y>(frame: *const Frame<I, Y>, value: Y) -> Command<I> {
+unsafe fn suspend<I, Y>(frame: *const Frame<I, Y>, value: Y) -> I {
     // SAFETY: F1.
     let frame = unsafe { &*frame };
     frame.top.set(TOP.get());

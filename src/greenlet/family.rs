@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::panicking;
 
 use super::{Greenlet, GreenletExit, SwitchError, TraceEvent, TraceKind, set_trace, trace};
-use crate::fiber::unwind::is_forced;
 use crate::fiber::{Fiber, Kept, Outcome, current as chain};
 
 pub(super) type Payload = Box<dyn Any + Send>;
@@ -228,11 +227,6 @@ impl<T: 'static> Family<T> {
 
     #[cold]
     fn bury_panicked(&self, dead: &Greenlet<T>, payload: Payload) -> Option<Greenlet<T>> {
-        if is_forced(&*payload) {
-            // Whatever `main` runs on is being ended, and took this stack first.
-            dead.node.stage.set(Stage::Dead);
-            resume_unwind(payload);
-        }
         self.bury(dead, Message::Throw(Box::new(payload)).of_the_dead())
     }
 

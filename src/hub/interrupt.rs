@@ -95,7 +95,7 @@ pub(crate) fn is_expired(payload: &(dyn Any + Send), id: u64) -> bool {
 
 /// Whether a payload is one of ours, and not a panic.
 pub(crate) fn is_ours(payload: &(dyn Any + Send)) -> bool {
-    is_kill(payload) || payload.is::<Expired>() || crate::fiber::unwind::is_forced(payload)
+    is_kill(payload) || payload.is::<Expired>()
 }
 
 /// Whether a kill is due.

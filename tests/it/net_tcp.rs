@@ -167,8 +167,11 @@ fn std_gets_its_blocking_stream_back() {
 fn the_last_bytes_before_the_end_are_not_lost() {
     fresh(|| {
         for early in [true, false] {
-            let (mut a, mut b) = both();
-            let write = move || a.write_all(&[5; 10_000]).unwrap();
+            let (a, mut b) = both();
+            let write = move || {
+                let mut a = a;
+                a.write_all(&[5; 10_000]).unwrap();
+            };
             if early {
                 write(); // and closes: data and end in one edge
             } else {
