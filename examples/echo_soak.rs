@@ -1,7 +1,5 @@
 //! Many echo connections for a while, server and clients in one process on loopback; every byte is checked at both ends.
-//!
 //! Run: `cargo run --release --example echo_soak -- --connections 9000 --seconds 10` (18,000 descriptors: `ulimit -n`)
-//!
 //! Expect one line, `connections 9000 seconds 10 requests R errors 0 wrong_bytes 0`, exit code 0 (or 1).
 
 use std::cell::Cell;
@@ -41,7 +39,7 @@ fn serve(mut stream: TcpStream) -> io::Result<u64> {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
             other => other?,
         }
-        let id = *id.get_or_insert(u32::from_le_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]));
+        let id = *id.get_or_insert_with(|| u32::from_le_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]));
         bad += wrong(&buffer, &pattern(id, round));
         stream.write_all(&buffer)?;
     }

@@ -80,6 +80,8 @@ pub(super) struct Family<T: 'static> {
     pub(super) main_id: u64,
     pub(super) main: RefCell<Weak<Node<T>>>,
     pub(super) current: Cell<Option<Greenlet<T>>>,
+    /// That of `current`, where a switch finds it without a detour.
+    pub(super) suspender: Cell<Option<Kept<bool, Option<Greenlet<T>>>>>,
     pub(super) origin: Cell<Option<Greenlet<T>>>,
     pub(super) slot: Cell<Option<Message<T>>>,
     /// Dropped on another root while one of ours ran.
@@ -111,6 +113,7 @@ impl<T: 'static> Family<T> {
             main_id: next_id(),
             main: RefCell::default(),
             current: Cell::default(),
+            suspender: Cell::default(),
             origin: Cell::default(),
             slot: Cell::default(),
             graves: RefCell::default(),
@@ -145,14 +148,9 @@ impl<T: 'static> Family<T> {
         self.peek(Greenlet::clone).filter(|_| self.is_here())
     }
 
-    #[inline(always)]
-    fn suspender(&self) -> Option<Kept<bool, Option<Greenlet<T>>>> {
-        self.peek(|g| g.node.suspender.get().expect("a running greenlet has started"))
-    }
-
     /// Whether the caller runs as a member of this family.
     pub(super) fn is_here(&self) -> bool {
-        match self.suspender() {
+        match self.suspender.get() {
             Some(suspender) => suspender.is_here(),
             None => chain::root() == self.root.get(),
         }
@@ -165,7 +163,7 @@ impl<T: 'static> Family<T> {
         target: Option<Greenlet<T>>,
         message: Message<T>,
     ) -> Result<Message<T>, SwitchError<Message<T>>> {
-        match self.suspender() {
+        match self.suspender.get() {
             Some(suspender) => {
                 self.slot.set(Some(message));
                 if suspender.suspend(target).is_err() {
@@ -198,8 +196,10 @@ impl<T: 'static> Family<T> {
                 .take()
                 .expect("who can be switched to has its fiber (L4)");
             target.node.stage.set(Stage::Running);
+            self.suspender.set(target.node.suspender.get());
             self.current.set(Some(target));
             let outcome = fiber.resume(true);
+            self.suspender.set(None);
             let ran = self.current.take().expect("it ran (L1)");
             let next = match outcome {
                 Outcome::Yielded(next) => {

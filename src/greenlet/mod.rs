@@ -15,15 +15,18 @@
 //! ```
 //!
 //! All that exchange one type `T` on one green thread (or on one native stack) are a *family*. Its first member is the
-//! stack that was there before, the *main* greenlet: [`current`] gives it a handle. Any may switch to any:
+//! stack that was there before, the *main* greenlet: [`current`] gives it a handle. (Name the type where nothing else does:
+//! a bare `0` makes a family of `i32`.) Any may switch to any:
 //!
 //! ```
 //! use greenthread::greenlet::Greenlet;
 //!
-//! let square = Greenlet::new(|n: u32| n * n);
-//! let both = Greenlet::new(move |n| square.switch(n) + 1);
-//! assert_eq!(both.switch(5), 26);
-//! assert!(both.is_dead());
+//! let more = Greenlet::new(|n: u32| {
+//!     let square = Greenlet::new(|n| n * n);
+//!     square.switch(n) + 1 // what `square` returns comes here: this greenlet made it
+//! });
+//! assert_eq!(more.switch(5), 26);
+//! assert!(more.is_dead());
 //! ```
 //!
 //! **Parents.** Whoever made a greenlet is its *parent*, until [`set_parent`](Greenlet::set_parent). What a body returns
@@ -36,7 +39,7 @@
 //! gets no value and no panic but [`SwitchError::Exited`]. Dropping the last handle of a suspended greenlet kills it
 //! then and there, and control comes back to the one that drops. A body may catch that and switch away: if a few tries
 //! do not end it, its stack is leaked, and stderr says so. Handles that lie on each other's stacks keep each other alive
-//! for ever, as `Rc`s do: [`WeakGreenlet`] breaks the ring.
+//! for ever, as `Rc`s do, and a child holds its parent: [`WeakGreenlet`], or another parent, breaks the ring.
 //!
 //! **Panics in flight** belong to the OS thread for std: if a destructor switches while a panic unwinds its stack, then
 //! `std::thread::panicking()` is true in the others, and mutexes that they unlock may be poisoned.
@@ -654,7 +657,9 @@ impl<T: 'static> Builder<T> {
                     drop(body);
                     resume_unwind(Box::new(GreenletExit));
                 }
-                mine.peek(|me| me.node.suspender.set(Some(suspender.keep())));
+                let suspender = Some(suspender.keep());
+                mine.suspender.set(suspender);
+                mine.peek(|me| me.node.suspender.set(suspender));
                 match mine.arrive() {
                     Message::Value(value) => body(value),
                     Message::Throw(payload) => resume_unwind(*payload),

@@ -33,7 +33,13 @@ impl Ready {
         let next = task.next.take();
         self.head.set(next);
         match next {
-            Some(next) => next.prefetch(),
+            Some(next) => {
+                // Two steps ahead, so that neither look has to wait.
+                next.prefetch_stack();
+                if let Some(after) = next.next.get() {
+                    after.prefetch();
+                }
+            }
             None => self.tail.set(None),
         }
         Some(task)

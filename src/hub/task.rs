@@ -300,22 +300,34 @@ impl Task {
         unsafe { (*self.fiber.get()).assume_init_ref().leave(()) };
     }
 
-    /// Asks the processor to fetch what the next resume touches.
+    /// Asks the processor to fetch what a resume touches of the stack. The block itself has been fetched a step before.
+    #[inline(always)]
+    pub(super) fn prefetch_stack(&self) {
+        let depth = self.depth.get();
+        prefetch(depth);
+        prefetch(depth.wrapping_add(64));
+        prefetch(depth.wrapping_add(128));
+    }
+
+    /// Asks the processor to fetch the block.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let depth = self.depth.get().cast::<i8>();
-            // SAFETY: a hint: it reads nothing, and no address is wrong.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(depth);
-                _mm_prefetch::<_MM_HINT_T0>(depth.wrapping_add(64));
-                _mm_prefetch::<_MM_HINT_T0>(depth.wrapping_add(128));
-                _mm_prefetch::<_MM_HINT_T0>((&raw const self.ticket).cast());
-            }
-        }
+        let block = ptr::from_ref(self).cast::<u8>();
+        prefetch(block);
+        prefetch(block.wrapping_add(64));
     }
+}
+
+#[inline(always)]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint: it reads nothing, and no address is wrong.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// A block from the hub's free list, the common one, or a new chunk.

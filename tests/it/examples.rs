@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::thread_fresh::ms;
@@ -117,7 +117,8 @@ fn echo_soak_finds_no_errors() {
     assert!(lines[0].ends_with(" errors 0 wrong_bytes 0"), "{lines:?}");
 }
 
-struct Server(Child);
+/// Ended with the test; its output stays open, or its prints would panic.
+struct Server(Child, #[allow(dead_code)] BufReader<ChildStdout>);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -134,14 +135,13 @@ fn serve(name: &str, args: &[&str]) -> (Server, String) {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
     let address = line
         .split_whitespace()
         .find(|word| word.contains(':'))
         .map(String::from);
-    (Server(child), address.expect("it says where it listens"))
+    (Server(child, output), address.expect("it says where it listens"))
 }
 
 #[test]

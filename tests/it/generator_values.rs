@@ -257,7 +257,7 @@ trait CollectOne<T> {
 impl<T> CollectOne<T> for Generator<T> {
     fn collect_one(&mut self) -> T {
         let value = self.next().expect("one");
-        assert_eq!(self.next().is_none(), true);
+        assert!(self.next().is_none());
         value
     }
 }

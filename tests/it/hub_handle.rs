@@ -254,10 +254,8 @@ fn calls_and_spawns_from_four_os_threads_all_arrive() {
                 let mut joins = Vec::new();
                 for _ in 0..500 {
                     let (a, b) = (count.clone(), count.clone());
-                    handle
-                        .call_soon(move || drop(a.fetch_add(1, Ordering::SeqCst)))
-                        .unwrap();
-                    joins.push(handle.spawn(move || drop(b.fetch_add(1, Ordering::SeqCst))).unwrap());
+                    handle.call_soon(move || _ = a.fetch_add(1, Ordering::SeqCst)).unwrap();
+                    joins.push(handle.spawn(move || _ = b.fetch_add(1, Ordering::SeqCst)).unwrap());
                 }
                 joins.into_iter().for_each(|join| join.join().unwrap());
             })

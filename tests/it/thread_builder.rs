@@ -244,7 +244,7 @@ fn every_verb_after_the_hubs_end_returns_or_panics() {
                 ("scope", || thread::scope(|s| drop(s.spawn(|| ())))),
                 ("timeout", || greenthread::timeout(ms(1), || ()).unwrap()),
                 ("block_on", || greenthread::future::block_on(async {})),
-                ("handle", || drop(hub::handle())),
+                ("handle", || _ = hub::handle()),
                 ("unblock", || greenthread::threadpool::unblock(|| ())),
                 ("idle", hub::idle),
                 ("turn", hub::turn),

@@ -11,7 +11,7 @@ use crate::thread_fresh::{fresh, ms, secs, text, virtually};
 #[test]
 fn children_borrow_and_give_results() {
     fresh(|| {
-        let words = vec![String::from("a"), String::from("bcd")];
+        let words = [String::from("a"), String::from("bcd")];
         let mut total = 0;
         let lengths = thread::scope(|s| {
             let handles: Vec<_> = words.iter().map(|word| s.spawn(move || word.len())).collect();
@@ -223,7 +223,7 @@ fn a_scope_in_a_destructor_during_a_panic_waits_and_is_counted() {
 #[test]
 fn a_scope_on_another_os_thread_may_spawn_on_its_own_hub() {
     fresh(|| {
-        let data = vec![1, 2, 3];
+        let data = [1, 2, 3];
         thread::scope(|s| {
             std::thread::scope(|os| {
                 os.spawn(|| s.spawn(|| data.len()).join().unwrap());

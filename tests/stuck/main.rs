@@ -256,7 +256,7 @@ fn idle_hubs() {
 }
 
 fn scope() {
-    let data = vec![1];
+    let data = [1];
     let _ = catch_unwind(|| {
         thread::scope(|s| {
             drop(s.spawn(|| {

@@ -33,9 +33,7 @@ impl Args {
 }
 
 pub fn emit(workload: &str, metric: &str, value: f64, unit: &str) {
-    println!(
-        r#"{{"workload":"{workload}","metric":"{metric}","value":{value:.3},"unit":"{unit}"}}"#
-    );
+    println!(r#"{{"workload":"{workload}","metric":"{metric}","value":{value:.3},"unit":"{unit}"}}"#);
 }
 
 /// Ends the program, because this peer has no such workload.
@@ -134,8 +132,7 @@ impl Timers {
         let (wall, cpu) = (self.start.elapsed(), cpu_ns() - self.cpu);
         late.sort_unstable();
         let name = sized("timers", late.len() as u64);
-        let at =
-            |quantile: f64| late[((late.len() - 1) as f64 * quantile) as usize] as f64 / 1000.0;
+        let at = |quantile: f64| late[((late.len() - 1) as f64 * quantile) as usize] as f64 / 1000.0;
         emit(&name, "cpu_each", cpu as f64 / late.len() as f64, "ns");
         emit(&name, "late_min", at(0.0), "us");
         emit(&name, "late_p50", at(0.50), "us");

@@ -25,8 +25,7 @@ fn main() {
 }
 
 fn switch(n: u64) {
-    let mut generator =
-        Generator::<u64>::new(move |y: &Yielder<'_, u64, ()>| (0..n).for_each(|i| y.yield_(i)));
+    let mut generator = Generator::<u64>::new(move |y: &Yielder<'_, u64, ()>| (0..n).for_each(|i| y.yield_(i)));
     let ns = each(2 * n, || assert_eq!(generator.by_ref().last(), Some(n - 1)));
     emit("switch", "generator", ns, "ns");
 
@@ -37,9 +36,7 @@ fn switch(n: u64) {
         }
         value
     });
-    let ns = each(2 * n, || {
-        assert_eq!((0..n).fold(0, |value, _| echo.switch(value)), n)
-    });
+    let ns = each(2 * n, || assert_eq!((0..n).fold(0, |value, _| echo.switch(value)), n));
     emit("switch", "greenlet", ns, "ns");
 
     run(move || emit("switch", "oneway", each(2 * n, || yield_all(2, n)), "ns"));
@@ -64,13 +61,9 @@ fn spawns(n: u64) {
     let seq = move |local: bool| {
         each(n, || {
             for _ in 0..n {
-                if local {
-                    spawn_local(|| ())
-                } else {
-                    spawn(|| ())
-                }
-                .join()
-                .expect("no panic");
+                if local { spawn_local(|| ()) } else { spawn(|| ()) }
+                    .join()
+                    .expect("no panic");
             }
         })
     };
@@ -79,13 +72,7 @@ fn spawns(n: u64) {
             for _ in 0..n / 1000 {
                 join(
                     (0..1000)
-                        .map(|_| {
-                            if local {
-                                spawn_local(|| ())
-                            } else {
-                                spawn(|| ())
-                            }
-                        })
+                        .map(|_| if local { spawn_local(|| ()) } else { spawn(|| ()) })
                         .collect(),
                 );
             }
@@ -112,12 +99,7 @@ fn yields(n: u64) {
         );
     };
     isolated(1);
-    emit(
-        "yield",
-        "each_isolated",
-        each(1000 * n, || isolated(n)),
-        "ns",
-    );
+    emit("yield", "each_isolated", each(1000 * n, || isolated(n)), "ns");
 }
 
 fn mem(n: u64) {

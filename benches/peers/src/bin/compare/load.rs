@@ -19,12 +19,7 @@ struct Connection {
 }
 
 /// Loads the server `pid` at `port` for `time`, after a warm-up.
-pub(crate) fn echo(
-    pid: u32,
-    port: u16,
-    connections: usize,
-    time: Duration,
-) -> Result<Vec<Figure>, Error> {
+pub(crate) fn echo(pid: u32, port: u16, connections: usize, time: Duration) -> Result<Vec<Figure>, Error> {
     // SAFETY: no pointers.
     let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     let mut all = (0..connections)
@@ -62,20 +57,14 @@ pub(crate) fn echo(
     unsafe { libc::close(epoll) };
     let (time, cpu) = end?;
     latencies.sort_unstable();
-    let at = |quantile: f64| {
-        f64::from(latencies[((latencies.len() - 1) as f64 * quantile) as usize]) / 1000.0
-    };
+    let at = |quantile: f64| f64::from(latencies[((latencies.len() - 1) as f64 * quantile) as usize]) / 1000.0;
     let requests = latencies.len() as f64;
     Ok(vec![
         ("cpu", cpu as f64 / requests, "ns/req"),
         ("rate", requests / time.as_secs_f64(), "req/s"),
         ("p50", at(0.5), "us"),
         ("p99", at(0.99), "us"),
-        (
-            "server_busy",
-            cpu as f64 * 100.0 / time.as_nanos() as f64,
-            "%",
-        ),
+        ("server_busy", cpu as f64 * 100.0 / time.as_nanos() as f64, "%"),
     ])
 }
 
@@ -88,9 +77,7 @@ fn connect(epoll: i32, port: u16, index: u64) -> Result<Connection, Error> {
         missing: 0,
     };
     // one round before the start: each is accepted and served
-    connection
-        .stream
-        .set_read_timeout(Some(Duration::from_secs(5)))?;
+    connection.stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     connection.send()?;
     connection.stream.read_exact(&mut [0; REQUEST.len()])?;
     connection.stream.set_nonblocking(true)?;
@@ -99,14 +86,7 @@ fn connect(epoll: i32, port: u16, index: u64) -> Result<Connection, Error> {
         u64: index,
     };
     // SAFETY: the event is there during the call.
-    match unsafe {
-        libc::epoll_ctl(
-            epoll,
-            libc::EPOLL_CTL_ADD,
-            connection.stream.as_raw_fd(),
-            &mut event,
-        )
-    } {
+    match unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, connection.stream.as_raw_fd(), &mut event) } {
         0 => Ok(connection),
         _ => Err(Error::last_os_error()),
     }
@@ -155,9 +135,7 @@ fn cpu_ns(pid: u32) -> u64 {
             .parse::<u64>()
             .ok()
     };
-    let exact: u64 = tasks
-        .filter_map(|task| on_cpu(task.path().join("schedstat")))
-        .sum();
+    let exact: u64 = tasks.filter_map(|task| on_cpu(task.path().join("schedstat"))).sum();
     if exact > 0 {
         return exact;
     }

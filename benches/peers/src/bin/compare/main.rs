@@ -32,11 +32,7 @@ const PEERS: &[(&str, &[&str], &[&str])] = &[
         &["peers", "may"],
         &["switch", "spawn", "yield", "mem", "timers", "echo"],
     ),
-    (
-        "threads",
-        &["peers", "threads"],
-        &["switch", "spawn", "yield", "echo"],
-    ),
+    ("threads", &["peers", "threads"], &["switch", "spawn", "yield", "echo"]),
 ];
 const ALL: &[&str] = &[
     "switch",
@@ -58,12 +54,7 @@ fn main() {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
-            "-r" => {
-                rounds = words
-                    .next()
-                    .and_then(|n| n.parse().ok())
-                    .expect("-r ROUNDS")
-            }
+            "-r" => rounds = words.next().and_then(|n| n.parse().ok()).expect("-r ROUNDS"),
             name => workloads.push(name.to_owned()),
         }
     }
@@ -108,10 +99,7 @@ fn command(words: &[&str]) -> Command {
 fn work(words: &[&str], name: &str, n: &str, results: &mut Results) -> Result<(), Error> {
     let mut command = command(words);
     command.arg(name).args(Some(n).filter(|n| !n.is_empty()));
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let status = wait(&mut child)?;
     // the few lines are in the pipe
     for line in std::io::read_to_string(child.stdout.take().expect("piped"))?.lines() {

@@ -43,12 +43,9 @@ impl Results {
             let rest = line.split(&format!("\"{name}\":")).nth(1)?;
             Some(rest.split([',', '}']).next()?.trim_matches('"').to_owned())
         };
-        if let (Some(workload), Some(metric), Some(value), Some(unit)) = (
-            field("workload"),
-            field("metric"),
-            field("value"),
-            field("unit"),
-        ) && let Ok(value) = value.parse()
+        if let (Some(workload), Some(metric), Some(value), Some(unit)) =
+            (field("workload"), field("metric"), field("value"), field("unit"))
+            && let Ok(value) = value.parse()
             && metric != "unsupported"
         {
             self.add(&workload, &metric, value, &unit);
@@ -78,9 +75,7 @@ impl Results {
                 "|---:".repeat(heads.len())
             );
             for peer in &peers {
-                let cells = metrics
-                    .iter()
-                    .map(|metric| cell(self.values(workload, metric, peer)));
+                let cells = metrics.iter().map(|metric| cell(self.values(workload, metric, peer)));
                 println!("| {peer} | {} |", cells.collect::<Vec<_>>().join(" | "));
             }
             if !peers.contains(&OURS) || peers.len() < 2 {
@@ -92,9 +87,7 @@ impl Results {
                 "|---:".repeat(heads.len())
             );
             for peer in peers.iter().filter(|peer| **peer != OURS) {
-                let cells = metrics
-                    .iter()
-                    .map(|metric| cell(self.ratios(workload, metric, peer)));
+                let cells = metrics.iter().map(|metric| cell(self.ratios(workload, metric, peer)));
                 println!("| {peer} | {} |", cells.collect::<Vec<_>>().join(" | "));
             }
         }
@@ -111,34 +104,22 @@ impl Results {
         found
     }
 
-    fn points<'a>(
-        &'a self,
-        workload: &'a str,
-        metric: &'a str,
-        peer: &'a str,
-    ) -> impl Iterator<Item = &'a Point> {
-        let wanted =
-            move |p: &&Point| p.workload == workload && p.metric == metric && p.peer == peer;
+    fn points<'a>(&'a self, workload: &'a str, metric: &'a str, peer: &'a str) -> impl Iterator<Item = &'a Point> {
+        let wanted = move |p: &&Point| p.workload == workload && p.metric == metric && p.peer == peer;
         self.points.iter().filter(wanted)
     }
 
     fn values(&self, workload: &str, metric: &str, peer: &str) -> Vec<f64> {
-        self.points(workload, metric, peer)
-            .map(|point| point.value)
-            .collect()
+        self.points(workload, metric, peer).map(|point| point.value).collect()
     }
 
     /// Ours divided by the peer's in the same round.
     fn ratios(&self, workload: &str, metric: &str, peer: &str) -> Vec<f64> {
         let ratio = |ours: &Point| {
-            let theirs = self
-                .points(workload, metric, peer)
-                .find(|p| p.round == ours.round)?;
+            let theirs = self.points(workload, metric, peer).find(|p| p.round == ours.round)?;
             (theirs.value != 0.0).then_some(ours.value / theirs.value)
         };
-        self.points(workload, metric, OURS)
-            .filter_map(ratio)
-            .collect()
+        self.points(workload, metric, OURS).filter_map(ratio).collect()
     }
 }
 

@@ -85,12 +85,7 @@ pub(crate) fn main(args: Args) {
                     "ns",
                 );
                 let batch = |_| join((0..1000).map(|_| spawn(|| ())).collect());
-                emit(
-                    "spawn",
-                    "batch",
-                    each(n, || (0..n / 1000).for_each(batch)),
-                    "ns",
-                );
+                emit("spawn", "batch", each(n, || (0..n / 1000).for_each(batch)), "ns");
             });
         }
         other => unsupported(other),

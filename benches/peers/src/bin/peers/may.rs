@@ -62,9 +62,7 @@ fn yields(threads: u64, n: u64) {
 }
 
 fn spawns(n: u64) {
-    let seq = each(n, || {
-        (0..n).for_each(|_| go!(|| ()).join().expect("no panic"))
-    });
+    let seq = each(n, || (0..n).for_each(|_| go!(|| ()).join().expect("no panic")));
     emit("spawn", "seq", seq, "ns");
     let batch = each(n, || {
         for _ in 0..n / 1000 {

@@ -31,8 +31,7 @@ pub(crate) fn main(args: Args) {
                 each(n, || (0..n).for_each(|_| join(vec![spawn(|| ())]))),
                 "ns",
             );
-            let batches =
-                || (0..n / 1000).for_each(|_| join((0..1000).map(|_| spawn(|| ())).collect()));
+            let batches = || (0..n / 1000).for_each(|_| join((0..1000).map(|_| spawn(|| ())).collect()));
             emit("spawn", "batch", each(n, batches), "ns");
         }
         "echo" => {
@@ -46,9 +45,7 @@ pub(crate) fn main(args: Args) {
 }
 
 fn join(threads: Vec<JoinHandle<()>>) {
-    threads
-        .into_iter()
-        .for_each(|thread| thread.join().expect("no panic"));
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
 }
 
 /// Two threads take turns: `yield_now` alone would not switch, as they may run at once.
