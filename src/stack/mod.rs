@@ -20,7 +20,7 @@
 //! ```
 //!
 //! # Invariants
-//! - **S1** A slot has at most one [`Stack`], and a slab is unmapped only when all its slots are free.
+//! - **S1** A slot has at most one `Stack`, and a slab is unmapped only when all its slots are free.
 //! - **S2** The guard, [`GUARD_SIZE`] bytes at the slot's low end, faults from before its first use until it is unmapped.
 //! - **S3** A `Stack` is made and dropped on one OS thread (it is `!Send`), so the pool needs no lock.
 //! - **S4** Of a free stack but the warmest, at most 16 KiB stay resident once `tidy` has come to it.

@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 seconds=5
 [[ -z ${SHORT:-} ]] || seconds=2
 cargo build --release --example echo_soak || exit 1
-line=$(valgrind --quiet --error-exitcode=99 --max-stackframe=65536 --num-callers=30 \
+line=$(valgrind --quiet --error-exitcode=99 --suppressions=tests/long/valgrind.supp --max-stackframe=65536 --num-callers=30 \
     target/release/examples/echo_soak --connections 50 --seconds "$seconds") || { echo "$line"; exit 1; }
 [[ $line =~ requests\ [1-9] ]] || { echo "no request was served: $line"; exit 1; }
 echo "ran: under valgrind, $line"

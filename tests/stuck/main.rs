@@ -436,7 +436,16 @@ fn main() -> ExitCode {
         (test.child)();
         return ExitCode::SUCCESS;
     }
-    let filters: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let mut arguments = std::env::args().skip(1);
+    let mut filters = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            // Meant for the other test binaries.
+            "--skip" => drop(arguments.next()),
+            flag if flag.starts_with('-') => {}
+            _ => filters.push(argument),
+        }
+    }
     let chosen = |test: &&Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(&**filter));
     let (mut passed, mut failed) = (0, 0);
     for test in TESTS.iter().filter(chosen) {
