@@ -177,8 +177,13 @@ impl Parker {
     }
 
     /// Waits for a wake with this parker's ticket, until `deadline` (nanoseconds of the hub's clock).
-    #[inline]
     pub(crate) fn park(self, deadline: Option<u64>, mode: Mode, why: Why) -> Wake {
+        self.park_here(deadline, mode, why)
+    }
+
+    /// The same, inlined for the sake of the processor's prediction; see [`yield_now`].
+    #[inline(always)]
+    pub(crate) fn park_here(self, deadline: Option<u64>, mode: Mode, why: Why) -> Wake {
         let Parker { hub, task, ticket } = self;
         if task.ticket.load(Ordering::Relaxed) != ticket {
             return Wake::Ready; // P3
@@ -221,7 +226,7 @@ impl Parker {
 
 impl Hub {
     /// Gives the processor away until the turn gives it back.
-    #[inline]
+    #[inline(always)]
     fn switch_away(&'static self, task: &'static Task) {
         self.emit(|| super::hooks::Event::Park(task.id()));
         if std::ptr::eq(task, self.native) {
@@ -231,23 +236,30 @@ impl Hub {
         let (parked, ticket) = (task.state.get(), task.ticket.load(Ordering::Relaxed));
         loop {
             task.suspend();
-            if !task.probe.replace(false) {
+            if !task.probe.get() || !Hub::probe(task, parked, ticket) {
                 return;
             }
-            // Resumed only to look at its own stack, for `debug::dump`. Meanwhile it did not count as parked: a wake has
-            // taken the ticket and no more, a kill has set its bit and no more.
-            let trace = std::backtrace::Backtrace::force_capture().to_string();
-            task.with_extra(|extra| extra.backtrace = Some(trace));
-            if task.ticket.load(Ordering::Relaxed) != ticket {
-                return;
-            }
-            if parked == State::Parked && interrupt::is_due(task) {
-                task.bump();
-                task.wake.set(Wake::Interrupted);
-                return;
-            }
-            task.state.set(parked);
         }
+    }
+
+    /// Resumed only to look at its own stack, for `debug::dump`; whether it is to park again. Meanwhile it did not count
+    /// as parked: a wake has taken the ticket and no more, a kill has set its bit and no more.
+    #[cold]
+    #[inline(never)]
+    fn probe(task: &'static Task, parked: State, ticket: u64) -> bool {
+        task.probe.set(false);
+        let trace = std::backtrace::Backtrace::force_capture().to_string();
+        task.with_extra(|extra| extra.backtrace = Some(trace));
+        if task.ticket.load(Ordering::Relaxed) != ticket {
+            return false;
+        }
+        if parked == State::Parked && interrupt::is_due(task) {
+            task.bump();
+            task.wake.set(Wake::Interrupted);
+            return false;
+        }
+        task.state.set(parked);
+        true
     }
 
     #[cold]

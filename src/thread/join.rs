@@ -43,7 +43,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Blocking and cancellation
     /// Parks. If the caller is killed or timed out meanwhile, the handle goes and the green thread is detached.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn join(mut self) -> Result<T, JoinError> {
         match self.wait(None, Mode::Cancel) {
@@ -72,7 +72,7 @@ impl<T> JoinHandle<T> {
         self.wait(Some(deadline), Mode::Cancel)
     }
 
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub(super) fn wait(&mut self, deadline: Option<u64>, mode: Mode) -> Option<Result<T, JoinError>> {
         while !self.join.is_finished() {
@@ -86,7 +86,7 @@ impl<T> JoinHandle<T> {
             if !self.join.register(parker.waiter()) {
                 break;
             }
-            let wake = parker.park(deadline, mode, Why::new(&JOIN, self.join.id() as usize));
+            let wake = parker.park_here(deadline, mode, Why::new(&JOIN, self.join.id() as usize));
             if wake == Wake::Ready {
                 continue;
             }
