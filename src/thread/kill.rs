@@ -68,7 +68,10 @@ pub fn shield<F: FnOnce() -> T, T>(f: F) -> T {
         }
     }
     let task = Hub::current().running();
-    task.shield.set(task.shield.get() + 1);
+    let Some(raised) = task.shield.get().checked_add(1) else {
+        panic!("shields nested 255 deep")
+    };
+    task.shield.set(raised);
     let _lower = Lower(task);
     f()
 }
