@@ -82,7 +82,8 @@ fn work() {
         if let Some(job) = job {
             quiet.store(false, Ordering::SeqCst);
             drop(pool);
-            job();
+            // What it gives back may panic as it is dropped, if nobody waits for it any more.
+            crate::hub::discard(catch_unwind(AssertUnwindSafe(job)));
             pool = locked(&POOL);
             continue;
         }

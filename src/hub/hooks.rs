@@ -44,7 +44,7 @@ impl Hub {
             // The observer runs on whatever stack the event happens on; it may not park there.
             let told = catch_unwind(AssertUnwindSafe(|| self.as_callback(|| hook(event))));
             if let Err(payload) = told {
-                super::report_panic(&super::Reporter::callback(), &*payload);
+                super::report_panic(&super::Reporter::callback(), payload);
             }
         }
     }

@@ -313,6 +313,10 @@ impl Hub {
         current::restore(chain);
         self.pumping.set(false);
         self.native.state.set(State::Running);
+        if self.embedded.get() {
+            // The foreign loop waits in our place from here on; what came meanwhile shows in `next_deadline`.
+            self.shared.inbox().fall_asleep(inbox::POLLING);
+        }
         if turned == Turned::Stuck {
             self.give_up();
         }
@@ -323,15 +327,32 @@ impl Hub {
     fn give_up(&'static self) -> ! {
         let exit = LoopExit::new(self);
         self.native.bump();
-        eprintln!("greenthread: {exit}");
+        complain(format_args!("{exit}"));
         if self.scopes.get() > 0 {
-            eprintln!("greenthread: a scope on the native stack would be left while its green threads run: abort");
+            complain(format_args!(
+                "a scope on the native stack would be left while its green threads run: abort"
+            ));
             std::process::abort();
         }
         resume_unwind(Box::new(exit))
     }
 
     fn turn(&'static self, sleep: Sleep) -> Turned {
+        // I11: nothing unwinds out of a turn, for below it lie the frames of whoever pumps.
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                complain(format_args!("a panic on the hub's own stack: abort"));
+                std::process::abort();
+            }
+        }
+        let bomb = Bomb;
+        let turned = self.steps(sleep);
+        std::mem::forget(bomb);
+        turned
+    }
+
+    fn steps(&'static self, sleep: Sleep) -> Turned {
         self.emit(|| Event::Turn);
         if self.shared.inbox().is_pending() {
             self.take_messages();
@@ -441,7 +462,7 @@ impl Hub {
             };
             let result = catch_unwind(AssertUnwindSafe(|| self.as_callback(f)));
             if let Err(payload) = result {
-                report_panic(&Reporter::callback(), &*payload);
+                report_panic(&Reporter::callback(), payload);
             }
         }
     }
@@ -529,7 +550,7 @@ impl Hub {
             catch_unwind(AssertUnwindSafe(|| drop(callbacks))),
         ] {
             if let Err(payload) = drops {
-                report_panic(&Reporter::callback(), &*payload);
+                report_panic(&Reporter::callback(), payload);
             }
         }
         task::retire(self);
@@ -549,7 +570,12 @@ impl Hub {
     }
 
     /// The task, if its block belongs to this hub (T5): it may have been recycled for another since.
-    fn own(&self, task: TaskRef) -> Option<&'static Task> {
+    pub(crate) fn own(&self, task: TaskRef) -> Option<&'static Task> {
+        // In this order: once it has ended, its block may pass to another hub at any moment; while it has not, only we
+        // can end it. A block prepared anew publishes its bits before its hub.
+        if task.is_finished() {
+            return None;
+        }
         let shared = task.shared()?;
         std::ptr::eq(shared, self.shared).then(|| task.get())
     }
@@ -612,7 +638,7 @@ pub(crate) fn leave_link(hub: &'static Hub, task: TaskRef, id: u64, link: ExitLi
 fn run_links(hub: &'static Hub, task: &'static Task, ended: Ended, links: Vec<ExitLink>) {
     for link in links {
         if task::spawn(hub, None, task.place(), move || link(ended)).is_err() {
-            eprintln!("greenthread: no memory for an on_exit of {}", Reporter::of(task).who);
+            complain(format_args!("no memory for an on_exit of {}", Reporter::of(task).who));
         }
     }
 }
@@ -662,26 +688,42 @@ impl Reporter {
 type PanicHook = dyn Fn(&str, &(dyn std::any::Any + Send)) + Send + Sync;
 static PANIC_HOOK: std::sync::RwLock<Option<Arc<PanicHook>>> = std::sync::RwLock::new(None);
 
+/// Drops what the user made: its destructor may panic, and that goes no further.
+pub(crate) fn discard<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // Its own destructor may panic as well: leaked.
+        std::mem::forget(payload);
+    }
+}
+
+/// A line on stderr; if that is broken, nobody can be told.
+pub(crate) fn complain(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "greenthread: {text}");
+}
+
 /// Reports a panic that nobody will read: once, to the hook, or to stderr.
 #[cold]
-pub(crate) fn report_panic(who: &Reporter, payload: &(dyn std::any::Any + Send)) {
-    if interrupt::is_ours(payload) {
-        return;
+pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn std::any::Any + Send>) {
+    if interrupt::is_ours(&*payload) {
+        return discard(payload);
     }
     let hook = PANIC_HOOK.read().unwrap_or_else(|e| e.into_inner()).clone();
     match hook {
         Some(hook) => {
-            let told = catch_unwind(AssertUnwindSafe(|| hook(&who.who, payload)));
-            if told.is_err() {
-                eprintln!("greenthread: the panic hook itself panicked, about {}", who.who);
+            let told = catch_unwind(AssertUnwindSafe(|| hook(&who.who, &*payload)));
+            if let Err(payload) = told {
+                complain(format_args!("the panic hook itself panicked, about {}", who.who));
+                discard(payload);
             }
         }
-        None => eprintln!(
-            "greenthread: {} panicked: {}",
+        None => complain(format_args!(
+            "{} panicked: {}",
             who.who,
-            crate::fiber::unwind::message(payload)
-        ),
+            crate::fiber::unwind::message(&*payload)
+        )),
     }
+    discard(payload);
 }
 
 /// Panics at the caller's line in a hub callback.

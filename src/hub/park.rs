@@ -185,6 +185,13 @@ impl Parker {
     #[inline(always)]
     pub(crate) fn park_here(self, deadline: Option<u64>, mode: Mode, why: Why) -> Wake {
         let Parker { hub, task, ticket } = self;
+        std::mem::forget(self);
+        hub.emit(|| super::hooks::Event::Park(task.id()));
+        if !std::ptr::eq(hub.running(), task) {
+            // Code of the user ran since the ticket was taken, and has moved this stack to another root (a generator that
+            // was sent on): whoever waits looks again, with a parker of that root.
+            return Wake::Ready;
+        }
         if task.ticket.load(Ordering::Relaxed) != ticket {
             return Wake::Ready; // P3
         }
@@ -224,11 +231,20 @@ impl Parker {
     }
 }
 
+impl Drop for Parker {
+    /// Not parked after all: the waiters that were handed out are stale.
+    #[inline]
+    fn drop(&mut self) {
+        if std::ptr::eq(self.hub.running(), self.task) && self.task.ticket.load(Ordering::Relaxed) == self.ticket {
+            self.task.bump();
+        }
+    }
+}
+
 impl Hub {
     /// Gives the processor away until the turn gives it back.
     #[inline(always)]
     fn switch_away(&'static self, task: &'static Task) {
-        self.emit(|| super::hooks::Event::Park(task.id()));
         if std::ptr::eq(task, self.native) {
             self.pump();
             return;

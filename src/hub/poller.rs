@@ -51,12 +51,18 @@ impl Poller {
             | epoll::EventFlags::RDHUP
             | epoll::EventFlags::PRI
             | epoll::EventFlags::ET;
-        Ok(epoll::add(
-            self.inner.as_fd(),
-            fd,
-            epoll::EventData::new_u64(key),
-            flags,
-        )?)
+        let data = epoll::EventData::new_u64(key);
+        match epoll::add(self.inner.as_fd(), fd, data, flags) {
+            // Left here by who had the same open file before and gave it away on another OS thread.
+            Err(Errno::EXIST) => Ok(epoll::modify(self.inner.as_fd(), fd, data, flags)?),
+            other => Ok(other?),
+        }
+    }
+
+    /// Registers a descriptor that is not ours, for nothing yet; `false` if its open file is registered already.
+    pub(super) fn claim(&self, fd: BorrowedFd<'_>, key: u64) -> bool {
+        let data = epoll::EventData::new_u64(key);
+        epoll::add(self.inner.as_fd(), fd, data, epoll::EventFlags::ONESHOT) != Err(Errno::EXIST)
     }
 
     /// Arms a descriptor that is not ours for one event.

@@ -266,6 +266,14 @@ impl Reactor {
             self.foreign.borrow_mut().insert(raw, key);
             key
         });
+        if known.is_none() && !self.with_poller(hub, |poller| Ok(poller.claim(fd, key.0)))? {
+            // One of our own sockets: its registration stays as it is, and a copy of the descriptor is waited for.
+            self.foreign.borrow_mut().remove(&raw);
+            self.forget(key);
+            drop(parker);
+            let copy = fd.try_clone_to_owned()?;
+            return self.wait_foreign(std::os::fd::AsFd::as_fd(&copy), direction, deadline, why);
+        }
         let number = self.numbers.get() + 1;
         self.numbers.set(number);
         self.with(key, |source| {

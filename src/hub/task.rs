@@ -182,6 +182,11 @@ impl TaskRef {
         self.0
     }
 
+    /// Whether it has ended; an atomic look, from any OS thread.
+    pub(crate) fn is_finished(self) -> bool {
+        self.0.is_finished()
+    }
+
     pub(crate) fn is(self, task: &Task) -> bool {
         ptr::eq(self.0, task)
     }
@@ -384,7 +389,7 @@ fn prepare(task: &'static Task, id: u64, shared: &'static Shared, place: &'stati
     task.shield.set(0);
     task.unpark_token.set(false);
     task.outcome.set(Ended::Empty);
-    task.join.store(0, Ordering::Relaxed);
+    task.join.store(0, Ordering::Release);
     task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
 }
 
@@ -421,8 +426,9 @@ pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
     let chunks = CHUNKS.lock().unwrap_or_else(|e| e.into_inner());
     let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
     // The owner's fields are read only after `hub` says that we own the block (T5).
-    let mine = blocks.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
-    mine.filter(|task| task.id.get() != 0 && !task.is_finished()).collect()
+    let live = blocks.filter(|task| !task.is_finished());
+    let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
+    mine.filter(|task| task.id.get() != 0).collect()
 }
 
 /// Makes a green thread of this hub and queues it.
@@ -551,7 +557,7 @@ fn end_locals(task: &'static Task) {
             return;
         };
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(locals))) {
-            super::report_panic(&super::Reporter::of(task), &*payload);
+            super::report_panic(&super::Reporter::of(task), payload);
         }
     }
     std::mem::forget(task.with_extra(|extra| extra.locals.take()));
@@ -615,10 +621,10 @@ fn settle_slot<T>(task: &'static Task) {
     match exit {
         Some(Exit::Returned(value)) => {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-                super::report_panic(&super::Reporter::of(task), &*payload);
+                super::report_panic(&super::Reporter::of(task), payload);
             }
         }
-        Some(Exit::Panicked(payload)) => super::report_panic(&super::Reporter::of(task), &*payload),
+        Some(Exit::Panicked(payload)) => super::report_panic(&super::Reporter::of(task), payload),
         _ => {}
     }
 }
@@ -635,7 +641,10 @@ pub(super) fn resume(hub: &'static Hub, task: &'static Task) {
         Outcome::Yielded(()) => {}
         Outcome::Returned(settle) => finish(hub, task, Some(settle)),
         // The base catches all: this is a fault of ours, kept from hanging whoever joins.
-        Outcome::Panicked(_) => finish(hub, task, None),
+        Outcome::Panicked(payload) => {
+            super::discard(payload);
+            finish(hub, task, None);
+        }
     }
 }
 
@@ -649,8 +658,10 @@ fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     hub.emit(|| super::hooks::Event::Exit(task.id()));
     let extra = task.take_extra();
     if let Some(extra) = extra {
-        super::run_links(hub, task, task.outcome.get(), extra.links);
+        end_extra(hub, task, *extra);
     }
+    // Whatever waiter is left of this life is stale from here on.
+    task.bump();
     let before = task.join.fetch_or(DONE, Ordering::AcqRel);
     if before & DETACHED != 0 {
         if let Some(settle) = settle {
@@ -661,6 +672,18 @@ fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     } else if before & JOINER != 0 {
         release(hub, task);
     }
+}
+
+/// What is left of the rarely used part when a green thread has ended.
+#[cold]
+fn end_extra(hub: &'static Hub, task: &'static Task, extra: Extra) {
+    for guard in extra.guards {
+        if let Some(key) = guard.timer {
+            hub.timers.remove(key);
+        }
+    }
+    super::run_links(hub, task, task.outcome.get(), extra.links);
+    hub.as_callback(|| super::discard(extra.locals));
 }
 
 /// Wakes the joiner, and recycles if the join went meanwhile.
@@ -678,6 +701,9 @@ fn release(hub: &'static Hub, task: &'static Task) {
 
 /// Marks an unfinished green thread as lost: its hub ends, or never could start it. Its stack is leaked.
 pub(super) fn lose(task: &'static Task) {
+    if task.join.fetch_or(LOST, Ordering::AcqRel) & (LOST | DONE) != 0 {
+        return; // Somebody was first.
+    }
     task.outcome.set(Ended::Lost);
     task.state.set(State::Idle);
     task.bump();

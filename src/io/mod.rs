@@ -28,6 +28,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags};
+
 use crate::hub::park::{Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 use crate::hub::{Hub, interrupt};
@@ -167,8 +169,9 @@ impl<T: AsFd> Async<T> {
                 "the hub of this OS thread has ended: it cannot wait for a descriptor",
             ));
         }
-        let parker = Parker::new();
-        let hub = parker.hub;
+        crate::hub::check_can_park();
+        let hub = Hub::current();
+        // The user's code, which may do anything: before the ticket is taken.
         let fd = self.get_ref().as_fd();
         let key = self.source.join(hub, fd)?;
         let timeout = self.timeouts[direction as usize].load(Ordering::Relaxed);
@@ -179,19 +182,38 @@ impl<T: AsFd> Async<T> {
             if direction == Direction::Read { &READ } else { &WRITE },
             fd.as_raw_fd() as usize,
         );
-        answer(hub.reactor.wait(parker, key, direction, *deadline, why))
+        answer(hub.reactor.wait(Parker::new(), key, direction, *deadline, why))
     }
 
     /// Waits until the descriptor is readable.
     #[track_caller]
     pub fn readable(&self) -> io::Result<()> {
-        wait_readable(self.get_ref().as_fd(), self.timeout(Direction::Read))
+        self.until(Direction::Read)
     }
 
     /// Waits until the descriptor is writable.
     #[track_caller]
     pub fn writable(&self) -> io::Result<()> {
-        wait_writable(self.get_ref().as_fd(), self.timeout(Direction::Write))
+        self.until(Direction::Write)
+    }
+
+    /// Asks the kernel, and waits on the descriptor's own registration while it says no.
+    #[track_caller]
+    fn until(&self, direction: Direction) -> io::Result<()> {
+        let ready = |io: &T| {
+            let fd = io.as_fd();
+            let wanted = if direction == Direction::Read {
+                PollFlags::IN
+            } else {
+                PollFlags::OUT
+            };
+            let now = rustix::event::Timespec::default();
+            match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, wanted)], Some(&now))? {
+                0 => Err(ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
+            }
+        };
+        self.run(direction, ready)
     }
 
     fn timeout(&self, direction: Direction) -> Option<Duration> {

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crate::hub::task::TaskRef;
 use crate::hub::{Hub, interrupt};
 
 /// A kill that was caught.
@@ -61,10 +62,14 @@ pub fn catch_kill<F: FnOnce() -> T, T>(f: F) -> Result<T, Killed> {
 /// # Coming from Python
 /// `asyncio.shield`, for code that blocks.
 pub fn shield<F: FnOnce() -> T, T>(f: F) -> T {
-    struct Lower(&'static crate::hub::task::Task);
+    /// The green thread that raised it; its stack may be unwound by another, after its end.
+    struct Lower(TaskRef, u64);
     impl Drop for Lower {
         fn drop(&mut self) {
-            self.0.shield.set(self.0.shield.get() - 1);
+            let task = Hub::try_current().and_then(|hub| hub.own(self.0));
+            if let Some(task) = task.filter(|task| task.id() == self.1) {
+                task.shield.set(task.shield.get().saturating_sub(1));
+            }
         }
     }
     let task = Hub::current().running();
@@ -72,6 +77,6 @@ pub fn shield<F: FnOnce() -> T, T>(f: F) -> T {
         panic!("shields nested 255 deep")
     };
     task.shield.set(raised);
-    let _lower = Lower(task);
+    let _lower = Lower(TaskRef::new(task), task.id());
     f()
 }

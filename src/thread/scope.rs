@@ -65,6 +65,7 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
+    crate::hub::check_can_park();
     let shared = Arc::new(Shared {
         running: AtomicUsize::new(0),
         panicked: AtomicUsize::new(0),
@@ -76,13 +77,26 @@ where
         _env: PhantomData,
     };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    // C2: whatever unwinds out of the wait would free what the children borrow.
+    let bomb = Bomb;
     wait_for_all(&shared);
+    std::mem::forget(bomb);
     match result {
         Err(payload) => resume_unwind(payload),
         Ok(_) if shared.panicked.load(Ordering::Acquire) > 0 => {
             panic!("a scoped green thread panicked")
         }
         Ok(value) => value,
+    }
+}
+
+/// Aborts the process if it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        crate::hub::complain(format_args!("a scope would be left while its green threads run: abort"));
+        std::process::abort();
     }
 }
 

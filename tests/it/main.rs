@@ -5,6 +5,7 @@ mod crash;
 mod crawl;
 mod examples;
 mod future_block_on;
+mod hub_guarded;
 mod hub_handle;
 mod hub_turn;
 mod io_wait;

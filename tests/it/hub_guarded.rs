@@ -1,0 +1,151 @@
+//! Code of the user on the hub's own stack: whatever it does, the hub goes on, and scopes hold.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::rc::Rc;
+use std::time::Duration;
+
+use greenthread::generator::{Generator, Yielder};
+use greenthread::io::{Async, wait_readable};
+use greenthread::{green_local, hub, sleep, spawn, spawn_local, thread};
+
+/// Panics as it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as it is dropped");
+    }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn payloads_that_panic_as_they_are_dropped_do_not_end_a_scope_early() {
+    let sum = Cell::new(0);
+    thread::scope(|s| {
+        s.spawn_local(|| {
+            sleep(ms(20));
+            sum.set(sum.get() + 1);
+        });
+        hub::call_soon(|| panic_any(Bomb));
+        drop(spawn(|| panic_any(Bomb)));
+    });
+    assert_eq!(sum.get(), 1);
+}
+
+#[test]
+fn a_scope_in_a_callback_is_refused_before_it_has_children() {
+    let ran = Rc::new(Cell::new(false));
+    let theirs = ran.clone();
+    hub::call_soon(move || {
+        thread::scope(|_| theirs.set(true));
+    });
+    hub::idle();
+    assert!(!ran.get());
+    assert_eq!(spawn(|| 1).join().unwrap(), 1);
+}
+
+#[test]
+fn locals_that_dying_locals_make_end_too() {
+    thread_local! {
+        static ENDED: Cell<u32> = const { Cell::new(0) };
+    }
+    struct First;
+    struct Second;
+    impl Drop for First {
+        fn drop(&mut self) {
+            SECOND.with(|_| ());
+        }
+    }
+    impl Drop for Second {
+        fn drop(&mut self) {
+            ENDED.set(ENDED.get() + 1);
+        }
+    }
+    green_local! {
+        static FIRST: First = First;
+        static SECOND: Second = Second;
+    }
+    spawn(|| FIRST.with(|_| ())).join().unwrap();
+    assert_eq!(ENDED.get(), 1);
+}
+
+#[test]
+fn a_shield_raised_by_a_green_thread_that_has_ended_is_nobodys() {
+    let made = spawn_local(|| {
+        let mut held = Generator::new(|y: &Yielder<'_, u32>| thread::shield(|| y.yield_(1)));
+        held.next();
+        held
+    });
+    let held = made.join().unwrap();
+    let other = spawn_local(move || {
+        drop(held);
+        thread::park();
+    });
+    greenthread::yield_now();
+    other.kill();
+    assert!(other.join().unwrap_err().is_killed());
+}
+
+#[test]
+fn asking_whether_a_descriptor_is_readable_leaves_its_registration_alone() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let reader = Async::new(reader).unwrap();
+    let mut byte = [0];
+    reader.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    for round in 0..3 {
+        let pair = writer.try_clone().unwrap();
+        let writing = spawn(move || {
+            sleep(ms(5));
+            (&pair).write_all(b"x").unwrap();
+        });
+        match round {
+            0 => {}
+            1 => reader.readable().unwrap(),
+            _ => wait_readable(&reader, Some(Duration::from_secs(10))).unwrap(),
+        }
+        assert_eq!(reader.read_with(|mut pipe| pipe.read(&mut byte)).unwrap(), 1);
+        writing.join().unwrap();
+    }
+    spawn(move || {
+        sleep(ms(5));
+        writer.write_all(b"x").unwrap();
+    });
+    assert_eq!(reader.read_with(|mut pipe| pipe.read(&mut byte)).unwrap(), 1);
+}
+
+#[test]
+fn a_pool_thread_survives_what_panics_as_it_is_dropped() {
+    for _ in 0..2 * greenthread::threadpool::MAX {
+        let waiter = spawn(|| {
+            greenthread::threadpool::unblock(|| {
+                std::thread::sleep(ms(2));
+                Bomb
+            })
+        });
+        greenthread::yield_now();
+        waiter.kill();
+        drop(waiter);
+    }
+    assert_eq!(greenthread::threadpool::unblock(|| 7), 7);
+}
+
+#[test]
+fn a_wake_for_a_park_that_never_came_does_not_cut_the_next_one_short() {
+    // `wait` leaves a waiter with the parked one, sees that the other has ended, and does not park.
+    let sleeper = spawn(thread::park);
+    let ended = spawn(|| ());
+    greenthread::yield_now();
+    let (done, rest) = thread::wait(vec![sleeper, ended], None, 1);
+    assert_eq!((done.len(), rest.len()), (1, 1));
+    let start = std::time::Instant::now();
+    rest[0].thread().unpark();
+    sleep(ms(30));
+    assert!(start.elapsed() >= ms(30));
+    let panicked = catch_unwind(AssertUnwindSafe(|| drop(thread::join_all(rest))));
+    assert!(panicked.is_ok());
+}
