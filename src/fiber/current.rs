@@ -90,6 +90,15 @@ pub(crate) fn set_green(f: fn() -> u64) {
     GREEN.set(Some(f));
 }
 
+/// Whether the root that runs now has this number.
+#[inline]
+pub(crate) fn is_root(number: u64) -> bool {
+    match GREEN.get().map_or(0, |green| green()) {
+        0 => NATIVE.get() == number,
+        id => id == number,
+    }
+}
+
 /// A number for the root that runs now, never used for another: a green thread, or a native stack.
 pub(crate) fn root() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1 << 63);

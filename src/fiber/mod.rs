@@ -37,7 +37,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::mem::{ManuallyDrop, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
@@ -250,9 +250,10 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
     #[inline]
     pub(crate) fn keep(&self) -> Kept<I, Y> {
         // SAFETY: as in `suspend`.
-        let number = unsafe { &*self.frame }.link.number();
+        let frame = unsafe { &*self.frame };
+        let number = frame.link.number();
         Kept {
-            frame: self.frame,
+            frame: NonNull::from(frame),
             number,
         }
     }
@@ -260,7 +261,7 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
 
 /// A [`Suspender`] that outlives its body's frame: each use looks whether the fiber runs here.
 pub(crate) struct Kept<I: 'static, Y: 'static> {
-    frame: *const Frame<I, Y>,
+    frame: NonNull<Frame<I, Y>>,
     /// The link's: a later fiber may have its frame at the same address, but not with this number.
     number: u64,
 }
@@ -280,6 +281,8 @@ impl<I: 'static, Y: 'static> Kept<I, Y> {
         // An address only: the frame may be gone.
         let link = self
             .frame
+            .as_ptr()
+            .cast_const()
             .wrapping_byte_add(offset_of!(Frame<I, Y>, link))
             .cast::<Link>();
         // SAFETY: a link on the chain belongs to a running fiber, whose frame is there (F1).
@@ -293,7 +296,7 @@ impl<I: 'static, Y: 'static> Kept<I, Y> {
             return Err(value);
         }
         // SAFETY: just checked (F3): a live link, and the number says that it is the one of this frame and its types.
-        Ok(unsafe { suspend(self.frame, value) })
+        Ok(unsafe { suspend(self.frame.as_ptr(), value) })
     }
 }
 

@@ -6,6 +6,7 @@
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::mem::forget;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +17,13 @@ use crate::fiber::{Fiber, Kept, Outcome, current as chain};
 
 pub(super) type Payload = Box<dyn Any + Send>;
 
-/// A body's fiber: it suspends with whom to resume next, `None` being the main greenlet. What it is resumed with says,
-/// the first time, whether the body is to run at all.
-pub(super) type Body<T> = Fiber<bool, Option<Greenlet<T>>, T>;
+/// Whom to resume next, `None` being the main greenlet, and with what.
+pub(super) type Hop<T> = (Option<Greenlet<T>>, Message<T>);
+
+/// A body's fiber. An exit as the first message ends it before the body runs.
+pub(super) type Body<T> = Fiber<Message<T>, Hop<T>, T>;
+
+type Suspender<T> = Kept<Message<T>, Hop<T>>;
 
 /// What a switch brings along.
 pub(super) enum Message<T> {
@@ -37,13 +42,42 @@ impl<T> Message<T> {
             other => other,
         }
     }
+}
 
-    /// The message as its receiver sees it.
-    pub(super) fn open<V>(self) -> Result<T, SwitchError<V>> {
+/// What comes of a switch: a message, or a refusal. Flat, so that it travels in two registers.
+pub(super) enum Answer<T> {
+    Value(T),
+    Exit,
+    Throw(Box<Payload>),
+    /// With what was not sent.
+    Refused(Box<SwitchError<Message<T>>>),
+}
+
+impl<T> From<Message<T>> for Answer<T> {
+    #[inline(always)]
+    fn from(message: Message<T>) -> Self {
+        match message {
+            Message::Value(value) => Answer::Value(value),
+            Message::Exit => Answer::Exit,
+            Message::Throw(payload) => Answer::Throw(payload),
+        }
+    }
+}
+
+impl<T> Answer<T> {
+    #[cold]
+    pub(super) fn refuse(error: SwitchError<Message<T>>) -> Self {
+        Answer::Refused(Box::new(error))
+    }
+
+    /// The answer as the one that switched sees it; `unsent` is what it meant to send.
+    #[inline]
+    pub(super) fn open<V>(self, unsent: impl FnOnce(Message<T>) -> V) -> Result<T, SwitchError<V>> {
         match self {
-            Message::Value(value) => Ok(value),
-            Message::Exit => Err(SwitchError::Exited),
-            Message::Throw(payload) => resume_unwind(*payload),
+            Answer::Value(value) => Ok(value),
+            Answer::Exit => Err(SwitchError::Exited),
+            Answer::Throw(payload) => resume_unwind(*payload),
+            Answer::Refused(error) => Err(error.map(unsent)),
         }
     }
 }
@@ -53,6 +87,8 @@ pub(super) enum Stage {
     Main,
     New,
     Suspended,
+    /// Suspended while a panic was under way: maybe from one of its destructors (L4).
+    Unwinding,
     Running,
     Dead,
 }
@@ -64,12 +100,10 @@ pub(super) struct Node<T: 'static> {
     /// `None` is the main greenlet.
     pub(super) parent: RefCell<Option<Greenlet<T>>>,
     pub(super) stage: Cell<Stage>,
-    /// There while it is new or suspended (L4).
+    /// There while it is new or suspended (L3).
     pub(super) fiber: Cell<Option<Box<Body<T>>>>,
     /// There from the start.
-    pub(super) suspender: Cell<Option<Kept<bool, Option<Greenlet<T>>>>>,
-    /// It suspended while a panic was under way: maybe from one of its destructors (L5).
-    pub(super) unwinding: Cell<bool>,
+    pub(super) suspender: Cell<Option<Suspender<T>>>,
 }
 
 /// All that exchange `T` on one root.
@@ -81,15 +115,24 @@ pub(super) struct Family<T: 'static> {
     pub(super) main: RefCell<Weak<Node<T>>>,
     pub(super) current: Cell<Option<Greenlet<T>>>,
     /// That of `current`, where a switch finds it without a detour.
-    pub(super) suspender: Cell<Option<Kept<bool, Option<Greenlet<T>>>>>,
+    pub(super) suspender: Cell<Option<Suspender<T>>>,
     pub(super) origin: Cell<Option<Greenlet<T>>>,
-    pub(super) slot: Cell<Option<Message<T>>>,
+    /// There is an origin, a hook, or a grave.
+    pub(super) news: Cell<bool>,
     /// Dropped on another root while one of ours ran.
     pub(super) graves: RefCell<Vec<Greenlet<T>>>,
 }
 
 thread_local! {
     static FAMILIES: RefCell<HashMap<(u64, TypeId), Weak<dyn Any>>> = RefCell::default();
+}
+
+/// Fills a cell that is empty, which spares the drop of what was there.
+#[inline(always)]
+fn put<V>(empty: &Cell<Option<V>>, value: V) {
+    let before = empty.replace(Some(value));
+    debug_assert!(before.is_none(), "filled twice");
+    forget(before);
 }
 
 pub(super) fn next_id() -> u64 {
@@ -115,7 +158,7 @@ impl<T: 'static> Family<T> {
             current: Cell::default(),
             suspender: Cell::default(),
             origin: Cell::default(),
-            slot: Cell::default(),
+            news: Cell::default(),
             graves: RefCell::default(),
         });
         let weak: Weak<dyn Any> = Rc::downgrade(&(family.clone() as Rc<dyn Any>));
@@ -152,106 +195,135 @@ impl<T: 'static> Family<T> {
     pub(super) fn is_here(&self) -> bool {
         match self.suspender.get() {
             Some(suspender) => suspender.is_here(),
-            None => chain::root() == self.root.get(),
+            None => chain::is_root(self.root.get()),
         }
     }
 
-    /// Leaves the running stack for `target` (`None`: main) and returns what somebody brings later.
+    /// Leaves the running stack for `target` and returns what somebody brings later.
     #[inline(always)]
-    pub(super) fn go(
-        &self,
-        target: Option<Greenlet<T>>,
-        message: Message<T>,
-    ) -> Result<Message<T>, SwitchError<Message<T>>> {
+    pub(super) fn go(&self, target: Greenlet<T>, message: Message<T>) -> Answer<T> {
+        if let Some(suspender) = self.suspender.get() {
+            return self.suspend(suspender, (Some(target), message));
+        }
+        if !chain::is_root(self.root.get()) {
+            return Answer::refuse(SwitchError::Foreign(message));
+        }
+        if trace::is_on() {
+            self.news.set(true);
+        }
+        let message = match self.hop(target, message) {
+            (None, message) => message,
+            (Some(next), message) => self.pump(next, message),
+        };
+        self.arrive(message).into()
+    }
+
+    /// Leaves the running stack for the main one.
+    #[inline(always)]
+    pub(super) fn go_to_main(&self, message: Message<T>) -> Answer<T> {
         match self.suspender.get() {
-            Some(suspender) => {
-                self.slot.set(Some(message));
-                if suspender.suspend(target).is_err() {
-                    return Err(SwitchError::Foreign(self.slot.take().expect("set above")));
-                }
-                Ok(self.arrive())
-            }
-            None if chain::root() != self.root.get() => Err(SwitchError::Foreign(message)),
-            None => {
-                let Some(target) = target else { return Ok(message) };
-                self.slot.set(Some(message));
-                self.pump(target);
-                let message = self.arrive();
-                if !self.graves.borrow().is_empty() {
-                    let graves = self.graves.take();
-                    drop(graves);
-                }
-                Ok(message)
-            }
+            Some(suspender) => self.suspend(suspender, (None, message)),
+            None if chain::is_root(self.root.get()) => message.into(),
+            None => Answer::refuse(SwitchError::Foreign(message)),
+        }
+    }
+
+    #[inline(always)]
+    fn suspend(&self, suspender: Suspender<T>, hop: Hop<T>) -> Answer<T> {
+        match suspender.suspend(hop) {
+            Ok(message) => self.arrive(message).into(),
+            Err((_, message)) => Answer::refuse(SwitchError::Foreign(message)),
         }
     }
 
     /// Resumes `target`, and whoever is switched to then, until that is the main greenlet (L1).
-    #[inline(always)]
-    fn pump(&self, mut target: Greenlet<T>) {
+    #[inline(never)]
+    fn pump(&self, mut target: Greenlet<T>, mut message: Message<T>) -> Message<T> {
         loop {
-            let mut fiber = target
-                .node
-                .fiber
-                .take()
-                .expect("who can be switched to has its fiber (L4)");
-            target.node.stage.set(Stage::Running);
-            self.suspender.set(target.node.suspender.get());
-            self.current.set(Some(target));
-            let outcome = fiber.resume(true);
-            self.suspender.set(None);
-            let ran = self.current.take().expect("it ran (L1)");
-            let next = match outcome {
-                Outcome::Yielded(next) => {
-                    ran.node.unwinding.set(panicking());
-                    ran.node.stage.set(Stage::Suspended);
-                    ran.node.fiber.set(Some(fiber));
-                    next
-                }
-                Outcome::Returned(value) => {
-                    drop(fiber);
-                    self.bury(&ran, Message::Value(value))
-                }
-                Outcome::Panicked(payload) => {
-                    drop(fiber);
-                    self.bury_panicked(&ran, payload)
-                }
-            };
-            self.origin.set(Some(ran));
-            match next {
-                Some(next) => target = next,
-                None => return,
+            match self.hop(target, message) {
+                (Some(next), for_next) => (target, message) = (next, for_next),
+                (None, message) => return message,
             }
         }
     }
 
-    #[cold]
-    fn bury_panicked(&self, dead: &Greenlet<T>, payload: Payload) -> Option<Greenlet<T>> {
-        self.bury(dead, Message::Throw(Box::new(payload)).of_the_dead())
-    }
-
-    /// Passes the last message of `dead` to its heir.
-    #[inline(never)]
-    fn bury(&self, dead: &Greenlet<T>, message: Message<T>) -> Option<Greenlet<T>> {
-        dead.node.stage.set(Stage::Dead);
-        let (heir, message) = dead.heir(message);
-        self.slot.set(Some(message));
-        heir
-    }
-
-    /// The first thing on a stack that control came to: takes the message and lets the origin go (L2, L3).
+    /// Resumes `target` with `message` until it says who is next.
     #[inline(always)]
-    pub(super) fn arrive(&self) -> Message<T> {
-        let mut message = self.slot.take().expect("a switch brings a message (L2)");
+    fn hop(&self, target: Greenlet<T>, message: Message<T>) -> Hop<T> {
+        let fiber = target.node.fiber.take();
+        let mut fiber = fiber.expect("who can be switched to has its fiber (L3)");
+        target.node.stage.set(Stage::Running);
+        self.suspender.set(target.node.suspender.get());
+        put(&self.current, target);
+        match fiber.resume(message) {
+            Outcome::Yielded((next, message)) => {
+                let ran = self.stopped();
+                let stage = if panicking() {
+                    Stage::Unwinding
+                } else {
+                    Stage::Suspended
+                };
+                ran.node.stage.set(stage);
+                put(&ran.node.fiber, fiber);
+                self.leave(ran);
+                (next, message)
+            }
+            Outcome::Returned(value) => self.bury(fiber, Message::Value(value)),
+            Outcome::Panicked(payload) => self.bury(fiber, Message::Throw(Box::new(payload)).of_the_dead()),
+        }
+    }
+
+    /// Nobody of the family runs now; returns who did.
+    #[inline(always)]
+    fn stopped(&self) -> Greenlet<T> {
+        self.suspender.set(None);
+        self.current.take().expect("it ran (L1)")
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn bury(&self, fiber: Box<Body<T>>, message: Message<T>) -> Hop<T> {
+        let dead = self.stopped();
+        drop(fiber);
+        dead.node.stage.set(Stage::Dead);
+        let hop = dead.heir(message);
+        self.leave(dead);
+        hop
+    }
+
+    /// Lets the one that ran go, or leaves that to the next (L2).
+    #[inline(always)]
+    fn leave(&self, ran: Greenlet<T>) {
+        if Rc::strong_count(&ran.node) == 1 || trace::is_on() {
+            self.origin.set(Some(ran));
+            self.news.set(true);
+        }
+    }
+
+    /// The first thing on a stack that control came to.
+    #[inline(always)]
+    pub(super) fn arrive(&self, message: Message<T>) -> Message<T> {
+        if self.news.get() { self.hear(message) } else { message }
+    }
+
+    /// Tells the hook, and lets go of the one that left (L2) and of those that main is to drop.
+    #[cold]
+    fn hear(&self, mut message: Message<T>) -> Message<T> {
+        self.news.set(false);
         let origin = self.origin.take();
         if trace::is_on() {
             message = self.traced(origin.as_ref().map_or(self.main_id, Greenlet::id), message);
         }
         drop(origin);
+        if self.suspender.get().is_none() {
+            let graves = self.graves.take();
+            drop(graves);
+        } else if !self.graves.borrow().is_empty() {
+            self.news.set(true);
+        }
         message
     }
 
-    #[cold]
     fn traced(&self, origin: u64, message: Message<T>) -> Message<T> {
         let kind = if matches!(message, Message::Throw(_)) {
             TraceKind::Throw
@@ -299,7 +371,6 @@ impl<T: 'static> Node<T> {
             stage: Cell::new(stage),
             fiber: Cell::new(fiber),
             suspender: Cell::default(),
-            unwinding: Cell::default(),
         })
     }
 }

@@ -58,11 +58,10 @@
 //! # Invariants
 //! - **L1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While it
 //!   does, `current` is that greenlet; at any other time it is `None`, also while the pump runs destructors.
-//! - **L2** A message is in `slot` only between the switch that leaves one stack and `Family::arrive` on the next.
-//! - **L3** `origin` keeps the one that left until the next one has its message in hand. Whatever dies of the drop of
-//!   that handle dies on the next one's stack, as a switch like any other.
-//! - **L4** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
-//! - **L5** Nothing is raised in a greenlet that is suspended in the middle of an unwinding by a throw or by its drop: a
+//! - **L2** `origin` keeps the one that left, if nobody else does, until the next one has its message in hand. Whatever
+//!   dies of the drop of that handle dies on the next one's stack, as a switch like any other.
+//! - **L3** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
+//! - **L4** Nothing is raised in a greenlet that is suspended in the middle of an unwinding by a throw or by its drop: a
 //!   panic that leaves a destructor then is an abort.
 //!
 //! # Rejected
@@ -85,7 +84,7 @@ use std::rc::{Rc, Weak};
 use crate::fiber::unwind::{TRIES, message as text_of};
 use crate::fiber::{Fiber, Outcome, Suspender, current as chain};
 use crate::stack::DEFAULT_SIZE;
-use family::{Family, Message, Node, Payload, Stage, next_id};
+use family::{Answer, Family, Hop, Message, Node, Payload, Stage, next_id};
 
 pub use error::{GreenletExit, ParentError, SwitchError};
 pub use trace::{Hook, TraceEvent, TraceKind, set_trace, trace};
@@ -157,7 +156,7 @@ impl<T: 'static> Greenlet<T> {
     #[track_caller]
     pub fn switch(&self, value: T) -> T {
         match self.transfer(Message::Value(value)) {
-            Ok(Message::Value(value)) => value,
+            Answer::Value(value) => value,
             other => unanswered(other),
         }
     }
@@ -172,13 +171,10 @@ impl<T: 'static> Greenlet<T> {
     /// With what is thrown at the caller meanwhile, and with the panic of a greenlet whose parent the caller is.
     #[inline(always)]
     pub fn try_switch(&self, value: T) -> Result<T, SwitchError<T>> {
-        let answer = self.transfer(Message::Value(value)).map_err(|error| {
-            error.map(|message| match message {
-                Message::Value(value) => value,
-                _ => unreachable!("what was not sent comes back"),
-            })
-        })?;
-        answer.open()
+        self.transfer(Message::Value(value)).open(|message| match message {
+            Message::Value(value) => value,
+            _ => unreachable!("what was not sent comes back"),
+        })
     }
 
     /// Raises `payload` where the greenlet waits, and returns what somebody switches back with.
@@ -205,7 +201,7 @@ impl<T: 'static> Greenlet<T> {
     #[track_caller]
     pub fn throw(&self, payload: impl Any + Send) -> T {
         match self.transfer(Message::Throw(Box::new(boxed(payload)))) {
-            Ok(Message::Value(value)) => value,
+            Answer::Value(value) => value,
             other => unanswered(other),
         }
     }
@@ -215,15 +211,11 @@ impl<T: 'static> Greenlet<T> {
     /// # Errors
     /// As [`try_switch`](Greenlet::try_switch), and [`Unwinding`](SwitchError::Unwinding).
     pub fn try_throw(&self, payload: impl Any + Send) -> Result<T, SwitchError<Box<dyn Any + Send>>> {
-        let answer = self
-            .transfer(Message::Throw(Box::new(boxed(payload))))
-            .map_err(|error| {
-                error.map(|message| match message {
-                    Message::Throw(payload) => *payload,
-                    _ => unreachable!("what was not sent comes back"),
-                })
-            })?;
-        answer.open()
+        let message = Message::Throw(Box::new(boxed(payload)));
+        self.transfer(message).open(|message| match message {
+            Message::Throw(payload) => *payload,
+            _ => unreachable!("what was not sent comes back"),
+        })
     }
 
     /// Throws [`GreenletExit`]. `None` is the usual answer: a greenlet whose parent the caller is has ended by it.
@@ -335,24 +327,24 @@ impl<T: 'static> Greenlet<T> {
 
     /// Sends `message` and returns what somebody brings back.
     #[inline(always)]
-    fn transfer(&self, message: Message<T>) -> Result<Message<T>, SwitchError<Message<T>>> {
+    fn transfer(&self, message: Message<T>) -> Answer<T> {
         match (self.node.stage.get(), &message) {
-            (Stage::Suspended, Message::Value(_)) => self.node.family.go(Some(self.clone()), message),
-            (Stage::Main, _) => self.node.family.go(None, message),
+            (Stage::Suspended, Message::Value(_)) => self.node.family.go(self.clone(), message),
+            (Stage::Main, _) => self.node.family.go_to_main(message),
             _ => self.transfer_by_rule(message),
         }
     }
 
     #[cold]
-    fn transfer_by_rule(&self, message: Message<T>) -> Result<Message<T>, SwitchError<Message<T>>> {
+    fn transfer_by_rule(&self, message: Message<T>) -> Answer<T> {
         let family = &self.node.family;
         if !family.is_here() {
-            return Err(SwitchError::Foreign(message));
+            return Answer::refuse(SwitchError::Foreign(message));
         }
         match (self.node.stage.get(), &message) {
-            (Stage::Running, _) => return Ok(message),
-            (Stage::Suspended, Message::Throw(_)) if self.node.unwinding.get() => {
-                return Err(SwitchError::Unwinding(message));
+            (Stage::Running, _) => return message.into(),
+            (Stage::Unwinding, Message::Throw(_)) => {
+                return Answer::refuse(SwitchError::Unwinding(message));
             }
             _ => {}
         }
@@ -360,13 +352,11 @@ impl<T: 'static> Greenlet<T> {
             Ok(message) => (self.or_main(), message),
             Err(message) => self.heir(message),
         };
-        if target
-            .as_ref()
-            .is_some_and(|target| target.node.stage.get() == Stage::Running)
-        {
-            return Ok(message);
+        match target {
+            Some(target) if target.node.stage.get() == Stage::Running => message.into(),
+            Some(target) => family.go(target, message),
+            None => family.go_to_main(message),
         }
-        family.go(target, message)
     }
 
     /// Whether a message can be delivered here. One that cannot dies of it, and the message may change.
@@ -382,7 +372,7 @@ impl<T: 'static> Greenlet<T> {
     }
 
     /// The first above this one that takes the message.
-    fn heir(&self, mut message: Message<T>) -> (Option<Greenlet<T>>, Message<T>) {
+    fn heir(&self, mut message: Message<T>) -> Hop<T> {
         let mut above = self.node.parent.borrow().clone();
         while let Some(greenlet) = above {
             message = match greenlet.accept(message) {
@@ -398,7 +388,7 @@ impl<T: 'static> Greenlet<T> {
     fn abandon(&self) {
         self.node.stage.set(Stage::Dead);
         let fiber = self.node.fiber.take();
-        if let Some(Outcome::Panicked(payload)) = fiber.map(|mut fiber| fiber.resume(false)) {
+        if let Some(Outcome::Panicked(payload)) = fiber.map(|mut fiber| fiber.resume(Message::Exit)) {
             self.tell_panic(Err(payload));
         }
     }
@@ -419,7 +409,8 @@ impl<T: 'static> Greenlet<T> {
             return keep.end_here();
         }
         if family.peek(|_| ()).is_some() {
-            return family.graves.borrow_mut().push(keep);
+            family.graves.borrow_mut().push(keep);
+            return family.news.set(true);
         }
         let root = family.root.replace(chain::root());
         keep.end_here();
@@ -434,12 +425,12 @@ impl<T: 'static> Greenlet<T> {
         // This one, and the one in the drop.
         let is_last = || Rc::strong_count(&self.node) == 2;
         for _ in 0..TRIES {
-            if self.node.unwinding.get() || self.is_dead() || !is_last() {
+            if self.node.stage.get() == Stage::Unwinding || self.is_dead() || !is_last() {
                 break;
             }
             // The answer is dropped inside, lest its panic be lost.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                if let Ok(Message::Throw(payload)) = self.transfer(Message::Throw(Box::new(boxed(GreenletExit)))) {
+                if let Answer::Throw(payload) = self.transfer(Message::Throw(Box::new(boxed(GreenletExit)))) {
                     resume_unwind(*payload);
                 }
             }));
@@ -467,11 +458,11 @@ impl<T: 'static> Greenlet<T> {
 
 #[cold]
 #[track_caller]
-fn unanswered<T>(answer: Result<Message<T>, SwitchError<Message<T>>>) -> ! {
+fn unanswered<T>(answer: Answer<T>) -> ! {
     match answer {
-        Ok(Message::Throw(payload)) => resume_unwind(*payload),
-        Ok(_) => panic!("{}", SwitchError::<()>::Exited),
-        Err(error) => panic!("{error}"),
+        Answer::Throw(payload) => resume_unwind(*payload),
+        Answer::Refused(error) => panic!("{error}"),
+        _ => panic!("{}", SwitchError::<()>::Exited),
     }
 }
 
@@ -516,7 +507,9 @@ impl<T: 'static> Clone for Greenlet<T> {
 impl<T: 'static> Drop for Greenlet<T> {
     #[inline]
     fn drop(&mut self) {
-        if Rc::strong_count(&self.node) == 1 && matches!(self.node.stage.get(), Stage::New | Stage::Suspended) {
+        if Rc::strong_count(&self.node) == 1
+            && matches!(self.node.stage.get(), Stage::New | Stage::Suspended | Stage::Unwinding)
+        {
             self.end();
         }
     }
@@ -546,7 +539,7 @@ impl<T: 'static> fmt::Debug for Greenlet<T> {
             _ if self.is_current() => ", current)",
             Stage::Main => ", suspended)",
             Stage::New => ", pending)",
-            Stage::Suspended => ", suspended)",
+            Stage::Suspended | Stage::Unwinding => ", suspended)",
             Stage::Running => ", current elsewhere)",
             Stage::Dead => ", dead)",
         })
@@ -652,18 +645,18 @@ impl<T: 'static> Builder<T> {
         let mine = family.clone();
         let fiber = Fiber::new(
             self.stack_size,
-            move |suspender: &Suspender<bool, Option<Greenlet<T>>>, run| {
-                if !run {
+            move |suspender: &Suspender<Message<T>, Hop<T>>, message| {
+                if let Message::Exit = message {
                     drop(body);
                     resume_unwind(Box::new(GreenletExit));
                 }
                 let suspender = Some(suspender.keep());
                 mine.suspender.set(suspender);
                 mine.peek(|me| me.node.suspender.set(suspender));
-                match mine.arrive() {
+                match mine.arrive(message) {
                     Message::Value(value) => body(value),
                     Message::Throw(payload) => resume_unwind(*payload),
-                    Message::Exit => unreachable!("an exit starts nobody"),
+                    Message::Exit => unreachable!("not what it came with"),
                 }
             },
         )?;
