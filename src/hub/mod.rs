@@ -489,8 +489,13 @@ impl Hub {
             return Turned::Again;
         }
         let timeout = next.map(|at| Duration::from_nanos(at.saturating_sub(self.clock.now())));
-        if timeout.is_none_or(|timeout| timeout > Duration::from_millis(2)) {
-            crate::stack::tidy(TIDY);
+        let at_leisure = timeout.is_none_or(|timeout| timeout > Duration::from_millis(2));
+        if at_leisure && crate::stack::tidy(TIDY) {
+            // There is more to tidy: only a look at what has come meanwhile.
+            if self.reactor.has_poller() {
+                self.poll(Some(Duration::ZERO));
+            }
+            return Turned::Again;
         }
         let hopeless = timeout.is_none() && !self.reactor.is_waited_for() && self.abroad.get() == 0;
         self.sleep(timeout, hopeless)

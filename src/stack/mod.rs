@@ -163,7 +163,7 @@ fn class(size: usize) -> io::Result<usize> {
 pub struct Stats {
     /// Bytes of address space.
     pub mapped: usize,
-    /// Slots that have been used at all.
+    /// Slots that are guarded and ready for use.
     pub slots: usize,
     /// Stacks in use.
     pub in_use: usize,
@@ -188,7 +188,8 @@ pub fn trim() -> usize {
 
 /// How many bytes of memory the free stacks of each size on each OS thread may keep; 1 GiB at first.
 ///
-/// Counted at a page each, which is what most touch; one that a deep call touched keeps up to 16 KiB.
+/// Counted at a page each, which is what most touch; one that a deep call touched keeps up to 16 KiB. A hub keeps to it
+/// when it has nothing else to do; in the middle of a burst up to four times as much is kept.
 pub fn set_cache_limit(bytes: usize) {
     CACHE_LIMIT.store(bytes, Ordering::Relaxed);
 }
@@ -331,11 +332,12 @@ mod tests {
         // The first of each slab (16, then 64, then 256) stay in use, so no slab can be unmapped.
         let kept = [held.remove(80), held.remove(16), held.remove(0)];
         drop(held);
-        let mapped = stats().mapped;
-        assert_eq!(trim(), 97 * DEFAULT_SIZE);
+        let was = stats();
+        assert_eq!(trim(), (was.slots - 3) * DEFAULT_SIZE);
         assert_eq!((before, resident()), (100 * ranges[0].1, 3 * ranges[0].1));
         let now = stats();
-        assert_eq!((now.mapped, now.in_use, now.warm, now.cold), (mapped, 3, 0, 97));
+        let expected = (was.mapped, 3, 0, was.slots - 3);
+        assert_eq!((now.mapped, now.in_use, now.warm, now.cold), expected);
         drop(kept);
         trim();
         assert_eq!(stats(), Stats::default());
@@ -405,10 +407,12 @@ mod tests {
         let held: Vec<_> = (0..1000).map(|_| Stack::new(DEFAULT_SIZE).unwrap()).collect();
         drop(held);
         let now = stats();
-        assert!(now.warm <= 64 + 64 && now.cold >= 800, "{now:?}");
-        assert_eq!(now.warm + now.cold, 1000);
+        assert!(now.warm <= 4 * 64 + 64 && now.cold >= 600, "{now:?}");
+        assert_eq!(now.warm + now.cold, now.slots);
+        while tidy(100) {}
+        assert_eq!(stats().warm, 64);
         // The greatest and the least limit are limits like others.
-        for (limit, least) in [(usize::MAX, 1000), (0, 0)] {
+        for (limit, least) in [(usize::MAX, now.slots), (0, 0)] {
             set_cache_limit(limit);
             trim();
             drop((0..1000).map(|_| Stack::new(DEFAULT_SIZE).unwrap()).collect::<Vec<_>>());

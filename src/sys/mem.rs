@@ -85,6 +85,76 @@ pub(crate) unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
     }
 }
 
+/// A range of pages: where it begins, how many bytes.
+pub(crate) type Pages = (usize, usize);
+
+/// The most ranges that [`guard_all`] and [`populate`] take.
+pub(crate) const RANGES: usize = 64;
+
+/// As [`guard`] for each range, in one call where the system can.
+///
+/// # Safety
+/// As for [`guard`]; at most [`RANGES`].
+pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Pages> + Clone) -> io::Result<()> {
+    // SAFETY: the caller's.
+    if !NO_MARKERS.load(Ordering::Relaxed) && unsafe { advise_all(ranges.clone(), MADV_GUARD_INSTALL) } {
+        return Ok(());
+    }
+    // SAFETY: the caller's. To install a guard again is harmless.
+    ranges.into_iter().try_for_each(|(at, len)| unsafe { guard(at, len) })
+}
+
+/// Has the pages resident, as a touch would, but all in one call; where the system cannot, the touch will do it.
+///
+/// # Safety
+/// Pages of a mapping of [`map`], without guards; at most [`RANGES`] ranges.
+pub(crate) unsafe fn populate(ranges: impl Iterator<Item = Pages>) {
+    // SAFETY: the caller's.
+    unsafe { advise_all(ranges, libc::MADV_POPULATE_WRITE) };
+}
+
+/// One piece of advice for many ranges of this process (Linux 6.14); whether it was taken for all.
+unsafe fn advise_all(ranges: impl Iterator<Item = Pages>, advice: libc::c_int) -> bool {
+    const PIDFD_SELF: libc::c_int = -10_000;
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if REFUSED.load(Ordering::Relaxed) || under_valgrind() {
+        return false;
+    }
+    let mut vectors = [libc::iovec {
+        iov_base: ptr::null_mut(),
+        iov_len: 0,
+    }; RANGES];
+    let (mut count, mut total) = (0, 0);
+    for (vector, (at, len)) in vectors.iter_mut().zip(ranges) {
+        *vector = libc::iovec {
+            iov_base: at as *mut _,
+            iov_len: len,
+        };
+        count += 1;
+        total += len;
+    }
+    // SAFETY: `count` vectors, of pages that the caller may advise.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_process_madvise,
+            PIDFD_SELF,
+            &raw const vectors,
+            count,
+            advice,
+            0,
+        )
+    };
+    if done < 0
+        && !matches!(
+            io::Error::last_os_error().raw_os_error(),
+            Some(libc::ENOMEM | libc::EINTR | libc::EAGAIN)
+        )
+    {
+        REFUSED.store(true, Ordering::Relaxed);
+    }
+    usize::try_from(done) == Ok(total)
+}
+
 /// Has [`guard`] use `mprotect` from now on, as on a system without guard markers.
 #[cfg(test)]
 pub(crate) fn forget_markers(yes: bool) {
