@@ -21,6 +21,7 @@
 //! ```
 
 mod clock;
+mod context;
 mod hooks;
 mod inbox;
 pub(crate) mod interrupt;
@@ -29,7 +30,9 @@ mod poller;
 mod public;
 pub(crate) mod reactor;
 mod ready;
+mod report;
 pub(crate) mod remote;
+mod slot;
 pub(crate) mod stuck;
 pub(crate) mod task;
 mod timer;
@@ -37,7 +40,6 @@ mod timer;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use hooks::{Event, set_hook};
@@ -49,7 +51,10 @@ use crate::fiber::current;
 use clock::Clock;
 use park::{Waiter, Wake};
 use remote::{Message, Shared};
-use task::{Ended, ExitLink, State, Task, TaskRef};
+pub(crate) use report::{Reporter, complain, discard, line, lines, report_panic};
+use task::{Ended, ExitLink, Kind, State, Task, TaskRef};
+
+use crate::tls::{self, Context};
 
 /// Resumes in a row before timers and descriptors are looked at again.
 const BUDGET: usize = 128;
@@ -112,6 +117,10 @@ pub(crate) struct Hub {
     native: &'static Task,
     pumping: Cell<bool>,
     in_callback: Cell<bool>,
+    /// Whose thread-locals the callback that runs has.
+    lent: Cell<Option<&'static Context>>,
+    pub(crate) contexts: tls::Pool,
+    stacks: Option<crate::stack::Home>,
     live: Cell<usize>,
     free: Cell<Option<&'static Task>>,
     ids: Cell<(u64, u64)>,
@@ -138,6 +147,11 @@ pub(crate) struct Hub {
     pub(crate) fork_epoch: u64,
     pub(crate) generation: u64,
     _registered: stuck::Registered,
+}
+
+/// The number of the running green thread, or 0.
+fn green() -> u64 {
+    HUB.get().and_then(|hub| hub.current.get()).map_or(0, Task::id)
 }
 
 /// What came of a turn.
@@ -209,7 +223,8 @@ impl Hub {
         END.with(|_| ());
         crate::sys::thread::on_fork(forked);
         crate::stack::set_describe(describe);
-        current::set_green(|| HUB.get().and_then(|hub| hub.current.get()).map_or(0, Task::id));
+        crate::sys::signal::ensure_alt_stack();
+        current::set_green(green);
         let shared = Shared::take();
         let native = task::native(shared, Location::caller());
         let hub: &'static Hub = Box::leak(Box::new(Hub::blank(shared, native, clock)));
@@ -231,6 +246,9 @@ impl Hub {
             native,
             pumping: Cell::new(false),
             in_callback: Cell::new(false),
+            lent: Cell::new(None),
+            contexts: tls::Pool::new(),
+            stacks: crate::stack::home(),
             live: Cell::new(0),
             free: Cell::new(None),
             ids: Cell::new((0, 0)),
@@ -632,7 +650,7 @@ pub(crate) fn leave_link(hub: &'static Hub, task: TaskRef, id: u64, link: ExitLi
     match hub.own(task).filter(|task| task.id() == id && !task.is_finished()) {
         Some(task) => task.with_extra(|extra| extra.links.push(link)),
         None => hub.call(Box::new(move || {
-            drop(task::spawn(hub, None, hub.native.place(), move || {
+            drop(task::spawn(hub, Kind::Local, None, hub.native.place(), move || {
                 link(Ended::Returned)
             }))
         })),
@@ -642,93 +660,10 @@ pub(crate) fn leave_link(hub: &'static Hub, task: TaskRef, id: u64, link: ExitLi
 /// Runs the exit links of a green thread, each in a green thread of its own.
 fn run_links(hub: &'static Hub, task: &'static Task, ended: Ended, links: Vec<ExitLink>) {
     for link in links {
-        if task::spawn(hub, None, task.place(), move || link(ended)).is_err() {
+        if task::spawn(hub, Kind::Local, None, task.place(), move || link(ended)).is_err() {
             complain(format_args!("no memory for an on_exit of {}", Reporter::of(task).who));
         }
     }
-}
-
-/// All green threads of a hub, a line each: state, what each waits for, where it was spawned.
-pub(crate) fn lines(hub: &Hub) -> Vec<String> {
-    let mut tasks = task::all_of(hub);
-    tasks.sort_by_key(|task| task.id());
-    tasks.iter().map(|task| line(task)).collect()
-}
-
-pub(crate) fn line(task: &'static Task) -> String {
-    let doing = match task.state() {
-        State::Parked | State::Held => format!("waits for {}", task.why()),
-        State::New => String::from("has not started"),
-        State::Ready => String::from("is ready"),
-        State::Running => String::from("runs"),
-        State::Idle => String::from("is on its way"),
-    };
-    format!("{} {doing}, spawned at {}", Reporter::of(task).who, task.place())
-}
-
-/// Who panicked, for the hook.
-pub(crate) struct Reporter {
-    pub(crate) who: String,
-}
-
-impl Reporter {
-    pub(crate) fn of(task: &Task) -> Reporter {
-        let name = task.name();
-        let address = std::ptr::from_ref(task).addr();
-        let name = name
-            .as_ref()
-            .map_or_else(|| format!("#{}", task.id()), |name| name.to_string());
-        Reporter {
-            who: format!("<GreenThread {address:#x}: {name}>"),
-        }
-    }
-
-    fn callback() -> Reporter {
-        Reporter {
-            who: String::from("a hub callback"),
-        }
-    }
-}
-
-type PanicHook = dyn Fn(&str, &(dyn std::any::Any + Send)) + Send + Sync;
-static PANIC_HOOK: std::sync::RwLock<Option<Arc<PanicHook>>> = std::sync::RwLock::new(None);
-
-/// Drops what the user made: its destructor may panic, and that goes no further.
-pub(crate) fn discard<T>(value: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // Its own destructor may panic as well: leaked.
-        std::mem::forget(payload);
-    }
-}
-
-/// A line on stderr; if that is broken, nobody can be told.
-pub(crate) fn complain(text: std::fmt::Arguments<'_>) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "greenthread: {text}");
-}
-
-/// Reports a panic that nobody will read: once, to the hook, or to stderr.
-#[cold]
-pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn std::any::Any + Send>) {
-    if interrupt::is_ours(&*payload) {
-        return discard(payload);
-    }
-    let hook = PANIC_HOOK.read().unwrap_or_else(|e| e.into_inner()).clone();
-    match hook {
-        Some(hook) => {
-            let told = catch_unwind(AssertUnwindSafe(|| hook(&who.who, &*payload)));
-            if let Err(payload) = told {
-                complain(format_args!("the panic hook itself panicked, about {}", who.who));
-                discard(payload);
-            }
-        }
-        None => complain(format_args!(
-            "{} panicked: {}",
-            who.who,
-            crate::fiber::unwind::message(&*payload)
-        )),
-    }
-    discard(payload);
 }
 
 /// Panics at the caller's line in a hub callback.

@@ -12,7 +12,8 @@ use super::remote::Handle;
 use super::task::TaskRef;
 use crate::fiber::current;
 
-use super::{Clock, HUB, Hub, PANIC_HOOK, Sleep, inbox, interrupt, task};
+use super::report::PANIC_HOOK;
+use super::{Clock, HUB, Hub, Sleep, inbox, interrupt, task};
 
 /// A handle to this OS thread's hub, for other OS threads.
 ///
@@ -43,7 +44,8 @@ pub fn handle() -> Handle {
 /// `loop.call_soon`, gevent's `loop.run_callback`.
 #[track_caller]
 pub fn call_soon<F: FnOnce() + 'static>(f: F) {
-    Hub::current().call(Box::new(f));
+    let hub = Hub::current();
+    hub.call(hub.in_context(f));
 }
 
 /// Runs the hub until [`stop`], whether or not there is anything to do.
@@ -258,7 +260,7 @@ pub fn set_panic_hook<F>(hook: Option<F>)
 where
     F: Fn(&str, &(dyn std::any::Any + Send)) + Send + Sync + 'static,
 {
-    let hook = hook.map(|hook| Arc::new(hook) as Arc<super::PanicHook>);
+    let hook = hook.map(|hook| Arc::new(hook) as Arc<super::report::PanicHook>);
     *PANIC_HOOK.write().unwrap_or_else(|e| e.into_inner()) = hook;
 }
 

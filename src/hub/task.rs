@@ -37,7 +37,7 @@ use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::marker::PhantomData;
-use std::mem::{MaybeUninit, align_of, size_of};
+use std::mem::{MaybeUninit, size_of};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
@@ -46,9 +46,11 @@ use std::sync::{Arc, Mutex};
 
 use super::park::{Waiter, Why};
 use super::remote::Shared;
-use super::{Hub, interrupt};
+use super::slot::Slot;
+use super::{Hub, context, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
+use crate::tls::Context;
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;
@@ -105,7 +107,6 @@ pub(crate) enum Exit<T> {
 /// Drops what lies in the slot; knows the type.
 type Settle = fn(&'static Task);
 type Body = Fiber<(), (), Settle>;
-type Slot = [MaybeUninit<u64>; 3];
 
 /// The control block of one green thread, or of an OS thread's native stack.
 ///
@@ -114,6 +115,8 @@ type Slot = [MaybeUninit<u64>; 3];
 pub(crate) struct Task {
     pub(super) next: Cell<Option<&'static Task>>,
     fiber: UnsafeCell<MaybeUninit<Body>>,
+    /// Whose thread-locals it has; none: the native ones.
+    pub(super) context: Cell<Option<&'static Context>>,
     pub(super) state: Cell<State>,
     pub(super) wake: Cell<super::park::Wake>,
     pub(crate) interrupt: Cell<u8>,
@@ -134,7 +137,7 @@ pub(crate) struct Task {
 
     extra: UnsafeCell<Option<Box<Extra>>>,
     joiner: UnsafeCell<Option<Waiter>>,
-    slot: UnsafeCell<Slot>,
+    slot: Slot,
 }
 
 const _: () = assert!(size_of::<Task>() <= 192 || cfg!(feature = "sanitizer"));
@@ -156,6 +159,15 @@ pub(crate) struct Options {
     pub(crate) name: Option<Arc<Box<str>>>,
     pub(crate) stack_size: usize,
     pub(crate) locals: Option<Rc<dyn Any>>,
+}
+
+/// Whose thread-locals a new green thread gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Its maker's.
+    Local,
+    /// Its own.
+    Isolated,
 }
 
 /// A task on its way through another OS thread.
@@ -209,6 +221,7 @@ impl Task {
         Task {
             next: Cell::new(None),
             fiber: UnsafeCell::new(MaybeUninit::uninit()),
+            context: Cell::new(None),
             state: Cell::new(State::Idle),
             wake: Cell::new(super::park::Wake::Ready),
             interrupt: Cell::new(0),
@@ -226,7 +239,7 @@ impl Task {
             join: AtomicU8::new(0),
             outcome: Cell::new(Ended::Empty),
             joiner: UnsafeCell::new(None),
-            slot: UnsafeCell::new([MaybeUninit::uninit(); 3]),
+            slot: Slot::empty(),
         }
     }
 
@@ -435,6 +448,7 @@ pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
 #[inline]
 pub(crate) fn spawn<F, T>(
     hub: &'static Hub,
+    kind: Kind,
     options: Option<Options>,
     place: &'static Location<'static>,
     body: F,
@@ -453,7 +467,7 @@ where
             task.with_extra(|extra| extra.locals = options.locals);
         }
     }
-    start(hub, task, stack, body);
+    start(hub, kind, task, stack, body);
     Ok(Join {
         task,
         _value: PhantomData,
@@ -488,7 +502,7 @@ impl<F> Reserved<F> {
     {
         // No memory for a stack: dropping `self` says that it is lost.
         if let (Ok(stack), Some(body)) = (Stack::new(crate::stack::DEFAULT_SIZE), self.body.take()) {
-            start(hub, self.task.0, stack, body);
+            start(hub, Kind::Isolated, self.task.0, stack, body);
             std::mem::forget(self);
         }
     }
@@ -502,7 +516,7 @@ impl<F> Drop for Reserved<F> {
 }
 
 #[inline]
-fn start<F, T>(hub: &'static Hub, task: &'static Task, stack: Stack, body: F)
+fn start<F, T>(hub: &'static Hub, kind: Kind, task: &'static Task, stack: Stack, body: F)
 where
     F: FnOnce() -> T + 'static,
     T: 'static,
@@ -513,6 +527,7 @@ where
         settle_slot::<T> as Settle
     });
     task.depth.set(fiber_top);
+    task.context.set(context::for_spawn(hub, kind));
     // SAFETY: the block is fresh: no fiber lies in it, and nobody else knows it.
     unsafe { (*task.fiber.get()).write(fiber) };
     task.state.set(State::New);
@@ -534,16 +549,19 @@ fn run<F: FnOnce() -> T, T>(task: &'static Task, body: F) {
     task.shield.set(u8::MAX / 2);
     match result {
         // SAFETY: T3: the owner's until `DONE`, and empty.
-        Ok(value) => unsafe { put(task, value, Ended::Returned) },
+        Ok(value) => unsafe { leave(task, value, Ended::Returned) },
         Err(payload) if interrupt::is_kill(&*payload) => task.outcome.set(Ended::Killed),
         // SAFETY: as above.
-        Err(payload) => unsafe { put(task, payload, Ended::Panicked) },
+        Err(payload) => unsafe { leave(task, payload, Ended::Panicked) },
     }
     if task.has_extra() {
         end_locals(task);
     }
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
         settle_slot::<T>(task);
+    }
+    if let Some(context) = task.context.get() {
+        context.leave();
     }
     Hub::check_fork(task);
 }
@@ -563,38 +581,13 @@ fn end_locals(task: &'static Task) {
     std::mem::forget(task.with_extra(|extra| extra.locals.take()));
 }
 
-/// Whether a `T` lies in the slot itself, not in a box.
-const fn fits<T>() -> bool {
-    size_of::<T>() <= size_of::<Slot>() && align_of::<T>() <= align_of::<Slot>()
-}
-
 /// # Safety
 /// The slot is empty and the caller owns it (T3).
 #[inline]
-unsafe fn put<V>(task: &Task, value: V, outcome: Ended) {
-    let slot = task.slot.get();
-    if fits::<V>() {
-        // SAFETY: it fits, and the caller owns the empty slot.
-        unsafe { slot.cast::<V>().write(value) };
-    } else {
-        // SAFETY: a pointer fits.
-        unsafe { slot.cast::<Box<V>>().write(Box::new(value)) };
-    }
+unsafe fn leave<V>(task: &Task, value: V, outcome: Ended) {
+    // SAFETY: the caller's.
+    unsafe { task.slot.put(value) };
     task.outcome.set(outcome);
-}
-
-/// # Safety
-/// A `V` lies in the slot, which the caller owns (T3) and now regards as empty.
-#[inline]
-unsafe fn take<V>(task: &Task) -> V {
-    let slot = task.slot.get();
-    if fits::<V>() {
-        // SAFETY: the caller's.
-        unsafe { slot.cast::<V>().read() }
-    } else {
-        // SAFETY: the caller's.
-        unsafe { *slot.cast::<Box<V>>().read() }
-    }
 }
 
 /// Takes the result out of the slot.
@@ -606,9 +599,9 @@ unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
     match task.outcome.replace(Ended::Empty) {
         Ended::Empty => None,
         // SAFETY: the caller's, and `outcome` said what lies there.
-        Ended::Returned => Some(Exit::Returned(unsafe { take::<T>(task) })),
+        Ended::Returned => Some(Exit::Returned(unsafe { task.slot.take::<T>() })),
         // SAFETY: as above.
-        Ended::Panicked => Some(Exit::Panicked(unsafe { take(task) })),
+        Ended::Panicked => Some(Exit::Panicked(unsafe { task.slot.take() })),
         Ended::Killed => Some(Exit::Killed),
         Ended::Lost => Some(Exit::Lost),
     }
@@ -635,7 +628,11 @@ pub(super) fn resume(hub: &'static Hub, task: &'static Task) {
     task.state.set(State::Running);
     hub.current.set(Some(task));
     // SAFETY: the turn took it from the ready queue: it is new or suspended, of this OS thread, and not ended.
-    let outcome = unsafe { (*task.fiber.get()).assume_init_ref().enter(()) };
+    let enter = || unsafe { (*task.fiber.get()).assume_init_ref().enter(()) };
+    let outcome = match task.context.get() {
+        None => enter(),
+        Some(context) => context::enter(hub, task, context, enter),
+    };
     hub.current.set(None);
     match outcome {
         Outcome::Yielded(()) => {}
@@ -659,6 +656,9 @@ fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     let extra = task.take_extra();
     if let Some(extra) = extra {
         end_extra(hub, task, *extra);
+    }
+    if let Some(context) = task.context.take() {
+        context::left(hub, context);
     }
     // Whatever waiter is left of this life is stale from here on.
     task.bump();

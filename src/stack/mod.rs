@@ -198,8 +198,10 @@ fn cache_limit() -> usize {
     CACHE_LIMIT.load(Ordering::Relaxed)
 }
 
+pub(crate) use pool::{Home, home, plant};
+
 /// Puts the warmest one with the others.
-fn flush() {
+pub(crate) fn flush() {
     let base = WARMEST.replace(0);
     if base != 0 {
         pool::give(base, DEFAULT_SIZE);

@@ -18,9 +18,10 @@
 //! - **P2** The last `unchecked` of `warm` are those freed since [`tidy`] looked; the pool's count is never below the sum.
 //! - **P3** Only the last slab of a class has slots that are not carved.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::ptr::NonNull;
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 
@@ -69,6 +70,36 @@ struct Pool {
 
 thread_local! {
     static POOL: RefCell<Pool> = const { RefCell::new(Pool { classes: Vec::new(), unchecked: 0 }) };
+    /// In a context of its own: the native one's pool.
+    static NATIVE: Cell<Option<Home>> = const { Cell::new(None) };
+}
+
+/// The pool of an OS thread, for its other contexts.
+#[derive(Clone, Copy)]
+pub(crate) struct Home(NonNull<RefCell<Pool>>);
+
+/// This OS thread's pool.
+pub(crate) fn home() -> Option<Home> {
+    NATIVE
+        .get()
+        .or_else(|| POOL.try_with(|pool| Home(NonNull::from(pool))).ok())
+}
+
+/// Has the running context use the native one's pool.
+///
+/// # Safety
+/// `home` is of this OS thread, whose thread-locals end only after the last code of this context has run.
+pub(crate) unsafe fn plant(home: Option<Home>) {
+    NATIVE.set(home);
+}
+
+/// Lets `f` see this OS thread's pool; `None` if it has ended.
+fn with<R>(f: impl FnOnce(&RefCell<Pool>) -> R) -> Option<R> {
+    match NATIVE.get() {
+        // SAFETY: what `plant` was promised.
+        Some(home) => Some(f(unsafe { home.0.as_ref() })),
+        None => POOL.try_with(f).ok(),
+    }
 }
 
 impl Pool {
@@ -266,7 +297,7 @@ impl Drop for Pool {
 #[cold]
 #[inline(never)]
 pub(super) fn take(size: usize) -> io::Result<usize> {
-    let taken = POOL.try_with(|pool| {
+    let taken = with(|pool| {
         let mut pool = pool.borrow_mut();
         pool.class(size).take().or_else(|_| {
             // What other sizes keep may be what is missing.
@@ -274,26 +305,26 @@ pub(super) fn take(size: usize) -> io::Result<usize> {
             pool.class(size).take()
         })
     });
-    taken.unwrap_or_else(|_| Err(io::Error::other("no stacks any more: this OS thread is ending")))
+    taken.unwrap_or_else(|| Err(io::Error::other("no stacks any more: this OS thread is ending")))
 }
 
 /// Takes a stack back.
 #[inline(never)]
 pub(super) fn give(base: usize, size: usize) {
     // Without a pool (the OS thread is ending) the slab has outlived it, with this stack in use: leaked, but emptied.
-    let given = POOL.try_with(|pool| {
+    let given = with(|pool| {
         let mut pool = pool.borrow_mut();
         pool.class(size).give(base);
         pool.unchecked += 1;
     });
-    if given.is_err() {
+    if given.is_none() {
         // SAFETY: a stack that nobody runs on any more.
         unsafe { mem::discard(end(base) - stride(size) + GUARD_SIZE, stride(size) - GUARD_SIZE) };
     }
 }
 
 pub(super) fn tidy(budget: usize) -> bool {
-    let tidied = POOL.try_with(|pool| {
+    let tidied = with(|pool| {
         let mut pool = pool.borrow_mut();
         if pool.unchecked == 0 {
             return false;
@@ -311,7 +342,7 @@ pub(super) fn tidy(budget: usize) -> bool {
 }
 
 pub(super) fn trim() -> usize {
-    POOL.try_with(|pool| pool.borrow_mut().trim()).unwrap_or(0)
+    with(|pool| pool.borrow_mut().trim()).unwrap_or(0)
 }
 
 pub(super) fn stats() -> Stats {
@@ -329,7 +360,7 @@ pub(super) fn stats() -> Stats {
             cold: sum.cold + class.cold.len(),
         })
     };
-    POOL.try_with(count).unwrap_or_default()
+    with(count).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! The only room that knows libc: memory, signals, descriptors and threads of the system.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+pub(crate) mod base;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+pub(crate) mod glibc;
 pub(crate) mod mem;
 pub(crate) mod signal;
 pub(crate) mod thread;

@@ -24,8 +24,24 @@ pub(crate) fn fork_epoch() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-extern "C" fn after_fork() {
+extern "C" fn before_fork() {
+    super::base::before_fork();
+}
+
+extern "C" fn after_fork_in_parent() {
+    super::base::after_fork();
+}
+
+extern "C" fn after_fork_in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    // In the native context, and in that of the green thread that forked.
+    tell_child();
+    super::base::after_fork();
+    tell_child();
+}
+
+#[inline(never)]
+fn tell_child() {
     let f = IN_CHILD.load(Ordering::Relaxed);
     if f != 0 {
         // SAFETY: `on_fork` stored a `fn()`.
@@ -39,8 +55,8 @@ pub(crate) fn on_fork(f: fn()) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     IN_CHILD.store(f as usize, Ordering::Relaxed);
     ONCE.call_once(|| {
-        // SAFETY: a handler of the right type, which lives as long as the program.
-        unsafe { libc::pthread_atfork(None, None, Some(after_fork)) };
+        // SAFETY: handlers of the right type, which live as long as the program.
+        unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
     });
 }
 

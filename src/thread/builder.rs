@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{JoinHandle, local};
 use crate::hub::Hub;
-use crate::hub::task::{self, Options};
+use crate::hub::task::{self, Kind, Options};
 
 /// What a new green thread finds in its [`green_local!`](crate::green_local) variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Builder {
                 "only spawn_local can inherit or share green locals: they need not be Send",
             ));
         }
-        self.spawn_local(f)
+        self.start(Kind::Isolated, f)
     }
 
     /// [`spawn_local`](super::spawn_local)s it.
@@ -105,12 +105,21 @@ impl Builder {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
+        self.start(Kind::Local, f)
+    }
+
+    #[track_caller]
+    fn start<F, T>(self, kind: Kind, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
         if Hub::has_ended() {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
                 "the hub of this OS thread has ended: this runs in a destructor of a thread-local",
             ));
         }
-        task::spawn(Hub::current(), Some(self.options()), Location::caller(), f).map(JoinHandle::new)
+        task::spawn(Hub::current(), kind, Some(self.options()), Location::caller(), f).map(JoinHandle::new)
     }
 }

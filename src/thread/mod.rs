@@ -53,7 +53,7 @@ pub use scope::{Scope, ScopedJoinHandle, scope};
 
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::remote::Message;
-use crate::hub::task::{self, TaskRef};
+use crate::hub::task::{self, Kind, TaskRef};
 use crate::hub::{Handle, Hub, PARK, interrupt, park as hub_park};
 
 /// Spawns a green thread, as `std::thread::spawn` does an OS thread: it starts at the next turn, in order.
@@ -76,7 +76,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    spawn_local(f)
+    start(Kind::Isolated, f)
 }
 
 /// Spawns a green thread that shares the thread-locals of its OS thread; nothing in it need be `Send`.
@@ -101,7 +101,17 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    match task::spawn(Hub::current(), None, Location::caller(), f) {
+    start(Kind::Local, f)
+}
+
+#[inline]
+#[track_caller]
+fn start<F, T>(kind: Kind, f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    match task::spawn(Hub::current(), kind, None, Location::caller(), f) {
         Ok(join) => JoinHandle::new(join),
         Err(error) => no_memory(&error),
     }
@@ -285,9 +295,33 @@ pub fn current() -> Thread {
     Thread::new(TaskRef::new(task), task.id(), task.name())
 }
 
-/// Whether green threads spawned by [`spawn`] have thread-locals of their own. Not yet.
+/// Whether the caller has thread-locals other than its OS thread's: in a green thread of [`spawn`], [`run`] or
+/// [`scope`], and in the local ones that it spawns.
+///
+/// ```
+/// use greenthread::{spawn, spawn_local, thread};
+/// assert!(!thread::is_isolated());
+/// assert!(!spawn_local(thread::is_isolated).join().unwrap());
+/// assert_eq!(spawn(thread::is_isolated).join().unwrap(), thread::isolation().is_ok());
+/// ```
 pub fn is_isolated() -> bool {
-    false
+    crate::tls::is_own()
+}
+
+/// Whether green threads can have thread-locals of their own in this process, or why not.
+///
+/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] says no. Where they cannot,
+/// [`spawn`] shares thread-locals as [`spawn_local`] does.
+///
+/// # Errors
+/// The reason, to be shown.
+pub fn isolation() -> std::io::Result<()> {
+    crate::tls::status().map_err(|reason| std::io::Error::new(std::io::ErrorKind::Unsupported, reason))
+}
+
+/// Turns isolation off, or on again, for all green threads of the process that are spawned from now on.
+pub fn set_isolation(on: bool) {
+    crate::tls::turn(on);
 }
 
 impl Handle {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{JoinError, JoinHandle, Thread};
 use crate::hub::Hub;
 use crate::hub::park::{Mode, Parker, Waiter, Why};
-use crate::hub::task;
+use crate::hub::task::{self, Kind};
 
 static CHILDREN: &str = "the end of its scope's green threads";
 
@@ -177,7 +177,7 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        self.spawn_local(f)
+        self.start(Kind::Isolated, f)
     }
 
     /// Spawns a local child; as [`thread::spawn_local`](super::spawn_local), but it may borrow.
@@ -190,13 +190,27 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
-        match self.try_spawn(f, Location::caller()) {
+        self.start(Kind::Local, f)
+    }
+
+    #[track_caller]
+    fn start<F, T>(&self, kind: Kind, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        match self.try_spawn(kind, f, Location::caller()) {
             Ok(handle) => handle,
             Err(error) => panic!("failed to spawn green thread: {error}"),
         }
     }
 
-    fn try_spawn<F, T>(&self, f: F, place: &'static Location<'static>) -> io::Result<ScopedJoinHandle<'scope, T>>
+    fn try_spawn<F, T>(
+        &self,
+        kind: Kind,
+        f: F,
+        place: &'static Location<'static>,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
     where
         F: FnOnce() -> T + 'scope,
         T: 'scope,
@@ -213,7 +227,7 @@ impl<'scope> Scope<'scope, '_> {
         // SAFETY: C1: the closure, and everything it owns or borrows, is gone before the scope returns. The transmute
         // changes nothing but the lifetime.
         let body = unsafe { std::mem::transmute::<Box<dyn FnOnce() + 'scope>, Box<dyn FnOnce() + 'static>>(body) };
-        let join = task::spawn(Hub::current(), None, place, body)?;
+        let join = task::spawn(Hub::current(), kind, None, place, body)?;
         Ok(ScopedJoinHandle {
             handle: JoinHandle::new(join),
             result,

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 use std::panic::panic_any;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use greenthread::generator::{Generator, Yielder};
@@ -51,9 +52,7 @@ fn a_scope_in_a_callback_is_refused_before_it_has_children() {
 
 #[test]
 fn locals_that_dying_locals_make_end_too() {
-    thread_local! {
-        static ENDED: Cell<u32> = const { Cell::new(0) };
-    }
+    static ENDED: AtomicU32 = AtomicU32::new(0);
     struct First;
     struct Second;
     impl Drop for First {
@@ -63,7 +62,7 @@ fn locals_that_dying_locals_make_end_too() {
     }
     impl Drop for Second {
         fn drop(&mut self) {
-            ENDED.set(ENDED.get() + 1);
+            ENDED.fetch_add(1, Ordering::Relaxed);
         }
     }
     green_local! {
@@ -71,7 +70,7 @@ fn locals_that_dying_locals_make_end_too() {
         static SECOND: Second = Second;
     }
     spawn(|| FIRST.with(|_| ())).join().unwrap();
-    assert_eq!(ENDED.get(), 1);
+    assert_eq!(ENDED.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -55,14 +55,15 @@ fn a_call_made_in_a_call_runs_in_a_later_turn() {
 #[test]
 fn another_os_thread_spawns_calls_and_stops() {
     let (handle, os_thread) = server();
-    let theirs = os_thread.thread().id();
     let spawned = handle
         .spawn(move || {
             sleep(ms(1));
-            std::thread::current().id()
+            rustix::thread::gettid()
         })
         .unwrap();
-    assert_eq!(spawned.join().unwrap(), theirs);
+    let theirs = spawned.join().unwrap();
+    assert_ne!(theirs, rustix::thread::gettid());
+    assert_eq!(handle.spawn(rustix::thread::gettid).unwrap().join().unwrap(), theirs);
     let log: Arc<Mutex<Vec<u32>>> = Arc::default();
     for n in 0..1000 {
         let log = log.clone();

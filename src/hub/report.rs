@@ -1,0 +1,93 @@
+//! What the hub tells people: who waits for what, and who panicked with nobody to hear of it.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::fmt;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, RwLock};
+
+use super::task::{self, State, Task};
+use super::{Hub, interrupt};
+
+/// All green threads of a hub, a line each: state, what each waits for, where it was spawned.
+pub(crate) fn lines(hub: &Hub) -> Vec<String> {
+    let mut tasks = task::all_of(hub);
+    tasks.sort_by_key(|task| task.id());
+    tasks.iter().map(|task| line(task)).collect()
+}
+
+pub(crate) fn line(task: &'static Task) -> String {
+    let doing = match task.state() {
+        State::Parked | State::Held => format!("waits for {}", task.why()),
+        State::New => String::from("has not started"),
+        State::Ready => String::from("is ready"),
+        State::Running => String::from("runs"),
+        State::Idle => String::from("is on its way"),
+    };
+    format!("{} {doing}, spawned at {}", Reporter::of(task).who, task.place())
+}
+
+/// Who panicked, for the hook.
+pub(crate) struct Reporter {
+    pub(crate) who: String,
+}
+
+impl Reporter {
+    pub(crate) fn of(task: &Task) -> Reporter {
+        let name = task.name();
+        let address = std::ptr::from_ref(task).addr();
+        let name = name
+            .as_ref()
+            .map_or_else(|| format!("#{}", task.id()), |name| name.to_string());
+        Reporter {
+            who: format!("<GreenThread {address:#x}: {name}>"),
+        }
+    }
+
+    pub(super) fn callback() -> Reporter {
+        Reporter {
+            who: String::from("a hub callback"),
+        }
+    }
+}
+
+pub(super) type PanicHook = dyn Fn(&str, &(dyn Any + Send)) + Send + Sync;
+pub(super) static PANIC_HOOK: RwLock<Option<Arc<PanicHook>>> = RwLock::new(None);
+
+/// Drops what the user made: its destructor may panic, and that goes no further.
+pub(crate) fn discard<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // Its own destructor may panic as well: leaked.
+        std::mem::forget(payload);
+    }
+}
+
+/// A line on stderr; if that is broken, nobody can be told.
+pub(crate) fn complain(text: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "greenthread: {text}");
+}
+
+/// Reports a panic that nobody will read: once, to the hook, or to stderr.
+#[cold]
+pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn Any + Send>) {
+    if interrupt::is_ours(&*payload) {
+        return discard(payload);
+    }
+    let hook = PANIC_HOOK.read().unwrap_or_else(|e| e.into_inner()).clone();
+    match hook {
+        Some(hook) => {
+            let told = catch_unwind(AssertUnwindSafe(|| hook(&who.who, &*payload)));
+            if let Err(payload) = told {
+                complain(format_args!("the panic hook itself panicked, about {}", who.who));
+                discard(payload);
+            }
+        }
+        None => complain(format_args!(
+            "{} panicked: {}",
+            who.who,
+            crate::fiber::unwind::message(&*payload)
+        )),
+    }
+    discard(payload);
+}

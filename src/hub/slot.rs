@@ -1,0 +1,48 @@
+//! The slot for a green thread's result: three words in the block, or a box where they are too few.
+
+use std::cell::UnsafeCell;
+use std::mem::{MaybeUninit, align_of, size_of};
+
+type Words = [MaybeUninit<u64>; 3];
+
+/// Room for one value, of a type that only those who use it know.
+pub(super) struct Slot(UnsafeCell<Words>);
+
+impl Slot {
+    pub(super) fn empty() -> Slot {
+        Slot(UnsafeCell::new([MaybeUninit::uninit(); 3]))
+    }
+
+    /// Whether a `V` lies in the slot itself, not in a box.
+    const fn fits<V>() -> bool {
+        size_of::<V>() <= size_of::<Words>() && align_of::<V>() <= align_of::<Words>()
+    }
+
+    /// # Safety
+    /// The slot is empty, and the caller's alone.
+    #[inline]
+    pub(super) unsafe fn put<V>(&self, value: V) {
+        let words = self.0.get();
+        if Self::fits::<V>() {
+            // SAFETY: it fits, and the caller owns the empty slot.
+            unsafe { words.cast::<V>().write(value) };
+        } else {
+            // SAFETY: a pointer fits.
+            unsafe { words.cast::<Box<V>>().write(Box::new(value)) };
+        }
+    }
+
+    /// # Safety
+    /// A `V` lies in the slot, which is the caller's alone, and which it regards as empty from now on.
+    #[inline]
+    pub(super) unsafe fn take<V>(&self) -> V {
+        let words = self.0.get();
+        if Self::fits::<V>() {
+            // SAFETY: the caller's.
+            unsafe { words.cast::<V>().read() }
+        } else {
+            // SAFETY: the caller's.
+            unsafe { *words.cast::<Box<V>>().read() }
+        }
+    }
+}

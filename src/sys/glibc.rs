@@ -1,0 +1,479 @@
+//! What glibc keeps behind a thread control block: how to make one, lay its images anew, and run its destructors.
+//!
+//! Nothing here is a public interface of glibc. All offsets come from what it tells debuggers (`_thread_db_*`), from the
+//! kernel, or from an experiment at first use; whatever is missing or looks odd turns isolation off, with a reason.
+//!
+//! ```text
+//!   static thread-locals (an image of each module)      struct pthread
+//!  ┌──────┬────────────┬────────────┬───────────┐┌──────┬─────┬──────┬───────────────┬──────────────┬─────┐
+//!  │ …    │ libc's     │ other's    │ program's ││ self │ dtv │ self │ canary, guard │ tid, robust… │ keys│
+//!  └──────┴────────────┴────────────┴───────────┘└──────┴─────┴──────┴───────────────┴──────────────┴─────┘
+//!                                                 ▲ fs base
+//! ```
+//!
+//! # Invariants
+//! - **G1** A block is used by the OS thread that made it and by no other, and is native to none.
+//! - **G2** `malloc`'s words are those of the native block: one cache for all blocks of an OS thread, of which one runs at
+//!   a time.
+//! - **G3** A block in the pool is as `_dl_allocate_tls` made it but for G2's words: images laid anew, no value under any
+//!   key, nothing allocated for dynamic modules.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use super::base;
+
+/// `struct pthread_key_struct`.
+#[repr(C)]
+struct Key {
+    sequence: usize,
+    destructor: Option<unsafe extern "C" fn(*mut c_void)>,
+}
+
+/// `struct pthread_key_data`.
+#[repr(C)]
+struct Value {
+    sequence: usize,
+    data: *mut c_void,
+}
+
+/// `dtv_t`.
+#[repr(C)]
+struct Dynamic {
+    value: usize,
+    to_free: *mut c_void,
+}
+
+/// The keys of one second-level table, and the tables.
+const LEVEL: usize = 32;
+
+/// An image of thread-locals in the static area.
+#[derive(Clone, Copy)]
+struct Image {
+    /// How far below the base it begins.
+    below: usize,
+    from: usize,
+    filled: usize,
+    size: usize,
+}
+
+/// What was found out about this process's glibc.
+pub(crate) struct Glibc {
+    allocate: unsafe extern "C" fn(*mut c_void) -> *mut c_void,
+    deallocate: unsafe extern "C" fn(*mut c_void, bool),
+    call_destructors: unsafe extern "C" fn(),
+    ctype: unsafe extern "C" fn(),
+    keys: *const Key,
+    tid: usize,
+    values: usize,
+    robust: Option<usize>,
+    rseq: Option<isize>,
+    /// Where below the base `malloc` keeps its words (G2).
+    malloc: [usize; 4],
+}
+
+// SAFETY: numbers, functions, and the address of a table that lives as long as the process.
+unsafe impl Send for Glibc {}
+// SAFETY: as above.
+unsafe impl Sync for Glibc {}
+
+/// The modules with a place in the static area. Replaced as a whole when a library is loaded, never freed.
+static IMAGES: AtomicPtr<Vec<Image>> = AtomicPtr::new(ptr::null_mut());
+
+/// The last unique owner number given to a block: above all that the kernel gives to threads.
+static OWNER: AtomicU32 = AtomicU32::new(1 << 22);
+
+const SELF: usize = 0;
+const DTV: usize = 8;
+const SELF_TOO: usize = 16;
+const MULTIPLE_THREADS: usize = 0x18;
+const CANARY: usize = 0x28;
+const POINTER_GUARD: usize = 0x30;
+
+/// The glibc of this process, or why it will not do.
+pub(crate) fn get() -> Result<&'static Glibc, &'static str> {
+    static FOUND: OnceLock<Result<Glibc, &'static str>> = OnceLock::new();
+    FOUND.get_or_init(Glibc::find).as_ref().map_err(|reason| *reason)
+}
+
+fn symbol(name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: a search by name.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!found.is_null()).then_some(found)
+}
+
+/// One of the descriptors that glibc has for debuggers: the third number is the offset of a field.
+fn field(name: &CStr) -> Option<usize> {
+    let found = symbol(name)?.cast::<[u32; 3]>();
+    // SAFETY: glibc's `_thread_db_*` symbols of fields are three numbers.
+    let [_, _, offset] = unsafe { *found };
+    Some(offset as usize)
+}
+
+fn size(name: &CStr) -> Option<usize> {
+    let found = symbol(name)?.cast::<u32>();
+    // SAFETY: those of sizes are one number.
+    Some(unsafe { *found } as usize)
+}
+
+/// # Safety
+/// `at` is the address of an aligned word that may be read.
+unsafe fn word(at: usize) -> usize {
+    // SAFETY: the caller's.
+    unsafe { *(at as *const usize) }
+}
+
+/// # Safety
+/// `at` is the address of an aligned word that may be written.
+unsafe fn set_word(at: usize, value: usize) {
+    // SAFETY: the caller's.
+    unsafe { *(at as *mut usize) = value };
+}
+
+impl Glibc {
+    fn find() -> Result<Glibc, &'static str> {
+        base::prepare();
+        let of = |name: &CStr| symbol(name).ok_or("a symbol of glibc's is missing");
+        let at = |name: &CStr| field(name).ok_or("a descriptor of glibc's is missing");
+        // SAFETY: functions of these types since glibc 2.17 at least.
+        let (allocate, deallocate, call_destructors, ctype) = unsafe {
+            (
+                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> *mut c_void>(of(
+                    c"_dl_allocate_tls",
+                )?),
+                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, bool)>(of(c"_dl_deallocate_tls")?),
+                std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(of(c"__call_tls_dtors")?),
+                std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(of(c"__ctype_init")?),
+            )
+        };
+        if size(c"_thread_db_sizeof_pthread_key_struct") != Some(size_of::<Key>())
+            || size(c"_thread_db_sizeof_pthread_key_data") != Some(size_of::<Value>())
+            || size(c"_thread_db_sizeof_pthread_key_data_level2") != Some(LEVEL * size_of::<Value>())
+            || field(c"_thread_db_pthread_key_struct_destr") != Some(8)
+            || field(c"_thread_db_pthread_key_data_data") != Some(8)
+            || field(c"_thread_db_pthread_dtvp") != Some(DTV)
+        {
+            return Err("glibc's tables are not laid out as known");
+        }
+        let mut glibc = Glibc {
+            allocate,
+            deallocate,
+            call_destructors,
+            ctype,
+            keys: of(c"__pthread_keys")?.cast(),
+            tid: at(c"_thread_db_pthread_tid")?,
+            values: at(c"_thread_db_pthread_specific")?,
+            robust: robust_list(),
+            rseq: rseq(),
+            malloc: [0; 4],
+        };
+        let native = base::get();
+        // SAFETY: the header of the block that this OS thread runs on.
+        let (one, two, tid) = unsafe {
+            (
+                word(native + SELF),
+                word(native + SELF_TOO),
+                *((native + glibc.tid) as *const i32),
+            )
+        };
+        if one != native || two != native || i64::from(tid) != i64::try_from(super::thread::id()).unwrap_or(0) {
+            return Err("the thread control block is not laid out as known");
+        }
+        // SAFETY: as above.
+        if unsafe { word(native + glibc.values) } != native + glibc.values - LEVEL * size_of::<Value>() {
+            return Err("the tables of keys are not laid out as known");
+        }
+        refresh();
+        glibc.learn_malloc()?;
+        Ok(glibc)
+    }
+
+    /// Finds `malloc`'s words: what its first use changes among libc's thread-locals.
+    fn learn_malloc(&mut self) -> Result<(), &'static str> {
+        let libc = images().iter().copied().find(|image| image.contains_errno());
+        let libc = libc.ok_or("libc's thread-locals were not found")?;
+        let mut probe = Probe {
+            area: (0, 0),
+            before: [0; 256],
+            changed: [0; 4],
+            count: 0,
+        };
+        if libc.size > size_of_val(&probe.before) {
+            return Err("libc has more thread-locals than known");
+        }
+        // SAFETY: allocates; a first use, so that the native block has its words too.
+        unsafe { libc::free(libc::malloc(24)) };
+        let block = self.make(base::get()).ok_or("no memory for a set of thread-locals")?;
+        probe.area = (block - libc.below, libc.size / 8);
+        // SAFETY: B1: a block just made; `probe_malloc` is what `probe` is for.
+        unsafe { base::call(block, base::get(), probe_malloc, (&raw mut probe).cast()) };
+        // SAFETY: G1; it was made here, and nobody uses it any more.
+        unsafe { (self.deallocate)(block as *mut c_void, true) };
+        if probe.count > probe.changed.len() {
+            return Err("malloc changes more thread-locals than known");
+        }
+        for (at, word) in self.malloc.iter_mut().zip(&probe.changed[..probe.count]) {
+            *at = libc.below - word * 8;
+        }
+        Ok(())
+    }
+
+    /// A block of this OS thread, whose native one is `native`; `None` if there is no memory.
+    pub(crate) fn make(&self, native: usize) -> Option<usize> {
+        // SAFETY: with null it allocates the block itself.
+        let block = unsafe { (self.allocate)(ptr::null_mut()) }.addr();
+        if block == 0 {
+            return None;
+        }
+        // SAFETY: the header of a new block, and of the native one.
+        unsafe {
+            set_word(block + SELF, block);
+            set_word(block + SELF_TOO, block);
+            for at in [CANARY, POINTER_GUARD] {
+                set_word(block + at, word(native + at));
+            }
+            // With 0 malloc would leave its locks alone, though there may be other OS threads.
+            *((block + MULTIPLE_THREADS) as *mut c_int) = 1;
+            *((native + MULTIPLE_THREADS) as *mut c_int) = 1;
+            *((block + self.tid) as *mut u32) = OWNER.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Some(robust) = self.robust {
+                set_word(block + robust, block + robust);
+                set_word(block + robust - 8, block + robust);
+            }
+            if let Some(rseq) = self.rseq {
+                // "Registration failed": whoever wants the number of the processor asks the kernel.
+                *((block.wrapping_add_signed(rseq) + 4) as *mut i32) = -2;
+            }
+            set_word(block + self.values, block + self.values - LEVEL * size_of::<Value>());
+        }
+        Some(block)
+    }
+
+    /// Gives `malloc`'s words of the native block to this one (G2).
+    ///
+    /// # Safety
+    /// Blocks of this OS thread (G1); the native one has used `malloc`.
+    #[inline]
+    pub(crate) unsafe fn share_malloc(&self, block: usize, native: usize) {
+        for below in self.malloc {
+            if below != 0 {
+                // SAFETY: words of libc's image in both.
+                unsafe { set_word(block - below, word(native - below)) };
+            }
+        }
+    }
+
+    /// The first thing in a block.
+    pub(crate) fn begin(&self) {
+        // SAFETY: sets this block's tables of character classes, as at the start of an OS thread.
+        unsafe { (self.ctype)() };
+    }
+
+    /// Runs the destructors of the thread-locals of the block that runs, then those of its keys.
+    pub(crate) fn end(&self, block: usize) {
+        // SAFETY: what glibc does at the end of an OS thread, in the same order.
+        unsafe { (self.call_destructors)() };
+        for _ in 0..4 {
+            if !self.end_values(block) {
+                break;
+            }
+        }
+    }
+
+    /// One round over the keys' values; whether there was one.
+    fn end_values(&self, block: usize) -> bool {
+        let mut any = false;
+        for table in 0..LEVEL {
+            // SAFETY: the block that runs: nobody else changes its tables.
+            let values = unsafe { word(block + self.values + table * 8) } as *mut Value;
+            if values.is_null() {
+                continue;
+            }
+            for index in 0..LEVEL {
+                // SAFETY: a table has that many, and so has glibc's table of keys.
+                let (value, key) = unsafe { (&mut *values.add(index), &*self.keys.add(table * LEVEL + index)) };
+                let data = std::mem::replace(&mut value.data, ptr::null_mut());
+                if data.is_null() || value.sequence != key.sequence {
+                    continue;
+                }
+                if let Some(destructor) = key.destructor {
+                    any = true;
+                    // SAFETY: as glibc would: a live key's destructor, with this thread's value.
+                    unsafe { destructor(data) };
+                }
+            }
+        }
+        any
+    }
+
+    /// Makes an ended block as new (G3), from outside.
+    ///
+    /// # Safety
+    /// G1; nothing runs in the block, and nothing refers to its thread-locals.
+    pub(crate) unsafe fn lay(&self, block: usize) {
+        // SAFETY: the caller's: the block is ours alone.
+        unsafe {
+            for table in 1..LEVEL {
+                let at = block + self.values + table * 8;
+                if word(at) != 0 {
+                    libc::free(word(at) as *mut c_void);
+                    set_word(at, 0);
+                }
+            }
+            let dtv = word(block + DTV) as *mut Dynamic;
+            let modules = (*dtv.sub(1)).value;
+            for entry in 1..=modules {
+                let entry = &mut *dtv.add(entry);
+                if !entry.to_free.is_null() {
+                    libc::free(std::mem::replace(&mut entry.to_free, ptr::null_mut()));
+                    entry.value = usize::MAX;
+                }
+            }
+            for image in images() {
+                image.lay(block);
+            }
+        }
+    }
+
+    /// Frees a block.
+    ///
+    /// # Safety
+    /// As for [`lay`](Self::lay).
+    pub(crate) unsafe fn free(&self, block: usize) {
+        // SAFETY: the caller's; `lay` has freed what hangs on it.
+        unsafe {
+            self.lay(block);
+            (self.deallocate)(block as *mut c_void, true);
+        }
+    }
+}
+
+struct Probe {
+    area: (usize, usize),
+    before: [usize; 256],
+    changed: [usize; 4],
+    count: usize,
+}
+
+/// In a fresh block: which words of libc's does the first `malloc` change? Uses no thread-local of its own.
+unsafe fn probe_malloc(probe: *mut ()) {
+    // SAFETY: what `learn_malloc` hands over.
+    let probe = unsafe { &mut *probe.cast::<Probe>() };
+    let (at, words) = probe.area;
+    for index in 0..words {
+        // SAFETY: a word of libc's image.
+        probe.before[index] = unsafe { word(at + index * 8) };
+    }
+    // SAFETY: allocates.
+    unsafe { libc::free(libc::malloc(24)) };
+    for index in 0..words {
+        // SAFETY: as above.
+        if unsafe { word(at + index * 8) } != probe.before[index] {
+            if let Some(changed) = probe.changed.get_mut(probe.count) {
+                *changed = index;
+            }
+            probe.count += 1;
+        }
+    }
+}
+
+impl Image {
+    /// # Safety
+    /// A block of ours, in which nothing runs.
+    #[inline]
+    unsafe fn lay(&self, block: usize) {
+        let at = (block - self.below) as *mut u8;
+        // SAFETY: the image's place in the block.
+        unsafe {
+            ptr::copy_nonoverlapping(self.from as *const u8, at, self.filled);
+            at.add(self.filled).write_bytes(0, self.size - self.filled);
+        }
+    }
+
+    fn contains_errno(&self) -> bool {
+        // SAFETY: the address of a thread-local.
+        let errno = unsafe { libc::__errno_location() }.addr();
+        let at = base::get() - self.below;
+        (at..at + self.size).contains(&errno)
+    }
+}
+
+fn images() -> &'static [Image] {
+    let list = IMAGES.load(Ordering::Acquire);
+    // SAFETY: null, or a list that `refresh` leaked.
+    unsafe { list.as_ref() }.map_or(&[], |list| list.as_slice())
+}
+
+/// Reads the list of modules again.
+pub(crate) fn refresh() {
+    let Some(area) = static_size() else { return };
+    let mut search = Search {
+        base: base::get(),
+        area,
+        images: Vec::new(),
+    };
+    // SAFETY: `module` gets what glibc promises, and `search`.
+    unsafe { libc::dl_iterate_phdr(Some(module), (&raw mut search).cast()) };
+    IMAGES.store(Box::into_raw(Box::new(search.images)), Ordering::Release);
+}
+
+struct Search {
+    base: usize,
+    area: usize,
+    images: Vec<Image>,
+}
+
+unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: *mut c_void) -> c_int {
+    // SAFETY: what `refresh` hands over.
+    let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
+    if size < size_of::<libc::dl_phdr_info>() || info.dlpi_tls_data.is_null() {
+        return 0;
+    }
+    let below = search.base.wrapping_sub(info.dlpi_tls_data.addr());
+    if below == 0 || below > search.area {
+        return 0; // Not in the static area: allocated when first used.
+    }
+    for index in 0..usize::from(info.dlpi_phnum) {
+        // SAFETY: a module has that many headers.
+        let header = unsafe { &*info.dlpi_phdr.add(index) };
+        if header.p_type == libc::PT_TLS {
+            search.images.push(Image {
+                below,
+                from: (info.dlpi_addr + header.p_vaddr) as usize,
+                filled: header.p_filesz as usize,
+                size: header.p_memsz as usize,
+            });
+        }
+    }
+    0
+}
+
+/// How many bytes glibc has for a block, its `struct pthread` included.
+fn static_size() -> Option<usize> {
+    let ask = symbol(c"_dl_get_tls_static_info")?;
+    // SAFETY: a function of this type since glibc 2.3.
+    let ask = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut usize, *mut usize)>(ask) };
+    let (mut size, mut align) = (0, 0);
+    // SAFETY: writes two numbers.
+    unsafe { ask(&raw mut size, &raw mut align) };
+    (size > 0).then_some(size)
+}
+
+/// Where in `struct pthread` the list of robust mutexes is.
+fn robust_list() -> Option<usize> {
+    let (mut head, mut len) = (ptr::null_mut::<c_void>(), 0_usize);
+    // SAFETY: writes two words.
+    let asked = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
+    let offset = head.addr().wrapping_sub(base::get());
+    (asked == 0 && offset < 4096).then_some(offset)
+}
+
+/// Where from the base the kernel writes the number of the processor, if it does.
+fn rseq() -> Option<isize> {
+    let (offset, size) = (symbol(c"__rseq_offset")?, symbol(c"__rseq_size")?);
+    // SAFETY: glibc's variables of these types since 2.35.
+    let (offset, size) = unsafe { (*offset.cast::<isize>(), *size.cast::<u32>()) };
+    (size > 0).then_some(offset)
+}

@@ -1,0 +1,258 @@
+//! Contexts: sets of thread-locals, one for each isolated green thread.
+//!
+//! An OS thread has its *native* context; each isolated green thread has one of its own, a block that glibc lays out as
+//! for a new OS thread. The fs base says which one counts. A green thread belongs to a context for life: an isolated one to
+//! its own, a local one to that of its maker, and so do callbacks. Whatever leaves a context is `Send`.
+//!
+//! ```text
+//!              take                        enter ⇄ back                last member leaves          give
+//!   pool ────────────────► leased ────────────────────────────► ended ────────────────► laid anew ─────► pool
+//!          malloc's words          the hub's turn, around each            destructors, on the
+//!          are the native ones     resume; callbacks too                  leaver's own stack
+//! ```
+//!
+//! # Invariants
+//! - **C1** The hub runs in the native context. Only [`Context::enter`] leaves it, for the length of one call, and that call
+//!   neither unwinds nor is entered twice.
+//! - **C2** A function that changes the base uses no thread-local itself (B2 of [`base`]).
+//! - **C3** A context has members: green threads that have not ended, and callbacks that have not run. The last to leave
+//!   runs the destructors, in the context; then nothing refers to it, and it may be laid anew.
+//! - **C4** Thread-locals of this crate that must be the same in all contexts of an OS thread are planted at the start of
+//!   each: the hub, the pool of stacks.
+//!
+//! # Rejected
+//! - To save and restore thread-locals at each switch: their addresses are known to the code that uses them.
+//! - A malloc cache for each context: 20,000 of them were 330 MB.
+
+use std::cell::{Cell, RefCell};
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sys::{base, glibc};
+
+/// A set of thread-locals of its own.
+pub(crate) struct Context {
+    /// Its thread control block, and the native one of its OS thread.
+    block: usize,
+    native: usize,
+    members: Cell<usize>,
+}
+
+/// The contexts of an OS thread that nobody uses.
+pub(crate) struct Pool {
+    free: RefCell<Vec<&'static Context>>,
+    native: usize,
+}
+
+/// Stands for a context that is leased when its green thread first runs.
+pub(crate) fn unleased() -> &'static Context {
+    struct Unleased(Context);
+    // SAFETY: nobody looks into it: it is told by its address.
+    unsafe impl Sync for Unleased {}
+    static UNLEASED: Unleased = Unleased(Context {
+        block: 0,
+        native: 0,
+        members: Cell::new(0),
+    });
+    &UNLEASED.0
+}
+
+/// Whether green threads can have contexts of their own here, or why not.
+pub(crate) fn status() -> Result<(), &'static str> {
+    if !ON.load(Ordering::Relaxed) {
+        return Err("isolation was turned off");
+    }
+    available()
+}
+
+static ON: AtomicBool = AtomicBool::new(true);
+
+/// Turns isolation on or off for green threads that start from now on.
+pub(crate) fn turn(on: bool) {
+    ON.store(on, Ordering::Relaxed);
+}
+
+/// Whether the caller runs in a context of its own.
+pub(crate) fn is_own() -> bool {
+    base::native() != 0
+}
+
+impl Pool {
+    /// For the OS thread that calls, in its native context.
+    pub(crate) fn new() -> Pool {
+        Pool {
+            free: RefCell::default(),
+            native: base::get(),
+        }
+    }
+
+    /// A context with one member; `None` without isolation, or without memory.
+    pub(crate) fn take(&self) -> Option<&'static Context> {
+        status().ok()?;
+        self.take_untried()
+    }
+
+    fn take_untried(&self) -> Option<&'static Context> {
+        let glibc = glibc::get().ok()?;
+        let free = self.free.borrow_mut().pop();
+        let context = free.or_else(|| {
+            let block = glibc.make(self.native)?;
+            let members = Cell::new(0);
+            Some(&*Box::leak(Box::new(Context {
+                block,
+                native: self.native,
+                members,
+            })))
+        })?;
+        // SAFETY: G1, C1: blocks of this OS thread.
+        unsafe { glibc.share_malloc(context.block, self.native) };
+        context.members.set(1);
+        Some(context)
+    }
+
+    /// Takes an ended context back.
+    pub(crate) fn give(&self, context: &'static Context) {
+        if let Ok(glibc) = glibc::get() {
+            // SAFETY: C3: its last member has left.
+            unsafe { glibc.lay(context.block) };
+            self.free.borrow_mut().push(context);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for context in self.free.take() {
+            if let Ok(glibc) = glibc::get() {
+                // SAFETY: C3, and it was leaked by `take`.
+                unsafe {
+                    glibc.free(context.block);
+                    drop(Box::from_raw(ptr::from_ref(context).cast_mut()));
+                }
+            }
+        }
+    }
+}
+
+impl Context {
+    /// One member more.
+    #[inline]
+    pub(crate) fn join(&self) {
+        self.members.set(self.members.get() + 1);
+    }
+
+    /// Whether its last member has left.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.members.get() == 0
+    }
+
+    /// One member less, from inside. The last one runs the destructors first; they may make new members.
+    pub(crate) fn leave(&self) {
+        if self.members.get() == 1
+            && let Ok(glibc) = glibc::get()
+        {
+            glibc.end(self.block);
+            crate::stack::flush();
+        }
+        self.members.set(self.members.get() - 1);
+    }
+
+    /// The first thing in a context, from inside.
+    pub(crate) fn begin(&self) {
+        base::plant(self.native);
+        if let Ok(glibc) = glibc::get() {
+            glibc.begin();
+        }
+    }
+
+    /// Calls `f` in this context, from the native one.
+    ///
+    /// # Safety
+    /// C1: the native context of this OS thread runs, and `f` does not unwind.
+    #[inline]
+    pub(crate) unsafe fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        struct Job<F, R>(Option<F>, Option<R>);
+
+        /// Not to be inlined: B2.
+        #[inline(never)]
+        unsafe fn run<F: FnOnce() -> R, R>(job: *mut ()) {
+            // SAFETY: what `enter` hands over.
+            let job = unsafe { &mut *job.cast::<Job<F, R>>() };
+            if let Some(f) = job.0.take() {
+                job.1 = Some(f());
+            }
+        }
+
+        fn job<F: FnOnce() -> R, R>(f: F) -> (Job<F, R>, unsafe fn(*mut ())) {
+            (Job(Some(f), None), run::<F, R>)
+        }
+
+        let (mut job, run) = job(f);
+        // SAFETY: B1: a block of this OS thread (G1); the rest is the caller's.
+        unsafe { base::call(self.block, self.native, run, (&raw mut job).cast()) };
+        job.1.unwrap_or_else(|| unreachable!("it ran"))
+    }
+}
+
+/// Whether isolation works in this process: what it rests on is there, and a trial passes.
+fn available() -> Result<(), &'static str> {
+    static TRIED: OnceLock<Result<(), &'static str>> = OnceLock::new();
+    *TRIED.get_or_init(|| {
+        if cfg!(feature = "sanitizer") {
+            return Err("the address sanitizer keeps its own state for each OS thread");
+        }
+        trial()
+    })
+}
+
+thread_local! {
+    static MARK: Cell<u32> = const { Cell::new(1) };
+    static ENDS: Ends = const { Ends(Cell::new(ptr::null())) };
+}
+
+/// Counts when it is dropped.
+struct Ends(Cell<*const Cell<u32>>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // SAFETY: `trial` outlives the context that it tries.
+        if let Some(count) = unsafe { self.0.get().as_ref() } {
+            count.set(count.get() + 1);
+        }
+    }
+}
+
+/// Uses a context as a green thread would, twice, and looks whether it does what it must.
+fn trial() -> Result<(), &'static str> {
+    glibc::get()?;
+    let pool = Pool::new();
+    let dropped = Cell::new(0);
+    MARK.set(2);
+    for round in 1..=2 {
+        let context = pool.take_untried().ok_or("no memory for a set of thread-locals")?;
+        // SAFETY: C1: a context of this OS thread, and nothing in it unwinds.
+        let (mark, kept) = unsafe {
+            context.enter(|| {
+                context.begin();
+                let mark = MARK.replace(3);
+                ENDS.with(|ends| ends.0.set(&dropped));
+                let kept = std::hint::black_box(vec![round; 100]);
+                context.leave();
+                (mark, kept)
+            })
+        };
+        if mark != 1 || MARK.get() != 2 {
+            return Err("thread-locals are not apart");
+        }
+        if kept != vec![round; 100] {
+            return Err("malloc does not work across sets of thread-locals");
+        }
+        if dropped.get() != round {
+            return Err("destructors of thread-locals do not run");
+        }
+        pool.give(context);
+    }
+    Ok(())
+}
