@@ -12,8 +12,8 @@
 //! ```
 //!
 //! # Invariants
-//! - **C1** The hub runs in the native context. Only [`Context::enter`] leaves it, for the length of one call, and that call
-//!   neither unwinds nor is entered twice.
+//! - **C1** The hub runs in the native context. Only [`Context::enter`], for the length of one call, and the loop that
+//!   resumes green threads ([`hub::context`](crate::hub)) leave it; nothing unwinds out of either.
 //! - **C2** A function that changes the base uses no thread-local itself (B2 of [`base`]).
 //! - **C3** A context has members: green threads that have not ended, and callbacks that have not run. The last to leave
 //!   runs the destructors, in the context; then nothing refers to it, and it may be laid anew.
@@ -87,6 +87,12 @@ impl Pool {
         }
     }
 
+    /// The base of the native context.
+    #[inline]
+    pub(crate) fn native(&self) -> usize {
+        self.native
+    }
+
     /// A context with one member; `None` without isolation, or without memory.
     pub(crate) fn take(&self) -> Option<&'static Context> {
         status().ok()?;
@@ -136,6 +142,12 @@ impl Drop for Pool {
 }
 
 impl Context {
+    /// The base to enter it by.
+    #[inline]
+    pub(crate) fn base(&self) -> usize {
+        self.block
+    }
+
     /// One member more.
     #[inline]
     pub(crate) fn join(&self) {

@@ -6,10 +6,20 @@
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::task::{Kind, Task};
+use super::task::{self, State, Stop, Task, enter};
 use super::{Callback, HUB, Hub, green};
-use crate::fiber::current;
+use crate::fiber::{Outcome, current};
+use crate::sys::base;
 use crate::tls::{self, Context};
+
+/// Whose thread-locals a new green thread gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Its maker's.
+    Local,
+    /// Its own.
+    Isolated,
+}
 
 impl Hub {
     /// Whose thread-locals the running green thread or callback has; none: the native ones.
@@ -58,30 +68,108 @@ pub(super) fn for_spawn(hub: &Hub, kind: Kind) -> Option<&'static Context> {
     }
 }
 
-/// Resumes a green thread in a context other than the native one; leases that if this is its first turn.
+/// Resumes green threads that have thread-locals of their own, for as long as such come up: `first`, then others of the
+/// queue while `budget` lasts. Returns one of the other kind that came up instead.
+///
+/// From one to the next the base is changed once, and not at all within one context.
 #[inline(never)]
-pub(super) fn enter<R>(
+pub(super) fn run(
     hub: &'static Hub,
-    task: &'static Task,
-    context: &'static Context,
-    resume: impl FnOnce() -> R,
-) -> R {
-    let is_new = std::ptr::eq(context, tls::unleased());
-    let context = if is_new { hub.contexts.take() } else { Some(context) };
-    task.context.set(context);
-    let Some(context) = context else {
-        // No memory, or isolation was turned off since: it shares the native ones, as it would have elsewhere.
-        return resume();
-    };
-    // SAFETY: C1: the turn runs in the native context, and a fiber does not unwind (F5).
-    unsafe {
-        context.enter(|| {
-            if is_new {
-                plant(hub, context);
-            }
-            resume()
-        })
+    first: &'static Task,
+    queue: &super::ready::Ready,
+    budget: &mut usize,
+) -> Option<&'static Task> {
+    // No thread-local may be used here (B2): what does is in functions of their own.
+    let mut base = Base::native(hub);
+    let mut task = first;
+    loop {
+        let Some((context, is_new)) = lease(hub, task) else {
+            return Some(task);
+        };
+        task.state.set(State::Running);
+        hub.current.set(Some(task));
+        base.change(context.base());
+        let stop = if is_new { begin(hub, task, context) } else { go_on(task) };
+        hub.current.set(None);
+        if !matches!(stop, Outcome::Yielded(())) {
+            base.change(base.native);
+            after(hub, task, stop);
+        }
+        if hub.observed.get() {
+            return None;
+        }
+        match queue.pop_within(budget) {
+            Some(next) if next.context.get().is_some() => task = next,
+            other => return other,
+        }
     }
+}
+
+/// The base that is in use; the native one again in the end.
+struct Base {
+    native: usize,
+    now: usize,
+}
+
+impl Base {
+    #[inline(always)]
+    fn native(hub: &Hub) -> Base {
+        let native = hub.contexts.native();
+        Base { native, now: native }
+    }
+
+    #[inline(always)]
+    fn change(&mut self, to: usize) {
+        if to != self.now {
+            // SAFETY: B1: the native base or one of a context of this hub. B2: `run`, which is never inlined, and this,
+            // which always is into it, use no thread-local.
+            unsafe { base::set(to) };
+            self.now = to;
+        }
+    }
+}
+
+impl Drop for Base {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.change(self.native);
+    }
+}
+
+/// The context of a task, leased if this is its first turn; none if it has to share the native ones.
+#[inline(always)]
+fn lease(hub: &'static Hub, task: &'static Task) -> Option<(&'static Context, bool)> {
+    let context = task.context.get()?;
+    if std::ptr::eq(context, tls::unleased()) {
+        return Some((lease_new(hub, task)?, true));
+    }
+    Some((context, false))
+}
+
+/// `None`: no memory, or isolation was turned off since: then it shares the native ones, as it would have elsewhere.
+#[inline(never)]
+fn lease_new(hub: &'static Hub, task: &'static Task) -> Option<&'static Context> {
+    let context = hub.contexts.take();
+    task.context.set(context);
+    context
+}
+
+#[inline(never)]
+fn begin(hub: &'static Hub, task: &'static Task, context: &Context) -> Stop {
+    plant(hub, context);
+    // SAFETY: the turn took it from the ready queue, and its context was just entered.
+    unsafe { enter(task) }
+}
+
+#[inline(never)]
+fn go_on(task: &'static Task) -> Stop {
+    // SAFETY: as above.
+    unsafe { enter(task) }
+}
+
+#[inline(never)]
+fn after(hub: &'static Hub, task: &'static Task, stop: Stop) {
+    task::after(hub, task, stop);
 }
 
 /// The start of a context, from inside: what is the same in all contexts of this OS thread (C4).

@@ -21,7 +21,7 @@
 //! ```
 
 mod clock;
-mod context;
+pub(crate) mod context;
 mod hooks;
 mod inbox;
 pub(crate) mod interrupt;
@@ -49,10 +49,11 @@ pub use stuck::LoopExit;
 
 use crate::fiber::current;
 use clock::Clock;
+use context::Kind;
 use park::{Waiter, Wake};
 use remote::{Message, Shared};
 pub(crate) use report::{Reporter, complain, discard, line, lines, report_panic};
-use task::{Ended, ExitLink, Kind, State, Task, TaskRef};
+use task::{Ended, ExitLink, State, Task, TaskRef};
 
 use crate::tls::{self, Context};
 
@@ -402,15 +403,18 @@ impl Hub {
     /// Resumes those in a queue, in order; `true` if the native task comes up.
     #[inline]
     fn run(&'static self, queue: &ready::Ready) -> bool {
-        for _ in 0..BUDGET {
-            let Some(task) = queue.pop() else {
-                return false;
-            };
+        let mut budget = BUDGET;
+        let mut next = None;
+        while let Some(task) = next.take().or_else(|| queue.pop_within(&mut budget)) {
             if std::ptr::eq(task, self.native) {
                 return true;
             }
             self.emit(|| Event::Resume(task.id()));
-            task::resume(self, task);
+            if task.context.get().is_some() {
+                next = context::run(self, task, queue, &mut budget);
+            } else {
+                task::resume(self, task);
+            }
         }
         false
     }

@@ -45,6 +45,13 @@ impl Ready {
         Some(task)
     }
 
+    /// One of the `budget` that may be taken.
+    #[inline]
+    pub(super) fn pop_within(&self, budget: &mut usize) -> Option<&'static Task> {
+        *budget = budget.checked_sub(1)?;
+        self.pop()
+    }
+
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.head.get().is_none()

@@ -44,6 +44,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::context::Kind;
 use super::park::{Waiter, Why};
 use super::remote::Shared;
 use super::slot::Slot;
@@ -159,15 +160,6 @@ pub(crate) struct Options {
     pub(crate) name: Option<Arc<Box<str>>>,
     pub(crate) stack_size: usize,
     pub(crate) locals: Option<Rc<dyn Any>>,
-}
-
-/// Whose thread-locals a new green thread gets.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Its maker's.
-    Local,
-    /// Its own.
-    Isolated,
 }
 
 /// A task on its way through another OS thread.
@@ -627,14 +619,26 @@ fn settle_slot<T>(task: &'static Task) {
 pub(super) fn resume(hub: &'static Hub, task: &'static Task) {
     task.state.set(State::Running);
     hub.current.set(Some(task));
-    // SAFETY: the turn took it from the ready queue: it is new or suspended, of this OS thread, and not ended.
-    let enter = || unsafe { (*task.fiber.get()).assume_init_ref().enter(()) };
-    let outcome = match task.context.get() {
-        None => enter(),
-        Some(context) => context::enter(hub, task, context, enter),
-    };
+    // SAFETY: the turn took it from the ready queue.
+    let outcome = unsafe { enter(task) };
     hub.current.set(None);
-    match outcome {
+    after(hub, task, outcome);
+}
+
+pub(super) type Stop = Outcome<(), Settle>;
+
+/// # Safety
+/// It is new or suspended, of this OS thread, and has not ended; its thread-locals are in use.
+#[inline(always)]
+pub(super) unsafe fn enter(task: &'static Task) -> Stop {
+    // SAFETY: the caller's.
+    unsafe { (*task.fiber.get()).assume_init_ref().enter(()) }
+}
+
+/// What becomes of a green thread that has stopped.
+#[inline(always)]
+pub(super) fn after(hub: &'static Hub, task: &'static Task, stop: Stop) {
+    match stop {
         Outcome::Yielded(()) => {}
         Outcome::Returned(settle) => finish(hub, task, Some(settle)),
         // The base catches all: this is a fault of ours, kept from hanging whoever joins.

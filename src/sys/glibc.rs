@@ -72,6 +72,8 @@ pub(crate) struct Glibc {
     rseq: Option<isize>,
     /// Where below the base `malloc` keeps its words (G2).
     malloc: [usize; 4],
+    /// Where it says whether a key was ever given a value.
+    used: usize,
 }
 
 // SAFETY: numbers, functions, and the address of a table that lives as long as the process.
@@ -79,8 +81,18 @@ unsafe impl Send for Glibc {}
 // SAFETY: as above.
 unsafe impl Sync for Glibc {}
 
-/// The modules with a place in the static area. Replaced as a whole when a library is loaded, never freed.
-static IMAGES: AtomicPtr<Vec<Image>> = AtomicPtr::new(ptr::null_mut());
+/// What the modules have in the static area, as it is for a new thread. Replaced as a whole when a library was loaded, and
+/// never freed.
+static TEMPLATE: AtomicPtr<Template> = AtomicPtr::new(ptr::null_mut());
+
+struct Template {
+    /// All that lies below the base, from the lowest image up.
+    bytes: Vec<u64>,
+    /// Whether there are modules whose thread-locals are allocated when first used.
+    is_dynamic: bool,
+    /// Of the table of modules that this was read from.
+    generation: usize,
+}
 
 /// The last unique owner number given to a block: above all that the kernel gives to threads.
 static OWNER: AtomicU32 = AtomicU32::new(1 << 22);
@@ -168,6 +180,7 @@ impl Glibc {
             robust: robust_list(),
             rseq: rseq(),
             malloc: [0; 4],
+            used: at(c"_thread_db_pthread_specific")? + LEVEL * size_of::<usize>(),
         };
         let native = base::get();
         // SAFETY: the header of the block that this OS thread runs on.
@@ -185,32 +198,35 @@ impl Glibc {
         if unsafe { word(native + glibc.values) } != native + glibc.values - LEVEL * size_of::<Value>() {
             return Err("the tables of keys are not laid out as known");
         }
-        refresh();
-        glibc.learn_malloc()?;
+        glibc.learn()?;
         Ok(glibc)
     }
 
-    /// Finds `malloc`'s words: what its first use changes among libc's thread-locals.
-    fn learn_malloc(&mut self) -> Result<(), &'static str> {
-        let libc = images().iter().copied().find(|image| image.contains_errno());
+    /// Finds by experiment what glibc has no name for: `malloc`'s words, and the mark of a used key.
+    fn learn(&mut self) -> Result<(), &'static str> {
+        let libc = images().0.into_iter().find(Image::contains_errno);
         let libc = libc.ok_or("libc's thread-locals were not found")?;
-        let mut probe = Probe {
-            area: (0, 0),
-            before: [0; 256],
-            changed: [0; 4],
-            count: 0,
-        };
-        if libc.size > size_of_val(&probe.before) {
+        if libc.size > size_of::<[usize; 256]>() {
             return Err("libc has more thread-locals than known");
         }
         // SAFETY: allocates; a first use, so that the native block has its words too.
         unsafe { libc::free(libc::malloc(24)) };
         let block = self.make(base::get()).ok_or("no memory for a set of thread-locals")?;
-        probe.area = (block - libc.below, libc.size / 8);
-        // SAFETY: B1: a block just made; `probe_malloc` is what `probe` is for.
-        unsafe { base::call(block, base::get(), probe_malloc, (&raw mut probe).cast()) };
+        let mut probe = Probe {
+            libc: (block - libc.below, libc.size / 8),
+            used: block + self.used,
+            before: [0; 256],
+            changed: [0; 4],
+            count: 0,
+            marked: false,
+        };
+        // SAFETY: B1: a block just made; `experiment` is what `probe` is for.
+        unsafe { base::call(block, base::get(), experiment, (&raw mut probe).cast()) };
         // SAFETY: G1; it was made here, and nobody uses it any more.
         unsafe { (self.deallocate)(block as *mut c_void, true) };
+        if !probe.marked {
+            return Err("keys are not marked as known");
+        }
         if probe.count > probe.changed.len() {
             return Err("malloc changes more thread-locals than known");
         }
@@ -247,6 +263,10 @@ impl Glibc {
                 *((block.wrapping_add_signed(rseq) + 4) as *mut i32) = -2;
             }
             set_word(block + self.values, block + self.values - LEVEL * size_of::<Value>());
+            let generation = generation(block);
+            if template().is_none_or(|template| template.generation != generation) {
+                renew(generation);
+            }
         }
         Some(block)
     }
@@ -276,10 +296,16 @@ impl Glibc {
         // SAFETY: what glibc does at the end of an OS thread, in the same order.
         unsafe { (self.call_destructors)() };
         for _ in 0..4 {
-            if !self.end_values(block) {
+            if !self.is_used(block) || !self.end_values(block) {
                 break;
             }
         }
+    }
+
+    #[inline]
+    fn is_used(&self, block: usize) -> bool {
+        // SAFETY: a byte of a block of ours, where `learn` saw the mark.
+        unsafe { *((block + self.used) as *const u8) != 0 }
     }
 
     /// One round over the keys' values; whether there was one.
@@ -313,27 +339,33 @@ impl Glibc {
     /// # Safety
     /// G1; nothing runs in the block, and nothing refers to its thread-locals.
     pub(crate) unsafe fn lay(&self, block: usize) {
-        // SAFETY: the caller's: the block is ours alone.
+        let Some(template) = template() else { return };
+        // SAFETY: the caller's: the block is ours alone, and has room for the template.
         unsafe {
+            if self.is_used(block) {
+                self.forget_values(block);
+            }
+            if template.is_dynamic || template.generation != generation(block) {
+                forget_dynamic(block);
+            }
+            let words = &template.bytes;
+            ptr::copy_nonoverlapping(words.as_ptr(), (block as *mut u64).sub(words.len()), words.len());
+        }
+    }
+
+    /// # Safety
+    /// As for [`lay`](Self::lay).
+    #[cold]
+    unsafe fn forget_values(&self, block: usize) {
+        // SAFETY: the first table lies in the block, the others were allocated.
+        unsafe {
+            (word(block + self.values) as *mut Value).write_bytes(0, LEVEL);
             for table in 1..LEVEL {
                 let at = block + self.values + table * 8;
-                if word(at) != 0 {
-                    libc::free(word(at) as *mut c_void);
-                    set_word(at, 0);
-                }
+                libc::free(word(at) as *mut c_void);
+                set_word(at, 0);
             }
-            let dtv = word(block + DTV) as *mut Dynamic;
-            let modules = (*dtv.sub(1)).value;
-            for entry in 1..=modules {
-                let entry = &mut *dtv.add(entry);
-                if !entry.to_free.is_null() {
-                    libc::free(std::mem::replace(&mut entry.to_free, ptr::null_mut()));
-                    entry.value = usize::MAX;
-                }
-            }
-            for image in images() {
-                image.lay(block);
-            }
+            *((block + self.used) as *mut u8) = 0;
         }
     }
 
@@ -350,18 +382,47 @@ impl Glibc {
     }
 }
 
+/// # Safety
+/// A block.
+#[inline]
+unsafe fn generation(block: usize) -> usize {
+    // SAFETY: the first entry of the table of modules is the generation.
+    unsafe { (*(word(block + DTV) as *const Dynamic)).value }
+}
+
+/// # Safety
+/// As for [`Glibc::lay`].
+#[cold]
+unsafe fn forget_dynamic(block: usize) {
+    // SAFETY: the table of modules, whose length stands before it.
+    unsafe {
+        let table = word(block + DTV) as *mut Dynamic;
+        let modules = (*table.sub(1)).value;
+        for entry in 1..=modules {
+            let entry = &mut *table.add(entry);
+            if !entry.to_free.is_null() {
+                libc::free(std::mem::replace(&mut entry.to_free, ptr::null_mut()));
+                entry.value = usize::MAX;
+            }
+        }
+    }
+}
+
 struct Probe {
-    area: (usize, usize),
+    libc: (usize, usize),
+    used: usize,
     before: [usize; 256],
     changed: [usize; 4],
     count: usize,
+    marked: bool,
 }
 
-/// In a fresh block: which words of libc's does the first `malloc` change? Uses no thread-local of its own.
-unsafe fn probe_malloc(probe: *mut ()) {
-    // SAFETY: what `learn_malloc` hands over.
+/// In a fresh block: which words of libc's does the first `malloc` change, and is a key's first value marked? Uses no
+/// thread-local of its own.
+unsafe fn experiment(probe: *mut ()) {
+    // SAFETY: what `learn` hands over.
     let probe = unsafe { &mut *probe.cast::<Probe>() };
-    let (at, words) = probe.area;
+    let (at, words) = probe.libc;
     for index in 0..words {
         // SAFETY: a word of libc's image.
         probe.before[index] = unsafe { word(at + index * 8) };
@@ -377,21 +438,21 @@ unsafe fn probe_malloc(probe: *mut ()) {
             probe.count += 1;
         }
     }
+    let mut key = 0;
+    // SAFETY: a key of our own, made and deleted here; the mark is a byte of the block.
+    unsafe {
+        let mark = probe.used as *const u8;
+        let before = mark.read_volatile();
+        if libc::pthread_key_create(&raw mut key, None) == 0 {
+            libc::pthread_setspecific(key, probe.used as *const c_void);
+            probe.marked = before == 0 && mark.read_volatile() == 1;
+            libc::pthread_setspecific(key, ptr::null());
+            libc::pthread_key_delete(key);
+        }
+    }
 }
 
 impl Image {
-    /// # Safety
-    /// A block of ours, in which nothing runs.
-    #[inline]
-    unsafe fn lay(&self, block: usize) {
-        let at = (block - self.below) as *mut u8;
-        // SAFETY: the image's place in the block.
-        unsafe {
-            ptr::copy_nonoverlapping(self.from as *const u8, at, self.filled);
-            at.add(self.filled).write_bytes(0, self.size - self.filled);
-        }
-    }
-
     fn contains_errno(&self) -> bool {
         // SAFETY: the address of a thread-local.
         let errno = unsafe { libc::__errno_location() }.addr();
@@ -400,52 +461,75 @@ impl Image {
     }
 }
 
-fn images() -> &'static [Image] {
-    let list = IMAGES.load(Ordering::Acquire);
-    // SAFETY: null, or a list that `refresh` leaked.
-    unsafe { list.as_ref() }.map_or(&[], |list| list.as_slice())
+#[inline]
+fn template() -> Option<&'static Template> {
+    // SAFETY: null, or a template that `renew` leaked.
+    unsafe { TEMPLATE.load(Ordering::Acquire).as_ref() }
 }
 
-/// Reads the list of modules again.
-pub(crate) fn refresh() {
-    let Some(area) = static_size() else { return };
+/// Reads the modules anew.
+#[cold]
+fn renew(generation: usize) {
+    let (images, is_dynamic) = images();
+    let size = images.iter().map(|image| image.below).max().unwrap_or(0);
+    let mut bytes = vec![0_u64; size.div_ceil(8)];
+    let top = bytes.len() * 8;
+    for image in images {
+        let at = bytes.as_mut_ptr().cast::<u8>().wrapping_add(top - image.below);
+        // SAFETY: as much as the module has filled, to its place in the template.
+        unsafe { ptr::copy_nonoverlapping(image.from as *const u8, at, image.filled) };
+    }
+    let template = Template {
+        bytes,
+        is_dynamic,
+        generation,
+    };
+    TEMPLATE.store(Box::into_raw(Box::new(template)), Ordering::Release);
+}
+
+/// The modules in the static area, and whether there are others.
+fn images() -> (Vec<Image>, bool) {
     let mut search = Search {
         base: base::get(),
-        area,
+        area: static_size().unwrap_or(0),
         images: Vec::new(),
+        is_dynamic: false,
     };
     // SAFETY: `module` gets what glibc promises, and `search`.
     unsafe { libc::dl_iterate_phdr(Some(module), (&raw mut search).cast()) };
-    IMAGES.store(Box::into_raw(Box::new(search.images)), Ordering::Release);
+    (search.images, search.is_dynamic)
 }
 
 struct Search {
     base: usize,
     area: usize,
     images: Vec<Image>,
+    is_dynamic: bool,
 }
 
 unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: *mut c_void) -> c_int {
     // SAFETY: what `refresh` hands over.
     let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
-    if size < size_of::<libc::dl_phdr_info>() || info.dlpi_tls_data.is_null() {
+    if size < size_of::<libc::dl_phdr_info>() {
         return 0;
-    }
-    let below = search.base.wrapping_sub(info.dlpi_tls_data.addr());
-    if below == 0 || below > search.area {
-        return 0; // Not in the static area: allocated when first used.
     }
     for index in 0..usize::from(info.dlpi_phnum) {
         // SAFETY: a module has that many headers.
         let header = unsafe { &*info.dlpi_phdr.add(index) };
-        if header.p_type == libc::PT_TLS {
-            search.images.push(Image {
-                below,
-                from: (info.dlpi_addr + header.p_vaddr) as usize,
-                filled: header.p_filesz as usize,
-                size: header.p_memsz as usize,
-            });
+        if header.p_type != libc::PT_TLS {
+            continue;
         }
+        let below = search.base.wrapping_sub(info.dlpi_tls_data.addr());
+        if info.dlpi_tls_data.is_null() || below == 0 || below > search.area {
+            search.is_dynamic = true;
+            continue;
+        }
+        search.images.push(Image {
+            below,
+            from: (info.dlpi_addr + header.p_vaddr) as usize,
+            filled: header.p_filesz as usize,
+            size: header.p_memsz as usize,
+        });
     }
     0
 }

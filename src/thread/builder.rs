@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::{JoinHandle, local};
 use crate::hub::Hub;
-use crate::hub::task::{self, Kind, Options};
+use crate::hub::context::Kind;
+use crate::hub::task::{self, Options};
 
 /// What a new green thread finds in its [`green_local!`](crate::green_local) variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -51,9 +51,10 @@ pub use local::LocalKey;
 pub use many::{Wait, iwait, join_all, kill_all, wait};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 
+use crate::hub::context::Kind;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::remote::Message;
-use crate::hub::task::{self, Kind, TaskRef};
+use crate::hub::task::{self, TaskRef};
 use crate::hub::{Handle, Hub, PARK, interrupt, park as hub_park};
 
 /// Spawns a green thread, as `std::thread::spawn` does an OS thread: it starts at the next turn, in order.

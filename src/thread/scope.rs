@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{JoinError, JoinHandle, Thread};
 use crate::hub::Hub;
+use crate::hub::context::Kind;
 use crate::hub::park::{Mode, Parker, Waiter, Why};
-use crate::hub::task::{self, Kind};
+use crate::hub::task;
 
 static CHILDREN: &str = "the end of its scope's green threads";
 
