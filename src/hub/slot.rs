@@ -1,7 +1,31 @@
-//! The slot for a green thread's result: three words in the block, or a box where they are too few.
+//! How a green thread ended, and the slot for its result: three words in the block, or a box where they are too few.
 
+use std::any::Any;
 use std::cell::UnsafeCell;
 use std::mem::{MaybeUninit, align_of, size_of};
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// No result in the slot: not ended, or taken.
+    Empty,
+    /// The value is in the slot.
+    Returned,
+    /// The panic's payload is in the slot.
+    Panicked,
+    /// It was killed.
+    Killed,
+    /// Its hub ended before it did.
+    Lost,
+}
+
+/// A result as it leaves the slot.
+pub(crate) enum Exit<T> {
+    Returned(T),
+    Panicked(Box<dyn Any + Send>),
+    Killed,
+    Lost,
+}
 
 type Words = [MaybeUninit<u64>; 3];
 

@@ -48,6 +48,7 @@ use super::context::Kind;
 use super::park::{Waiter, Why};
 use super::remote::Shared;
 use super::slot::Slot;
+pub(crate) use super::slot::{Ended, Exit};
 use super::{Hub, context, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
@@ -80,29 +81,6 @@ impl State {
     pub(crate) fn is_parked(self) -> bool {
         matches!(self, State::Parked | State::Held)
     }
-}
-
-/// How a body ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// No result in the slot: not ended, or taken.
-    Empty,
-    /// The value is in the slot.
-    Returned,
-    /// The panic's payload is in the slot.
-    Panicked,
-    /// It was killed.
-    Killed,
-    /// Its hub ended before it did.
-    Lost,
-}
-
-/// A result as it leaves the slot.
-pub(crate) enum Exit<T> {
-    Returned(T),
-    Panicked(Box<dyn Any + Send>),
-    Killed,
-    Lost,
 }
 
 /// Drops what lies in the slot; knows the type.
