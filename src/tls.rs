@@ -154,6 +154,12 @@ impl Context {
         self.members.set(self.members.get() + 1);
     }
 
+    /// Whether the caller is the only member left.
+    #[inline]
+    pub(crate) fn is_last(&self) -> bool {
+        self.members.get() == 1
+    }
+
     /// Whether its last member has left.
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
@@ -162,7 +168,7 @@ impl Context {
 
     /// One member less, from inside. The last one runs the destructors first; they may make new members.
     pub(crate) fn leave(&self) {
-        if self.members.get() == 1
+        if self.is_last()
             && let Ok(glibc) = glibc::get()
         {
             glibc.end(self.block);

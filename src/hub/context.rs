@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::task::{self, State, Stop, Task, enter};
-use super::{Callback, HUB, Hub, green};
+use super::{Callback, HUB, Hub, complain, green};
 use crate::fiber::{Outcome, current};
 use crate::sys::base;
 use crate::tls::{self, Context};
@@ -45,12 +45,16 @@ impl Hub {
             let result = unsafe {
                 context.enter(|| {
                     let result = catch_unwind(AssertUnwindSafe(ManuallyDrop::into_inner(f)));
+                    // The last member's destructors may park, so they want a stack of their own.
+                    if context.is_last() && task::spawn(self, Kind::Local, None, self.native.place(), || ()).is_err() {
+                        complain(format_args!("no memory to end a context: its thread-locals are leaked"));
+                        context.join();
+                    }
                     context.leave();
                     result
                 })
             };
             self.lent.set(before);
-            left(self, context);
             if let Err(payload) = result {
                 resume_unwind(payload);
             }

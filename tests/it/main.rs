@@ -9,6 +9,7 @@ mod hub_guarded;
 mod hub_handle;
 mod hub_turn;
 mod io_wait;
+mod isolation;
 mod layering;
 mod net_full;
 mod net_tcp;
