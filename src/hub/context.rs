@@ -62,6 +62,13 @@ impl Hub {
     }
 }
 
+impl Task {
+    /// Whether nobody else has its thread-locals, such as the count of panics under way.
+    pub(super) fn is_alone(&self) -> bool {
+        self.context.get().is_some_and(Context::is_last)
+    }
+}
+
 /// The context of a green thread that is spawned now.
 #[inline]
 pub(super) fn for_spawn(hub: &Hub, kind: Kind) -> Option<&'static Context> {

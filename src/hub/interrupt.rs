@@ -18,6 +18,8 @@ use super::timer::Key;
 
 const KILL: u8 = 1;
 const EXPIRED: u8 = 2;
+/// What is due has unwound the task before, and somebody swallowed it.
+const RAISED: u8 = 4;
 
 /// One armed [`Timeout`](crate::time::Timeout).
 pub(crate) struct Guard {
@@ -72,11 +74,18 @@ pub(crate) fn raise() {
     if cfg!(panic = "abort") || panicking() {
         return;
     }
-    match due(task) {
-        Some(Interrupt::Kill) => resume_unwind(killed_payload()),
-        Some(Interrupt::Expired(id)) => resume_unwind(Box::new(Expired(id))),
-        None => {}
-    }
+    let payload = match due(task) {
+        Some(Interrupt::Kill) => killed_payload(),
+        Some(Interrupt::Expired(id)) => Box::new(Expired(id)),
+        None => return,
+    };
+    task.interrupt.set(task.interrupt.get() | RAISED);
+    resume_unwind(payload)
+}
+
+/// Whether what is due was raised before: code that swallows it again and again must not keep others from running.
+pub(super) fn was_raised(task: &Task) -> bool {
+    task.interrupt.get() & RAISED != 0
 }
 
 pub(super) fn killed_payload() -> Box<dyn Any + Send> {
@@ -105,7 +114,7 @@ pub(crate) fn is_killed(task: &Task) -> bool {
 
 /// Takes a delivered kill back: it has been caught.
 pub(crate) fn clear_kill(task: &Task) {
-    task.interrupt.set(task.interrupt.get() & !KILL);
+    task.interrupt.set(task.interrupt.get() & !(KILL | RAISED));
 }
 
 /// Runs the interrupt of a parked task, if it may be interrupted.
@@ -150,9 +159,8 @@ pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64) -> bool {
         let guard = at.map(|at| extra.guards.remove(at));
         (guard, extra.guards.iter().any(|guard| guard.expired))
     });
-    if !others {
-        task.interrupt.set(task.interrupt.get() & !EXPIRED);
-    }
+    let expired = if others { EXPIRED } else { 0 };
+    task.interrupt.set(task.interrupt.get() & !(EXPIRED | RAISED) | expired);
     let Some(guard) = guard else { return false };
     if let Some(key) = guard.timer {
         hub.timers.remove(key);

@@ -196,17 +196,22 @@ impl Parker {
             return Wake::Ready; // P3
         }
         let mut leaks = false;
+        let unwinding = panicking();
+        let mode = if unwinding && task.is_alone() { Mode::Must } else { mode };
         if mode == Mode::Cancel {
             if task.interrupt.get() != 0 && interrupt::is_due(task) {
                 task.bump();
+                if interrupt::was_raised(task) && !unwinding {
+                    hub.give_way(task);
+                }
                 return Wake::Interrupted;
             }
-            if panicking() && hub.leaks.get() == 0 {
-                // Unwinding: whoever can fail fails now.
+            if unwinding && hub.leaks.get() == 0 {
+                // Whoever can fail fails now.
                 task.bump();
                 return Wake::Interrupted;
             }
-        } else if panicking() && hub.leaks.get() == 0 {
+        } else if unwinding && hub.leaks.get() == 0 && !task.is_alone() {
             // It has no error value: let `panicking()` leak to the others of this context meanwhile.
             leaks = true;
             hub.leaks.set(1);
@@ -255,6 +260,16 @@ impl Hub {
             if !task.probe.get() || !Hub::probe(task, parked, ticket) {
                 return;
             }
+        }
+    }
+
+    /// Lets all others that are ready run first.
+    fn give_way(&'static self, task: &'static Task) {
+        task.state.set(State::Ready);
+        self.ready.push(task);
+        match self.current.get() {
+            Some(task) => task.suspend(),
+            None => self.pump(),
         }
     }
 
@@ -323,20 +338,16 @@ fn yield_slowly() -> Wake {
     let hub = Hub::current();
     hub.check_can_park();
     let task = hub.running();
-    if panicking() && hub.leaks.get() == 0 {
-        // Unwinding: the others of this context would see `panicking()`.
+    let unwinding = panicking();
+    if unwinding && hub.leaks.get() == 0 && !task.is_alone() {
+        // The others of this context would see `panicking()`.
         return Wake::Ready;
     }
-    if task.interrupt.get() != 0 && interrupt::is_due(task) {
-        return Wake::Interrupted;
+    let is_due = !unwinding && task.interrupt.get() != 0 && interrupt::is_due(task);
+    if !is_due || interrupt::was_raised(task) {
+        hub.give_way(task);
     }
-    task.state.set(State::Ready);
-    hub.ready.push(task);
-    match hub.current.get() {
-        Some(task) => task.suspend(),
-        None => hub.pump(),
-    }
-    Wake::Ready
+    if is_due { Wake::Interrupted } else { Wake::Ready }
 }
 
 impl std::fmt::Display for Why {

@@ -140,7 +140,7 @@ fn a_park_in_the_destructor_of_an_unstarted_closure_neither_hangs_nor_leaks_the_
         let start = time::now();
         let (dropped, guard) = flag();
         let owned = (Parks, guard, Parks);
-        let handle = spawn(move || drop(owned));
+        let handle = spawn_local(move || drop(owned));
         handle.kill();
         assert!(handle.join().unwrap_err().is_killed());
         assert!(dropped.load(Ordering::SeqCst));
@@ -393,7 +393,7 @@ fn a_park_while_unwinding_returns_at_once_and_hides_the_panic_from_others() {
                 yield_now();
             }
         });
-        let bad = spawn(|| {
+        let bad = spawn_local(|| {
             let _sleeps = Sleeps;
             panic!("x");
         });
@@ -443,4 +443,36 @@ fn a_native_stack_cannot_be_killed() {
         sleep(ms(1));
         assert_eq!(thread::current().id().as_u64(), 0);
     });
+}
+
+/// Swallows what unwinds it, for ever.
+fn stubborn() {
+    loop {
+        let _ = std::panic::catch_unwind(|| sleep(ms(1)));
+    }
+}
+
+#[test]
+fn one_that_swallows_its_kill_does_not_stop_the_others() {
+    std::thread::spawn(|| {
+        let stubborn = spawn(stubborn);
+        yield_now();
+        stubborn.kill();
+        sleep(ms(20));
+        assert!(!stubborn.is_finished());
+        let survivors = greenthread::hub::shutdown(ms(20)).unwrap_err();
+        assert!(survivors.to_string().contains('1'), "{survivors}");
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn one_that_swallows_its_time_out_does_not_stop_the_others() {
+    std::thread::spawn(|| {
+        spawn(|| greenthread::timeout(ms(5), stubborn));
+        sleep(ms(30));
+    })
+    .join()
+    .unwrap();
 }
