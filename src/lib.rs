@@ -45,6 +45,8 @@ pub mod net;
 pub mod signal;
 pub mod future;
 pub mod debug;
+#[cfg(all(feature = "monkey", target_os = "linux"))]
+pub mod monkey;
 
 pub use thread::{JoinHandle, run, scope, spawn, spawn_local, yield_now};
 pub use time::{sleep, timeout};

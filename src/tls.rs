@@ -37,6 +37,10 @@ pub(crate) struct Context {
     block: usize,
     native: usize,
     members: Cell<usize>,
+    /// The isolated green thread whose it is.
+    owner: Cell<u64>,
+    /// How often a patched call has told that one to end.
+    refusals: Cell<u32>,
 }
 
 /// The contexts of an OS thread that nobody uses.
@@ -54,6 +58,8 @@ pub(crate) fn unleased() -> &'static Context {
         block: 0,
         native: 0,
         members: Cell::new(0),
+        owner: Cell::new(0),
+        refusals: Cell::new(0),
     });
     &UNLEASED.0
 }
@@ -93,27 +99,30 @@ impl Pool {
         self.native
     }
 
-    /// A context with one member; `None` without isolation, or without memory.
-    pub(crate) fn take(&self) -> Option<&'static Context> {
+    /// A context with one member, its owner; `None` without isolation, or without memory.
+    pub(crate) fn take(&self, owner: u64) -> Option<&'static Context> {
         status().ok()?;
-        self.take_untried()
+        self.take_untried(owner)
     }
 
-    fn take_untried(&self) -> Option<&'static Context> {
+    fn take_untried(&self, owner: u64) -> Option<&'static Context> {
         let glibc = glibc::get().ok()?;
         let free = self.free.borrow_mut().pop();
         let context = free.or_else(|| {
             let block = glibc.make(self.native)?;
-            let members = Cell::new(0);
             Some(&*Box::leak(Box::new(Context {
                 block,
                 native: self.native,
-                members,
+                members: Cell::new(0),
+                owner: Cell::new(0),
+                refusals: Cell::new(0),
             })))
         })?;
         // SAFETY: G1, C1: blocks of this OS thread.
         unsafe { glibc.share_malloc(context.block, self.native) };
         context.members.set(1);
+        context.owner.set(owner);
+        context.refusals.set(0);
         Some(context)
     }
 
@@ -146,6 +155,17 @@ impl Context {
     #[inline]
     pub(crate) fn base(&self) -> usize {
         self.block
+    }
+
+    #[cfg(feature = "monkey")]
+    pub(crate) fn is_owned_by(&self, id: u64) -> bool {
+        self.owner.get() == id
+    }
+
+    #[cfg(feature = "monkey")]
+    pub(crate) fn count_refusal(&self) -> u32 {
+        self.refusals.set(self.refusals.get().saturating_add(1));
+        self.refusals.get()
     }
 
     /// One member more.
@@ -249,7 +269,7 @@ fn trial() -> Result<(), &'static str> {
     let dropped = Cell::new(0);
     MARK.set(2);
     for round in 1..=2 {
-        let context = pool.take_untried().ok_or("no memory for a set of thread-locals")?;
+        let context = pool.take_untried(0).ok_or("no memory for a set of thread-locals")?;
         // SAFETY: C1: a context of this OS thread, and nothing in it unwinds.
         let (mark, kept) = unsafe {
             context.enter(|| {

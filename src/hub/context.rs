@@ -31,6 +31,19 @@ impl Hub {
         }
     }
 
+    /// Whether a patched call may park here: in an isolated green thread, which owns its context, and not in a callback.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn may_park_patched(&self) -> bool {
+        let owns = |task: &Task| task.context.get().is_some_and(|context| context.is_owned_by(task.id()));
+        !self.in_callback.get() && self.current.get().is_some_and(owns)
+    }
+
+    /// Counts the patched calls that have told the running green thread to end.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn count_refusal(&self) -> u32 {
+        self.context().map_or(0, Context::count_refusal)
+    }
+
     /// `f` as a callback that runs in the context of now, of which it is a member until it has run.
     pub(super) fn in_context(&'static self, f: impl FnOnce() + 'static) -> Callback {
         let Some(context) = self.context() else {
@@ -160,7 +173,7 @@ fn lease(hub: &'static Hub, task: &'static Task) -> Option<(&'static Context, bo
 /// `None`: no memory, or isolation was turned off since: then it shares the native ones, as it would have elsewhere.
 #[inline(never)]
 fn lease_new(hub: &'static Hub, task: &'static Task) -> Option<&'static Context> {
-    let context = hub.contexts.take();
+    let context = hub.contexts.take(task.id());
     task.context.set(context);
     context
 }

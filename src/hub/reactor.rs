@@ -249,15 +249,17 @@ impl Reactor {
         wake
     }
 
-    /// Waits until a descriptor that is not registered is ready.
+    /// Waits until a descriptor that is not registered is ready. `is_closed` is asked after a wake that may have been
+    /// somebody else's: whether the descriptor was closed, or is about to be.
     pub(crate) fn wait_foreign(
         &self,
+        parker: Parker,
         fd: BorrowedFd<'_>,
         direction: Direction,
         deadline: Option<u64>,
         why: Why,
+        is_closed: impl Fn() -> bool,
     ) -> io::Result<Wake> {
-        let parker = Parker::new();
         let hub = parker.hub;
         let raw = fd.as_raw_fd();
         let known = self.foreign.borrow().get(&raw).copied();
@@ -270,9 +272,15 @@ impl Reactor {
             // One of our own sockets: its registration stays as it is, and a copy of the descriptor is waited for.
             self.foreign.borrow_mut().remove(&raw);
             self.forget(key);
-            drop(parker);
             let copy = fd.try_clone_to_owned()?;
-            return self.wait_foreign(std::os::fd::AsFd::as_fd(&copy), direction, deadline, why);
+            return self.wait_foreign(
+                parker,
+                std::os::fd::AsFd::as_fd(&copy),
+                direction,
+                deadline,
+                why,
+                is_closed,
+            );
         }
         let number = self.numbers.get() + 1;
         self.numbers.set(number);
@@ -292,8 +300,11 @@ impl Reactor {
         self.waiting.set(self.waiting.get() + 1);
         let wake = parker.park(deadline, Mode::Cancel, why);
         self.waiting.set(self.waiting.get() - 1);
-        if wake != Wake::Ready {
-            self.with(key, |source| source.slots[direction as usize].remove(number));
+        self.with(key, |source| source.slots[direction as usize].remove(number));
+        if is_closed() {
+            // Its number may be another's by now.
+            self.settle_foreign(hub, raw, key, None);
+            return Err(rustix::io::Errno::BADF.into());
         }
         let mut broken = self.broken.borrow_mut();
         if let Some(at) = broken.iter().position(|n| *n == number) {

@@ -349,7 +349,11 @@ fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>)
         if direction == Direction::Read { &READ } else { &WRITE },
         fd.as_raw_fd() as usize,
     );
-    answer(hub.reactor.wait_foreign(fd, direction, deadline, why)?)
+    let parker = Parker::new();
+    answer(
+        hub.reactor
+            .wait_foreign(parker, fd, direction, deadline, why, || false)?,
+    )
 }
 
 /// Waits until any descriptor is readable, for at most `timeout`. What cannot be polled (a file) is ready at once.

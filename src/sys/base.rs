@@ -30,6 +30,13 @@ pub(crate) fn native() -> usize {
     NATIVE.get()
 }
 
+/// Whether the native base is in use.
+#[cfg(feature = "monkey")]
+#[inline(always)]
+pub(crate) fn is_native() -> bool {
+    NATIVE.get() == 0
+}
+
 /// Says in a fresh block which base is the native one.
 #[inline(never)]
 pub(crate) fn plant(native: usize) {

@@ -1,0 +1,72 @@
+//! Waits for child processes: by pidfd, or on the thread pool where it may be any child.
+
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+use libc::{c_int, id_t, idtype_t, pid_t, rusage, siginfo_t};
+
+use super::names::elsewhere;
+use super::symbol::patch;
+use super::{Cut, fail, fd};
+use crate::hub::Hub;
+use crate::hub::reactor::Direction;
+
+patch! {
+    PROCESSES waitpid(pid: pid_t, status: *mut c_int, options: c_int) -> pid_t => waitpid_green;
+    PROCESSES wait4(pid: pid_t, status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t => wait4_green;
+    PROCESSES waitid(kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int => waitid_green;
+}
+
+/// Waits until a child has ended; `None` if there is no such way to wait for it.
+fn ended(hub: &'static Hub, pid: pid_t) -> Option<Result<(), Cut>> {
+    // SAFETY: asks for a descriptor.
+    let raw = unsafe { super::futex::original::syscall(libc::SYS_pidfd_open, i64::from(pid), 0, 0, 0, 0, 0) };
+    let raw = c_int::try_from(raw).ok().filter(|raw| *raw >= 0)?;
+    // SAFETY: a fresh descriptor, ours alone.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(raw) };
+    let waited = fd::wait(hub, pidfd.as_fd(), Direction::Read, None, "waitpid");
+    // Not through the patched close: nobody else knows it.
+    drop(pidfd);
+    waited.ok()
+}
+
+unsafe fn waitpid_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options: c_int) -> pid_t {
+    // SAFETY: the caller's, as libc's.
+    unsafe { wait4_green(hub, pid, status, options, std::ptr::null_mut()) }
+}
+
+unsafe fn wait4_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t {
+    // SAFETY: the caller's, as libc's; it returns at once.
+    let now = unsafe { original::wait4(pid, status, options | libc::WNOHANG, usage) };
+    if now != 0 || options & libc::WNOHANG != 0 {
+        return now;
+    }
+    // A stopped child is no event of its pidfd.
+    if pid > 0 && options & (libc::WUNTRACED | libc::WCONTINUED) == 0 {
+        match ended(hub, pid) {
+            Some(Err(Cut::Interrupted(errno))) => return fail(errno),
+            // SAFETY: as above; it has ended, so this returns at once.
+            Some(_) => return unsafe { original::wait4(pid, status, options, usage) },
+            None => {}
+        }
+    }
+    // SAFETY: as above.
+    elsewhere(|| unsafe { original::wait4(pid, status, options, usage) }).unwrap_or_else(|| fail(libc::ENOMEM))
+}
+
+unsafe fn waitid_green(hub: &'static Hub, kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int {
+    let only_the_end = options & (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED) == libc::WEXITED;
+    if options & libc::WNOHANG == 0
+        && kind == libc::P_PID
+        && only_the_end
+        && let Ok(pid) = pid_t::try_from(id)
+        && let Some(Err(Cut::Interrupted(errno))) = ended(hub, pid)
+    {
+        return fail(errno);
+    }
+    if kind == libc::P_PID && only_the_end || options & libc::WNOHANG != 0 {
+        // SAFETY: the caller's, as libc's.
+        return unsafe { original::waitid(kind, id, info, options) };
+    }
+    // SAFETY: as above.
+    elsewhere(|| unsafe { original::waitid(kind, id, info, options) }).unwrap_or_else(|| fail(libc::ENOMEM))
+}

@@ -1,0 +1,538 @@
+//! Futexes: std's locks, condition variables, channels and `thread::park` wait by them. And closed descriptors, whose
+//! waiters are found in the same table.
+//!
+//! Green waiters lie in a table of our own, by address; OS threads wait in the kernel as ever. Whoever wakes looks into the
+//! table first, and then goes to the kernel for what is left of his number.
+//!
+//! ```text
+//!  waiter                                     waker (any thread)
+//!  WAITERS += 1                               changes the value
+//!  lock bucket                                fence
+//!  value as expected? no: EAGAIN              WAITERS = 0? only the kernel
+//!  link, unlock, park                         lock bucket, unlink, unlock, wake
+//! ```
+//!
+//! One of the two orders holds: the waiter sees the changed value, or the waker sees the waiter.
+//!
+//! # Invariants
+//! - **X1** A node is linked only while its `Waiting` lives, whose drop unlinks it; links and waiter are touched under the
+//!   bucket's lock alone.
+//! - **X2** To be unlinked by a waker *is* to be woken: it is what a wake counts, and a time-out that finds itself unlinked
+//!   was woken.
+//! - **X3** The bucket's lock is a spin lock of our own, held for a few instructions: no call of the system, no wake, no
+//!   allocation under it.
+
+use std::cell::{Cell, UnsafeCell};
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+use std::time::Duration;
+
+use libc::{c_int, c_long, c_uint, timespec};
+
+use super::symbol::Original;
+use super::{contained, errno, fail, gate, names, set_errno, sleep};
+use crate::hub::Hub;
+use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
+
+/// How many nodes are linked or about to be.
+static WAITERS: AtomicUsize = AtomicUsize::new(0);
+
+struct Bucket {
+    locked: AtomicBool,
+    first: Cell<*const Node>,
+}
+
+// SAFETY: X1: `first` is touched under `locked`.
+unsafe impl Sync for Bucket {}
+
+const BUCKETS: usize = 256;
+static TABLE: [Bucket; BUCKETS] = [const {
+    Bucket {
+        locked: AtomicBool::new(false),
+        first: Cell::new(ptr::null()),
+    }
+}; BUCKETS];
+
+struct Node {
+    key: usize,
+    mask: u32,
+    linked: Cell<bool>,
+    woken: AtomicBool,
+    previous: Cell<*const Node>,
+    next: Cell<*const Node>,
+    waiter: UnsafeCell<Option<Waiter>>,
+}
+
+/// A lock of a bucket, released when it is dropped.
+struct Locked(&'static Bucket);
+
+impl Bucket {
+    fn of(key: usize) -> &'static Bucket {
+        &TABLE[key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (usize::BITS - 8)]
+    }
+
+    fn lock(&'static self) -> Locked {
+        let mut tries = 0_u32;
+        while self.locked.swap(true, Ordering::Acquire) {
+            tries += 1;
+            if tries.is_multiple_of(64) {
+                // Its holder has lost the processor.
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+        Locked(self)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.0.locked.store(false, Ordering::Release);
+    }
+}
+
+impl Locked {
+    fn link(&self, node: &Node) {
+        // At the end, so that who came first is woken first.
+        let mut last = self.0.first.get();
+        if last.is_null() {
+            self.0.first.set(node);
+        } else {
+            // SAFETY: X1: linked nodes live.
+            unsafe {
+                while !(*last).next.get().is_null() {
+                    last = (*last).next.get();
+                }
+                (*last).next.set(node);
+            }
+        }
+        node.previous.set(last);
+        node.next.set(ptr::null());
+        node.linked.set(true);
+    }
+
+    fn unlink(&self, node: &Node) {
+        let (previous, next) = (node.previous.get(), node.next.get());
+        // SAFETY: X1: the neighbours are linked, so they live.
+        unsafe {
+            match previous.as_ref() {
+                Some(previous) => previous.next.set(next),
+                None => self.0.first.set(next),
+            }
+            if let Some(next) = next.as_ref() {
+                next.previous.set(previous);
+            }
+        }
+        node.linked.set(false);
+    }
+}
+
+/// Somebody who may be woken by a key.
+struct Waiting {
+    node: Node,
+}
+
+impl Waiting {
+    fn new(key: usize, mask: u32) -> Waiting {
+        WAITERS.fetch_add(1, Ordering::SeqCst);
+        Waiting {
+            node: Node {
+                key,
+                mask,
+                linked: Cell::new(false),
+                woken: AtomicBool::new(false),
+                previous: Cell::new(ptr::null()),
+                next: Cell::new(ptr::null()),
+                waiter: UnsafeCell::new(None),
+            },
+        }
+    }
+
+    fn bucket(&self) -> &'static Bucket {
+        Bucket::of(self.node.key)
+    }
+
+    /// Says whom to wake from now on; links it if `check` agrees. `false`: it was woken already, or `check` did not.
+    fn arm(&self, waiter: Waiter, check: impl FnOnce() -> bool) -> bool {
+        let locked = self.bucket().lock();
+        if self.is_woken() {
+            return false;
+        }
+        if !self.node.linked.get() {
+            if !check() {
+                return false;
+            }
+            locked.link(&self.node);
+        }
+        // SAFETY: X1: under the lock.
+        unsafe { *self.node.waiter.get() = Some(waiter) };
+        true
+    }
+
+    fn is_woken(&self) -> bool {
+        self.node.woken.load(Ordering::Acquire)
+    }
+
+    /// Not waiting any more; whether it was woken.
+    fn disarm(&self) -> bool {
+        let locked = self.bucket().lock();
+        if self.node.linked.get() {
+            locked.unlink(&self.node);
+        }
+        // SAFETY: X1: under the lock.
+        unsafe { *self.node.waiter.get() = None };
+        drop(locked);
+        self.is_woken()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.disarm();
+        WAITERS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Wakes up to `count` that wait for `key` with a bit of `mask`; says how many (X2).
+fn wake(key: usize, count: usize, mask: u32) -> usize {
+    let mut woken = 0;
+    while woken < count {
+        let locked = Bucket::of(key).lock();
+        let mut at = locked.0.first.get();
+        let mut found = None;
+        // SAFETY: X1: linked nodes live, and stay linked under the lock.
+        while let Some(node) = unsafe { at.as_ref() } {
+            if node.key == key && node.mask & mask != 0 {
+                locked.unlink(node);
+                // SAFETY: X1: under the lock. After `woken` the node may be gone.
+                found = unsafe { (*node.waiter.get()).take() };
+                node.woken.store(true, Ordering::Release);
+                woken += 1;
+                break;
+            }
+            at = node.next.get();
+        }
+        let is_last = at.is_null();
+        drop(locked);
+        if is_last {
+            break;
+        }
+        if let Some(waiter) = found {
+            waiter.wake();
+        }
+    }
+    woken
+}
+
+/// The key of a descriptor; an address of a futex is never odd.
+fn key_of(fd: RawFd) -> usize {
+    (fd as usize) << 1 | 1
+}
+
+/// Somebody who waits for a descriptor and is to be told when it is closed.
+pub(super) struct Watched<'a>(&'a Waiting);
+
+impl Watched<'_> {
+    pub(super) fn start(&self, waiter: Waiter) {
+        self.0.arm(waiter, || true);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_woken()
+    }
+
+    pub(super) fn stop(&self) {
+        self.0.disarm();
+    }
+}
+
+/// Runs `f`, a wait for `fd`.
+pub(super) fn watching<R>(fd: RawFd, f: impl FnOnce(&Watched<'_>) -> R) -> R {
+    let waiting = Waiting::new(key_of(fd), u32::MAX);
+    f(&Watched(&waiting))
+}
+
+/// A descriptor is about to be closed: all who wait for it get `EBADF`, on whatever OS thread.
+#[inline]
+fn closing(fd: RawFd) {
+    fence(Ordering::SeqCst);
+    if WAITERS.load(Ordering::SeqCst) != 0 {
+        wake(key_of(fd), usize::MAX, u32::MAX);
+    }
+}
+
+/// What libc does.
+pub(super) mod original {
+    use super::*;
+
+    /// Defines originals of symbols that are not gated.
+    macro_rules! originals {
+        ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
+            #[inline(always)]
+            pub(in crate::monkey) unsafe fn $name($($argument: $type),*) -> $result {
+                static ORIGINAL: Original = {
+                    match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                        Ok(name) => Original::new(name),
+                        Err(_) => unreachable!(),
+                    }
+                };
+                // SAFETY: libc's definition has this type; the arguments are the caller's affair.
+                unsafe {
+                    let f = std::mem::transmute::<*mut (), unsafe extern "C-unwind" fn($($type),*) -> $result>(
+                        ORIGINAL.get(),
+                    );
+                    f($($argument),*)
+                }
+            }
+        )*};
+    }
+
+    originals! {
+        syscall(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long;
+        close(fd: c_int) -> c_int;
+        dup2(old: c_int, new: c_int) -> c_int;
+        dup3(old: c_int, new: c_int, flags: c_int) -> c_int;
+        close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+    }
+}
+
+pub(super) fn symbols() -> impl Iterator<Item = (&'static std::ffi::CStr, usize, u32)> {
+    let locks = super::LOCKS;
+    let sockets = super::SOCKETS;
+    [
+        (c"syscall", syscall as *const () as usize, locks),
+        (c"close", close as *const () as usize, sockets),
+        (c"dup2", dup2 as *const () as usize, sockets),
+        (c"dup3", dup3 as *const () as usize, sockets),
+        (c"close_range", close_range as *const () as usize, sockets),
+    ]
+    .into_iter()
+}
+
+/// Ahead of libc's: wakes who waits.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
+    closing(fd);
+    // SAFETY: the caller's, as libc's.
+    unsafe { original::close(fd) }
+}
+
+/// Ahead of libc's: the new number is closed by it.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn dup2(old: c_int, new: c_int) -> c_int {
+    if old != new {
+        closing(new);
+    }
+    // SAFETY: the caller's, as libc's.
+    unsafe { original::dup2(old, new) }
+}
+
+/// Ahead of libc's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+    closing(new);
+    // SAFETY: the caller's, as libc's.
+    unsafe { original::dup3(old, new, flags) }
+}
+
+/// Ahead of libc's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    fence(Ordering::SeqCst);
+    if WAITERS.load(Ordering::SeqCst) != 0 && flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
+        let mut waited = Vec::new();
+        for bucket in &TABLE {
+            // X3: room is made before the lock.
+            waited.reserve(256);
+            let locked = bucket.lock();
+            let mut at = locked.0.first.get();
+            // SAFETY: X1: linked nodes live, and stay linked under the lock.
+            while let Some(node) = unsafe { at.as_ref() } {
+                if waited.len() < waited.capacity() && node.key & 1 == 1 {
+                    waited.push(node.key);
+                }
+                at = node.next.get();
+            }
+            drop(locked);
+        }
+        for key in waited {
+            let fd = (key >> 1) as c_uint;
+            if (first..=last).contains(&fd) {
+                wake(key, usize::MAX, u32::MAX);
+            }
+        }
+    }
+    // SAFETY: the caller's, as libc's.
+    unsafe { original::close_range(first, last, flags) }
+}
+
+/// Ahead of libc's: only futexes are looked at. It has a variable number of arguments, all in the same places.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn syscall(
+    number: c_long,
+    a: c_long,
+    b: c_long,
+    c: c_long,
+    d: c_long,
+    e: c_long,
+    f: c_long,
+) -> c_long {
+    // SAFETY: the caller's, as libc's.
+    unsafe {
+        if number == libc::SYS_futex
+            && let Some(result) = futex(
+                a as usize,
+                b as c_int,
+                c as u32,
+                d as *const timespec,
+                e as usize,
+                f as u32,
+            )
+        {
+            return result;
+        }
+        original::syscall(number, a, b, c, d, e, f)
+    }
+}
+
+/// A futex call as far as it concerns green threads; `None`: the kernel's alone.
+///
+/// # Safety
+/// The arguments are those of a futex call.
+#[inline]
+unsafe fn futex(
+    address: usize,
+    op: c_int,
+    value: u32,
+    time: *const timespec,
+    second: usize,
+    mask: u32,
+) -> Option<c_long> {
+    let command = op & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
+    match command {
+        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => {
+            let hub = gate(super::LOCKS)?;
+            let mask = if command == libc::FUTEX_WAIT { u32::MAX } else { mask };
+            // SAFETY: the caller's.
+            Some(unsafe { wait(hub, address, op, value, time, mask) })
+        }
+        libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET => {
+            fence(Ordering::SeqCst);
+            if WAITERS.load(Ordering::SeqCst) == 0 {
+                return None;
+            }
+            let bits = if command == libc::FUTEX_WAKE { u32::MAX } else { mask };
+            let green = wake(address, value as usize, bits);
+            let left = (value as usize).saturating_sub(green);
+            if left == 0 {
+                return Some(green as c_long);
+            }
+            let (address, left) = (address as c_long, left as c_long);
+            let (op, mask) = (c_long::from(op), c_long::from(mask));
+            // SAFETY: the caller's.
+            let others = unsafe {
+                original::syscall(
+                    libc::SYS_futex,
+                    address,
+                    op,
+                    left,
+                    time as c_long,
+                    second as c_long,
+                    mask,
+                )
+            };
+            Some(if others < 0 && green == 0 {
+                others
+            } else {
+                others.max(0) + green as c_long
+            })
+        }
+        libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP => {
+            fence(Ordering::SeqCst);
+            if WAITERS.load(Ordering::SeqCst) != 0 {
+                wake(address, usize::MAX, u32::MAX);
+                if command == libc::FUTEX_WAKE_OP {
+                    wake(second, usize::MAX, u32::MAX);
+                }
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
+static LOCK: &str = "a lock, a channel or a parked std thread";
+
+/// # Safety
+/// As for [`futex`].
+unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *const timespec, mask: u32) -> c_long {
+    let before = errno();
+    let zero = timespec { tv_sec: 0, tv_nsec: 0 };
+    let plain = |time: *const timespec| {
+        let (op, address, value) = (c_long::from(op), address as c_long, c_long::from(value));
+        // SAFETY: the caller's.
+        unsafe {
+            original::syscall(
+                libc::SYS_futex,
+                address,
+                op,
+                value,
+                time as c_long,
+                0,
+                c_long::from(mask),
+            )
+        }
+    };
+    if op & libc::FUTEX_PRIVATE_FLAG == 0 {
+        // Shared with other processes, which know nothing of our table.
+        let waited = names::elsewhere(|| plain(time) as c_int);
+        return c_long::from(waited.unwrap_or_else(|| fail(libc::ENOMEM)));
+    }
+    // The kernel's look: a bad address, a bad time, another value. Time zero, or long past, is over at once.
+    if plain(&raw const zero) == 0 || errno() != libc::ETIMEDOUT {
+        return if errno() == libc::ETIMEDOUT { 0 } else { -1 };
+    }
+    let mut deadline = None;
+    if !time.is_null() {
+        // SAFETY: the caller's: not null.
+        let Some(mut left) = (unsafe { sleep::duration(time) }) else {
+            return c_long::from(fail(libc::EINVAL));
+        };
+        if op & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) == libc::FUTEX_WAIT_BITSET {
+            let clock = if op & libc::FUTEX_CLOCK_REALTIME != 0 {
+                libc::CLOCK_REALTIME
+            } else {
+                libc::CLOCK_MONOTONIC
+            };
+            left = left.saturating_sub(sleep::now(clock));
+        }
+        if left == Duration::ZERO {
+            return c_long::from(fail(libc::ETIMEDOUT));
+        }
+        deadline = Some(hub.after(left));
+    }
+    set_errno(before);
+    // SAFETY: the kernel has just read it; std and C keep a futex while somebody waits for it.
+    let word = unsafe { AtomicU32::from_ptr(address as *mut u32) };
+    let parked = contained(|| {
+        let waiting = Waiting::new(address, mask);
+        let mut is_first = true;
+        loop {
+            let parker = Parker::new();
+            if !waiting.arm(parker.waiter(), || word.load(Ordering::SeqCst) == value) {
+                return if is_first { libc::EAGAIN } else { 0 };
+            }
+            is_first = false;
+            let wake = parker.park(deadline, Mode::Must, Why::new(&LOCK, 0));
+            if wake == Wake::TimedOut {
+                return if waiting.disarm() { 0 } else { libc::ETIMEDOUT };
+            }
+        }
+    });
+    match parked {
+        Some(0) => 0,
+        Some(error) => c_long::from(fail(error)),
+        None => c_long::from(fail(libc::EINTR)),
+    }
+}

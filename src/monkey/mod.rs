@@ -1,0 +1,281 @@
+//! Monkey patching: libc's blocking calls park the green thread that makes them (feature `monkey`).
+//!
+//! The feature defines libc's blocking symbols in the program, ahead of libc's own: std, and every crate and C library
+//! that calls libc, comes here by linking. Nothing happens until [`patch_all`] arms them; from then on a call by an
+//! *isolated* green thread ([`spawn`](crate::spawn), [`run`](crate::run), [`scope`](crate::scope)) that would block
+//! waits on the hub instead, and other green threads run.
+//!
+//! ```
+//! use std::{thread, time::{Duration, Instant}};
+//! use greenthread::{monkey, spawn};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! monkey::patch_all()?;
+//! let start = Instant::now();
+//! let sleepers: Vec<_> = (0..100)
+//!     .map(|_| spawn(|| thread::sleep(Duration::from_millis(50)))) // std's own sleep
+//!     .collect();
+//! sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
+//! assert!(start.elapsed() < Duration::from_secs(2), "not one after the other");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! On the native stack and in local green threads a patched call blocks as ever: a program whose `main` is to be
+//! cooperative too wraps it in [`run`](crate::run).
+//!
+//! **Kill and time-out.** A patched call never unwinds: its callers are compiled as though it could not. It fails with
+//! `ECANCELED` (kill) or `ETIMEDOUT` (time-out); a sleep returns early; a lock is waited for to the end. The next wait of
+//! this crate's own raises. Code that ignores the errors, call after call, is named on stderr after 16 and set aside for
+//! good after 1,000.
+//!
+//! **What is not patched.** Files and standard input, output and error (0 to 2) block as ever, and so do crates that make
+//! system calls without libc, locks of stdio, and C locks shared between processes or inheriting priorities.
+//!
+//! # Invariants
+//! - **M1** A patched call parks only an isolated green thread, never while a panic unwinds, in a callback of the hub, or in
+//!   [`unpatched`]; anywhere else it is the original, at the price of one look at a thread-local.
+//! - **M2** Before it knows that it must park it allocates nothing, and makes no call but the original's.
+//! - **M3** It returns what the original would: result and errno, for any arguments.
+//!
+//! # Coming from Python
+//! `gevent.monkey.patch_all()`.
+
+mod child;
+mod fd;
+mod futex;
+mod names;
+mod ready;
+mod sleep;
+mod symbol;
+
+use std::cell::Cell;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::hub::Hub;
+use crate::hub::interrupt;
+use crate::hub::park::{Mode, Parker, Why};
+use crate::sys::base;
+
+/// A choice of calls to patch; [`patch_all`] is all of them.
+///
+/// ```
+/// use greenthread::monkey::Patch;
+/// # fn main() -> std::io::Result<()> {
+/// Patch::new().sockets().time().apply()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "nothing is patched until apply() is called"]
+pub struct Patch(u32);
+
+const SOCKETS: u32 = 1;
+const TIME: u32 = 2;
+const READINESS: u32 = 4;
+const NAMES: u32 = 8;
+const PROCESSES: u32 = 16;
+const LOCKS: u32 = 32;
+
+/// What is armed.
+static ARMED: AtomicU32 = AtomicU32::new(0);
+
+impl Patch {
+    /// Nothing yet.
+    pub const fn new() -> Patch {
+        Patch(0)
+    }
+
+    /// Everything.
+    pub const fn all() -> Patch {
+        Patch(SOCKETS | TIME | READINESS | NAMES | PROCESSES | LOCKS)
+    }
+
+    /// Sockets and pipes: connect, accept, the recv and send families, read and write.
+    pub const fn sockets(self) -> Patch {
+        Patch(self.0 | SOCKETS)
+    }
+
+    /// Sleeps.
+    pub const fn time(self) -> Patch {
+        Patch(self.0 | TIME)
+    }
+
+    /// poll, select and epoll.
+    pub const fn readiness(self) -> Patch {
+        Patch(self.0 | READINESS)
+    }
+
+    /// getaddrinfo and getnameinfo, on the thread pool.
+    pub const fn names(self) -> Patch {
+        Patch(self.0 | NAMES)
+    }
+
+    /// Waits for child processes.
+    pub const fn processes(self) -> Patch {
+        Patch(self.0 | PROCESSES)
+    }
+
+    /// std's locks, channels and `thread::park`, and whatever else waits by futex.
+    pub const fn locks(self) -> Patch {
+        Patch(self.0 | LOCKS)
+    }
+
+    /// Arms them, in addition to what is armed already.
+    ///
+    /// # Errors
+    /// `Unsupported` where green threads cannot have thread-locals of their own, with the reason: see
+    /// [`thread::isolation`](crate::thread::isolation).
+    pub fn apply(self) -> io::Result<()> {
+        crate::thread::isolation()?;
+        ARMED.fetch_or(self.0, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Patches all that can be patched.
+///
+/// # Errors
+/// As [`Patch::apply`].
+pub fn patch_all() -> io::Result<()> {
+    Patch::all().apply()
+}
+
+/// Whether all of `patch` is armed.
+pub fn is_patched(patch: Patch) -> bool {
+    ARMED.load(Ordering::SeqCst) & patch.0 == patch.0
+}
+
+thread_local! {
+    /// How deep the context is in `unpatched`.
+    static PLAIN: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Runs `f` with the calls of this green thread as they were: they block the OS thread.
+pub fn unpatched<F: FnOnce() -> T, T>(f: F) -> T {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            PLAIN.set(PLAIN.get() - 1);
+        }
+    }
+    PLAIN.set(PLAIN.get() + 1);
+    let _leave = Leave;
+    f()
+}
+
+/// One patched symbol, as [`report`] tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Symbol {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether the program's calls come here: another definition may be ahead (a preloaded library, say).
+    pub is_ours: bool,
+    /// Whether it is armed.
+    pub is_armed: bool,
+}
+
+/// What is patched, symbol by symbol.
+///
+/// ```
+/// greenthread::monkey::patch_all().unwrap();
+/// let report = greenthread::monkey::report();
+/// assert!(report.iter().all(|symbol| symbol.is_ours && symbol.is_armed), "{report:#?}");
+/// ```
+pub fn report() -> Vec<Symbol> {
+    let armed = ARMED.load(Ordering::SeqCst);
+    let told = symbol::all().map(|(name, ours, group)| Symbol {
+        name: name.to_str().unwrap_or_default(),
+        is_ours: symbol::resolved(name) == ours,
+        is_armed: armed & group != 0,
+    });
+    told.collect()
+}
+
+/// The hub, if this call is to park instead of to block (M1).
+#[inline(always)]
+fn gate(group: u32) -> Option<&'static Hub> {
+    if base::is_native() {
+        return None;
+    }
+    gate_here(group)
+}
+
+#[inline(never)]
+fn gate_here(group: u32) -> Option<&'static Hub> {
+    if ARMED.load(Ordering::Relaxed) & group == 0 || PLAIN.get() > 0 || std::thread::panicking() {
+        return None;
+    }
+    Hub::try_current().filter(|hub| hub.may_park_patched())
+}
+
+/// Why a patched call ends without having done what it was called for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    TimedOut,
+    /// A kill or a time-out of ours: with this errno.
+    Interrupted(i32),
+}
+
+/// What a kill or a time-out is to the caller of a patched call; escalates if it is ignored.
+fn interrupted(hub: &'static Hub, call: &str) -> Cut {
+    let task = hub.running();
+    let times = hub.count_refusal();
+    if times == 16 {
+        crate::hub::complain(format_args!(
+            "{} has been told 16 times that it is to end, and still calls {call}",
+            crate::hub::Reporter::of(task).who
+        ));
+    }
+    if times >= 1000 {
+        crate::hub::complain(format_args!(
+            "{} is set aside for good: it was told 1000 times that it is to end",
+            crate::hub::Reporter::of(task).who
+        ));
+        loop {
+            Parker::new().park(None, Mode::Must, Why::new(&ASIDE, 0));
+        }
+    }
+    let errno = if interrupt::is_killed(task) {
+        libc::ECANCELED
+    } else {
+        libc::ETIMEDOUT
+    };
+    if times > 1 {
+        // It came at once: let others run, or a loop that ignores errors would keep the hub.
+        crate::thread::shield(|| drop(std::panic::catch_unwind(AssertUnwindSafe(crate::thread::yield_now))));
+    }
+    Cut::Interrupted(errno)
+}
+
+static ASIDE: &str = "nothing: it was set aside for ignoring its kill";
+
+/// Runs `f`, which is code of this crate, and keeps what it panics with: nothing unwinds out of a patched call.
+fn contained<T>(f: impl FnOnce() -> T) -> Option<T> {
+    match std::panic::catch_unwind(AssertUnwindSafe(f)) {
+        Ok(value) => Some(value),
+        Err(payload) => {
+            crate::hub::discard(payload);
+            None
+        }
+    }
+}
+
+fn errno() -> i32 {
+    // SAFETY: the address of a thread-local of libc's.
+    unsafe { *libc::__errno_location() }
+}
+
+fn set_errno(value: i32) {
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = value };
+}
+
+/// Fails as a system call does.
+fn fail(value: i32) -> libc::c_int {
+    set_errno(value);
+    -1
+}

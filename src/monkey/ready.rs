@@ -1,0 +1,207 @@
+//! poll, select and epoll: a look first, then a wait for an epoll descriptor, which is itself a descriptor.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
+
+use super::symbol::patch;
+use super::{Cut, fail, fd, sleep};
+use crate::hub::Hub;
+use crate::hub::reactor::Direction;
+
+patch! {
+    READINESS poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int => poll_green;
+    READINESS ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int => ppoll_green;
+    READINESS select(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *mut timeval) -> c_int => select_green;
+    READINESS epoll_wait(fd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int => epoll_wait_green;
+    READINESS epoll_pwait(fd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int, mask: *const sigset_t) -> c_int => epoll_pwait_green;
+}
+
+/// A deadline from a time-out in milliseconds, of which a negative one is for ever.
+fn deadline(hub: &Hub, timeout: c_int) -> Option<u64> {
+    let timeout = u64::try_from(timeout).ok()?;
+    Some(hub.after(Duration::from_millis(timeout)))
+}
+
+/// Waits, between looks, until a look finds something, the deadline has passed, or the wait is cut short.
+fn looking(
+    hub: &'static Hub,
+    deadline: Option<u64>,
+    call: &str,
+    interest: BorrowedFd<'_>,
+    look: impl Fn() -> c_int,
+) -> c_int {
+    loop {
+        match fd::wait(hub, interest, Direction::Read, deadline, call) {
+            Ok(Ok(())) => {}
+            Ok(Err(Cut::TimedOut)) => return look(),
+            Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
+        }
+        let found = look();
+        if found != 0 {
+            return found;
+        }
+    }
+}
+
+/// An epoll descriptor that is readable when one of `fds` is ready.
+fn gather(fds: &[pollfd]) -> Result<OwnedFd, c_int> {
+    // SAFETY: asks for a descriptor.
+    let raw = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if raw < 0 {
+        return Err(super::errno());
+    }
+    // SAFETY: a fresh descriptor, ours alone.
+    let all = unsafe { OwnedFd::from_raw_fd(raw) };
+    for (index, one) in fds.iter().enumerate().filter(|(_, one)| one.fd >= 0) {
+        let same = fds.iter().filter(|other| other.fd == one.fd);
+        let events = same.fold(0, |events, other| events | other.events);
+        if fds[..index].iter().any(|before| before.fd == one.fd) {
+            continue;
+        }
+        let mut event = epoll_event {
+            // The first bits of both are the same.
+            events: (events as u16).into(),
+            u64: 0,
+        };
+        // SAFETY: registers a number with a valid event. A file is refused: the look has found it ready.
+        unsafe { libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_ADD, one.fd, &raw mut event) };
+    }
+    Ok(all)
+}
+
+unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
+    // SAFETY: the caller's, as libc's; it returns at once.
+    let look = || unsafe { original::poll(fds, count, 0) };
+    let found = look();
+    if found != 0 || timeout == 0 {
+        return found;
+    }
+    if count == 0 {
+        return rest(hub, deadline(hub, timeout));
+    }
+    // SAFETY: the kernel has just read as many.
+    let list = unsafe { std::slice::from_raw_parts(fds, count as usize) };
+    match gather(list) {
+        Ok(all) => looking(hub, deadline(hub, timeout), "poll", all.as_fd(), look),
+        Err(error) => fail(error),
+    }
+}
+
+/// Nothing to wait for but time.
+fn rest(hub: &'static Hub, deadline: Option<u64>) -> c_int {
+    // An epoll descriptor of nothing is never ready.
+    match gather(&[]) {
+        Ok(all) => looking(hub, deadline, "poll", all.as_fd(), || 0),
+        Err(error) => fail(error),
+    }
+}
+
+unsafe fn ppoll_green(
+    hub: &'static Hub,
+    fds: *mut pollfd,
+    count: nfds_t,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
+    // SAFETY: the caller's, as libc's.
+    unsafe {
+        if !mask.is_null() {
+            return original::ppoll(fds, count, timeout, mask);
+        }
+        if timeout.is_null() {
+            return poll_green(hub, fds, count, -1);
+        }
+        match sleep::duration(timeout) {
+            Some(time) => {
+                let millis = time.as_nanos().div_ceil(1_000_000);
+                poll_green(hub, fds, count, c_int::try_from(millis).unwrap_or(c_int::MAX))
+            }
+            None => fail(libc::EINVAL),
+        }
+    }
+}
+
+unsafe fn select_green(
+    hub: &'static Hub,
+    count: c_int,
+    read: *mut fd_set,
+    write: *mut fd_set,
+    except: *mut fd_set,
+    timeout: *mut timeval,
+) -> c_int {
+    let sets = [read, write, except];
+    // SAFETY: the caller's, as libc's: null or a set.
+    let before = sets.map(|set| unsafe { set.as_ref() }.copied());
+    let look = || {
+        let mut zero = timeval { tv_sec: 0, tv_usec: 0 };
+        for (set, before) in sets.iter().zip(before) {
+            if let Some(before) = before {
+                // SAFETY: not null, as `before` says.
+                unsafe { **set = before };
+            }
+        }
+        // SAFETY: the caller's, as libc's; it returns at once.
+        unsafe { original::select(count, read, write, except, &raw mut zero) }
+    };
+    // SAFETY: the caller's: null or a time.
+    let time = unsafe { timeout.as_ref() }.copied();
+    let found = look();
+    if found != 0 || time.is_some_and(|time| time.tv_sec == 0 && time.tv_usec == 0) {
+        return found;
+    }
+    let deadline = time.map(|time| {
+        let (seconds, micros) = (time.tv_sec.max(0) as u64, time.tv_usec.max(0) as u64);
+        hub.after(Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros)))
+    });
+    let mut fds = Vec::new();
+    for (set, events) in before.iter().zip([libc::POLLIN, libc::POLLOUT, libc::POLLPRI]) {
+        for fd in 0..count.min(libc::FD_SETSIZE as c_int) {
+            // SAFETY: a set, and a number that it has room for.
+            if set.as_ref().is_some_and(|set| unsafe { libc::FD_ISSET(fd, set) }) {
+                fds.push(pollfd { fd, events, revents: 0 });
+            }
+        }
+    }
+    match gather(&fds) {
+        Ok(all) => looking(hub, deadline, "select", all.as_fd(), look),
+        Err(error) => fail(error),
+    }
+}
+
+unsafe fn epoll_wait_green(
+    hub: &'static Hub,
+    fd: c_int,
+    events: *mut epoll_event,
+    count: c_int,
+    timeout: c_int,
+) -> c_int {
+    // SAFETY: the caller's, as libc's; it returns at once.
+    let look = || unsafe { original::epoll_wait(fd, events, count, 0) };
+    let found = look();
+    if found != 0 || timeout == 0 {
+        return found;
+    }
+    // SAFETY: it was good a moment ago.
+    let interest = unsafe { BorrowedFd::borrow_raw(fd) };
+    looking(hub, deadline(hub, timeout), "epoll_wait", interest, look)
+}
+
+unsafe fn epoll_pwait_green(
+    hub: &'static Hub,
+    fd: c_int,
+    events: *mut epoll_event,
+    count: c_int,
+    timeout: c_int,
+    mask: *const sigset_t,
+) -> c_int {
+    // SAFETY: the caller's, as libc's.
+    unsafe {
+        if mask.is_null() {
+            epoll_wait_green(hub, fd, events, count, timeout)
+        } else {
+            original::epoll_pwait(fd, events, count, timeout, mask)
+        }
+    }
+}

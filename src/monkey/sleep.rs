@@ -1,0 +1,98 @@
+//! Sleeps, on the hub's timers.
+
+use std::time::Duration;
+
+use libc::{c_int, c_uint, clockid_t, timespec, useconds_t};
+
+use super::symbol::patch;
+use super::{fail, interrupted};
+use crate::hub::Hub;
+use crate::hub::park::{Mode, Parker, Wake, Why};
+
+patch! {
+    TIME nanosleep(time: *const timespec, left: *mut timespec) -> c_int => nanosleep_green;
+    TIME clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec, left: *mut timespec) -> c_int => clock_nanosleep_green;
+    TIME usleep(time: useconds_t) -> c_int => usleep_green;
+    TIME sleep(seconds: c_uint) -> c_uint => sleep_green;
+}
+
+static SLEEP: &str = "a patched sleep";
+
+/// Sleeps; early after a kill or a time-out, which a caller of sleep cannot be told otherwise.
+fn pause(hub: &'static Hub, duration: Duration) {
+    let parker = Parker::new();
+    if parker.park(Some(hub.after(duration)), Mode::Cancel, Why::new(&SLEEP, 0)) == Wake::Interrupted {
+        interrupted(hub, "sleep");
+    }
+}
+
+/// What `time` says; `None` if it makes no sense.
+///
+/// # Safety
+/// `time` may be read.
+pub(super) unsafe fn duration(time: *const timespec) -> Option<Duration> {
+    // SAFETY: the caller's.
+    let time = unsafe { *time };
+    let nanos = u32::try_from(time.tv_nsec)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, nanos))
+}
+
+unsafe fn nanosleep_green(hub: &'static Hub, time: *const timespec, left: *mut timespec) -> c_int {
+    if time.is_null() {
+        // SAFETY: the kernel says what it thinks of it.
+        return unsafe { original::nanosleep(time, left) };
+    }
+    // SAFETY: the caller's, as libc's: not null.
+    match unsafe { duration(time) } {
+        Some(duration) => {
+            pause(hub, duration);
+            0
+        }
+        None => fail(libc::EINVAL),
+    }
+}
+
+unsafe fn clock_nanosleep_green(
+    hub: &'static Hub,
+    clock: clockid_t,
+    flags: c_int,
+    time: *const timespec,
+    left: *mut timespec,
+) -> c_int {
+    let known =
+        matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC) && matches!(flags, 0 | libc::TIMER_ABSTIME);
+    if time.is_null() || !known {
+        // SAFETY: the kernel says what it thinks of it.
+        return unsafe { original::clock_nanosleep(clock, flags, time, left) };
+    }
+    // SAFETY: the caller's, as libc's: not null.
+    let Some(mut wait) = (unsafe { duration(time) }) else {
+        return libc::EINVAL;
+    };
+    if flags == libc::TIMER_ABSTIME {
+        wait = wait.saturating_sub(now(clock));
+    }
+    pause(hub, wait);
+    0
+}
+
+/// What a clock says now.
+pub(super) fn now(clock: clockid_t) -> Duration {
+    let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes a time; the clock is one that there is.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
+    // SAFETY: a time of our own.
+    unsafe { duration(&raw const now) }.unwrap_or_default()
+}
+
+unsafe fn usleep_green(hub: &'static Hub, time: useconds_t) -> c_int {
+    pause(hub, Duration::from_micros(u64::from(time)));
+    0
+}
+
+unsafe fn sleep_green(hub: &'static Hub, seconds: c_uint) -> c_uint {
+    pause(hub, Duration::from_secs(u64::from(seconds)));
+    0
+}
