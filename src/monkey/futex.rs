@@ -490,8 +490,12 @@ unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *
         return c_long::from(waited.unwrap_or_else(|| fail(libc::ENOMEM)));
     }
     // The kernel's look: a bad address, a bad time, another value. Time zero, or long past, is over at once.
-    if plain(&raw const zero) == 0 || errno() != libc::ETIMEDOUT {
-        return if errno() == libc::ETIMEDOUT { 0 } else { -1 };
+    if plain(&raw const zero) == 0 {
+        // Woken in passing.
+        return 0;
+    }
+    if errno() != libc::ETIMEDOUT {
+        return -1;
     }
     let mut deadline = None;
     if !time.is_null() {

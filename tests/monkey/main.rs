@@ -534,14 +534,14 @@ fn bad_arguments_get_the_errno_that_they_always_got() {
             let (a, b) = UnixStream::pair().unwrap();
             use std::os::fd::AsRawFd;
             assert_eq!(
-                (libc::write(a.as_raw_fd(), 1 as *const _, 4), errno()),
+                (libc::write(a.as_raw_fd(), std::ptr::without_provenance(1), 4), errno()),
                 (-1, libc::EFAULT)
             );
             assert_eq!(
                 (libc::connect(a.as_raw_fd(), std::ptr::null(), 0), errno()),
                 (-1, libc::EINVAL)
             );
-            assert_eq!(libc::poll(1 as *mut _, 1, 10), -1);
+            assert_eq!(libc::poll(std::ptr::without_provenance_mut(1), 1, 10), -1);
             assert_eq!(errno(), libc::EFAULT);
             let bad = libc::timespec { tv_sec: 0, tv_nsec: -1 };
             assert_eq!(
