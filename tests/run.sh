@@ -12,14 +12,21 @@ LOGS=target/run
 passed=0 failed=0 table=()
 rm -rf "$LOGS" && mkdir -p "$LOGS" || exit 1
 
-# What the tests need besides Rust; installed when missing. None of these packages has a service, and
-# RUNLEVEL=1 keeps any that others may pull in from being started.
+# What the tests need besides Rust; installed when missing. RUNLEVEL=1 keeps their services from being
+# started: the tests start servers of their own.
 packages() {
     local want=() install
     command -v cargo >/dev/null || { echo "cargo is missing: install Rust first"; return 1; }
     command -v strace >/dev/null || want+=(strace)
     command -v valgrind >/dev/null || want+=(valgrind libc6-dbg)
     command -v gcc >/dev/null || want+=(gcc libc6-dev)
+    # The servers and C libraries of the compatibility tests, which start the servers themselves.
+    command -v redis-server >/dev/null || want+=(redis-server)
+    command -v mariadb-install-db >/dev/null && [[ -x /usr/sbin/mariadbd ]] || want+=(mariadb-server)
+    compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || want+=(postgresql)
+    command -v pkg-config >/dev/null || want+=(pkg-config)
+    pkg-config --exists openssl 2>/dev/null || want+=(libssl-dev)
+    pkg-config --exists libcurl 2>/dev/null || want+=(libcurl4-openssl-dev)
     ((${#want[@]})) || return 0
     install="apt-get install -y --no-install-recommends ${want[*]}"
     if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
@@ -74,6 +81,7 @@ echo "open files: $(ulimit -n), max_map_count: $(cat /proc/sys/vm/max_map_count 
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 FEATURES=$(features)
 PEERS=(--manifest-path benches/peers/Cargo.toml)
+COMPAT=(--manifest-path tests/compat/Cargo.toml)
 
 step tool "fmt" cargo fmt --check
 step tool "clippy" cargo clippy --all-targets -- -D warnings
@@ -82,6 +90,9 @@ step tool "examples" cargo build --examples
 step tests "tests debug" cargo test --lib --tests --no-fail-fast
 step tool "examples release" cargo build --release --examples ${FEATURES:+--features "$FEATURES"}
 step tests "tests release" cargo test --release --lib --tests --no-fail-fast ${FEATURES:+--features "$FEATURES"}
+step tool "compat fmt" cargo fmt "${COMPAT[@]}" --check
+step tool "compat clippy" cargo clippy "${COMPAT[@]}" --all-targets -- -D warnings
+step tests "compat" cargo test "${COMPAT[@]}" --no-fail-fast
 step tests "doctests" cargo test --doc ${FEATURES:+--features "$FEATURES"}
 step tool "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps ${FEATURES:+--features "$FEATURES"}
 step tests "loom" env RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" \

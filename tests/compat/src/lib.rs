@@ -35,7 +35,10 @@ pub fn at_once<T: Send + 'static>(each: Duration, f: impl Fn(usize) -> T + Send 
     let took = start.elapsed();
     assert!(took >= each, "not early: {took:?}");
     assert!(took < each * 10, "at once: {took:?}");
-    assert!(results.iter().all(|(_, thread)| *thread == results[0].1), "one OS thread");
+    assert!(
+        results.iter().all(|(_, thread)| *thread == results[0].1),
+        "one OS thread"
+    );
     results.into_iter().map(|(value, _)| value).collect()
 }
 
@@ -66,7 +69,12 @@ pub fn answer(stream: &TcpStream, delay: Duration) -> Option<()> {
         std::thread::sleep(delay);
         let path = request.split(' ').nth(1)?;
         let mut stream = stream;
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len()).ok()?;
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}",
+            path.len()
+        )
+        .ok()?;
     }
 }
 
@@ -114,7 +122,10 @@ fn up(mut server: Server) -> Server {
             return server;
         }
         if let Some(status) = server.child.try_wait().unwrap() {
-            panic!("the server ended: {status}; see {}", server.folder.join("log").display());
+            panic!(
+                "the server ended: {status}; see {}",
+                server.folder.join("log").display()
+            );
         }
         assert!(start.elapsed() < ms(60_000), "the server does not come up");
         std::thread::sleep(ms(50));
@@ -136,7 +147,16 @@ pub fn redis() -> Server {
     let (folder, port) = (folder("redis"), free_port());
     let mut command = Command::new("redis-server");
     command
-        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()])
+        .args([
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--port",
+            &port.to_string(),
+        ])
         .arg("--dir")
         .arg(&folder);
     start(command, folder, port)
@@ -149,14 +169,20 @@ fn as_user(user: &str, program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", user, "--regid", user, "--clear-groups"]).arg(program);
+    command
+        .args(["--reuid", user, "--regid", user, "--clear-groups"])
+        .arg(program);
     command
 }
 
 fn own(user: &str, folder: &Path) {
     // SAFETY: asks for a number.
     if unsafe { libc::geteuid() } == 0 {
-        let status = Command::new("chown").arg(format!("{user}:{user}")).arg(folder).status().unwrap();
+        let status = Command::new("chown")
+            .arg(format!("{user}:{user}"))
+            .arg(folder)
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 }
@@ -178,7 +204,15 @@ pub fn postgres() -> Server {
     assert!(made.status.success(), "{made:?}");
     let mut command = as_user("postgres", &bin.join("postgres"));
     command
-        .args(["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-p", &port.to_string(), "-k"])
+        .args([
+            "-c",
+            "fsync=off",
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-k",
+        ])
         .arg(&folder)
         .arg("-D")
         .arg(&data);
@@ -190,14 +224,23 @@ pub fn mariadb() -> Server {
     own("mysql", &folder);
     let data = folder.join("data");
     let made = as_user("mysql", Path::new("mariadb-install-db"))
-        .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
+        .args([
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ])
         .arg(format!("--datadir={}", data.display()))
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");
     let mut command = as_user("mysql", Path::new("/usr/sbin/mariadbd"));
     command
-        .args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-networking=0", "--skip-name-resolve"])
+        .args([
+            "--no-defaults",
+            "--bind-address=127.0.0.1",
+            "--skip-networking=0",
+            "--skip-name-resolve",
+        ])
         .arg(format!("--port={port}"))
         .arg(format!("--datadir={}", data.display()))
         .arg(format!("--socket={}", folder.join("sock").display()))

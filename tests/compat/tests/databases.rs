@@ -18,14 +18,23 @@ fn redis_commands_blpop_and_pub_sub() {
             let () = redis::cmd("SET").arg(&key).arg(n).query(&mut connection).unwrap();
             let got: usize = redis::cmd("GET").arg(&key).query(&mut connection).unwrap();
             assert_eq!(got, n);
-            let nothing: Option<(String, String)> =
-                redis::cmd("BLPOP").arg(format!("empty:{n}")).arg("0.3").query(&mut connection).unwrap();
+            let nothing: Option<(String, String)> = redis::cmd("BLPOP")
+                .arg(format!("empty:{n}"))
+                .arg("0.3")
+                .query(&mut connection)
+                .unwrap();
             assert_eq!(nothing, None);
         });
         let theirs = client.clone();
         let publisher = spawn(move || {
             let mut connection = theirs.get_connection().unwrap();
-            let heard = || -> usize { redis::cmd("PUBLISH").arg("news").arg("it works").query(&mut connection).unwrap() };
+            let heard = || -> usize {
+                redis::cmd("PUBLISH")
+                    .arg("news")
+                    .arg("it works")
+                    .query(&mut connection)
+                    .unwrap()
+            };
             let mut heard = heard;
             std::thread::sleep(ms(100));
             while heard() < 20 {
@@ -53,7 +62,9 @@ fn postgres_which_hides_a_tokio_runtime() {
     patched(move || {
         at_once(ms(500), move |n| {
             let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
-            let row = client.query_one("SELECT $1::int4 + 1, pg_sleep(0.5)::text", &[&(n as i32)]).unwrap();
+            let row = client
+                .query_one("SELECT $1::int4 + 1, pg_sleep(0.5)::text", &[&(n as i32)])
+                .unwrap();
             assert_eq!(row.get::<_, i32>(0), n as i32 + 1);
         });
     });

@@ -79,7 +79,10 @@ fn crossbeam_channel() {
 fn a_whole_tokio_runtime_in_each() {
     patched(|| {
         at_once(ms(50), |n| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async move {
                 let other = tokio::spawn(async move {
                     tokio::time::sleep(ms(50)).await;

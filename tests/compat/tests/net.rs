@@ -27,7 +27,12 @@ fn reqwest_blocking() {
         let address = http_server(ms(100));
         let client = reqwest::blocking::Client::new();
         let bodies = at_once(ms(100), move |n| {
-            client.get(format!("http://{address}/{n}")).send().unwrap().text().unwrap()
+            client
+                .get(format!("http://{address}/{n}"))
+                .send()
+                .unwrap()
+                .text()
+                .unwrap()
         });
         for (n, body) in bodies.iter().enumerate() {
             assert_eq!(*body, format!("/{n}"));
@@ -94,7 +99,10 @@ fn tungstenite() {
 }
 
 /// A self-signed certificate for localhost, and its key.
-fn certificate() -> (rcgen::CertifiedKey<rcgen::KeyPair>, rustls::pki_types::CertificateDer<'static>) {
+fn certificate() -> (
+    rcgen::CertifiedKey<rcgen::KeyPair>,
+    rustls::pki_types::CertificateDer<'static>,
+) {
     let made = rcgen::generate_simple_self_signed([String::from("localhost")]).unwrap();
     let der = made.cert.der().clone();
     (made, der)
@@ -163,7 +171,10 @@ fn native_tls() {
     patched(|| {
         let (address, der) = tls_server();
         let root = native_tls::Certificate::from_der(&der).unwrap();
-        let connector = native_tls::TlsConnector::builder().add_root_certificate(root).build().unwrap();
+        let connector = native_tls::TlsConnector::builder()
+            .add_root_certificate(root)
+            .build()
+            .unwrap();
         let connector = Arc::new(connector);
         let answers = at_once(ms(50), move |n| {
             let stream = TcpStream::connect(address).unwrap();
