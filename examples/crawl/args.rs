@@ -13,6 +13,7 @@ loopback, or a generated site, and crawls that.
   --delay-ms N      how long our own server thinks before each reply (50)
   --timeout-ms N    how long a request may take (10000; 1000 for the generated site)
   --generated       serve the generated site even if the documentation is there
+  --native          fetch by this crate's own sockets instead of the unmodified ureq
   --json            print one JSON object instead of the table
   --help            print this
 
@@ -28,6 +29,7 @@ pub(crate) struct Args {
     pub(crate) timeout: Option<Duration>,
     pub(crate) generated: bool,
     pub(crate) json: bool,
+    pub(crate) native: bool,
     pub(crate) urls: Vec<Url>,
 }
 
@@ -57,6 +59,7 @@ pub(crate) fn parse(mut rest: impl Iterator<Item = String>) -> Result<Parsed, St
         timeout: None,
         generated: false,
         json: false,
+        native: false,
         urls: Vec::new(),
     };
     while let Some(argument) = rest.next() {
@@ -76,11 +79,12 @@ pub(crate) fn parse(mut rest: impl Iterator<Item = String>) -> Result<Parsed, St
             "--concurrency" => args.concurrency = number(1, 100_000)? as usize,
             "--delay-ms" => args.delay = Duration::from_millis(number(0, 60_000)?),
             "--timeout-ms" => args.timeout = Some(Duration::from_millis(number(1, 600_000)?)),
-            "--generated" | "--json" | "--help" | "-h" if value.is_some() => {
+            "--generated" | "--json" | "--native" | "--help" | "-h" if value.is_some() => {
                 return Err(format!("{name} takes no value"));
             }
             "--generated" => args.generated = true,
             "--json" => args.json = true,
+            "--native" => args.native = true,
             "--help" | "-h" => return Ok(Parsed::Help),
             _ if name.starts_with('-') => return Err(format!("unknown option `{name}`")),
             _ => args.urls.push(url(&argument)?),

@@ -10,7 +10,7 @@ use greenthread::timeout;
 use crate::frontier::Host;
 
 const MOST_HEAD: usize = 64 << 10;
-const MOST_BODY: usize = 32 << 20;
+pub(crate) const MOST_BODY: usize = 32 << 20;
 const FIRST_READ: usize = 32 << 10;
 /// A buffer that grew beyond this is given back after the page.
 const KEPT_BUFFER: usize = 1 << 20;
@@ -19,7 +19,7 @@ const KEPT_BUFFER: usize = 1 << 20;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure(pub(crate) Cow<'static, str>);
 
-fn failure<T>(what: &'static str) -> Result<T, Failure> {
+pub(crate) fn failure<T>(what: &'static str) -> Result<T, Failure> {
     Err(Failure(Cow::Borrowed(what)))
 }
 
@@ -42,8 +42,13 @@ pub(crate) struct Response<'a> {
     pub(crate) status: u16,
     pub(crate) is_html: bool,
     pub(crate) body: &'a [u8],
-    reason: String,
-    location: Option<String>,
+    pub(crate) reason: String,
+    pub(crate) location: Option<String>,
+}
+
+/// A client: fetches `path` from the host number `index`.
+pub(crate) trait Get {
+    fn get(&mut self, index: usize, host: &Host, path: &str) -> Result<Response<'_>, Failure>;
 }
 
 impl Response<'_> {
@@ -86,23 +91,6 @@ impl Client {
             timeout,
             buffer: Buffer::default(),
         }
-    }
-
-    /// Fetches `path` from the host number `index`.
-    pub(crate) fn get(&mut self, index: usize, host: &Host, path: &str) -> Result<Response<'_>, Failure> {
-        self.buffer.clear();
-        let limit = self.timeout;
-        let Ok(result) = timeout(limit, || self.exchange(index, host, path)) else {
-            return failure("timed out"); // the connection went as the stack unwound
-        };
-        let (head, start, end) = result?;
-        Ok(Response {
-            status: head.status,
-            is_html: head.is_html,
-            body: &self.buffer.bytes[start..end],
-            reason: head.reason,
-            location: head.location,
-        })
     }
 
     fn exchange(&mut self, index: usize, host: &Host, path: &str) -> Result<(Head, usize, usize), Failure> {
@@ -163,6 +151,24 @@ impl Client {
             self.kept = Some((index, stream));
         }
         Ok((head, start, end))
+    }
+}
+
+impl Get for Client {
+    fn get(&mut self, index: usize, host: &Host, path: &str) -> Result<Response<'_>, Failure> {
+        self.buffer.clear();
+        let limit = self.timeout;
+        let Ok(result) = timeout(limit, || self.exchange(index, host, path)) else {
+            return failure("timed out"); // the connection went as the stack unwound
+        };
+        let (head, start, end) = result?;
+        Ok(Response {
+            status: head.status,
+            is_html: head.is_html,
+            body: &self.buffer.bytes[start..end],
+            reason: head.reason,
+            location: head.location,
+        })
     }
 }
 

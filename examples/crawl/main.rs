@@ -5,11 +5,13 @@
 //! cargo run --release --example crawl -- --generated           # a generated site with every kind of trouble in it
 //! cargo run --release --example crawl -- http://127.0.0.1:8000/ --limit 100
 //! cargo run --release --example crawl -- --json                # one object on stdout, for a script
+//! cargo run --release --example crawl -- --native              # by this crate's own sockets
 //! ```
 //!
 //! Without URLs it serves `$(rustc --print sysroot)/share/doc/rust/html` on loopback (where that is missing: a generated
 //! site of 2,000 linked pages), and delays each reply by 50 ms, as a far-away server would. 200 green threads then fetch
-//! 2,000 pages in the time that one at a time would take for two dozen. Expect a progress bar on stderr, and a table
+//! 2,000 pages in the time that one at a time would take for two dozen. The client is `ureq` from crates.io, unmodified: its
+//! system calls park the green thread, because libc is patched. Expect a progress bar on stderr, and a table
 //! with the pages, bytes and latencies, and all that went wrong by kind. Ctrl-C ends it early, with the same table.
 //!
 //! The exit code is 0, 1 if no page could be fetched, 2 for bad arguments, and 130 after Ctrl-C.
@@ -19,6 +21,7 @@ mod args;
 mod frontier;
 mod http;
 mod links;
+mod patched;
 mod report;
 mod site;
 
@@ -32,7 +35,7 @@ use std::time::{Duration, Instant};
 use args::{Args, Parsed};
 use frontier::{Frontier, Host, Job};
 use greenthread::{net, signal, sleep, spawn_local, thread};
-use http::Client;
+use http::Get;
 use report::Report;
 use site::Site;
 
@@ -63,8 +66,10 @@ fn main() -> ExitCode {
 struct Crawl {
     frontier: Frontier,
     report: RefCell<Report>,
-    timeout: Duration,
 }
+
+const NATIVE: &str = "greenthread's own sockets";
+const PATCHED: &str = "unmodified ureq, patched libc";
 
 /// Crawls, prints what came of it, and gives the exit code.
 fn crawl(args: Args) -> Result<u8, String> {
@@ -75,19 +80,28 @@ fn crawl(args: Args) -> Result<u8, String> {
     };
     let crawl = Rc::new(Crawl {
         frontier: Frontier::new(hosts, args.limit),
-        report: RefCell::new(Report::new(name)),
-        timeout: args.timeout.unwrap_or(timeout),
+        report: RefCell::new(Report::new(name, if args.native { NATIVE } else { PATCHED })),
     });
+    let timeout = args.timeout.unwrap_or(timeout);
+    let workers = args.concurrency.min(args.limit);
+    let patched = patched::Client::new(timeout, workers).map_err(|error| format!("cannot patch libc: {error}"));
+    let client = || -> Result<Box<dyn Get>, String> {
+        Ok(if args.native {
+            Box::new(http::Client::new(timeout))
+        } else {
+            Box::new(patched.clone()?)
+        })
+    };
     for (host, path) in &starts {
         crawl.frontier.add(*host, path);
     }
     let begun = Instant::now();
-    let workers: Vec<_> = (0..args.concurrency.min(args.limit))
+    let workers: Vec<_> = (0..workers)
         .map(|_| {
-            let crawl = crawl.clone();
-            spawn_local(move || crawl.work())
+            let (crawl, mut client) = (crawl.clone(), client()?);
+            Ok(spawn_local(move || crawl.work(&mut *client)))
         })
-        .collect();
+        .collect::<Result<_, String>>()?;
     let threads: Vec<_> = workers.iter().map(|worker| worker.thread().clone()).collect();
 
     let interrupted = Rc::new(Cell::new(false));
@@ -198,17 +212,16 @@ impl Drop for Done<'_> {
 
 impl Crawl {
     /// What each of the workers does.
-    fn work(&self) {
-        let mut client = Client::new(self.timeout);
+    fn work(&self, client: &mut dyn Get) {
         let mut scratch = String::new();
         while let Some(job) = self.frontier.next() {
             let mut done = Done(&self.frontier, false);
-            done.1 = self.fetch(&mut client, job, &mut scratch);
+            done.1 = self.fetch(client, job, &mut scratch);
         }
     }
 
     /// Fetches one page, through its redirects, and queues its links. Whether there was a page.
-    fn fetch(&self, client: &mut Client, mut job: Job, scratch: &mut String) -> bool {
+    fn fetch(&self, client: &mut dyn Get, mut job: Job, scratch: &mut String) -> bool {
         let mut chain = Vec::new();
         loop {
             let host = &self.frontier.hosts[job.host];

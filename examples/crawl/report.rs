@@ -18,14 +18,16 @@ pub(crate) struct Report {
     pub(crate) wall: Duration,
     pub(crate) interrupted: bool,
     site: String,
+    client: &'static str,
     /// How many of each kind, and one that it happened to.
     errors: BTreeMap<String, (usize, String)>,
 }
 
 impl Report {
-    pub(crate) fn new(site: String) -> Report {
+    pub(crate) fn new(site: String, client: &'static str) -> Report {
         Report {
             site,
+            client,
             ..Report::default()
         }
     }
@@ -68,6 +70,7 @@ impl Report {
         let (wall, sequential) = (self.wall.as_secs_f64(), self.sequential());
         let mut rows = vec![
             ("site", self.site.clone()),
+            ("client", String::from(self.client)),
             ("pages", grouped(self.pages as u64)),
             ("bytes", grouped(self.bytes)),
             ("requests", grouped(self.latencies.len() as u64)),
@@ -169,7 +172,7 @@ mod tests {
 
     #[test]
     fn figures_are_right() {
-        let mut report = Report::new(String::from("here"));
+        let mut report = Report::new(String::from("here"), "mine");
         report.pages = 1_000;
         report.latencies = (1..=100).rev().map(Duration::from_millis).collect();
         report.wall = Duration::from_millis(505);

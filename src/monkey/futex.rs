@@ -129,12 +129,12 @@ impl Locked {
 }
 
 /// Somebody who may be woken by a key.
-struct Waiting {
+pub(super) struct Waiting {
     node: Node,
 }
 
 impl Waiting {
-    fn new(key: usize, mask: u32) -> Waiting {
+    pub(super) fn new(key: usize, mask: u32) -> Waiting {
         WAITERS.fetch_add(1, Ordering::SeqCst);
         Waiting {
             node: Node {
@@ -154,7 +154,7 @@ impl Waiting {
     }
 
     /// Says whom to wake from now on; links it if `check` agrees. `false`: it was woken already, or `check` did not.
-    fn arm(&self, waiter: Waiter, check: impl FnOnce() -> bool) -> bool {
+    pub(super) fn arm(&self, waiter: Waiter, check: impl FnOnce() -> bool) -> bool {
         let locked = self.bucket().lock();
         if self.is_woken() {
             return false;
@@ -175,7 +175,7 @@ impl Waiting {
     }
 
     /// Not waiting any more; whether it was woken.
-    fn disarm(&self) -> bool {
+    pub(super) fn disarm(&self) -> bool {
         let locked = self.bucket().lock();
         if self.node.linked.get() {
             locked.unlink(&self.node);
@@ -253,13 +253,19 @@ pub(super) fn watching<R>(fd: RawFd, f: impl FnOnce(&Watched<'_>) -> R) -> R {
     f(&Watched(&waiting))
 }
 
+/// Wakes up to `count` that wait for `key`, if anybody waits at all.
+#[inline]
+pub(super) fn wake_by(key: usize, count: usize) {
+    fence(Ordering::SeqCst);
+    if WAITERS.load(Ordering::SeqCst) != 0 {
+        wake(key, count, u32::MAX);
+    }
+}
+
 /// A descriptor is about to be closed: all who wait for it get `EBADF`, on whatever OS thread.
 #[inline]
 fn closing(fd: RawFd) {
-    fence(Ordering::SeqCst);
-    if WAITERS.load(Ordering::SeqCst) != 0 {
-        wake(key_of(fd), usize::MAX, u32::MAX);
-    }
+    wake_by(key_of(fd), usize::MAX);
 }
 
 /// What libc does.

@@ -44,6 +44,7 @@
 mod child;
 mod fd;
 mod futex;
+mod locks;
 mod names;
 mod ready;
 mod sleep;
@@ -118,7 +119,7 @@ impl Patch {
         Patch(self.0 | PROCESSES)
     }
 
-    /// std's locks, channels and `thread::park`, and whatever else waits by futex.
+    /// std's locks, channels and `thread::park`, whatever else waits by futex, and C's locks.
     pub const fn locks(self) -> Patch {
         Patch(self.0 | LOCKS)
     }

@@ -99,9 +99,10 @@ pub(super) use patch;
 pub(super) fn all() -> impl Iterator<Item = (&'static CStr, usize, u32)> {
     let data = super::fd::symbols().chain(super::ready::symbols());
     let rest = super::sleep::symbols().chain(super::names::symbols());
-    data.chain(rest)
-        .chain(super::child::symbols())
-        .chain(super::futex::symbols())
+    let locks = super::futex::symbols()
+        .chain(super::locks::symbols())
+        .chain(super::locks::release_symbols());
+    data.chain(rest).chain(super::child::symbols()).chain(locks)
 }
 
 /// What the program's calls of `name` come to.

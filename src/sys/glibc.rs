@@ -110,6 +110,14 @@ pub(crate) fn get() -> Result<&'static Glibc, &'static str> {
     FOUND.get_or_init(Glibc::find).as_ref().map_err(|reason| *reason)
 }
 
+/// The number by which C's locks know the running thread as their owner.
+#[cfg(feature = "monkey")]
+pub(crate) fn own_id() -> Option<u32> {
+    let glibc = get().ok()?;
+    // SAFETY: a field of the block that runs.
+    Some(unsafe { *((base::get() + glibc.tid) as *const u32) })
+}
+
 fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: a search by name.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };

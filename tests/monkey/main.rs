@@ -646,3 +646,170 @@ fn a_thread_per_connection_server_of_isolated_threads() {
         join_all(clients);
     });
 }
+
+/// C's locks, for all threads.
+struct CLocks {
+    mutex: std::cell::UnsafeCell<libc::pthread_mutex_t>,
+    condition: std::cell::UnsafeCell<libc::pthread_cond_t>,
+    rwlock: std::cell::UnsafeCell<libc::pthread_rwlock_t>,
+    semaphore: std::cell::UnsafeCell<libc::sem_t>,
+    value: std::cell::UnsafeCell<u32>,
+}
+
+// SAFETY: that is what C's locks are for; `value` is touched under the mutex.
+unsafe impl Send for CLocks {}
+// SAFETY: as above.
+unsafe impl Sync for CLocks {}
+
+impl CLocks {
+    fn new(mutex: libc::pthread_mutex_t) -> Arc<CLocks> {
+        // SAFETY: to be initialised at once.
+        let semaphore = unsafe { std::mem::zeroed::<libc::sem_t>() };
+        let locks = Arc::new(CLocks {
+            mutex: mutex.into(),
+            condition: libc::PTHREAD_COND_INITIALIZER.into(),
+            rwlock: libc::PTHREAD_RWLOCK_INITIALIZER.into(),
+            semaphore: semaphore.into(),
+            value: 0.into(),
+        });
+        // SAFETY: fresh memory of its type.
+        assert_eq!(unsafe { libc::sem_init(locks.semaphore.get(), 0, 0) }, 0);
+        locks
+    }
+}
+
+#[test]
+fn c_mutexes_recursive_and_not() {
+    for mutex in [
+        libc::PTHREAD_MUTEX_INITIALIZER,
+        libc::PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP,
+    ] {
+        patched(move || {
+            let locks = CLocks::new(mutex);
+            let theirs = locks.clone();
+            // SAFETY: locked and unlocked in pairs, and the value is touched in between.
+            at_once(ms(40), move |_| unsafe {
+                assert_eq!(libc::pthread_mutex_lock(theirs.mutex.get()), 0);
+                let before = *theirs.value.get();
+                sleep(ms(2));
+                *theirs.value.get() = before + 1;
+                assert_eq!(libc::pthread_mutex_unlock(theirs.mutex.get()), 0);
+            });
+            // SAFETY: nobody else is left.
+            assert_eq!(unsafe { *locks.value.get() }, 20);
+        });
+    }
+}
+
+#[test]
+fn a_c_mutex_between_green_and_os_threads() {
+    patched(|| {
+        let locks = CLocks::new(libc::PTHREAD_MUTEX_INITIALIZER);
+        let add = |locks: Arc<CLocks>| {
+            move || {
+                for _ in 0..300 {
+                    // SAFETY: locked and unlocked in pairs, and the value is touched in between.
+                    unsafe {
+                        assert_eq!(libc::pthread_mutex_lock(locks.mutex.get()), 0);
+                        let before = *locks.value.get();
+                        sleep(Duration::from_micros(10));
+                        *locks.value.get() = before + 1;
+                        assert_eq!(libc::pthread_mutex_unlock(locks.mutex.get()), 0);
+                    }
+                }
+            }
+        };
+        let os_threads = [
+            std::thread::spawn(add(locks.clone())),
+            std::thread::spawn(add(locks.clone())),
+        ];
+        let green = (0..4).map(|_| spawn(add(locks.clone())));
+        join_all(green.collect());
+        for os_thread in os_threads {
+            os_thread.join().unwrap();
+        }
+        // SAFETY: nobody else is left.
+        assert_eq!(unsafe { *locks.value.get() }, 6 * 300);
+    });
+}
+
+#[test]
+fn c_condition_variables_semaphores_and_read_write_locks() {
+    patched(|| {
+        let locks = CLocks::new(libc::PTHREAD_MUTEX_INITIALIZER);
+        let theirs = locks.clone();
+        let setter = spawn(move || {
+            sleep(ms(30));
+            // SAFETY: C's locks used as meant.
+            unsafe {
+                libc::pthread_mutex_lock(theirs.mutex.get());
+                *theirs.value.get() = 1;
+                libc::pthread_cond_broadcast(theirs.condition.get());
+                libc::pthread_mutex_unlock(theirs.mutex.get());
+                for _ in 0..20 {
+                    libc::sem_post(theirs.semaphore.get());
+                }
+            }
+        });
+        let theirs = locks.clone();
+        // SAFETY: as above.
+        at_once(ms(25), move |_| unsafe {
+            libc::pthread_mutex_lock(theirs.mutex.get());
+            while *theirs.value.get() == 0 {
+                assert_eq!(libc::pthread_cond_wait(theirs.condition.get(), theirs.mutex.get()), 0);
+            }
+            libc::pthread_mutex_unlock(theirs.mutex.get());
+            assert_eq!(libc::sem_wait(theirs.semaphore.get()), 0);
+        });
+        setter.join().unwrap();
+        let theirs = locks.clone();
+        // SAFETY: as above.
+        at_once(ms(20), move |n| unsafe {
+            if n == 3 {
+                assert_eq!(libc::pthread_rwlock_wrlock(theirs.rwlock.get()), 0);
+            } else {
+                assert_eq!(libc::pthread_rwlock_rdlock(theirs.rwlock.get()), 0);
+                sleep(ms(20));
+            }
+            assert_eq!(libc::pthread_rwlock_unlock(theirs.rwlock.get()), 0);
+        });
+        // SAFETY: as above; a time that has passed a moment after.
+        unsafe {
+            let mut now: libc::timespec = std::mem::zeroed();
+            libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now);
+            now.tv_sec += 1;
+            let (start, condition) = (Instant::now(), locks.condition.get());
+            libc::pthread_mutex_lock(locks.mutex.get());
+            let other = spawn(|| sleep(ms(5)));
+            assert_eq!(
+                libc::pthread_cond_timedwait(condition, locks.mutex.get(), &raw const now),
+                libc::ETIMEDOUT
+            );
+            assert_eq!(libc::pthread_mutex_unlock(locks.mutex.get()), 0);
+            assert!(start.elapsed() >= ms(900) && other.is_finished());
+            assert_eq!(libc::sem_timedwait(locks.semaphore.get(), &raw const now), -1);
+            assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::ETIMEDOUT));
+        }
+    });
+}
+
+#[test]
+fn a_c_once_whose_start_parks() {
+    use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+    static CONTROL: AtomicI32 = AtomicI32::new(0);
+    static STARTS: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn start() {
+        sleep(ms(30));
+        STARTS.fetch_add(1, Ordering::SeqCst);
+    }
+    unsafe extern "C" {
+        fn pthread_once(control: *mut i32, start: extern "C" fn()) -> i32;
+    }
+    patched(|| {
+        at_once(ms(30), |_| {
+            // SAFETY: a control word that starts as zero.
+            assert_eq!(unsafe { pthread_once(CONTROL.as_ptr(), start) }, 0);
+            assert_eq!(STARTS.load(Ordering::SeqCst), 1);
+        });
+    });
+}
