@@ -24,6 +24,7 @@ mod clock;
 mod hooks;
 mod inbox;
 pub(crate) mod interrupt;
+pub(crate) mod links;
 pub(crate) mod park;
 mod poller;
 mod public;
@@ -49,7 +50,7 @@ use crate::fiber::current;
 use clock::Clock;
 use park::{Waiter, Wake};
 use remote::{Message, Shared};
-use task::{Ended, ExitLink, State, Task, TaskRef};
+use task::{State, Task, TaskRef};
 
 /// Resumes in a row before timers and descriptors are looked at again.
 const BUDGET: usize = 128;
@@ -624,27 +625,6 @@ pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
     if is_parked {
         let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
         hub.wake_local(task, ticket, Wake::Ready);
-    }
-}
-
-/// Leaves an exit link with a green thread, or runs it if that has ended.
-pub(crate) fn leave_link(hub: &'static Hub, task: TaskRef, id: u64, link: ExitLink) {
-    match hub.own(task).filter(|task| task.id() == id && !task.is_finished()) {
-        Some(task) => task.with_extra(|extra| extra.links.push(link)),
-        None => hub.call(Box::new(move || {
-            drop(task::spawn(hub, None, hub.native.place(), move || {
-                link(Ended::Returned)
-            }))
-        })),
-    }
-}
-
-/// Runs the exit links of a green thread, each in a green thread of its own.
-fn run_links(hub: &'static Hub, task: &'static Task, ended: Ended, links: Vec<ExitLink>) {
-    for link in links {
-        if task::spawn(hub, None, task.place(), move || link(ended)).is_err() {
-            complain(format_args!("no memory for an on_exit of {}", Reporter::of(task).who));
-        }
     }
 }
 

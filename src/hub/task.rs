@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `ticket`, `hub`, `join` | any OS thread | atomics |
 //! | `id`, `place`, `name` | whoever holds the join, and the owner | written before the join exists (T2) |
+//! | `ended` | the owner until `DONE`, then whoever holds the join | written once a life |
 //! | `joiner`, `slot`, `outcome` | owner or join, by the bits of `join` | below |
 //! | the rest | the owner: the OS thread of `hub` | plain cells; `extra` for the length of one call |
 //!
@@ -14,7 +15,8 @@
 //! `DONE` set by the owner when the fiber has ended and the result lies in the slot; `DETACHED` by the join when it is
 //! dropped; `JOINER` by the join when a waiter lies in `joiner`, cleared by it only while not `DONE`; `RELEASED` by the
 //! owner after it took the waiter of a `JOINER` that it found with `DONE`; `LOST` with `DONE`, for a block that is
-//! never recycled.
+//! never recycled; `LINKED` by the join when exit links lie in the register of `links.rs`: the owner runs them if it finds
+//! the bit as it sets `DONE`, and the join itself if `DONE` was first.
 //!
 //! ```text
 //!   0 ──JOINER──► J ──DONE──► J|DONE ──RELEASED──► join takes the result, DETACHED, recycles
@@ -33,6 +35,8 @@
 //! - **T5** Owner-only fields are touched only on the owner's OS thread. `Task` is `!Sync`; only [`Waiter`](super::park::Waiter),
 //!   [`TaskRef`] and [`Join`] carry one across threads, and off the owner's thread they use atomics alone.
 
+mod blocks;
+
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::io;
@@ -41,20 +45,25 @@ use std::mem::{MaybeUninit, align_of, size_of};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
+use super::links::{self, ExitLink};
 use super::park::{Waiter, Why};
 use super::remote::Shared;
 use super::{Hub, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
+pub(crate) use blocks::all_of;
+pub(super) use blocks::retire;
+use blocks::{recycle, take_block, take_common};
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;
 const JOINER: u8 = 4;
 const RELEASED: u8 = 8;
 const LOST: u8 = 16;
+const LINKED: u8 = 32;
 
 /// What a task is doing; the owner's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +144,8 @@ pub(crate) struct Task {
     extra: UnsafeCell<Option<Box<Extra>>>,
     joiner: UnsafeCell<Option<Waiter>>,
     slot: UnsafeCell<Slot>,
+    /// How it ended; unlike `outcome` it stays when the result is taken.
+    ended: Cell<Ended>,
 }
 
 const _: () = assert!(size_of::<Task>() <= 192 || cfg!(feature = "sanitizer"));
@@ -144,12 +155,8 @@ const _: () = assert!(size_of::<Task>() <= 192 || cfg!(feature = "sanitizer"));
 pub(crate) struct Extra {
     pub(crate) locals: Option<Rc<dyn Any>>,
     pub(crate) guards: Vec<interrupt::Guard>,
-    pub(crate) links: Vec<ExitLink>,
     pub(crate) backtrace: Option<String>,
 }
-
-/// What `on_exit` leaves with a green thread.
-pub(crate) type ExitLink = Box<dyn FnOnce(Ended)>;
 
 /// What a spawn may choose.
 pub(crate) struct Options {
@@ -196,14 +203,6 @@ impl TaskRef {
     }
 }
 
-struct Chunk(&'static [Task]);
-// SAFETY: T5: the lists below hand blocks from thread to thread only while nobody owns them.
-unsafe impl Send for Chunk {}
-
-static CHUNKS: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
-static FREE: Mutex<Vec<TaskRef>> = Mutex::new(Vec::new());
-const CHUNK: usize = 64;
-
 impl Task {
     fn blank() -> Task {
         Task {
@@ -227,6 +226,7 @@ impl Task {
             outcome: Cell::new(Ended::Empty),
             joiner: UnsafeCell::new(None),
             slot: UnsafeCell::new([MaybeUninit::uninit(); 3]),
+            ended: Cell::new(Ended::Empty),
         }
     }
 
@@ -335,44 +335,6 @@ fn prefetch(at: *const u8) {
     let _ = at;
 }
 
-/// A block from the hub's free list, the common one, or a new chunk.
-#[inline]
-fn take_block(hub: &Hub) -> &'static Task {
-    match hub.free.get() {
-        Some(task) => {
-            hub.free.set(task.next.take());
-            task
-        }
-        None => refill(hub),
-    }
-}
-
-#[cold]
-fn refill(hub: &Hub) -> &'static Task {
-    if let Some(task) = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop() {
-        return task.0;
-    }
-    let chunk: &'static [Task] = Box::leak((0..CHUNK).map(|_| Task::blank()).collect());
-    CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
-    for task in &chunk[1..] {
-        task.next.set(hub.free.replace(Some(task)));
-    }
-    &chunk[0]
-}
-
-/// A block from the common list, or a chunk of one.
-fn take_common() -> &'static Task {
-    let free = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop();
-    free.map_or_else(
-        || {
-            let chunk: &'static [Task] = Box::leak(Box::new([Task::blank()]));
-            CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
-            &chunk[0]
-        },
-        |task| task.0,
-    )
-}
-
 /// The native task of a new hub.
 pub(super) fn native(shared: &'static Shared, place: &'static Location<'static>) -> &'static Task {
     let task = take_common();
@@ -391,44 +353,6 @@ fn prepare(task: &'static Task, id: u64, shared: &'static Shared, place: &'stati
     task.outcome.set(Ended::Empty);
     task.join.store(0, Ordering::Release);
     task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
-}
-
-/// Gives a block back (T1). Called once per life, by the last of owner and join.
-fn recycle(task: &'static Task) {
-    // SAFETY: T1, T2: nobody else looks at this life any more.
-    unsafe { *task.name.get() = None };
-    let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);
-    task.ticket.fetch_add(1, Ordering::Relaxed);
-    match Hub::try_current() {
-        Some(hub) if ptr::eq(hub.shared, owner) => task.next.set(hub.free.replace(Some(task))),
-        _ => FREE.lock().unwrap_or_else(|e| e.into_inner()).push(TaskRef(task)),
-    }
-}
-
-/// Frees an ended hub: its blocks go to the others.
-pub(super) fn retire(hub: &'static Hub) {
-    let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
-    while let Some(task) = hub.free.take() {
-        hub.free.set(task.next.take());
-        free.push(TaskRef(task));
-    }
-    drop(free);
-    let extra = hub.native.take_extra();
-    recycle(hub.native);
-    // SAFETY: made by `Box::leak`, and no longer this OS thread's hub. What still names it are frames of green threads
-    // that were lost, which never run again, and the caller, which returns.
-    drop(unsafe { Box::from_raw(ptr::from_ref(hub).cast_mut()) });
-    drop(extra);
-}
-
-/// All unfinished green threads of a hub, in no order. For its own OS thread.
-pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
-    let chunks = CHUNKS.lock().unwrap_or_else(|e| e.into_inner());
-    let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
-    // The owner's fields are read only after `hub` says that we own the block (T5).
-    let live = blocks.filter(|task| !task.is_finished());
-    let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
-    mine.filter(|task| task.id.get() != 0).collect()
 }
 
 /// Makes a green thread of this hub and queues it.
@@ -535,7 +459,10 @@ fn run<F: FnOnce() -> T, T>(task: &'static Task, body: F) {
     match result {
         // SAFETY: T3: the owner's until `DONE`, and empty.
         Ok(value) => unsafe { put(task, value, Ended::Returned) },
-        Err(payload) if interrupt::is_kill(&*payload) => task.outcome.set(Ended::Killed),
+        Err(payload) if interrupt::is_kill(&*payload) => {
+            task.outcome.set(Ended::Killed);
+            task.ended.set(Ended::Killed);
+        }
         // SAFETY: as above.
         Err(payload) => unsafe { put(task, payload, Ended::Panicked) },
     }
@@ -581,6 +508,7 @@ unsafe fn put<V>(task: &Task, value: V, outcome: Ended) {
         unsafe { slot.cast::<Box<V>>().write(Box::new(value)) };
     }
     task.outcome.set(outcome);
+    task.ended.set(outcome);
 }
 
 /// # Safety
@@ -658,11 +586,17 @@ fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     hub.emit(|| super::hooks::Event::Exit(task.id()));
     let extra = task.take_extra();
     if let Some(extra) = extra {
-        end_extra(hub, task, *extra);
+        end_extra(hub, *extra);
     }
     // Whatever waiter is left of this life is stale from here on.
     task.bump();
+    // Read before `DONE`, after which the join may recycle.
+    let (who, ended) = (TaskRef(task), task.ended.get());
+    let id = task.id.get();
     let before = task.join.fetch_or(DONE, Ordering::AcqRel);
+    if before & LINKED != 0 {
+        links::run(hub, who, id, ended);
+    }
     if before & DETACHED != 0 {
         if let Some(settle) = settle {
             // Empty but in the rare case that the join went after the body's last look.
@@ -676,13 +610,12 @@ fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
 
 /// What is left of the rarely used part when a green thread has ended.
 #[cold]
-fn end_extra(hub: &'static Hub, task: &'static Task, extra: Extra) {
+fn end_extra(hub: &'static Hub, extra: Extra) {
     for guard in extra.guards {
         if let Some(key) = guard.timer {
             hub.timers.remove(key);
         }
     }
-    super::run_links(hub, task, task.outcome.get(), extra.links);
     hub.as_callback(|| super::discard(extra.locals));
 }
 
@@ -705,9 +638,14 @@ pub(super) fn lose(task: &'static Task) {
         return; // Somebody was first.
     }
     task.outcome.set(Ended::Lost);
+    task.ended.set(Ended::Lost);
     task.state.set(State::Idle);
     task.bump();
+    let id = task.id.get();
     let before = task.join.fetch_or(DONE | LOST, Ordering::AcqRel);
+    if before & LINKED != 0 {
+        links::lose(TaskRef(task), id);
+    }
     if before & JOINER != 0 && before & DETACHED == 0 {
         // SAFETY: T4, as in `release`.
         if let Some(waiter) = unsafe { (*task.joiner.get()).take() } {
@@ -751,10 +689,21 @@ impl<T> Join<T> {
         self.task.is_finished()
     }
 
-    /// How it ended, once it has; for its owner's hooks.
-    pub(crate) fn ended(&self) -> Option<Ended> {
-        // After `DONE` the outcome is the join's (T3).
-        self.is_finished().then(|| self.task.outcome.get())
+    /// Leaves an exit link. If it has ended already the link comes back, with how.
+    pub(crate) fn link(&self, link: ExitLink) -> Result<(), (ExitLink, Ended)> {
+        if !self.is_finished() {
+            let number = links::leave(self.task(), self.id(), self.place(), link);
+            if self.task.join.fetch_or(LINKED, Ordering::AcqRel) & DONE == 0 {
+                return Ok(());
+            }
+            // The end came between: it has run the link only if it saw that of another `on_exit`.
+            let Some(left) = links::take_back(self.task(), number) else {
+                return Ok(());
+            };
+            return Err((left, self.task.ended.get()));
+        }
+        // Written before `DONE`, which was acquired, and left alone while there is a join.
+        Err((link, self.task.ended.get()))
     }
 
     /// Leaves a waiter to be woken at the end; `false` if it has ended already.
