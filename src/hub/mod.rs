@@ -20,6 +20,7 @@
 //!   inbox ─► callbacks ─► ready queue (at most BUDGET resumes) ─► timers ─► poll, sleeping if nothing is ready
 //! ```
 
+mod callback;
 mod clock;
 mod hooks;
 mod inbox;
@@ -112,7 +113,9 @@ pub(crate) struct Hub {
     current: Cell<Option<&'static Task>>,
     native: &'static Task,
     pumping: Cell<bool>,
-    in_callback: Cell<bool>,
+    /// How many callbacks have not returned; [`is_in_callback`](Hub::is_in_callback) knows of whom.
+    in_callback: Cell<usize>,
+    frames: RefCell<Vec<callback::Frame>>,
     live: Cell<usize>,
     free: Cell<Option<&'static Task>>,
     ids: Cell<(u64, u64)>,
@@ -136,6 +139,8 @@ pub(crate) struct Hub {
     pub(crate) scopes: Cell<usize>,
     observed: Cell<bool>,
     hook: RefCell<Option<hooks::Hook>>,
+    /// What happened while `looking`.
+    untold: RefCell<Vec<Event>>,
     pub(crate) fork_epoch: u64,
     pub(crate) generation: u64,
     _registered: stuck::Registered,
@@ -231,7 +236,8 @@ impl Hub {
             current: Cell::new(None),
             native,
             pumping: Cell::new(false),
-            in_callback: Cell::new(false),
+            in_callback: Cell::new(0),
+            frames: RefCell::default(),
             live: Cell::new(0),
             free: Cell::new(None),
             ids: Cell::new((0, 0)),
@@ -251,6 +257,7 @@ impl Hub {
             scopes: Cell::new(0),
             observed: Cell::new(false),
             hook: RefCell::default(),
+            untold: RefCell::default(),
             fork_epoch: crate::sys::thread::fork_epoch(),
             generation: shared.generation(),
             _registered: stuck::Registered::new(shared.idle.clone()),
@@ -281,19 +288,6 @@ impl Hub {
     pub(crate) fn after(&self, delay: Duration) -> u64 {
         let delay = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         self.clock.now().saturating_add(delay)
-    }
-
-    /// Runs `f` as a callback: what it calls may not park.
-    pub(crate) fn as_callback<R>(&self, f: impl FnOnce() -> R) -> R {
-        let before = self.in_callback.replace(true);
-        let result = catch_unwind(AssertUnwindSafe(f));
-        self.in_callback.set(before);
-        result.unwrap_or_else(|payload| resume_unwind(payload))
-    }
-
-    /// Has `f` called at the turn's one place for code of the user.
-    pub(crate) fn call(&self, f: Callback) {
-        self.callbacks.borrow_mut().push_back(f);
     }
 
     /// Has `f` called when the hub's clock says `at`.
@@ -407,9 +401,7 @@ impl Hub {
     }
 
     fn poll(&'static self, timeout: Option<Duration>) {
-        self.looking.set(true);
-        let polled = self.reactor.poll(self, timeout);
-        self.looking.set(false);
+        let polled = self.look(|| self.reactor.poll(self, timeout));
         if let Err(error) = polled {
             // The epoll descriptor itself is broken (closed by somebody else, say): nothing can be waited for.
             panic!("the hub's poller failed: {error}");
@@ -421,15 +413,14 @@ impl Hub {
             return;
         }
         let now = self.clock.now();
-        self.looking.set(true);
-        self.timers.0.borrow_mut().expire(now, &mut |_, due| match due {
+        let mut fire = |_, due| match due {
             Due::Park(task, ticket) => {
                 self.wake_local(task.get(), ticket, Wake::TimedOut);
             }
             Due::Guard(task, id) => interrupt::expire(self, task, id),
             Due::Call(f) => self.call(*f),
-        });
-        self.looking.set(false);
+        };
+        self.look(|| self.timers.0.borrow_mut().expire(now, &mut fire));
     }
 
     fn take_messages(&'static self) {
@@ -451,20 +442,6 @@ impl Hub {
     fn stop(&'static self) {
         for waiter in self.forever.take() {
             self.wake(waiter);
-        }
-    }
-
-    /// The one place for code of the user on the hub's own stack. Those added meanwhile wait for the next turn.
-    fn run_callbacks(&'static self) {
-        let count = self.callbacks.borrow().len();
-        for _ in 0..count {
-            let Some(f) = self.callbacks.borrow_mut().pop_front() else {
-                return;
-            };
-            let result = catch_unwind(AssertUnwindSafe(|| self.as_callback(f)));
-            if let Err(payload) = result {
-                report_panic(&Reporter::callback(), payload);
-            }
         }
     }
 
@@ -591,7 +568,7 @@ impl Hub {
         self.current.get().is_none()
     }
 
-    /// A number for a time-out; never used again on this OS thread.
+    /// A number for a time-out or a callback; never used again on this OS thread.
     pub(crate) fn guard_id(&self) -> u64 {
         self.guards.set(self.guards.get() + 1);
         self.guards.get()

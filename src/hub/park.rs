@@ -72,6 +72,11 @@ pub(crate) enum Waiter {
 }
 
 impl Waiter {
+    /// Whether it is this green thread's, or this native stack's.
+    pub(super) fn is_of(&self, task: &Task) -> bool {
+        matches!(self, Waiter::Task(mine, _) if mine.is(task))
+    }
+
     /// Wakes, from wherever this runs.
     pub(crate) fn wake(self) {
         match Hub::try_current() {
@@ -288,7 +293,7 @@ impl Hub {
     #[inline]
     #[track_caller]
     pub(crate) fn check_can_park(&self) {
-        if self.in_callback.get() {
+        if self.is_in_callback() {
             self.refuse();
         }
     }
@@ -304,7 +309,7 @@ pub(crate) fn yield_now() -> Wake {
     if let Some(hub) = Hub::try_current()
         && let Some(task) = hub.current.get()
         && task.interrupt.get() == 0
-        && !hub.in_callback.get()
+        && hub.in_callback.get() == 0
         && !panicking()
     {
         task.state.set(State::Ready);

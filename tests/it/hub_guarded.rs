@@ -148,3 +148,59 @@ fn wait_takes_its_waiters_back_when_it_need_not_park() {
     assert!(start.elapsed() >= ms(30));
     assert!(thread::join_all(rest).into_iter().all(|joined| joined.is_ok()));
 }
+
+#[test]
+fn an_observer_may_arm_timers_and_wait_for_nothing_it_holds() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let armed = Rc::new(Cell::new(0));
+    let theirs = armed.clone();
+    hub::set_hook(Some(Box::new(move |event| {
+        if let hub::Event::Wake(_) = event {
+            drop(greenthread::time::Timeout::new(ms(1000)));
+            hub::handle().call_later(ms(1000), || ()).unwrap().cancel();
+            hub::as_fd().unwrap();
+            theirs.set(theirs.get() + 1);
+        }
+    })));
+    sleep(ms(2)); // woken by a timer
+    let writing = spawn(move || (&writer).write_all(b"x").unwrap());
+    wait_readable(&reader, Some(Duration::from_secs(10))).unwrap(); // and by a descriptor
+    writing.join().unwrap();
+    hub::set_hook(None);
+    assert!(armed.get() >= 2, "{} of the wakes armed", armed.get());
+}
+
+#[test]
+fn a_callback_that_is_left_by_a_switch_keeps_nobody_else_from_blocking() {
+    use greenthread::greenlet::{self, Greenlet};
+    let left = Rc::new(Cell::new(false));
+    let theirs = left.clone();
+    let green = spawn_local(move || {
+        let main = greenlet::current::<u32>();
+        let other = Greenlet::new(|n: u32| {
+            sleep(ms(1)); // parks: the observer runs here
+            n + 1
+        });
+        let leave = Cell::new(true);
+        let seen = theirs.clone();
+        hub::set_hook(Some(Box::new(move |event| {
+            if let hub::Event::Park(_) = event
+                && leave.replace(false)
+            {
+                main.switch(7);
+                // Here again, on the stack of the callback.
+                seen.set(std::panic::catch_unwind(|| sleep(ms(1))).is_err());
+            }
+        })));
+        assert_eq!(other.switch(1), 7, "the observer left");
+        assert!(hub::is_running());
+        sleep(ms(1)); // not in a callback any more
+        assert_eq!(spawn(|| 5).join().unwrap(), 5);
+        let back = other.switch(2);
+        hub::set_hook(None);
+        (back, other.is_dead())
+    });
+    assert_eq!(green.join().unwrap(), (2, true));
+    assert!(left.get(), "the callback itself may not block");
+    assert_eq!(spawn(|| sleep(ms(1))).join().ok(), Some(()));
+}
