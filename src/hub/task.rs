@@ -65,6 +65,14 @@ const RELEASED: u8 = 8;
 const LOST: u8 = 16;
 const LINKED: u8 = 32;
 
+/// In the id of every native stack.
+const NATIVE: u64 = 1 << 63;
+
+/// Whether an id is that of a native stack.
+pub(crate) fn is_native(id: u64) -> bool {
+    id & NATIVE != 0
+}
+
 /// What a task is doing; the owner's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -338,7 +346,7 @@ fn prefetch(at: *const u8) {
 /// The native task of a new hub.
 pub(super) fn native(shared: &'static Shared, place: &'static Location<'static>) -> &'static Task {
     let task = take_common();
-    prepare(task, 0, shared, place);
+    prepare(task, super::remote::next_id() | NATIVE, shared, place);
     task.state.set(State::Running);
     task
 }

@@ -203,12 +203,12 @@ fn park_until(timeout: Option<Duration>) {
     }
 }
 
-/// The number of a green thread; never used again for another in this process.
+/// The number of a green thread or of a native stack; never used again for another in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ThreadId(u64);
 
 impl ThreadId {
-    /// As a plain number; 0 is a native stack.
+    /// As a plain number; that of a native stack has the highest bit set.
     pub fn as_u64(self) -> u64 {
         self.0
     }
@@ -244,7 +244,7 @@ impl Thread {
 
     /// Asks it to die; see [`JoinHandle::kill`]. A native stack cannot be killed.
     pub fn kill(&self) {
-        if self.id != 0 {
+        if !task::is_native(self.id) {
             self.ask(interrupt::kill, Message::Kill(self.task, self.id));
         }
     }
@@ -264,7 +264,7 @@ impl fmt::Debug for Thread {
         let address = self.task.address();
         match (self.name(), self.id) {
             (Some(name), _) => write!(f, "<GreenThread {address:#x}: {name}>"),
-            (None, 0) => write!(f, "<GreenThread {address:#x}: native>"),
+            (None, id) if task::is_native(id) => write!(f, "<GreenThread {address:#x}: native>"),
             (None, id) => write!(f, "<GreenThread {address:#x}: #{id}>"),
         }
     }

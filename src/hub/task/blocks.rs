@@ -89,5 +89,5 @@ pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
     // The owner's fields are read only after `hub` says that we own the block (T5).
     let live = blocks.filter(|task| !task.is_finished());
     let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
-    mine.filter(|task| task.id.get() != 0).collect()
+    mine.filter(|task| !super::is_native(task.id.get())).collect()
 }
