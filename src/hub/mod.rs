@@ -137,6 +137,8 @@ pub(crate) struct Hub {
     embedded: Cell<bool>,
     /// A scope runs on the native stack: leaving it early would free what its children borrow.
     pub(crate) scopes: Cell<usize>,
+    /// Children of scopes that run here.
+    pub(crate) scoped: Cell<usize>,
     observed: Cell<bool>,
     hook: RefCell<Option<hooks::Hook>>,
     /// What happened while `looking`.
@@ -166,19 +168,26 @@ enum Sleep {
 thread_local! {
     static HUB: Cell<Option<&'static Hub>> = const { Cell::new(None) };
     static ENDED: Cell<bool> = const { Cell::new(false) };
-    static END: End = const { End };
+    static END: End = const { End(Cell::new(None)) };
 }
 
 /// Ends the hub with its OS thread.
-struct End;
+struct End(Cell<Option<task::Keep>>);
 
 impl Drop for End {
     fn drop(&mut self) {
+        let Some(hub) = HUB
+            .get()
+            .filter(|hub| hub.fork_epoch == crate::sys::thread::fork_epoch())
+        else {
+            return ENDED.set(true);
+        };
+        hub.end_scoped();
         ENDED.set(true);
-        if let Some(hub) = HUB.take()
-            && hub.fork_epoch == crate::sys::thread::fork_epoch()
-        {
-            hub.end();
+        HUB.set(None);
+        hub.end();
+        if let Some(keep) = self.0.take() {
+            keep.retire();
         }
     }
 }
@@ -218,7 +227,8 @@ impl Hub {
         current::set_green(|| HUB.get().and_then(|hub| hub.current.get()).map_or(0, Task::id));
         let shared = Shared::take();
         let native = task::native(shared, Location::caller());
-        let hub: &'static Hub = Box::leak(Box::new(Hub::blank(shared, native, clock)));
+        let (keep, hub) = task::Keep::new(Hub::blank(shared, native, clock));
+        END.with(|end| end.0.set(Some(keep)));
         if let Some(seed) = seed {
             hub.ready.set_seed(seed);
         }
@@ -255,6 +265,7 @@ impl Hub {
             patience: Cell::new(None),
             embedded: Cell::new(false),
             scopes: Cell::new(0),
+            scoped: Cell::new(0),
             observed: Cell::new(false),
             hook: RefCell::default(),
             untold: RefCell::default(),
@@ -536,7 +547,27 @@ impl Hub {
                 report_panic(&Reporter::callback(), payload);
             }
         }
-        task::retire(self);
+    }
+
+    /// The OS thread ends, and there are children of scopes that wait elsewhere: what they borrow may only go when their
+    /// stacks have, so they are killed, and it waits for them.
+    fn end_scoped(&'static self) {
+        if self.scoped.get() == 0 {
+            return;
+        }
+        for task in task::all_of(self).into_iter().filter(|task| task.is_scoped()) {
+            interrupt::kill(self, TaskRef::new(task), task.id());
+        }
+        let chain = current::set_aside();
+        while self.scoped.get() > 0 {
+            if self.turn(Sleep::Yes) == Turned::Stuck {
+                complain(format_args!(
+                    "an OS thread ends, and a scoped green thread of it never will: abort"
+                ));
+                std::process::abort();
+            }
+        }
+        current::restore(chain);
     }
 
     /// A green thread's body has returned: if the process was forked meanwhile by this very thread, then this is the

@@ -16,7 +16,7 @@
 //! dropped; `JOINER` by the join when a waiter lies in `joiner`, cleared by it only while not `DONE`; `RELEASED` by the
 //! owner after it took the waiter of a `JOINER` that it found with `DONE`; `LOST` with `DONE`, for a block that is
 //! never recycled; `LINKED` by the join when exit links lie in the register of `links.rs`: the owner runs them if it finds
-//! the bit as it sets `DONE`, and the join itself if `DONE` was first.
+//! the bit as it sets `DONE`, and the join itself if `DONE` was first; `SCOPED` by the spawner of a scope's child.
 //!
 //! ```text
 //!   0 ──JOINER──► J ──DONE──► J|DONE ──RELEASED──► join takes the result, DETACHED, recycles
@@ -54,8 +54,8 @@ use super::remote::Shared;
 use super::{Hub, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
+pub(super) use blocks::Keep;
 pub(crate) use blocks::all_of;
-pub(super) use blocks::retire;
 use blocks::{recycle, take_block, take_common};
 
 const DONE: u8 = 1;
@@ -64,6 +64,7 @@ const JOINER: u8 = 4;
 const RELEASED: u8 = 8;
 const LOST: u8 = 16;
 const LINKED: u8 = 32;
+const SCOPED: u8 = 64;
 
 /// In the id of every native stack.
 const NATIVE: u64 = 1 << 63;
@@ -284,6 +285,10 @@ impl Task {
 
     pub(crate) fn is_finished(&self) -> bool {
         self.join.load(Ordering::Acquire) & DONE != 0
+    }
+
+    pub(super) fn is_scoped(&self) -> bool {
+        self.join.load(Ordering::Relaxed) & SCOPED != 0
     }
 
     /// Lets `f` see the rarely used part, making it if need be. `f` runs no code of the user, and does not come here.
@@ -695,6 +700,11 @@ impl<T> Join<T> {
     #[inline]
     pub(crate) fn is_finished(&self) -> bool {
         self.task.is_finished()
+    }
+
+    /// Says that it is the child of a scope.
+    pub(crate) fn mark_scoped(&self) {
+        self.task.join.fetch_or(SCOPED, Ordering::Relaxed);
     }
 
     /// Leaves an exit link. If it has ended already the link comes back, with how.

@@ -4,7 +4,7 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use super::{Task, TaskRef};
+use super::{Extra, Task, TaskRef};
 use crate::hub::Hub;
 
 struct Chunk(&'static [Task]);
@@ -66,8 +66,29 @@ pub(super) fn recycle(task: &'static Task) {
     }
 }
 
-/// Frees an ended hub: its blocks go to the others.
-pub(in crate::hub) fn retire(hub: &'static Hub) {
+/// The memory of a hub, kept by its OS thread.
+pub(in crate::hub) struct Keep(*mut Hub);
+
+impl Keep {
+    pub(in crate::hub) fn new(hub: Hub) -> (Keep, &'static Hub) {
+        let hub = Box::into_raw(Box::new(hub));
+        // SAFETY: it is there until `retire`, which is the last to be called on this OS thread; see there.
+        (Keep(hub), unsafe { &*hub })
+    }
+
+    /// Frees an ended hub: its blocks go to the others. Takes no reference, for none may outlive this.
+    pub(in crate::hub) fn retire(self) {
+        // SAFETY: T5: this is the hub's OS thread.
+        let extra = unsafe { give_back(&*self.0) };
+        // SAFETY: made by `Box::into_raw`, and no longer this OS thread's hub. What still names it are frames of green
+        // threads that were lost, which never run again.
+        drop(unsafe { Box::from_raw(self.0) });
+        crate::hub::discard(extra);
+    }
+}
+
+/// Gives the blocks of an ended hub back, and what its native task leaves.
+fn give_back(hub: &Hub) -> Option<Box<Extra>> {
     let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
     while let Some(task) = hub.free.take() {
         hub.free.set(task.next.take());
@@ -76,10 +97,7 @@ pub(in crate::hub) fn retire(hub: &'static Hub) {
     drop(free);
     let extra = hub.native.take_extra();
     recycle(hub.native);
-    // SAFETY: made by `Box::leak`, and no longer this OS thread's hub. What still names it are frames of green threads
-    // that were lost, which never run again, and the caller, which returns.
-    drop(unsafe { Box::from_raw(ptr::from_ref(hub).cast_mut()) });
-    drop(extra);
+    extra
 }
 
 /// All unfinished green threads of a hub, in no order. For its own OS thread.
