@@ -10,6 +10,7 @@ mod hub_handle;
 mod hub_turn;
 mod io_wait;
 mod layering;
+mod net_edge;
 mod net_full;
 mod net_tcp;
 mod thread_builder;
