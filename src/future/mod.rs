@@ -59,7 +59,8 @@ impl Wake for Signal {
 /// In a hub callback, which cannot block.
 ///
 /// # Blocking and cancellation
-/// Parks between polls. A kill or time-out unwinds here, and drops the future.
+/// Parks between polls. A kill or time-out unwinds here, and drops the future; a `panic = "abort"` build, which cannot
+/// unwind, waits for the future all the same.
 ///
 /// # Coming from Python
 /// `loop.run_until_complete(future)`, and `await_only` in a greenlet of SQLAlchemy's.
@@ -85,12 +86,19 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 
 #[track_caller]
 fn wait(signal: &Signal) {
+    wait_in(
+        signal,
+        if std::thread::panicking() {
+            Mode::Must
+        } else {
+            Mode::Cancel
+        },
+    );
+}
+
+#[track_caller]
+fn wait_in(signal: &Signal, mode: Mode) {
     let parker = Parker::new();
-    let mode = if std::thread::panicking() {
-        Mode::Must
-    } else {
-        Mode::Cancel
-    };
     drop(signal.replace(Some(parker.waiter())));
     if signal.woken.load(Ordering::Acquire) {
         return;
@@ -98,5 +106,7 @@ fn wait(signal: &Signal) {
     if parker.park(None, mode, Why::new(&FUTURE, 0)) == park::Wake::Interrupted {
         drop(signal.replace(None));
         interrupt::raise();
+        // A `panic = "abort"` build: there is no value to give but the future's, so the kill waits for the next park.
+        wait_in(signal, Mode::Must);
     }
 }

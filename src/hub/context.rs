@@ -35,7 +35,7 @@ impl Hub {
     #[cfg(feature = "monkey")]
     pub(crate) fn may_park_patched(&self) -> bool {
         let owns = |task: &Task| task.context.get().is_some_and(|context| context.is_owned_by(task.id()));
-        !self.in_callback.get() && self.current.get().is_some_and(owns)
+        !self.is_in_callback() && self.current.get().is_some_and(owns)
     }
 
     /// Counts the patched calls that have told the running green thread to end.

@@ -8,7 +8,7 @@ use super::Hub;
 
 /// Something that happened to a green thread, given by its number ([`ThreadId`](crate::thread::ThreadId)).
 ///
-/// The native stack is number 0.
+/// A native stack's has the highest bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -39,6 +39,9 @@ impl Hub {
 
     #[cold]
     fn tell(&self, event: Event) {
+        if self.looking.get() {
+            return self.untold.borrow_mut().push(event);
+        }
         let hook = self.hook.borrow().clone();
         if let Some(hook) = hook {
             // The observer runs on whatever stack the event happens on; it may not park there.
@@ -47,6 +50,19 @@ impl Hub {
                 super::report_panic(&super::Reporter::callback(), payload);
             }
         }
+    }
+}
+
+impl Hub {
+    /// Lets `f` look at timers and descriptors, which it borrows: the observer hears afterwards of whom it woke.
+    pub(super) fn look<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.looking.set(true);
+        let result = f();
+        self.looking.set(false);
+        if self.observed.get() {
+            self.untold.take().into_iter().for_each(|event| self.tell(event));
+        }
+        result
     }
 }
 

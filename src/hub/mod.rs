@@ -20,11 +20,13 @@
 //!   inbox ─► callbacks ─► ready queue (at most BUDGET resumes) ─► timers ─► poll, sleeping if nothing is ready
 //! ```
 
+mod callback;
 mod clock;
 pub(crate) mod context;
 mod hooks;
 mod inbox;
 pub(crate) mod interrupt;
+pub(crate) mod links;
 pub(crate) mod park;
 mod poller;
 mod public;
@@ -49,11 +51,10 @@ pub use stuck::LoopExit;
 
 use crate::fiber::current;
 use clock::Clock;
-use context::Kind;
 use park::{Waiter, Wake};
 use remote::{Message, Shared};
 pub(crate) use report::{Reporter, complain, discard, line, lines, report_panic};
-use task::{Ended, ExitLink, State, Task, TaskRef};
+use task::{Marks, State, Task, TaskRef};
 
 use crate::tls::{self, Context};
 
@@ -117,11 +118,13 @@ pub(crate) struct Hub {
     current: Cell<Option<&'static Task>>,
     native: &'static Task,
     pumping: Cell<bool>,
-    in_callback: Cell<bool>,
     /// Whose thread-locals the callback that runs has.
     lent: Cell<Option<&'static Context>>,
     pub(crate) contexts: tls::Pool,
     stacks: Option<crate::stack::Home>,
+    /// How many callbacks have not returned; [`is_in_callback`](Hub::is_in_callback) knows of whom.
+    in_callback: Cell<usize>,
+    frames: RefCell<Vec<callback::Frame>>,
     live: Cell<usize>,
     free: Cell<Option<&'static Task>>,
     ids: Cell<(u64, u64)>,
@@ -143,8 +146,12 @@ pub(crate) struct Hub {
     embedded: Cell<bool>,
     /// A scope runs on the native stack: leaving it early would free what its children borrow.
     pub(crate) scopes: Cell<usize>,
+    /// Children of scopes that run here.
+    pub(crate) scoped: Cell<usize>,
     observed: Cell<bool>,
     hook: RefCell<Option<hooks::Hook>>,
+    /// What happened while `looking`.
+    untold: RefCell<Vec<Event>>,
     pub(crate) fork_epoch: u64,
     pub(crate) generation: u64,
     _registered: stuck::Registered,
@@ -175,19 +182,26 @@ enum Sleep {
 thread_local! {
     static HUB: Cell<Option<&'static Hub>> = const { Cell::new(None) };
     static ENDED: Cell<bool> = const { Cell::new(false) };
-    static END: End = const { End };
+    static END: End = const { End(Cell::new(None)) };
 }
 
 /// Ends the hub with its OS thread.
-struct End;
+struct End(Cell<Option<task::Keep>>);
 
 impl Drop for End {
     fn drop(&mut self) {
+        let Some(hub) = HUB
+            .get()
+            .filter(|hub| hub.fork_epoch == crate::sys::thread::fork_epoch())
+        else {
+            return ENDED.set(true);
+        };
+        hub.end_scoped();
         ENDED.set(true);
-        if let Some(hub) = HUB.take()
-            && hub.fork_epoch == crate::sys::thread::fork_epoch()
-        {
-            hub.end();
+        HUB.set(None);
+        hub.end();
+        if let Some(keep) = self.0.take() {
+            keep.retire();
         }
     }
 }
@@ -228,7 +242,8 @@ impl Hub {
         current::set_green(green);
         let shared = Shared::take();
         let native = task::native(shared, Location::caller());
-        let hub: &'static Hub = Box::leak(Box::new(Hub::blank(shared, native, clock)));
+        let (keep, hub) = task::Keep::new(Hub::blank(shared, native, clock));
+        END.with(|end| end.0.set(Some(keep)));
         if let Some(seed) = seed {
             hub.ready.set_seed(seed);
         }
@@ -246,10 +261,11 @@ impl Hub {
             current: Cell::new(None),
             native,
             pumping: Cell::new(false),
-            in_callback: Cell::new(false),
             lent: Cell::new(None),
             contexts: tls::Pool::new(),
             stacks: crate::stack::home(),
+            in_callback: Cell::new(0),
+            frames: RefCell::default(),
             live: Cell::new(0),
             free: Cell::new(None),
             ids: Cell::new((0, 0)),
@@ -267,8 +283,10 @@ impl Hub {
             patience: Cell::new(None),
             embedded: Cell::new(false),
             scopes: Cell::new(0),
+            scoped: Cell::new(0),
             observed: Cell::new(false),
             hook: RefCell::default(),
+            untold: RefCell::default(),
             fork_epoch: crate::sys::thread::fork_epoch(),
             generation: shared.generation(),
             _registered: stuck::Registered::new(shared.idle.clone()),
@@ -299,19 +317,6 @@ impl Hub {
     pub(crate) fn after(&self, delay: Duration) -> u64 {
         let delay = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         self.clock.now().saturating_add(delay)
-    }
-
-    /// Runs `f` as a callback: what it calls may not park.
-    pub(crate) fn as_callback<R>(&self, f: impl FnOnce() -> R) -> R {
-        let before = self.in_callback.replace(true);
-        let result = catch_unwind(AssertUnwindSafe(f));
-        self.in_callback.set(before);
-        result.unwrap_or_else(|payload| resume_unwind(payload))
-    }
-
-    /// Has `f` called at the turn's one place for code of the user.
-    pub(crate) fn call(&self, f: Callback) {
-        self.callbacks.borrow_mut().push_back(f);
     }
 
     /// Has `f` called when the hub's clock says `at`.
@@ -428,9 +433,7 @@ impl Hub {
     }
 
     fn poll(&'static self, timeout: Option<Duration>) {
-        self.looking.set(true);
-        let polled = self.reactor.poll(self, timeout);
-        self.looking.set(false);
+        let polled = self.look(|| self.reactor.poll(self, timeout));
         if let Err(error) = polled {
             // The epoll descriptor itself is broken (closed by somebody else, say): nothing can be waited for.
             panic!("the hub's poller failed: {error}");
@@ -442,15 +445,14 @@ impl Hub {
             return;
         }
         let now = self.clock.now();
-        self.looking.set(true);
-        self.timers.0.borrow_mut().expire(now, &mut |_, due| match due {
+        let mut fire = |_, due| match due {
             Due::Park(task, ticket) => {
                 self.wake_local(task.get(), ticket, Wake::TimedOut);
             }
             Due::Guard(task, id) => interrupt::expire(self, task, id),
             Due::Call(f) => self.call(*f),
-        });
-        self.looking.set(false);
+        };
+        self.look(|| self.timers.0.borrow_mut().expire(now, &mut fire));
     }
 
     fn take_messages(&'static self) {
@@ -472,20 +474,6 @@ impl Hub {
     fn stop(&'static self) {
         for waiter in self.forever.take() {
             self.wake(waiter);
-        }
-    }
-
-    /// The one place for code of the user on the hub's own stack. Those added meanwhile wait for the next turn.
-    fn run_callbacks(&'static self) {
-        let count = self.callbacks.borrow().len();
-        for _ in 0..count {
-            let Some(f) = self.callbacks.borrow_mut().pop_front() else {
-                return;
-            };
-            let result = catch_unwind(AssertUnwindSafe(|| self.as_callback(f)));
-            if let Err(payload) = result {
-                report_panic(&Reporter::callback(), payload);
-            }
         }
     }
 
@@ -580,7 +568,27 @@ impl Hub {
                 report_panic(&Reporter::callback(), payload);
             }
         }
-        task::retire(self);
+    }
+
+    /// The OS thread ends, and there are children of scopes that wait elsewhere: what they borrow may only go when their
+    /// stacks have, so they are killed, and it waits for them.
+    fn end_scoped(&'static self) {
+        if self.scoped.get() == 0 {
+            return;
+        }
+        for task in task::all_of(self).into_iter().filter(|task| task.is_scoped()) {
+            interrupt::kill(self, TaskRef::new(task), task.id());
+        }
+        let chain = current::set_aside();
+        while self.scoped.get() > 0 {
+            if self.turn(Sleep::Yes) == Turned::Stuck {
+                complain(format_args!(
+                    "an OS thread ends, and a scoped green thread of it never will: abort"
+                ));
+                std::process::abort();
+            }
+        }
+        current::restore(chain);
     }
 
     /// A green thread's body has returned: if the process was forked meanwhile by this very thread, then this is the
@@ -612,7 +620,7 @@ impl Hub {
         self.current.get().is_none()
     }
 
-    /// A number for a time-out; never used again on this OS thread.
+    /// A number for a time-out or a callback; never used again on this OS thread.
     pub(crate) fn guard_id(&self) -> u64 {
         self.guards.set(self.guards.get() + 1);
         self.guards.get()
@@ -641,32 +649,11 @@ pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task).filter(|task| task.id() == id) else {
         return;
     };
-    let is_parked = (task.state().is_parked() || task.probe.get()) && std::ptr::eq(task.why().what, &PARK);
-    task.unpark_token.set(true);
+    let is_parked = (task.state().is_parked() || task.marks.get(Marks::PROBE)) && std::ptr::eq(task.why().what, &PARK);
+    task.marks.set(Marks::TOKEN, true);
     if is_parked {
         let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
         hub.wake_local(task, ticket, Wake::Ready);
-    }
-}
-
-/// Leaves an exit link with a green thread, or runs it if that has ended.
-pub(crate) fn leave_link(hub: &'static Hub, task: TaskRef, id: u64, link: ExitLink) {
-    match hub.own(task).filter(|task| task.id() == id && !task.is_finished()) {
-        Some(task) => task.with_extra(|extra| extra.links.push(link)),
-        None => hub.call(Box::new(move || {
-            drop(task::spawn(hub, Kind::Local, None, hub.native.place(), move || {
-                link(Ended::Returned)
-            }))
-        })),
-    }
-}
-
-/// Runs the exit links of a green thread, each in a green thread of its own.
-fn run_links(hub: &'static Hub, task: &'static Task, ended: Ended, links: Vec<ExitLink>) {
-    for link in links {
-        if task::spawn(hub, Kind::Local, None, task.place(), move || link(ended)).is_err() {
-            complain(format_args!("no memory for an on_exit of {}", Reporter::of(task).who));
-        }
     }
 }
 
@@ -681,7 +668,7 @@ pub(crate) fn probe_all(hub: &'static Hub) {
     let me = hub.running();
     let parked = |task: &&'static Task| task.state().is_parked() && !std::ptr::eq(*task, me);
     for task in task::all_of(hub).into_iter().filter(parked) {
-        task.probe.set(true);
+        task.marks.set(Marks::PROBE, true);
         task.state.set(State::Ready);
         hub.ready.push(task);
     }

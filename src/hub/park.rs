@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::thread::panicking;
 
-use super::task::{State, Task, TaskRef};
+use super::task::{Marks, State, Task, TaskRef};
 use super::{Due, Hub, interrupt};
 
 /// Why a park ended.
@@ -72,6 +72,11 @@ pub(crate) enum Waiter {
 }
 
 impl Waiter {
+    /// Whether it is this green thread's, or this native stack's.
+    pub(super) fn is_of(&self, task: &Task) -> bool {
+        matches!(self, Waiter::Task(mine, _) if mine.is(task))
+    }
+
     /// Wakes, from wherever this runs.
     pub(crate) fn wake(self) {
         match Hub::try_current() {
@@ -257,7 +262,7 @@ impl Hub {
         let (parked, ticket) = (task.state.get(), task.ticket.load(Ordering::Relaxed));
         loop {
             task.suspend();
-            if !task.probe.get() || !Hub::probe(task, parked, ticket) {
+            if !task.marks.get(Marks::PROBE) || !Hub::probe(task, parked, ticket) {
                 return;
             }
         }
@@ -278,7 +283,7 @@ impl Hub {
     #[cold]
     #[inline(never)]
     fn probe(task: &'static Task, parked: State, ticket: u64) -> bool {
-        task.probe.set(false);
+        task.marks.set(Marks::PROBE, false);
         let trace = std::backtrace::Backtrace::force_capture().to_string();
         task.with_extra(|extra| extra.backtrace = Some(trace));
         if task.ticket.load(Ordering::Relaxed) != ticket {
@@ -303,7 +308,7 @@ impl Hub {
     #[inline]
     #[track_caller]
     pub(crate) fn check_can_park(&self) {
-        if self.in_callback.get() {
+        if self.is_in_callback() {
             self.refuse();
         }
     }
@@ -319,7 +324,7 @@ pub(crate) fn yield_now() -> Wake {
     if let Some(hub) = Hub::try_current()
         && let Some(task) = hub.current.get()
         && task.interrupt.get() == 0
-        && !hub.in_callback.get()
+        && hub.in_callback.get() == 0
         && !panicking()
     {
         task.state.set(State::Ready);

@@ -68,7 +68,9 @@ pub fn run_forever() {
     let parker = Parker::new();
     let hub = parker.hub;
     hub.forever.borrow_mut().push(parker.waiter());
+    let task = parker.task;
     if parker.park(None, Mode::Cancel, Why::new(&WHY, 0)) == Wake::Interrupted {
+        hub.forever.borrow_mut().retain(|waiter| !waiter.is_of(task));
         interrupt::raise();
     }
 }
@@ -88,7 +90,7 @@ pub fn stop() {
 /// ```
 pub fn is_running() -> bool {
     HUB.get()
-        .is_some_and(|hub| hub.pumping.get() || hub.current.get().is_some() || hub.in_callback.get())
+        .is_some_and(|hub| hub.pumping.get() || hub.current.get().is_some() || hub.is_in_callback())
 }
 
 /// Waits until the hub has nothing else to do: nobody is ready, and it is about to sleep.
@@ -123,7 +125,7 @@ pub fn idle() {
 pub fn turn() {
     let hub = Hub::current();
     assert!(
-        hub.current.get().is_none() && !hub.in_callback.get() && !hub.pumping.get(),
+        hub.current.get().is_none() && !hub.is_in_callback() && !hub.pumping.get(),
         "hub::turn in a green thread or a callback: only the native stack turns the hub"
     );
     hub.pumping.set(true);

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `ticket`, `hub`, `join` | any OS thread | atomics |
 //! | `id`, `place`, `name` | whoever holds the join, and the owner | written before the join exists (T2) |
+//! | `ended` | the owner until `DONE`, then whoever holds the join | written once a life |
 //! | `joiner`, `slot`, `outcome` | owner or join, by the bits of `join` | below |
 //! | the rest | the owner: the OS thread of `hub` | plain cells; `extra` for the length of one call |
 //!
@@ -14,7 +15,8 @@
 //! `DONE` set by the owner when the fiber has ended and the result lies in the slot; `DETACHED` by the join when it is
 //! dropped; `JOINER` by the join when a waiter lies in `joiner`, cleared by it only while not `DONE`; `RELEASED` by the
 //! owner after it took the waiter of a `JOINER` that it found with `DONE`; `LOST` with `DONE`, for a block that is
-//! never recycled.
+//! never recycled; `LINKED` by the join when exit links lie in the register of `links.rs`: the owner runs them if it finds
+//! the bit as it sets `DONE`, and the join itself if `DONE` was first; `SCOPED` by the spawner of a scope's child.
 //!
 //! ```text
 //!   0 ──JOINER──► J ──DONE──► J|DONE ──RELEASED──► join takes the result, DETACHED, recycles
@@ -33,6 +35,8 @@
 //! - **T5** Owner-only fields are touched only on the owner's OS thread. `Task` is `!Sync`; only [`Waiter`](super::park::Waiter),
 //!   [`TaskRef`] and [`Join`] carry one across threads, and off the owner's thread they use atomics alone.
 
+mod blocks;
+
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::io;
@@ -41,10 +45,11 @@ use std::mem::{MaybeUninit, size_of};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use super::context::Kind;
+use super::links::{self, ExitLink};
 use super::park::{Waiter, Why};
 use super::remote::Shared;
 use super::slot::Slot;
@@ -53,12 +58,25 @@ use super::{Hub, context, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
 use crate::tls::Context;
+pub(super) use blocks::Keep;
+pub(crate) use blocks::all_of;
+use blocks::{recycle, take_block, take_common};
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;
 const JOINER: u8 = 4;
 const RELEASED: u8 = 8;
 const LOST: u8 = 16;
+const LINKED: u8 = 32;
+const SCOPED: u8 = 64;
+
+/// In the id of every native stack.
+const NATIVE: u64 = 1 << 63;
+
+/// Whether an id is that of a native stack.
+pub(crate) fn is_native(id: u64) -> bool {
+    id & NATIVE != 0
+}
 
 /// What a task is doing; the owner's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +118,11 @@ pub(crate) struct Task {
     pub(super) wake: Cell<super::park::Wake>,
     pub(crate) interrupt: Cell<u8>,
     pub(crate) shield: Cell<u8>,
-    pub(crate) unpark_token: Cell<bool>,
-    pub(crate) probe: Cell<bool>,
+    pub(crate) marks: Marks,
     join: AtomicU8,
     outcome: Cell<Ended>,
+    /// How it ended; unlike `outcome` it stays when the result is taken.
+    ended: Cell<Ended>,
 
     pub(super) ticket: AtomicU64,
     pub(super) hub: AtomicPtr<Shared>,
@@ -119,6 +138,25 @@ pub(crate) struct Task {
     slot: Slot,
 }
 
+/// Marks of a task, in one byte.
+#[derive(Default)]
+pub(crate) struct Marks(Cell<u8>);
+
+impl Marks {
+    /// An `unpark` came before its `park`.
+    pub(crate) const TOKEN: u8 = 1;
+    /// It is to look at its own stack and to park again.
+    pub(crate) const PROBE: u8 = 2;
+
+    pub(crate) fn get(&self, mark: u8) -> bool {
+        self.0.get() & mark != 0
+    }
+
+    pub(crate) fn set(&self, mark: u8, on: bool) {
+        self.0.set(if on { self.0.get() | mark } else { self.0.get() & !mark });
+    }
+}
+
 const _: () = assert!(size_of::<Task>() <= 192 || cfg!(feature = "sanitizer"));
 
 /// What few green threads need: kept out of the block.
@@ -126,12 +164,8 @@ const _: () = assert!(size_of::<Task>() <= 192 || cfg!(feature = "sanitizer"));
 pub(crate) struct Extra {
     pub(crate) locals: Option<Rc<dyn Any>>,
     pub(crate) guards: Vec<interrupt::Guard>,
-    pub(crate) links: Vec<ExitLink>,
     pub(crate) backtrace: Option<String>,
 }
-
-/// What `on_exit` leaves with a green thread.
-pub(crate) type ExitLink = Box<dyn FnOnce(Ended)>;
 
 /// What a spawn may choose.
 pub(crate) struct Options {
@@ -178,14 +212,6 @@ impl TaskRef {
     }
 }
 
-struct Chunk(&'static [Task]);
-// SAFETY: T5: the lists below hand blocks from thread to thread only while nobody owns them.
-unsafe impl Send for Chunk {}
-
-static CHUNKS: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
-static FREE: Mutex<Vec<TaskRef>> = Mutex::new(Vec::new());
-const CHUNK: usize = 64;
-
 impl Task {
     fn blank() -> Task {
         Task {
@@ -196,8 +222,7 @@ impl Task {
             wake: Cell::new(super::park::Wake::Ready),
             interrupt: Cell::new(0),
             shield: Cell::new(0),
-            unpark_token: Cell::new(false),
-            probe: Cell::new(false),
+            marks: Marks::default(),
             id: Cell::new(0),
             why: Cell::new(Why::NOTHING),
             place: Cell::new(Location::caller()),
@@ -210,6 +235,7 @@ impl Task {
             outcome: Cell::new(Ended::Empty),
             joiner: UnsafeCell::new(None),
             slot: Slot::empty(),
+            ended: Cell::new(Ended::Empty),
         }
     }
 
@@ -259,6 +285,10 @@ impl Task {
 
     pub(crate) fn is_finished(&self) -> bool {
         self.join.load(Ordering::Acquire) & DONE != 0
+    }
+
+    pub(super) fn is_scoped(&self) -> bool {
+        self.join.load(Ordering::Relaxed) & SCOPED != 0
     }
 
     /// Lets `f` see the rarely used part, making it if need be. `f` runs no code of the user, and does not come here.
@@ -318,48 +348,10 @@ fn prefetch(at: *const u8) {
     let _ = at;
 }
 
-/// A block from the hub's free list, the common one, or a new chunk.
-#[inline]
-fn take_block(hub: &Hub) -> &'static Task {
-    match hub.free.get() {
-        Some(task) => {
-            hub.free.set(task.next.take());
-            task
-        }
-        None => refill(hub),
-    }
-}
-
-#[cold]
-fn refill(hub: &Hub) -> &'static Task {
-    if let Some(task) = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop() {
-        return task.0;
-    }
-    let chunk: &'static [Task] = Box::leak((0..CHUNK).map(|_| Task::blank()).collect());
-    CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
-    for task in &chunk[1..] {
-        task.next.set(hub.free.replace(Some(task)));
-    }
-    &chunk[0]
-}
-
-/// A block from the common list, or a chunk of one.
-fn take_common() -> &'static Task {
-    let free = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop();
-    free.map_or_else(
-        || {
-            let chunk: &'static [Task] = Box::leak(Box::new([Task::blank()]));
-            CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
-            &chunk[0]
-        },
-        |task| task.0,
-    )
-}
-
 /// The native task of a new hub.
 pub(super) fn native(shared: &'static Shared, place: &'static Location<'static>) -> &'static Task {
     let task = take_common();
-    prepare(task, 0, shared, place);
+    prepare(task, super::remote::next_id() | NATIVE, shared, place);
     task.state.set(State::Running);
     task
 }
@@ -370,48 +362,10 @@ fn prepare(task: &'static Task, id: u64, shared: &'static Shared, place: &'stati
     task.place.set(place);
     task.interrupt.set(0);
     task.shield.set(0);
-    task.unpark_token.set(false);
+    task.marks.set(Marks::TOKEN, false);
     task.outcome.set(Ended::Empty);
     task.join.store(0, Ordering::Release);
     task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
-}
-
-/// Gives a block back (T1). Called once per life, by the last of owner and join.
-fn recycle(task: &'static Task) {
-    // SAFETY: T1, T2: nobody else looks at this life any more.
-    unsafe { *task.name.get() = None };
-    let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);
-    task.ticket.fetch_add(1, Ordering::Relaxed);
-    match Hub::try_current() {
-        Some(hub) if ptr::eq(hub.shared, owner) => task.next.set(hub.free.replace(Some(task))),
-        _ => FREE.lock().unwrap_or_else(|e| e.into_inner()).push(TaskRef(task)),
-    }
-}
-
-/// Frees an ended hub: its blocks go to the others.
-pub(super) fn retire(hub: &'static Hub) {
-    let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
-    while let Some(task) = hub.free.take() {
-        hub.free.set(task.next.take());
-        free.push(TaskRef(task));
-    }
-    drop(free);
-    let extra = hub.native.take_extra();
-    recycle(hub.native);
-    // SAFETY: made by `Box::leak`, and no longer this OS thread's hub. What still names it are frames of green threads
-    // that were lost, which never run again, and the caller, which returns.
-    drop(unsafe { Box::from_raw(ptr::from_ref(hub).cast_mut()) });
-    drop(extra);
-}
-
-/// All unfinished green threads of a hub, in no order. For its own OS thread.
-pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
-    let chunks = CHUNKS.lock().unwrap_or_else(|e| e.into_inner());
-    let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
-    // The owner's fields are read only after `hub` says that we own the block (T5).
-    let live = blocks.filter(|task| !task.is_finished());
-    let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
-    mine.filter(|task| task.id.get() != 0).collect()
 }
 
 /// Makes a green thread of this hub and queues it.
@@ -520,7 +474,10 @@ fn run<F: FnOnce() -> T, T>(task: &'static Task, body: F) {
     match result {
         // SAFETY: T3: the owner's until `DONE`, and empty.
         Ok(value) => unsafe { leave(task, value, Ended::Returned) },
-        Err(payload) if interrupt::is_kill(&*payload) => task.outcome.set(Ended::Killed),
+        Err(payload) if interrupt::is_kill(&*payload) => {
+            task.outcome.set(Ended::Killed);
+            task.ended.set(Ended::Killed);
+        }
         // SAFETY: as above.
         Err(payload) => unsafe { leave(task, payload, Ended::Panicked) },
     }
@@ -558,6 +515,7 @@ unsafe fn leave<V>(task: &Task, value: V, outcome: Ended) {
     // SAFETY: the caller's.
     unsafe { task.slot.put(value) };
     task.outcome.set(outcome);
+    task.ended.set(outcome);
 }
 
 /// Takes the result out of the slot.
@@ -637,14 +595,20 @@ fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     hub.emit(|| super::hooks::Event::Exit(task.id()));
     let extra = task.take_extra();
     if let Some(extra) = extra {
-        end_extra(hub, task, *extra);
+        end_extra(hub, *extra);
     }
     if let Some(context) = task.context.take() {
         context::left(hub, context);
     }
     // Whatever waiter is left of this life is stale from here on.
     task.bump();
+    // Read before `DONE`, after which the join may recycle.
+    let (who, ended) = (TaskRef(task), task.ended.get());
+    let id = task.id.get();
     let before = task.join.fetch_or(DONE, Ordering::AcqRel);
+    if before & LINKED != 0 {
+        links::run(hub, who, id, ended);
+    }
     if before & DETACHED != 0 {
         if let Some(settle) = settle {
             // Empty but in the rare case that the join went after the body's last look.
@@ -658,13 +622,12 @@ fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
 
 /// What is left of the rarely used part when a green thread has ended.
 #[cold]
-fn end_extra(hub: &'static Hub, task: &'static Task, extra: Extra) {
+fn end_extra(hub: &'static Hub, extra: Extra) {
     for guard in extra.guards {
         if let Some(key) = guard.timer {
             hub.timers.remove(key);
         }
     }
-    super::run_links(hub, task, task.outcome.get(), extra.links);
     hub.as_callback(|| super::discard(extra.locals));
 }
 
@@ -687,9 +650,14 @@ pub(super) fn lose(task: &'static Task) {
         return; // Somebody was first.
     }
     task.outcome.set(Ended::Lost);
+    task.ended.set(Ended::Lost);
     task.state.set(State::Idle);
     task.bump();
+    let id = task.id.get();
     let before = task.join.fetch_or(DONE | LOST, Ordering::AcqRel);
+    if before & LINKED != 0 {
+        links::lose(TaskRef(task), id);
+    }
     if before & JOINER != 0 && before & DETACHED == 0 {
         // SAFETY: T4, as in `release`.
         if let Some(waiter) = unsafe { (*task.joiner.get()).take() } {
@@ -733,10 +701,26 @@ impl<T> Join<T> {
         self.task.is_finished()
     }
 
-    /// How it ended, once it has; for its owner's hooks.
-    pub(crate) fn ended(&self) -> Option<Ended> {
-        // After `DONE` the outcome is the join's (T3).
-        self.is_finished().then(|| self.task.outcome.get())
+    /// Says that it is the child of a scope.
+    pub(crate) fn mark_scoped(&self) {
+        self.task.join.fetch_or(SCOPED, Ordering::Relaxed);
+    }
+
+    /// Leaves an exit link. If it has ended already the link comes back, with how.
+    pub(crate) fn link(&self, link: ExitLink) -> Result<(), (ExitLink, Ended)> {
+        if !self.is_finished() {
+            let number = links::leave(self.task(), self.id(), self.place(), link);
+            if self.task.join.fetch_or(LINKED, Ordering::AcqRel) & DONE == 0 {
+                return Ok(());
+            }
+            // The end came between: it has run the link only if it saw that of another `on_exit`.
+            let Some(left) = links::take_back(self.task(), number) else {
+                return Ok(());
+            };
+            return Err((left, self.task.ended.get()));
+        }
+        // Written before `DONE`, which was acquired, and left alone while there is a join.
+        Err((link, self.task.ended.get()))
     }
 
     /// Leaves a waiter to be woken at the end; `false` if it has ended already.

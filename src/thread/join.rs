@@ -138,9 +138,9 @@ impl<T> JoinHandle<T> {
         self.thread().kill();
     }
 
-    /// Has `f` called when it ends, in a fresh local green thread of its hub; soon, if it has ended.
+    /// Has `f` called when it ends, in a fresh local green thread of its hub; if it has ended, soon and here.
     ///
-    /// `f` is told how: `Ok(())` if it returned.
+    /// `f` is told how: `Ok(())` if it returned. If its hub ends first, `f` is called on the ending OS thread.
     ///
     /// # Coming from Python
     /// `greenlet.link(callback)`.
@@ -149,17 +149,8 @@ impl<T> JoinHandle<T> {
     where
         F: FnOnce(Result<(), JoinError>) + Send + 'static,
     {
-        let link = move |ended: Ended| f(told(ended));
-        if let Some(ended) = self.join.ended() {
+        if let Err((link, ended)) = self.join.link(Box::new(move |ended| f(told(ended)))) {
             drop(super::spawn(move || link(ended)));
-            return;
-        }
-        let (task, id) = (self.join.task(), self.join.id());
-        let leave = move |hub: &'static Hub| crate::hub::leave_link(hub, task, id, Box::new(link));
-        match (task.shared(), Hub::try_current()) {
-            (Some(shared), Some(hub)) if std::ptr::eq(shared, hub.shared) => leave(hub),
-            (Some(shared), _) => shared.send(crate::hub::remote::Message::Internal(Box::new(leave))),
-            (None, _) => {}
         }
     }
 

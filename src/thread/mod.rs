@@ -54,7 +54,7 @@ pub use scope::{Scope, ScopedJoinHandle, scope};
 use crate::hub::context::Kind;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::remote::Message;
-use crate::hub::task::{self, TaskRef};
+use crate::hub::task::{self, Marks, TaskRef};
 use crate::hub::{Handle, Hub, PARK, interrupt, park as hub_park};
 
 /// Spawns a green thread, as `std::thread::spawn` does an OS thread: it starts at the next turn, in order.
@@ -204,22 +204,24 @@ pub fn park_timeout(timeout: Duration) {
 fn park_until(timeout: Option<Duration>) {
     let parker = Parker::new();
     let task = parker.task;
-    if !task.unpark_token.replace(false) {
+    if task.marks.get(Marks::TOKEN) {
+        task.marks.set(Marks::TOKEN, false);
+    } else {
         let deadline = timeout.map(|timeout| parker.hub.after(timeout));
         let wake = parker.park(deadline, Mode::Cancel, Why::new(&PARK, 0));
         if wake == Wake::Interrupted {
             interrupt::raise();
         }
-        task.unpark_token.set(false);
+        task.marks.set(Marks::TOKEN, false);
     }
 }
 
-/// The number of a green thread; never used again for another in this process.
+/// The number of a green thread or of a native stack; never used again for another in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ThreadId(u64);
 
 impl ThreadId {
-    /// As a plain number; 0 is a native stack.
+    /// As a plain number; that of a native stack has the highest bit set.
     pub fn as_u64(self) -> u64 {
         self.0
     }
@@ -255,7 +257,7 @@ impl Thread {
 
     /// Asks it to die; see [`JoinHandle::kill`]. A native stack cannot be killed.
     pub fn kill(&self) {
-        if self.id != 0 {
+        if !task::is_native(self.id) {
             self.ask(interrupt::kill, Message::Kill(self.task, self.id));
         }
     }
@@ -275,7 +277,7 @@ impl fmt::Debug for Thread {
         let address = self.task.address();
         match (self.name(), self.id) {
             (Some(name), _) => write!(f, "<GreenThread {address:#x}: {name}>"),
-            (None, 0) => write!(f, "<GreenThread {address:#x}: native>"),
+            (None, id) if task::is_native(id) => write!(f, "<GreenThread {address:#x}: native>"),
             (None, id) => write!(f, "<GreenThread {address:#x}: #{id}>"),
         }
     }

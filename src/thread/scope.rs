@@ -7,6 +7,8 @@
 //! - **C3** What scope and children share is atomic or locked: a `&Scope` may reach another OS thread, whose own hub
 //!   then runs the child.
 //! - **C4** [`Leave`] is the last thing of a child to go, after all that it owns or borrows.
+//! - **C5** Nor does the end of a child's OS thread leave its stack behind: the hub counts the children in `scoped`, kills
+//!   those that are left, and waits for them.
 
 use std::fmt;
 use std::io;
@@ -131,8 +133,20 @@ fn wait_for_all(shared: &Shared) {
 /// A child's end, however it comes: the last thing that its stack does with what it borrowed.
 struct Leave(Arc<Shared>);
 
+impl Leave {
+    fn new(shared: &Arc<Shared>, hub: &Hub) -> Leave {
+        shared.running.fetch_add(1, Ordering::AcqRel);
+        hub.scoped.set(hub.scoped.get() + 1);
+        Leave(shared.clone())
+    }
+}
+
 impl Drop for Leave {
     fn drop(&mut self) {
+        // C5: it never leaves the OS thread that made it; in a forked child there is another hub.
+        if let Some(hub) = Hub::try_current() {
+            hub.scoped.set(hub.scoped.get().saturating_sub(1));
+        }
         if self.0.running.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
@@ -169,6 +183,8 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
 
 impl<'scope> Scope<'scope, '_> {
     /// Spawns a child; as [`thread::spawn`](super::spawn), but it may borrow.
+    ///
+    /// It runs on the OS thread that calls. If that ends first, it kills the child and waits for its end.
     ///
     /// # Panics
     /// When there is no memory for its stack.
@@ -217,18 +233,19 @@ impl<'scope> Scope<'scope, '_> {
         T: 'scope,
     {
         let result: Arc<Mutex<Option<T>>> = Arc::default();
-        self.shared.running.fetch_add(1, Ordering::AcqRel);
+        let hub = Hub::current();
         let child = Child {
             f,
             slot: result.clone(),
-            leave: Leave(self.shared.clone()),
+            leave: Leave::new(&self.shared, hub),
         };
         let body = move || child.run();
         let body: Box<dyn FnOnce() + 'scope> = Box::new(body);
         // SAFETY: C1: the closure, and everything it owns or borrows, is gone before the scope returns. The transmute
         // changes nothing but the lifetime.
         let body = unsafe { std::mem::transmute::<Box<dyn FnOnce() + 'scope>, Box<dyn FnOnce() + 'static>>(body) };
-        let join = task::spawn(Hub::current(), kind, None, place, body)?;
+        let join = task::spawn(hub, kind, None, place, body)?;
+        join.mark_scoped();
         Ok(ScopedJoinHandle {
             handle: JoinHandle::new(join),
             result,

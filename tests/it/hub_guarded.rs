@@ -11,6 +11,8 @@ use greenthread::generator::{Generator, Yielder};
 use greenthread::io::{Async, wait_readable};
 use greenthread::{green_local, hub, sleep, spawn, spawn_local, thread};
 
+use crate::thread_fresh::fresh;
+
 /// Panics as it is dropped.
 struct Bomb;
 
@@ -146,4 +148,146 @@ fn wait_takes_its_waiters_back_when_it_need_not_park() {
     sleep(ms(30));
     assert!(start.elapsed() >= ms(30));
     assert!(thread::join_all(rest).into_iter().all(|joined| joined.is_ok()));
+}
+
+#[test]
+fn an_observer_may_arm_timers_and_wait_for_nothing_it_holds() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let armed = Rc::new(Cell::new(0));
+    let theirs = armed.clone();
+    hub::set_hook(Some(Box::new(move |event| {
+        if let hub::Event::Wake(_) = event {
+            drop(greenthread::time::Timeout::new(ms(1000)));
+            hub::handle().call_later(ms(1000), || ()).unwrap().cancel();
+            hub::as_fd().unwrap();
+            theirs.set(theirs.get() + 1);
+        }
+    })));
+    sleep(ms(2)); // woken by a timer
+    let writing = spawn(move || (&writer).write_all(b"x").unwrap());
+    wait_readable(&reader, Some(Duration::from_secs(10))).unwrap(); // and by a descriptor
+    writing.join().unwrap();
+    hub::set_hook(None);
+    assert!(armed.get() >= 2, "{} of the wakes armed", armed.get());
+}
+
+#[test]
+fn a_callback_that_is_left_by_a_switch_keeps_nobody_else_from_blocking() {
+    use greenthread::greenlet::{self, Greenlet};
+    let left = Rc::new(Cell::new(false));
+    let theirs = left.clone();
+    let green = spawn_local(move || {
+        let main = greenlet::current::<u32>();
+        let other = Greenlet::new(|n: u32| {
+            sleep(ms(1)); // parks: the observer runs here
+            n + 1
+        });
+        let leave = Cell::new(true);
+        let seen = theirs.clone();
+        hub::set_hook(Some(Box::new(move |event| {
+            if let hub::Event::Park(_) = event
+                && leave.replace(false)
+            {
+                main.switch(7);
+                // Here again, on the stack of the callback.
+                seen.set(std::panic::catch_unwind(|| sleep(ms(1))).is_err());
+            }
+        })));
+        assert_eq!(other.switch(1), 7, "the observer left");
+        assert!(hub::is_running());
+        sleep(ms(1)); // not in a callback any more
+        assert_eq!(spawn(|| 5).join().unwrap(), 5);
+        let back = other.switch(2);
+        hub::set_hook(None);
+        (back, other.is_dead())
+    });
+    assert_eq!(green.join().unwrap(), (2, true));
+    assert!(left.get(), "the callback itself may not block");
+    assert_eq!(spawn(|| sleep(ms(1))).join().ok(), Some(()));
+}
+
+#[test]
+fn a_wait_whose_root_changes_under_it_goes_on_in_the_new_one() {
+    fresh(|| {
+        // A generator waits; the descriptor's own `as_fd` yields from it, and another green thread takes it over.
+        let (reader, writer) = std::io::pipe().unwrap();
+        let first = spawn_local(move || {
+            let mut held = Generator::new(move |y: &Yielder<'_, u32>| {
+                let reader = Async::new(reader).unwrap();
+                let moved = Mover {
+                    reader,
+                    yielder: y,
+                    asked: Cell::new(0),
+                };
+                let moved = Async::new(moved).unwrap();
+                let mut byte = [0];
+                moved.read_with(|pipe| pipe.reader.get_ref().read(&mut byte)).unwrap();
+                y.yield_(u32::from(byte[0]));
+            });
+            assert_eq!(held.next(), Some(0), "as_fd yields, in the middle of a wait");
+            held
+        });
+        let mut held = first.join().unwrap();
+        let second = spawn_local(move || held.next());
+        greenthread::yield_now();
+        assert!(!second.is_finished(), "it waits for the pipe, as the second");
+        (&writer).write_all(b"x").unwrap();
+        assert_eq!(second.join().unwrap(), Some(u32::from(b'x')));
+    });
+}
+
+/// Its `as_fd` yields when a wait asks for it.
+struct Mover<'a> {
+    reader: Async<std::io::PipeReader>,
+    yielder: &'a Yielder<'a, u32>,
+    asked: Cell<u32>,
+}
+
+impl std::os::fd::AsFd for Mover<'_> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.asked.set(self.asked.get() + 1);
+        // The first time is `Async::new`, the second the wait.
+        if self.asked.get() == 2 {
+            self.yielder.yield_(0);
+        }
+        self.reader.as_fd()
+    }
+}
+
+#[test]
+fn an_open_file_that_left_from_another_os_thread_can_come_back() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let reader = Async::new(reader).unwrap();
+    let mut byte = [0];
+    assert!(greenthread::timeout(ms(2), || reader.read_with(|mut pipe| pipe.read(&mut byte))).is_err());
+    // It is registered here; what leaves elsewhere cannot be taken out of this hub's poller.
+    let back = std::thread::spawn(move || reader.into_inner().unwrap()).join().unwrap();
+    let reader = Async::new(back).unwrap();
+    let writing = spawn(move || {
+        sleep(ms(2));
+        writer.write_all(b"x").unwrap();
+    });
+    let mut byte = [0];
+    assert_eq!(reader.read_with(|mut pipe| pipe.read(&mut byte)).unwrap(), 1);
+    writing.join().unwrap();
+}
+
+#[test]
+fn an_embedded_hub_rings_after_a_blocking_call_as_before() {
+    let fd = hub::as_fd().unwrap();
+    sleep(ms(1)); // blocks here, and not in the foreign loop
+    let handle = hub::handle();
+    let called = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let theirs = called.clone();
+    let caller = std::thread::spawn(move || {
+        let call = move || theirs.store(true, std::sync::atomic::Ordering::SeqCst);
+        handle.call_soon(call).map(drop)
+    });
+    caller.join().unwrap().unwrap();
+    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut fds, Some(&limit)).unwrap(), 1, "nobody rang");
+    hub::turn();
+    hub::turn();
+    assert!(called.load(std::sync::atomic::Ordering::SeqCst));
 }

@@ -11,6 +11,7 @@ mod hub_turn;
 mod io_wait;
 mod isolation;
 mod layering;
+mod net_edge;
 mod net_full;
 mod net_tcp;
 mod thread_builder;

@@ -272,3 +272,93 @@ fn an_on_exit_that_panics_does_not_stop_the_next() {
         assert_eq!(*log.lock().unwrap(), ["next returned"]);
     });
 }
+
+#[test]
+fn on_exit_of_a_detached_one_is_told_how_it_ended() {
+    fresh(|| {
+        let log = Log::default();
+        let (bad, dead) = (spawn(|| panic!("x")), spawn(thread::park));
+        watch(&bad, &log, "bad");
+        watch(&dead, &log, "dead");
+        dead.kill();
+        drop((bad, dead));
+        hub::idle();
+        assert_eq!(*log.lock().unwrap(), ["bad panicked", "dead killed"]);
+    });
+}
+
+#[test]
+fn on_exit_left_by_another_os_thread_during_the_last_steps_is_told_how_it_ended() {
+    fresh(|| {
+        let log = Log::default();
+        let (begun, begin) = std::sync::mpsc::channel();
+        let (left, leave) = std::sync::mpsc::channel();
+        let bad = spawn(move || {
+            begun.send(()).unwrap();
+            leave.recv().unwrap(); // blocks the hub: it takes no message before the end
+            panic!("x");
+        });
+        let theirs = log.clone();
+        let other = std::thread::spawn(move || {
+            begin.recv().unwrap();
+            watch(&bad, &theirs, "bad");
+            left.send(()).unwrap();
+        });
+        hub::idle();
+        other.join().unwrap();
+        hub::idle();
+        assert_eq!(*log.lock().unwrap(), ["bad panicked"]);
+    });
+}
+
+#[test]
+fn on_exit_of_one_whose_hub_ends_says_lost() {
+    fresh(|| {
+        let log = Log::default();
+        let theirs = log.clone();
+        let lost = std::thread::spawn(move || {
+            let handle = spawn(thread::park);
+            handle.on_exit(move |how| {
+                let lost = how.unwrap_err().is_lost();
+                theirs.lock().unwrap().push(format!("lost {lost}"));
+            });
+            yield_now();
+            handle
+        });
+        assert!(lost.join().unwrap().join().unwrap_err().is_lost());
+        assert_eq!(*log.lock().unwrap(), ["lost true"]);
+    });
+}
+
+#[test]
+fn on_exit_left_by_an_observer_of_the_end_runs_for_that_end() {
+    fresh(|| {
+        let log = Log::default();
+        let theirs = log.clone();
+        let handle = std::rc::Rc::new(std::cell::RefCell::new(Some(spawn(|| ()))));
+        if let Some(handle) = &*handle.borrow() {
+            handle.on_exit(|_| ());
+        }
+        let held = handle.clone();
+        hub::set_hook(Some(Box::new(move |event| {
+            if !matches!(event, hub::Event::Spawn(_)) {
+                return;
+            }
+            let handle = held.take();
+            if let Some(handle) = handle {
+                watch(&handle, &theirs, "first");
+            }
+        })));
+        hub::idle();
+        hub::set_hook(None);
+        assert!(
+            handle.borrow().is_none(),
+            "the observer saw the first link's green thread"
+        );
+        assert_eq!(*log.lock().unwrap(), ["first returned"]);
+        // The next lives of the block have no link.
+        thread::join_all((0..4).map(|_| spawn(|| ())));
+        hub::idle();
+        assert_eq!(log.lock().unwrap().len(), 1);
+    });
+}

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use greenthread::{hub, sleep, spawn, spawn_local, thread, time, yield_now};
 
@@ -254,5 +255,44 @@ fn nothing_of_a_child_outlives_its_scope() {
         });
         assert_eq!((returned, count.get()), (0, 2));
         drop(spawn_local(|| ()));
+    });
+}
+
+#[test]
+fn a_child_on_an_os_thread_that_ends_is_killed_and_the_scope_returns() {
+    struct Gone<'a>(&'a AtomicUsize);
+    impl Drop for Gone<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    fresh(|| {
+        let gone = AtomicUsize::new(0);
+        let killed = thread::scope(|s| {
+            let (parked, unstarted, shielded) = std::thread::scope(|os| {
+                let ends = os.spawn(|| {
+                    let parked = s.spawn(|| {
+                        let _gone = Gone(&gone);
+                        thread::park();
+                    });
+                    let shielded = s.spawn(|| {
+                        let _gone = Gone(&gone);
+                        thread::shield(|| sleep(ms(20)));
+                        5
+                    });
+                    yield_now();
+                    let unstarted = s.spawn(|| drop(Gone(&gone)));
+                    (parked, unstarted, shielded)
+                });
+                ends.join().unwrap()
+            });
+            [
+                parked.join().unwrap_err().is_killed(),
+                unstarted.join().unwrap_err().is_killed(),
+                shielded.join().unwrap() == 5,
+            ]
+        });
+        assert_eq!(killed, [true; 3]);
+        assert_eq!(gone.load(Ordering::SeqCst), 2, "both that ran left nothing behind");
     });
 }

@@ -62,6 +62,27 @@ const TESTS: &[Test] = &[
         check: succeeds,
     },
     Test {
+        name: "in_spite_of_a_run_forever_that_was_killed",
+        child: killed_forever,
+        check: succeeds,
+    },
+    Test {
+        name: "not_while_a_descriptor_is_waited_for",
+        child: descriptor,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "not_while_another_os_thread_holds_a_handle",
+        child: held_handle,
+        check: succeeds_silently,
+    },
+    #[cfg(panic = "abort")]
+    Test {
+        name: "without_unwinding_a_killed_block_on_lets_the_others_run",
+        child: abort_block_on,
+        check: succeeds_silently,
+    },
+    Test {
         name: "a_scope_that_would_be_left_aborts",
         child: scope,
         check: aborts,
@@ -236,6 +257,55 @@ fn timer() {
     thread::park();
     drop(thread::spawn_after(ms(300), hub::stop));
     hub::run_forever();
+}
+
+fn killed_forever() {
+    let server = spawn(hub::run_forever);
+    yield_now();
+    server.kill();
+    assert!(server.join().unwrap_err().is_killed());
+    loop_exit(thread::park);
+    // One that was not killed still forbids it.
+    let (server, main) = (spawn(hub::run_forever), thread::current());
+    yield_now();
+    assert!(greenthread::timeout(ms(400), thread::park).is_err());
+    drop((server, main));
+}
+
+fn descriptor() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    // A process of its own writes: no other OS thread, and no timer, speaks for the wait.
+    let late = Command::new("sh")
+        .args(["-c", "sleep 0.5; echo x"])
+        .stdout(writer)
+        .spawn();
+    greenthread::io::wait_readable(&reader, None).unwrap();
+    assert_eq!(reader.read(&mut [0]).unwrap(), 1);
+    assert!(late.unwrap().wait().unwrap().success());
+}
+
+fn held_handle() {
+    let (handle, main) = (hub::handle(), thread::current());
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(ms(500)); // longer than the hub's patience of 100 ms
+        handle.spawn(move || main.unpark()).unwrap().join().unwrap();
+    });
+    thread::park();
+    // It ends by itself once its join is answered.
+    threadpool::unblock(|| holder.join().unwrap());
+}
+
+#[cfg(panic = "abort")]
+fn abort_block_on() {
+    let (done, wait) = futures::channel::oneshot::channel();
+    let waiter = spawn(|| greenthread::future::block_on(wait).unwrap());
+    yield_now();
+    waiter.kill();
+    let others = spawn(|| (0..10).for_each(|_| sleep(ms(1))));
+    others.join().unwrap();
+    assert!(!waiter.is_finished());
+    done.send(5).unwrap();
+    assert_eq!(waiter.join().unwrap(), 5);
 }
 
 fn timed() {

@@ -1,0 +1,67 @@
+//! Code of the user where it may not park: callbacks and observers.
+#![forbid(unsafe_code)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use super::task::Task;
+use super::{Callback, Hub, Reporter, report_panic};
+use crate::fiber::current;
+
+/// A callback that has not returned.
+pub(super) struct Frame {
+    number: u64,
+    root: &'static Task,
+    /// The fiber above the root that it runs on; null if it runs on the root itself.
+    top: *const current::Link,
+}
+
+impl Hub {
+    /// Runs `f` as a callback: what it calls may not park.
+    pub(crate) fn as_callback<R>(&self, f: impl FnOnce() -> R) -> R {
+        let number = self.guard_id();
+        self.frames.borrow_mut().push(Frame {
+            number,
+            root: self.running(),
+            top: current::TOP.get(),
+        });
+        self.in_callback.set(self.in_callback.get() + 1);
+        let result = catch_unwind(AssertUnwindSafe(f));
+        // Mostly the last, but for one that was left by a switch and came back.
+        self.frames.borrow_mut().retain(|frame| frame.number != number);
+        self.in_callback.set(self.in_callback.get() - 1);
+        result.unwrap_or_else(|payload| resume_unwind(payload))
+    }
+
+    /// Whether the code that runs lies above a callback. One that has switched to another greenlet lies on a stack that
+    /// does not run.
+    pub(super) fn is_in_callback(&self) -> bool {
+        let runs = |frame: &Frame| {
+            let is_root = frame.top.is_null();
+            if is_root {
+                std::ptr::eq(frame.root, self.running())
+            } else {
+                current::is_on_chain(frame.top)
+            }
+        };
+        self.in_callback.get() > 0 && self.frames.borrow().iter().any(runs)
+    }
+
+    /// Has `f` called at the turn's one place for code of the user.
+    pub(crate) fn call(&self, f: Callback) {
+        self.callbacks.borrow_mut().push_back(f);
+    }
+
+    /// The one place for code of the user on the hub's own stack. Those added meanwhile wait for the next turn.
+    pub(super) fn run_callbacks(&'static self) {
+        let count = self.callbacks.borrow().len();
+        for _ in 0..count {
+            let Some(f) = self.callbacks.borrow_mut().pop_front() else {
+                return;
+            };
+            let result = catch_unwind(AssertUnwindSafe(|| self.as_callback(f)));
+            if let Err(payload) = result {
+                report_panic(&Reporter::callback(), payload);
+            }
+        }
+    }
+}

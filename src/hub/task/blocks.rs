@@ -1,0 +1,111 @@
+//! The memory of tasks: leaked chunks, and free lists of blocks of a hub and of the process.
+
+use std::ptr;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use super::{Extra, Task, TaskRef};
+use crate::hub::Hub;
+
+struct Chunk(&'static [Task]);
+// SAFETY: T5: the lists below hand blocks from thread to thread only while nobody owns them.
+unsafe impl Send for Chunk {}
+
+static CHUNKS: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
+static FREE: Mutex<Vec<TaskRef>> = Mutex::new(Vec::new());
+const CHUNK: usize = 64;
+
+/// A block from the hub's free list, the common one, or a new chunk.
+#[inline]
+pub(super) fn take_block(hub: &Hub) -> &'static Task {
+    match hub.free.get() {
+        Some(task) => {
+            hub.free.set(task.next.take());
+            task
+        }
+        None => refill(hub),
+    }
+}
+
+#[cold]
+fn refill(hub: &Hub) -> &'static Task {
+    if let Some(task) = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop() {
+        return task.0;
+    }
+    let chunk: &'static [Task] = Box::leak((0..CHUNK).map(|_| Task::blank()).collect());
+    CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
+    for task in &chunk[1..] {
+        task.next.set(hub.free.replace(Some(task)));
+    }
+    &chunk[0]
+}
+
+/// A block from the common list, or a chunk of one.
+pub(super) fn take_common() -> &'static Task {
+    let free = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop();
+    free.map_or_else(
+        || {
+            let chunk: &'static [Task] = Box::leak(Box::new([Task::blank()]));
+            CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
+            &chunk[0]
+        },
+        |task| task.0,
+    )
+}
+
+/// Gives a block back (T1). Called once per life, by the last of owner and join.
+#[inline]
+pub(super) fn recycle(task: &'static Task) {
+    // SAFETY: T1, T2: nobody else looks at this life any more.
+    unsafe { *task.name.get() = None };
+    let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);
+    task.ticket.fetch_add(1, Ordering::Relaxed);
+    match Hub::try_current() {
+        Some(hub) if ptr::eq(hub.shared, owner) => task.next.set(hub.free.replace(Some(task))),
+        _ => FREE.lock().unwrap_or_else(|e| e.into_inner()).push(TaskRef(task)),
+    }
+}
+
+/// The memory of a hub, kept by its OS thread.
+pub(in crate::hub) struct Keep(*mut Hub);
+
+impl Keep {
+    pub(in crate::hub) fn new(hub: Hub) -> (Keep, &'static Hub) {
+        let hub = Box::into_raw(Box::new(hub));
+        // SAFETY: it is there until `retire`, which is the last to be called on this OS thread; see there.
+        (Keep(hub), unsafe { &*hub })
+    }
+
+    /// Frees an ended hub: its blocks go to the others. Takes no reference, for none may outlive this.
+    pub(in crate::hub) fn retire(self) {
+        // SAFETY: T5: this is the hub's OS thread.
+        let extra = unsafe { give_back(&*self.0) };
+        // SAFETY: made by `Box::into_raw`, and no longer this OS thread's hub. What still names it are frames of green
+        // threads that were lost, which never run again.
+        drop(unsafe { Box::from_raw(self.0) });
+        crate::hub::discard(extra);
+    }
+}
+
+/// Gives the blocks of an ended hub back, and what its native task leaves.
+fn give_back(hub: &Hub) -> Option<Box<Extra>> {
+    let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
+    while let Some(task) = hub.free.take() {
+        hub.free.set(task.next.take());
+        free.push(TaskRef(task));
+    }
+    drop(free);
+    let extra = hub.native.take_extra();
+    recycle(hub.native);
+    extra
+}
+
+/// All unfinished green threads of a hub, in no order. For its own OS thread.
+pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
+    let chunks = CHUNKS.lock().unwrap_or_else(|e| e.into_inner());
+    let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
+    // The owner's fields are read only after `hub` says that we own the block (T5).
+    let live = blocks.filter(|task| !task.is_finished());
+    let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
+    mine.filter(|task| !super::is_native(task.id.get())).collect()
+}
