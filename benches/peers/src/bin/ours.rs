@@ -8,7 +8,7 @@ use greenthread::generator::{Generator, Yielder};
 use greenthread::greenlet::{self, Greenlet};
 use greenthread::net::{TcpListener, TcpStream};
 use greenthread::thread::{self, JoinHandle};
-use greenthread::{run, spawn, spawn_local, time, yield_now};
+use greenthread::{spawn, spawn_local, time, yield_now};
 use peers::{Args, Memory, Timers, each, emit, emit_mem, late, unsupported};
 
 fn main() {
@@ -16,12 +16,17 @@ fn main() {
     match args.workload.as_str() {
         "switch" => switch(args.n_or(5_000_000)),
         "spawn" => spawns(args.n_or(500_000)),
-        "yield" => run(move || yields(args.n_or(1000))),
-        "mem" => run(move || mem(args.n_or(10_000))),
+        "yield" => local(move || yields(args.n_or(1000))),
+        "mem" => local(move || mem(args.n_or(10_000))),
         "timers" => timers(args.n_or(100_000)),
-        "echo" => run(move || echo(args.port())),
+        "echo" => local(move || echo(args.port())),
         other => unsupported(other),
     }
+}
+
+/// Runs `f` as a local green thread: the lean kind, and so are those that it makes.
+fn local<T: 'static>(f: impl FnOnce() -> T + 'static) -> T {
+    spawn_local(f).join().expect("no panic")
 }
 
 fn switch(n: u64) {
@@ -39,7 +44,7 @@ fn switch(n: u64) {
     let ns = each(2 * n, || assert_eq!((0..n).fold(0, |value, _| echo.switch(value)), n));
     emit("switch", "greenlet", ns, "ns");
 
-    run(move || emit("switch", "oneway", each(2 * n, || yield_all(2, n)), "ns"));
+    local(move || emit("switch", "oneway", each(2 * n, || yield_all(2, n)), "ns"));
 }
 
 fn yield_all(threads: u64, times: u64) {
@@ -78,7 +83,7 @@ fn spawns(n: u64) {
             }
         })
     };
-    run(move || {
+    local(move || {
         emit("spawn", "seq", seq(true), "ns");
         emit("spawn", "batch", batch(true), "ns");
         emit("spawn", "seq_isolated", seq(false), "ns");
@@ -133,7 +138,7 @@ fn mem(n: u64) {
 fn timers(n: u64) {
     let mut timers = Timers::new();
     let delays: Vec<_> = (0..n).map(|_| timers.delay()).collect();
-    let lates = run(move || {
+    let lates = local(move || {
         let lates = Rc::new(RefCell::new(Vec::with_capacity(n as usize)));
         let sleep = |delay| {
             let lates = lates.clone();
