@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 pub struct Args {
     pub workload: String,
     pub n: Option<u64>,
+    /// The port that comes after the number.
+    pub second: Option<u16>,
 }
 
 impl Args {
@@ -20,6 +22,7 @@ impl Args {
         Args {
             workload,
             n: words.next().and_then(|n| n.parse().ok()),
+            second: words.next().and_then(|port| port.parse().ok()),
         }
     }
 
@@ -74,6 +77,18 @@ impl Memory {
             rss: field("VmRSS:"),
             pte: field("VmPTE:"),
         }
+    }
+}
+
+impl Memory {
+    /// How many resident bytes more than before.
+    pub fn since(self, before: Memory) -> f64 {
+        self.rss as f64 - before.rss as f64
+    }
+
+    /// The resident bytes.
+    pub fn resident(self) -> f64 {
+        self.rss as f64
     }
 }
 

@@ -8,7 +8,7 @@ use greenthread::generator::{Generator, Yielder};
 use greenthread::greenlet::{self, Greenlet};
 use greenthread::net::{TcpListener, TcpStream};
 use greenthread::thread::{self, JoinHandle};
-use greenthread::{spawn, spawn_local, time, yield_now};
+use greenthread::{monkey, run, spawn, spawn_local, time, yield_now};
 use peers::{Args, Memory, Timers, each, emit, emit_mem, late, unsupported};
 
 fn main() {
@@ -19,6 +19,7 @@ fn main() {
         "yield" => local(move || yields(args.n_or(1000))),
         "mem" => local(move || mem(args.n_or(10_000))),
         "timers" => timers(args.n_or(100_000)),
+        "redis" | "redisblock" | "blpop" | "httpdelay" => clients(&args),
         "echo" => local(move || echo(args.port())),
         other => unsupported(other),
     }
@@ -133,6 +134,32 @@ fn mem(n: u64) {
         join(threads);
     });
     emit_mem(n, before, after, create, wake);
+    isolated_mem(n.min(100_000));
+}
+
+/// What isolated ones take while they are parked, and what is left of many that ran one after the other; each has used
+/// malloc.
+fn isolated_mem(n: u64) {
+    let used = || drop(std::hint::black_box(vec![1_u8; 1000]));
+    let before = Memory::now();
+    let threads: Vec<_> = (0..n)
+        .map(|_| {
+            spawn(move || {
+                used();
+                thread::park();
+            })
+        })
+        .collect();
+    yield_now();
+    let each = Memory::now().since(before) / n as f64;
+    threads.iter().for_each(|thread| thread.thread().unpark());
+    join(threads);
+    emit(&format!("mem{n}"), "rss_each_isolated", each, "B");
+    let churn = |times: u64| (0..times).for_each(|_| spawn(used).join().expect("no panic"));
+    churn(10_000);
+    let before = Memory::now();
+    churn(1_000_000);
+    emit("mem1M", "rss_left_isolated", Memory::now().since(before), "B");
 }
 
 fn timers(n: u64) {
@@ -152,6 +179,62 @@ fn timers(n: u64) {
         lates.take()
     });
     timers.emit(lates);
+}
+
+/// Unmodified blocking clients on patched libc: green threads of one OS thread, each with a connection of its own.
+fn clients(args: &Args) {
+    monkey::patch_all().expect("isolation works here");
+    let (n, port) = (args.n.expect("a number"), args.second.expect("a port"));
+    let workload = args.workload.clone();
+    let (workers, rounds) = match &*workload {
+        "redis" | "redisblock" => (100, n / 100),
+        _ => (n, 1),
+    };
+    let counted = workload.clone();
+    let cpu = peers::cpu_ns();
+    let wall = each(1, || {
+        run(move || {
+            let workers = (0..workers).map(|worker| {
+                let workload = workload.clone();
+                spawn(move || client(&workload, worker, rounds, port))
+            });
+            join(workers.collect());
+        });
+    });
+    let name = if counted == "blpop" {
+        format!("blpop{n}")
+    } else {
+        counted
+    };
+    emit(&name, "wall", wall / 1e6, "ms");
+    emit(&name, "cpu_each", (peers::cpu_ns() - cpu) as f64 / n as f64, "ns");
+    emit(&name, "rss", Memory::now().resident() / 1_048_576.0, "MiB");
+}
+
+fn client(workload: &str, worker: u64, rounds: u64, port: u16) {
+    if workload == "httpdelay" {
+        let mut response = ureq::get(format!("http://127.0.0.1:{port}/"))
+            .call()
+            .expect("an answer");
+        assert_eq!(response.body_mut().read_to_string().expect("a body"), "ok");
+        return;
+    }
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).expect("a URL");
+    let mut connection = client.get_connection().expect("a connection");
+    for _ in 0..rounds {
+        if workload == "redis" {
+            let _: Option<String> = redis::cmd("GET").arg("k").query(&mut connection).expect("an answer");
+        } else {
+            let time = if workload == "blpop" { 0.2 } else { 0.1 };
+            let mut pop = redis::cmd("BLPOP");
+            let nothing: Option<(String, String)> = pop
+                .arg(format!("no{worker}"))
+                .arg(time)
+                .query(&mut connection)
+                .expect("an answer");
+            assert!(nothing.is_none());
+        }
+    }
 }
 
 fn echo(port: u16) {
