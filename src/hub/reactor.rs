@@ -153,6 +153,10 @@ impl Reactor {
 
     /// Registers one of our own sockets.
     pub(crate) fn register(&self, hub: &Hub, fd: BorrowedFd<'_>) -> io::Result<Key> {
+        // The number may have been a foreign one's before.
+        if let Some(stale) = self.foreign.borrow_mut().remove(&fd.as_raw_fd()) {
+            self.forget(stale);
+        }
         let key = self.make(None);
         let added = self.with_poller(hub, |poller| poller.add(fd, key.0));
         if let Err(error) = added {
@@ -289,7 +293,7 @@ impl Reactor {
         });
         if let Err(error) = self.arm(hub, fd, key) {
             self.with(key, |source| source.slots[direction as usize].remove(number));
-            self.settle_foreign(hub, raw, key, None);
+            self.forget_foreign(raw, key);
             // A file that cannot be polled is always ready.
             return if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) {
                 Ok(Wake::Ready)
@@ -303,7 +307,7 @@ impl Reactor {
         self.with(key, |source| source.slots[direction as usize].remove(number));
         if is_closed() {
             // Its number may be another's by now.
-            self.settle_foreign(hub, raw, key, None);
+            self.forget_foreign(raw, key);
             return Err(rustix::io::Errno::BADF.into());
         }
         let mut broken = self.broken.borrow_mut();
@@ -312,7 +316,7 @@ impl Reactor {
             return Err(rustix::io::Errno::BADF.into());
         }
         drop(broken);
-        self.settle_foreign(hub, raw, key, Some(fd));
+        self.settle_foreign(hub, key, fd);
         Ok(wake)
     }
 
@@ -322,18 +326,21 @@ impl Reactor {
         self.with_poller(hub, |poller| poller.arm(fd, key.0, read, write))
     }
 
-    /// Arms a foreign number again for those who still wait, or forgets it and takes it out of the poller.
-    fn settle_foreign(&self, hub: &Hub, raw: RawFd, key: Key, fd: Option<BorrowedFd<'_>>) {
+    /// Arms a foreign number again for those who still wait. Without any it stays known, unarmed: the next wait saves two
+    /// calls, and whoever has the number by then is found out when it is armed.
+    fn settle_foreign(&self, hub: &Hub, key: Key, fd: BorrowedFd<'_>) {
         let waited = self.with(key, |source| source.slots.iter().any(Slot::is_waited_for));
-        if waited == Some(false) {
-            self.foreign.borrow_mut().remove(&raw);
-            self.forget(key);
-            if let (Some(fd), Some(poller)) = (fd, &*self.poller.borrow()) {
-                poller.delete(fd);
-            }
-        } else if let (Some(true), Some(fd)) = (waited, fd) {
+        if waited == Some(true) {
             // It could be armed before; if not now, whoever waits finds out at the next event or deadline.
             let _ = self.arm(hub, fd, key);
+        }
+    }
+
+    /// Forgets a foreign number, unless others wait for it.
+    fn forget_foreign(&self, raw: RawFd, key: Key) {
+        if self.with(key, |source| source.slots.iter().any(Slot::is_waited_for)) == Some(false) {
+            self.foreign.borrow_mut().remove(&raw);
+            self.forget(key);
         }
     }
 
