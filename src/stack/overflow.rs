@@ -17,7 +17,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::{DEFAULT_SIZE, GUARD_SIZE, PAGE};
-use crate::sys::signal;
+use crate::sys::{attr, signal};
 
 /// One slab; `len` 0 means free.
 struct Range {
@@ -44,6 +44,20 @@ fn ranges() -> impl Iterator<Item = &'static Range> {
     // SAFETY: null, or leaked by `add` (O1).
     let entry = |at: *mut Range| unsafe { at.as_ref() };
     std::iter::successors(entry(first), move |range| entry(range.next.load(Ordering::Acquire)))
+}
+
+/// The stack that an address is on: its low end above the guard, and its size.
+fn stack_of(address: usize) -> Option<(usize, usize)> {
+    let (at, size) = ranges().find_map(|range| {
+        let (len, at, size) = (
+            range.len.load(Ordering::Acquire),
+            range.at.load(Ordering::Relaxed),
+            range.size.load(Ordering::Relaxed),
+        );
+        (len > 1 && (at..at + len).contains(&address)).then_some((at, size))
+    })?;
+    let slot = at + (address - at) / size * size;
+    Some((slot + GUARD_SIZE, size - GUARD_SIZE))
 }
 
 /// Enters a slab.
@@ -81,7 +95,10 @@ pub(super) fn set_describe(f: fn(usize, &mut [u8]) -> usize) {
 /// Installs the handler, once in the process.
 pub(super) fn install() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| signal::on_fault(look));
+    ONCE.call_once(|| {
+        signal::on_fault(look);
+        attr::set_find(stack_of);
+    });
 }
 
 /// Runs in the fault handler: returns unless the address lies in a guard.

@@ -1,5 +1,6 @@
 //! The only room that knows libc: memory, signals, descriptors and threads of the system.
 
+pub(crate) mod attr;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 pub(crate) mod base;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]

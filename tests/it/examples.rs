@@ -178,3 +178,25 @@ fn chat_server_tells_the_others() {
         .collect();
     assert_eq!(heard, ["* bob is here", "bob: hello"]);
 }
+
+#[test]
+fn patched_sleep_interleaves_two_workers() {
+    let lines = prints("patched_sleep", &[], ms(500), ms(900));
+    assert_eq!(lines.len(), 11, "{lines:?}");
+    assert_eq!(lines[..2], ["work1 step 1", "work2 step 1"]);
+    let second = lines.iter().position(|line| line == "work2 step 2");
+    assert!(
+        second < lines.iter().position(|line| line == "work1 step 5"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn patched_download_asks_for_all_before_any_answer() {
+    let lines = prints("patched_download", &[], ms(300), ms(800));
+    assert_eq!(lines.len(), 7, "{lines:?}");
+    assert!(lines[..3].iter().all(|line| line.starts_with("GET: ")), "{lines:?}");
+    let received = |line: &String| line.starts_with("1000000 bytes received from ");
+    assert!(lines[3..6].iter().all(received), "{lines:?}");
+    assert!(lines[6].starts_with("3000000 bytes in "), "{lines:?}");
+}

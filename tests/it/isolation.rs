@@ -386,3 +386,29 @@ fn many_at_once_are_all_apart() {
     handles.into_iter().for_each(|handle| handle.join().unwrap());
     assert_eq!(MINE.get(), 0);
 }
+
+#[test]
+fn c_is_told_of_the_green_stack() {
+    let ask = || {
+        // SAFETY: attributes that the call initialises, asked for their stack.
+        unsafe {
+            let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+            assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes), 0);
+            let (mut low, mut size) = (std::ptr::null_mut(), 0);
+            assert_eq!(
+                libc::pthread_attr_getstack(&raw const attributes, &raw mut low, &raw mut size),
+                0
+            );
+            libc::pthread_attr_destroy(&raw mut attributes);
+            let here = 0_u8;
+            let range = low.addr()..low.addr() + size;
+            (range.contains(&(&raw const here).addr()), size)
+        }
+    };
+    let least = greenthread::stack::DEFAULT_SIZE - greenthread::stack::GUARD_SIZE;
+    for (inside, size) in [spawn(ask).join().unwrap(), spawn_local(ask).join().unwrap()] {
+        assert!(inside && (least..least * 2).contains(&size), "{inside} {size}");
+    }
+    let (inside, size) = ask();
+    assert!(inside && size > 2 * least, "the native stack: {inside} {size}");
+}
