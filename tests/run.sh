@@ -103,6 +103,7 @@ step tool "peers clippy" cargo clippy --release "${PEERS[@]}" --all-targets -- -
 step tool "peers build" cargo build --release "${PEERS[@]}"
 step tool "valgrind" env SHORT=1 bash tests/long/valgrind.sh
 step tool "soak" env SHORT=1 bash tests/long/soak.sh
+step tool "builds" env SHORT=1 bash tests/long/builds.sh
 step tool "a hundred thousand" env SHORT=1 bash tests/long/million.sh
 
 printf '\n%-28s %-7s %7s %6s\n' step result tests time
