@@ -170,6 +170,11 @@ where
         }
     }));
     let _abroad = Abroad::new(Hub::current());
+    let mut mode = if std::thread::panicking() {
+        Mode::Must
+    } else {
+        Mode::Cancel
+    };
     loop {
         let parker = Parker::new();
         let done = {
@@ -182,13 +187,10 @@ where
             Some(Err(payload)) => resume_unwind(payload),
             None => {}
         }
-        let mode = if std::thread::panicking() {
-            Mode::Must
-        } else {
-            Mode::Cancel
-        };
         if parker.park(None, mode, Why::new(&POOL_JOB, 0)) == Wake::Interrupted {
             interrupt::raise();
+            // A `panic = "abort"` build: there is no value to give but the job's, so the kill waits for the next park.
+            mode = Mode::Must;
         }
     }
 }

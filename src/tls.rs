@@ -20,7 +20,13 @@
 //! - **C4** Thread-locals of this crate that must be the same in all contexts of an OS thread are planted at the start of
 //!   each: the hub, the pool of stacks.
 //!
+//! # Not covered
+//! - A library with *initial-exec* thread-locals (few have them: `-ftls-model=initial-exec`) that is loaded by `dlopen` while
+//!   contexts exist: glibc lays its image only in the blocks that it knows. Load such libraries before the first spawn.
+//!
 //! # Rejected
+//! - A `dlopen` of our own ahead of glibc's, which could lay that image: glibc would take us for the caller, and search the
+//!   library along our paths instead of the caller's.
 //! - To save and restore thread-locals at each switch: their addresses are known to the code that uses them.
 //! - A malloc cache for each context: 20,000 of them were 330 MB.
 

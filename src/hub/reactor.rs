@@ -154,7 +154,9 @@ impl Reactor {
     /// Registers one of our own sockets.
     pub(crate) fn register(&self, hub: &Hub, fd: BorrowedFd<'_>) -> io::Result<Key> {
         // The number may have been a foreign one's before.
-        if let Some(stale) = self.foreign.borrow_mut().remove(&fd.as_raw_fd()) {
+        let stale = self.foreign.borrow_mut().remove(&fd.as_raw_fd());
+        if let (Some(stale), Some(hub)) = (stale, Hub::try_current()) {
+            self.wake_all(hub, stale);
             self.forget(stale);
         }
         let key = self.make(None);

@@ -23,10 +23,7 @@ fn ended(hub: &'static Hub, pid: pid_t) -> Option<Result<(), Cut>> {
     let raw = c_int::try_from(raw).ok().filter(|raw| *raw >= 0)?;
     // SAFETY: a fresh descriptor, ours alone.
     let pidfd = unsafe { OwnedFd::from_raw_fd(raw) };
-    let waited = fd::wait(hub, pidfd.as_fd(), Direction::Read, None, "waitpid");
-    // Not through the patched close: nobody else knows it.
-    drop(pidfd);
-    waited.ok()
+    fd::wait(hub, pidfd.as_fd(), Direction::Read, None, "waitpid").ok()
 }
 
 unsafe fn waitpid_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options: c_int) -> pid_t {

@@ -196,14 +196,18 @@ impl Drop for Waiting {
 
 /// Wakes up to `count` that wait for `key` with a bit of `mask`; says how many (X2).
 fn wake(key: usize, count: usize, mask: u32) -> usize {
+    wake_in(Bucket::of(key), count, |node| node.key == key && node.mask & mask != 0)
+}
+
+fn wake_in(bucket: &'static Bucket, count: usize, which: impl Fn(&Node) -> bool) -> usize {
     let mut woken = 0;
     while woken < count {
-        let locked = Bucket::of(key).lock();
+        let locked = bucket.lock();
         let mut at = locked.0.first.get();
         let mut found = None;
         // SAFETY: X1: linked nodes live, and stay linked under the lock.
         while let Some(node) = unsafe { at.as_ref() } {
-            if node.key == key && node.mask & mask != 0 {
+            if which(node) {
                 locked.unlink(node);
                 // SAFETY: X1: under the lock. After `woken` the node may be gone.
                 found = unsafe { (*node.waiter.get()).take() };
@@ -213,9 +217,8 @@ fn wake(key: usize, count: usize, mask: u32) -> usize {
             }
             at = node.next.get();
         }
-        let is_last = at.is_null();
         drop(locked);
-        if is_last {
+        if at.is_null() {
             break;
         }
         if let Some(waiter) = found {
@@ -223,6 +226,12 @@ fn wake(key: usize, count: usize, mask: u32) -> usize {
         }
     }
     woken
+}
+
+/// Whether anybody is in the table, or about to be.
+fn anybody_waits() -> bool {
+    fence(Ordering::SeqCst);
+    WAITERS.load(Ordering::SeqCst) != 0
 }
 
 /// The key of a descriptor; an address of a futex is never odd.
@@ -256,8 +265,7 @@ pub(super) fn watching<R>(fd: RawFd, f: impl FnOnce(&Watched<'_>) -> R) -> R {
 /// Wakes up to `count` that wait for `key`, if anybody waits at all.
 #[inline]
 pub(super) fn wake_by(key: usize, count: usize) {
-    fence(Ordering::SeqCst);
-    if WAITERS.load(Ordering::SeqCst) != 0 {
+    if anybody_waits() {
         wake(key, count, u32::MAX);
     }
 }
@@ -345,28 +353,10 @@ unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int 
 /// Ahead of libc's.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    fence(Ordering::SeqCst);
-    if WAITERS.load(Ordering::SeqCst) != 0 && flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
-        let mut waited = Vec::new();
+    if anybody_waits() && flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
+        let closes = |node: &Node| node.key & 1 == 1 && (first..=last).contains(&((node.key >> 1) as c_uint));
         for bucket in &TABLE {
-            // X3: room is made before the lock.
-            waited.reserve(256);
-            let locked = bucket.lock();
-            let mut at = locked.0.first.get();
-            // SAFETY: X1: linked nodes live, and stay linked under the lock.
-            while let Some(node) = unsafe { at.as_ref() } {
-                if waited.len() < waited.capacity() && node.key & 1 == 1 {
-                    waited.push(node.key);
-                }
-                at = node.next.get();
-            }
-            drop(locked);
-        }
-        for key in waited {
-            let fd = (key >> 1) as c_uint;
-            if (first..=last).contains(&fd) {
-                wake(key, usize::MAX, u32::MAX);
-            }
+            wake_in(bucket, usize::MAX, closes);
         }
     }
     // SAFETY: the caller's, as libc's.
@@ -424,8 +414,7 @@ unsafe fn futex(
             Some(unsafe { wait(hub, address, op, value, time, mask) })
         }
         libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET => {
-            fence(Ordering::SeqCst);
-            if WAITERS.load(Ordering::SeqCst) == 0 {
+            if !anybody_waits() {
                 return None;
             }
             let bits = if command == libc::FUTEX_WAKE { u32::MAX } else { mask };
@@ -455,8 +444,7 @@ unsafe fn futex(
             })
         }
         libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP => {
-            fence(Ordering::SeqCst);
-            if WAITERS.load(Ordering::SeqCst) != 0 {
+            if anybody_waits() {
                 wake(address, usize::MAX, u32::MAX);
                 if command == libc::FUTEX_WAKE_OP {
                     wake(second, usize::MAX, u32::MAX);

@@ -412,3 +412,56 @@ fn c_is_told_of_the_green_stack() {
     let (inside, size) = ask();
     assert!(inside && size > 2 * least, "the native stack: {inside} {size}");
 }
+
+/// Compiles a library with one thread-local, which starts as 42.
+fn library() -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("greenthread-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let source = folder.join("tls.c");
+    std::fs::write(
+        &source,
+        "static __thread int value = 42; int swap(int new) { int old = value; value = new; return old; }",
+    )
+    .unwrap();
+    let library = folder.join("libtls.so");
+    let made = std::process::Command::new("gcc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    library
+}
+
+#[test]
+fn a_library_loaded_while_they_live_has_its_thread_locals_in_each() {
+    let path = library();
+    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // One that has been there before, and blocks that wait in the pool.
+    let many: Vec<_> = (0..5).map(|_| spawn(yield_now)).collect();
+    many.into_iter().for_each(|handle| handle.join().unwrap());
+    let swap = Arc::new(Mutex::new(None::<extern "C" fn(i32) -> i32>));
+    let theirs = swap.clone();
+    let old = spawn(move || {
+        thread::park();
+        let swap = theirs.lock().unwrap().unwrap();
+        (swap(1), swap(2))
+    });
+    yield_now();
+    // SAFETY: a library of our own, whose function has this type.
+    let found = unsafe {
+        let library = libc::dlopen(name.as_ptr(), libc::RTLD_NOW);
+        assert!(!library.is_null());
+        std::mem::transmute::<*mut libc::c_void, extern "C" fn(i32) -> i32>(libc::dlsym(library, c"swap".as_ptr()))
+    };
+    *swap.lock().unwrap() = Some(found);
+    assert_eq!((found(7), found(8)), (42, 7));
+    old.thread().unpark();
+    assert_eq!(old.join().unwrap(), (42, 1), "it lived before");
+    for _ in 0..3 {
+        let (a, b) = (spawn(move || (found(3), found(4))), spawn(move || found(5)));
+        assert_eq!((a.join().unwrap(), b.join().unwrap()), ((42, 3), 42), "from the pool");
+    }
+    assert_eq!(found(9), 8);
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}

@@ -356,7 +356,10 @@ fn another_os_thread_joins_while_the_hub_runs() {
             })
             .collect();
         let joiner = std::thread::spawn(move || handles.into_iter().map(|h| h.join().unwrap()).sum::<i32>());
-        assert_eq!(threadpool::unblock(move || joiner.join().unwrap()), (0..50).sum());
+        assert_eq!(
+            threadpool::unblock(move || joiner.join().unwrap()),
+            (0..50).sum::<i32>()
+        );
     });
 }
 

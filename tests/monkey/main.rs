@@ -268,7 +268,9 @@ fn children() {
 fn names() {
     use std::net::ToSocketAddrs;
     patched(|| {
+        let sibling = spawn(|| ());
         let found: Vec<_> = ("localhost", 80).to_socket_addrs().unwrap().collect();
+        assert!(sibling.is_finished(), "others run meanwhile");
         assert!(found.iter().any(|address| address.ip().is_loopback()), "{found:?}");
         assert!(("no-such-host.invalid", 80).to_socket_addrs().is_err());
     });
@@ -479,17 +481,26 @@ fn a_time_out_is_an_errno_and_is_spent_by_its_owner() {
 
 #[test]
 fn who_ignores_its_kill_is_set_aside() {
+    use std::sync::atomic::{AtomicU32, Ordering};
     patched(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (rounds, theirs) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let counted = rounds.clone();
         let deaf = spawn(move || {
             for stream in listener.incoming() {
                 drop(stream);
+                counted.fetch_add(1, Ordering::SeqCst);
             }
         });
-        sleep(ms(10));
+        yield_now();
         deaf.kill();
-        // It does not keep the hub: this sleep ends.
-        sleep(ms(50));
+        // It does not keep the hub: others run, and in the end it calls no more.
+        while !greenthread::debug::dump().contains("set aside") {
+            theirs.fetch_add(1, Ordering::SeqCst);
+            yield_now();
+        }
+        assert_eq!(rounds.load(Ordering::SeqCst), 999);
+        assert!(theirs.load(Ordering::SeqCst) > 100);
         assert!(!deaf.is_finished());
     });
 }
