@@ -17,6 +17,7 @@ mod net_tcp;
 mod thread_builder;
 mod thread_fresh;
 mod thread_join;
+mod thread_join_error;
 mod thread_kill;
 mod thread_local;
 mod thread_many;
