@@ -23,6 +23,7 @@ mod thread_local;
 mod thread_many;
 mod thread_park;
 mod thread_scope;
+mod thread_scope_handle;
 mod tidy;
 mod time_sleep;
 mod time_timeout;
