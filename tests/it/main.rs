@@ -13,6 +13,7 @@ mod isolation;
 mod layering;
 mod net_edge;
 mod net_full;
+mod net_parity;
 mod net_tcp;
 mod thread_builder;
 mod thread_fresh;
