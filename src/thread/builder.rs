@@ -16,7 +16,8 @@ pub enum Locals {
     /// Nothing: each is initialised anew. As for an OS thread.
     #[default]
     Empty,
-    /// The spawner's values as they are now; setting one does not show in the other.
+    /// The spawner's values as they are now. What is changed inside one (a `Cell`) shows in the other; a
+    /// [`rebind`](super::LocalKey::rebind) does not.
     Inherit,
     /// The spawner's own set: what one sets the other sees.
     Share,

@@ -21,6 +21,7 @@ mod thread_join;
 mod thread_join_error;
 mod thread_kill;
 mod thread_local;
+mod thread_local_std;
 mod thread_many;
 mod thread_park;
 mod thread_scope;
