@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+use std::vec;
 
 use crate::threadpool::unblock;
 
@@ -24,26 +25,37 @@ pub fn lookup_host(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let name = host.to_owned();
-    let found = unblock(move || (name.as_str(), port).to_socket_addrs().map(Vec::from_iter));
+    let found = unblock(move || std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port)).map(Vec::from_iter));
     found.map_err(|error| io::Error::new(error.kind(), format!("cannot look up {host}: {error}")))
 }
 
-/// Something that `net::TcpStream::connect` and its like can go to: what std accepts, looked up on the thread pool.
+/// What can be turned into addresses; std's trait of this name, but a name is looked up on the thread pool.
 ///
-/// It is implemented for what `std::net::ToSocketAddrs` is implemented for.
-pub trait ToAddrs {
+/// It is another trait because std's blocks the whole OS thread in its lookup, with every green thread on it, and cannot
+/// be told not to. It is implemented for what std's is implemented for, so a call of `connect` or `bind` stays as it is.
+/// Whoever has implemented std's for a type of his own hands over what that gives, or implements this one too.
+///
+/// ```
+/// use greenthread::net::ToSocketAddrs;
+/// let mut addresses = "127.0.0.1:80".to_socket_addrs().unwrap();
+/// assert_eq!(addresses.next().unwrap().port(), 80);
+/// ```
+pub trait ToSocketAddrs {
     /// All addresses.
     ///
     /// # Errors
     /// A bad text, or a failed lookup.
-    fn to_addrs(&self) -> io::Result<Vec<SocketAddr>>;
+    ///
+    /// # Blocking and cancellation
+    /// A name parks the caller for the lookup; see [`unblock`]. Numeric addresses do not.
+    fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>>;
 }
 
 macro_rules! numeric {
     ($($type:ty),+) => {
-        $(impl ToAddrs for $type {
-            fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-                self.to_socket_addrs().map(Vec::from_iter)
+        $(impl ToSocketAddrs for $type {
+            fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>> {
+                Ok(Vec::from_iter(std::net::ToSocketAddrs::to_socket_addrs(self)?).into_iter())
             }
         })+
     };
@@ -59,31 +71,31 @@ numeric!(
     (std::net::Ipv6Addr, u16)
 );
 
-impl ToAddrs for [SocketAddr] {
-    fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        Ok(self.to_vec())
+impl ToSocketAddrs for [SocketAddr] {
+    fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>> {
+        Ok(Vec::from(self).into_iter())
     }
 }
 
-impl ToAddrs for (&str, u16) {
+impl ToSocketAddrs for (&str, u16) {
     #[track_caller]
-    fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        lookup_host(self.0, self.1)
+    fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>> {
+        lookup_host(self.0, self.1).map(Vec::into_iter)
     }
 }
 
-impl ToAddrs for (String, u16) {
+impl ToSocketAddrs for (String, u16) {
     #[track_caller]
-    fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        lookup_host(&self.0, self.1)
+    fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>> {
+        lookup_host(&self.0, self.1).map(Vec::into_iter)
     }
 }
 
-impl ToAddrs for str {
+impl ToSocketAddrs for str {
     #[track_caller]
-    fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+    fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>> {
         if let Ok(address) = self.parse() {
-            return Ok(vec![address]);
+            return Ok(vec![address].into_iter());
         }
         let parts = self
             .rsplit_once(':')
@@ -94,20 +106,20 @@ impl ToAddrs for str {
                 format!("{self:?} is not host:port"),
             ));
         };
-        lookup_host(host, port)
+        lookup_host(host, port).map(Vec::into_iter)
     }
 }
 
-impl ToAddrs for String {
+impl ToSocketAddrs for String {
     #[track_caller]
-    fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.as_str().to_addrs()
+    fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>> {
+        self.as_str().to_socket_addrs()
     }
 }
 
-impl<T: ToAddrs + ?Sized> ToAddrs for &T {
+impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
     #[track_caller]
-    fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        (**self).to_addrs()
+    fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>> {
+        (**self).to_socket_addrs()
     }
 }

@@ -18,6 +18,13 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # While the caller unwinds
+//! A destructor may do I/O while a panic, a kill or a time-out unwinds its green thread. What the kernel does at once is
+//! done. What would have to wait fails, with an error of kind `Other` that says so: other green threads of the same OS
+//! thread must not run while `std::thread::panicking` is true for them. (Who has thread-locals of its own, see
+//! [`is_isolated`](crate::thread::is_isolated), and no local green threads beside it, waits.) A farewell that must go out
+//! is best sent before, by whoever catches: after [`catch_kill`](crate::thread::catch_kill), or after the join.
 #![forbid(unsafe_code)]
 
 mod source;
@@ -100,7 +107,8 @@ impl<T: AsFd> Async<T> {
     /// Runs `op` until it gives anything but `WouldBlock`, waiting meanwhile until the descriptor is readable.
     ///
     /// # Errors
-    /// What `op` gives; `TimedOut` after [`set_read_timeout`](Self::set_read_timeout).
+    /// What `op` gives; `TimedOut` after [`set_read_timeout`](Self::set_read_timeout); an error of kind `Other` if it would
+    /// have to wait [while the caller unwinds](self#while-the-caller-unwinds).
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds between two tries, never within one.
@@ -112,7 +120,10 @@ impl<T: AsFd> Async<T> {
     /// Runs `op` until it gives anything but `WouldBlock`, waiting meanwhile until the descriptor is writable.
     ///
     /// # Errors
-    /// What `op` gives; `TimedOut` after [`set_write_timeout`](Self::set_write_timeout).
+    /// What `op` gives; `TimedOut` after [`set_write_timeout`](Self::set_write_timeout); else as [`read_with`](Self::read_with).
+    ///
+    /// # Blocking and cancellation
+    /// As [`read_with`](Self::read_with). What was written before a kill stays written.
     #[track_caller]
     pub fn write_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         self.run(Direction::Write, op)
@@ -182,16 +193,40 @@ impl<T: AsFd> Async<T> {
             if direction == Direction::Read { &READ } else { &WRITE },
             fd.as_raw_fd() as usize,
         );
-        answer(hub.reactor.wait(Parker::new(), key, direction, *deadline, why))
+        let wake = hub.reactor.wait(Parker::new(), key, direction, *deadline, why);
+        answer(wake, || {
+            late(
+                fd,
+                direction,
+                if direction == Direction::Read {
+                    " the read time-out of"
+                } else {
+                    " the write time-out of"
+                },
+                self.timeout(direction),
+            )
+        })
     }
 
     /// Waits until the descriptor is readable.
+    ///
+    /// # Errors
+    /// What `poll` and the poller say of the descriptor; `TimedOut` after [`set_read_timeout`](Self::set_read_timeout).
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds while it waits. By the time it returns another may have read what there was.
     #[track_caller]
     pub fn readable(&self) -> io::Result<()> {
         self.until(Direction::Read)
     }
 
     /// Waits until the descriptor is writable.
+    ///
+    /// # Errors
+    /// What `poll` and the poller say of the descriptor; `TimedOut` after [`set_write_timeout`](Self::set_write_timeout).
+    ///
+    /// # Blocking and cancellation
+    /// As [`readable`](Self::readable).
     #[track_caller]
     pub fn writable(&self) -> io::Result<()> {
         self.until(Direction::Write)
@@ -325,20 +360,34 @@ where
 }
 
 /// What a wait for a descriptor came to.
-fn answer(wake: Wake) -> io::Result<()> {
+fn answer(wake: Wake, late: impl FnOnce() -> io::Error) -> io::Result<()> {
     match wake {
         Wake::Ready => Ok(()),
-        Wake::TimedOut => Err(io::Error::new(
-            ErrorKind::TimedOut,
-            "the descriptor was not ready in time",
-        )),
+        Wake::TimedOut => Err(late()),
         Wake::Interrupted => {
             interrupt::raise();
             Err(io::Error::other(
-                "the wait was cut short: the green thread is unwinding or was killed",
+                "it would have to wait, and cannot: the caller is unwinding or was killed",
             ))
         }
     }
+}
+
+/// The error that says what did not come, and within what time.
+#[cold]
+fn late(fd: BorrowedFd<'_>, direction: Direction, what: &str, limit: Option<Duration>) -> io::Error {
+    let fd = fd.as_raw_fd();
+    let wanted = if direction == Direction::Read {
+        "readable"
+    } else {
+        "writable"
+    };
+    let text = match limit {
+        Some(limit) => format!("descriptor {fd} was not {wanted} within{what} {limit:?}"),
+        // Taken back meanwhile by another green thread.
+        None => format!("descriptor {fd} was not {wanted} in time"),
+    };
+    io::Error::new(ErrorKind::TimedOut, text)
 }
 
 #[track_caller]
@@ -350,16 +399,19 @@ fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>)
         fd.as_raw_fd() as usize,
     );
     let parker = Parker::new();
-    answer(
-        hub.reactor
-            .wait_foreign(parker, fd, direction, deadline, why, || false)?,
-    )
+    let wake = hub
+        .reactor
+        .wait_foreign(parker, fd, direction, deadline, why, || false)?;
+    answer(wake, || late(fd, direction, "", timeout))
 }
 
 /// Waits until any descriptor is readable, for at most `timeout`. What cannot be polled (a file) is ready at once.
 ///
 /// # Errors
 /// `TimedOut`; what `epoll` says of the descriptor; `EBADF` if it is closed by [`close`] meanwhile.
+///
+/// # Blocking and cancellation
+/// Parks. A kill or time-out unwinds while it waits.
 ///
 /// # Coming from Python
 /// `gevent.socket.wait_read(fd, timeout)`.
@@ -371,6 +423,9 @@ pub fn wait_readable(fd: impl AsFd, timeout: Option<Duration>) -> io::Result<()>
 /// Waits until any descriptor is writable, for at most `timeout`.
 ///
 /// # Errors
+/// As [`wait_readable`].
+///
+/// # Blocking and cancellation
 /// As [`wait_readable`].
 #[track_caller]
 pub fn wait_writable(fd: impl AsFd, timeout: Option<Duration>) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! Sockets, by std's names and with std's methods; where std's would block the OS thread, these park the green thread.
 //!
-//! A port is a change of `use` lines. Two things differ: `TCP_NODELAY` is set on every TCP stream (as in Go; clear it
-//! with `set_nodelay(false)`), and a time-out is `ErrorKind::TimedOut` (std says `WouldBlock` on Unix).
+//! A port is a change of `use` lines: std's addresses are here too, and so are the Unix sockets.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -20,6 +19,29 @@
 //! server.join().unwrap()
 //! # }
 //! ```
+//!
+//! # What differs from std
+//! - **Connect** tries several addresses at once, the families in turn, a quarter of a second apart, and takes the first
+//!   that answers (RFC 8305); std tries one after the other. A [`UnixStream`] whose listener's queue is full tries again
+//!   every millisecond.
+//! - **Names** are looked up on the thread pool: hence a [`ToSocketAddrs`] of our own.
+//! - **Accept** waits (10 to 100 ms between tries) while the process or the system has no descriptor or no memory left
+//!   (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`), and passes over a peer that has gone already (`ECONNABORTED`); std gives
+//!   the error. A TCP listener asks for a queue of 4,096, std for 128.
+//! - **`TCP_NODELAY`** is set on every TCP stream that was connected or accepted here, as in Go; clear it with
+//!   `set_nodelay(false)`.
+//! - **Time-outs** are of kind `TimedOut` (std's are `WouldBlock` on Unix). They are kept here and not in the kernel: each
+//!   handle of a [`try_clone`](TcpStream::try_clone) has its own and starts with none, and one that was set on a socket of
+//!   std is not taken over. Listeners have them too: the read time-out bounds `accept`.
+//! - **`ErrorKind::Interrupted`** never comes: a call that a signal cut short is made again.
+//! - **While the caller unwinds** (in a destructor) a call that would have to wait fails instead; see
+//!   [`io`](crate::io#while-the-caller-unwinds).
+//! - **`set_nonblocking`** is not there: the descriptor is non-blocking always, and the methods block the green thread
+//!   always. Code that polls a socket itself wants std's: `std::net::TcpStream::from(stream)`, which is in blocking mode
+//!   again. Whoever shares the open file, by `dup` or with another process, sees the flag.
+//! - **`FromRawFd`** is not there, for it is unsafe: `TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) })`. Nor are
+//!   std's deprecated `set_only_v6` and `only_v6`, and what std has not made stable.
+//! - The iterator of a [`UnixListener`] is called [`UnixIncoming`], since TCP's lives in the same module.
 #![forbid(unsafe_code)]
 
 /// What every socket here has: construction from std's type and from a descriptor, and the way back.
@@ -66,7 +88,7 @@ macro_rules! socket {
                 self.io.get_ref().take_error()
             }
 
-            /// Another handle to the same socket (`dup`). Time-outs are each handle's own.
+            /// Another handle to the same socket (`dup`). Time-outs are each handle's own; the new one has none.
             ///
             /// # Errors
             /// When there is no descriptor left.
@@ -122,6 +144,13 @@ macro_rules! socket {
         impl std::os::fd::AsRawFd for $name {
             fn as_raw_fd(&self) -> std::os::fd::RawFd {
                 self.io.get_ref().as_raw_fd()
+            }
+        }
+
+        /// Gives the descriptor away, in blocking mode.
+        impl std::os::fd::IntoRawFd for $name {
+            fn into_raw_fd(self) -> std::os::fd::RawFd {
+                self.io.into_fd().into_raw_fd()
             }
         }
 
@@ -209,7 +238,9 @@ mod tcp;
 mod udp;
 mod unix;
 
-pub use crate::dns::{ToAddrs, lookup_host};
+pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+pub use crate::dns::{ToSocketAddrs, lookup_host};
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixDatagram, UnixIncoming, UnixListener, UnixStream};

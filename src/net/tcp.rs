@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::accept::accept_patiently;
 use super::connect::{connect_any, connect_one, without_delay};
-use crate::dns::ToAddrs;
+use crate::dns::ToSocketAddrs;
 use crate::io::Async;
 use crate::time::timeout;
 
@@ -29,8 +29,8 @@ impl TcpListener {
     /// # Errors
     /// What the system says; `AddrInUse` most often.
     #[track_caller]
-    pub fn bind(address: impl ToAddrs) -> io::Result<TcpListener> {
-        let listener = std::net::TcpListener::bind(&*address.to_addrs()?)?;
+    pub fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        let listener = std::net::TcpListener::bind(address.to_socket_addrs()?.as_slice())?;
         // std asks for 128; a crowd that connects at once needs more.
         rustix::net::listen(&listener, super::BACKLOG)?;
         Ok(TcpListener::from(listener))
@@ -39,10 +39,12 @@ impl TcpListener {
     /// Waits for a connection. Its stream has `TCP_NODELAY` set.
     ///
     /// # Errors
-    /// What the system says of the listener. Not when there are no descriptors left: then it waits until there are.
+    /// What the system says of the listener. Not when there are no descriptors or no memory left: then it waits until there
+    /// are; nor when the peer has gone before it was accepted.
     ///
     /// # Blocking and cancellation
-    /// Parks. [`set_read_timeout`](Self::set_read_timeout) bounds the wait.
+    /// Parks. [`set_read_timeout`](Self::set_read_timeout) bounds each wait for a connection. A kill or time-out unwinds
+    /// while it waits, never with a connection in hand.
     #[track_caller]
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, address) = accept_patiently(&self.io)?;
@@ -56,7 +58,7 @@ impl TcpListener {
         Ok((TcpStream::from_nonblocking(stream), address))
     }
 
-    /// Accepts for ever.
+    /// Accepts for ever: each item is an [`accept`](Self::accept).
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
     }
@@ -119,8 +121,8 @@ impl TcpStream {
     /// # Blocking and cancellation
     /// Parks. A kill or time-out closes what is under way.
     #[track_caller]
-    pub fn connect(address: impl ToAddrs) -> io::Result<TcpStream> {
-        let stream = connect_any(address.to_addrs()?)?;
+    pub fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        let stream = connect_any(address.to_socket_addrs()?.collect())?;
         without_delay(stream).map(|io| TcpStream { io })
     }
 

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::dns::ToAddrs;
+use crate::dns::ToSocketAddrs;
 use crate::io::Async;
 
 /// A UDP socket; std's, but it parks.
@@ -32,8 +32,10 @@ impl UdpSocket {
     /// # Errors
     /// What the system says.
     #[track_caller]
-    pub fn bind(address: impl ToAddrs) -> io::Result<UdpSocket> {
-        Ok(UdpSocket::from(std::net::UdpSocket::bind(&*address.to_addrs()?)?))
+    pub fn bind(address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        Ok(UdpSocket::from(std::net::UdpSocket::bind(
+            address.to_socket_addrs()?.as_slice(),
+        )?))
     }
 
     /// Sends to, and receives from, this address only from now on.
@@ -41,14 +43,17 @@ impl UdpSocket {
     /// # Errors
     /// What the system says.
     #[track_caller]
-    pub fn connect(&self, address: impl ToAddrs) -> io::Result<()> {
-        self.io.get_ref().connect(&*address.to_addrs()?)
+    pub fn connect(&self, address: impl ToSocketAddrs) -> io::Result<()> {
+        self.io.get_ref().connect(address.to_socket_addrs()?.as_slice())
     }
 
     /// Waits for a datagram, and says who sent it. What does not fit is lost.
     ///
     /// # Errors
     /// What the system says; `TimedOut`.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds while it waits: no datagram is lost by that.
     #[track_caller]
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.io.read_with(|socket| socket.recv_from(buffer))
@@ -57,6 +62,9 @@ impl UdpSocket {
     /// The same, and leaves the datagram where it is.
     ///
     /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    ///
+    /// # Blocking and cancellation
     /// As [`recv_from`](Self::recv_from).
     #[track_caller]
     pub fn peek_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
@@ -68,9 +76,8 @@ impl UdpSocket {
     /// # Errors
     /// What the system says.
     #[track_caller]
-    pub fn send_to(&self, buffer: &[u8], address: impl ToAddrs) -> io::Result<usize> {
-        let addresses = address.to_addrs()?;
-        let Some(to) = addresses.first() else {
+    pub fn send_to(&self, buffer: &[u8], address: impl ToSocketAddrs) -> io::Result<usize> {
+        let Some(to) = address.to_socket_addrs()?.next() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "no addresses to send data to",
@@ -83,6 +90,9 @@ impl UdpSocket {
     ///
     /// # Errors
     /// What the system says; `TimedOut`.
+    ///
+    /// # Blocking and cancellation
+    /// As [`recv_from`](Self::recv_from).
     #[track_caller]
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.io.read_with(|socket| socket.recv(buffer))
@@ -92,6 +102,9 @@ impl UdpSocket {
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
+    ///
+    /// # Blocking and cancellation
+    /// As [`recv_from`](Self::recv_from).
     #[track_caller]
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.io.read_with(|socket| socket.peek(buffer))
@@ -136,5 +149,101 @@ impl UdpSocket {
     /// What the system says.
     pub fn broadcast(&self) -> io::Result<bool> {
         self.io.get_ref().broadcast()
+    }
+
+    /// Sets the time to live of its packets.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.io.get_ref().set_ttl(ttl)
+    }
+
+    /// The time to live of its packets.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.io.get_ref().ttl()
+    }
+
+    /// Whether what it sends to an IPv4 group comes back to this host.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_multicast_loop_v4(&self, yes: bool) -> io::Result<()> {
+        self.io.get_ref().set_multicast_loop_v4(yes)
+    }
+
+    /// Whether what it sends to an IPv4 group comes back to this host.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn multicast_loop_v4(&self) -> io::Result<bool> {
+        self.io.get_ref().multicast_loop_v4()
+    }
+
+    /// Sets the time to live of its packets to IPv4 groups; 1 at first, which keeps them in the local network.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_multicast_ttl_v4(&self, ttl: u32) -> io::Result<()> {
+        self.io.get_ref().set_multicast_ttl_v4(ttl)
+    }
+
+    /// The time to live of its packets to IPv4 groups.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn multicast_ttl_v4(&self) -> io::Result<u32> {
+        self.io.get_ref().multicast_ttl_v4()
+    }
+
+    /// Whether what it sends to an IPv6 group comes back to this host.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_multicast_loop_v6(&self, yes: bool) -> io::Result<()> {
+        self.io.get_ref().set_multicast_loop_v6(yes)
+    }
+
+    /// Whether what it sends to an IPv6 group comes back to this host.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn multicast_loop_v6(&self) -> io::Result<bool> {
+        self.io.get_ref().multicast_loop_v6()
+    }
+
+    /// Joins an IPv4 group, on the interface that has this address; `UNSPECIFIED` lets the system choose.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn join_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
+        self.io.get_ref().join_multicast_v4(group, interface)
+    }
+
+    /// Leaves an IPv4 group.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn leave_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
+        self.io.get_ref().leave_multicast_v4(group, interface)
+    }
+
+    /// Joins an IPv6 group, on the interface of this index; 0 lets the system choose.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
+        self.io.get_ref().join_multicast_v6(group, interface)
+    }
+
+    /// Leaves an IPv6 group.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
+        self.io.get_ref().leave_multicast_v6(group, interface)
     }
 }

@@ -30,10 +30,38 @@ impl UnixListener {
         Ok(UnixListener::from(std_net::UnixListener::bind(path)?))
     }
 
+    /// Binds to an address: a path, or a name of Linux's that is in no file system.
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")]
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+    /// use greenthread::net::{UnixListener, UnixStream};
+    /// let name = format!("greenthread-doc-{}", std::process::id());
+    /// let address = SocketAddr::from_abstract_name(name)?;
+    /// let listener = UnixListener::bind_addr(&address)?;
+    /// let _client = UnixStream::connect_addr(&address)?;
+    /// let _server = listener.accept()?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(target_os = "linux"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixListener> {
+        Ok(UnixListener::from(std_net::UnixListener::bind_addr(address)?))
+    }
+
     /// Waits for a connection.
     ///
     /// # Errors
-    /// What the system says of the listener.
+    /// What the system says of the listener. Not when there are no descriptors or no memory left: then it waits until there
+    /// are.
+    ///
+    /// # Blocking and cancellation
+    /// As [`TcpListener::accept`](super::TcpListener::accept).
     #[track_caller]
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (socket, _) = accept_patiently(&self.io)?;
@@ -42,7 +70,7 @@ impl UnixListener {
         Ok((UnixStream::from_nonblocking(stream), address))
     }
 
-    /// Accepts for ever.
+    /// Accepts for ever: each item is an [`accept`](Self::accept).
     pub fn incoming(&self) -> UnixIncoming<'_> {
         UnixIncoming { listener: self }
     }
@@ -69,6 +97,30 @@ impl Iterator for UnixIncoming<'_> {
     fn next(&mut self) -> Option<io::Result<UnixStream>> {
         Some(self.listener.accept().map(|(stream, _)| stream))
     }
+}
+
+impl<'a> IntoIterator for &'a UnixListener {
+    type Item = io::Result<UnixStream>;
+    type IntoIter = UnixIncoming<'a>;
+
+    fn into_iter(self) -> UnixIncoming<'a> {
+        self.incoming()
+    }
+}
+
+/// An address for rustix; it has none for an unnamed socket.
+fn address_of(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
+    if let Some(path) = address.as_pathname() {
+        return Ok(SocketAddrUnix::new(path)?);
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
+        return Ok(SocketAddrUnix::new_abstract_name(name)?);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "an unnamed socket cannot be connected to",
+    ))
 }
 
 /// A Unix stream; std's, but it parks.
@@ -100,14 +152,31 @@ impl UnixStream {
     /// What the system says.
     ///
     /// # Blocking and cancellation
-    /// While the listener's queue is full it tries again every millisecond: the system has no event for that.
+    /// While the listener's queue is full it tries again every millisecond: the system has no event for that. A kill or
+    /// time-out unwinds then.
     #[track_caller]
     pub fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
+        UnixStream::connect_to(&SocketAddrUnix::new(path.as_ref())?)
+    }
+
+    /// Connects to an address: a path, or a name of Linux's that is in no file system.
+    ///
+    /// # Errors
+    /// What the system says; `InvalidInput` for the address of an unnamed socket.
+    ///
+    /// # Blocking and cancellation
+    /// As [`connect`](Self::connect).
+    #[track_caller]
+    pub fn connect_addr(address: &SocketAddr) -> io::Result<UnixStream> {
+        UnixStream::connect_to(&address_of(address)?)
+    }
+
+    #[track_caller]
+    fn connect_to(address: &SocketAddrUnix) -> io::Result<UnixStream> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        let address = SocketAddrUnix::new(path.as_ref())?;
         loop {
-            match rustix::net::connect(&socket, &address) {
+            match rustix::net::connect(&socket, address) {
                 Ok(()) => return Ok(UnixStream::from_nonblocking(socket.into())),
                 Err(Errno::AGAIN) => crate::time::sleep(Duration::from_millis(1)),
                 Err(Errno::INTR) => {}
@@ -150,7 +219,38 @@ impl UnixStream {
     }
 }
 
+/// Whether nothing comes because reading was shut down. Linux tells a blocking datagram socket so, by an empty datagram
+/// from nobody; a non-blocking one is only told to try again.
+fn is_end(socket: &std_net::UnixDatagram, error: &io::Error) -> bool {
+    if error.kind() != io::ErrorKind::WouldBlock {
+        return false;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut socket = [PollFd::new(socket, PollFlags::RDHUP)];
+        poll(&mut socket, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        false
+    }
+}
+
 /// A Unix datagram socket; std's, but it parks.
+///
+/// ```
+/// use greenthread::{net::UnixDatagram, spawn};
+/// # fn main() -> std::io::Result<()> {
+/// let (a, b) = UnixDatagram::pair()?;
+/// spawn(move || a.send(b"a whole message"));
+/// let mut buffer = [0; 32];
+/// let len = b.recv(&mut buffer)?;
+/// assert_eq!(&buffer[..len], b"a whole message");
+/// # Ok(())
+/// # }
+/// ```
 pub struct UnixDatagram {
     io: Async<std_net::UnixDatagram>,
 }
@@ -164,6 +264,14 @@ impl UnixDatagram {
     /// What the system says.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
         Ok(UnixDatagram::from(std_net::UnixDatagram::bind(path)?))
+    }
+
+    /// Binds to an address: a path, or a name of Linux's that is in no file system.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixDatagram> {
+        Ok(UnixDatagram::from(std_net::UnixDatagram::bind_addr(address)?))
     }
 
     /// One that is bound to nothing.
@@ -191,22 +299,42 @@ impl UnixDatagram {
         self.io.get_ref().connect(path)
     }
 
-    /// Waits for a datagram, and says who sent it.
+    /// Sends to, and receives from, this address only from now on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn connect_addr(&self, address: &SocketAddr) -> io::Result<()> {
+        self.io.get_ref().connect_addr(address)
+    }
+
+    /// Waits for a datagram, and says who sent it. What does not fit is lost.
     ///
     /// # Errors
     /// What the system says; `TimedOut`.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds while it waits: no datagram is lost by that.
     #[track_caller]
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.io.read_with(|socket| socket.recv_from(buffer))
+        self.io.read_with(|socket| match socket.recv_from(buffer) {
+            Err(error) if is_end(socket, &error) => Ok((0, SocketAddr::from_pathname("")?)),
+            result => result,
+        })
     }
 
     /// Waits for a datagram.
     ///
     /// # Errors
     /// What the system says; `TimedOut`.
+    ///
+    /// # Blocking and cancellation
+    /// As [`recv_from`](Self::recv_from).
     #[track_caller]
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.io.read_with(|socket| socket.recv(buffer))
+        self.io.read_with(|socket| match socket.recv(buffer) {
+            Err(error) if is_end(socket, &error) => Ok(0),
+            result => result,
+        })
     }
 
     /// Sends a datagram to a path.
@@ -216,6 +344,15 @@ impl UnixDatagram {
     #[track_caller]
     pub fn send_to(&self, buffer: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
         self.io.write_with(|socket| socket.send_to(buffer, path.as_ref()))
+    }
+
+    /// Sends a datagram to an address.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn send_to_addr(&self, buffer: &[u8], address: &SocketAddr) -> io::Result<usize> {
+        self.io.write_with(|socket| socket.send_to_addr(buffer, address))
     }
 
     /// Sends a datagram to the path that it is connected to.
@@ -233,5 +370,21 @@ impl UnixDatagram {
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
+    }
+
+    /// The address that it is connected to.
+    ///
+    /// # Errors
+    /// `NotConnected`.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.io.get_ref().peer_addr()
+    }
+
+    /// Ends one direction or both; whoever waits for it here goes on.
+    ///
+    /// # Errors
+    /// `NotConnected`.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.io.get_ref().shutdown(how)
     }
 }

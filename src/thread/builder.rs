@@ -5,7 +5,7 @@ use std::io;
 use std::panic::Location;
 use std::sync::Arc;
 
-use super::{JoinHandle, local};
+use super::{JoinHandle, Scope, ScopedJoinHandle, local};
 use crate::hub::Hub;
 use crate::hub::context::Kind;
 use crate::hub::task::{self, Options};
@@ -16,7 +16,8 @@ pub enum Locals {
     /// Nothing: each is initialised anew. As for an OS thread.
     #[default]
     Empty,
-    /// The spawner's values as they are now; setting one does not show in the other.
+    /// The spawner's values as they are now. What is changed inside one (a `Cell`) shows in the other; a
+    /// [`rebind`](super::LocalKey::rebind) does not.
     Inherit,
     /// The spawner's own set: what one sets the other sees.
     Share,
@@ -87,12 +88,7 @@ impl Builder {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        if self.locals != Locals::Empty {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "only spawn_local can inherit or share green locals: they need not be Send",
-            ));
-        }
+        self.check_locals()?;
         self.start(Kind::Isolated, f)
     }
 
@@ -109,18 +105,81 @@ impl Builder {
         self.start(Kind::Local, f)
     }
 
+    /// [`spawn`](Scope::spawn)s it in a scope.
+    ///
+    /// ```
+    /// use greenthread::thread::{self, Builder};
+    /// let words = ["a", "b"];
+    /// let count = thread::scope(|s| {
+    ///     let child = Builder::new().name("counter").spawn_scoped(s, || words.len()).unwrap();
+    ///     assert_eq!(child.thread().name(), Some("counter"));
+    ///     child.join().unwrap()
+    /// });
+    /// assert_eq!(count, 2);
+    /// ```
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_scoped<'scope, F, T>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        self.check_locals()?;
+        check_hub()?;
+        scope.try_spawn(Kind::Isolated, Some(self.options()), f, Location::caller())
+    }
+
+    /// [`spawn_local`](Scope::spawn_local)s it in a scope.
+    ///
+    /// # Errors
+    /// As [`spawn_local`](Self::spawn_local).
+    #[track_caller]
+    pub fn spawn_local_scoped<'scope, F, T>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        check_hub()?;
+        scope.try_spawn(Kind::Local, Some(self.options()), f, Location::caller())
+    }
+
+    fn check_locals(&self) -> io::Result<()> {
+        if self.locals == Locals::Empty {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "only the local kind can inherit or share green locals: they need not be Send",
+        ))
+    }
+
     #[track_caller]
     fn start<F, T>(self, kind: Kind, f: F) -> io::Result<JoinHandle<T>>
     where
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        if Hub::has_ended() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotConnected,
-                "the hub of this OS thread has ended: this runs in a destructor of a thread-local",
-            ));
-        }
+        check_hub()?;
         task::spawn(Hub::current(), kind, Some(self.options()), Location::caller(), f).map(JoinHandle::new)
     }
+}
+
+fn check_hub() -> io::Result<()> {
+    if Hub::has_ended() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotConnected,
+            "the hub of this OS thread has ended: this runs in a destructor of a thread-local",
+        ));
+    }
+    Ok(())
 }

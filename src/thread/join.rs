@@ -4,7 +4,9 @@
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -38,26 +40,50 @@ impl<T> JoinHandle<T> {
 
     /// Waits for the end and gives the result.
     ///
+    /// A panic comes back as a [`JoinError`], which has more to tell than std's bare payload. To let it go on here:
+    ///
+    /// ```
+    /// use greenthread::spawn;
+    /// use std::panic::{catch_unwind, resume_unwind};
+    ///
+    /// let value = match spawn(|| 7).join() {
+    ///     Ok(value) => value,
+    ///     Err(error) => resume_unwind(error.into_panic()), // with std: resume_unwind(error)
+    /// };
+    /// assert_eq!(value, 7);
+    ///
+    /// let payload = spawn(|| panic!("no")).join().unwrap_err().into_panic();
+    /// assert_eq!(catch_unwind(|| resume_unwind(payload)).unwrap_err().downcast_ref(), Some(&"no"));
+    /// ```
+    ///
     /// # Errors
-    /// [`JoinError`]: it panicked, was killed, is the caller itself, or its hub ended first.
+    /// [`JoinError`]: it panicked, was killed, is the caller itself, its result was given before, or its hub ended first.
     ///
     /// # Blocking and cancellation
     /// Parks. If the caller is killed or timed out meanwhile, the handle goes and the green thread is detached.
+    ///
+    /// In a destructor, while a local green thread or a native stack unwinds, it does not wait: unless the result is there,
+    /// it gives an error with [`JoinError::is_interrupted`], and the green thread is detached. (Who has thread-locals of
+    /// its own, see [`is_isolated`](super::is_isolated), and no local ones beside it, waits.)
     #[inline(always)]
     #[track_caller]
     pub fn join(mut self) -> Result<T, JoinError> {
-        match self.wait(None, Mode::Cancel) {
+        self.join_mut()
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    pub(super) fn join_mut(&mut self) -> Result<T, JoinError> {
+        match self.wait(None) {
             Some(result) => result,
             // A deadline of never does not pass.
-            None => Err(JoinError {
-                repr: Repr::Interrupted,
-            }),
+            None => Err(self.error(Repr::Interrupted)),
         }
     }
 
     /// Waits for the end for at most `timeout`. `None`: not yet, and the handle is as good as before.
     ///
-    /// After it has given the result once, every later wait says [`JoinError::is_lost`].
+    /// After it has given the result once, every later wait says [`JoinError::is_taken`].
     ///
     /// ```
     /// use std::time::Duration;
@@ -69,24 +95,24 @@ impl<T> JoinHandle<T> {
     #[track_caller]
     pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, JoinError>> {
         let deadline = Hub::current().after(timeout);
-        self.wait(Some(deadline), Mode::Cancel)
+        self.wait(Some(deadline))
     }
 
     #[inline(always)]
     #[track_caller]
-    pub(super) fn wait(&mut self, deadline: Option<u64>, mode: Mode) -> Option<Result<T, JoinError>> {
+    fn wait(&mut self, deadline: Option<u64>) -> Option<Result<T, JoinError>> {
         while !self.join.is_finished() {
             if Hub::has_ended() {
-                return Some(Err(JoinError { repr: Repr::Lost }));
+                return Some(Err(self.error(Repr::Lost)));
             }
             let parker = Parker::new();
             if self.join.task().is(parker.task) {
-                return Some(Err(JoinError { repr: Repr::Itself }));
+                return Some(Err(self.error(Repr::Itself)));
             }
             if !self.join.register(parker.waiter()) {
                 break;
             }
-            let wake = parker.park_here(deadline, mode, Why::new(&JOIN, self.join.id() as usize));
+            let wake = parker.park_here(deadline, Mode::Cancel, Why::new(&JOIN, self.join.id() as usize));
             if wake == Wake::Ready {
                 continue;
             }
@@ -95,9 +121,7 @@ impl<T> JoinHandle<T> {
                 return if self.join.is_finished() { self.take() } else { None };
             }
             interrupt::raise();
-            return Some(Err(JoinError {
-                repr: Repr::Interrupted,
-            }));
+            return Some(Err(self.error(Repr::Interrupted)));
         }
         self.take()
     }
@@ -106,13 +130,30 @@ impl<T> JoinHandle<T> {
     fn take(&mut self) -> Option<Result<T, JoinError>> {
         Some(match self.join.try_take() {
             Some(Exit::Returned(value)) => Ok(value),
-            Some(Exit::Panicked(payload)) => Err(JoinError {
-                repr: Repr::Panic(payload),
-            }),
-            Some(Exit::Killed) => Err(JoinError { repr: Repr::Killed }),
-            Some(Exit::Lost) => Err(JoinError { repr: Repr::Lost }),
-            None => Err(JoinError { repr: Repr::Taken }),
+            Some(Exit::Panicked(payload)) => Err(self.panicked(payload)),
+            Some(Exit::Killed) => Err(self.error(Repr::Killed)),
+            Some(Exit::Lost) => Err(self.error(Repr::Lost)),
+            None => Err(self.error(Repr::Taken)),
         })
+    }
+
+    #[cold]
+    fn error(&self, repr: Repr) -> JoinError {
+        self.who().error(repr)
+    }
+
+    /// The error of a panic of this green thread.
+    #[cold]
+    pub(super) fn panicked(&self, payload: Box<dyn Any + Send>) -> JoinError {
+        self.error(Repr::Panic(payload))
+    }
+
+    fn who(&self) -> Who {
+        Who {
+            id: self.join.id(),
+            name: self.join.name(),
+            place: self.join.place(),
+        }
     }
 
     /// Whether it has ended; its result waits here.
@@ -149,7 +190,8 @@ impl<T> JoinHandle<T> {
     where
         F: FnOnce(Result<(), JoinError>) + Send + 'static,
     {
-        if let Err((link, ended)) = self.join.link(Box::new(move |ended| f(told(ended)))) {
+        let who = self.who();
+        if let Err((link, ended)) = self.join.link(Box::new(move |ended| f(told(who, ended)))) {
             drop(super::spawn(move || link(ended)));
         }
     }
@@ -174,14 +216,14 @@ impl<T> JoinHandle<T> {
     }
 }
 
-fn told(ended: Ended) -> Result<(), JoinError> {
+fn told(who: Who, ended: Ended) -> Result<(), JoinError> {
     let repr = match ended {
         Ended::Returned | Ended::Empty => return Ok(()),
-        Ended::Panicked => Repr::Panic(Box::new("a green thread panicked; its handle has the payload")),
+        Ended::Panicked => Repr::Panic(Box::new("its handle has the payload")),
         Ended::Killed => Repr::Killed,
         Ended::Lost => Repr::Lost,
     };
-    Err(JoinError { repr })
+    Err(who.error(repr))
 }
 
 impl<T> Future for JoinHandle<T> {
@@ -208,8 +250,44 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 /// Why a join has no value.
+///
+/// It says of whom, in `Display` and `Debug` alike:
+///
+/// ```
+/// use greenthread::thread;
+/// let worker = thread::Builder::new().name("worker").spawn(|| panic!("no")).unwrap();
+/// let text = worker.join().unwrap_err().to_string();
+/// // green thread #1 'worker' (spawned at src/main.rs:2:58) panicked: no
+/// assert!(text.contains(" 'worker' (spawned at ") && text.ends_with(") panicked: no"), "{text}");
+/// ```
 pub struct JoinError {
-    repr: Repr,
+    /// Apart, so that a `Result` with it is no larger than need be.
+    parts: Box<(Who, Repr)>,
+}
+
+/// The green thread that was to be joined.
+struct Who {
+    id: u64,
+    name: Option<Arc<Box<str>>>,
+    place: &'static Location<'static>,
+}
+
+impl Who {
+    fn error(self, repr: Repr) -> JoinError {
+        JoinError {
+            parts: Box::new((self, repr)),
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "green thread #{}", self.id)?;
+        if let Some(name) = &self.name {
+            write!(f, " '{name}'")?;
+        }
+        write!(f, " (spawned at {})", self.place)
+    }
 }
 
 enum Repr {
@@ -224,22 +302,33 @@ enum Repr {
 impl JoinError {
     /// Whether the green thread panicked.
     pub fn is_panic(&self) -> bool {
-        matches!(self.repr, Repr::Panic(_))
+        matches!(self.parts.1, Repr::Panic(_))
     }
 
     /// Whether it was killed.
     pub fn is_killed(&self) -> bool {
-        matches!(self.repr, Repr::Killed)
+        matches!(self.parts.1, Repr::Killed)
     }
 
-    /// Whether it can no longer end: its hub ended with its OS thread; or whether its result was given before.
+    /// Whether it can no longer end: its hub ended with its OS thread.
     pub fn is_lost(&self) -> bool {
-        matches!(self.repr, Repr::Lost | Repr::Taken)
+        matches!(self.parts.1, Repr::Lost)
+    }
+
+    /// Whether its result was given before, by [`JoinHandle::join_timeout`] or to another poll of the handle.
+    pub fn is_taken(&self) -> bool {
+        matches!(self.parts.1, Repr::Taken)
+    }
+
+    /// Whether the caller could not wait: it was unwinding, or was killed in a `panic = "abort"` build. Nothing is known
+    /// of the green thread.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self.parts.1, Repr::Interrupted)
     }
 
     /// Whether the caller tried to join itself.
     pub fn is_self_join(&self) -> bool {
-        matches!(self.repr, Repr::Itself)
+        matches!(self.parts.1, Repr::Itself)
     }
 
     /// The panic's payload.
@@ -256,26 +345,26 @@ impl JoinError {
 
     /// The panic's payload, or the error itself.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
-        match self.repr {
-            Repr::Panic(payload) => Ok(payload),
-            repr => Err(JoinError { repr }),
+        match *self.parts {
+            (_, Repr::Panic(payload)) => Ok(payload),
+            (who, repr) => Err(who.error(repr)),
         }
     }
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.repr {
-            Repr::Panic(payload) => write!(
+        let (who, repr) = &*self.parts;
+        match repr {
+            Repr::Panic(payload) => write!(f, "{who} panicked: {}", crate::fiber::unwind::message(&**payload)),
+            Repr::Killed => write!(f, "{who} was killed"),
+            Repr::Lost => write!(f, "{who} was lost: its hub ended with its OS thread"),
+            Repr::Itself => write!(f, "{who} cannot join itself: it would wait for ever"),
+            Repr::Interrupted => write!(
                 f,
-                "green thread panicked: {}",
-                crate::fiber::unwind::message(&**payload)
+                "the wait for {who} was cut short: the caller is unwinding or was killed"
             ),
-            Repr::Killed => f.write_str("green thread was killed"),
-            Repr::Lost => f.write_str("green thread was lost: its hub ended with its OS thread"),
-            Repr::Itself => f.write_str("a green thread cannot join itself: it would wait for ever"),
-            Repr::Interrupted => f.write_str("the wait was cut short: the caller is unwinding or was killed"),
-            Repr::Taken => f.write_str("the result was given before"),
+            Repr::Taken => write!(f, "{who} has given its result before"),
         }
     }
 }

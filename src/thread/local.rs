@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,8 +23,8 @@ use crate::hub::Hub;
 /// green_local! {
 ///     static COUNT: Cell<u32> = Cell::new(1);
 /// }
-/// COUNT.with(|count| count.set(5)); // main's
-/// let other = spawn(|| COUNT.with(|count| count.get()));
+/// COUNT.set(5); // main's
+/// let other = spawn(|| COUNT.get());
 /// assert_eq!(other.join().unwrap(), 1);
 /// ```
 ///
@@ -41,6 +41,10 @@ macro_rules! green_local {
 }
 
 /// A variable declared by [`green_local!`](crate::green_local).
+///
+/// It has std's methods: [`with`](Self::with) for all types, and more for a [`Cell`] or a [`RefCell`]. These change the
+/// value where it is, so whoever [inherited](Locals::Inherit) that very value sees it; [`rebind`](Self::rebind) gives the
+/// caller one of its own.
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
     number: AtomicUsize,
@@ -137,9 +141,122 @@ impl<T: 'static> LocalKey<T> {
         f(&self.value())
     }
 
-    /// Replaces the value, in the calling green thread's set.
-    pub fn put(&'static self, value: T) {
+    /// Gives the calling green thread, and those that [share](Locals::Share) its locals, another value. Who inherited the
+    /// old one keeps it.
+    ///
+    /// # Coming from Python
+    /// `ContextVar.set(value)`.
+    pub fn rebind(&'static self, value: T) {
         here().put(self.number(), Rc::new(value));
+    }
+
+    /// The value, if it has been initialised.
+    fn found(&self) -> Option<Rc<T>> {
+        here().find(self.number()).and_then(|any| any.downcast::<T>().ok())
+    }
+}
+
+impl<T: 'static> LocalKey<Cell<T>> {
+    /// Sets the contained value; without running the initialiser, if that has not run yet.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// greenthread::green_local! { static X: Cell<i32> = panic!("not run"); }
+    /// X.set(123);
+    /// assert_eq!(X.get(), 123);
+    /// ```
+    pub fn set(&'static self, value: T) {
+        match self.found() {
+            Some(cell) => cell.set(value),
+            None => self.rebind(Cell::new(value)),
+        }
+    }
+
+    /// A copy of the contained value.
+    pub fn get(&'static self) -> T
+    where
+        T: Copy,
+    {
+        self.with(Cell::get)
+    }
+
+    /// Takes the contained value, and leaves its default.
+    pub fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.with(Cell::take)
+    }
+
+    /// Replaces the contained value, and gives the old one.
+    pub fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
+}
+
+impl<T: 'static> LocalKey<RefCell<T>> {
+    /// Calls `f` with the contained value.
+    ///
+    /// `f` may block, but another that shares the value panics if it borrows it mutably meanwhile.
+    ///
+    /// # Panics
+    /// If it is mutably borrowed.
+    #[track_caller]
+    pub fn with_borrow<F: FnOnce(&T) -> R, R>(&'static self, f: F) -> R {
+        let cell = self.value();
+        let value = cell.borrow();
+        f(&value)
+    }
+
+    /// Calls `f` with the contained value, to change it.
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// greenthread::green_local! { static X: RefCell<Vec<i32>> = RefCell::default(); }
+    /// X.with_borrow_mut(|x| x.push(1));
+    /// assert_eq!(X.take(), [1]);
+    /// ```
+    ///
+    /// # Panics
+    /// If it is borrowed.
+    #[track_caller]
+    pub fn with_borrow_mut<F: FnOnce(&mut T) -> R, R>(&'static self, f: F) -> R {
+        let cell = self.value();
+        let mut value = cell.borrow_mut();
+        f(&mut value)
+    }
+
+    /// Sets the contained value; without running the initialiser, if that has not run yet.
+    ///
+    /// # Panics
+    /// If it is borrowed.
+    #[track_caller]
+    pub fn set(&'static self, value: T) {
+        match self.found() {
+            Some(cell) => drop(cell.replace(value)),
+            None => self.rebind(RefCell::new(value)),
+        }
+    }
+
+    /// Takes the contained value, and leaves its default.
+    ///
+    /// # Panics
+    /// If it is borrowed.
+    #[track_caller]
+    pub fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.value().take()
+    }
+
+    /// Replaces the contained value, and gives the old one.
+    ///
+    /// # Panics
+    /// If it is borrowed.
+    #[track_caller]
+    pub fn replace(&'static self, value: T) -> T {
+        self.value().replace(value)
     }
 }
 

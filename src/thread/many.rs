@@ -18,6 +18,10 @@ static SOME: &str = "the end of any of some green threads";
 /// assert_eq!(squares.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 4, 9]);
 /// ```
 ///
+/// # Blocking and cancellation
+/// Parks. If the caller is killed or timed out meanwhile, all the handles go and the green threads that still run are
+/// detached; [`scope`](super::scope) keeps them together.
+///
 /// # Coming from Python
 /// `gevent.joinall`.
 #[track_caller]
@@ -28,6 +32,9 @@ pub fn join_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
 
 /// Kills all, then joins them all.
 ///
+/// # Blocking and cancellation
+/// As [`join_all`]. It waits for as long as one shields itself or catches the kill.
+///
 /// # Coming from Python
 /// `gevent.killall`.
 #[track_caller]
@@ -37,15 +44,24 @@ pub fn kill_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
     join_all(handles)
 }
 
-/// Waits until `count` of them have ended, or for at most `timeout`: (ended, the rest).
+/// Waits until `count` of them have ended, or for at most `timeout`: (ended, the rest). A count of `None` is all.
+///
+/// More than `count` may be given as ended. A count of 0 does not wait, and gives none as ended; one of more than there are
+/// waits for all.
 ///
 /// ```
 /// use std::time::Duration;
 /// use greenthread::{spawn, thread};
-/// let (done, rest) = thread::wait(vec![spawn(|| ()), spawn(thread::park)], Some(Duration::from_secs(1)), 1);
+/// let second = Duration::from_secs(1);
+/// let (done, rest) = thread::wait(vec![spawn(|| ()), spawn(thread::park)], second.into(), 1);
 /// assert_eq!((done.len(), rest.len()), (1, 1));
-/// thread::kill_all(rest);
+/// rest[0].thread().unpark();
+/// let (done, rest) = thread::wait(rest, second.into(), None);
+/// assert_eq!((done.len(), rest.len()), (1, 0));
 /// ```
+///
+/// # Blocking and cancellation
+/// Parks. If the caller is killed or timed out meanwhile, all the handles go and the green threads are detached.
 ///
 /// # Coming from Python
 /// `gevent.wait(objects, timeout, count)`.
@@ -53,8 +69,9 @@ pub fn kill_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
 pub fn wait<T>(
     handles: Vec<JoinHandle<T>>,
     timeout: Option<Duration>,
-    count: usize,
+    count: impl Into<Option<usize>>,
 ) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
+    let count = count.into().unwrap_or(handles.len());
     let deadline = timeout.map(|timeout| Hub::current().after(timeout));
     let mut waiting = Wait {
         rest: handles,
@@ -73,6 +90,9 @@ pub fn wait<T>(
 }
 
 /// Gives the handles one by one, as their green threads end.
+///
+/// # Blocking and cancellation
+/// Each `next` parks. If the caller is killed or timed out there, it unwinds, and the iterator is as good as before.
 ///
 /// # Coming from Python
 /// `gevent.iwait(objects)`; asyncio's `as_completed`.

@@ -51,6 +51,8 @@ pub use local::LocalKey;
 pub use many::{Wait, iwait, join_all, kill_all, wait};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 
+pub use crate::time::{sleep, sleep_until};
+
 use crate::hub::context::Kind;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::remote::Message;

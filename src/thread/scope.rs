@@ -9,19 +9,26 @@
 //! - **C4** [`Leave`] is the last thing of a child to go, after all that it owns or borrows.
 //! - **C5** Nor does the end of a child's OS thread leave its stack behind: the hub counts the children in `scoped`, kills
 //!   those that are left, and waits for them.
+//! - **C6** A child's panic is kept beside its value, for [`ScopedJoinHandle::join`]; if nobody reads it, the scope itself
+//!   panics. So it counts as heard, and the hub does not report it too.
 
+use std::any::Any;
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::{JoinError, JoinHandle, Thread};
 use crate::hub::Hub;
 use crate::hub::context::Kind;
 use crate::hub::park::{Mode, Parker, Waiter, Why};
-use crate::hub::task;
+use crate::hub::task::{self, Options};
 
 static CHILDREN: &str = "the end of its scope's green threads";
 
@@ -31,6 +38,9 @@ struct Shared {
     panicked: AtomicUsize,
     waiter: Mutex<Option<Waiter>>,
 }
+
+/// Where a child leaves its value, or the payload of its panic (C6).
+type Slot<T> = Arc<Mutex<Option<Result<T, Box<dyn Any + Send>>>>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -160,7 +170,7 @@ impl Drop for Leave {
 /// What a child owns; dropped in this order (C4).
 struct Child<F, T> {
     f: F,
-    slot: Arc<Mutex<Option<T>>>,
+    slot: Slot<T>,
     leave: Leave,
 }
 
@@ -168,16 +178,16 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
     fn run(self) {
         // Locals go in the opposite order of their declaration (C4).
         let Child { leave, slot, f } = self;
-        let result = catch_unwind(AssertUnwindSafe(f));
-        match result {
-            Ok(value) => *lock(&slot) = Some(value),
-            Err(payload) => {
-                if !crate::hub::interrupt::is_ours(&*payload) {
-                    leave.0.panicked.fetch_add(1, Ordering::AcqRel);
-                }
+        let mut result = catch_unwind(AssertUnwindSafe(f));
+        if let Err(payload) = result {
+            // A kill, or a time-out that left its `run`: the base of the green thread knows what to do.
+            if crate::hub::interrupt::is_ours(&*payload) {
                 resume_unwind(payload);
             }
+            leave.0.panicked.fetch_add(1, Ordering::AcqRel);
+            result = Err(payload);
         }
+        *lock(&slot) = Some(result);
     }
 }
 
@@ -216,15 +226,16 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
-        match self.try_spawn(kind, f, Location::caller()) {
+        match self.try_spawn(kind, None, f, Location::caller()) {
             Ok(handle) => handle,
             Err(error) => panic!("failed to spawn green thread: {error}"),
         }
     }
 
-    fn try_spawn<F, T>(
+    pub(super) fn try_spawn<F, T>(
         &self,
         kind: Kind,
+        options: Option<Options>,
         f: F,
         place: &'static Location<'static>,
     ) -> io::Result<ScopedJoinHandle<'scope, T>>
@@ -232,7 +243,7 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
-        let result: Arc<Mutex<Option<T>>> = Arc::default();
+        let result: Slot<T> = Arc::default();
         let hub = Hub::current();
         let child = Child {
             f,
@@ -244,7 +255,7 @@ impl<'scope> Scope<'scope, '_> {
         // SAFETY: C1: the closure, and everything it owns or borrows, is gone before the scope returns. The transmute
         // changes nothing but the lifetime.
         let body = unsafe { std::mem::transmute::<Box<dyn FnOnce() + 'scope>, Box<dyn FnOnce() + 'static>>(body) };
-        let join = task::spawn(hub, kind, None, place, body)?;
+        let join = task::spawn(hub, kind, options, place, body)?;
         join.mark_scoped();
         Ok(ScopedJoinHandle {
             handle: JoinHandle::new(join),
@@ -263,10 +274,12 @@ impl fmt::Debug for Scope<'_, '_> {
     }
 }
 
-/// Owns the result of a scoped green thread.
+/// Owns the result of a scoped green thread. Dropping it leaves the wait to the scope.
+///
+/// It is a `Future` too, as [`JoinHandle`] is. There is no `on_exit`: the scope is the one that hears of an end.
 pub struct ScopedJoinHandle<'scope, T> {
     handle: JoinHandle<()>,
-    result: Arc<Mutex<Option<T>>>,
+    result: Slot<T>,
     shared: Arc<Shared>,
     _scope: PhantomData<&'scope ()>,
 }
@@ -277,21 +290,40 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// # Errors
     /// As [`JoinHandle::join`]. A panic that is read here does not make the scope panic.
     #[track_caller]
-    pub fn join(self) -> Result<T, JoinError> {
-        let ScopedJoinHandle {
-            handle, result, shared, ..
-        } = self;
-        match handle.join() {
-            Ok(()) => {
-                let value = lock(&result).take();
-                Ok(value.unwrap_or_else(|| unreachable!("a child that returned has left its value")))
+    pub fn join(mut self) -> Result<T, JoinError> {
+        let ended = self.handle.join_mut();
+        self.read(ended)
+    }
+
+    /// Waits for the end for at most `timeout`; see [`JoinHandle::join_timeout`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use greenthread::{sleep, thread};
+    /// let limit = Duration::from_millis(50);
+    /// thread::scope(|s| {
+    ///     let mut slow = s.spawn(|| { sleep(limit); 7 });
+    ///     assert!(slow.join_timeout(Duration::from_millis(1)).is_none());
+    ///     assert_eq!(slow.join().unwrap(), 7);
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, JoinError>> {
+        let ended = self.handle.join_timeout(timeout)?;
+        Some(self.read(ended))
+    }
+
+    /// What a child that has ended left.
+    fn read(&self, ended: Result<(), JoinError>) -> Result<T, JoinError> {
+        ended?;
+        let left = lock(&self.result).take();
+        match left {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(payload)) => {
+                self.shared.panicked.fetch_sub(1, Ordering::AcqRel);
+                Err(self.handle.panicked(payload))
             }
-            Err(error) => {
-                if error.is_panic() {
-                    shared.panicked.fetch_sub(1, Ordering::AcqRel);
-                }
-                Err(error)
-            }
+            None => unreachable!("a child that returned has left its value or its panic"),
         }
     }
 
@@ -308,6 +340,19 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// The green thread, to name, unpark or kill.
     pub fn thread(&self) -> Thread {
         self.handle.thread()
+    }
+
+    /// Where it was spawned.
+    pub fn spawned_at(&self) -> &'static Location<'static> {
+        self.handle.spawned_at()
+    }
+}
+
+impl<T> Future for ScopedJoinHandle<'_, T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.handle).poll(context).map(|ended| self.read(ended))
     }
 }
 

@@ -58,6 +58,7 @@ fn entry() {
     };
     match &*scenario {
         "no_memory" => crate::thread_builder::no_memory(),
+        "scoped panic" => crate::thread_scope_handle::a_child_panics(),
         "return" => {}
         other => crate::crash::scenario(other),
     }

@@ -34,17 +34,17 @@ fn each_green_thread_has_its_own() {
 #[test]
 fn inherited_ones_begin_as_the_spawners_and_a_put_stays_apart() {
     fresh(|| {
-        COUNT.put(Cell::new(5));
+        COUNT.rebind(Cell::new(5));
         let heir = Builder::new()
             .locals(Locals::Inherit)
             .spawn_local(|| {
                 let before = COUNT.with(Cell::get);
-                COUNT.put(Cell::new(6));
-                NAME.put(RefCell::new(String::from("heir")));
+                COUNT.rebind(Cell::new(6));
+                NAME.rebind(RefCell::new(String::from("heir")));
                 (before, COUNT.with(Cell::get))
             })
             .unwrap();
-        COUNT.put(Cell::new(7)); // after the spawn: not inherited
+        COUNT.rebind(Cell::new(7)); // after the spawn: not inherited
         assert_eq!(heir.join().unwrap(), (5, 6));
         assert_eq!(COUNT.with(Cell::get), 7);
         assert_eq!(NAME.with(|name| name.borrow().clone()), "nobody");
@@ -54,19 +54,19 @@ fn inherited_ones_begin_as_the_spawners_and_a_put_stays_apart() {
 #[test]
 fn shared_ones_are_the_same_set() {
     fresh(|| {
-        COUNT.put(Cell::new(5));
+        COUNT.rebind(Cell::new(5));
         let partner = Builder::new()
             .locals(Locals::Share)
             .spawn_local(|| {
                 let before = COUNT.with(Cell::get);
-                NAME.put(RefCell::new(String::from("partner")));
+                NAME.rebind(RefCell::new(String::from("partner")));
                 yield_now();
                 (before, COUNT.with(Cell::get))
             })
             .unwrap();
         yield_now();
         assert_eq!(NAME.with(|name| name.borrow().clone()), "partner");
-        COUNT.put(Cell::new(8));
+        COUNT.rebind(Cell::new(8));
         assert_eq!(partner.join().unwrap(), (5, 8));
         assert_eq!(
             NAME.with(|name| name.borrow().clone()),
@@ -172,7 +172,7 @@ fn an_initialiser_may_use_another_one() {
         static OUTER: u32 = COUNT.with(Cell::get) + 1;
     }
     fresh(|| {
-        COUNT.put(Cell::new(41));
+        COUNT.rebind(Cell::new(41));
         assert_eq!(OUTER.with(|n| *n), 42);
     });
 }
@@ -181,7 +181,7 @@ fn an_initialiser_may_use_another_one() {
 fn a_value_replaced_in_use_lives_until_its_user_is_done() {
     fresh(|| {
         NAME.with(|name| {
-            NAME.put(RefCell::new(String::from("new")));
+            NAME.rebind(RefCell::new(String::from("new")));
             assert_eq!(*name.borrow(), "nobody");
             NAME.with(|name| assert_eq!(*name.borrow(), "new"));
         });

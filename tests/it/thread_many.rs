@@ -362,3 +362,27 @@ fn on_exit_left_by_an_observer_of_the_end_runs_for_that_end() {
         assert_eq!(log.lock().unwrap().len(), 1);
     });
 }
+
+#[test]
+fn a_count_of_none_is_all_of_zero_does_not_wait_and_too_many_is_all() {
+    virtually(|| {
+        let sleepers = || (1..=3).map(|n| spawn(move || sleep(secs(n)))).collect::<Vec<_>>();
+        let start = time::now();
+        let (done, rest) = thread::wait(sleepers(), None, 0);
+        assert_eq!((done.len(), rest.len(), time::now() - start), (0, 3, secs(0)));
+        let (done, rest) = thread::wait(rest, None, 4);
+        assert_eq!((done.len(), rest.len(), time::now() - start), (3, 0, secs(3)));
+        let (done, rest) = thread::wait(sleepers(), None, None);
+        assert_eq!((done.len(), rest.len(), time::now() - start), (3, 0, secs(6)));
+        let (done, rest) = thread::wait(sleepers(), Some(secs(2)), None);
+        assert_eq!(done.len() + rest.len(), 3);
+        assert_eq!(time::now() - start, secs(8));
+        let (done, _) = thread::wait(rest, None, Some(1));
+        assert!(!done.is_empty());
+        assert!(
+            thread::wait(Vec::<greenthread::JoinHandle<()>>::new(), None, 1)
+                .0
+                .is_empty()
+        );
+    });
+}
