@@ -32,6 +32,41 @@
 //! **What is not patched.** Files and standard input, output and error (0 to 2) block as ever, and so do crates that make
 //! system calls without libc, locks of stdio, and C locks shared between processes or inheriting priorities.
 //!
+//! # What works
+//! Unmodified, twenty green threads at once on one OS thread, against real servers; each row is a test in `tests/compat`
+//! (crates) or `tests/monkey` (std and C).
+//!
+//! | what | what of it | how it waits |
+//! |---|---|---|
+//! | std `net`, `os::unix::net` | TCP, UDP, Unix sockets, connect with a time-out, time-outs, vectored and large writes | sockets, poll |
+//! | std `io::pipe`, `process` | pipes, `Command::output`, `wait` | pipes, poll, pidfd |
+//! | std `thread::sleep`, `park`, `scope` | | timers, futex |
+//! | std `sync` | `Mutex`, `RwLock`, `Condvar`, `Barrier`, `Once`, `OnceLock`, `mpsc` (bounded, unbounded, rendezvous), between green threads and with OS threads | futex |
+//! | std `net::ToSocketAddrs` | names | getaddrinfo on the pool |
+//! | ureq | http, https (rustls) | sockets |
+//! | reqwest::blocking | http; it runs a thread of its own with a tokio runtime | futex |
+//! | curl | the C library, dynamically linked | poll |
+//! | tungstenite | WebSocket, both ends | sockets |
+//! | rustls, native-tls | both ends, OpenSSL | sockets, C locks |
+//! | socket2 | listener, connect with a time-out | sockets, poll |
+//! | redis | commands, `BLPOP`, publish and subscribe | sockets |
+//! | postgres | which hides a tokio runtime | epoll |
+//! | mysql | with its pool | sockets, futex |
+//! | r2d2, parking_lot | locks, condition variables; their thread-locals are each green thread's own | futex |
+//! | crossbeam-channel | bounded, rendezvous, `select!`, `after` | futex |
+//! | tokio, futures | a `block_on` in each green thread, tokio's time and tasks included | epoll, futex |
+//! | C locks | mutexes (recursive too), condition variables, read-write locks, semaphores, `pthread_once` | the same table |
+//!
+//! What does not, and why:
+//!
+//! | what | why |
+//! |---|---|
+//! | files; standard input, output and error | there is nothing to wait for but the disk, and lines of output must stay whole: use [`unblock`](crate::threadpool::unblock) |
+//! | crates on raw system calls (rustix, Go's runtime, io_uring) | no libc symbol is called |
+//! | stdio's own locks (`flockfile`), barriers, mutexes with priorities or between processes | glibc waits inside itself |
+//! | sendfile, splice, recvmmsg, sendmmsg, epoll_pwait2 | not patched yet: they block |
+//! | `std::thread::spawn` | makes an OS thread, as ever; what it runs is not patched |
+//!
 //! # Invariants
 //! - **M1** A patched call parks only an isolated green thread, never while a panic unwinds, in a callback of the hub, or in
 //!   [`unpatched`]; anywhere else it is the original, at the price of one look at a thread-local.
