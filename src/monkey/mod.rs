@@ -65,7 +65,7 @@
 //! | crates on raw system calls (rustix, Go's runtime, io_uring) | no libc symbol is called |
 //! | stdio's own locks (`flockfile`), barriers, mutexes with priorities or between processes | glibc waits inside itself |
 //! | sendfile, splice, recvmmsg, sendmmsg, epoll_pwait2 | not patched yet: they block |
-//! | `std::thread::spawn` | makes an OS thread, as ever; what it runs is not patched |
+//! | `std::thread::spawn` | makes an OS thread, as ever, unless [`patch_threads`] is called |
 //!
 //! # Invariants
 //! - **M1** A patched call parks only an isolated green thread, never while a panic unwinds, in a callback of the hub, or in
@@ -84,6 +84,7 @@ mod names;
 mod ready;
 mod sleep;
 mod symbol;
+mod threads;
 
 use std::cell::Cell;
 use std::io;
@@ -114,6 +115,7 @@ const READINESS: u32 = 4;
 const NAMES: u32 = 8;
 const PROCESSES: u32 = 16;
 const LOCKS: u32 = 32;
+const THREADS: u32 = 64;
 
 /// What is armed.
 static ARMED: AtomicU32 = AtomicU32::new(0);
@@ -179,6 +181,32 @@ pub fn patch_all() -> io::Result<()> {
     Patch::all().apply()
 }
 
+/// Patches all, and has `std::thread::spawn`, called in an isolated green thread, make another one instead of an OS thread.
+///
+/// `Builder`, `join`, `scope`, `park`, names and panics are std's own, unchanged. Threads that C libraries make stay OS
+/// threads, and so does what is spawned on the native stack.
+///
+/// ```
+/// greenthread::monkey::patch_threads().unwrap();
+/// let on_one = greenthread::run(|| {
+///     let mine = rustix::thread::gettid();
+///     let others: Vec<_> = (0..10).map(|_| std::thread::spawn(rustix::thread::gettid)).collect();
+///     others.into_iter().all(|other| other.join().unwrap() == mine)
+/// });
+/// assert!(on_one);
+/// ```
+///
+/// # Errors
+/// As [`Patch::apply`]; `Unsupported` too if std begins its threads in a way that is not known.
+pub fn patch_threads() -> io::Result<()> {
+    crate::thread::isolation()?;
+    if !threads::learn() {
+        let reason = "std's threads do not begin as known";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+    }
+    Patch(Patch::all().0 | THREADS).apply()
+}
+
 /// Whether all of `patch` is armed.
 pub fn is_patched(patch: Patch) -> bool {
     ARMED.load(Ordering::SeqCst) & patch.0 == patch.0
@@ -219,7 +247,7 @@ pub struct Symbol {
 /// ```
 /// greenthread::monkey::patch_all().unwrap();
 /// let report = greenthread::monkey::report();
-/// assert!(report.iter().all(|symbol| symbol.is_ours && symbol.is_armed), "{report:#?}");
+/// assert!(report.iter().all(|symbol| symbol.is_ours), "{report:#?}");
 /// ```
 pub fn report() -> Vec<Symbol> {
     let armed = ARMED.load(Ordering::SeqCst);

@@ -102,7 +102,11 @@ pub(super) fn all() -> impl Iterator<Item = (&'static CStr, usize, u32)> {
     let locks = super::futex::symbols()
         .chain(super::locks::symbols())
         .chain(super::locks::release_symbols());
-    data.chain(rest).chain(super::child::symbols()).chain(locks)
+    let threads = super::threads::symbols().chain(super::threads::join_symbols());
+    data.chain(rest)
+        .chain(super::child::symbols())
+        .chain(locks)
+        .chain(threads)
 }
 
 /// What the program's calls of `name` come to.

@@ -824,3 +824,104 @@ fn a_c_once_whose_start_parks() {
         });
     });
 }
+
+/// In a process of its own, for what is armed stays so.
+fn alone(test: &str) -> bool {
+    const VARIABLE: &str = "GREENTHREAD_TEST_ALONE";
+    if std::env::var_os(VARIABLE).is_some() {
+        return true;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test, "--nocapture"]).env(VARIABLE, test);
+    let output = child.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.starts_with(b"\nrunning 1 test\n"), "no such test: {test}");
+    false
+}
+
+#[test]
+fn std_s_threads_are_green() {
+    if !alone("std_s_threads_are_green") {
+        return;
+    }
+    monkey::patch_threads().unwrap();
+    greenthread::run(|| {
+        let os_threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+        let before = os_threads();
+        // SAFETY: asks for a number.
+        let gettid = || unsafe { libc::gettid() };
+        let mine = gettid();
+        let named = std::thread::Builder::new().name("named".into()).stack_size(100_000);
+        let name = named.spawn(|| std::thread::current().name().map(String::from)).unwrap();
+        assert_eq!(name.join().unwrap().as_deref(), Some("named"));
+        let panics = std::thread::spawn(|| std::panic::resume_unwind(Box::new(7_u8)));
+        assert_eq!(*panics.join().unwrap_err().downcast::<u8>().unwrap(), 7);
+        let start = Instant::now();
+        let mut value = 0;
+        std::thread::scope(|scope| {
+            let sleepers: Vec<_> = (0..50).map(|_| scope.spawn(|| sleep(ms(30)))).collect();
+            scope.spawn(|| value = 1);
+            sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
+        });
+        assert_eq!(value, 1);
+        assert!(start.elapsed() < ms(500), "at once: {:?}", start.elapsed());
+        let parked = std::thread::spawn(|| {
+            std::thread::park();
+            std::thread::park_timeout(ms(5));
+        });
+        parked.thread().unpark();
+        parked.join().unwrap();
+        drop(std::thread::spawn(|| ()));
+        let ids: Vec<_> = (0..20)
+            .map(|_| std::thread::spawn(gettid))
+            .map(|t| t.join().unwrap())
+            .collect();
+        assert!(ids.iter().all(|id| *id == mine));
+        assert_eq!(os_threads(), before);
+    });
+}
+
+#[test]
+fn an_unmodified_thread_per_connection_server_runs_on_one_os_thread() {
+    if !alone("an_unmodified_thread_per_connection_server_runs_on_one_os_thread") {
+        return;
+    }
+    const CLIENTS: usize = 500;
+    const ROUNDS: usize = 20;
+    monkey::patch_threads().unwrap();
+    greenthread::run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = Arc::new(Mutex::new(0));
+        let total = served.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, total) = (stream.unwrap(), total.clone());
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 64];
+                    while stream.read_exact(&mut bytes).is_ok() {
+                        stream.write_all(&bytes).unwrap();
+                        *total.lock().unwrap() += 1;
+                    }
+                });
+            }
+        });
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|n| {
+                std::thread::spawn(move || {
+                    let mut stream = TcpStream::connect(address).unwrap();
+                    for round in 0..ROUNDS {
+                        // Its own tag in every byte: another connection's would show.
+                        let tag = [(n * 31 + round) as u8; 64];
+                        stream.write_all(&tag).unwrap();
+                        let mut answer = [0; 64];
+                        stream.read_exact(&mut answer).unwrap();
+                        assert_eq!(answer, tag);
+                    }
+                })
+            })
+            .collect();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        assert_eq!(*served.lock().unwrap(), CLIENTS * ROUNDS);
+    });
+}
