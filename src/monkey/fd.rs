@@ -83,6 +83,9 @@ fn is_nonblocking(fd: c_int) -> bool {
 
 /// How long it may wait, as its user said by a socket option.
 fn time_limit(hub: &Hub, fd: c_int, direction: Direction) -> Option<u64> {
+    if !futex::has_time_limits() {
+        return None;
+    }
     let option = match direction {
         Direction::Read => libc::SO_RCVTIMEO,
         Direction::Write => libc::SO_SNDTIMEO,

@@ -41,9 +41,10 @@ static WAITERS: AtomicUsize = AtomicUsize::new(0);
 struct Bucket {
     locked: AtomicBool,
     first: Cell<*const Node>,
+    last: Cell<*const Node>,
 }
 
-// SAFETY: X1: `first` is touched under `locked`.
+// SAFETY: X1: `first` and `last` are touched under `locked`.
 unsafe impl Sync for Bucket {}
 
 const BUCKETS: usize = 256;
@@ -51,6 +52,7 @@ static TABLE: [Bucket; BUCKETS] = [const {
     Bucket {
         locked: AtomicBool::new(false),
         first: Cell::new(ptr::null()),
+        last: Cell::new(ptr::null()),
     }
 }; BUCKETS];
 
@@ -95,17 +97,11 @@ impl Drop for Locked {
 impl Locked {
     fn link(&self, node: &Node) {
         // At the end, so that who came first is woken first.
-        let mut last = self.0.first.get();
-        if last.is_null() {
-            self.0.first.set(node);
-        } else {
-            // SAFETY: X1: linked nodes live.
-            unsafe {
-                while !(*last).next.get().is_null() {
-                    last = (*last).next.get();
-                }
-                (*last).next.set(node);
-            }
+        let last = self.0.last.replace(node);
+        // SAFETY: X1: linked nodes live.
+        match unsafe { last.as_ref() } {
+            Some(last) => last.next.set(node),
+            None => self.0.first.set(node),
         }
         node.previous.set(last);
         node.next.set(ptr::null());
@@ -120,8 +116,9 @@ impl Locked {
                 Some(previous) => previous.next.set(next),
                 None => self.0.first.set(next),
             }
-            if let Some(next) = next.as_ref() {
-                next.previous.set(previous);
+            match next.as_ref() {
+                Some(next) => next.previous.set(previous),
+                None => self.0.last.set(previous),
             }
         }
         node.linked.set(false);
@@ -308,6 +305,8 @@ pub(super) mod original {
         dup2(old: c_int, new: c_int) -> c_int;
         dup3(old: c_int, new: c_int, flags: c_int) -> c_int;
         close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+        listen(fd: c_int, backlog: c_int) -> c_int;
+        setsockopt(fd: c_int, level: c_int, name: c_int, value: *const libc::c_void, len: libc::socklen_t) -> c_int;
     }
 }
 
@@ -320,6 +319,8 @@ pub(super) fn symbols() -> impl Iterator<Item = (&'static std::ffi::CStr, usize,
         (c"dup2", dup2 as *const () as usize, sockets),
         (c"dup3", dup3 as *const () as usize, sockets),
         (c"close_range", close_range as *const () as usize, sockets),
+        (c"listen", listen as *const () as usize, sockets),
+        (c"setsockopt", setsockopt as *const () as usize, sockets),
     ]
     .into_iter()
 }
@@ -361,6 +362,42 @@ unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_in
     }
     // SAFETY: the caller's, as libc's.
     unsafe { original::close_range(first, last, flags) }
+}
+
+/// Ahead of libc's: std asks for a queue of 128, which thousands of green threads that connect at once overflow.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn listen(fd: c_int, backlog: c_int) -> c_int {
+    const QUEUE: c_int = 4096;
+    let backlog = match gate(super::SOCKETS) {
+        Some(_) if backlog == 128 => QUEUE,
+        _ => backlog,
+    };
+    // SAFETY: the caller's, as libc's.
+    unsafe { original::listen(fd, backlog) }
+}
+
+/// Whether a time-out of a socket was ever set: most programs never do, and need not be asked at each wait.
+static LIMITED: AtomicBool = AtomicBool::new(false);
+
+/// Whether sockets may have time-outs.
+pub(super) fn has_time_limits() -> bool {
+    LIMITED.load(Ordering::Relaxed)
+}
+
+/// Ahead of libc's: notes that there are time-outs.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const libc::c_void,
+    len: libc::socklen_t,
+) -> c_int {
+    if level == libc::SOL_SOCKET && matches!(name, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO) {
+        LIMITED.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: the caller's, as libc's.
+    unsafe { original::setsockopt(fd, level, name, value, len) }
 }
 
 /// Ahead of libc's: only futexes are looked at. It has a variable number of arguments, all in the same places.
