@@ -287,6 +287,8 @@ impl std::error::Error for Survivors {}
 
 /// Sets what hears of panics that nobody joined for, in the whole process; `None` brings back the line on stderr.
 ///
+/// Children of a [`scope`](crate::scope()) are not among them: there the scope itself panics.
+///
 /// The hook gets the green thread as `<GreenThread 0x…: name>` and the panic's payload.
 ///
 /// # Coming from Python
