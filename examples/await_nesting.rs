@@ -21,7 +21,7 @@ fn two_numbers(first: u32) {
     println!("{}", first + 1);
 }
 
-/// 2, 3, 5, 8 by way of `nested`, which doubles each and makes the sum with what came before.
+/// Each of 2, 3, 5 and 8 goes through `nested`, which waits a little and gives 2n + 1.
 fn outer() -> Vec<u32> {
     [2, 3, 5, 8].into_iter().map(nested).collect()
 }

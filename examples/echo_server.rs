@@ -3,7 +3,7 @@
 //! Run: `cargo run --release --example echo_server -- 127.0.0.1:7000` (port 0: the system chooses)
 //!
 //! Expect `listening on 127.0.0.1:7000`; then try `cargo run --release --example echo_client -- 127.0.0.1:7000`.
-//! Ctrl-C ends it.
+//! Ctrl-C ends it, with exit code 0; an error of the listener ends it with 1.
 
 use std::io::{self, Read, Write};
 
@@ -26,7 +26,7 @@ fn main() -> io::Result<()> {
         .unwrap_or_else(|| String::from("127.0.0.1:7000"));
     let listener = TcpListener::bind(address)?;
     println!("listening on {}", listener.local_addr()?);
-    spawn(move || {
+    let server = spawn(move || -> io::Result<()> {
         loop {
             let (stream, peer) = listener.accept()?;
             spawn(move || {
@@ -35,8 +35,18 @@ fn main() -> io::Result<()> {
                 }
             });
         }
-        #[allow(unreachable_code)]
-        io::Result::Ok(())
     });
-    signal::ctrl_c()
+    let listening = server.thread();
+    spawn(move || {
+        if let Err(error) = signal::ctrl_c() {
+            eprintln!("Ctrl-C: {error}");
+        }
+        listening.kill();
+    });
+    // What is not joined, nobody hears of: an error of accept ends the program, and is its last word.
+    match server.join() {
+        Ok(ended) => ended,
+        Err(error) if error.is_killed() => Ok(()),
+        Err(error) => Err(io::Error::other(error.to_string())),
+    }
 }

@@ -3,8 +3,9 @@
 //! Run: `cargo run --release --example future_obj` or `... -- never`
 //!
 //! Expect: `50! = 30414093201713378043612608166064768844377641568960512000000000000` after one second, `666` after two.
-//! With `never`: nobody sets the result. asyncio would hang; here the error `this operation would block forever` goes to
-//! stderr, with who waits for what, and the exit code is 1.
+//! With `never`: nobody sets the result. asyncio would hang. Here stderr gets two lines, and the exit code is 1: first the
+//! hub's own, `greenthread: this operation would block forever: ..`, with who waits for what; then the program's, `error: ..`
+//! with the same text, which it got as the payload of a panic.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,7 @@
 //! A producer and a consumer on one thread, without a lock or a queue: the consumer is a generator.
 //!
 //! ```text
-//! cargo run --example generator
+//! cargo run --release --example generator
 //! ```
 //!
 //! prints three lines for each of five products,

@@ -1,14 +1,14 @@
 //! Switching by hand: two functions on stacks of their own, and nobody who schedules them.
 //!
 //! ```text
-//! cargo run --example greenlet_switch
+//! cargo run --release --example greenlet_switch
 //! ```
 //!
 //! prints `1 3 2 4`, one per line. `gr2` returns, to `main`; `gr1` still waits in its second switch then. It is unwound
 //! when its last handle goes, which its guard reports on stderr, and the exit code is 0.
 //!
 //! ```text
-//! cargo run --example greenlet_switch pingpong 2
+//! cargo run --release --example greenlet_switch pingpong 2
 //! ```
 //!
 //! has two greenlets play for 2 seconds: `A B` at once, then `A`, `B`, `A` at 0.5, 1.0 and 1.5 s.

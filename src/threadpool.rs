@@ -136,11 +136,17 @@ impl Drop for Abroad {
 /// assert!(text.contains("greenthread"));
 /// ```
 ///
+/// `f` runs outside of the caller's hub. What it spawns, and each socket that it waits for, belongs to a hub of the pool's
+/// OS thread, which runs only while `f` itself blocks in this crate and ends with that OS thread: do not spawn there. To
+/// spawn on the caller's hub, take a [`hub::handle`](crate::hub::handle) along. Nor does `f` see the caller's thread-locals
+/// or green locals.
+///
 /// # Panics
 /// If `f` panics, with the same payload.
 ///
 /// # Blocking and cancellation
-/// Parks. If the caller is killed or timed out, `f` runs on and its result is dropped.
+/// Parks. If the caller is killed or timed out, `f` runs on and its result is dropped. With [`MAX`] calls under way, the next
+/// waits for its turn.
 ///
 /// # Coming from Python
 /// `gevent.get_hub().threadpool.apply(f)`, `asyncio.to_thread(f)`.

@@ -50,6 +50,9 @@ pub fn sleep(duration: Duration) {
 }
 
 /// Sleeps until `deadline`; returns at once (after a yield) if that has passed.
+///
+/// # Blocking and cancellation
+/// As [`sleep`].
 #[track_caller]
 pub fn sleep_until(deadline: Instant) {
     let hub = Hub::current();
@@ -85,6 +88,11 @@ pub fn now() -> Instant {
 /// # Errors
 /// [`Elapsed`], if the time passed and `f` was unwound at a park of its. If `f` returns all the same, its value is given.
 ///
+/// # Blocking and cancellation
+/// `f` unwinds at its next park, so its destructors run; code that does not park, or is in a
+/// [`shield`](crate::thread::shield), is not cut short. What waits whatever happens, as a [`scope`](crate::scope()) for its
+/// children, goes on to the end, and so do green threads that `f` spawned.
+///
 /// # Coming from Python
 /// `gevent.with_timeout`, `asyncio.timeout`.
 #[track_caller]
@@ -96,6 +104,28 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
 ///
 /// It is armed from [`new`](Self::new) on. When it expires, the green thread unwinds at its next park, up to this guard's
 /// own [`run`](Self::run): no other catches it.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{sleep, time::Timeout};
+///
+/// // One deadline over several steps.
+/// let limit = Timeout::new(Duration::from_millis(20));
+/// sleep(Duration::from_millis(1)); // counts already
+/// let result = limit.run(|| {
+///     sleep(Duration::from_millis(1));
+///     sleep(Duration::from_secs(60)); // unwinds here
+/// });
+/// assert!(result.is_err());
+/// ```
+///
+/// # Outside its run
+/// If it expires between `new` and `run`, the first park outside unwinds, and nobody catches it: the green thread ends
+/// as by a panic that says nothing. So does `main`, on the native stack. So call `run` at once, unless what lies between is quick; dropped or [`cancel`](Self::cancel)led without `run`, it is disarmed.
+///
+/// # Coming from Python
+/// `gevent.Timeout(seconds)` with `start`; `run` is its `with` block.
+#[must_use = "a Timeout that is dropped is disarmed: call `run`, or keep it"]
 pub struct Timeout {
     id: u64,
     deadline: u64,
@@ -258,6 +288,9 @@ impl Interval {
     }
 
     /// Waits for the next tick.
+    ///
+    /// # Blocking and cancellation
+    /// Parks, or yields if the tick is due already. A kill or time-out unwinds here, and the tick is still to come.
     #[track_caller]
     pub fn tick(&mut self) {
         let now = Hub::current().clock.now();

@@ -11,7 +11,7 @@
 //! Without URLs it serves `$(rustc --print sysroot)/share/doc/rust/html` on loopback (where that is missing: a generated
 //! site of 2,000 linked pages), and delays each reply by 50 ms, as a far-away server would. 200 green threads then fetch
 //! 2,000 pages in the time that one at a time would take for two dozen. The client is `ureq` from crates.io, unmodified: its
-//! system calls park the green thread, because libc is patched. Expect a progress bar on stderr, and a table
+//! system calls park the green thread, because libc is patched. Expect a progress bar on stderr (where that is a terminal), and a table
 //! with the pages, bytes and latencies, and all that went wrong by kind. Ctrl-C ends it early, with the same table.
 //!
 //! The exit code is 0, 1 if no page could be fetched, 2 for bad arguments, and 130 after Ctrl-C.
@@ -113,8 +113,9 @@ fn crawl(args: Args) -> Result<u8, String> {
         }
     });
     let shown = crawl.clone();
-    let (limit, json) = (args.limit, args.json);
-    let progress = spawn_local(move || show_progress(&shown, limit, json));
+    let limit = args.limit;
+    let terminal = std::io::stderr().is_terminal();
+    let progress = terminal.then(|| spawn_local(move || show_progress(&shown, limit)));
 
     let mut crashed = 0;
     for worker in workers {
@@ -122,8 +123,8 @@ fn crawl(args: Args) -> Result<u8, String> {
     }
     let wall = begun.elapsed();
     ctrl_c.kill();
-    progress.kill();
-    if std::io::stderr().is_terminal() {
+    if let Some(progress) = progress {
+        progress.kill();
         eprint!("\r\x1b[K");
     }
 
@@ -270,24 +271,16 @@ impl Crawl {
     }
 }
 
-/// A line on stderr, drawn anew ten times a second; where stderr is no terminal, a line a second (none for `--json`).
-fn show_progress(crawl: &Crawl, limit: usize, json: bool) {
+/// A line on the terminal of stderr, drawn anew ten times a second.
+fn show_progress(crawl: &Crawl, limit: usize) {
     const WIDTH: usize = 30;
-    let terminal = std::io::stderr().is_terminal();
-    if json && !terminal {
-        return;
-    }
     loop {
-        sleep(Duration::from_millis(if terminal { 100 } else { 1_000 }));
+        sleep(Duration::from_millis(100));
         let report = crawl.report.borrow();
         let (pages, errors) = (report.pages, report.error_count());
         let (active, waiting) = crawl.frontier.counts();
-        if terminal {
-            let full = (pages * WIDTH / limit).min(WIDTH);
-            let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH - full));
-            eprint!("\r[{bar}] {pages}/{limit} pages, {errors} errors, {active} in flight, {waiting} to do\x1b[K");
-        } else {
-            eprintln!("{pages}/{limit} pages, {errors} errors, {active} in flight, {waiting} to do");
-        }
+        let full = (pages * WIDTH / limit).min(WIDTH);
+        let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH - full));
+        eprint!("\r[{bar}] {pages}/{limit} pages, {errors} errors, {active} in flight, {waiting} to do\x1b[K");
     }
 }

@@ -18,8 +18,19 @@ use super::{Clock, HUB, Hub, Sleep, inbox, interrupt, task};
 /// A handle to this OS thread's hub, for other OS threads.
 ///
 /// ```
-/// let handle = greenthread::hub::handle();
-/// assert!(handle.is_alive());
+/// use std::time::Duration;
+/// use greenthread::{hub, thread};
+///
+/// let handle = hub::handle();
+/// let main = thread::current();
+/// std::thread::spawn(move || {
+///     // On the hub of main, a millisecond from now.
+///     handle.call_later(Duration::from_millis(1), move || main.unpark()).unwrap();
+///     let never = handle.call_later(Duration::from_secs(60), || unreachable!()).unwrap();
+///     never.cancel();
+/// });
+/// thread::park();
+/// assert!(hub::handle().is_alive());
 /// ```
 ///
 /// # Panics
@@ -109,15 +120,34 @@ pub fn idle() {
 
 /// Runs one turn without sleeping; for a hub that lives inside another event loop.
 ///
-/// Call it on the native stack when [`as_fd`]'s descriptor is readable or [`next_deadline`] has come.
+/// Call it on the native stack when [`as_fd`]'s descriptor is readable or [`next_deadline`] has come. The whole of such a
+/// loop, with `poll` for the other event loop:
 ///
 /// ```
-/// use greenthread::{hub, spawn};
-/// let done = spawn(|| 1);
-/// while !done.is_finished() {
+/// use std::time::{Duration, Instant};
+/// use greenthread::{hub, sleep, spawn};
+/// use rustix::event::{PollFd, PollFlags, Timespec, poll};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let fd = hub::as_fd()?;
+/// let green = spawn(|| { sleep(Duration::from_millis(5)); 7 });
+/// while !green.is_finished() {
+///     // The trap: `None` is "no deadline", so the poll is to wait for ever. It is neither "now", which would spin, nor "done":
+///     // a socket or another OS thread may still make the descriptor readable.
+///     let limit = hub::next_deadline().map(|at| {
+///         let limit = at.saturating_duration_since(Instant::now());
+///         Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() }
+///     });
+///     poll(&mut [PollFd::new(&fd, PollFlags::IN)], limit.as_ref())?; // with the loop's own descriptors
 ///     hub::turn();
 /// }
+/// assert_eq!(green.join().unwrap(), 7);
+/// # Ok(())
+/// # }
 /// ```
+///
+/// Whoever waits for ever for what cannot come is not told so here: only a hub that sleeps itself raises
+/// [`LoopExit`](super::LoopExit).
 ///
 /// # Panics
 /// In a green thread or a hub callback: only the native stack turns the hub.
@@ -141,6 +171,9 @@ pub fn turn() {
 }
 
 /// When [`turn`] has something to do at the latest: now if somebody is ready, never if it is `None`.
+///
+/// `None` is not the end: the descriptor of [`as_fd`] may still become readable. Ask again after every turn, and after
+/// whatever may have spawned. The loop is shown at [`turn`].
 pub fn next_deadline() -> Option<Instant> {
     let hub = HUB.get()?;
     let now = hub.clock.instant();
@@ -155,7 +188,7 @@ pub fn next_deadline() -> Option<Instant> {
 /// The hub's own descriptor: readable when a descriptor it waits for is ready, or another OS thread has sent it
 /// something.
 ///
-/// From then on a foreign loop is expected to wait on it: other OS threads ring it.
+/// From then on a foreign loop is expected to wait on it: other OS threads ring it. The loop is shown at [`turn`].
 ///
 /// # Errors
 /// When the system has no descriptor left.
@@ -253,6 +286,8 @@ impl fmt::Display for Survivors {
 impl std::error::Error for Survivors {}
 
 /// Sets what hears of panics that nobody joined for, in the whole process; `None` brings back the line on stderr.
+///
+/// Children of a [`scope`](crate::scope()) are not among them: there the scope itself panics.
 ///
 /// The hook gets the green thread as `<GreenThread 0x…: name>` and the panic's payload.
 ///

@@ -44,7 +44,7 @@ impl<T> JoinHandle<T> {
     ///
     /// ```
     /// use greenthread::spawn;
-    /// use std::panic::{catch_unwind, resume_unwind};
+    /// use std::panic::resume_unwind;
     ///
     /// let value = match spawn(|| 7).join() {
     ///     Ok(value) => value,
@@ -53,7 +53,7 @@ impl<T> JoinHandle<T> {
     /// assert_eq!(value, 7);
     ///
     /// let payload = spawn(|| panic!("no")).join().unwrap_err().into_panic();
-    /// assert_eq!(catch_unwind(|| resume_unwind(payload)).unwrap_err().downcast_ref(), Some(&"no"));
+    /// assert_eq!(payload.downcast_ref(), Some(&"no"));
     /// ```
     ///
     /// # Errors

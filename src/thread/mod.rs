@@ -20,6 +20,19 @@
 //! assert_eq!(thread::iwait([slow, fast]).map(|h| h.join().unwrap()).collect::<Vec<_>>(), ["fast", "slow"]);
 //! ```
 //!
+//! # What still blocks
+//! Only what blocks in this crate gives way. These stop every green thread of the OS thread, for ever if the
+//! one that is waited for lives there too:
+//!
+//! - `std::sync::Mutex`, `RwLock`, `Condvar`, `Barrier` and `Once*`, where they have to wait; `mpsc::Receiver::recv`;
+//! - `std::thread::park`, `sleep` and `JoinHandle::join`; a `std::thread::scope` with OS threads that still run;
+//! - `std::net`, pipes, a terminal's `stdin`, `std::process`'s `wait` and `output`;
+//! - files: `std::fs`, a page that `mmap` must fetch; no poller knows when a disk is ready;
+//! - a long computation, which is not blocked but does not give way either: [`yield_now`], or another OS thread.
+//!
+//! Short locks are fine as long as nobody blocks in this crate with the guard in hand. For the rest there is this crate's
+//! own, [`threadpool::unblock`](crate::threadpool::unblock), or the patched libc of the feature `monkey`.
+//!
 //! # Kill
 //! [`JoinHandle::kill`] asks. The green thread unwinds at its next park, so its destructors run; one that never ran drops
 //! its closure. [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an `extern "C"`
@@ -65,6 +78,14 @@ use crate::hub::{Handle, Hub, PARK, interrupt, park as hub_park};
 /// let answer = greenthread::spawn(|| 6 * 7);
 /// assert_eq!(answer.join().unwrap(), 42);
 /// ```
+///
+/// It runs only while something on this OS thread blocks in this crate: a join, a sleep, a socket. When the OS thread ends
+/// (for main: the process, when `main` returns), a green thread that is left is neither run nor unwound: its destructors
+/// do not run, and its handle says [`JoinError::is_lost`]. Join what must finish, or end with
+/// [`hub::shutdown`](crate::hub::shutdown).
+///
+/// A panic that nobody joins for is reported on stderr. An `Err` that it returns is a value as any other, and nobody's
+/// unless it is joined: print it within if the handle is dropped.
 ///
 /// # Panics
 /// When there is no memory for its stack; [`Builder::spawn`] gives an error instead. In a destructor of a thread-local
@@ -127,6 +148,11 @@ fn no_memory(error: &std::io::Error) -> ! {
 }
 
 /// Spawns a green thread that starts after `delay`.
+///
+/// Killed before, it drops `f` without a call.
+///
+/// # Panics
+/// As [`spawn`].
 ///
 /// # Coming from Python
 /// `gevent.spawn_later(seconds, f)`.
@@ -191,12 +217,19 @@ pub fn yield_now() {
 /// sleeper.thread().unpark();
 /// sleeper.join().unwrap();
 /// ```
+///
+/// # Blocking and cancellation
+/// Parks. A kill or time-out unwinds here. It may return without an unpark, as std's may: while a local green thread or a
+/// native stack unwinds already, it does so at once. So park in a loop that looks at what you wait for.
 #[track_caller]
 pub fn park() {
     park_until(None);
 }
 
 /// [`park`]s for at most `timeout`.
+///
+/// # Blocking and cancellation
+/// As [`park`].
 #[track_caller]
 pub fn park_timeout(timeout: Duration) {
     park_until(Some(timeout));

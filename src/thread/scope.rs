@@ -71,7 +71,21 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// If a child that was not joined panicked.
 ///
 /// # Blocking and cancellation
-/// Waits for every child, whatever happens: a kill or time-out of the caller is delivered afterwards. When the native
+/// Waits for every child, whatever happens: a kill or time-out of the caller is delivered afterwards, and the children do
+/// not notice. So a time-out around a scope does not shorten it. Put one in each child instead:
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{sleep, thread, timeout};
+/// let limit = Duration::from_millis(5);
+/// let in_time = thread::scope(|s| {
+///     let children = [1, 60_000].map(|n| s.spawn(move || timeout(limit, || sleep(Duration::from_millis(n)))));
+///     children.map(|child| child.join().unwrap().is_ok())
+/// });
+/// assert_eq!(in_time, [true, false]);
+/// ```
+///
+/// Or have the caller wait with [`join_timeout`](ScopedJoinHandle::join_timeout), and kill who is late. When the native
 /// stack would wait for ever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
 #[track_caller]
 pub fn scope<'env, F, T>(f: F) -> T

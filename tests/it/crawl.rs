@@ -128,4 +128,5 @@ fn ctrl_c_ends_it_with_the_table() {
     let pages = table.lines().find_map(|line| line.strip_prefix("pages ")).unwrap();
     let pages: u32 = pages.trim().parse().unwrap();
     assert!((1..50).contains(&pages), "{table}");
+    assert_eq!(text(&output.stderr), "", "progress is for a terminal");
 }

@@ -200,3 +200,20 @@ fn patched_download_asks_for_all_before_any_answer() {
     assert!(lines[3..6].iter().all(received), "{lines:?}");
     assert!(lines[6].starts_with("3000000 bytes in "), "{lines:?}");
 }
+
+#[test]
+fn echo_server_ends_well_by_ctrl_c() {
+    let (mut server, address) = serve("echo_server", &["127.0.0.1:0"]);
+    prints("echo_client", &[&address, "1", "1"], ms(0), ms(20_000));
+    // SAFETY: a plain system call; the child is ours and has not been waited for.
+    assert_eq!(unsafe { libc::kill(server.0.id().cast_signed(), libc::SIGINT) }, 0);
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = server.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(start.elapsed() < ms(20_000), "Ctrl-C does not end it");
+        std::thread::sleep(ms(5));
+    };
+    assert!(status.success(), "{status}");
+}
