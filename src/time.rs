@@ -110,8 +110,7 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
 /// use greenthread::{sleep, time::Timeout};
 ///
 /// // One deadline over several steps.
-/// let limit = Timeout::new(Duration::from_millis(20));
-/// sleep(Duration::from_millis(1)); // counts already
+/// let limit = Timeout::new(Duration::from_millis(20)); // counts from here on
 /// let result = limit.run(|| {
 ///     sleep(Duration::from_millis(1));
 ///     sleep(Duration::from_secs(60)); // unwinds here

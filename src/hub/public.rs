@@ -24,10 +24,10 @@ use super::{Clock, HUB, Hub, Sleep, inbox, interrupt, task};
 /// let handle = hub::handle();
 /// let main = thread::current();
 /// std::thread::spawn(move || {
-///     // On the hub of main, a millisecond from now.
-///     handle.call_later(Duration::from_millis(1), move || main.unpark()).unwrap();
 ///     let never = handle.call_later(Duration::from_secs(60), || unreachable!()).unwrap();
 ///     never.cancel();
+///     // On the hub of main, a millisecond from now.
+///     handle.call_later(Duration::from_millis(1), move || main.unpark()).unwrap();
 /// });
 /// thread::park();
 /// assert!(hub::handle().is_alive());
