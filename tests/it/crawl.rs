@@ -46,7 +46,7 @@ fn number(json: &str, key: &str) -> f64 {
 
 #[test]
 fn a_site_full_of_trouble_is_crawled_and_the_trouble_named() {
-    let output = crawl("--generated --limit 300 --delay-ms 20 --timeout-ms 500 --json");
+    let output = crawl("--generated --limit 300 --delay-ms 20 --timeout-ms 1500 --json");
     let json = text(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(json.lines().count(), 1, "{json}");
