@@ -124,8 +124,6 @@ impl Pool {
                 refusals: Cell::new(0),
             })))
         })?;
-        // SAFETY: G1, C1: blocks of this OS thread.
-        unsafe { glibc.share_malloc(context.block, self.native) };
         context.members.set(1);
         context.owner.set(owner);
         context.refusals.set(0);

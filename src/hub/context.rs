@@ -35,7 +35,9 @@ impl Hub {
     #[cfg(feature = "monkey")]
     pub(crate) fn may_park_patched(&self) -> bool {
         let owns = |task: &Task| task.context.get().is_some_and(|context| context.is_owned_by(task.id()));
-        !self.is_in_callback() && self.current.get().is_some_and(owns)
+        let unwinds = std::thread::panicking();
+        let shows = |task: &&'static Task| unwinds && !task.is_alone();
+        !self.is_in_callback() && self.current.get().filter(|task| !shows(task)).is_some_and(owns)
     }
 
     /// Counts the patched calls that have told the running green thread to end.
@@ -147,7 +149,10 @@ impl Base {
         if to != self.now {
             // SAFETY: B1: the native base or one of a context of this hub. B2: `run`, which is never inlined, and this,
             // which always is into it, use no thread-local.
-            unsafe { base::set(to) };
+            unsafe {
+                base::carry(self.now, to);
+                base::set(to);
+            }
             self.now = to;
         }
     }

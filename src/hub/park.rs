@@ -72,6 +72,21 @@ pub(crate) enum Waiter {
 }
 
 impl Waiter {
+    /// Another of the same, for a task.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn copy(&self) -> Option<Waiter> {
+        match self {
+            Waiter::Task(task, ticket) => Some(Waiter::Task(*task, *ticket)),
+            Waiter::Waker(_) => None,
+        }
+    }
+
+    /// Whether it can never run again: its hub ended while it was parked.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self, Waiter::Task(task, _) if task.is_finished())
+    }
+
     /// Whether it is this green thread's, or this native stack's.
     pub(super) fn is_of(&self, task: &Task) -> bool {
         matches!(self, Waiter::Task(mine, _) if mine.is(task))

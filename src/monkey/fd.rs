@@ -4,8 +4,10 @@
 //! attempt itself never changes the descriptor (`MSG_DONTWAIT`, `RWF_NOWAIT`), but for accept and connect, which know no
 //! such flag: there it is non-blocking for the length of one system call.
 
+use std::cell::UnsafeCell;
 use std::mem::{size_of, zeroed};
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, timeval};
@@ -13,7 +15,7 @@ use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, t
 use super::symbol::patch;
 use super::{Cut, contained, errno, fail, futex, interrupted, set_errno};
 use crate::hub::Hub;
-use crate::hub::park::{Parker, Wake, Why};
+use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 
 patch! {
@@ -75,10 +77,95 @@ unsafe fn borrow(fd: c_int) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
+/// Descriptors that are non-blocking only for a call of ours that is under way, on whatever OS thread.
+struct Shadows {
+    locked: AtomicBool,
+    entries: UnsafeCell<[Shadow; 64]>,
+}
+
+#[derive(Clone, Copy)]
+struct Shadow {
+    fd: c_int,
+    /// How many calls are under way; none: the entry is free.
+    depth: u32,
+    /// What its user set.
+    flags: c_int,
+}
+
+// SAFETY: `entries` are touched under `locked`.
+unsafe impl Sync for Shadows {}
+
+static SHADOWS: Shadows = Shadows {
+    locked: AtomicBool::new(false),
+    entries: UnsafeCell::new(
+        [Shadow {
+            fd: 0,
+            depth: 0,
+            flags: 0,
+        }; 64],
+    ),
+};
+
+impl Shadows {
+    fn with<R>(&self, f: impl FnOnce(&mut [Shadow; 64]) -> R) -> R {
+        while self.locked.swap(true, Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        // SAFETY: under the lock.
+        let result = f(unsafe { &mut *self.entries.get() });
+        self.locked.store(false, Ordering::Release);
+        result
+    }
+}
+
+fn flags(fd: c_int) -> c_int {
+    // SAFETY: asks for flags.
+    unsafe { libc::fcntl(fd, libc::F_GETFL) }
+}
+
 /// Whether its user made it non-blocking.
 fn is_nonblocking(fd: c_int) -> bool {
-    // SAFETY: asks for flags.
-    unsafe { libc::fcntl(fd, libc::F_GETFL) & libc::O_NONBLOCK != 0 }
+    let flags = SHADOWS.with(|entries| {
+        let shadow = entries.iter().find(|entry| entry.depth > 0 && entry.fd == fd);
+        shadow.map_or_else(|| flags(fd), |shadow| shadow.flags)
+    });
+    flags & libc::O_NONBLOCK != 0
+}
+
+/// Runs one system call with the descriptor non-blocking.
+fn without_blocking(fd: c_int, call: impl FnOnce() -> c_int) -> c_int {
+    let entered = SHADOWS.with(|entries| {
+        if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.fd == fd) {
+            shadow.depth += 1;
+            return true;
+        }
+        let Some(free) = entries.iter_mut().find(|entry| entry.depth == 0) else {
+            return false;
+        };
+        let flags = flags(fd);
+        *free = Shadow { fd, depth: 1, flags };
+        // SAFETY: writes flags.
+        unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
+        true
+    });
+    if !entered {
+        // 64 others at this very moment: once more.
+        set_errno(libc::EAGAIN);
+        return -1;
+    }
+    let result = call();
+    let error = errno();
+    SHADOWS.with(|entries| {
+        if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.fd == fd) {
+            shadow.depth -= 1;
+            if shadow.depth == 0 {
+                // SAFETY: writes flags: those of its user.
+                unsafe { libc::fcntl(fd, libc::F_SETFL, shadow.flags) };
+            }
+        }
+    });
+    set_errno(error);
+    result
 }
 
 /// How long it may wait, as its user said by a socket option.
@@ -187,20 +274,40 @@ unsafe fn recvfrom_green(
         // SAFETY: the caller's, as libc's; the rest of its buffer.
         unsafe { original::recvfrom(fd, at, left, flags, address, address_len) }
     };
-    if flags & libc::MSG_DONTWAIT != 0 {
-        return step(0);
+    if flags & NEVER_WAITS != 0 {
+        // SAFETY: the caller's, as libc's.
+        return unsafe { original::recvfrom(fd, buffer, len, flags, address, address_len) };
     }
-    if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 {
+    if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 && is_stream(fd) {
         return attempt_all(hub, fd, Direction::Read, "recv", len, step);
     }
     attempt(hub, fd, Direction::Read, "recv", || step(0))
 }
 
+/// Reads that look at something else than the data, or are not to wait anyway.
+const NEVER_WAITS: c_int = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
+
+fn is_stream(fd: c_int) -> bool {
+    // SAFETY: writes a number.
+    unsafe {
+        let (mut kind, mut len) = (0, size_of::<c_int>() as socklen_t);
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_TYPE,
+            (&raw mut kind).cast(),
+            &raw mut len,
+        );
+        kind == libc::SOCK_STREAM
+    }
+}
+
 unsafe fn recvmsg_green(hub: &'static Hub, fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's, as libc's.
     let step = || unsafe { original::recvmsg(fd, message, flags | libc::MSG_DONTWAIT) };
-    if flags & libc::MSG_DONTWAIT != 0 {
-        return step();
+    if flags & NEVER_WAITS != 0 {
+        // SAFETY: the caller's, as libc's.
+        return unsafe { original::recvmsg(fd, message, flags) };
     }
     attempt(hub, fd, Direction::Read, "recvmsg", step)
 }
@@ -408,32 +515,25 @@ unsafe fn writev_with(
     if kind(fd) == File::Other {
         return plainly();
     }
-    // SAFETY: the caller's: the kernel has looked at them as a message before.
+    // SAFETY: the caller's.
+    let first = attempt(hub, fd, Direction::Write, "write", || unsafe {
+        libc::pwritev2(fd, vectors, count, -1, libc::RWF_NOWAIT)
+    });
+    let Ok(begun) = usize::try_from(first) else {
+        return if errno() == libc::EOPNOTSUPP { plainly() } else { first };
+    };
+    // SAFETY: the caller's: the kernel has just read them.
     let vectors = unsafe { std::slice::from_raw_parts(vectors, count as usize) };
-    let total = vectors.iter().map(|vector| vector.iov_len).sum();
-    let piped = attempt_all(hub, fd, Direction::Write, "write", total, |done| {
-        let rest = rest_of(vectors, done);
+    let total: usize = vectors.iter().map(|vector| vector.iov_len).sum();
+    if begun >= total || is_nonblocking(fd) {
+        return first;
+    }
+    let more = attempt_all(hub, fd, Direction::Write, "write", total - begun, |done| {
+        let rest = rest_of(vectors, begun + done);
         // SAFETY: parts of the caller's buffers.
         unsafe { libc::pwritev2(fd, rest.as_ptr(), rest.len() as c_int, -1, libc::RWF_NOWAIT) }
     });
-    if piped < 0 && errno() == libc::EOPNOTSUPP {
-        return plainly();
-    }
-    piped
-}
-
-/// Runs one system call with the descriptor non-blocking.
-fn without_blocking(fd: c_int, call: impl FnOnce() -> c_int) -> c_int {
-    // SAFETY: reads and writes flags.
-    unsafe {
-        let flags = libc::fcntl(fd, libc::F_GETFL);
-        libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK);
-        let result = call();
-        let error = errno();
-        libc::fcntl(fd, libc::F_SETFL, flags);
-        set_errno(error);
-        result
-    }
+    (begun + usize::try_from(more).unwrap_or(0)) as ssize_t
 }
 
 unsafe fn accept_green(hub: &'static Hub, fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int {
@@ -466,6 +566,7 @@ unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, 
         return connect();
     }
     let mut nap = Duration::from_millis(1);
+    let deadline = time_limit(hub, fd, Direction::Write);
     loop {
         let result = without_blocking(fd, connect);
         match errno() {
@@ -473,18 +574,38 @@ unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, 
             libc::EINPROGRESS => break,
             // A Unix socket whose listener has no room: nothing tells when it has.
             libc::EAGAIN => {
-                let _ = contained(|| crate::thread::shield(|| crate::time::sleep(nap)));
+                let until = deadline.map_or(u64::MAX, |deadline| deadline);
+                let wake = contained(|| {
+                    let at = hub.after(nap).min(until);
+                    Parker::new().park(Some(at), Mode::Cancel, Why::new(&SOCKET, fd as usize))
+                });
+                if wake == Some(Wake::Interrupted)
+                    && let Cut::Interrupted(error) = interrupted(hub, "connect")
+                {
+                    return fail(error);
+                }
+                if deadline.is_some_and(|deadline| hub.clock.now() >= deadline) {
+                    return fail(libc::EAGAIN);
+                }
                 nap = (nap * 2).min(Duration::from_millis(50));
             }
             _ => return result,
         }
     }
-    let deadline = time_limit(hub, fd, Direction::Write);
-    // SAFETY: it was good a moment ago.
-    match wait(hub, unsafe { borrow(fd) }, Direction::Write, deadline, "connect") {
-        Ok(Ok(())) => {}
-        Ok(Err(Cut::TimedOut)) => return fail(libc::EINPROGRESS),
-        Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
+    let mut ready = libc::pollfd {
+        fd,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // A wake may be an older descriptor's of the same number: it counts when the kernel says so.
+    // SAFETY: asks about one descriptor, without waiting.
+    while unsafe { super::ready::original::poll(&raw mut ready, 1, 0) } == 0 {
+        // SAFETY: it was good a moment ago.
+        match wait(hub, unsafe { borrow(fd) }, Direction::Write, deadline, "connect") {
+            Ok(Ok(())) => {}
+            Ok(Err(Cut::TimedOut)) => return fail(libc::EINPROGRESS),
+            Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
+        }
     }
     // SAFETY: writes a number.
     unsafe {

@@ -209,7 +209,8 @@ fn wake_in(bucket: &'static Bucket, count: usize, which: impl Fn(&Node) -> bool)
                 // SAFETY: X1: under the lock. After `woken` the node may be gone.
                 found = unsafe { (*node.waiter.get()).take() };
                 node.woken.store(true, Ordering::Release);
-                woken += 1;
+                // One whose hub has ended never runs again: it is not whom a wake is for.
+                woken += usize::from(!found.as_ref().is_some_and(Waiter::is_dead));
                 break;
             }
             at = node.next.get();
@@ -325,12 +326,48 @@ pub(super) fn symbols() -> impl Iterator<Item = (&'static std::ffi::CStr, usize,
     .into_iter()
 }
 
+/// The descriptor is closed: who began to wait while that was under way looks again.
+#[inline]
+fn closed(fd: RawFd) {
+    if !anybody_waits() {
+        return;
+    }
+    let key = key_of(fd);
+    let mut seen = 0;
+    loop {
+        let locked = Bucket::of(key).lock();
+        let mut at = locked.0.first.get();
+        let mut skip = seen;
+        let mut found = None;
+        // SAFETY: X1: linked nodes live, and stay linked under the lock.
+        while let Some(node) = unsafe { at.as_ref() } {
+            if node.key == key {
+                if skip == 0 {
+                    // SAFETY: X1: under the lock.
+                    found = unsafe { (*node.waiter.get()).as_ref() }.and_then(Waiter::copy);
+                    break;
+                }
+                skip -= 1;
+            }
+            at = node.next.get();
+        }
+        drop(locked);
+        match found {
+            Some(waiter) => waiter.wake(),
+            None => return,
+        }
+        seen += 1;
+    }
+}
+
 /// Ahead of libc's: wakes who waits.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     closing(fd);
     // SAFETY: the caller's, as libc's.
-    unsafe { original::close(fd) }
+    let result = unsafe { original::close(fd) };
+    closed(fd);
+    result
 }
 
 /// Ahead of libc's: the new number is closed by it.

@@ -67,8 +67,12 @@
 //! | sendfile, splice, recvmmsg, sendmmsg, epoll_pwait2 | not patched yet: they block |
 //! | `std::thread::spawn` | makes an OS thread, as ever, unless [`patch_threads`] is called |
 //!
+//! Nor may a signal handler release what green threads wait for (`sem_post`, `close`), and calls that name a thread by its
+//! `pthread_t` (affinity, scheduling, CPU clocks, `pthread_kill`) fail for a green thread's. In a forked child only green
+//! threads that it spawns itself are patched.
+//!
 //! # Invariants
-//! - **M1** A patched call parks only an isolated green thread, never while a panic unwinds, in a callback of the hub, or in
+//! - **M1** A patched call parks only an isolated green thread, never in a callback of the hub, nor while a panic unwinds that others would see, nor in
 //!   [`unpatched`]; anywhere else it is the original, at the price of one look at a thread-local.
 //! - **M2** Before it knows that it must park it allocates nothing, and makes no call but the original's.
 //! - **M3** It returns what the original would: result and errno, for any arguments.
@@ -270,7 +274,7 @@ fn gate(group: u32) -> Option<&'static Hub> {
 
 #[inline(never)]
 fn gate_here(group: u32) -> Option<&'static Hub> {
-    if ARMED.load(Ordering::Relaxed) & group == 0 || PLAIN.get() > 0 || std::thread::panicking() {
+    if ARMED.load(Ordering::Relaxed) & group == 0 || PLAIN.get() > 0 {
         return None;
     }
     Hub::try_current().filter(|hub| hub.may_park_patched())

@@ -54,19 +54,24 @@ fn gather(fds: &[pollfd]) -> Result<OwnedFd, c_int> {
     }
     // SAFETY: a fresh descriptor, ours alone.
     let all = unsafe { OwnedFd::from_raw_fd(raw) };
-    for (index, one) in fds.iter().enumerate().filter(|(_, one)| one.fd >= 0) {
-        let same = fds.iter().filter(|other| other.fd == one.fd);
-        let events = same.fold(0, |events, other| events | other.events);
-        if fds[..index].iter().any(|before| before.fd == one.fd) {
-            continue;
-        }
+    for one in fds.iter().filter(|one| one.fd >= 0) {
         let mut event = epoll_event {
             // The first bits of both are the same.
-            events: (events as u16).into(),
+            events: u32::from(one.events as u16),
             u64: 0,
         };
         // SAFETY: registers a number with a valid event. A file is refused: the look has found it ready.
-        unsafe { libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_ADD, one.fd, &raw mut event) };
+        unsafe {
+            if libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_ADD, one.fd, &raw mut event) == 0
+                || super::errno() != libc::EEXIST
+            {
+                continue;
+            }
+            // Twice in the list.
+            let same = fds.iter().filter(|other| other.fd == one.fd);
+            event.events = same.fold(0, |events, other| events | u32::from(other.events as u16));
+            libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_MOD, one.fd, &raw mut event);
+        }
     }
     Ok(all)
 }
@@ -131,15 +136,17 @@ unsafe fn select_green(
     except: *mut fd_set,
     timeout: *mut timeval,
 ) -> c_int {
-    let sets = [read, write, except];
-    // SAFETY: the caller's, as libc's: null or a set.
-    let before = sets.map(|set| unsafe { set.as_ref() }.copied());
+    // As many words as the kernel looks at, which may be more or fewer than a `fd_set` has.
+    let words = usize::try_from(count).unwrap_or(0).div_ceil(64);
+    let sets = [read, write, except].map(|set| set.cast::<u64>());
+    // SAFETY: the caller's, as libc's: null, or bits for `count` descriptors.
+    let before = sets.map(|set| (!set.is_null()).then(|| unsafe { std::slice::from_raw_parts(set, words) }.to_vec()));
     let look = || {
         let mut zero = timeval { tv_sec: 0, tv_usec: 0 };
-        for (set, before) in sets.iter().zip(before) {
+        for (set, before) in sets.iter().zip(&before) {
             if let Some(before) = before {
-                // SAFETY: not null, as `before` says.
-                unsafe { **set = before };
+                // SAFETY: not null, as `before` says, and as long.
+                unsafe { std::slice::from_raw_parts_mut(*set, words) }.copy_from_slice(before);
             }
         }
         // SAFETY: the caller's, as libc's; it returns at once.
@@ -157,11 +164,9 @@ unsafe fn select_green(
     });
     let mut fds = Vec::new();
     for (set, events) in before.iter().zip([libc::POLLIN, libc::POLLOUT, libc::POLLPRI]) {
-        for fd in 0..count.min(libc::FD_SETSIZE as c_int) {
-            // SAFETY: a set, and a number that it has room for.
-            if set.as_ref().is_some_and(|set| unsafe { libc::FD_ISSET(fd, set) }) {
-                fds.push(pollfd { fd, events, revents: 0 });
-            }
+        let Some(set) = set else { continue };
+        for fd in (0..count).filter(|fd| set[*fd as usize / 64] >> (fd % 64) & 1 == 1) {
+            fds.push(pollfd { fd, events, revents: 0 });
         }
     }
     match gather(&fds) {

@@ -180,7 +180,7 @@ unsafe extern "C-unwind" fn pthread_join(id: pthread_t, value: *mut *mut c_void)
     let Some(handle) = take(id) else {
         // SAFETY: the caller's, as libc's.
         let join = || unsafe { plain::join(id, value) };
-        return match super::gate(super::THREADS) {
+        return match super::gate(super::LOCKS) {
             // An OS thread: others run while the pool waits for it.
             Some(_) => super::names::elsewhere(join).unwrap_or(libc::EINVAL),
             None => join(),

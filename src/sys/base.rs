@@ -8,7 +8,7 @@
 
 use std::arch::asm;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 const UNKNOWN: u8 = 0;
 const INSTRUCTION: u8 = 1;
@@ -22,6 +22,33 @@ thread_local! {
     static NATIVE: Cell<usize> = const { Cell::new(0) };
     /// Of the native context: the base that a fork under way is to come back to.
     static FORKING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How far below a base `malloc` keeps its words; 0: no more of them. They are the OS thread's, and travel with whoever
+/// runs: its arenas count the threads that use them, of which there is one.
+static MALLOC: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
+
+/// Sets what travels.
+pub(crate) fn set_malloc(below: [usize; 4]) {
+    for (place, below) in MALLOC.iter().zip(below) {
+        place.store(below, Ordering::Relaxed);
+    }
+}
+
+/// Takes `malloc`'s words along from one base to another.
+///
+/// # Safety
+/// B1, for both.
+#[inline(always)]
+pub(crate) unsafe fn carry(from: usize, to: usize) {
+    for place in &MALLOC {
+        let below = place.load(Ordering::Relaxed);
+        if below == 0 {
+            return;
+        }
+        // SAFETY: a word of libc's image in both blocks.
+        unsafe { *((to - below) as *mut usize) = *((from - below) as *const usize) };
+    }
 }
 
 /// The native base, if another is in use; else 0.
@@ -56,7 +83,10 @@ pub(crate) fn before_fork() {
     if native != 0 {
         let base = get();
         // SAFETY: B1; this function uses no thread-local itself (B2).
-        unsafe { set(native) };
+        unsafe {
+            carry(base, native);
+            set(native);
+        }
         swap_forking(base);
     }
 }
@@ -67,7 +97,10 @@ pub(crate) fn after_fork() {
     let base = swap_forking(0);
     if base != 0 {
         // SAFETY: as above: the base that the fork was called with.
-        unsafe { set(base) };
+        unsafe {
+            carry(get(), base);
+            set(base);
+        }
     }
 }
 
@@ -127,8 +160,36 @@ pub(crate) fn prepare() {
 pub(crate) unsafe fn call(base: usize, back: usize, f: unsafe fn(*mut ()), argument: *mut ()) {
     // SAFETY: the caller's; this function uses no thread-local (B2), and what `f` is the compiler does not know.
     unsafe {
+        carry(back, base);
         set(base);
         f(argument);
+        carry(base, back);
         set(back);
     }
+}
+
+/// Calls `f` with the native base, for what libc does with the OS thread's own block.
+pub(crate) fn natively<R>(f: impl FnOnce() -> R) -> R {
+    struct Job<F, R>(Option<F>, Option<R>);
+
+    /// Not to be inlined: B2.
+    #[inline(never)]
+    unsafe fn run<F: FnOnce() -> R, R>(job: *mut ()) {
+        // SAFETY: what `natively` hands over.
+        let job = unsafe { &mut *job.cast::<Job<F, R>>() };
+        job.1 = job.0.take().map(|f| f());
+    }
+
+    fn job<F: FnOnce() -> R, R>(f: F) -> (Job<F, R>, unsafe fn(*mut ())) {
+        (Job(Some(f), None), run::<F, R>)
+    }
+
+    let native = native();
+    if native == 0 {
+        return f();
+    }
+    let (mut job, run) = job(f);
+    // SAFETY: B1: this OS thread's native base; `f` is a call of libc's, which does not unwind.
+    unsafe { call(native, get(), run, (&raw mut job).cast()) };
+    job.1.unwrap_or_else(|| unreachable!("it ran"))
 }

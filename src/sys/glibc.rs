@@ -13,8 +13,8 @@
 //!
 //! # Invariants
 //! - **G1** A block is used by the OS thread that made it and by no other, and is native to none.
-//! - **G2** `malloc`'s words are those of the native block: one cache for all blocks of an OS thread, of which one runs at
-//!   a time.
+//! - **G2** `malloc`'s words travel with the base: one cache and one arena for all blocks of an OS thread, of which one runs
+//!   at a time.
 //! - **G3** A block in the pool is as `_dl_allocate_tls` made it but for G2's words: images laid anew, no value under any
 //!   key, nothing allocated for dynamic modules.
 
@@ -70,8 +70,6 @@ pub(crate) struct Glibc {
     values: usize,
     robust: Option<usize>,
     rseq: Option<isize>,
-    /// Where below the base `malloc` keeps its words (G2).
-    malloc: [usize; 4],
     /// Where it says whether a key was ever given a value.
     used: usize,
 }
@@ -187,7 +185,6 @@ impl Glibc {
             values: at(c"_thread_db_pthread_specific")?,
             robust: robust_list(),
             rseq: rseq(),
-            malloc: [0; 4],
             used: at(c"_thread_db_pthread_specific")? + LEVEL * size_of::<usize>(),
         };
         let native = base::get();
@@ -238,9 +235,11 @@ impl Glibc {
         if probe.count > probe.changed.len() {
             return Err("malloc changes more thread-locals than known");
         }
-        for (at, word) in self.malloc.iter_mut().zip(&probe.changed[..probe.count]) {
-            *at = libc.below - word * 8;
+        let mut malloc = [0; 4];
+        for (below, word) in malloc.iter_mut().zip(&probe.changed[..probe.count]) {
+            *below = libc.below - word * 8;
         }
+        base::set_malloc(malloc);
         Ok(())
     }
 
@@ -277,20 +276,6 @@ impl Glibc {
             }
         }
         Some(block)
-    }
-
-    /// Gives `malloc`'s words of the native block to this one (G2).
-    ///
-    /// # Safety
-    /// Blocks of this OS thread (G1); the native one has used `malloc`.
-    #[inline]
-    pub(crate) unsafe fn share_malloc(&self, block: usize, native: usize) {
-        for below in self.malloc {
-            if below != 0 {
-                // SAFETY: words of libc's image in both.
-                unsafe { set_word(block - below, word(native - below)) };
-            }
-        }
     }
 
     /// The first thing in a block.

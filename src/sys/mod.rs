@@ -5,6 +5,8 @@ pub(crate) mod attr;
 pub(crate) mod base;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 pub(crate) mod glibc;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+mod ids;
 pub(crate) mod mem;
 pub(crate) mod signal;
 pub(crate) mod thread;

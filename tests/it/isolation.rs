@@ -465,3 +465,38 @@ fn a_library_loaded_while_they_live_has_its_thread_locals_in_each() {
     assert_eq!(found(9), 8);
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }
+
+fn io_error() -> Option<i32> {
+    std::io::Error::last_os_error().raw_os_error()
+}
+
+#[test]
+fn the_user_can_be_changed_beside_other_os_threads() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let other = std::thread::spawn(move || told.recv().unwrap());
+    // SAFETY: sets the ids that there are.
+    let set = || unsafe { (libc::setgid(libc::getgid()), libc::setuid(libc::getuid())) };
+    assert_eq!(spawn(set).join().unwrap(), (0, 0));
+    // SAFETY: an id that there is not.
+    let bad = || unsafe { (libc::setgid(u32::MAX), io_error()) };
+    assert_eq!(spawn(bad).join().unwrap(), (-1, Some(libc::EINVAL)));
+    tell.send(()).unwrap();
+    other.join().unwrap();
+}
+
+#[test]
+fn failed_allocations_in_many_contexts_leave_the_arenas_whole() {
+    // An OS thread with a hub has ended: its arena is free for whoever looks for one.
+    std::thread::spawn(|| spawn(|| drop(vec![0_u8; 1000])).join().unwrap())
+        .join()
+        .unwrap();
+    for _ in 0..20 {
+        let fails = || Vec::<u8>::new().try_reserve_exact(1 << 46).is_err();
+        let handles: Vec<_> = (0..6).map(|_| spawn(fails)).collect();
+        assert!(handles.into_iter().all(|handle| handle.join().unwrap()));
+        let used: Vec<_> = (0..6).map(|n| spawn(move || vec![n; 5000])).collect();
+        for (n, handle) in used.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), vec![n; 5000]);
+        }
+    }
+}

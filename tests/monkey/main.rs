@@ -925,3 +925,145 @@ fn an_unmodified_thread_per_connection_server_runs_on_one_os_thread() {
         assert_eq!(*served.lock().unwrap(), CLIENTS * ROUNDS);
     });
 }
+
+#[test]
+fn a_waiter_whose_hub_has_ended_takes_nobody_s_wake() {
+    monkey::patch_all().unwrap();
+    let lock = Arc::new(Mutex::new(()));
+    let held = lock.lock().unwrap();
+    let theirs = lock.clone();
+    std::thread::spawn(move || {
+        let waits = spawn(move || drop(theirs.lock()));
+        while !greenthread::debug::dump().contains("a lock") {
+            yield_now();
+        }
+        drop(waits);
+    })
+    .join()
+    .unwrap();
+    let theirs = lock.clone();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        drop(theirs.lock().unwrap());
+        tell.send(()).unwrap();
+    });
+    sleep(ms(50)); // it waits by now; if not, the test only shows less
+    drop(held);
+    told.recv_timeout(ms(10_000))
+        .expect("the wake went to one that never runs");
+}
+
+#[test]
+fn a_destructor_may_wait_for_a_lock_while_it_unwinds() {
+    struct Locks(Arc<Mutex<u32>>);
+    impl Drop for Locks {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap() += 1;
+        }
+    }
+    patched(|| {
+        let lock = Arc::new(Mutex::new(0));
+        let theirs = lock.clone();
+        let holder = spawn(move || {
+            let held = theirs.lock().unwrap();
+            sleep(ms(50));
+            drop(held);
+        });
+        yield_now();
+        let locks = Locks(lock.clone());
+        let panics = spawn(move || {
+            let _locks = locks;
+            std::panic::resume_unwind(Box::new("quietly"));
+        });
+        let locks = Locks(lock.clone());
+        let killed = spawn(move || {
+            let _locks = locks;
+            thread::park();
+        });
+        yield_now();
+        killed.kill();
+        assert!(panics.join().unwrap_err().is_panic());
+        assert!(killed.join().unwrap_err().is_killed());
+        holder.join().unwrap();
+        assert_eq!(*lock.lock().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_listener_shared_by_os_threads_stays_blocking_and_loses_nobody() {
+    const EACH: usize = 300;
+    monkey::patch_all().unwrap();
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    let acceptors: Vec<_> = (0..2)
+        .map(|_| {
+            let listener = listener.clone();
+            std::thread::spawn(|| greenthread::run(move || (0..EACH).all(|_| listener.accept().is_ok())))
+        })
+        .collect();
+    let streams: Vec<_> = (0..2 * EACH).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert!(acceptors.into_iter().all(|acceptor| acceptor.join().unwrap()));
+    use std::os::fd::AsRawFd;
+    // SAFETY: asks for flags.
+    let flags = unsafe { libc::fcntl(listener.as_raw_fd(), libc::F_GETFL) };
+    assert_eq!(flags & libc::O_NONBLOCK, 0);
+    drop(streams);
+}
+
+#[test]
+fn odd_reads_and_sets_are_as_libc_has_them() {
+    use std::os::fd::AsRawFd;
+    patched(|| {
+        let errno = || io::Error::last_os_error().raw_os_error().unwrap();
+        let (a, b) = (
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+        );
+        // SAFETY: buffers of our own, and bad ones that the kernel refuses.
+        unsafe {
+            let mut bytes = [0_u8; 10];
+            let to = bytes.as_mut_ptr().cast();
+            assert_eq!(
+                (libc::recv(a.as_raw_fd(), to, 10, libc::MSG_ERRQUEUE), errno()),
+                (-1, libc::EAGAIN)
+            );
+            b.send_to(b"hello", a.local_addr().unwrap()).unwrap();
+            b.send_to(b"WORLD", a.local_addr().unwrap()).unwrap();
+            assert_eq!(libc::recv(a.as_raw_fd(), to, 10, libc::MSG_WAITALL), 5);
+            let (reader, writer) = io::pipe().unwrap();
+            let bad = std::ptr::without_provenance(8);
+            assert_eq!((libc::writev(writer.as_raw_fd(), bad, 1), errno()), (-1, libc::EFAULT));
+            // A descriptor beyond `FD_SETSIZE`, in a set that is long enough for it.
+            let high = libc::fcntl(reader.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 1100);
+            assert!(high >= 1100);
+            let mut set = vec![0_u64; 32];
+            set[high as usize / 64] |= 1 << (high % 64);
+            let sender = spawn(move || {
+                sleep(ms(10));
+                (&writer).write_all(b"x").unwrap();
+                writer
+            });
+            let null = std::ptr::null_mut();
+            assert_eq!(
+                libc::select(high + 1, set.as_mut_ptr().cast(), null, null, null.cast()),
+                1
+            );
+            assert_eq!(set[high as usize / 64] >> (high % 64) & 1, 1);
+            sender.join().unwrap();
+            libc::close(high);
+        }
+    });
+}
+
+#[test]
+fn a_std_thread_is_joined_while_others_run() {
+    patched(|| {
+        let (tell, told) = mpsc::channel();
+        let os_thread = std::thread::spawn(move || told.recv().unwrap());
+        spawn(move || {
+            sleep(ms(20));
+            tell.send(7).unwrap();
+        });
+        assert_eq!(os_thread.join().unwrap(), 7);
+    });
+}
