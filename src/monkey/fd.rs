@@ -309,7 +309,31 @@ unsafe fn recvmsg_green(hub: &'static Hub, fd: c_int, message: *mut msghdr, flag
         // SAFETY: the caller's, as libc's.
         return unsafe { original::recvmsg(fd, message, flags) };
     }
-    attempt(hub, fd, Direction::Read, "recvmsg", step)
+    let first = attempt(hub, fd, Direction::Read, "recvmsg", step);
+    let Ok(mut done @ 1..) = usize::try_from(first) else {
+        return first;
+    };
+    if flags & libc::MSG_WAITALL == 0 || flags & libc::MSG_PEEK != 0 || !is_stream(fd) {
+        return first;
+    }
+    // SAFETY: a message that the kernel has just filled.
+    let vectors = unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
+    let total: usize = vectors.iter().map(|vector| vector.iov_len).sum();
+    while done < total {
+        let mut rest = rest_of(vectors, done);
+        // SAFETY: the rest of the caller's buffers; control data came with the first part.
+        let more = attempt(hub, fd, Direction::Read, "recvmsg", || unsafe {
+            let mut message: msghdr = zeroed();
+            message.msg_iov = rest.as_mut_ptr();
+            message.msg_iovlen = rest.len();
+            original::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT)
+        });
+        match usize::try_from(more) {
+            Ok(more @ 1..) => done += more,
+            _ => break,
+        }
+    }
+    done as ssize_t
 }
 
 unsafe fn send_green(hub: &'static Hub, fd: c_int, buffer: *const c_void, len: size_t, flags: c_int) -> ssize_t {

@@ -1,5 +1,6 @@
 //! poll, select and epoll: a look first, then a wait for an epoll descriptor, which is itself a descriptor.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ fn gather(fds: &[pollfd]) -> Result<OwnedFd, c_int> {
     }
     // SAFETY: a fresh descriptor, ours alone.
     let all = unsafe { OwnedFd::from_raw_fd(raw) };
+    // What is wanted of those that are in the list twice.
+    let mut twice: HashMap<c_int, u32> = HashMap::new();
     for one in fds.iter().filter(|one| one.fd >= 0) {
         let mut event = epoll_event {
             // The first bits of both are the same.
@@ -67,9 +70,12 @@ fn gather(fds: &[pollfd]) -> Result<OwnedFd, c_int> {
             {
                 continue;
             }
-            // Twice in the list.
-            let same = fds.iter().filter(|other| other.fd == one.fd);
-            event.events = same.fold(0, |events, other| events | u32::from(other.events as u16));
+            if twice.is_empty() {
+                for one in fds {
+                    *twice.entry(one.fd).or_default() |= u32::from(one.events as u16);
+                }
+            }
+            event.events = twice.get(&one.fd).copied().unwrap_or(event.events);
             libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_MOD, one.fd, &raw mut event);
         }
     }
