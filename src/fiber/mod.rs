@@ -234,7 +234,7 @@ pub(crate) struct Suspender<I: 'static, Y: 'static> {
 impl<I: 'static, Y: 'static> Suspender<I, Y> {
     /// Hands `value` to whoever resumed the fiber and waits for the next resume.
     ///
-    /// `None` if the fiber does not run here: the suspender was smuggled to another stack (F3).
+    /// `Err` if the fiber does not run here: the suspender was smuggled to another stack (F3).
     #[inline(always)]
     pub(crate) fn suspend(&self, value: Y) -> Result<I, Y> {
         // SAFETY: a suspender lives in its body's frame, so the fiber has not ended (F1).

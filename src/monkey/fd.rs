@@ -411,6 +411,7 @@ fn rest_of(vectors: &[iovec], mut done: usize) -> Vec<iovec> {
 #[derive(PartialEq, Eq)]
 enum File {
     Pipe,
+    Socket,
     /// A file, a terminal, a device: it blocks as ever.
     Other,
 }
@@ -421,10 +422,10 @@ fn kind(fd: c_int) -> File {
         let mut stat: libc::stat = zeroed();
         (libc::fstat(fd, &raw mut stat), stat)
     };
-    if result == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFIFO {
-        File::Pipe
-    } else {
-        File::Other
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFIFO if result == 0 => File::Pipe,
+        libc::S_IFSOCK if result == 0 => File::Socket,
+        _ => File::Other,
     }
 }
 
@@ -453,7 +454,7 @@ unsafe fn readv_green(hub: &'static Hub, fd: c_int, vectors: *const iovec, count
         if is_standard(fd) || count <= 0 {
             return original::readv(fd, vectors, count);
         }
-        readv_with(hub, fd, vectors, count, || original::readv(fd, vectors, count))
+        readv_nowait(hub, fd, vectors, count, || original::readv(fd, vectors, count))
     }
 }
 
@@ -478,6 +479,21 @@ unsafe fn readv_with(
         return socket;
     }
     set_errno(before);
+    // SAFETY: the caller's.
+    unsafe { readv_nowait(hub, fd, vectors, count, plainly) }
+}
+
+/// As `readv` on a pipe or a socket, whatever the vectors are; plainly on anything else.
+///
+/// # Safety
+/// As for `readv`.
+unsafe fn readv_nowait(
+    hub: &'static Hub,
+    fd: c_int,
+    vectors: *const iovec,
+    count: c_int,
+    plainly: impl Fn() -> ssize_t,
+) -> ssize_t {
     if kind(fd) == File::Other {
         return plainly();
     }
@@ -511,7 +527,7 @@ unsafe fn writev_green(hub: &'static Hub, fd: c_int, vectors: *const iovec, coun
         if is_standard(fd) || count <= 0 {
             return original::writev(fd, vectors, count);
         }
-        writev_with(hub, fd, vectors, count, || original::writev(fd, vectors, count))
+        writev_nowait(hub, fd, vectors, count, || original::writev(fd, vectors, count))
     }
 }
 
@@ -536,6 +552,21 @@ unsafe fn writev_with(
         return socket;
     }
     set_errno(before);
+    // SAFETY: the caller's.
+    unsafe { writev_nowait(hub, fd, vectors, count, plainly) }
+}
+
+/// As `writev` on a pipe or a socket, whatever the vectors are; plainly on anything else.
+///
+/// # Safety
+/// As for `writev`.
+unsafe fn writev_nowait(
+    hub: &'static Hub,
+    fd: c_int,
+    vectors: *const iovec,
+    count: c_int,
+    plainly: impl Fn() -> ssize_t,
+) -> ssize_t {
     if kind(fd) == File::Other {
         return plainly();
     }

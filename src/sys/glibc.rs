@@ -501,7 +501,7 @@ struct Search {
 }
 
 unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: *mut c_void) -> c_int {
-    // SAFETY: what `refresh` hands over.
+    // SAFETY: what `images` hands over.
     let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
     if size < size_of::<libc::dl_phdr_info>() {
         return 0;

@@ -1,4 +1,4 @@
-//! The only room that knows libc: memory, signals, descriptors and threads of the system.
+//! The room that knows libc: memory, signals, threads, and what glibc keeps for each of them. (`monkey` knows it too.)
 
 pub(crate) mod attr;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 /// The only places with unsafe code: `x` stands for `x.rs` and for all that is in `x/`.
 const UNSAFE_ROOMS: &[&str] = &[
     "sys",
-    "util/list",
     "stack",
     "tls",
     "fiber",
@@ -15,7 +14,6 @@ const UNSAFE_ROOMS: &[&str] = &[
     "hub/context",
     "hub/park",
     "hub/slot",
-    "sync/cell",
     "thread/scope",
     "monkey",
 ];

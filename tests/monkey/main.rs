@@ -1,6 +1,8 @@
 //! Patched libc: std's own blocking calls, by many green threads on one OS thread. The proof of concurrency is time: N
 //! waits of d take far less than N times d.
 
+mod differential;
+
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -37,7 +39,7 @@ fn at_once<T: Send + 'static>(each: Duration, f: impl Fn(usize) -> T + Send + Sy
     let results = join_all(handles.collect());
     let took = start.elapsed();
     assert!(took >= each, "not early: {took:?}");
-    assert!(took < each.max(ms(20)) * 10, "at once: {took:?}");
+    assert!(took < each.max(ms(20)) * 15, "at once: {took:?}");
     results
 }
 

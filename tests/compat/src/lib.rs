@@ -34,7 +34,7 @@ pub fn at_once<T: Send + 'static>(each: Duration, f: impl Fn(usize) -> T + Send 
     let results: Vec<_> = handles.into_iter().map(|handle| handle.join().unwrap()).collect();
     let took = start.elapsed();
     assert!(took >= each, "not early: {took:?}");
-    assert!(took < each * 10, "at once: {took:?}");
+    assert!(took < each * 15, "at once: {took:?}");
     assert!(
         results.iter().all(|(_, thread)| *thread == results[0].1),
         "one OS thread"
