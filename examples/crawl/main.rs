@@ -10,7 +10,7 @@
 //!
 //! Without URLs it serves `$(rustc --print sysroot)/share/doc/rust/html` on loopback (where that is missing: a generated
 //! site of 2,000 linked pages), and delays each reply by 50 ms, as a far-away server would. 200 green threads then fetch
-//! 2,000 pages in the time that one at a time would take for two dozen. The client is `ureq` from crates.io, unmodified: its
+//! 2,000 pages in the time that one at a time would take for two dozen. The client is the crate `ureq`, unmodified: its
 //! system calls park the green thread, because libc is patched. Expect a progress bar on stderr (where that is a terminal), and a table
 //! with the pages, bytes and latencies, and all that went wrong by kind. Ctrl-C ends it early, with the same table.
 //!
