@@ -13,12 +13,12 @@
 //! Checked with loom (`RUSTFLAGS="--cfg loom" cargo test --release --lib loom`).
 #![forbid(unsafe_code)]
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 use loom::sync::{
     Mutex,
     atomic::{AtomicBool, AtomicU8, Ordering},
 };
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 use std::sync::{
     Mutex,
     atomic::{AtomicBool, AtomicU8, Ordering},

@@ -214,8 +214,8 @@ impl Glibc {
         if libc.size > size_of::<[usize; 256]>() {
             return Err("libc has more thread-locals than known");
         }
-        // SAFETY: allocates; a first use, so that the native block has its words too.
-        unsafe { libc::free(libc::malloc(24)) };
+        // A first use, so that the native block has its words too.
+        allocate_once();
         let block = self.make(base::get()).ok_or("no memory for a set of thread-locals")?;
         let mut probe = Probe {
             libc: (block - libc.below, libc.size / 8),
@@ -410,6 +410,12 @@ struct Probe {
     marked: bool,
 }
 
+/// The compiler may not leave it out, as it does with what is allocated and freed unseen.
+fn allocate_once() {
+    // SAFETY: allocates, and frees that.
+    unsafe { libc::free(std::hint::black_box(libc::malloc(24))) };
+}
+
 /// In a fresh block: which words of libc's does the first `malloc` change, and is a key's first value marked? Uses no
 /// thread-local of its own.
 unsafe fn experiment(probe: *mut ()) {
@@ -420,10 +426,9 @@ unsafe fn experiment(probe: *mut ()) {
         // SAFETY: a word of libc's image.
         probe.before[index] = unsafe { word(at + index * 8) };
     }
-    // SAFETY: allocates.
-    unsafe { libc::free(libc::malloc(24)) };
+    allocate_once();
     for index in 0..words {
-        // SAFETY: as above.
+        // SAFETY: a word of libc's image.
         if unsafe { word(at + index * 8) } != probe.before[index] {
             if let Some(changed) = probe.changed.get_mut(probe.count) {
                 *changed = index;

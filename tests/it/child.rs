@@ -59,6 +59,7 @@ fn entry() {
     match &*scenario {
         "no_memory" => crate::thread_builder::no_memory(),
         "scoped panic" => crate::thread_scope_handle::a_child_panics(),
+        "many lives" => crate::isolation::many_lives(),
         "return" => {}
         other => crate::crash::scenario(other),
     }

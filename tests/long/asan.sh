@@ -12,7 +12,7 @@ export ASAN_OPTIONS="detect_stack_use_after_return=0:detect_leaks=0${ASAN_OPTION
 # tests that take the address space away (its shadow needs terabytes of it). Nor what rests on thread-locals of one's own:
 # the sanitizer keeps its own state for each OS thread, so isolation, and patching with it, is off.
 skip=(--skip stack::overflow --skip crash:: --skip no_memory --skip without_guard_markers --skip without_address_space
-    --skip sys::signal --skip isolation:: --skip crawl::)
+    --skip sys::signal --skip isolation:: --skip patched_ --skip crawl::)
 args=(--features sanitizer --target x86_64-unknown-linux-gnu --target-dir target/asan)
 
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
