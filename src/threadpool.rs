@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -55,10 +56,7 @@ fn submit(job: Job) {
         return;
     }
     pool_ref.threads += 1;
-    let started = std::thread::Builder::new()
-        .name(String::from("greenthread-pool"))
-        .spawn(work);
-    if started.is_err() {
+    if start(work).is_err() {
         pool_ref.threads -= 1;
         let alone = if pool_ref.threads == 0 {
             pool_ref.jobs.pop_back()
@@ -69,6 +67,32 @@ fn submit(job: Job) {
         if let Some(job) = alone {
             job();
         }
+    }
+}
+
+/// Starts an OS thread, a real one even where std's are green.
+fn start(f: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let builder = std::thread::Builder::new().name(String::from("greenthread-pool"));
+    #[cfg(feature = "monkey")]
+    let started = crate::monkey::unpatched(|| builder.spawn(f));
+    #[cfg(not(feature = "monkey"))]
+    let started = builder.spawn(f);
+    started.map(drop)
+}
+
+/// Starts an OS thread for one job; the pool does it if there is none to be had.
+#[cfg(feature = "monkey")]
+fn submit_apart(job: Job) {
+    let job = Arc::new(Mutex::new(Some(job)));
+    let theirs = job.clone();
+    let run = move || {
+        let job = locked(&theirs).take();
+        job.into_iter().for_each(|job| job());
+    };
+    if start(run).is_err()
+        && let Some(job) = locked(&job).take()
+    {
+        submit(job);
     }
 }
 
@@ -152,6 +176,27 @@ impl Drop for Abroad {
 /// `gevent.get_hub().threadpool.apply(f)`, `asyncio.to_thread(f)`.
 #[track_caller]
 pub fn unblock<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    wait_for(f, submit)
+}
+
+/// As [`unblock`], for what may last as long as it likes: on an OS thread of its own, so that the pool's stay free.
+#[cfg(feature = "monkey")]
+#[track_caller]
+pub(crate) fn unblock_apart<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    wait_for(f, submit_apart)
+}
+
+/// Has `submit` run `f` elsewhere, and waits for its result.
+#[track_caller]
+fn wait_for<F, T>(f: F, submit: impl FnOnce(Job)) -> T
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,

@@ -1,16 +1,17 @@
-//! Waits for child processes: by pidfd, or on the thread pool where it may be any child.
+//! Waits for child processes: by pidfd, or by an OS thread where it may be any child.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use libc::{c_int, id_t, idtype_t, pid_t, rusage, siginfo_t};
 
-use super::names::elsewhere;
+use super::names::apart;
 use super::symbol::patch;
 use super::{Cut, fail, fd};
 use crate::hub::Hub;
 use crate::hub::reactor::Direction;
 
 patch! {
+    PROCESSES wait(status: *mut c_int) -> pid_t => wait_green;
     PROCESSES waitpid(pid: pid_t, status: *mut c_int, options: c_int) -> pid_t => waitpid_green;
     PROCESSES wait4(pid: pid_t, status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t => wait4_green;
     PROCESSES waitid(kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int => waitid_green;
@@ -24,6 +25,11 @@ fn ended(hub: &'static Hub, pid: pid_t) -> Option<Result<(), Cut>> {
     // SAFETY: a fresh descriptor, ours alone.
     let pidfd = unsafe { OwnedFd::from_raw_fd(raw) };
     fd::wait(hub, pidfd.as_fd(), Direction::Read, None, "waitpid").ok()
+}
+
+unsafe fn wait_green(hub: &'static Hub, status: *mut c_int) -> pid_t {
+    // SAFETY: the caller's, as libc's.
+    unsafe { wait4_green(hub, -1, status, 0, std::ptr::null_mut()) }
 }
 
 unsafe fn waitpid_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options: c_int) -> pid_t {
@@ -47,7 +53,7 @@ unsafe fn wait4_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options
         }
     }
     // SAFETY: as above.
-    elsewhere(|| unsafe { original::wait4(pid, status, options, usage) }).unwrap_or_else(|| fail(libc::ENOMEM))
+    apart(|| unsafe { original::wait4(pid, status, options, usage) }).unwrap_or_else(|| fail(libc::ENOMEM))
 }
 
 unsafe fn waitid_green(hub: &'static Hub, kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int {
@@ -65,5 +71,5 @@ unsafe fn waitid_green(hub: &'static Hub, kind: idtype_t, id: id_t, info: *mut s
         return unsafe { original::waitid(kind, id, info, options) };
     }
     // SAFETY: as above.
-    elsewhere(|| unsafe { original::waitid(kind, id, info, options) }).unwrap_or_else(|| fail(libc::ENOMEM))
+    apart(|| unsafe { original::waitid(kind, id, info, options) }).unwrap_or_else(|| fail(libc::ENOMEM))
 }

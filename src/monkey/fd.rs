@@ -1,8 +1,8 @@
 //! Sockets and pipes: try without waiting, then park until the descriptor is ready, and try again.
 //!
 //! A descriptor that its user made non-blocking stays so, and time-outs set by `SO_RCVTIMEO` and `SO_SNDTIMEO` hold. The
-//! attempt itself never changes the descriptor (`MSG_DONTWAIT`, `RWF_NOWAIT`), but for accept and connect, which know no
-//! such flag: there it is non-blocking for the length of one system call.
+//! attempt itself never changes the descriptor (`MSG_DONTWAIT`, `RWF_NOWAIT`), but for accept and connect, and sendfile and
+//! splice in [`bulk`](super::bulk), which know no such flag: there it is non-blocking for the length of one system call.
 
 use std::cell::UnsafeCell;
 use std::mem::{size_of, zeroed};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, timeval};
 
 use super::symbol::patch;
-use super::{Cut, contained, errno, fail, futex, interrupted, set_errno};
+use super::{Cut, contained, errno, fail, futex, interrupted, ready, set_errno};
 use crate::hub::Hub;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
@@ -124,7 +124,7 @@ fn flags(fd: c_int) -> c_int {
 }
 
 /// Whether its user made it non-blocking.
-fn is_nonblocking(fd: c_int) -> bool {
+pub(super) fn is_nonblocking(fd: c_int) -> bool {
     let flags = SHADOWS.with(|entries| {
         let shadow = entries.iter().find(|entry| entry.depth > 0 && entry.fd == fd);
         shadow.map_or_else(|| flags(fd), |shadow| shadow.flags)
@@ -133,7 +133,7 @@ fn is_nonblocking(fd: c_int) -> bool {
 }
 
 /// Runs one system call with the descriptor non-blocking.
-fn without_blocking(fd: c_int, call: impl FnOnce() -> c_int) -> c_int {
+pub(super) fn without_blocking<T: From<i8>>(fd: c_int, call: impl FnOnce() -> T) -> T {
     let entered = SHADOWS.with(|entries| {
         if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.fd == fd) {
             shadow.depth += 1;
@@ -151,7 +151,7 @@ fn without_blocking(fd: c_int, call: impl FnOnce() -> c_int) -> c_int {
     if !entered {
         // 64 others at this very moment: once more.
         set_errno(libc::EAGAIN);
-        return -1;
+        return T::from(-1);
     }
     let result = call();
     let error = errno();
@@ -196,7 +196,7 @@ fn would_block() -> bool {
 }
 
 /// Attempts until it is done, is said to be in vain, or fails.
-fn attempt(
+pub(super) fn attempt(
     hub: &'static Hub,
     fd: c_int,
     direction: Direction,
@@ -229,7 +229,7 @@ fn attempt(
 
 /// As [`attempt`], for a write of `len` bytes that a blocking call would do to the end; the step is told how many it has
 /// behind it.
-fn attempt_all(
+pub(super) fn attempt_all(
     hub: &'static Hub,
     fd: c_int,
     direction: Direction,
@@ -259,7 +259,7 @@ unsafe fn recv_green(hub: &'static Hub, fd: c_int, buffer: *mut c_void, len: siz
     unsafe { recvfrom_green(hub, fd, buffer, len, flags, null, null.cast()) }
 }
 
-unsafe fn recvfrom_green(
+pub(super) unsafe fn recvfrom_green(
     hub: &'static Hub,
     fd: c_int,
     buffer: *mut c_void,
@@ -287,7 +287,7 @@ unsafe fn recvfrom_green(
 /// Reads that look at something else than the data, or are not to wait anyway.
 const NEVER_WAITS: c_int = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
 
-fn is_stream(fd: c_int) -> bool {
+pub(super) fn is_stream(fd: c_int) -> bool {
     // SAFETY: writes a number.
     unsafe {
         let (mut kind, mut len) = (0, size_of::<c_int>() as socklen_t);
@@ -361,7 +361,7 @@ unsafe fn sendto_green(
     attempt_all(hub, fd, Direction::Write, "send", len, step)
 }
 
-unsafe fn sendmsg_green(hub: &'static Hub, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+pub(super) unsafe fn sendmsg_green(hub: &'static Hub, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's, as libc's.
     let first = || unsafe { original::sendmsg(fd, message, flags | libc::MSG_DONTWAIT) };
     if flags & libc::MSG_DONTWAIT != 0 {
@@ -409,14 +409,14 @@ fn rest_of(vectors: &[iovec], mut done: usize) -> Vec<iovec> {
 
 /// What a descriptor is, as far as reading and writing are concerned.
 #[derive(PartialEq, Eq)]
-enum File {
+pub(super) enum File {
     Pipe,
     Socket,
     /// A file, a terminal, a device: it blocks as ever.
     Other,
 }
 
-fn kind(fd: c_int) -> File {
+pub(super) fn kind(fd: c_int) -> File {
     // SAFETY: writes a `stat`, for which all-zero is valid.
     let (result, stat) = unsafe {
         let mut stat: libc::stat = zeroed();
@@ -434,7 +434,7 @@ fn is_standard(fd: c_int) -> bool {
     (0..=2).contains(&fd)
 }
 
-unsafe fn read_green(hub: &'static Hub, fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_t {
+pub(super) unsafe fn read_green(hub: &'static Hub, fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_t {
     let vector = iovec {
         iov_base: buffer,
         iov_len: len,
@@ -647,14 +647,8 @@ unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, 
             _ => return result,
         }
     }
-    let mut ready = libc::pollfd {
-        fd,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
     // A wake may be an older descriptor's of the same number: it counts when the kernel says so.
-    // SAFETY: asks about one descriptor, without waiting.
-    while unsafe { super::ready::original::poll(&raw mut ready, 1, 0) } == 0 {
+    while !ready::is_ready(fd, libc::POLLOUT) {
         // SAFETY: it was good a moment ago.
         match wait(hub, unsafe { borrow(fd) }, Direction::Write, deadline, "connect") {
             Ok(Ok(())) => {}

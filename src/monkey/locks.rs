@@ -4,15 +4,18 @@
 //! releases one looks there. glibc's own releases (inside `pthread_cond_wait`, say) do not come by: so every wait here looks
 //! again after a few milliseconds.
 //!
-//! Locks that are shared between processes, or inherit priorities, wait in the kernel as ever, as do barriers.
+//! Locks that are shared between processes, or inherit priorities, wait in the kernel as ever.
 
 use std::time::Duration;
 
-use libc::{c_int, clockid_t, pthread_cond_t, pthread_mutex_t, pthread_once_t, pthread_rwlock_t, sem_t, timespec};
+use libc::{
+    c_int, clockid_t, pthread_barrier_t, pthread_cond_t, pthread_mutex_t, pthread_once_t, pthread_rwlock_t, sem_t,
+    timespec,
+};
 
 use super::futex::{Waiting, wake_by};
 use super::symbol::patch;
-use super::{contained, errno, fail, set_errno, sleep};
+use super::{contained, errno, fail, names, set_errno, sleep};
 use crate::hub::Hub;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 
@@ -22,10 +25,17 @@ patch! {
     LOCKS pthread_cond_wait(condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t) -> c_int => cond_wait_green;
     LOCKS pthread_cond_timedwait(condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, until: *const timespec) -> c_int => cond_timedwait_green;
     LOCKS pthread_cond_clockwait(condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, clock: clockid_t, until: *const timespec) -> c_int => cond_clockwait_green;
+    LOCKS pthread_mutex_clocklock(mutex: *mut pthread_mutex_t, clock: clockid_t, until: *const timespec) -> c_int => mutex_clocklock_green;
     LOCKS pthread_rwlock_rdlock(lock: *mut pthread_rwlock_t) -> c_int => rwlock_rdlock_green;
     LOCKS pthread_rwlock_wrlock(lock: *mut pthread_rwlock_t) -> c_int => rwlock_wrlock_green;
+    LOCKS pthread_rwlock_timedrdlock(lock: *mut pthread_rwlock_t, until: *const timespec) -> c_int => rwlock_timedrdlock_green;
+    LOCKS pthread_rwlock_timedwrlock(lock: *mut pthread_rwlock_t, until: *const timespec) -> c_int => rwlock_timedwrlock_green;
+    LOCKS pthread_rwlock_clockrdlock(lock: *mut pthread_rwlock_t, clock: clockid_t, until: *const timespec) -> c_int => rwlock_clockrdlock_green;
+    LOCKS pthread_rwlock_clockwrlock(lock: *mut pthread_rwlock_t, clock: clockid_t, until: *const timespec) -> c_int => rwlock_clockwrlock_green;
+    LOCKS pthread_barrier_wait(barrier: *mut pthread_barrier_t) -> c_int => barrier_wait_green;
     LOCKS sem_wait(semaphore: *mut sem_t) -> c_int => sem_wait_green;
     LOCKS sem_timedwait(semaphore: *mut sem_t, until: *const timespec) -> c_int => sem_timedwait_green;
+    LOCKS sem_clockwait(semaphore: *mut sem_t, clock: clockid_t, until: *const timespec) -> c_int => sem_clockwait_green;
     LOCKS pthread_once(control: *mut pthread_once_t, start: Option<unsafe extern "C-unwind" fn()>) -> c_int => once_green;
 }
 
@@ -79,12 +89,38 @@ static LOCK: &str = "a lock of a C library";
 /// How long a wait lasts before it looks again by itself.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A time on a clock, at which a wait ends.
+#[derive(Clone, Copy)]
+struct Until {
+    clock: clockid_t,
+    at: Duration,
+}
+
+impl Until {
+    /// `None` if it makes no sense.
+    ///
+    /// # Safety
+    /// `at` may be read.
+    unsafe fn new(clock: clockid_t, at: *const timespec) -> Option<Until> {
+        if !matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC) {
+            return None;
+        }
+        // SAFETY: the caller's.
+        let at = unsafe { sleep::duration(at) }?;
+        Some(Until { clock, at })
+    }
+
+    fn left(self) -> Duration {
+        self.at.saturating_sub(sleep::now(self.clock))
+    }
+}
+
 /// Waits until `attempt` does not say `busy` any more, or `until` has passed.
 fn until_free(
     hub: &'static Hub,
     address: usize,
     busy: c_int,
-    until: Option<Duration>,
+    until: Option<Until>,
     attempt: impl Fn() -> c_int,
 ) -> c_int {
     let mut result = attempt();
@@ -93,7 +129,7 @@ fn until_free(
     }
     let waited = contained(|| {
         loop {
-            if until.is_some_and(|until| sleep::now(libc::CLOCK_REALTIME) >= until) {
+            if until.is_some_and(|until| until.left().is_zero()) {
                 return libc::ETIMEDOUT;
             }
             let waiting = Waiting::new(address, u32::MAX);
@@ -105,9 +141,7 @@ fn until_free(
             if !is_busy {
                 return result;
             }
-            let left = until.map_or(LOOK, |until| {
-                until.saturating_sub(sleep::now(libc::CLOCK_REALTIME)).min(LOOK)
-            });
+            let left = until.map_or(LOOK, |until| until.left().min(LOOK));
             parker.park(Some(hub.after(left)), Mode::Must, Why::new(&LOCK, address));
         }
     });
@@ -142,17 +176,38 @@ unsafe fn mutex_lock_green(hub: &'static Hub, mutex: *mut pthread_mutex_t) -> c_
 
 unsafe fn mutex_timedlock_green(hub: &'static Hub, mutex: *mut pthread_mutex_t, until: *const timespec) -> c_int {
     // SAFETY: the caller's, as libc's.
+    unsafe { mutex_clocklock_green(hub, mutex, libc::CLOCK_REALTIME, until) }
+}
+
+unsafe fn mutex_clocklock_green(
+    hub: &'static Hub,
+    mutex: *mut pthread_mutex_t,
+    clock: clockid_t,
+    until: *const timespec,
+) -> c_int {
+    // SAFETY: the caller's, as libc's.
     unsafe {
         if is_special(mutex) {
-            return original::pthread_mutex_timedlock(mutex, until);
+            return original::pthread_mutex_clocklock(mutex, clock, until);
         }
+        lock_until(hub, mutex.addr(), clock, until, || libc::pthread_mutex_trylock(mutex))
     }
-    // SAFETY: the caller's, as libc's.
-    match unsafe { sleep::duration(until) } {
-        // SAFETY: as above.
-        Some(until) => until_free(hub, mutex.addr(), libc::EBUSY, Some(until), || unsafe {
-            libc::pthread_mutex_trylock(mutex)
-        }),
+}
+
+/// Locks by `attempt`, which says `EBUSY` as long as it cannot.
+///
+/// # Safety
+/// `until` may be read.
+unsafe fn lock_until(
+    hub: &'static Hub,
+    address: usize,
+    clock: clockid_t,
+    until: *const timespec,
+    attempt: impl Fn() -> c_int,
+) -> c_int {
+    // SAFETY: the caller's.
+    match unsafe { Until::new(clock, until) } {
+        until @ Some(_) => until_free(hub, address, libc::EBUSY, until, attempt),
         None => libc::EINVAL,
     }
 }
@@ -225,13 +280,10 @@ unsafe fn cond_clockwait_green(
     clock: clockid_t,
     until: *const timespec,
 ) -> c_int {
-    if !matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC) {
-        return libc::EINVAL;
-    }
     // SAFETY: the caller's, as libc's.
     unsafe {
-        match sleep::duration(until) {
-            Some(until) => cond_wait(hub, condition, mutex, Some(until.saturating_sub(sleep::now(clock)))),
+        match Until::new(clock, until) {
+            Some(until) => cond_wait(hub, condition, mutex, Some(until.left())),
             None => libc::EINVAL,
         }
     }
@@ -249,6 +301,44 @@ unsafe fn rwlock_wrlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t) ->
     until_free(hub, lock.addr(), libc::EBUSY, None, || unsafe {
         libc::pthread_rwlock_trywrlock(lock)
     })
+}
+
+unsafe fn rwlock_timedrdlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t, until: *const timespec) -> c_int {
+    // SAFETY: the caller's, as libc's.
+    unsafe { rwlock_clockrdlock_green(hub, lock, libc::CLOCK_REALTIME, until) }
+}
+
+unsafe fn rwlock_timedwrlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t, until: *const timespec) -> c_int {
+    // SAFETY: as above.
+    unsafe { rwlock_clockwrlock_green(hub, lock, libc::CLOCK_REALTIME, until) }
+}
+
+unsafe fn rwlock_clockrdlock_green(
+    hub: &'static Hub,
+    lock: *mut pthread_rwlock_t,
+    clock: clockid_t,
+    until: *const timespec,
+) -> c_int {
+    // SAFETY: as above.
+    unsafe { lock_until(hub, lock.addr(), clock, until, || libc::pthread_rwlock_tryrdlock(lock)) }
+}
+
+unsafe fn rwlock_clockwrlock_green(
+    hub: &'static Hub,
+    lock: *mut pthread_rwlock_t,
+    clock: clockid_t,
+    until: *const timespec,
+) -> c_int {
+    // SAFETY: as above.
+    unsafe { lock_until(hub, lock.addr(), clock, until, || libc::pthread_rwlock_trywrlock(lock)) }
+}
+
+/// A barrier cannot be tried, and does not mind who waits at it: an OS thread does so in the caller's place. One of its
+/// own, because all that are to come must be able to wait at once.
+unsafe fn barrier_wait_green(_hub: &'static Hub, barrier: *mut pthread_barrier_t) -> c_int {
+    // SAFETY: the caller's, as libc's.
+    let wait = || unsafe { original::pthread_barrier_wait(barrier) };
+    names::apart(wait).unwrap_or_else(wait)
 }
 
 /// # Safety
@@ -276,7 +366,17 @@ unsafe fn sem_wait_green(hub: &'static Hub, semaphore: *mut sem_t) -> c_int {
 
 unsafe fn sem_timedwait_green(hub: &'static Hub, semaphore: *mut sem_t, until: *const timespec) -> c_int {
     // SAFETY: the caller's, as libc's.
-    let Some(until) = (unsafe { sleep::duration(until) }) else {
+    unsafe { sem_clockwait_green(hub, semaphore, libc::CLOCK_REALTIME, until) }
+}
+
+unsafe fn sem_clockwait_green(
+    hub: &'static Hub,
+    semaphore: *mut sem_t,
+    clock: clockid_t,
+    until: *const timespec,
+) -> c_int {
+    // SAFETY: as above.
+    let Some(until) = (unsafe { Until::new(clock, until) }) else {
         return fail(libc::EINVAL);
     };
     // SAFETY: as above.

@@ -39,6 +39,7 @@
 //! | what | what of it | how it waits |
 //! |---|---|---|
 //! | std `net`, `os::unix::net` | TCP, UDP, Unix sockets, connect with a time-out, time-outs, vectored and large writes | sockets, poll |
+//! | std `io::copy` | files to sockets, sockets to pipes | sendfile, splice |
 //! | std `io::pipe`, `process` | pipes, `Command::output`, `wait` | pipes, poll, pidfd |
 //! | std `thread::sleep`, `park`, `scope` | | timers, futex |
 //! | std `sync` | `Mutex`, `RwLock`, `Condvar`, `Barrier`, `Once`, `OnceLock`, `mpsc` (bounded, unbounded, rendezvous), between green threads and with OS threads | futex |
@@ -56,6 +57,7 @@
 //! | crossbeam-channel | bounded, rendezvous, `select!`, `after` | futex |
 //! | tokio, futures | a `block_on` in each green thread, tokio's time and tasks included | epoll, futex |
 //! | C locks | mutexes (recursive too), condition variables, read-write locks, semaphores, `pthread_once` | the same table |
+//! | C barriers | | an OS thread for each that waits |
 //!
 //! What does not, and why:
 //!
@@ -63,8 +65,8 @@
 //! |---|---|
 //! | files; standard input, output and error | there is nothing to wait for but the disk, and lines of output must stay whole: use [`unblock`](crate::threadpool::unblock) |
 //! | crates on raw system calls (rustix, Go's runtime, io_uring) | no libc symbol is called |
-//! | stdio's own locks (`flockfile`), barriers, mutexes with priorities or between processes | glibc waits inside itself |
-//! | sendfile, splice, recvmmsg, sendmmsg, epoll_pwait2 | not patched yet: they block |
+//! | stdio's own locks (`flockfile`), C11's `mtx_lock` and `cnd_wait`, mutexes with priorities or between processes | glibc waits inside itself |
+//! | C's `system`, `pclose`, `gethostbyname`; file locks (`flock`) | glibc waits inside itself, or there is nothing to wait for |
 //! | `std::thread::spawn` | makes an OS thread, as ever, unless [`patch_threads`] is called |
 //!
 //! Nor may a signal handler release what green threads wait for (`sem_post`, `close`), and calls that name a thread by its
@@ -80,6 +82,7 @@
 //! # Coming from Python
 //! `gevent.monkey.patch_all()`.
 
+mod bulk;
 mod child;
 mod fd;
 mod futex;
@@ -232,6 +235,27 @@ pub fn unpatched<F: FnOnce() -> T, T>(f: F) -> T {
     PLAIN.set(PLAIN.get() + 1);
     let _leave = Leave;
     f()
+}
+
+/// libc's own definitions of what is patched, for code that is to block the OS thread whoever calls it.
+///
+/// ```
+/// use greenthread::monkey::original;
+/// // SAFETY: no pointers are involved.
+/// assert_eq!(unsafe { original::usleep(100) }, 0);
+/// ```
+///
+/// # Coming from Python
+/// `gevent.monkey.get_original`.
+pub mod original {
+    pub use super::bulk::original::*;
+    pub use super::child::original::*;
+    pub use super::fd::original::*;
+    pub use super::locks::original::*;
+    pub use super::names::original::*;
+    pub use super::ready::original::*;
+    pub use super::sleep::original::*;
+    pub use super::threads::original::*;
 }
 
 /// One patched symbol, as [`report`] tells of it.

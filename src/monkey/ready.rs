@@ -15,14 +15,23 @@ patch! {
     READINESS poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int => poll_green;
     READINESS ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int => ppoll_green;
     READINESS select(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *mut timeval) -> c_int => select_green;
+    READINESS pselect(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *const timespec, mask: *const sigset_t) -> c_int => pselect_green;
     READINESS epoll_wait(fd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int => epoll_wait_green;
     READINESS epoll_pwait(fd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int, mask: *const sigset_t) -> c_int => epoll_pwait_green;
+    READINESS epoll_pwait2(fd: c_int, events: *mut epoll_event, count: c_int, timeout: *const timespec, mask: *const sigset_t) -> c_int => epoll_pwait2_green;
 }
 
 /// A deadline from a time-out in milliseconds, of which a negative one is for ever.
 fn deadline(hub: &Hub, timeout: c_int) -> Option<u64> {
     let timeout = u64::try_from(timeout).ok()?;
     Some(hub.after(Duration::from_millis(timeout)))
+}
+
+/// Whether there is something for one descriptor now; an error is something.
+pub(super) fn is_ready(fd: c_int, events: i16) -> bool {
+    let mut one = pollfd { fd, events, revents: 0 };
+    // SAFETY: asks about one descriptor, without waiting.
+    unsafe { original::poll(&raw mut one, 1, 0) != 0 }
 }
 
 /// Waits, between looks, until a look finds something, the deadline has passed, or the wait is cut short.
@@ -82,7 +91,7 @@ fn gather(fds: &[pollfd]) -> Result<OwnedFd, c_int> {
     Ok(all)
 }
 
-unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
+pub(super) unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the caller's, as libc's; it returns at once.
     let look = || unsafe { original::poll(fds, count, 0) };
     let found = look();
@@ -142,6 +151,49 @@ unsafe fn select_green(
     except: *mut fd_set,
     timeout: *mut timeval,
 ) -> c_int {
+    // SAFETY: the caller's: null or a time.
+    let time = unsafe { timeout.as_ref() }.map(|time| {
+        let (seconds, micros) = (time.tv_sec.max(0) as u64, time.tv_usec.max(0) as u64);
+        Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros))
+    });
+    // SAFETY: the caller's, as libc's.
+    unsafe { select_until(hub, count, read, write, except, time) }
+}
+
+unsafe fn pselect_green(
+    hub: &'static Hub,
+    count: c_int,
+    read: *mut fd_set,
+    write: *mut fd_set,
+    except: *mut fd_set,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
+    // SAFETY: the caller's, as libc's.
+    unsafe {
+        if !mask.is_null() {
+            return original::pselect(count, read, write, except, timeout, mask);
+        }
+        if timeout.is_null() {
+            return select_until(hub, count, read, write, except, None);
+        }
+        match sleep::duration(timeout) {
+            Some(time) => select_until(hub, count, read, write, except, Some(time)),
+            None => fail(libc::EINVAL),
+        }
+    }
+}
+
+/// # Safety
+/// As for `select`.
+unsafe fn select_until(
+    hub: &'static Hub,
+    count: c_int,
+    read: *mut fd_set,
+    write: *mut fd_set,
+    except: *mut fd_set,
+    time: Option<Duration>,
+) -> c_int {
     // As many words as the kernel looks at, which may be more or fewer than a `fd_set` has.
     let words = usize::try_from(count).unwrap_or(0).div_ceil(64);
     let sets = [read, write, except].map(|set| set.cast::<u64>());
@@ -158,16 +210,11 @@ unsafe fn select_green(
         // SAFETY: the caller's, as libc's; it returns at once.
         unsafe { original::select(count, read, write, except, &raw mut zero) }
     };
-    // SAFETY: the caller's: null or a time.
-    let time = unsafe { timeout.as_ref() }.copied();
     let found = look();
-    if found != 0 || time.is_some_and(|time| time.tv_sec == 0 && time.tv_usec == 0) {
+    if found != 0 || time.is_some_and(|time| time.is_zero()) {
         return found;
     }
-    let deadline = time.map(|time| {
-        let (seconds, micros) = (time.tv_sec.max(0) as u64, time.tv_usec.max(0) as u64);
-        hub.after(Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros)))
-    });
+    let deadline = time.map(|time| hub.after(time));
     let mut fds = Vec::new();
     for (set, events) in before.iter().zip([libc::POLLIN, libc::POLLOUT, libc::POLLPRI]) {
         let Some(set) = set else { continue };
@@ -188,15 +235,52 @@ unsafe fn epoll_wait_green(
     count: c_int,
     timeout: c_int,
 ) -> c_int {
+    let time = u64::try_from(timeout).ok().map(Duration::from_millis);
+    // SAFETY: the caller's, as libc's.
+    unsafe { epoll_until(hub, fd, events, count, time) }
+}
+
+/// # Safety
+/// As for `epoll_wait`.
+unsafe fn epoll_until(
+    hub: &'static Hub,
+    fd: c_int,
+    events: *mut epoll_event,
+    count: c_int,
+    time: Option<Duration>,
+) -> c_int {
     // SAFETY: the caller's, as libc's; it returns at once.
     let look = || unsafe { original::epoll_wait(fd, events, count, 0) };
     let found = look();
-    if found != 0 || timeout == 0 {
+    if found != 0 || time.is_some_and(|time| time.is_zero()) {
         return found;
     }
     // SAFETY: it was good a moment ago.
     let interest = unsafe { BorrowedFd::borrow_raw(fd) };
-    looking(hub, deadline(hub, timeout), "epoll_wait", interest, look)
+    looking(hub, time.map(|time| hub.after(time)), "epoll_wait", interest, look)
+}
+
+unsafe fn epoll_pwait2_green(
+    hub: &'static Hub,
+    fd: c_int,
+    events: *mut epoll_event,
+    count: c_int,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
+    // SAFETY: the caller's, as libc's.
+    unsafe {
+        if !mask.is_null() {
+            return original::epoll_pwait2(fd, events, count, timeout, mask);
+        }
+        if timeout.is_null() {
+            return epoll_until(hub, fd, events, count, None);
+        }
+        match sleep::duration(timeout) {
+            Some(time) => epoll_until(hub, fd, events, count, Some(time)),
+            None => fail(libc::EINVAL),
+        }
+    }
 }
 
 unsafe fn epoll_pwait_green(

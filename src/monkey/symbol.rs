@@ -27,26 +27,36 @@ impl Original {
     #[cold]
     fn find(&self) -> *mut () {
         // SAFETY: a search by name, after this object.
-        let found: *mut () = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) }.cast();
+        let mut found: *mut () = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) }.cast();
         if found.is_null() {
-            // A program without libc's own definition cannot go on.
-            std::process::abort();
+            found = missing as *mut ();
         }
         self.found.store(found, Ordering::Relaxed);
         found
     }
 }
 
+/// In place of what an older libc has not.
+unsafe extern "C" fn missing() -> isize {
+    super::set_errno(libc::ENOSYS);
+    -1
+}
+
 /// Defines patched symbols: each is its original, unless the gate says that it is to park, and then it is `patched`.
 macro_rules! patch {
     ($($group:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $patched:path;)*) => {
         /// What libc does: the definitions behind ours.
-        pub(super) mod original {
+        pub(in crate::monkey) mod original {
             #[allow(unused_imports)]
             use super::*;
             $(
+                #[doc = concat!("libc's `", stringify!($name), "`, which blocks the OS thread.")]
+                ///
+                /// # Safety
+                /// As in C.
                 #[inline(always)]
-                pub(in crate::monkey) unsafe fn $name($($argument: $type),*) -> $result {
+                #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
+                pub unsafe fn $name($($argument: $type),*) -> $result {
                     static ORIGINAL: $crate::monkey::symbol::Original = {
                         const NAME: &str = concat!(stringify!($name), "\0");
                         match std::ffi::CStr::from_bytes_with_nul(NAME.as_bytes()) {
@@ -68,6 +78,7 @@ macro_rules! patch {
         $(
             /// Ahead of libc's.
             #[unsafe(no_mangle)]
+            #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
             unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
                 // SAFETY: the arguments are the caller's affair, as libc's are.
                 unsafe {
@@ -97,7 +108,9 @@ pub(super) use patch;
 
 /// All patched symbols.
 pub(super) fn all() -> impl Iterator<Item = (&'static CStr, usize, u32)> {
-    let data = super::fd::symbols().chain(super::ready::symbols());
+    let data = super::fd::symbols()
+        .chain(super::bulk::symbols())
+        .chain(super::ready::symbols());
     let rest = super::sleep::symbols().chain(super::names::symbols());
     let locks = super::futex::symbols()
         .chain(super::locks::symbols())

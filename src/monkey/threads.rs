@@ -174,15 +174,15 @@ mod plain {
     }
 }
 
-/// Ahead of libc's: waits for a green thread, from wherever, or on the pool for an OS thread.
+/// Ahead of libc's: waits for a green thread, from wherever, or, by an OS thread, for another.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn pthread_join(id: pthread_t, value: *mut *mut c_void) -> c_int {
     let Some(handle) = take(id) else {
         // SAFETY: the caller's, as libc's.
         let join = || unsafe { plain::join(id, value) };
         return match super::gate(super::LOCKS) {
-            // An OS thread: others run while the pool waits for it.
-            Some(_) => super::names::elsewhere(join).unwrap_or(libc::EINVAL),
+            // An OS thread: others run while another waits for it.
+            Some(_) => super::names::apart(join).unwrap_or(libc::EINVAL),
             None => join(),
         };
     };

@@ -1,6 +1,7 @@
 //! Patched libc: std's own blocking calls, by many green threads on one OS thread. The proof of concurrency is time: N
 //! waits of d take far less than N times d.
 
+mod bulk;
 mod differential;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
