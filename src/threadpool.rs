@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -70,13 +71,22 @@ fn submit(job: Job) {
     }
 }
 
-/// Starts an OS thread, a real one even where std's are green.
+thread_local! {
+    static STARTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the caller starts an OS thread of the pool right now, which is to be a real one even where std's are green.
+#[cfg(feature = "monkey")]
+pub(crate) fn starts() -> bool {
+    STARTS.get()
+}
+
 fn start(f: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let builder = std::thread::Builder::new().name(String::from("greenthread-pool"));
-    #[cfg(feature = "monkey")]
-    let started = crate::monkey::unpatched(|| builder.spawn(f));
-    #[cfg(not(feature = "monkey"))]
-    let started = builder.spawn(f);
+    STARTS.set(true);
+    let started = std::thread::Builder::new()
+        .name(String::from("greenthread-pool"))
+        .spawn(f);
+    STARTS.set(false);
     started.map(drop)
 }
 

@@ -236,7 +236,7 @@ impl Hub {
             "the hub of this OS thread has ended: this runs in a destructor of a thread-local"
         );
         END.with(|_| ());
-        crate::sys::thread::on_fork(forked);
+        crate::sys::thread::on_fork(crate::sys::thread::Child::Hub, forked);
         crate::stack::set_describe(describe);
         crate::sys::signal::ensure_alt_stack();
         current::set_green(green);

@@ -118,6 +118,16 @@ impl Shadows {
     }
 }
 
+/// In a forked child: the calls that were under way are the parent's. Their descriptors are shared with it, so what they
+/// set it resets.
+pub(super) fn forget_all() {
+    // SAFETY: the child has one thread.
+    unsafe { &mut *SHADOWS.entries.get() }
+        .iter_mut()
+        .for_each(|entry| entry.depth = 0);
+    SHADOWS.locked.store(false, Ordering::Release);
+}
+
 fn flags(fd: c_int) -> c_int {
     // SAFETY: asks for flags.
     unsafe { libc::fcntl(fd, libc::F_GETFL) }

@@ -30,10 +30,10 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, c_uint, timespec};
 
-use super::symbol::Original;
 use super::{contained, errno, fail, gate, names, set_errno, sleep};
 use crate::hub::Hub;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
+use crate::sys::base;
 
 /// How many nodes are linked or about to be.
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
@@ -226,7 +226,18 @@ fn wake_in(bucket: &'static Bucket, count: usize, which: impl Fn(&Node) -> bool)
     woken
 }
 
+/// Empties the table, in a forked child: those in it, and who held a lock of it, are other threads' and the parent's.
+pub(super) fn forget_all() {
+    WAITERS.store(0, Ordering::SeqCst);
+    for bucket in &TABLE {
+        bucket.first.set(ptr::null());
+        bucket.last.set(ptr::null());
+        bucket.locked.store(false, Ordering::Release);
+    }
+}
+
 /// Whether anybody is in the table, or about to be.
+#[inline]
 fn anybody_waits() -> bool {
     fence(Ordering::SeqCst);
     WAITERS.load(Ordering::SeqCst) != 0
@@ -275,32 +286,10 @@ fn closing(fd: RawFd) {
 }
 
 /// What libc does.
-pub(super) mod original {
+pub(in crate::monkey) mod original {
     use super::*;
 
-    /// Defines originals of symbols that are not gated.
-    macro_rules! originals {
-        ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
-            #[inline(always)]
-            pub(in crate::monkey) unsafe fn $name($($argument: $type),*) -> $result {
-                static ORIGINAL: Original = {
-                    match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                        Ok(name) => Original::new(name),
-                        Err(_) => unreachable!(),
-                    }
-                };
-                // SAFETY: libc's definition has this type; the arguments are the caller's affair.
-                unsafe {
-                    let f = std::mem::transmute::<*mut (), unsafe extern "C-unwind" fn($($type),*) -> $result>(
-                        ORIGINAL.get(),
-                    );
-                    f($($argument),*)
-                }
-            }
-        )*};
-    }
-
-    originals! {
+    super::super::symbol::originals! {
         syscall(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long;
         close(fd: c_int) -> c_int;
         dup2(old: c_int, new: c_int) -> c_int;
@@ -311,27 +300,16 @@ pub(super) mod original {
     }
 }
 
-pub(super) fn symbols() -> impl Iterator<Item = (&'static std::ffi::CStr, usize, u32)> {
-    let locks = super::LOCKS;
-    let sockets = super::SOCKETS;
-    [
-        (c"syscall", syscall as *const () as usize, locks),
-        (c"close", close as *const () as usize, sockets),
-        (c"dup2", dup2 as *const () as usize, sockets),
-        (c"dup3", dup3 as *const () as usize, sockets),
-        (c"close_range", close_range as *const () as usize, sockets),
-        (c"listen", listen as *const () as usize, sockets),
-        (c"setsockopt", setsockopt as *const () as usize, sockets),
-    ]
-    .into_iter()
+pub(super) fn symbols() -> impl Iterator<Item = super::symbol::Listed> {
+    super::symbol::listed! {
+        LOCKS syscall
+        SOCKETS close SOCKETS dup2 SOCKETS dup3 SOCKETS close_range SOCKETS listen SOCKETS setsockopt
+    }
 }
 
 /// The descriptor is closed: who began to wait while that was under way looks again.
-#[inline]
+#[inline(never)]
 fn closed(fd: RawFd) {
-    if !anybody_waits() {
-        return;
-    }
     let key = key_of(fd);
     let mut seen = 0;
     loop {
@@ -363,11 +341,24 @@ fn closed(fd: RawFd) {
 /// Ahead of libc's: wakes who waits.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
-    closing(fd);
-    // SAFETY: the caller's, as libc's.
-    let result = unsafe { original::close(fd) };
-    closed(fd);
-    result
+    #[inline(never)]
+    unsafe extern "C-unwind" fn armed(fd: c_int) -> c_int {
+        closing(fd);
+        // SAFETY: the caller's, as libc's.
+        let result = unsafe { original::close(fd) };
+        if anybody_waits() {
+            closed(fd);
+        }
+        result
+    }
+    // SAFETY: as above.
+    unsafe {
+        if super::is_armed() {
+            armed(fd)
+        } else {
+            original::close(fd)
+        }
+    }
 }
 
 /// Ahead of libc's: the new number is closed by it.
@@ -448,21 +439,33 @@ unsafe extern "C-unwind" fn syscall(
     e: c_long,
     f: c_long,
 ) -> c_long {
-    // SAFETY: the caller's, as libc's.
-    unsafe {
-        if number == libc::SYS_futex
-            && let Some(result) = futex(
-                a as usize,
-                b as c_int,
-                c as u32,
-                d as *const timespec,
-                e as usize,
-                f as u32,
-            )
-        {
-            return result;
+    #[inline(never)]
+    unsafe extern "C-unwind" fn armed(
+        number: c_long,
+        a: c_long,
+        b: c_long,
+        c: c_long,
+        d: c_long,
+        e: c_long,
+        f: c_long,
+    ) -> c_long {
+        let (time, second) = (d as *const timespec, e as usize);
+        // SAFETY: the caller's, as libc's.
+        unsafe {
+            match futex(a as usize, b as c_int, c as u32, time, second, f as u32) {
+                Some(result) => result,
+                None => original::syscall(number, a, b, c, d, e, f),
+            }
         }
-        original::syscall(number, a, b, c, d, e, f)
+    }
+    // SAFETY: as above.
+    unsafe {
+        // On an OS thread there is only somebody to wake.
+        if number == libc::SYS_futex && super::is_armed() && (!base::is_native() || anybody_waits()) {
+            armed(number, a, b, c, d, e, f)
+        } else {
+            original::syscall(number, a, b, c, d, e, f)
+        }
     }
 }
 

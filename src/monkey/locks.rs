@@ -42,36 +42,30 @@ patch! {
 /// Defines releases: the original, and then a look for those who wait. They act on every OS thread.
 macro_rules! releases {
     ($($name:ident($argument:ident: $type:ty) wakes $count:expr;)*) => {
+        /// What libc does.
+        pub(in crate::monkey) mod release {
+            use super::*;
+            crate::monkey::symbol::originals! { $($name($argument: $type) -> c_int;)* }
+        }
         $(
             /// Ahead of libc's.
             #[unsafe(no_mangle)]
             unsafe extern "C-unwind" fn $name($argument: $type) -> c_int {
-                static ORIGINAL: crate::monkey::symbol::Original = {
-                    match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                        Ok(name) => crate::monkey::symbol::Original::new(name),
-                        Err(_) => unreachable!(),
-                    }
-                };
-                // SAFETY: libc's definition has this type; the argument is the caller's affair.
-                let result = unsafe {
-                    let f = std::mem::transmute::<*mut (), unsafe extern "C-unwind" fn($type) -> c_int>(
-                        ORIGINAL.get(),
-                    );
-                    f($argument)
-                };
-                wake_by($argument.addr(), $count);
-                result
+                #[inline(never)]
+                unsafe extern "C-unwind" fn armed($argument: $type) -> c_int {
+                    // SAFETY: the argument is the caller's affair.
+                    let result = unsafe { release::$name($argument) };
+                    wake_by($argument.addr(), $count);
+                    result
+                }
+                // SAFETY: as above.
+                unsafe {
+                    if super::is_armed() { armed($argument) } else { release::$name($argument) }
+                }
             }
         )*
-        pub(super) fn release_symbols() -> impl Iterator<Item = (&'static std::ffi::CStr, usize, u32)> {
-            [$((
-                match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => c"",
-                },
-                $name as *const () as usize,
-                super::LOCKS,
-            ),)*].into_iter()
+        pub(super) fn release_symbols() -> impl Iterator<Item = super::symbol::Listed> {
+            super::symbol::listed! { $(LOCKS $name)* }
         }
     };
 }

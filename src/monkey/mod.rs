@@ -102,6 +102,7 @@ use crate::hub::Hub;
 use crate::hub::interrupt;
 use crate::hub::park::{Mode, Parker, Why};
 use crate::sys::base;
+use crate::sys::thread::{Child, on_fork};
 
 /// A choice of calls to patch; [`patch_all`] is all of them.
 ///
@@ -175,9 +176,28 @@ impl Patch {
     /// [`thread::isolation`](crate::thread::isolation).
     pub fn apply(self) -> io::Result<()> {
         crate::thread::isolation()?;
-        ARMED.fetch_or(self.0, Ordering::SeqCst);
+        on_fork(Child::Patches, forked);
+        if ARMED.fetch_or(self.0, Ordering::SeqCst) == 0 {
+            tell_all_threads();
+        }
         Ok(())
     }
+}
+
+/// From here on every OS thread sees that something is armed, so that no wake of its is lost.
+fn tell_all_threads() {
+    const REGISTER: i64 = 1 << 4;
+    const PRIVATE: i64 = 1 << 3;
+    for command in [REGISTER, PRIVATE] {
+        // SAFETY: a barrier on each of the process's threads.
+        unsafe { original::syscall(libc::SYS_membarrier, command, 0, 0, 0, 0, 0) };
+    }
+}
+
+/// In a forked child: those who waited, or were about to, are the parent's.
+fn forked() {
+    futex::forget_all();
+    fd::forget_all();
 }
 
 /// Patches all that can be patched.
@@ -219,6 +239,12 @@ pub fn is_patched(patch: Patch) -> bool {
     ARMED.load(Ordering::SeqCst) & patch.0 == patch.0
 }
 
+/// Whether anything was ever armed; nothing is disarmed again.
+#[inline]
+fn is_armed() -> bool {
+    ARMED.load(Ordering::Relaxed) != 0
+}
+
 thread_local! {
     /// How deep the context is in `unpatched`.
     static PLAIN: Cell<u32> = const { Cell::new(0) };
@@ -251,11 +277,14 @@ pub mod original {
     pub use super::bulk::original::*;
     pub use super::child::original::*;
     pub use super::fd::original::*;
+    pub use super::futex::original::*;
     pub use super::locks::original::*;
+    pub use super::locks::release::*;
     pub use super::names::original::*;
     pub use super::ready::original::*;
     pub use super::sleep::original::*;
     pub use super::threads::original::*;
+    pub use super::threads::plain::*;
 }
 
 /// One patched symbol, as [`report`] tells of it.

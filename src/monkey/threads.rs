@@ -17,6 +17,7 @@ use super::{contained, set_errno};
 use crate::hub::Hub;
 use crate::thread::{Builder, JoinHandle, shield};
 
+/// Where a thread of C's begins.
 type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 
 patch! {
@@ -89,11 +90,11 @@ unsafe extern "C-unwind" fn pthread_create(
 ) -> c_int {
     observe(start);
     let known = start.filter(|start| *start as usize == STD.load(Ordering::Relaxed));
-    match known.filter(|_| super::gate(super::THREADS).is_some()) {
+    match known.filter(|_| super::gate(super::THREADS).is_some() && !crate::threadpool::starts()) {
         // SAFETY: the caller's, as libc's.
         Some(start) => unsafe { create_green(id, attributes, start, argument) },
         // SAFETY: as above.
-        None => unsafe { plain::create(id, attributes, start, argument) },
+        None => unsafe { plain::pthread_create(id, attributes, start, argument) },
     }
 }
 
@@ -135,42 +136,13 @@ fn take(id: pthread_t) -> Option<JoinHandle<usize>> {
 }
 
 /// What libc does, for those that are not green.
-mod plain {
+pub(in crate::monkey) mod plain {
     use super::*;
-    use crate::monkey::symbol::Original;
 
-    static CREATE: Original = Original::new(c"pthread_create");
-    static JOIN: Original = Original::new(c"pthread_join");
-    static DETACH: Original = Original::new(c"pthread_detach");
-
-    pub(super) unsafe fn create(
-        id: *mut pthread_t,
-        attributes: *const pthread_attr_t,
-        start: Option<Start>,
-        argument: *mut c_void,
-    ) -> c_int {
-        // SAFETY: libc's definition has this type; the arguments are the caller's affair.
-        unsafe {
-            type Create =
-                unsafe extern "C-unwind" fn(*mut pthread_t, *const pthread_attr_t, Option<Start>, *mut c_void) -> c_int;
-            std::mem::transmute::<*mut (), Create>(CREATE.get())(id, attributes, start, argument)
-        }
-    }
-
-    pub(super) unsafe fn join(id: pthread_t, value: *mut *mut c_void) -> c_int {
-        // SAFETY: libc's definition has this type; the arguments are the caller's affair.
-        unsafe {
-            type Join = unsafe extern "C-unwind" fn(pthread_t, *mut *mut c_void) -> c_int;
-            std::mem::transmute::<*mut (), Join>(JOIN.get())(id, value)
-        }
-    }
-
-    pub(super) unsafe fn detach(id: pthread_t) -> c_int {
-        // SAFETY: as above.
-        unsafe {
-            type Detach = unsafe extern "C-unwind" fn(pthread_t) -> c_int;
-            std::mem::transmute::<*mut (), Detach>(DETACH.get())(id)
-        }
+    super::super::symbol::originals! {
+        pthread_create(id: *mut pthread_t, attributes: *const pthread_attr_t, start: Option<Start>, argument: *mut c_void) -> c_int;
+        pthread_join(id: pthread_t, value: *mut *mut c_void) -> c_int;
+        pthread_detach(id: pthread_t) -> c_int;
     }
 }
 
@@ -179,7 +151,7 @@ mod plain {
 unsafe extern "C-unwind" fn pthread_join(id: pthread_t, value: *mut *mut c_void) -> c_int {
     let Some(handle) = take(id) else {
         // SAFETY: the caller's, as libc's.
-        let join = || unsafe { plain::join(id, value) };
+        let join = || unsafe { plain::pthread_join(id, value) };
         return match super::gate(super::LOCKS) {
             // An OS thread: others run while another waits for it.
             Some(_) => super::names::apart(join).unwrap_or(libc::EINVAL),
@@ -204,7 +176,7 @@ unsafe extern "C-unwind" fn pthread_detach(id: pthread_t) -> c_int {
             0
         }
         // SAFETY: the caller's, as libc's.
-        None => unsafe { plain::detach(id) },
+        None => unsafe { plain::pthread_detach(id) },
     }
 }
 
@@ -227,12 +199,6 @@ unsafe fn sigaltstack_green(_hub: &'static Hub, _new: *const stack_t, old: *mut 
     result
 }
 
-pub(super) fn join_symbols() -> impl Iterator<Item = (&'static std::ffi::CStr, usize, u32)> {
-    let threads = super::THREADS;
-    [
-        (c"pthread_create", pthread_create as *const () as usize, threads),
-        (c"pthread_join", pthread_join as *const () as usize, threads),
-        (c"pthread_detach", pthread_detach as *const () as usize, threads),
-    ]
-    .into_iter()
+pub(super) fn join_symbols() -> impl Iterator<Item = super::symbol::Listed> {
+    super::symbol::listed! { THREADS pthread_create THREADS pthread_join THREADS pthread_detach }
 }

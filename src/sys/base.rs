@@ -6,7 +6,7 @@
 //! - **B2** A function that changes the base uses no thread-local and is never inlined: the compiler takes the base for a
 //!   constant, and may read it as early as the function begins.
 
-use std::arch::asm;
+use std::arch::{asm, global_asm};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
@@ -17,9 +17,36 @@ const CALL: u8 = 2;
 /// How the base is changed here.
 static HOW: AtomicU8 = AtomicU8::new(UNKNOWN);
 
+/// The name of the thread-local that has the native base, in a context of another; 0 in the native one.
+///
+/// It is made by hand, so that it lies at a fixed place from the base in libraries too: a look at it is then a load and
+/// no call, and leaves all registers alone.
+macro_rules! native_symbol {
+    () => {
+        concat!(
+            "greenthread_native_base_",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_MINOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_PATCH")
+        )
+    };
+}
+
+global_asm!(
+    concat!(".pushsection .tbss.", native_symbol!(), ",\"awT\",@nobits"),
+    concat!(".hidden ", native_symbol!()),
+    concat!(".globl ", native_symbol!()),
+    concat!(".type ", native_symbol!(), ",@object"),
+    concat!(".size ", native_symbol!(), ", 8"),
+    ".p2align 3",
+    concat!(native_symbol!(), ":"),
+    ".zero 8",
+    ".popsection",
+);
+
 thread_local! {
-    /// The native base, in a context of another; 0 in the native one.
-    static NATIVE: Cell<usize> = const { Cell::new(0) };
     /// Of the native context: the base that a fork under way is to come back to.
     static FORKING: Cell<usize> = const { Cell::new(0) };
 }
@@ -52,22 +79,40 @@ pub(crate) unsafe fn carry(from: usize, to: usize) {
 }
 
 /// The native base, if another is in use; else 0.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn native() -> usize {
-    NATIVE.get()
+    let native: usize;
+    // SAFETY: reads the thread-local of the block that runs, wherever the linker has put it.
+    unsafe {
+        asm!(
+            concat!("mov {0}, qword ptr [rip + ", native_symbol!(), "@GOTTPOFF]"),
+            "mov {0}, qword ptr fs:[{0}]",
+            out(reg) native,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+    native
 }
 
 /// Whether the native base is in use.
 #[cfg(feature = "monkey")]
 #[inline(always)]
 pub(crate) fn is_native() -> bool {
-    NATIVE.get() == 0
+    native() == 0
 }
 
 /// Says in a fresh block which base is the native one.
-#[inline(never)]
 pub(crate) fn plant(native: usize) {
-    NATIVE.set(native);
+    // SAFETY: writes the same thread-local.
+    unsafe {
+        asm!(
+            concat!("mov {0}, qword ptr [rip + ", native_symbol!(), "@GOTTPOFF]"),
+            "mov qword ptr fs:[{0}], {1}",
+            out(reg) _,
+            in(reg) native,
+            options(nostack, preserves_flags),
+        );
+    }
 }
 
 #[inline(never)]

@@ -16,7 +16,7 @@ pub(crate) fn all() -> Option<Vec<u64>> {
 }
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
-static IN_CHILD: AtomicUsize = AtomicUsize::new(0);
+static IN_CHILD: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 /// How many forks lie between this process and the one that first asked; cheap.
 #[inline]
@@ -42,18 +42,28 @@ extern "C" fn after_fork_in_child() {
 
 #[inline(never)]
 fn tell_child() {
-    let f = IN_CHILD.load(Ordering::Relaxed);
-    if f != 0 {
-        // SAFETY: `on_fork` stored a `fn()`.
-        let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
-        f();
+    for place in &IN_CHILD {
+        let f = place.load(Ordering::Relaxed);
+        if f != 0 {
+            // SAFETY: `on_fork` stored a `fn()`.
+            let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
+            f();
+        }
     }
 }
 
-/// Has `f` called in every forked child, on the OS thread that forked. The last `f` counts.
-pub(crate) fn on_fork(f: fn()) {
+/// Who wants to know of forked children.
+#[derive(Clone, Copy)]
+pub(crate) enum Child {
+    Hub,
+    #[cfg(feature = "monkey")]
+    Patches,
+}
+
+/// Has `f` called in every forked child, on the OS thread that forked.
+pub(crate) fn on_fork(who: Child, f: fn()) {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    IN_CHILD.store(f as usize, Ordering::Relaxed);
+    IN_CHILD[who as usize].store(f as usize, Ordering::Relaxed);
     ONCE.call_once(|| {
         // SAFETY: handlers of the right type, which live as long as the program.
         unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };

@@ -319,10 +319,8 @@ fn c_barriers_let_all_go_at_once() {
         // SAFETY: all-zero is room for a barrier.
         let barrier = Arc::new(Barrier(unsafe { zeroed() }));
         // SAFETY: fresh memory of its type.
-        assert_eq!(
-            unsafe { libc::pthread_barrier_init(barrier.0.get(), std::ptr::null(), 41) },
-            0
-        );
+        let made = unsafe { libc::pthread_barrier_init(barrier.0.get(), std::ptr::null(), 41) };
+        assert_eq!(made, 0);
         let wait = |barrier: Arc<Barrier>| {
             // SAFETY: initialised, for as many as wait.
             move || unsafe { libc::pthread_barrier_wait(barrier.0.get()) == libc::PTHREAD_BARRIER_SERIAL_THREAD }
