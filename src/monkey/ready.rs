@@ -7,8 +7,9 @@ use std::time::Duration;
 use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
 
 use super::symbol::patch;
-use super::{Cut, fail, fd, sleep};
+use super::{Cut, contained, fail, fd, interrupted, sleep};
 use crate::hub::Hub;
+use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 
 patch! {
@@ -55,12 +56,33 @@ fn looking(
     }
 }
 
-/// An epoll descriptor that is readable when one of `fds` is ready.
-fn gather(fds: &[pollfd]) -> Result<OwnedFd, c_int> {
+/// As [`looking`], where no descriptor is left to wait by: looks now and then.
+fn napping(hub: &'static Hub, deadline: Option<u64>, call: &str, look: impl Fn() -> c_int) -> c_int {
+    let mut nap = Duration::from_millis(1);
+    loop {
+        let until = hub.after(nap).min(deadline.unwrap_or(u64::MAX));
+        let wake = contained(|| Parker::new().park(Some(until), Mode::Cancel, Why::new(&LOOK, 0)));
+        if wake == Some(Wake::Interrupted)
+            && let Cut::Interrupted(error) = interrupted(hub, call)
+        {
+            return fail(error);
+        }
+        let found = look();
+        if found != 0 || deadline.is_some_and(|deadline| hub.clock.now() >= deadline) {
+            return found;
+        }
+        nap = (nap * 2).min(Duration::from_millis(20));
+    }
+}
+
+static LOOK: &str = "a patched poll without a descriptor to wait by";
+
+/// An epoll descriptor that is readable when one of `fds` is ready; none if no descriptor is left.
+fn gather(fds: &[pollfd]) -> Result<OwnedFd, ()> {
     // SAFETY: asks for a descriptor.
     let raw = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     if raw < 0 {
-        return Err(super::errno());
+        return Err(());
     }
     // SAFETY: a fresh descriptor, ours alone.
     let all = unsafe { OwnedFd::from_raw_fd(raw) };
@@ -105,7 +127,7 @@ pub(super) unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds
     let list = unsafe { std::slice::from_raw_parts(fds, count as usize) };
     match gather(list) {
         Ok(all) => looking(hub, deadline(hub, timeout), "poll", all.as_fd(), look),
-        Err(error) => fail(error),
+        Err(()) => napping(hub, deadline(hub, timeout), "poll", look),
     }
 }
 
@@ -114,7 +136,7 @@ fn rest(hub: &'static Hub, deadline: Option<u64>) -> c_int {
     // An epoll descriptor of nothing is never ready.
     match gather(&[]) {
         Ok(all) => looking(hub, deadline, "poll", all.as_fd(), || 0),
-        Err(error) => fail(error),
+        Err(()) => napping(hub, deadline, "poll", || 0),
     }
 }
 
@@ -224,7 +246,7 @@ unsafe fn select_until(
     }
     match gather(&fds) {
         Ok(all) => looking(hub, deadline, "select", all.as_fd(), look),
-        Err(error) => fail(error),
+        Err(()) => napping(hub, deadline, "select", look),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod bulk;
 mod differential;
+mod faults;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
