@@ -467,6 +467,7 @@ fn forked_children_wait_and_wake() {
                     std::thread::spawn(move || {
                         while !stop.load(Ordering::Relaxed) {
                             *lock.lock().unwrap() += 1;
+                            look_at_all();
                         }
                     })
                 })
@@ -503,7 +504,19 @@ fn forked_children_wait_and_wake() {
     });
 }
 
+/// Locks each part of the table in turn.
+fn look_at_all() {
+    // SAFETY: closes numbers that nobody has.
+    unsafe { libc::close_range(1 << 30, 1 << 30, 0) };
+}
+
 fn child_s_work() {
+    let _waits = spawn(|| sleep(Duration::from_secs(3600)));
+    let (near, _far) = UnixStream::pair().unwrap();
+    let reads = spawn(move || (&near).read(&mut [0]));
+    yield_now();
+    look_at_all();
+    drop(reads);
     let lock = Arc::new(Mutex::new(0));
     let held = lock.lock().unwrap();
     let (sender, receiver) = mpsc::channel();
