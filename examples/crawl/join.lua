@@ -11,9 +11,9 @@ if known[1] ~= '0' then -- none that goes on
     redis.call('HSET', key('state'), 'over', 0, 'limit', ARGV[1], 'hosts', ARGV[2])
     redis.call('XGROUP', 'CREATE', key('jobs'), 'crawl', '0', 'MKSTREAM')
 elseif known[2] ~= ARGV[1] then
-    return {0, 'it goes on with --limit ' .. known[2] .. ', not ' .. ARGV[1]}
+    return {0, 'goes on with --limit ' .. known[2] .. ', not ' .. ARGV[1]}
 elseif known[3] ~= ARGV[2] then
-    return {0, 'it goes on for ' .. known[3] .. ', not ' .. ARGV[2]}
+    return {0, 'goes on for ' .. known[3] .. ', not ' .. ARGV[2]}
 end
 
 for i = 4, #ARGV do

@@ -5,7 +5,7 @@
 //!
 //! | key | what |
 //! |---|---|
-//! | `crawl:NAME` | the number of the run |
+//! | `crawl:NAME` | the number of the latest run |
 //! | `crawl:NAME:RUN:state` | a hash: `over`, `limit`, `hosts`, and the counters `open`, `pages`, `bytes`, `requests`, `errors`, `processes` |
 //! | `crawl:NAME:RUN:seen` | a set: the pages that were ever queued, as `host/path` |
 //! | `crawl:NAME:RUN:jobs` | a stream: the pages that are not done; its consumer group is `crawl` |
@@ -146,7 +146,7 @@ impl Shared {
         });
         let (connection, ear, answer) = joined.map_err(|error| lost(&address, &error))?;
         let (run, me) = match answer {
-            (0, why) => return Err(format!("the crawl `{name}`: {why}")),
+            (0, why) => return Err(format!("the crawl `{name}` {why} (--crawl NAME begins another)")),
             answer => answer,
         };
         let shared = Rc::new(Shared {
@@ -412,7 +412,10 @@ fn connect(client: &Client) -> RedisResult<Connection> {
 }
 
 fn lost(address: &str, error: &RedisError) -> String {
-    format!("Redis at {address}: {error}")
+    match error.is_timeout() {
+        true => format!("Redis at {address}: no answer for {PATIENCE:?}"),
+        false => format!("Redis at {address}: {error}"),
+    }
 }
 
 /// A job to hand in: what is `Send` of a task.
