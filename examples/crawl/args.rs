@@ -111,7 +111,16 @@ pub(crate) fn parse(mut rest: impl Iterator<Item = String>) -> Result<Parsed, St
             _ => args.urls.push(url(&argument)?),
         }
     }
-    let (compare, shared, has_urls) = (args.compare, frontier.is_some(), !args.urls.is_empty());
+    if let Some(what) = contradiction(&args, frontier.is_some(), crawl.is_some()) {
+        return Err(String::from(what));
+    }
+    args.frontier = frontier.map(|client| (client, crawl.unwrap_or_else(|| default_name(&args.urls))));
+    Ok(Parsed::Run(Box::new(args)))
+}
+
+/// What does not go together.
+fn contradiction(args: &Args, shared: bool, named: bool) -> Option<&'static str> {
+    let (compare, has_urls) = (args.compare, !args.urls.is_empty());
     let faults = [
         (args.generated && has_urls, "either --generated or URLs, not both"),
         (compare && args.native, "either --compare or --native, not both"),
@@ -124,13 +133,9 @@ pub(crate) fn parse(mut rest: impl Iterator<Item = String>) -> Result<Parsed, St
             shared && !has_urls,
             "--frontier needs URLs: without them each process crawls a site of its own (--serve can serve one for all)",
         ),
-        (crawl.is_some() && !shared, "--crawl needs --frontier"),
+        (named && !shared, "--crawl needs --frontier"),
     ];
-    if let Some((_, what)) = faults.iter().find(|(is_so, _)| *is_so) {
-        return Err(String::from(*what));
-    }
-    args.frontier = frontier.map(|client| (client, crawl.unwrap_or_else(|| default_name(&args.urls))));
-    Ok(Parsed::Run(Box::new(args)))
+    faults.into_iter().find_map(|(is_so, what)| is_so.then_some(what))
 }
 
 /// Nothing is connected yet.

@@ -97,9 +97,9 @@ enum Queue {
 
 impl Frontier {
     /// A frontier of this process.
-    pub(crate) fn local(hosts: Vec<Host>, limit: usize, starts: &[(usize, String)]) -> Frontier {
+    pub(crate) fn local(hosts: Rc<[Host]>, limit: usize, starts: &[(usize, String)]) -> Frontier {
         let frontier = Frontier {
-            hosts: hosts.into(),
+            hosts,
             queue: Queue::Local(Local::new(limit)),
         };
         for (host, path) in starts {

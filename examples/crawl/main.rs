@@ -9,29 +9,30 @@
 //! cargo run --release --example crawl -- --compare             # by one, then by the other, and both in one table
 //! ```
 //!
-//! Without URLs it serves `$(rustc --print sysroot)/share/doc/rust/html` on loopback (where that is missing: a generated
-//! site of 2,000 linked pages), and delays each reply by 50 ms, as a far-away server would. 200 green threads then fetch
-//! 2,000 pages in the time that one at a time would take for two dozen. The client is the crate `ureq`, unmodified: its
-//! system calls park the green thread, because libc is patched. Expect a progress bar on stderr (where that is a
-//! terminal), and a table with the pages, bytes and latencies, and all that went wrong by kind. Ctrl-C ends it early, with
-//! the same table.
+//! Without URLs it serves `$(rustc --print sysroot)/share/doc/rust/html` on loopback (where that is missing: a
+//! generated site of 2,000 linked pages), and delays each reply by 50 ms, as a far-away server would. 200 green threads
+//! then fetch 2,000 pages in the time that one at a time would take for two dozen. The client is the crate `ureq`,
+//! unmodified: its system calls park the green thread, because libc is patched. Expect a progress bar on stderr (where
+//! that is a terminal), and a table with the pages, bytes and latencies, and all that went wrong by kind. Ctrl-C ends
+//! it early, with the same table.
 //!
 //! # Several processes
-//! With `--frontier` processes, on as many machines as you like, share one crawl through Redis; so does the unmodified
-//! crate `redis`. Each needs the same URLs, as without them it would crawl a site of its own:
+//! With `--frontier` several processes, on as many machines as you like, share one crawl through Redis (6.2 or newer), by
+//! the blocking crate `redis`, unmodified too. They need URLs, as without them each would crawl a site of its own:
 //!
 //! ```text
-//! cargo run --release --example crawl -- --generated --serve 8000                                # a site for all
-//! cargo run --release --example crawl -- --frontier redis://127.0.0.1/ http://127.0.0.1:8000/    # as often as you like
+//! cargo run --release --example crawl -- --generated --serve 8000                               # a site for all
+//! cargo run --release --example crawl -- --frontier redis://127.0.0.1/ http://127.0.0.1:8000/   # as often as you like
 //! ```
 //!
-//! Each page is fetched by one of them, the limit is that of all together, and each prints what it did itself and what all
-//! did. A process that is killed loses nothing: after four seconds the others claim its jobs. The protocol is at the head
-//! of `shared.rs`.
+//! Each page is fetched by one of them, the limit is that of all together, and each prints what it did itself and what
+//! all did. A process that is killed loses nothing: after four seconds the others claim its jobs. The protocol is at
+//! the head of `shared.rs`.
 //!
 //! The exit code is 0, 1 if no page could be fetched or Redis is lost, 2 for bad arguments, and 130 after Ctrl-C.
 //!
-//! `--json` prints an object; `--compare --json` one with the keys `patched` and `native`, each with such an object.
+//! `--json` prints an object, which has a key `all` if the crawl is shared; `--compare --json` one with the keys
+//! `patched` and `native`, each with such an object.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -43,7 +44,7 @@ mod report;
 mod shared;
 mod site;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -133,30 +134,6 @@ fn serve(args: &Args, port: u16) -> Result<u8, String> {
 
 /// Crawls. What came of it, and whether the shared frontier was lost.
 fn run(args: &Args, plan: &Plan, native: bool) -> Result<(Report, Option<String>), String> {
-    let mut report = Report::new(plan.name.clone(), if native { NATIVE } else { PATCHED });
-    let hosts = plan
-        .hosts
-        .iter()
-        .map(|(authority, addresses)| Host::new(authority.clone(), addresses.clone()));
-    let mut process = String::new();
-    let frontier = match &args.frontier {
-        None => Frontier::local(hosts.collect(), args.limit, &plan.starts),
-        Some((client, name)) => {
-            let hosts: Rc<[Host]> = hosts.collect();
-            let shared = Shared::join(client.clone(), name, args.limit, hosts.clone(), &plan.starts)?;
-            process.push_str(shared.me());
-            report.shared = Some((
-                format!("`{name}` in Redis at {}", shared.address()),
-                process.clone(),
-                None,
-            ));
-            Frontier::shared(hosts, shared)
-        }
-    };
-    let crawl = Rc::new(Crawl {
-        frontier,
-        report: RefCell::new(report),
-    });
     let timeout = args.timeout.unwrap_or(plan.timeout);
     let workers = args.concurrency.min(args.limit);
     let patched = match native {
@@ -166,6 +143,7 @@ fn run(args: &Args, plan: &Plan, native: bool) -> Result<(Report, Option<String>
             Some(patched.map_err(|error| format!("cannot patch libc: {error}"))?)
         }
     };
+    let crawl = Rc::new(Crawl::new(args, plan, native)?);
     let (begun, cpu) = (Instant::now(), cpu_time());
     let workers: Vec<_> = (0..workers)
         .map(|_| {
@@ -179,12 +157,11 @@ fn run(args: &Args, plan: &Plan, native: bool) -> Result<(Report, Option<String>
         .collect();
     let threads: Vec<_> = workers.iter().map(|worker| worker.thread().clone()).collect();
 
-    let interrupted = Rc::new(Cell::new(false));
-    let (noted, stopped) = (interrupted.clone(), crawl.clone());
+    let noted = crawl.clone();
     let ctrl_c = spawn_local(move || {
         if signal::ctrl_c().is_ok() {
-            noted.set(true);
-            stopped.frontier.stop();
+            noted.report.borrow_mut().interrupted = true;
+            noted.frontier.stop();
             threads.iter().for_each(thread::Thread::kill);
         }
     });
@@ -211,16 +188,10 @@ fn run(args: &Args, plan: &Plan, native: bool) -> Result<(Report, Option<String>
     }
     report.wall = wall;
     report.cpu = cpu.and_then(|before| cpu_time()?.checked_sub(before));
-    report.interrupted = interrupted.get();
-    let lost = match closed {
-        Ok(total) => {
-            if let Some((_, _, all)) = &mut report.shared {
-                *all = total;
-            }
-            None
-        }
-        Err(what) => Some(what),
-    };
+    let (total, lost) = closed.map_or_else(|what| (None, Some(what)), |total| (total, None));
+    if let Some(shared) = &mut report.shared {
+        shared.total = total;
+    }
     Ok((report, lost))
 }
 
@@ -327,6 +298,29 @@ impl Drop for Done<'_> {
 }
 
 impl Crawl {
+    /// With nothing done yet. A shared crawl is joined.
+    fn new(args: &Args, plan: &Plan, native: bool) -> Result<Crawl, String> {
+        let mut report = Report::new(plan.name.clone(), if native { NATIVE } else { PATCHED });
+        let host = |(authority, addresses): &(String, Vec<_>)| Host::new(authority.clone(), addresses.clone());
+        let hosts = plan.hosts.iter().map(host).collect();
+        let frontier = match &args.frontier {
+            None => Frontier::local(hosts, args.limit, &plan.starts),
+            Some((client, name)) => {
+                let shared = Shared::join(client.clone(), name, args.limit, hosts.clone(), &plan.starts)?;
+                report.shared = Some(report::Shared {
+                    crawl: format!("`{name}` in Redis at {}", shared.address()),
+                    process: String::from(shared.me()),
+                    total: None,
+                });
+                Frontier::shared(hosts, shared)
+            }
+        };
+        Ok(Crawl {
+            frontier,
+            report: RefCell::new(report),
+        })
+    }
+
     /// What each of the workers does.
     fn work(&self, client: &mut dyn Get) {
         let mut scratch = String::new();

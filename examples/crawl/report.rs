@@ -21,12 +21,22 @@ pub(crate) struct Report {
     pub(crate) interrupted: bool,
     /// Of the OS thread, where the system tells: fetching, and serving a site of our own.
     pub(crate) cpu: Option<Duration>,
-    /// A shared crawl: which, which of its processes this is, and what all of them did.
-    pub(crate) shared: Option<(String, String, Option<Total>)>,
+    pub(crate) shared: Option<Shared>,
     site: String,
     client: &'static str,
     /// How many of each kind, and one that it happened to.
     errors: BTreeMap<String, (usize, String)>,
+}
+
+/// A crawl that others take part in.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Its name, and where.
+    pub(crate) crawl: String,
+    /// Which of its processes this is.
+    pub(crate) process: String,
+    /// What all of them did, once that is known.
+    pub(crate) total: Option<Total>,
 }
 
 impl Report {
@@ -40,7 +50,7 @@ impl Report {
 
     /// Pages by whomever: a process of a shared crawl may come too late for one.
     pub(crate) fn exit_code(&self) -> u8 {
-        let all = self.shared.as_ref().and_then(|(_, _, total)| *total);
+        let all = self.shared.as_ref().and_then(|shared| shared.total);
         match (self.interrupted, all.map_or(0, |all| all.pages as usize) + self.pages) {
             (true, _) => 130,
             (false, 0) => 1,
@@ -121,10 +131,10 @@ impl Report {
 
     /// What is said of a shared crawl.
     fn shared_rows(&self) -> Vec<(&'static str, String)> {
-        let Some((what, process, total)) = &self.shared else {
+        let Some(Shared { crawl, process, total }) = &self.shared else {
             return Vec::new();
         };
-        let mut rows = vec![("shared crawl", what.clone())];
+        let mut rows = vec![("shared crawl", crawl.clone())];
         if let Some(total) = total {
             let [pages, bytes, requests, errors] =
                 [total.pages, total.bytes, total.requests, total.errors].map(grouped);
@@ -159,12 +169,12 @@ impl Report {
 
     pub(crate) fn json(&self) -> String {
         let (p50, p99) = self.percentiles();
-        let all = match &self.shared {
-            Some((_, _, Some(all))) => format!(
+        let all = match self.shared.as_ref().and_then(|shared| shared.total) {
+            Some(all) => format!(
                 ", \"all\": {{\"pages\": {}, \"bytes\": {}, \"requests\": {}, \"errors\": {}, \"processes\": {}}}",
                 all.pages, all.bytes, all.requests, all.errors, all.processes,
             ),
-            _ => String::new(),
+            None => String::new(),
         };
         let errors: Vec<_> = self
             .errors

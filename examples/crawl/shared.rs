@@ -6,7 +6,7 @@
 //! | key | what |
 //! |---|---|
 //! | `crawl:NAME` | the number of the latest run |
-//! | `crawl:NAME:RUN:state` | a hash: `over`, `limit`, `hosts`, and the counters `open`, `pages`, `bytes`, `requests`, `errors`, `processes` |
+//! | `crawl:NAME:RUN:state` | a hash: `over`, `limit`, `hosts`, `open`, `processes`, and the totals of what was done |
 //! | `crawl:NAME:RUN:seen` | a set: the pages that were ever queued, as `host/path` |
 //! | `crawl:NAME:RUN:jobs` | a stream: the pages that are not done; its consumer group is `crawl` |
 //! | `crawl:NAME:RUN:waiting` | a set: the processes that want more than there was |
@@ -15,34 +15,36 @@
 //! An entry of `jobs` is the page and, after spaces, the redirects that led to it. All that changes the keys is one of
 //! two scripts, and a script is atomic: a process that is killed has run it, or has not.
 //!
-//! **Join** (`join.lua`). The first process begins a run. Each gets a number, which is its consumer's name. The pages to
-//! begin with are queued unless they are in `seen`. Another limit, or other hosts, than those of the run are refused.
+//! **Join** (`join.lua`). The first process begins a run. Each gets a number, which is its consumer's name. The pages
+//! to begin with are queued unless they are in `seen`. Another limit, or other hosts, than those of the run are
+//! refused.
 //!
 //! **Turn** (`turn.lua`). A process hands in the jobs that it has done, and takes new ones for its idle workers.
-//! 1. A job is done once: only if `XACK` finds it pending are its links queued and its page counted. Otherwise it had been
-//!    claimed, and another process has handed it in. A link is queued once: `SADD`, and only if it is new `XADD`.
-//! 2. A process takes by `XREADGROUP`, and never more than `limit` - `pages` - jobs under way anywhere: the limit is met
-//!    exactly. If it gets less than it wants it is noted in `waiting`, and woken when there is more.
-//! 3. Once a second a turn is a *beat*. It makes the process's own jobs look fresh (`XCLAIM`), and claims those that were
-//!    idle for four seconds (`XAUTOCLAIM`): their process is dead, or cut off, or was stopped. In the last case both
-//!    fetch the page: at least once, but counted once.
+//! 1. A job is done once: only if `XACK` finds it pending are its links queued and its page counted. Otherwise it had
+//!    been claimed, and another process has handed it in. A link is queued once: `SADD`, and only if it is new `XADD`.
+//! 2. A process takes by `XREADGROUP`, and never more than `limit` - `pages` - jobs under way anywhere: the limit is
+//!    met exactly. If it gets less than it wants it is noted in `waiting`, and woken when there is more.
+//! 3. Once a second a turn is a *beat*. It makes the process's own jobs look fresh (`XCLAIM`), and claims those that
+//!    were idle for four seconds (`XAUTOCLAIM`): their process is dead, or cut off, or was stopped. In the last case
+//!    both fetch the page: at least once, but counted once.
 //! 4. The crawl is over when no job is `open` (queued and not done, whoever has it) or there are pages enough. The turn
-//!    that finds this wakes everybody, deletes `seen` and `jobs`, and lets `state` live for a minute, so that the others
-//!    can read what came of it.
+//!    that finds this wakes everybody, deletes `seen` and `jobs`, and lets `state` live for a minute, so that the
+//!    others can read what came of it.
 //!
 //! **Redirects** are jobs too: a job is one request, so whoever claims it finds all as it was.
 //!
-//! **Ctrl-C** ends with a turn that gives the jobs to a consumer `nobody`, from whom the next beat claims them. If nobody
-//! is left the crawl stands still, and goes on when a process joins it within a day (the keys' time to live).
+//! **Ctrl-C** ends with a turn that gives the jobs to a consumer `nobody`, from whom the next beat claims them. If
+//! nobody is left the crawl stands still, and goes on when a process joins it within a day, which is how long the keys
+//! live.
 //!
 //! **A lost connection** ends the process with an error: its jobs are claimed as those of the dead are.
 //!
 //! **A second crawl** of the same name begins anew once the first one is over.
 //!
 //! # In this process
-//! Workers are local green threads and share this state without locks. Two more of them talk to Redis: the *clerk* takes
-//! the turns, and so hands in what came together during the last one; the *ear* waits to be woken. As only isolated green
-//! threads park in patched calls, each call is made in one of its own.
+//! Workers are local green threads and share this state without locks. Two more of them talk to Redis: the *clerk*
+//! takes the turns, and so hands in what came together during the last one; the *ear* waits to be woken. As only
+//! isolated green threads park in patched calls, each call is made in one of its own.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

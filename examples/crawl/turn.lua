@@ -1,8 +1,7 @@
 -- A turn of a process, all or nothing: it hands in what it has done, and takes what it can do. See shared.rs.
 -- KEYS: crawl:NAME, and crawl:NAME:RUN.
 -- ARGV: the process, jobs wanted (-1: it leaves), beat (1 or 0), ms until a job is claimed, seconds that the keys live,
--- seconds that they live once it is over; then for each job done its id, 1 if a page, bytes, 1 if an error, the number of
--- its links, and these.
+-- and once it is over; then for each job done: id, 1 if a page, bytes, 1 if an error, the number of its links, these.
 -- Gives {over (2: the keys are gone), pages, bytes, requests, errors, open, processes} and {id, page, id, page, ...}.
 local me, want, beat, claim_after = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
 local function key(what) return KEYS[2] .. ':' .. what end
@@ -50,30 +49,28 @@ local function take(entries)
     end
 end
 local function missing() return want - #taken / 2 end
-local function mine(each)
+-- Hands all jobs of ours to a process.
+local function pass(to, idle)
     local first = '-'
     repeat
         local found = redis.call('XPENDING', jobs, 'crawl', first, '+', 1000, me)
+        local call = {'XCLAIM', jobs, 'crawl', to, 0}
         for _, job in ipairs(found) do
-            each(job[1])
+            call[#call + 1] = job[1]
             first = '(' .. job[1]
         end
+        for _, option in ipairs({'IDLE', idle, 'JUSTID'}) do call[#call + 1] = option end
+        if #found > 0 then redis.call(unpack(call)) end
     until #found < 1000
 end
 local function pending() return redis.call('XPENDING', jobs, 'crawl')[1] end
 
 redis.call('SREM', waiting, me)
-if want < 0 then
-    -- 2. Leave: nobody's jobs, and idle for ever, so that the next beat of any process claims them.
-    local ids = {}
-    mine(function(id) ids[#ids + 1] = id end)
-    for _, id in ipairs(ids) do
-        redis.call('XCLAIM', jobs, 'crawl', 'nobody', 0, id, 'IDLE', 1000000000, 'JUSTID')
-    end
-end
+-- 2. Leave: the jobs are nobody's, and have been idle for long: the next beat of any process claims them.
+if want < 0 then pass('nobody', 1000000000) end
 if beat then
     -- 3. A sign of life: what is ours is not idle.
-    mine(function(id) redis.call('XCLAIM', jobs, 'crawl', me, 0, id, 'JUSTID') end)
+    pass(me, 0)
     for _, each in ipairs({KEYS[1], state, seen, jobs, waiting}) do redis.call('EXPIRE', each, ARGV[5]) end
     -- 4. Claim what the dead have left.
     local from = '0-0'

@@ -279,7 +279,7 @@ impl Drop for Redis {
     }
 }
 
-/// A site of so many pages, as a tree; every fifth page is reached through a redirect only. It counts what is asked for.
+/// A site of [`PAGES`], as a tree; every fifth is reached through a redirect only. It counts what is asked for.
 struct Site {
     address: SocketAddr,
     asked: Arc<Asked>,
