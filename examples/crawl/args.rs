@@ -9,7 +9,7 @@ usage: crawl [options] [http://host[:port]/path ...]
 Crawls a web site with many green threads, same host only. Without a URL it serves the Rust toolchain's documentation on
 loopback, or a generated site, and crawls that.
 
-  --limit N         pages to fetch (2000)
+  --limit N         pages to fetch, by all processes together (2000)
   --concurrency N   green threads that fetch (200)
   --delay-ms N      how long our own server thinks before each reply (50)
   --timeout-ms N    how long a request may take (10000; 1000 for the generated site)
@@ -20,7 +20,7 @@ loopback, or a generated site, and crawls that.
                     often as you like; a process that dies loses nothing
   --crawl NAME      the shared crawl's name in Redis (the URLs); it begins anew once the last one of that name is over
   --serve PORT      crawl nothing: serve the site on this port of loopback until Ctrl-C (0: any free port)
-  --json            print one JSON object instead of the table
+  --json            print one JSON object instead of the table (with --compare it holds two: `patched` and `native`)
   --help            print this
 
 exit code: 0; 1 if no page could be fetched, or Redis is lost; 2 for bad arguments; 130 after Ctrl-C
