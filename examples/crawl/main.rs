@@ -136,13 +136,8 @@ fn serve(args: &Args, port: u16) -> Result<u8, String> {
 fn run(args: &Args, plan: &Plan, native: bool) -> Result<(Report, Option<String>), String> {
     let timeout = args.timeout.unwrap_or(plan.timeout);
     let workers = args.concurrency.min(args.limit);
-    let patched = match native {
-        true => None,
-        false => {
-            let patched = patched::Client::new(timeout, workers);
-            Some(patched.map_err(|error| format!("cannot patch libc: {error}"))?)
-        }
-    };
+    let patched = || patched::Client::new(timeout, workers).map_err(|error| format!("cannot patch libc: {error}"));
+    let patched = (!native).then(patched).transpose()?;
     let crawl = Rc::new(Crawl::new(args, plan, native)?);
     let (begun, cpu) = (Instant::now(), cpu_time());
     let workers: Vec<_> = (0..workers)

@@ -41,6 +41,11 @@
 //!
 //! **A second crawl** of the same name begins anew once the first one is over.
 //!
+//! # Rejected
+//! - `XREADGROUP BLOCK`: it would take jobs that the limit has no room for, and say nothing of the end.
+//! - `XINFO GROUPS` for the end: its `lag` is not always known; `open` is.
+//! - An idle time longer than any request: the jobs of the dead would wait for a minute. The beat lets it be short.
+//!
 //! # In this process
 //! Workers are local green threads and share this state without locks. Two more of them talk to Redis: the *clerk*
 //! takes the turns, and so hands in what came together during the last one; the *ear* waits to be woken. As only
@@ -80,7 +85,7 @@ pub(crate) struct Total {
 }
 
 /// This process's part in a shared crawl.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Shared {
     hosts: Rc<[Host]>,
     /// Redis, for messages.
@@ -156,18 +161,7 @@ impl Shared {
             address,
             keys: [key.clone(), format!("{key}:{run}")],
             me,
-            ready: RefCell::default(),
-            finished: RefCell::default(),
-            waiting: RefCell::default(),
-            active: Cell::new(0),
-            noted: Cell::new(false),
-            heard: Cell::new(0),
-            stopped: Cell::new(false),
-            end: RefCell::default(),
-            total: Cell::default(),
-            open: Cell::new(0),
-            clerk: RefCell::default(),
-            ear: RefCell::default(),
+            ..Shared::default()
         });
         let own = shared.clone();
         *shared.clerk.borrow_mut() = Some(spawn_local(move || own.keep(connection)));
