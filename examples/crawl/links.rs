@@ -89,7 +89,7 @@ fn value(html: &[u8], at: usize) -> Option<(&[u8], usize)> {
     }
 }
 
-/// Resolves `link`, found in the page `base` (a path), into `path`, which is set unless the answer is elsewhere or nowhere.
+/// Resolves `link`, found in the page `base` (a path), into `path`: set unless the answer is elsewhere or nowhere.
 pub(crate) fn resolve<'a>(base: &str, link: &'a str, path: &mut String) -> Target<'a> {
     let link = link.trim_ascii();
     let link = link.split_once('#').map_or(link, |(link, _)| link);

@@ -6,15 +6,33 @@
 //! cargo run --release --example crawl -- http://127.0.0.1:8000/ --limit 100
 //! cargo run --release --example crawl -- --json                # one object on stdout, for a script
 //! cargo run --release --example crawl -- --native              # by this crate's own sockets
+//! cargo run --release --example crawl -- --compare             # by one, then by the other, and both in one table
 //! ```
 //!
-//! Without URLs it serves `$(rustc --print sysroot)/share/doc/rust/html` on loopback (where that is missing: a generated
-//! site of 2,000 linked pages), and delays each reply by 50 ms, as a far-away server would. 200 green threads then fetch
-//! 2,000 pages in the time that one at a time would take for two dozen. The client is the crate `ureq`, unmodified: its
-//! system calls park the green thread, because libc is patched. Expect a progress bar on stderr (where that is a terminal), and a table
-//! with the pages, bytes and latencies, and all that went wrong by kind. Ctrl-C ends it early, with the same table.
+//! Without URLs it serves `$(rustc --print sysroot)/share/doc/rust/html` on loopback (where that is missing: a
+//! generated site of 2,000 linked pages), and delays each reply by 50 ms, as a far-away server would. 200 green threads
+//! then fetch 2,000 pages in the time that one at a time would take for two dozen. The client is the crate `ureq`,
+//! unmodified: its system calls park the green thread, because libc is patched. Expect a progress bar on stderr (where
+//! that is a terminal), and a table with the pages, bytes and latencies, and all that went wrong by kind. Ctrl-C ends
+//! it early, with the same table.
 //!
-//! The exit code is 0, 1 if no page could be fetched, 2 for bad arguments, and 130 after Ctrl-C.
+//! # Several processes
+//! With `--frontier` several processes, on as many machines as you like, share one crawl through Redis (6.2 or newer), by
+//! the blocking crate `redis`, unmodified too. They need URLs, as without them each would crawl a site of its own:
+//!
+//! ```text
+//! cargo run --release --example crawl -- --generated --serve 8000                               # a site for all
+//! cargo run --release --example crawl -- --frontier redis://127.0.0.1/ http://127.0.0.1:8000/   # as often as you like
+//! ```
+//!
+//! Each page is fetched by one of them, the limit is that of all together, and each prints what it did itself and what
+//! all did. A process that is killed loses nothing: after four seconds the others claim its jobs. The protocol is at
+//! the head of `shared.rs`.
+//!
+//! The exit code is 0, 1 if no page could be fetched or Redis is lost, 2 for bad arguments, and 130 after Ctrl-C.
+//!
+//! `--json` prints an object, which has a key `all` if the crawl is shared; `--compare --json` one with the keys
+//! `patched` and `native`, each with such an object.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -23,20 +41,23 @@ mod http;
 mod links;
 mod patched;
 mod report;
+mod shared;
 mod site;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use args::{Args, Parsed};
-use frontier::{Frontier, Host, Job};
+use frontier::{Frontier, Host, Task};
 use greenthread::{net, signal, sleep, spawn_local, thread};
 use http::Get;
 use report::Report;
+use shared::Shared;
 use site::Site;
 
 const MOST_REDIRECTS: usize = 5;
@@ -48,7 +69,7 @@ fn main() -> ExitCode {
             print!("{}", args::HELP);
             ExitCode::SUCCESS
         }
-        Ok(Parsed::Run(args)) => greenthread::run(move || match crawl(args) {
+        Ok(Parsed::Run(args)) => greenthread::run(move || match crawl(*args) {
             Ok(code) => ExitCode::from(code),
             Err(what) => {
                 eprintln!("crawl: {what}");
@@ -71,44 +92,71 @@ struct Crawl {
 const NATIVE: &str = "greenthread's own sockets";
 const PATCHED: &str = "unmodified ureq, patched libc";
 
-/// Crawls, prints what came of it, and gives the exit code.
+/// What the arguments ask for; gives the exit code.
 fn crawl(args: Args) -> Result<u8, String> {
-    let (hosts, starts, name, timeout) = if args.urls.is_empty() {
+    if let Some(port) = args.serve {
+        return serve(&args, port);
+    }
+    let plan = if args.urls.is_empty() {
         our_own(&args)?
     } else {
         theirs(&args)?
     };
-    let crawl = Rc::new(Crawl {
-        frontier: Frontier::new(hosts, args.limit),
-        report: RefCell::new(Report::new(name, if args.native { NATIVE } else { PATCHED })),
-    });
-    let timeout = args.timeout.unwrap_or(timeout);
-    let workers = args.concurrency.min(args.limit);
-    let patched = patched::Client::new(timeout, workers).map_err(|error| format!("cannot patch libc: {error}"));
-    let client = || -> Result<Box<dyn Get>, String> {
-        Ok(if args.native {
-            Box::new(http::Client::new(timeout))
-        } else {
-            Box::new(patched.clone()?)
-        })
-    };
-    for (host, path) in &starts {
-        crawl.frontier.add(*host, path);
+    let (first, lost) = run(&args, &plan, args.native)?;
+    let mut code = first.exit_code();
+    if args.compare && !first.interrupted {
+        let (second, _) = run(&args, &plan, true)?;
+        code = code.max(second.exit_code());
+        match args.json {
+            true => println!("{}", report::comparison_json(&first, &second)),
+            false => print!("{}", report::comparison(&first, &second)),
+        }
+    } else if args.json {
+        println!("{}", first.json());
+    } else {
+        print!("{}", first.table());
     }
-    let begun = Instant::now();
+    match lost {
+        Some(what) => Err(what),
+        None => Ok(code),
+    }
+}
+
+/// Serves a site of ours until Ctrl-C.
+fn serve(args: &Args, port: u16) -> Result<u8, String> {
+    let site = OurSite::choose(args);
+    let address = site::serve(site.site, args.delay, port);
+    let address = address.map_err(|error| format!("cannot serve on port {port} of loopback: {error}"))?;
+    println!("http://{address}{} ({}), until Ctrl-C", site.start, site.what);
+    signal::ctrl_c().map_err(|error| format!("cannot wait for Ctrl-C: {error}"))?;
+    Ok(0)
+}
+
+/// Crawls. What came of it, and whether the shared frontier was lost.
+fn run(args: &Args, plan: &Plan, native: bool) -> Result<(Report, Option<String>), String> {
+    let timeout = args.timeout.unwrap_or(plan.timeout);
+    let workers = args.concurrency.min(args.limit);
+    let patched = || patched::Client::new(timeout, workers).map_err(|error| format!("cannot patch libc: {error}"));
+    let patched = (!native).then(patched).transpose()?;
+    let crawl = Rc::new(Crawl::new(args, plan, native)?);
+    let (begun, cpu) = (Instant::now(), cpu_time());
     let workers: Vec<_> = (0..workers)
         .map(|_| {
-            let (crawl, mut client) = (crawl.clone(), client()?);
-            Ok(spawn_local(move || crawl.work(&mut *client)))
+            let mut client: Box<dyn Get> = match &patched {
+                Some(client) => Box::new(client.clone()),
+                None => Box::new(http::Client::new(timeout)),
+            };
+            let crawl = crawl.clone();
+            spawn_local(move || crawl.work(&mut *client))
         })
-        .collect::<Result<_, String>>()?;
+        .collect();
     let threads: Vec<_> = workers.iter().map(|worker| worker.thread().clone()).collect();
 
-    let interrupted = Rc::new(Cell::new(false));
-    let noted = interrupted.clone();
+    let noted = crawl.clone();
     let ctrl_c = spawn_local(move || {
         if signal::ctrl_c().is_ok() {
-            noted.set(true);
+            noted.report.borrow_mut().interrupted = true;
+            noted.frontier.stop();
             threads.iter().for_each(thread::Thread::kill);
         }
     });
@@ -122,52 +170,82 @@ fn crawl(args: Args) -> Result<u8, String> {
         crashed += usize::from(worker.join().is_err_and(|error| error.is_panic()));
     }
     let wall = begun.elapsed();
+    let closed = crawl.frontier.close();
     ctrl_c.kill();
     if let Some(progress) = progress {
         progress.kill();
         eprint!("\r\x1b[K");
     }
 
-    let mut report = crawl.report.borrow_mut();
+    let mut report = crawl.report.take();
     for _ in 0..crashed {
         report.error("worker panicked", "(see its message above)");
     }
     report.wall = wall;
-    report.interrupted = interrupted.get();
-    if args.json {
-        println!("{}", report.json());
-    } else {
-        print!("{}", report.table());
+    report.cpu = cpu.and_then(|before| cpu_time()?.checked_sub(before));
+    let (total, lost) = closed.map_or_else(|what| (None, Some(what)), |total| (total, None));
+    if let Some(shared) = &mut report.shared {
+        shared.total = total;
     }
-    Ok(match (report.interrupted, report.pages) {
-        (true, _) => 130,
-        (false, 0) => 1,
-        (false, _) => 0,
-    })
+    Ok((report, lost))
 }
 
-type Plan = (Vec<Host>, Vec<(usize, String)>, String, Duration);
+/// What this OS thread has computed for, as Linux tells it.
+fn cpu_time() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
+}
+
+/// What to crawl.
+struct Plan {
+    hosts: Vec<(String, Vec<SocketAddr>)>,
+    starts: Vec<(usize, String)>,
+    name: String,
+    timeout: Duration,
+}
+
+/// A site to serve, its first page, what it is, and how long its pages may take.
+struct OurSite {
+    site: Site,
+    start: &'static str,
+    what: String,
+    timeout: Duration,
+}
+
+impl OurSite {
+    fn choose(args: &Args) -> OurSite {
+        match if args.generated { None } else { documentation() } {
+            Some(folder) => OurSite {
+                what: folder.display().to_string(),
+                site: Site::Files(folder),
+                start: "/index.html",
+                timeout: Duration::from_secs(10),
+            },
+            None => OurSite {
+                what: String::from("generated site"),
+                site: Site::Generated(GENERATED_PAGES),
+                start: "/",
+                timeout: Duration::from_secs(1),
+            },
+        }
+    }
+}
 
 /// Serves a site of ours, in this very OS thread.
 fn our_own(args: &Args) -> Result<Plan, String> {
-    let folder = if args.generated { None } else { documentation() };
-    let (site, start, what, timeout) = match folder {
-        Some(folder) => {
-            let what = folder.display().to_string();
-            (Site::Files(folder), "/index.html", what, 10_000)
-        }
-        None => (
-            Site::Generated(GENERATED_PAGES),
-            "/",
-            String::from("generated site"),
-            1_000,
-        ),
-    };
-    let address = site::serve(site, args.delay).map_err(|error| format!("cannot serve on loopback: {error}"))?;
-    let host = Host::new(address.to_string(), vec![address]);
-    let name = format!("http://{address}{start} ({what})");
-    let starts = vec![(0, String::from(start))];
-    Ok((vec![host], starts, name, Duration::from_millis(timeout)))
+    let OurSite {
+        site,
+        start,
+        what,
+        timeout,
+    } = OurSite::choose(args);
+    let address = site::serve(site, args.delay, 0).map_err(|error| format!("cannot serve on loopback: {error}"))?;
+    Ok(Plan {
+        hosts: vec![(address.to_string(), vec![address])],
+        starts: vec![(0, String::from(start))],
+        name: format!("http://{address}{start} ({what})"),
+        timeout,
+    })
 }
 
 /// The toolchain's HTML documentation, if it is installed.
@@ -179,94 +257,121 @@ fn documentation() -> Option<PathBuf> {
 
 /// Looks the hosts of the given URLs up.
 fn theirs(args: &Args) -> Result<Plan, String> {
-    let mut hosts: Vec<Host> = Vec::new();
+    let mut hosts: Vec<(String, Vec<SocketAddr>)> = Vec::new();
     let mut starts = Vec::new();
     for url in &args.urls {
-        let known = hosts.iter().position(|host| host.authority == url.authority);
+        let known = hosts.iter().position(|(authority, _)| *authority == url.authority);
         let index = match known {
             Some(index) => index,
             None => {
                 let found = net::lookup_host(&url.name, url.port);
                 let addresses = found.map_err(|error| format!("cannot look {} up: {error}", url.name))?;
-                hosts.push(Host::new(url.authority.clone(), addresses));
+                hosts.push((url.authority.clone(), addresses));
                 hosts.len() - 1
             }
         };
         starts.push((index, url.path.clone()));
     }
-    let names: Vec<_> = args
-        .urls
-        .iter()
-        .map(|url| format!("http://{}{}", url.authority, url.path))
-        .collect();
-    Ok((hosts, starts, names.join(" "), Duration::from_secs(10)))
+    let names: Vec<_> = args.urls.iter().map(args::Url::to_string).collect();
+    Ok(Plan {
+        hosts,
+        starts,
+        name: names.join(" "),
+        timeout: Duration::from_secs(10),
+    })
 }
 
-/// Gives a job back, on a panic too: else the others would wait for it for ever.
-struct Done<'a>(&'a Frontier, bool);
+/// Gives a task back, on a panic too: else the others would wait for it for ever.
+struct Done<'a>(&'a Frontier, Option<Task>);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
-        self.0.done(self.1);
+        if let Some(task) = self.1.take() {
+            self.0.done(task);
+        }
     }
 }
 
 impl Crawl {
+    /// With nothing done yet. A shared crawl is joined.
+    fn new(args: &Args, plan: &Plan, native: bool) -> Result<Crawl, String> {
+        let mut report = Report::new(plan.name.clone(), if native { NATIVE } else { PATCHED });
+        let host = |(authority, addresses): &(String, Vec<_>)| Host::new(authority.clone(), addresses.clone());
+        let hosts = plan.hosts.iter().map(host).collect();
+        let frontier = match &args.frontier {
+            None => Frontier::local(hosts, args.limit, &plan.starts),
+            Some((client, name)) => {
+                let shared = Shared::join(client.clone(), name, args.limit, hosts.clone(), &plan.starts)?;
+                report.shared = Some(report::Shared {
+                    crawl: format!("`{name}` in Redis at {}", shared.address()),
+                    process: String::from(shared.me()),
+                    total: None,
+                });
+                Frontier::shared(hosts, shared)
+            }
+        };
+        Ok(Crawl {
+            frontier,
+            report: RefCell::new(report),
+        })
+    }
+
     /// What each of the workers does.
     fn work(&self, client: &mut dyn Get) {
         let mut scratch = String::new();
-        while let Some(job) = self.frontier.next() {
-            let mut done = Done(&self.frontier, false);
-            done.1 = self.fetch(client, job, &mut scratch);
+        while let Some(task) = self.frontier.next() {
+            let mut done = Done(&self.frontier, Some(task));
+            if let Some(task) = &mut done.1 {
+                self.fetch(client, task, &mut scratch);
+            }
         }
     }
 
-    /// Fetches one page, through its redirects, and queues its links. Whether there was a page.
-    fn fetch(&self, client: &mut dyn Get, mut job: Job, scratch: &mut String) -> bool {
-        let mut chain = Vec::new();
+    /// Fetches one page, through its redirects, and queues its links.
+    fn fetch(&self, client: &mut dyn Get, task: &mut Task, scratch: &mut String) {
         loop {
-            let host = &self.frontier.hosts[job.host];
-            let url = || format!("http://{}{}", host.authority, job.path);
+            let host = &self.frontier.hosts[task.job.host];
+            let url = |task: &Task| format!("http://{}{}", host.authority, task.job.path);
+            task.is_error = true; // unless it is reached
             let asked = Instant::now();
-            let result = client.get(job.host, host, &job.path);
+            let result = client.get(task.job.host, host, &task.job.path);
             let mut report = self.report.borrow_mut();
             report.latencies.push(asked.elapsed());
             let response = match result {
                 Ok(response) => response,
-                Err(failure) => {
-                    report.error(&failure.0, &url());
-                    return false;
-                }
+                Err(failure) => return report.error(&failure.0, &url(task)),
             };
             if let Some(to) = response.redirect() {
                 report.redirects += 1;
-                let Some(next) = self.frontier.resolve(&job, to, scratch) else {
+                let Some(next) = self.frontier.resolve(&task.job, to, scratch) else {
                     report.other_hosts += 1;
-                    return false;
+                    task.is_error = false;
+                    return;
                 };
-                chain.push(job.clone());
-                if chain.contains(&next) || chain.len() > MOST_REDIRECTS {
-                    report.error("redirect loop", &url());
-                    return false;
+                task.chain.push(task.job.clone());
+                if task.chain.contains(&next) || task.chain.len() > MOST_REDIRECTS {
+                    return report.error("redirect loop", &url(task));
                 }
-                if !self.frontier.mark(&next) {
-                    return false; // a page that is known already
+                task.is_error = false;
+                if !self.frontier.follow(task, next) {
+                    return; // a page that is known already, or queued now
                 }
-                job = next;
                 continue;
             }
             if response.status != 200 {
-                report.error(&response.status_text(), &url());
-                return false;
+                return report.error(&response.status_text(), &url(task));
             }
-            report.bytes += response.body.len() as u64;
+            task.is_error = false;
+            task.bytes = response.body.len() as u64;
+            report.bytes += task.bytes;
             if !response.is_html {
                 report.other_files += 1;
-                return false;
+                return;
             }
             report.pages += 1;
-            report.other_hosts += self.frontier.add_links(&job, response.body, scratch);
-            return true;
+            task.is_page = true;
+            report.other_hosts += self.frontier.add_links(task, response.body, scratch);
+            return;
         }
     }
 }
@@ -277,8 +382,8 @@ fn show_progress(crawl: &Crawl, limit: usize) {
     loop {
         sleep(Duration::from_millis(100));
         let report = crawl.report.borrow();
-        let (pages, errors) = (report.pages, report.error_count());
-        let (active, waiting) = crawl.frontier.counts();
+        let errors = report.error_count();
+        let (pages, active, waiting) = crawl.frontier.counts();
         let full = (pages * WIDTH / limit).min(WIDTH);
         let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH - full));
         eprint!("\r[{bar}] {pages}/{limit} pages, {errors} errors, {active} in flight, {waiting} to do\x1b[K");

@@ -1,8 +1,10 @@
 //! What was done, as a table and as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
+
+use crate::shared::Total;
 
 /// What the workers count.
 #[derive(Debug, Default)]
@@ -17,10 +19,24 @@ pub(crate) struct Report {
     pub(crate) other_files: usize,
     pub(crate) wall: Duration,
     pub(crate) interrupted: bool,
+    /// Of the OS thread, where the system tells: fetching, and serving a site of our own.
+    pub(crate) cpu: Option<Duration>,
+    pub(crate) shared: Option<Shared>,
     site: String,
     client: &'static str,
     /// How many of each kind, and one that it happened to.
     errors: BTreeMap<String, (usize, String)>,
+}
+
+/// A crawl that others take part in.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Its name, and where.
+    pub(crate) crawl: String,
+    /// Which of its processes this is.
+    pub(crate) process: String,
+    /// What all of them did, once that is known.
+    pub(crate) total: Option<Total>,
 }
 
 impl Report {
@@ -29,6 +45,16 @@ impl Report {
             site,
             client,
             ..Report::default()
+        }
+    }
+
+    /// Pages by whomever: a process of a shared crawl may come too late for one.
+    pub(crate) fn exit_code(&self) -> u8 {
+        let all = self.shared.as_ref().and_then(|shared| shared.total);
+        match (self.interrupted, all.map_or(0, |all| all.pages as usize) + self.pages) {
+            (true, _) => 130,
+            (false, 0) => 1,
+            (false, _) => 0,
         }
     }
 
@@ -65,11 +91,11 @@ impl Report {
         self.pages as f64 / self.wall.as_secs_f64().max(1e-9)
     }
 
-    pub(crate) fn table(&self) -> String {
+    /// The rows of the table, the site's left out.
+    fn rows(&self) -> Vec<(&'static str, String)> {
         let (p50, p99) = self.percentiles();
         let (wall, sequential) = (self.wall.as_secs_f64(), self.sequential());
-        let mut rows = vec![
-            ("site", self.site.clone()),
+        vec![
             ("client", String::from(self.client)),
             ("pages", grouped(self.pages as u64)),
             ("bytes", grouped(self.bytes)),
@@ -89,14 +115,43 @@ impl Report {
             ("pages/s", grouped(self.pages_per_s() as u64)),
             ("time", format!("{wall:.2} s")),
             (
+                "CPU time",
+                self.cpu
+                    .map_or_else(String::new, |cpu| format!("{:.2} s", cpu.as_secs_f64())),
+            ),
+            (
                 "one at a time",
                 format!(
                     "{sequential:.1} s, {:.0} times as long (sum of the latencies)",
                     sequential / wall.max(1e-9)
                 ),
             ),
-        ];
-        rows.retain(|(name, value)| !(value.starts_with("0 (") && name.contains("other")));
+        ]
+    }
+
+    /// What is said of a shared crawl.
+    fn shared_rows(&self) -> Vec<(&'static str, String)> {
+        let Some(Shared { crawl, process, total }) = &self.shared else {
+            return Vec::new();
+        };
+        let mut rows = vec![("shared crawl", crawl.clone())];
+        if let Some(total) = total {
+            let [pages, bytes, requests, errors] =
+                [total.pages, total.bytes, total.requests, total.errors].map(grouped);
+            rows.push(("process", format!("{process} of {}", total.processes)));
+            rows.push((
+                "all processes",
+                format!("{pages} pages, {bytes} bytes, {requests} requests, {errors} errors"),
+            ));
+        }
+        rows
+    }
+
+    pub(crate) fn table(&self) -> String {
+        let mut rows = vec![("site", self.site.clone())];
+        rows.extend(self.rows());
+        rows.extend(self.shared_rows());
+        rows.retain(|(name, value)| !is_nothing(name, value));
         let mut text = String::from(if self.interrupted {
             "Interrupted. Until then:\n"
         } else {
@@ -114,6 +169,13 @@ impl Report {
 
     pub(crate) fn json(&self) -> String {
         let (p50, p99) = self.percentiles();
+        let all = match self.shared.as_ref().and_then(|shared| shared.total) {
+            Some(all) => format!(
+                ", \"all\": {{\"pages\": {}, \"bytes\": {}, \"requests\": {}, \"errors\": {}, \"processes\": {}}}",
+                all.pages, all.bytes, all.requests, all.errors, all.processes,
+            ),
+            None => String::new(),
+        };
         let errors: Vec<_> = self
             .errors
             .iter()
@@ -122,7 +184,7 @@ impl Report {
         format!(
             "{{\"pages\": {}, \"bytes\": {}, \"requests\": {}, \"redirects\": {}, \"other_hosts\": {}, \
              \"errors\": {{{}}}, \"p50_ms\": {p50:.3}, \"p99_ms\": {p99:.3}, \"pages_per_s\": {:.1}, \
-             \"wall_s\": {:.3}, \"sequential_s\": {:.3}, \"interrupted\": {}}}",
+             \"wall_s\": {:.3}, \"sequential_s\": {:.3}, \"interrupted\": {}{all}}}",
             self.pages,
             self.bytes,
             self.latencies.len(),
@@ -135,6 +197,34 @@ impl Report {
             self.interrupted,
         )
     }
+}
+
+/// Whether a row may be left out.
+fn is_nothing(name: &str, value: &str) -> bool {
+    value.is_empty() || (value.starts_with("0 (") && name.contains("other"))
+}
+
+/// Two crawls of the same site as one table with a column for each.
+pub(crate) fn comparison(a: &Report, b: &Report) -> String {
+    let count = |of: &Report, kind| grouped(of.errors.get(kind).map_or(0, |(count, _)| *count as u64));
+    let kinds: BTreeSet<_> = a.errors.keys().chain(b.errors.keys()).collect();
+    let names = kinds.iter().map(|kind| kind.len() + 4).max().unwrap_or(0).max(22);
+    let mut text = format!("{:<names$}{}\n", "site", a.site);
+    for ((name, left), (_, right)) in a.rows().into_iter().zip(b.rows()) {
+        if name != "one at a time" && !(is_nothing(name, &left) && is_nothing(name, &right)) {
+            let _ = writeln!(text, "{name:<names$}{left:<32}{right}");
+        }
+    }
+    for kind in kinds {
+        let (name, left, right) = (format!("  {kind}"), count(a, kind), count(b, kind));
+        let _ = writeln!(text, "{name:<names$}{left:<32}{right}");
+    }
+    text
+}
+
+/// Both as one object, with a key for each.
+pub(crate) fn comparison_json(patched: &Report, native: &Report) -> String {
+    format!("{{\"patched\": {}, \"native\": {}}}", patched.json(), native.json())
 }
 
 /// With a comma before each three digits.

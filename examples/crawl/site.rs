@@ -22,9 +22,9 @@ pub(crate) enum Site {
     Generated(u32),
 }
 
-/// Serves it on loopback from now on; each reply comes after `delay`.
-pub(crate) fn serve(site: Site, delay: Duration) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+/// Serves it on loopback from now on; each reply comes after `delay`. Port 0: any that is free.
+pub(crate) fn serve(site: Site, delay: Duration, port: u16) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
     let address = listener.local_addr()?;
     let site = Rc::new(site);
     spawn_local(move || {
