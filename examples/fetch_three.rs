@@ -6,8 +6,8 @@
 //!
 //! Without URLs it asks a server of its own on loopback, which thinks for a second about each. Expect three 发送请求, then
 //! three 得到结果 with URL and length, in 1.0 s and not 3.0 s; then the same for the images, each of which is saved under
-//! what follows `__` in its URL: three 下载完成, in 1.0 s. URLs with `__` are images. The folder is a fresh one, which
-//! vanishes at the end, if none is given.
+//! what follows `__` in its URL: three 下载完成, in 1.0 s. URLs with `__` are images; `http` only, as this ureq is built
+//! without TLS. The folder is a fresh one, which vanishes at the end, if none is given.
 
 use std::fs;
 use std::path::Path;

@@ -39,9 +39,11 @@ fn doze(n: u32, opts: Opts) -> mysql::Result<()> {
 }
 
 fn ask(url: &str) -> Outcome {
-    let opts = OptsBuilder::from_opts(Opts::from_url(url)?).db_name(Some("mysql"));
+    let opts = OptsBuilder::from_opts(Opts::from_url(url)?)
+        .db_name(Some("mysql"))
+        .prefer_socket(false); // over TCP, even to this machine
     let wrong = Opts::from(opts.clone().pass(Some("wrong")));
-    let opts = Opts::from(opts.prefer_socket(false)); // over TCP, as other users' servers are
+    let opts = Opts::from(opts);
     execute(1, opts.clone())?;
 
     let two = [1, 2].map(|n| (n, opts.clone()));

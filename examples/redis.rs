@@ -13,7 +13,7 @@
 //! ```
 //!
 //! then the same for all at once: each one's 开始执行, then their hashes, then each one's 结束. Then eight green threads that
-//! share a pool of four connections, and two `BLPOP`s that wait a second for nothing: 1.0 s, not 2.0 s.
+//! share a pool of four connections, and two `BLPOP`s that wait a second for nothing: about 1.0 s, not 2.0 s.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

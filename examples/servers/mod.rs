@@ -236,9 +236,11 @@ pub(crate) fn answer(stream: &mut (impl Read + Write), page: Page) -> io::Result
         }
         let (delay, body) = page(request.split(' ').nth(1).unwrap_or("/"));
         std::thread::sleep(delay);
+        // In one write: a second one would wait for the client to acknowledge the first.
+        let mut reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+        reply.extend(body);
         let stream = reader.get_mut();
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
-        stream.write_all(&body)?;
+        stream.write_all(&reply)?;
         stream.flush()?;
     }
     Ok(())
