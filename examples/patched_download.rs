@@ -5,9 +5,10 @@
 //! cargo run --release --example patched_download -- files [FOLDER]
 //! ```
 //!
-//! A server of its own on loopback thinks 1.0, 0.8 and 0.6 s about them. Expect three `GET:` lines, then three `… bytes
-//! received`, the quickest first, in 1.0 s and not 2.4 s. With `files` it writes two files of 5,000,000 bytes, to a fresh
-//! folder, which vanishes at the end, if none is given: two `GET:`, two `… bytes written`, 1.0 s and not 1.8 s.
+//! A server of its own on loopback thinks 1.0, 0.8 and 0.6 s about them. Expect three `GET:` lines, then three
+//! `… bytes received`, the quickest first, in 1.0 s and not 2.4 s. With `files` it writes two files of 5,000,000 bytes,
+//! to a fresh folder, which vanishes at the end, if none is given: two `GET:`, two `… bytes written`, 1.0 s and not
+//! 1.8 s.
 
 use std::fs;
 use std::path::{Path, PathBuf};

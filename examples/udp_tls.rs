@@ -4,9 +4,9 @@
 //! cargo run --release --example udp_tls -- patched
 //! ```
 //!
-//! All servers are this program's own, on loopback, and think for half a second. Expect six echoes, three of std's
-//! `UdpSocket` (libc is patched) and three of this crate's, in 0.5 s and not 3.0 s; then three https pages from a server
-//! with a certificate that it signed itself (`servers/tls.rs`), in 0.5 s and not 1.5 s.
+//! All servers are this program's own, on loopback, and think for half a second. Expect six echoes, three by std's
+//! `UdpSocket` (libc is patched) and three by this crate's, in 0.5 s and not 3.0 s; then three https pages from a
+//! server with a certificate that it signed itself (`servers/tls.rs`), in 0.5 s and not 1.5 s.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
