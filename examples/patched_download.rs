@@ -1,60 +1,76 @@
-//! An unmodified blocking HTTP client, `ureq`, downloads three files at once on one OS thread.
+//! An unmodified blocking HTTP client, `ureq`, downloads three pages at once on one OS thread; or two files.
 //!
 //! ```text
 //! cargo run --release --example patched_download
+//! cargo run --release --example patched_download -- files [FOLDER]
 //! ```
 //!
-//! A server of its own on loopback thinks 0.3 s about each. Expect three `GET:` lines, then three `… bytes received`, in
-//! 0.3 s and not 0.9 s. The server is std's too: a plain loop that blocks, one green thread a connection.
+//! A server of its own on loopback thinks 1.0, 0.8 and 0.6 s about them. Expect three `GET:` lines, then three
+//! `… bytes received`, the quickest first, in 1.0 s and not 2.4 s. With `files` it writes two files of 5,000,000 bytes,
+//! to a fresh folder, which vanishes at the end, if none is given: two `GET:`, two `… bytes written`, 1.0 s and not
+//! 1.8 s.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use greenthread::{monkey, spawn};
 
-const SIZE: usize = 1_000_000;
+#[path = "servers/mod.rs"]
+mod servers;
 
-fn answer(stream: TcpStream) -> std::io::Result<()> {
-    let mut lines = BufReader::new(&stream).lines();
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
-    std::thread::sleep(Duration::from_millis(300));
-    write!(
-        &stream,
-        "HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\nConnection: close\r\n\r\n"
-    )?;
-    (&stream).write_all(&vec![b'x'; SIZE])
+use servers::{Folder, Outcome};
+
+/// Thinks for as many milliseconds as the path says, about so many bytes.
+fn page(path: &str) -> (Duration, Vec<u8>) {
+    let size = if path.ends_with(".mp4") { 5_000_000 } else { 1_000_000 };
+    let delay = path.trim_start_matches("/after").trim_end_matches(".mp4").parse();
+    (Duration::from_millis(delay.unwrap_or(1000)), vec![b'x'; size])
 }
 
-fn download(url: &str) -> Result<usize, ureq::Error> {
+fn get(url: &str) -> Result<Vec<u8>, ureq::Error> {
     println!("GET: {url}");
-    let body = ureq::get(url).call()?.body_mut().read_to_vec()?;
-    println!("{} bytes received from {url}", body.len());
-    Ok(body.len())
+    ureq::get(url).call()?.body_mut().read_to_vec()
 }
 
-fn main() -> std::io::Result<()> {
-    monkey::patch_all()?;
-    let start = Instant::now();
-    let total: usize = greenthread::run(|| -> std::io::Result<usize> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
-        spawn(move || {
-            for stream in listener.incoming() {
-                match stream {
-                    Ok(stream) => drop(spawn(|| answer(stream))),
-                    Err(error) => eprintln!("accept: {error}"),
-                }
-            }
-        });
-        let downloads: Vec<_> = ["a", "b", "c"]
-            .map(|name| format!("http://{address}/{name}"))
-            .into_iter()
-            .map(|url| spawn(move || download(&url)))
-            .collect();
-        let sizes = downloads.into_iter().map(|download| download.join().expect("no panic"));
-        sizes.map(|size| size.map_err(std::io::Error::other)).sum()
-    })?;
-    println!("{total} bytes in {:.1} s", start.elapsed().as_secs_f64());
+fn download(url: &str) -> Outcome {
+    let body = get(url)?;
+    println!("{} bytes received from {url}", body.len());
     Ok(())
+}
+
+/// The file keeps all others of this OS thread waiting while it is written, as with gevent.
+fn save(url: &str, file: &Path) -> Outcome {
+    fs::write(file, get(url)?)?;
+    println!("{} bytes written to {}", fs::metadata(file)?.len(), file.display());
+    Ok(())
+}
+
+fn pages() -> Outcome {
+    let address = servers::http(page)?;
+    let urls = ["after1000", "after800", "after600"].map(|name| format!("http://{address}/{name}"));
+    servers::join_all("three downloads", urls.map(|url| spawn(move || download(&url))))?;
+    Ok(())
+}
+
+fn files(folder: PathBuf) -> Outcome {
+    let address = servers::http(page)?;
+    let names = ["after1000.mp4", "after800.mp4"].map(|name| (format!("http://{address}/{name}"), folder.join(name)));
+    servers::join_all("two files", names.map(|(url, file)| spawn(move || save(&url, &file))))?;
+    Ok(())
+}
+
+fn patched(mut args: Vec<String>) -> Outcome {
+    monkey::patch_all()?;
+    if args.first().is_none_or(|arg| arg != "files") {
+        return greenthread::run(pages);
+    }
+    let folder = Folder::given_or_fresh(args.drain(1..).next())?;
+    let path = folder.path.clone();
+    greenthread::run(|| files(path))
+}
+
+fn main() -> ExitCode {
+    servers::faces(patched)
 }

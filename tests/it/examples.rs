@@ -179,9 +179,46 @@ fn chat_server_tells_the_others() {
     assert_eq!(heard, ["* bob is here", "bob: hello"]);
 }
 
+/// The seconds at the end of the line that begins with `what` and a colon.
+fn seconds(lines: &[String], what: &str) -> f64 {
+    let line = lines
+        .iter()
+        .find_map(|line| line.strip_prefix(what)?.strip_prefix(": "));
+    let seconds = line.and_then(|line| line.strip_suffix(" s")?.parse().ok());
+    seconds.unwrap_or_else(|| panic!("{what}: {lines:?}"))
+}
+
+/// That it took as long as when all wait at once, and not as when each waits for the one before it.
+fn took(lines: &[String], what: &str, at_once: f64, in_turn: f64) {
+    let seconds = seconds(lines, what);
+    assert!(
+        seconds >= at_once && seconds < (at_once + in_turn) / 2.0,
+        "{what}: {seconds} s"
+    );
+}
+
+/// The lines that begin like this, without that.
+fn begin<'a>(lines: &'a [String], with: &str) -> Vec<&'a str> {
+    lines.iter().filter_map(|line| line.strip_prefix(with)).collect()
+}
+
+fn refuses_async(name: &str) {
+    let (output, lines, _) = run(name, &["async"]);
+    assert_eq!((output.status.code(), lines.len()), (Some(2), 0));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("not yet"),
+        "{output:?}"
+    );
+}
+
+/// A folder for one test, which it removes if it goes well.
+fn folder(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("greenthread-it-{name}-{}", std::process::id()))
+}
+
 #[test]
 fn patched_sleep_interleaves_two_workers() {
-    let lines = prints("patched_sleep", &[], ms(500), ms(900));
+    let lines = prints("patched_sleep", &[], ms(1000), ms(1450));
     assert_eq!(lines.len(), 11, "{lines:?}");
     assert_eq!(lines[..2], ["work1 step 1", "work2 step 1"]);
     let second = lines.iter().position(|line| line == "work2 step 2");
@@ -192,13 +229,161 @@ fn patched_sleep_interleaves_two_workers() {
 }
 
 #[test]
-fn patched_download_asks_for_all_before_any_answer() {
-    let lines = prints("patched_download", &[], ms(300), ms(800));
+fn patched_download_asks_for_all_and_receives_the_quickest_first() {
+    let lines = prints("patched_download", &[], ms(1000), ms(20_000));
     assert_eq!(lines.len(), 7, "{lines:?}");
     assert!(lines[..3].iter().all(|line| line.starts_with("GET: ")), "{lines:?}");
-    let received = |line: &String| line.starts_with("1000000 bytes received from ");
-    assert!(lines[3..6].iter().all(received), "{lines:?}");
-    assert!(lines[6].starts_with("3000000 bytes in "), "{lines:?}");
+    let arrived = lines[3..6].iter().map(|line| {
+        assert!(line.starts_with("1000000 bytes received from "), "{lines:?}");
+        line.rsplit('/').next().unwrap()
+    });
+    assert_eq!(arrived.collect::<Vec<_>>(), ["after600", "after800", "after1000"]);
+    took(&lines, "three downloads", 1.0, 2.4);
+}
+
+#[test]
+fn patched_download_writes_two_files_in_full() {
+    let folder = folder("download");
+    let lines = prints(
+        "patched_download",
+        &["files", folder.to_str().unwrap()],
+        ms(1000),
+        ms(20_000),
+    );
+    assert!(lines[..2].iter().all(|line| line.starts_with("GET: ")), "{lines:?}");
+    assert!(
+        lines[2..4]
+            .iter()
+            .all(|line| line.starts_with("5000000 bytes written to ")),
+        "{lines:?}"
+    );
+    took(&lines, "two files", 1.0, 1.8);
+    for name in ["after1000.mp4", "after800.mp4"] {
+        let bytes = std::fs::read(folder.join(name)).unwrap();
+        assert!(
+            bytes.len() == 5_000_000 && bytes.iter().all(|byte| *byte == b'x'),
+            "{name}"
+        );
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn redis_talks_to_two_servers_and_waits_on_both() {
+    let lines = prints("redis", &["patched"], ms(1000), ms(60_000));
+    let hash = "{key1: 1, key2: 2, key3: 3}";
+    let start = |line: &String| line.strip_prefix("开始执行 127.0.0.1:").map(String::from);
+    let end = |line: &String| line.strip_prefix("结束 127.0.0.1:").map(String::from);
+    let one = start(&lines[0]).unwrap();
+    assert_eq!((&*lines[1], end(&lines[2])), (hash, Some(one.clone())));
+    assert!(start(&lines[3]) == Some(one) && start(&lines[4]).is_some(), "{lines:?}");
+    assert_ne!(lines[3], lines[4], "two servers");
+    assert_eq!(lines[5..9].iter().filter(|line| *line == hash).count(), 2, "{lines:?}");
+    let both: Vec<_> = lines[5..9].iter().filter_map(end).collect();
+    assert!(both.len() == 2 && both[0] != both[1], "{lines:?}");
+    assert!(lines.contains(&String::from("they counted to 80")), "{lines:?}");
+    assert_eq!(begin(&lines, "BLPOP: "), ["None", "None"]);
+    took(&lines, "two BLPOPs of a second", 1.0, 2.0);
+    refuses_async("redis");
+}
+
+#[test]
+fn redis_says_that_nobody_is_there() {
+    let (output, _, _) = run("redis", &["redis://127.0.0.1:1/"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).starts_with("error: "),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn mysql_sleeps_twice_at_once_and_survives_a_wrong_password() {
+    let lines = prints("mysql", &["patched"], ms(1000), ms(120_000));
+    let rows = "[(\"127.0.0.1\", \"root\"), ";
+    assert!(lines[0] == "开始 1" && lines[1].starts_with(&format!("1: {rows}")) && lines[2] == "结束 1");
+    for what in ["two at once", "two SELECT SLEEP(1) at once"] {
+        let last = lines
+            .iter()
+            .position(|line| line.starts_with(&format!("{what}: ")))
+            .unwrap();
+        let first = lines[..last].iter().rposition(|line| line == "开始 1").unwrap();
+        assert_eq!(lines[first..first + 2], ["开始 1", "开始 2"], "{lines:?}");
+        assert_eq!(begin(&lines[first + 2..last], "结束 ").len(), 2, "{lines:?}");
+    }
+    took(&lines, "two SELECT SLEEP(1) at once", 1.0, 2.0);
+    let ends: Vec<_> = ["1 did well", "3 did well"]
+        .map(|line| lines.iter().any(|l| l == line))
+        .into();
+    assert_eq!(ends, [true, true], "{lines:?}");
+    assert!(begin(&lines, "2 failed: ")[0].contains("Access denied"), "{lines:?}");
+    refuses_async("mysql");
+}
+
+#[test]
+fn fetch_three_gets_pages_and_saves_images() {
+    let folder = folder("images");
+    let lines = prints(
+        "fetch_three",
+        &["patched", folder.to_str().unwrap()],
+        ms(2000),
+        ms(20_000),
+    );
+    for first in [0, 7] {
+        assert_eq!(begin(&lines[first..first + 3], "发送请求: ").len(), 3, "{lines:?}");
+    }
+    let lengths = begin(&lines[3..6], "得到结果: ")
+        .into_iter()
+        .map(|line| line.rsplit(' ').next());
+    let mut lengths: Vec<_> = lengths.collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [Some("1000"), Some("5000"), Some("9000")]);
+    took(&lines, "pages", 1.0, 3.0);
+    let mut saved = begin(&lines[10..13], "下载完成: ");
+    saved.sort_unstable();
+    assert_eq!(saved, ["one.jpg 14000", "three.jpg 21000", "two.jpg 19000"]);
+    took(&lines, "images", 1.0, 3.0);
+    let image = std::fs::read_to_string(folder.join("two.jpg")).unwrap();
+    assert_eq!(image, "/cars/2024__two.jpg".repeat(1000));
+    std::fs::remove_dir_all(folder).unwrap();
+    refuses_async("fetch_three");
+}
+
+#[test]
+fn fetch_three_asks_for_the_urls_that_it_is_given() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/some/page", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        use std::io::Write;
+        let (mut stream, _) = listener.accept().unwrap();
+        let request = BufReader::new(stream.try_clone().unwrap()).lines().next();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+            .unwrap();
+        request.unwrap().unwrap()
+    });
+    let lines = prints("fetch_three", &[&url], ms(0), ms(20_000));
+    assert_eq!(lines[..2], [format!("发送请求: {url}"), format!("得到结果: {url} 5")]);
+    assert_eq!(server.join().unwrap(), "GET /some/page HTTP/1.1");
+}
+
+#[test]
+fn udp_tls_echoes_and_gets_pages_at_once() {
+    let lines = prints("udp_tls", &["patched"], ms(1000), ms(20_000));
+    let mut echoes: Vec<_> = lines[..6]
+        .iter()
+        .filter_map(|line| line.strip_suffix(" came back"))
+        .collect();
+    echoes.sort_unstable();
+    assert_eq!(echoes, ["ours 1", "ours 2", "ours 3", "std's 1", "std's 2", "std's 3"]);
+    took(&lines, "six echoes over UDP", 0.5, 3.0);
+    let pages = begin(&lines, "https://localhost:");
+    for n in 1..=3 {
+        let end = format!("/{n}: HTTP/1.1 200 OK: this is /{n}");
+        assert_eq!(pages.iter().filter(|page| page.ends_with(&end)).count(), 1, "{lines:?}");
+    }
+    took(&lines, "three pages over TLS", 0.5, 1.5);
+    refuses_async("udp_tls");
 }
 
 #[test]
