@@ -20,7 +20,7 @@ packages() {
     command -v strace >/dev/null || want+=(strace)
     command -v valgrind >/dev/null || want+=(valgrind libc6-dbg)
     command -v gcc >/dev/null || want+=(gcc libc6-dev)
-    # The servers and C libraries of the compatibility tests, which start the servers themselves.
+    # The servers and C libraries of the compatibility tests and of some examples, which start the servers themselves.
     command -v redis-server >/dev/null || want+=(redis-server)
     command -v mariadb-install-db >/dev/null && [[ -x /usr/sbin/mariadbd ]] || want+=(mariadb-server)
     compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || want+=(postgresql)
@@ -82,6 +82,7 @@ export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 FEATURES=$(features)
 PEERS=(--manifest-path benches/peers/Cargo.toml)
 COMPAT=(--manifest-path tests/compat/Cargo.toml)
+DRIVERS=(--manifest-path examples/drivers/Cargo.toml)
 
 step tool "fmt" cargo fmt --check
 step tool "clippy" cargo clippy --all-targets -- -D warnings
@@ -94,6 +95,9 @@ step tests "tests release" cargo test --release --lib --tests --no-fail-fast ${F
 step tool "compat fmt" cargo fmt "${COMPAT[@]}" --check
 step tool "compat clippy" cargo clippy "${COMPAT[@]}" --all-targets -- -D warnings
 step tests "compat" cargo test "${COMPAT[@]}" --no-fail-fast
+step tool "drivers fmt" cargo fmt "${DRIVERS[@]}" --check
+step tool "drivers clippy" cargo clippy "${DRIVERS[@]}" --all-targets -- -D warnings
+step tests "drivers" cargo test "${DRIVERS[@]}" --no-fail-fast
 step tests "doctests" cargo test --doc ${FEATURES:+--features "$FEATURES"}
 step tool "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps ${FEATURES:+--features "$FEATURES"}
 step tests "loom" env RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" \

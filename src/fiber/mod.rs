@@ -99,6 +99,20 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
+        // corosensei lays a small body on the new stack, and refuses one of more than 1,024 bytes.
+        const MOST: usize = 768;
+        if size_of::<F>() > MOST {
+            let body = Box::new(body);
+            return Self::laid_on(stack, root, move |suspender, input| body(suspender, input));
+        }
+        Self::laid_on(stack, root, body)
+    }
+
+    #[inline]
+    fn laid_on<F>(stack: Stack, root: bool, body: F) -> Self
+    where
+        F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
+    {
         let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<I, Y>, input| {
             let frame = Frame {
                 link: Link::new(TOP.get()),

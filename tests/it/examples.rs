@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::lines::{self, begin, took};
 use crate::thread_fresh::ms;
 
 /// The example's binary, which cargo puts beside this test's; built if it is not there.
@@ -31,22 +32,12 @@ fn binary(name: &str) -> PathBuf {
 }
 
 fn run(name: &str, args: &[&str]) -> (Output, Vec<String>, Duration) {
-    let path = binary(name);
-    let start = Instant::now();
-    let output = Command::new(path).args(args).output().unwrap();
-    let lines = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(String::from)
-        .collect();
-    (output, lines, start.elapsed())
+    lines::run(binary(name), args)
 }
 
 /// Runs one that must succeed within these bounds.
 fn prints(name: &str, args: &[&str], at_least: Duration, at_most: Duration) -> Vec<String> {
-    let (output, lines, took) = run(name, args);
-    assert!(output.status.success(), "{output:?}");
-    assert!((at_least..at_most).contains(&took), "{name} took {took:?}");
-    lines
+    lines::prints(binary(name), args, at_least, at_most)
 }
 
 fn last_words(lines: &[String]) -> Vec<&str> {
@@ -179,38 +170,6 @@ fn chat_server_tells_the_others() {
     assert_eq!(heard, ["* bob is here", "bob: hello"]);
 }
 
-/// The seconds at the end of the line that begins with `what` and a colon.
-fn seconds(lines: &[String], what: &str) -> f64 {
-    let line = lines
-        .iter()
-        .find_map(|line| line.strip_prefix(what)?.strip_prefix(": "));
-    let seconds = line.and_then(|line| line.strip_suffix(" s")?.parse().ok());
-    seconds.unwrap_or_else(|| panic!("{what}: {lines:?}"))
-}
-
-/// That it took as long as when all wait at once, and not as when each waits for the one before it.
-fn took(lines: &[String], what: &str, at_once: f64, in_turn: f64) {
-    let seconds = seconds(lines, what);
-    assert!(
-        seconds >= at_once && seconds < (at_once + in_turn) / 2.0,
-        "{what}: {seconds} s"
-    );
-}
-
-/// The lines that begin like this, without that.
-fn begin<'a>(lines: &'a [String], with: &str) -> Vec<&'a str> {
-    lines.iter().filter_map(|line| line.strip_prefix(with)).collect()
-}
-
-fn refuses_async(name: &str) {
-    let (output, lines, _) = run(name, &["async"]);
-    assert_eq!((output.status.code(), lines.len()), (Some(2), 0));
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("not yet"),
-        "{output:?}"
-    );
-}
-
 /// A folder for one test, which it removes if it goes well.
 fn folder(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("greenthread-it-{name}-{}", std::process::id()))
@@ -269,58 +228,6 @@ fn patched_download_writes_two_files_in_full() {
 }
 
 #[test]
-fn redis_talks_to_two_servers_and_waits_on_both() {
-    let lines = prints("redis", &["patched"], ms(1000), ms(60_000));
-    let hash = "{key1: 1, key2: 2, key3: 3}";
-    let start = |line: &String| line.strip_prefix("开始执行 127.0.0.1:").map(String::from);
-    let end = |line: &String| line.strip_prefix("结束 127.0.0.1:").map(String::from);
-    let one = start(&lines[0]).unwrap();
-    assert_eq!((&*lines[1], end(&lines[2])), (hash, Some(one.clone())));
-    assert!(start(&lines[3]) == Some(one) && start(&lines[4]).is_some(), "{lines:?}");
-    assert_ne!(lines[3], lines[4], "two servers");
-    assert_eq!(lines[5..9].iter().filter(|line| *line == hash).count(), 2, "{lines:?}");
-    let both: Vec<_> = lines[5..9].iter().filter_map(end).collect();
-    assert!(both.len() == 2 && both[0] != both[1], "{lines:?}");
-    assert!(lines.contains(&String::from("they counted to 80")), "{lines:?}");
-    assert_eq!(begin(&lines, "BLPOP: "), ["None", "None"]);
-    took(&lines, "two BLPOPs of a second", 1.0, 2.0);
-    refuses_async("redis");
-}
-
-#[test]
-fn redis_says_that_nobody_is_there() {
-    let (output, _, _) = run("redis", &["redis://127.0.0.1:1/"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        String::from_utf8_lossy(&output.stderr).starts_with("error: "),
-        "{output:?}"
-    );
-}
-
-#[test]
-fn mysql_sleeps_twice_at_once_and_survives_a_wrong_password() {
-    let lines = prints("mysql", &["patched"], ms(1000), ms(120_000));
-    let rows = "[(\"127.0.0.1\", \"root\"), ";
-    assert!(lines[0] == "开始 1" && lines[1].starts_with(&format!("1: {rows}")) && lines[2] == "结束 1");
-    for what in ["two at once", "two SELECT SLEEP(1) at once"] {
-        let last = lines
-            .iter()
-            .position(|line| line.starts_with(&format!("{what}: ")))
-            .unwrap();
-        let first = lines[..last].iter().rposition(|line| line == "开始 1").unwrap();
-        assert_eq!(lines[first..first + 2], ["开始 1", "开始 2"], "{lines:?}");
-        assert_eq!(begin(&lines[first + 2..last], "结束 ").len(), 2, "{lines:?}");
-    }
-    took(&lines, "two SELECT SLEEP(1) at once", 1.0, 2.0);
-    let ends: Vec<_> = ["1 did well", "3 did well"]
-        .map(|line| lines.iter().any(|l| l == line))
-        .into();
-    assert_eq!(ends, [true, true], "{lines:?}");
-    assert!(begin(&lines, "2 failed: ")[0].contains("Access denied"), "{lines:?}");
-    refuses_async("mysql");
-}
-
-#[test]
 fn fetch_three_gets_pages_and_saves_images() {
     let folder = folder("images");
     let lines = prints(
@@ -346,7 +253,7 @@ fn fetch_three_gets_pages_and_saves_images() {
     let image = std::fs::read_to_string(folder.join("two.jpg")).unwrap();
     assert_eq!(image, "/cars/2024__two.jpg".repeat(1000));
     std::fs::remove_dir_all(folder).unwrap();
-    refuses_async("fetch_three");
+    lines::refuses_async(binary("fetch_three"));
 }
 
 #[test]
@@ -365,25 +272,6 @@ fn fetch_three_asks_for_the_urls_that_it_is_given() {
     let lines = prints("fetch_three", &[&url], ms(0), ms(20_000));
     assert_eq!(lines[..2], [format!("发送请求: {url}"), format!("得到结果: {url} 5")]);
     assert_eq!(server.join().unwrap(), "GET /some/page HTTP/1.1");
-}
-
-#[test]
-fn udp_tls_echoes_and_gets_pages_at_once() {
-    let lines = prints("udp_tls", &["patched"], ms(1000), ms(20_000));
-    let mut echoes: Vec<_> = lines[..6]
-        .iter()
-        .filter_map(|line| line.strip_suffix(" came back"))
-        .collect();
-    echoes.sort_unstable();
-    assert_eq!(echoes, ["ours 1", "ours 2", "ours 3", "std's 1", "std's 2", "std's 3"]);
-    took(&lines, "six echoes over UDP", 0.5, 3.0);
-    let pages = begin(&lines, "https://localhost:");
-    for n in 1..=3 {
-        let end = format!("/{n}: HTTP/1.1 200 OK: this is /{n}");
-        assert_eq!(pages.iter().filter(|page| page.ends_with(&end)).count(), 1, "{lines:?}");
-    }
-    took(&lines, "three pages over TLS", 0.5, 1.5);
-    refuses_async("udp_tls");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod io_late;
 mod io_wait;
 mod isolation;
 mod layering;
+mod lines;
 mod net_edge;
 mod net_full;
 mod net_parity;

@@ -461,3 +461,29 @@ fn a_handle_tells_where_it_was_spawned() {
         handle.join().unwrap();
     });
 }
+
+/// As with std, what a closure captures and what it returns may be large.
+#[test]
+fn large_closures_and_values_go_in_and_out() {
+    for size in [0_u8, 1] {
+        let large = [size; 60_000];
+        let other = [size; 900];
+        let handle = spawn(move || (large, other));
+        let (large, other) = handle.join().unwrap();
+        assert!(large == [size; 60_000] && other == [size; 900]);
+    }
+    let counted = counter();
+    let carried = (counted.1, [0_u8; 5_000]);
+    let killed = spawn_local(move || drop(carried));
+    killed.kill();
+    assert!(killed.join().unwrap_err().is_killed());
+    assert_eq!(counted.0.load(Ordering::SeqCst), 1);
+    let text = [b'x'; 4_000];
+    let letters =
+        greenthread::generator::Generator::new(move |y: &greenthread::generator::Yielder<'_, [u8; 4_000], ()>| {
+            y.yield_(text)
+        });
+    assert!(letters.into_iter().all(|letters| letters == [b'x'; 4_000]));
+    let greenlet = greenthread::greenlet::Greenlet::new(move |_: ()| assert_eq!(text[3_999], b'x'));
+    greenlet.switch(());
+}

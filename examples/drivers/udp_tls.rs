@@ -1,12 +1,12 @@
 //! UDP and TLS in green threads: an echo by datagrams, and https by `rustls` on std's own sockets, at both ends.
 //!
 //! ```text
-//! cargo run --release --example udp_tls -- patched
+//! cargo run --release --manifest-path examples/drivers/Cargo.toml --bin udp_tls -- patched
 //! ```
 //!
 //! All servers are this program's own, on loopback, and think for half a second. Expect six echoes, three by std's
 //! `UdpSocket` (libc is patched) and three by this crate's, in 0.5 s and not 3.0 s; then three https pages from a
-//! server with a certificate that it signed itself (`servers/tls.rs`), in 0.5 s and not 1.5 s.
+//! server with a certificate that it signed itself (`tls.rs`), in 0.5 s and not 1.5 s.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -17,9 +17,8 @@ use std::time::Duration;
 use greenthread::{monkey, net, spawn};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-#[path = "servers/mod.rs"]
+#[path = "../servers/mod.rs"]
 mod servers;
-#[path = "servers/tls.rs"]
 mod tls;
 
 use servers::Outcome;

@@ -1,7 +1,7 @@
 //! An unmodified blocking client, `mysql`, asks several questions at once, on one OS thread.
 //!
 //! ```text
-//! cargo run --release --example mysql -- patched [URL]
+//! cargo run --release --manifest-path examples/drivers/Cargo.toml --bin mysql -- patched [URL]
 //! ```
 //!
 //! Without a URL it starts a MariaDB of its own, which takes some seconds. Expect 开始, the rows of
@@ -14,7 +14,7 @@ use greenthread::{monkey, spawn};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder};
 
-#[path = "servers/mod.rs"]
+#[path = "../servers/mod.rs"]
 mod servers;
 
 use servers::Outcome;

@@ -1,7 +1,7 @@
 //! An unmodified blocking client, `redis`, talks to several servers at once, on one OS thread.
 //!
 //! ```text
-//! cargo run --release --example redis -- patched [URL...]
+//! cargo run --release --manifest-path examples/drivers/Cargo.toml --bin redis -- patched [URL...]
 //! ```
 //!
 //! Without URLs it starts two `redis-server`s of its own, one with a password. Expect for one server
@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use greenthread::{monkey, spawn};
 use redis::{Client, Commands, RedisResult};
 
-#[path = "servers/mod.rs"]
+#[path = "../servers/mod.rs"]
 mod servers;
 
 use servers::Outcome;
