@@ -466,11 +466,11 @@ fn a_handle_tells_where_it_was_spawned() {
 #[test]
 fn large_closures_and_values_go_in_and_out() {
     for size in [0_u8, 1] {
-        let large = [size; 60_000];
+        let large = [size; 8_000];
         let other = [size; 900];
         let handle = spawn(move || (large, other));
         let (large, other) = handle.join().unwrap();
-        assert!(large == [size; 60_000] && other == [size; 900]);
+        assert!(large == [size; 8_000] && other == [size; 900]);
     }
     let counted = counter();
     let carried = (counted.1, [0_u8; 5_000]);
