@@ -27,6 +27,8 @@ packages() {
     command -v pkg-config >/dev/null || want+=(pkg-config)
     pkg-config --exists openssl 2>/dev/null || want+=(libssl-dev)
     pkg-config --exists libcurl 2>/dev/null || want+=(libcurl4-openssl-dev)
+    pkg-config --exists sqlite3 2>/dev/null || want+=(libsqlite3-dev)
+    command -v gdb >/dev/null || want+=(gdb)
     ((${#want[@]})) || return 0
     install="apt-get install -y --no-install-recommends ${want[*]}"
     if ((EUID != 0)) || ! command -v apt-get >/dev/null; then

@@ -53,6 +53,7 @@
 //! | redis | commands, `BLPOP`, publish and subscribe | sockets |
 //! | postgres | which hides a tokio runtime | epoll |
 //! | mysql | with its pool | sockets, futex |
+//! | rusqlite | the busy time-out, in C | sleeps |
 //! | r2d2, parking_lot | locks, condition variables; their thread-locals are each green thread's own | futex |
 //! | crossbeam-channel | bounded, rendezvous, `select!`, `after` | futex |
 //! | tokio, futures | a `block_on` in each green thread, tokio's time and tasks included | epoll, futex |

@@ -16,7 +16,10 @@ impl Args {
     pub fn read(skip: usize) -> Args {
         let mut words = std::env::args().skip(1 + skip);
         let workload = words.next().unwrap_or_else(|| {
-            eprintln!("what? [PEER] switch|spawn|yield|mem|timers|echo|redis|redisblock|blpop|httpdelay [N] [PORT]");
+            eprintln!(
+                "what? [PEER] switch|spawn|yield|mem|timers|echo|redis|redisblock|blpop|httpdelay|\
+                 threads|threads-patched [N] [PORT]"
+            );
             std::process::exit(2)
         });
         Args {

@@ -1,6 +1,7 @@
 //! Blocking database drivers against real servers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use compat::{at_once, ms, patched};
 use greenthread::spawn;
@@ -119,4 +120,57 @@ fn r2d2_whose_waiters_use_parking_lot() {
             assert_eq!(*connection, 7);
         });
     });
+}
+
+/// Twenty write to one file, each in a transaction that lasts: who finds it locked sleeps and tries again, in C.
+#[test]
+fn sqlite_whose_busy_time_out_sleeps() {
+    let file = std::env::temp_dir().join(format!("greenthread-sqlite-{}", std::process::id()));
+    let _ = std::fs::remove_file(&file);
+    let theirs = file.clone();
+    patched(move || {
+        let open = move || {
+            let connection = rusqlite::Connection::open(&theirs).unwrap();
+            connection.busy_timeout(ms(60_000)).unwrap();
+            connection
+        };
+        let connection = open();
+        connection
+            .execute_batch("PRAGMA synchronous = OFF; CREATE TABLE numbers (number INTEGER)")
+            .unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let seen = done.clone();
+        let other = spawn(move || {
+            let mut ticks = 0;
+            while !seen.load(Ordering::Relaxed) {
+                std::thread::sleep(ms(1));
+                ticks += 1;
+            }
+            ticks
+        });
+        let open = Arc::new(open);
+        let writers: Vec<_> = (0..20_i64)
+            .map(|n| {
+                let open = open.clone();
+                spawn(move || {
+                    let mut connection = open();
+                    let transaction = connection
+                        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+                        .unwrap();
+                    transaction.execute("INSERT INTO numbers VALUES (?1)", [n]).unwrap();
+                    std::thread::sleep(ms(5));
+                    transaction.commit().unwrap();
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        let sum: i64 = connection
+            .query_row("SELECT sum(number) FROM numbers", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(sum, (0..20).sum::<i64>());
+        done.store(true, Ordering::Relaxed);
+        let ticks: u32 = other.join().unwrap();
+        assert!(ticks > 50, "others run while it waits: {ticks}");
+    });
+    std::fs::remove_file(file).unwrap();
 }

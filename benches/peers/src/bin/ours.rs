@@ -3,13 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::rc::Rc;
+use std::time::Instant;
 
 use greenthread::generator::{Generator, Yielder};
 use greenthread::greenlet::{self, Greenlet};
 use greenthread::net::{TcpListener, TcpStream};
 use greenthread::thread::{self, JoinHandle};
 use greenthread::{monkey, run, spawn, spawn_local, time, yield_now};
-use peers::{Args, Memory, Timers, each, emit, emit_mem, late, unsupported};
+use peers::{Args, Memory, Timers, cpu_ns, each, emit, emit_mem, late, unsupported};
 
 fn main() {
     let args = Args::read(0);
@@ -20,6 +21,7 @@ fn main() {
         "mem" => local(move || mem(args.n_or(10_000))),
         "timers" => timers(args.n_or(100_000)),
         "redis" | "redisblock" | "blpop" | "httpdelay" => clients(&args),
+        "threads" | "threads-patched" => threads(&args.workload, args.n_or(2_000)),
         "echo" => local(move || echo(args.port())),
         other => unsupported(other),
     }
@@ -235,6 +237,53 @@ fn client(workload: &str, worker: u64, rounds: u64, port: u16) {
             assert!(nothing.is_none());
         }
     }
+}
+
+/// An ordinary program of `std::thread`s, `n` that serve and `n` that ask 100 times: as OS threads or, patched, green.
+fn threads(workload: &str, n: u64) {
+    const REQUESTS: u64 = 100;
+    let work = move || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = std::thread::spawn(move || {
+            let serve = |mut stream: std::net::TcpStream| {
+                let mut bytes = [0; 64];
+                while stream.read_exact(&mut bytes).is_ok() {
+                    stream.write_all(&bytes).expect("sent");
+                }
+            };
+            let streams = (0..n).map(|_| listener.accept().expect("a connection").0);
+            let all: Vec<_> = streams
+                .map(|stream| std::thread::spawn(move || serve(stream)))
+                .collect();
+            all.into_iter().for_each(|one| one.join().expect("no panic"));
+        });
+        let ask = move || {
+            let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+            let mut sum = 0;
+            for request in 1..=REQUESTS {
+                let mut bytes = [request as u8; 64];
+                stream.write_all(&bytes).expect("sent");
+                stream.read_exact(&mut bytes).expect("an answer");
+                sum += u64::from(bytes[63]);
+            }
+            sum
+        };
+        let clients: Vec<_> = (0..n).map(|_| std::thread::spawn(ask)).collect();
+        let sum: u64 = clients.into_iter().map(|client| client.join().expect("no panic")).sum();
+        server.join().expect("no panic");
+        sum
+    };
+    let (start, cpu) = (Instant::now(), cpu_ns());
+    let sum = if workload == "threads" {
+        work()
+    } else {
+        greenthread::monkey::patch_threads().expect("patched");
+        greenthread::run(work)
+    };
+    assert_eq!(sum, n * REQUESTS * (REQUESTS + 1) / 2);
+    emit(workload, "wall", start.elapsed().as_secs_f64() * 1e3, "ms");
+    emit(workload, "cpu", (cpu_ns() - cpu) as f64 / 1e6, "ms");
 }
 
 fn echo(port: u16) {
