@@ -32,6 +32,30 @@
 //! **What is not patched.** Files and standard input, output and error (0 to 2) block as ever, and so do crates that make
 //! system calls without libc, locks of stdio, and C locks shared between processes or inheriting priorities.
 //!
+//! # How patching works, what it promises, what it cannot see
+//! **By linking.** A program that is built with the feature has definitions of its own for about 75 symbols of libc's. The
+//! linker takes them for std and for every crate, and the dynamic loader for C libraries, so no pointer is overwritten and
+//! nothing runs before `main`. What stands behind a symbol is looked up at its first call; [`original`] has it under the
+//! same name, [`report`] says whether the program's calls really come here.
+//!
+//! **Waits** concern isolated green threads alone: anywhere else a call costs some seven instructions more than libc's. In
+//! one, a call first tries without waiting (`MSG_DONTWAIT`, `RWF_NOWAIT`, a time-out of zero). What would block parks until
+//! the descriptor is ready, the time is over, or somebody wakes it. A descriptor that its user made non-blocking stays so,
+//! and `SO_RCVTIMEO` and `SO_SNDTIMEO` hold. Names are looked up on the thread pool; children are waited for by pidfd; what
+//! may wait for ever without a descriptor (a C barrier, the join of an OS thread) has an OS thread to wait in its place.
+//!
+//! **Wakes** concern everybody: an unlock, a futex wake, a close. Once anything is armed they look, on any OS thread, for
+//! green threads that wait, and then do what libc does: locks and channels work between green threads and OS threads.
+//!
+//! **Thread-locals** are each green thread's own ([`thread::isolation`](crate::thread::isolation)). Without that a patched
+//! call inside a `RefCell` of a thread-local, a tokio runtime or a parking_lot mutex would meet another green thread's state.
+//!
+//! **It promises** what libc would have returned, result and errno, for any arguments; a blocking write is done to the end;
+//! who waits for a descriptor that is closed gets `EBADF`, and nobody gets the bytes of another who has its number next.
+//!
+//! **It cannot see** a system call that is made without libc's symbol, nor what glibc does inside itself. The second table
+//! below says what that means.
+//!
 //! # What works
 //! Unmodified, twenty green threads at once on one OS thread, against real servers; each row is a test in `tests/compat`
 //! (crates) or `tests/monkey` (std and C).

@@ -60,6 +60,7 @@ fn entry() {
         "no_memory" => crate::thread_builder::no_memory(),
         "scoped panic" => crate::thread_scope_handle::a_child_panics(),
         "many lives" => crate::isolation::many_lives(),
+        "stop" => crate::isolation::stop(),
         "return" => {}
         other => crate::crash::scenario(other),
     }

@@ -387,6 +387,51 @@ fn generators_and_greenlets_work_in_their_own_context() {
     assert_eq!(sum.join().unwrap(), 90);
 }
 
+/// A debugger stops in an isolated thread, shows where, and goes on. Without a gdb there is nothing to see.
+#[test]
+fn gdb_stops_in_one_and_goes_on() {
+    let mut gdb = std::process::Command::new("gdb");
+    gdb.args([
+        "-nx",
+        "-batch",
+        "-ex",
+        "set breakpoint pending on",
+        "-ex",
+        "break gdb_stops_here",
+    ]);
+    gdb.args([
+        "-ex",
+        "run",
+        "-ex",
+        "backtrace 4",
+        "-ex",
+        "info threads",
+        "-ex",
+        "continue",
+        "--args",
+    ]);
+    gdb.arg(std::env::current_exe().unwrap());
+    gdb.args(["child::entry", "--exact", "--nocapture", "--test-threads=1"]);
+    let Ok(output) = gdb.env("GREENTHREAD_SCENARIO", "stop").output() else {
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("it::isolation::stop"), "{output:?}");
+    assert!(text.contains("exited normally"), "{output:?}");
+}
+
+/// Runs under gdb.
+pub(crate) fn stop() {
+    let here = spawn(|| gdb_stops_here(thread::is_isolated())).join().unwrap();
+    assert_eq!(here, 1);
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+fn gdb_stops_here(isolated: bool) -> u32 {
+    std::hint::black_box(u32::from(isolated))
+}
+
 #[test]
 fn a_backtrace_in_an_isolated_thread_ends() {
     let trace = spawn(|| std::backtrace::Backtrace::force_capture().to_string())
