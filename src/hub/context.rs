@@ -31,19 +31,23 @@ impl Hub {
         }
     }
 
-    /// Whether a patched call may park here: in an isolated green thread, which owns its context, and not in a callback.
+    /// Whether a patched call may park here: in an isolated green thread, which owns its context, and not in a callback;
+    /// with `shared`, also in others and on the native stack, but where the hub itself runs on it.
     #[cfg(feature = "monkey")]
-    pub(crate) fn may_park_patched(&self) -> bool {
+    pub(crate) fn may_park_patched(&self, shared: bool) -> bool {
         let owns = |task: &Task| task.context.get().is_some_and(|context| context.is_owned_by(task.id()));
-        let unwinds = std::thread::panicking();
-        let shows = |task: &&'static Task| unwinds && !task.is_alone();
-        !self.is_in_callback() && self.current.get().filter(|task| !shows(task)).is_some_and(owns)
+        let may = match self.current.get() {
+            Some(task) => (owns(task) || shared) && (task.is_alone() || !std::thread::panicking()),
+            None => shared && !self.pumping.get() && !std::thread::panicking(),
+        };
+        may && !self.is_in_callback()
     }
 
     /// Counts the patched calls that have told the running green thread to end.
     #[cfg(feature = "monkey")]
     pub(crate) fn count_refusal(&self) -> u32 {
-        self.context().map_or(0, Context::count_refusal)
+        // Without a context of its own nobody counts: each time is as a second one.
+        self.context().map_or(2, Context::count_refusal)
     }
 
     /// `f` as a callback that runs in the context of now, of which it is a member until it has run.

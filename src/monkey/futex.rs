@@ -33,7 +33,6 @@ use libc::{c_int, c_long, c_uint, timespec};
 use super::{contained, errno, fail, gate, names, set_errno, sleep};
 use crate::hub::Hub;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::sys::base;
 
 /// How many nodes are linked or about to be.
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
@@ -461,7 +460,7 @@ unsafe extern "C-unwind" fn syscall(
     // SAFETY: as above.
     unsafe {
         // On an OS thread there is only somebody to wake.
-        if number == libc::SYS_futex && super::is_armed() && (!base::is_native() || anybody_waits()) {
+        if number == libc::SYS_futex && super::is_armed() && (!super::passes() || anybody_waits()) {
             armed(number, a, b, c, d, e, f)
         } else {
             original::syscall(number, a, b, c, d, e, f)

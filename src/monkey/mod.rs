@@ -21,7 +21,7 @@
 //! # }
 //! ```
 //!
-//! On the native stack and in local green threads a patched call blocks as ever: a program whose `main` is to be
+//! On the native stack and in local green threads a patched call blocks as ever, because they share thread-locals: a program whose `main` is to be
 //! cooperative too wraps it in [`run`](crate::run).
 //!
 //! **Kill and time-out.** A patched call never unwinds: its callers are compiled as though it could not. It fails with
@@ -99,7 +99,7 @@
 //! threads that it spawns itself are patched.
 //!
 //! # Invariants
-//! - **M1** A patched call parks only an isolated green thread, never in a callback of the hub, nor while a panic unwinds that others would see, nor in
+//! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside), never in a callback of the hub, nor while a panic unwinds that others would see, nor in
 //!   [`unpatched`]; anywhere else it is the original, at the price of one look at a thread-local.
 //! - **M2** Before it knows that it must park it allocates nothing, and makes no call but the original's.
 //! - **M3** It returns what the original would: result and errno, for any arguments.
@@ -149,6 +149,7 @@ const NAMES: u32 = 8;
 const PROCESSES: u32 = 16;
 const LOCKS: u32 = 32;
 const THREADS: u32 = 64;
+const SHARED: u32 = 128;
 
 /// What is armed.
 static ARMED: AtomicU32 = AtomicU32::new(0);
@@ -194,13 +195,39 @@ impl Patch {
         Patch(self.0 | LOCKS)
     }
 
+    /// Has local green threads and the native stack of a hub park too, which share thread-locals.
+    ///
+    /// ```
+    /// use greenthread::{monkey::Patch, spawn_local};
+    /// use std::{thread::sleep, time::{Duration, Instant}};
+    ///
+    /// // SAFETY: nothing here is between two uses of a thread-local when it sleeps.
+    /// unsafe { Patch::new().time().shared_thread_locals() }.apply().unwrap();
+    /// let start = Instant::now();
+    /// let other = spawn_local(|| sleep(Duration::from_millis(50)));
+    /// sleep(Duration::from_millis(50)); // the native stack parks, and the other one runs
+    /// other.join().unwrap();
+    /// assert!(start.elapsed() < Duration::from_millis(95));
+    /// ```
+    ///
+    /// # Safety
+    /// From then on, on every OS thread with a hub, other code of that OS thread runs in the middle of what used to be a
+    /// blocking call, and sees the same thread-locals. Nothing that is called there may rely on the contrary: no lazy
+    /// `thread_local!` whose initialiser blocks, no scoped thread-local or reference to one that is held over a call that
+    /// blocks, no contended lock of `parking_lot`, no two tokio contexts, no `std::thread::park`.
+    pub const unsafe fn shared_thread_locals(self) -> Patch {
+        Patch(self.0 | SHARED)
+    }
+
     /// Arms them, in addition to what is armed already.
     ///
     /// # Errors
     /// `Unsupported` where green threads cannot have thread-locals of their own, with the reason: see
     /// [`thread::isolation`](crate::thread::isolation).
     pub fn apply(self) -> io::Result<()> {
-        crate::thread::isolation()?;
+        if self.0 & SHARED == 0 {
+            crate::thread::isolation()?;
+        }
         on_fork(Child::Patches, forked);
         if ARMED.fetch_or(self.0, Ordering::SeqCst) == 0 {
             tell_all_threads();
@@ -341,10 +368,16 @@ pub fn report() -> Vec<Symbol> {
     told.collect()
 }
 
+/// Whether a call that waits is the original without a further look: no isolated green thread makes it.
+#[inline(always)]
+fn passes() -> bool {
+    base::is_native() && ARMED.load(Ordering::Relaxed) & SHARED == 0
+}
+
 /// The hub, if this call is to park instead of to block (M1).
 #[inline(always)]
 fn gate(group: u32) -> Option<&'static Hub> {
-    if base::is_native() {
+    if passes() {
         return None;
     }
     gate_here(group)
@@ -352,10 +385,11 @@ fn gate(group: u32) -> Option<&'static Hub> {
 
 #[inline(never)]
 fn gate_here(group: u32) -> Option<&'static Hub> {
-    if ARMED.load(Ordering::Relaxed) & group == 0 || PLAIN.get() > 0 {
+    let armed = ARMED.load(Ordering::Relaxed);
+    if armed & group == 0 || PLAIN.get() > 0 {
         return None;
     }
-    Hub::try_current().filter(|hub| hub.may_park_patched())
+    Hub::try_current().filter(|hub| hub.may_park_patched(armed & SHARED != 0))
 }
 
 /// Why a patched call ends without having done what it was called for.

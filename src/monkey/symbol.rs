@@ -99,7 +99,7 @@ macro_rules! patch {
                 }
                 // SAFETY: as above.
                 unsafe {
-                    if $crate::sys::base::is_native() {
+                    if $crate::monkey::passes() {
                         original::$name($($argument),*)
                     } else {
                         in_context($($argument),*)

@@ -634,3 +634,57 @@ fn a_killed_connect_leaves_nothing_behind() {
         std::fs::remove_file(&folder).unwrap();
     });
 }
+
+/// Without isolation: the native stack and local green threads park, and nothing of the hub's own does.
+#[test]
+fn shared_thread_locals() {
+    alone("shared_thread_locals", || {
+        greenthread::thread::set_isolation(false);
+        assert!(monkey::patch_all().is_err());
+        // SAFETY: nothing below holds a thread-local over a call that blocks.
+        unsafe { monkey::Patch::all().shared_thread_locals() }.apply().unwrap();
+        let start = Instant::now();
+        let locals: Vec<_> = (0..20).map(|_| greenthread::spawn_local(|| sleep(ms(50)))).collect();
+        sleep(ms(50));
+        join_all(locals);
+        assert!(start.elapsed() >= ms(50) && start.elapsed() < ms(500));
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            sleep(ms(20));
+            stream.write_all(b"hello").unwrap();
+        });
+        let mut text = String::new();
+        TcpStream::connect(address).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+        server.join().unwrap();
+
+        let (lock, os) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+        let (theirs, mine) = (lock.clone(), os.clone());
+        let os_thread = std::thread::spawn(move || (0..1000).for_each(|_| *mine.lock().unwrap() += 1));
+        let holder = greenthread::spawn_local(move || {
+            let mut held = theirs.lock().unwrap();
+            sleep(ms(20));
+            *held = 1;
+        });
+        yield_now();
+        assert_eq!(
+            *lock.lock().unwrap(),
+            1,
+            "the native stack waited for a local green thread"
+        );
+        (0..1000).for_each(|_| *os.lock().unwrap() += 1);
+        os_thread.join().unwrap();
+        assert_eq!(*os.lock().unwrap(), 2000);
+        holder.join().unwrap();
+
+        // A kill ends the wait of a local one, and one that does not listen lets others run.
+        let (near, _far) = UnixStream::pair().unwrap();
+        let reads = greenthread::spawn_local(move || (&near).read(&mut [0]).unwrap_err().raw_os_error());
+        yield_now();
+        reads.kill();
+        assert_eq!(reads.join().unwrap(), Some(libc::ECANCELED));
+    });
+}
