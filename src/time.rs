@@ -120,7 +120,8 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
 ///
 /// # Outside its run
 /// If it expires between `new` and `run`, the first park outside unwinds, and nobody catches it: the green thread ends
-/// as by a panic that says nothing. So does `main`, on the native stack. So call `run` at once, unless what lies between is quick; dropped or [`cancel`](Self::cancel)led without `run`, it is disarmed.
+/// as by a panic that says nothing; on the native stack a line on stderr says so, and `main` ends. So call `run` at once,
+/// unless what lies between is quick; dropped or [`cancel`](Self::cancel)led without `run`, it is disarmed.
 ///
 /// # Coming from Python
 /// `gevent.Timeout(seconds)` with `start`; `run` is its `with` block.
@@ -164,6 +165,7 @@ impl Timeout {
                 id,
                 deadline,
                 expired: false,
+                caught: false,
                 timer,
             })
         });
@@ -181,6 +183,9 @@ impl Timeout {
     /// # Errors
     /// [`Elapsed`] with this guard's identity.
     pub fn run<F: FnOnce() -> T, T>(mut self, f: F) -> Result<T, Elapsed> {
+        if let Some(task) = Hub::current().own(self.task) {
+            interrupt::catches(task, self.id);
+        }
         let result = catch_unwind(AssertUnwindSafe(f));
         self.disarm();
         match result {

@@ -26,6 +26,8 @@ pub(crate) struct Guard {
     pub(crate) id: u64,
     pub(crate) deadline: u64,
     pub(crate) expired: bool,
+    /// Whether somebody is there to catch it.
+    pub(crate) caught: bool,
     pub(crate) timer: Option<Key>,
 }
 
@@ -76,11 +78,30 @@ pub(crate) fn raise() {
     }
     let payload = match due(task) {
         Some(Interrupt::Kill) => killed_payload(),
-        Some(Interrupt::Expired(id)) => Box::new(Expired(id)),
+        Some(Interrupt::Expired(id)) => {
+            if Hub::current().is_native() && !is_caught(task, id) {
+                super::complain(format_args!(
+                    "a time-out of the native stack has expired outside of Timeout::run, and unwinds it"
+                ));
+            }
+            Box::new(Expired(id))
+        }
         None => return,
     };
     task.interrupt.set(task.interrupt.get() | RAISED);
     resume_unwind(payload)
+}
+
+/// Says that somebody is there to catch guard `id`.
+pub(crate) fn catches(task: &Task, id: u64) {
+    task.with_extra(|extra| {
+        let guard = extra.guards.iter_mut().find(|guard| guard.id == id);
+        guard.into_iter().for_each(|guard| guard.caught = true);
+    });
+}
+
+fn is_caught(task: &Task, id: u64) -> bool {
+    task.with_extra(|extra| extra.guards.iter().any(|guard| guard.id == id && guard.caught))
 }
 
 /// Whether what is due was raised before: code that swallows it again and again must not keep others from running.

@@ -1,5 +1,7 @@
 //! Stack overflows: who is named, and who is left to std. Each in a process of its own.
 
+use std::time::Duration;
+
 use greenthread::{spawn, thread};
 
 use crate::child::{self, Ended};
@@ -23,6 +25,12 @@ pub(crate) fn scenario(name: &str) {
         "native stack" => {
             spawn(|| ()).join().unwrap();
             deep(1);
+        }
+        "late time-out" => {
+            let caught = greenthread::time::Timeout::new(Duration::from_millis(1)).run(thread::park);
+            assert!(caught.is_err());
+            let _late = greenthread::time::Timeout::new(Duration::from_millis(1));
+            greenthread::sleep(Duration::from_secs(3600));
         }
         "null" => {
             spawn(|| ()).join().unwrap();
@@ -131,4 +139,11 @@ fn another_fault_still_kills_as_it_would() {
 fn a_kill_through_an_extern_c_frame_aborts() {
     let out = child::run("extern");
     assert_eq!(out.signal, Some(libc::SIGABRT), "{out:?}");
+}
+
+#[test]
+fn a_time_out_that_nobody_on_the_native_stack_catches_says_so() {
+    let out = child::run("late time-out");
+    assert!(!out.ok, "{out:?}");
+    assert_eq!(out.stderr.matches("outside of Timeout::run").count(), 1, "{out:?}");
 }
