@@ -10,11 +10,9 @@ export RUSTFLAGS="-Zsanitizer=address"
 export ASAN_OPTIONS="detect_stack_use_after_return=0:detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
 # Not here: tests that fault on purpose (the sanitizer takes faults, alternate stacks and frame sizes for its own) and
 # tests that take the address space away (its shadow needs terabytes of it). Nor what rests on thread-locals of one's own:
-# the sanitizer keeps its own state for each OS thread, so isolation, and patching with it, is off. Nor OS threads in a
-# forked child: their stacks are the parent's, poisoned as its threads left them.
+# the sanitizer keeps its own state for each OS thread, so isolation, and patching with it, is off.
 skip=(--skip stack::overflow --skip crash:: --skip no_memory --skip without_guard_markers --skip without_address_space
-    --skip sys::signal --skip isolation:: --skip patched_ --skip fetch_three --skip crawl::
-    --skip the_pool_works_in_the_forked_child)
+    --skip sys::signal --skip isolation:: --skip patched_ --skip fetch_three --skip crawl::)
 args=(--features sanitizer --target x86_64-unknown-linux-gnu --target-dir target/asan)
 
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
