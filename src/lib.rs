@@ -37,6 +37,7 @@ pub mod greenlet;
 pub mod generator;
 pub mod hub;
 pub mod time;
+pub mod sync;
 pub mod thread;
 pub mod io;
 pub mod threadpool;

@@ -109,6 +109,11 @@ pub(super) fn was_raised(task: &Task) -> bool {
     task.interrupt.get() & RAISED != 0
 }
 
+/// Whether the code that runs unwinds for a kill or a time-out, and not for a panic.
+pub(crate) fn unwinds() -> bool {
+    panicking() && Hub::try_current().is_some_and(|hub| was_raised(hub.running()))
+}
+
 pub(super) fn killed_payload() -> Box<dyn Any + Send> {
     Box::new(Kill)
 }

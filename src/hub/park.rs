@@ -100,6 +100,16 @@ impl Waiter {
         }
     }
 
+    /// Wakes from code of the user's, where a waker may run here and now: its executor may be elsewhere, and this OS thread
+    /// about to block.
+    #[inline]
+    pub(crate) fn wake_here(self) {
+        match self {
+            Waiter::Waker(waker) => waker.wake(),
+            task => task.wake(),
+        }
+    }
+
     /// Wakes from an OS thread that is not the waiter's.
     pub(super) fn wake_from_outside(self) {
         match self {

@@ -17,6 +17,7 @@ mod net_edge;
 mod net_full;
 mod net_parity;
 mod net_tcp;
+mod sync;
 mod thread_builder;
 mod thread_fresh;
 mod thread_join;

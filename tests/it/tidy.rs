@@ -14,6 +14,9 @@ const UNSAFE_ROOMS: &[&str] = &[
     "hub/context",
     "hub/park",
     "hub/slot",
+    "sync/spin",
+    "sync/mutex",
+    "sync/rwlock",
     "thread/scope",
     "monkey",
 ];

@@ -17,7 +17,7 @@ impl Args {
         let mut words = std::env::args().skip(1 + skip);
         let workload = words.next().unwrap_or_else(|| {
             eprintln!(
-                "what? [PEER] switch|spawn|yield|mem|timers|echo|redis|redisblock|blpop|httpdelay|\
+                "what? [PEER] switch|spawn|yield|mem|timers|chan|echo|redis|redisblock|blpop|httpdelay|\
                  threads|threads-patched [N] [PORT]"
             );
             std::process::exit(2)

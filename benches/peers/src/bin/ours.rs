@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use greenthread::generator::{Generator, Yielder};
 use greenthread::greenlet::{self, Greenlet};
 use greenthread::net::{TcpListener, TcpStream};
+use greenthread::sync::{Mutex, channel};
 use greenthread::thread::{self, JoinHandle};
 use greenthread::{monkey, run, spawn, spawn_local, time, yield_now};
 use peers::{Args, Memory, Timers, cpu_ns, each, emit, emit_mem, late, unsupported};
@@ -21,6 +23,7 @@ fn main() {
         "mem" => local(move || mem(args.n_or(10_000))),
         "timers" => timers(args.n_or(100_000)),
         "redis" | "redisblock" | "blpop" | "httpdelay" => clients(&args),
+        "chan" => local(move || channels(args.n_or(1_000_000))),
         "threads" | "threads-patched" => threads(&args.workload, args.n_or(2_000)),
         "echo" => local(move || echo(args.port())),
         other => unsupported(other),
@@ -237,6 +240,52 @@ fn client(workload: &str, worker: u64, rounds: u64, port: u16) {
             assert!(nothing.is_none());
         }
     }
+}
+
+fn channels(n: u64) {
+    let (there, their) = channel::bounded::<u64>(1);
+    let (back, mine) = channel::bounded::<u64>(1);
+    let ns = each(n, move || {
+        let other = spawn_local(move || (0..n / 2).for_each(|_| back.send(their.recv().expect("one")).expect("sent")));
+        for i in 0..n / 2 {
+            there.send(i).expect("sent");
+            mine.recv().expect("one");
+        }
+        other.join().expect("no panic");
+    });
+    emit("chan", "pingpong", ns, "ns");
+
+    let (sender, receiver) = channel::bounded::<u64>(1024);
+    let ns = each(n, move || {
+        let other = spawn_local(move || (0..n).for_each(|i| sender.send(i).expect("sent")));
+        assert_eq!(receiver.iter().sum::<u64>(), n * (n - 1) / 2);
+        other.join().expect("no panic");
+    });
+    emit("chan", "stream", ns, "ns");
+
+    let (total, rounds) = (Arc::new(Mutex::new(0_u64)), n / 2000);
+    let ns = each(rounds * 1000, || {
+        let adder = || {
+            let total = total.clone();
+            spawn_local(move || {
+                for _ in 0..rounds {
+                    let mut total = total.lock().expect("no poison");
+                    yield_now();
+                    *total += 1;
+                }
+            })
+        };
+        join((0..1000).map(|_| adder()).collect());
+    });
+    emit("chan", "mutex", ns, "ns");
+
+    let free = Mutex::new(0_u64);
+    let ns = each(10 * n, || {
+        for _ in 0..10 * n {
+            *std::hint::black_box(&free).lock().expect("no poison") += 1;
+        }
+    });
+    emit("chan", "uncontended", ns, "ns");
 }
 
 /// An ordinary program of `std::thread`s, `n` that serve and `n` that ask 100 times: as OS threads or, patched, green.

@@ -1,0 +1,538 @@
+//! Channels: messages in order, from many to many.
+//!
+//! ```
+//! use greenthread::{spawn, sync::channel};
+//!
+//! let (sender, receiver) = channel::bounded(2);
+//! spawn(move || (0..5).for_each(|n| sender.send(n).unwrap())); // waits while two are on their way
+//! assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]); // ends when the sender is gone
+//! ```
+//!
+//! Both ends may be cloned, and sent to other OS threads and to futures. Each message goes to one receiver. When all senders
+//! are gone, receivers get what is left and then [`RecvError`]; when all receivers are gone, senders get their message back.
+//! With a capacity of 0 a sender waits until a receiver takes its message.
+//!
+//! # How it works
+//! A sender that has to wait leaves its message in the channel, in line behind those that have room. Whoever takes one lets
+//! the next in and its sender go on; a sender that gives up takes its message back out.
+//!
+//! # Coming from Python
+//! `gevent.queue.Channel` is `bounded(0)`, `gevent.queue.Queue` and `asyncio.Queue` are [`bounded`] and [`unbounded`].
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::wait::{Core, Op, State, Until};
+use super::waiters::{Key, Waiters, Woken};
+use crate::hub::park::Why;
+
+pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
+
+static SEND: &str = "room in a channel (send)";
+static RECV: &str = "a message of a channel (recv)";
+
+struct Shared<T> {
+    /// Messages that have room.
+    queue: VecDeque<T>,
+    /// Those of senders that wait, in the order of `sending`.
+    late: VecDeque<(Key, T)>,
+    most: usize,
+    senders: usize,
+    receivers: usize,
+    sending: Waiters,
+    receiving: Waiters,
+}
+
+impl<T> Shared<T> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.queue.len() + self.late.len()
+    }
+
+    /// Whether a message may be put in the queue.
+    #[inline]
+    fn has_room(&self) -> bool {
+        // Without a capacity: as many as receivers are there for.
+        self.queue.len() < self.most.max(self.receiving.waiting() + self.receiving.granted())
+    }
+
+    /// The oldest message, and whose sender goes on for it.
+    #[inline]
+    fn take(&mut self, woken: &mut Woken) -> Option<T> {
+        if self.late.is_empty() {
+            return self.queue.pop_front();
+        }
+        let (_, late) = self.late.pop_front()?;
+        woken.push(self.sending.grant_first());
+        match self.queue.pop_front() {
+            Some(first) => {
+                self.queue.push_back(late);
+                Some(first)
+            }
+            None => Some(late),
+        }
+    }
+}
+
+impl<T> State for Shared<T> {
+    #[inline]
+    fn settle(&mut self, woken: &mut Woken) {
+        while self.receiving.waiting() > 0 && (self.len() > self.receiving.granted() || self.senders == 0) {
+            woken.push(self.receiving.grant_first());
+        }
+        while self.receivers == 0 && self.sending.waiting() > 0 {
+            woken.push(self.sending.grant_first());
+        }
+    }
+}
+
+/// To send one message; it holds the message unless that is in the channel.
+struct Send<T> {
+    message: Option<T>,
+    key: Option<Key>,
+}
+
+impl<T> Send<T> {
+    fn new(message: T) -> Send<T> {
+        Send {
+            message: Some(message),
+            key: None,
+        }
+    }
+
+    fn take_back(&mut self, state: &mut Shared<T>, key: Key) {
+        let at = state.late.iter().position(|(late, _)| *late == key);
+        if let Some((_, message)) = at.and_then(|at| state.late.remove(at)) {
+            self.message = Some(message);
+        }
+    }
+}
+
+impl<T> Op<Shared<T>> for Send<T> {
+    type Output = Result<(), SendError<T>>;
+
+    fn waiters<'a>(&self, state: &'a mut Shared<T>) -> &'a mut Waiters {
+        &mut state.sending
+    }
+
+    #[inline]
+    fn attempt(&mut self, state: &mut Shared<T>, granted: bool, _: &mut Woken) -> Option<Result<(), SendError<T>>> {
+        if state.receivers == 0 {
+            if let (true, Some(key)) = (granted, self.key) {
+                self.take_back(state, key);
+            }
+            return Some(self.message.take().map_or(Ok(()), |message| Err(SendError(message))));
+        }
+        if granted {
+            return Some(Ok(()));
+        }
+        if state.late.is_empty()
+            && state.has_room()
+            && let Some(message) = self.message.take()
+        {
+            state.queue.push_back(message);
+            return Some(Ok(()));
+        }
+        None
+    }
+
+    fn waits(&mut self, state: &mut Shared<T>, key: Key) {
+        self.key = Some(key);
+        state.late.extend(self.message.take().map(|message| (key, message)));
+    }
+
+    fn gives_up(&mut self, state: &mut Shared<T>, key: Key) {
+        self.take_back(state, key);
+    }
+
+    fn gives_back(&mut self, state: &mut Shared<T>) {
+        // Granted because all receivers are gone: it may be in the channel still.
+        if let Some(key) = self.key {
+            self.take_back(state, key);
+        }
+    }
+}
+
+/// To receive one message.
+struct Recv;
+
+impl<T> Op<Shared<T>> for Recv {
+    type Output = Result<T, RecvError>;
+
+    fn waiters<'a>(&self, state: &'a mut Shared<T>) -> &'a mut Waiters {
+        &mut state.receiving
+    }
+
+    #[inline]
+    fn attempt(&mut self, state: &mut Shared<T>, granted: bool, woken: &mut Woken) -> Option<Result<T, RecvError>> {
+        if granted || state.len() > state.receiving.granted() {
+            return Some(state.take(woken).ok_or(RecvError));
+        }
+        (state.senders == 0).then_some(Err(RecvError))
+    }
+}
+
+/// A channel that takes `capacity` messages before a sender has to wait; with 0 each waits for its receiver.
+pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    with(capacity)
+}
+
+/// A channel in which no sender ever waits.
+pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+    with(usize::MAX)
+}
+
+fn with<T>(most: usize) -> (Sender<T>, Receiver<T>) {
+    let shared = Arc::new(Core::new(Shared {
+        queue: VecDeque::new(),
+        late: VecDeque::new(),
+        most,
+        senders: 1,
+        receivers: 1,
+        sending: Waiters::new(),
+        receiving: Waiters::new(),
+    }));
+    (Sender(shared.clone()), Receiver(shared))
+}
+
+/// The end of a channel that messages are put in.
+pub struct Sender<T>(Arc<Core<Shared<T>>>);
+
+/// The end of a channel that messages come out of.
+pub struct Receiver<T>(Arc<Core<Shared<T>>>);
+
+/// What [`Sender::send_timeout`] and [`Sender::send_deadline`] fail with; the message comes back in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SendTimeoutError<T> {
+    /// There was no room in time.
+    Timeout(T),
+    /// All receivers are gone.
+    Disconnected(T),
+}
+
+impl<T> SendTimeoutError<T> {
+    /// The message.
+    pub fn into_inner(self) -> T {
+        match self {
+            SendTimeoutError::Timeout(message) | SendTimeoutError::Disconnected(message) => message,
+        }
+    }
+}
+
+impl<T> fmt::Debug for SendTimeoutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendTimeoutError::Timeout(_) => "Timeout(..)",
+            SendTimeoutError::Disconnected(_) => "Disconnected(..)",
+        })
+    }
+}
+
+impl<T> fmt::Display for SendTimeoutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendTimeoutError::Timeout(_) => "timed out waiting for room in a channel",
+            SendTimeoutError::Disconnected(_) => "sending on a closed channel",
+        })
+    }
+}
+
+impl<T> Error for SendTimeoutError<T> {}
+
+impl<T> Sender<T> {
+    /// Sends a message; waits while there is no room for it.
+    ///
+    /// # Errors
+    /// The message, if all receivers are gone.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while the channel is full. A kill or time-out unwinds here, and the message is dropped unless a receiver has it.
+    #[inline]
+    #[track_caller]
+    pub fn send(&self, message: T) -> Result<(), SendError<T>> {
+        let sent = self.0.block(&mut Send::new(message), Until::Ever, Why::new(&SEND, 0));
+        sent.unwrap_or(Ok(()))
+    }
+
+    /// Sends a message, if there is room for it now.
+    ///
+    /// # Errors
+    /// The message: `Full`, or `Disconnected` if all receivers are gone.
+    pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
+        let mut op = Send::new(message);
+        match self.0.attempt(&mut op) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(SendError(message))) => Err(TrySendError::Disconnected(message)),
+            None => op.message.map_or(Ok(()), |message| Err(TrySendError::Full(message))),
+        }
+    }
+
+    /// Sends a message; waits for room for at most `timeout`.
+    ///
+    /// # Errors
+    /// The message: `Timeout`, or `Disconnected` if all receivers are gone.
+    #[track_caller]
+    pub fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        self.send_until(message, Until::After(timeout))
+    }
+
+    /// Sends a message; waits for room until `deadline`.
+    ///
+    /// # Errors
+    /// As [`send_timeout`](Self::send_timeout).
+    #[track_caller]
+    pub fn send_deadline(&self, message: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
+        self.send_until(message, Until::At(deadline))
+    }
+
+    #[track_caller]
+    fn send_until(&self, message: T, until: Until) -> Result<(), SendTimeoutError<T>> {
+        let mut op = Send::new(message);
+        match self.0.block(&mut op, until, Why::new(&SEND, 0)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(SendError(message))) => Err(SendTimeoutError::Disconnected(message)),
+            None => op
+                .message
+                .map_or(Ok(()), |message| Err(SendTimeoutError::Timeout(message))),
+        }
+    }
+
+    /// As [`send`](Self::send), for an `async` function. Dropped before it is ready, the message was not sent.
+    pub fn send_async(&self, message: T) -> impl Future<Output = Result<(), SendError<T>>> + use<'_, T>
+    where
+        T: Unpin,
+    {
+        self.0.future(Send::new(message))
+    }
+
+    /// How many messages are in the channel, those of waiting senders included.
+    pub fn len(&self) -> usize {
+        self.0.look(Shared::len)
+    }
+
+    /// Whether no message is in the channel.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a sender would have to wait.
+    pub fn is_full(&self) -> bool {
+        self.0.look(|state| !state.late.is_empty() || !state.has_room())
+    }
+
+    /// How many messages it takes; none: without a limit.
+    pub fn capacity(&self) -> Option<usize> {
+        capacity(&self.0)
+    }
+
+    /// Whether both belong to one channel.
+    pub fn same_channel(&self, other: &Sender<T>) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+fn capacity<T>(core: &Core<Shared<T>>) -> Option<usize> {
+    Some(core.look(|state| state.most)).filter(|most| *most != usize::MAX)
+}
+
+impl<T> Receiver<T> {
+    /// Waits for a message.
+    ///
+    /// # Errors
+    /// If the channel is empty and all senders are gone.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while the channel is empty. A kill or time-out unwinds here; a message that was on its way goes to the next
+    /// receiver.
+    #[inline]
+    #[track_caller]
+    pub fn recv(&self) -> Result<T, RecvError> {
+        let received = self.0.block(&mut Recv, Until::Ever, Why::new(&RECV, 0));
+        received.unwrap_or(Err(RecvError))
+    }
+
+    /// A message, if there is one now.
+    ///
+    /// # Errors
+    /// `Empty`, or `Disconnected` if all senders are gone besides.
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        match self.0.attempt(&mut Recv) {
+            Some(Ok(message)) => Ok(message),
+            Some(Err(RecvError)) => Err(TryRecvError::Disconnected),
+            None => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// Waits for a message for at most `timeout`.
+    ///
+    /// # Errors
+    /// `Timeout`, or `Disconnected` if the channel is empty and all senders are gone.
+    #[track_caller]
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        self.recv_until(Until::After(timeout))
+    }
+
+    /// Waits for a message until `deadline`.
+    ///
+    /// # Errors
+    /// As [`recv_timeout`](Self::recv_timeout).
+    #[track_caller]
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
+        self.recv_until(Until::At(deadline))
+    }
+
+    #[track_caller]
+    fn recv_until(&self, until: Until) -> Result<T, RecvTimeoutError> {
+        match self.0.block(&mut Recv, until, Why::new(&RECV, 0)) {
+            Some(received) => received.map_err(|RecvError| RecvTimeoutError::Disconnected),
+            None => Err(RecvTimeoutError::Timeout),
+        }
+    }
+
+    /// As [`recv`](Self::recv), for an `async` function. Dropped before it is ready, it has taken nothing.
+    pub fn recv_async(&self) -> impl Future<Output = Result<T, RecvError>> + use<'_, T> {
+        self.0.future(Recv)
+    }
+
+    /// The messages, as they come; ends when all senders are gone.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter(self)
+    }
+
+    /// The messages that are there now.
+    pub fn try_iter(&self) -> TryIter<'_, T> {
+        TryIter(self)
+    }
+
+    /// How many messages are in the channel, those of waiting senders included.
+    pub fn len(&self) -> usize {
+        self.0.look(Shared::len)
+    }
+
+    /// Whether no message is in the channel.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many messages it takes; none: without a limit.
+    pub fn capacity(&self) -> Option<usize> {
+        capacity(&self.0)
+    }
+
+    /// Whether both belong to one channel.
+    pub fn same_channel(&self, other: &Receiver<T>) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Sender<T> {
+        self.0.change(|state| state.senders += 1);
+        Sender(self.0.clone())
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.0.change(|state| state.senders -= 1);
+    }
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Receiver<T> {
+        self.0.change(|state| state.receivers += 1);
+        Receiver(self.0.clone())
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        // Nobody will take them; they are dropped outside of the lock.
+        let unread = self.0.change(|state| {
+            state.receivers -= 1;
+            let is_last = state.receivers == 0;
+            is_last.then(|| std::mem::take(&mut state.queue))
+        });
+        drop(unread);
+    }
+}
+
+/// The messages of a channel, as they come: [`Receiver::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, T>(&'a Receiver<T>);
+
+impl<T> Iterator for Iter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.0.recv().ok()
+    }
+}
+
+impl<T> FusedIterator for Iter<'_, T> {}
+
+/// The messages that are there now: [`Receiver::try_iter`].
+#[derive(Debug)]
+pub struct TryIter<'a, T>(&'a Receiver<T>);
+
+impl<T> Iterator for TryIter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// The messages of a channel, as they come, with the receiver inside.
+#[derive(Debug)]
+pub struct IntoIter<T>(Receiver<T>);
+
+impl<T> Iterator for IntoIter<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.0.recv().ok()
+    }
+}
+
+impl<T> FusedIterator for IntoIter<T> {}
+
+impl<T> IntoIterator for Receiver<T> {
+    type Item = T;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter(self)
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Receiver<T> {
+    type Item = T;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,369 @@
+//! Many readers or one writer, in the order of coming.
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+use std::time::Duration;
+
+use super::mutex::Poison;
+use super::wait::{Core, Op, State, Until};
+use super::waiters::{Waiters, Woken};
+use crate::hub::park::Why;
+
+static READ: &str = "an RwLock (read)";
+static WRITE: &str = "an RwLock (write)";
+
+const READS: u32 = 0;
+const WRITES: u32 = 1;
+
+/// Who was granted has it from then on, before it runs.
+struct Holders {
+    readers: usize,
+    writes: bool,
+    waiters: Waiters,
+}
+
+impl State for Holders {
+    fn settle(&mut self, woken: &mut Woken) {
+        while let Some(wants) = self.waiters.first_wants() {
+            if self.writes || wants == WRITES && self.readers > 0 {
+                return;
+            }
+            match wants {
+                WRITES => self.writes = true,
+                _ => self.readers += 1,
+            }
+            woken.push(self.waiters.grant_first());
+        }
+    }
+}
+
+struct Read;
+
+impl Op<Holders> for Read {
+    type Output = ();
+
+    fn waiters<'a>(&self, state: &'a mut Holders) -> &'a mut Waiters {
+        &mut state.waiters
+    }
+
+    fn wants(&self) -> u32 {
+        READS
+    }
+
+    #[inline]
+    fn attempt(&mut self, state: &mut Holders, granted: bool, _: &mut Woken) -> Option<()> {
+        if granted {
+            return Some(());
+        }
+        // Behind a writer that waits, so that readers cannot keep it waiting for ever.
+        (!state.writes && state.waiters.waiting() == 0).then(|| state.readers += 1)
+    }
+
+    fn gives_back(&mut self, state: &mut Holders) {
+        state.readers -= 1;
+    }
+}
+
+struct Write;
+
+impl Op<Holders> for Write {
+    type Output = ();
+
+    fn waiters<'a>(&self, state: &'a mut Holders) -> &'a mut Waiters {
+        &mut state.waiters
+    }
+
+    fn wants(&self) -> u32 {
+        WRITES
+    }
+
+    #[inline]
+    fn attempt(&mut self, state: &mut Holders, granted: bool, _: &mut Woken) -> Option<()> {
+        if granted {
+            return Some(());
+        }
+        let is_free = !state.writes && state.readers == 0 && state.waiters.waiting() == 0;
+        is_free.then(|| state.writes = true)
+    }
+
+    fn gives_back(&mut self, state: &mut Holders) {
+        state.writes = false;
+    }
+}
+
+/// A lock that many may read under at once, or one may write under, as [`std::sync::RwLock`].
+///
+/// ```
+/// use greenthread::sync::RwLock;
+///
+/// let names = RwLock::new(vec!["a"]);
+/// {
+///     let (one, two) = (names.read().unwrap(), names.read().unwrap());
+///     assert_eq!((one.len(), two.len()), (1, 1));
+///     assert!(names.try_write().is_err());
+/// }
+/// names.write().unwrap().push("b");
+/// ```
+///
+/// Readers that come while a writer waits wait behind it. So a green thread that reads must not read again inside: with a
+/// writer in between neither goes on. A panic while it is held for writing poisons it.
+///
+/// # Coming from Python
+/// gevent and asyncio have none.
+pub struct RwLock<T: ?Sized> {
+    core: Core<Holders>,
+    poison: Poison,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: as a cell of a `T` that moves with it.
+unsafe impl<T: ?Sized + Send> Send for RwLock<T> {}
+// SAFETY: it gives `&T` to several threads at once, or `&mut T` to one.
+unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<T> {}
+
+/// Holds an [`RwLock`] for reading until it is dropped.
+#[must_use = "dropped at once, it locks nothing"]
+pub struct RwLockReadGuard<'a, T: ?Sized> {
+    lock: &'a RwLock<T>,
+    _value: PhantomData<&'a T>,
+}
+
+/// Holds an [`RwLock`] for writing until it is dropped.
+#[must_use = "dropped at once, it locks nothing"]
+pub struct RwLockWriteGuard<'a, T: ?Sized> {
+    lock: &'a RwLock<T>,
+    unwound: bool,
+    _value: PhantomData<&'a mut T>,
+}
+
+impl<T> RwLock<T> {
+    /// A free lock over `value`.
+    pub const fn new(value: T) -> RwLock<T> {
+        RwLock {
+            core: Core::new(Holders {
+                readers: 0,
+                writes: false,
+                waiters: Waiters::new(),
+            }),
+            poison: Poison::new(),
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    /// The value, without the lock.
+    ///
+    /// # Errors
+    /// The value in an error, if the lock is poisoned.
+    pub fn into_inner(self) -> LockResult<T> {
+        let poisoned = self.poison.is_set();
+        let value = self.value.into_inner();
+        if poisoned {
+            Err(PoisonError::new(value))
+        } else {
+            Ok(value)
+        }
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    fn reads(&self) -> LockResult<RwLockReadGuard<'_, T>> {
+        self.poison.result(RwLockReadGuard {
+            lock: self,
+            _value: PhantomData,
+        })
+    }
+
+    fn writes(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
+        self.poison.result(RwLockWriteGuard {
+            lock: self,
+            unwound: std::thread::panicking(),
+            _value: PhantomData,
+        })
+    }
+
+    /// Waits to read.
+    ///
+    /// # Errors
+    /// The guard in an error, if somebody panicked while writing.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while somebody writes, or waits to write. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
+        self.core.block(&mut Read, Until::Ever, Why::new(&READ, 0));
+        self.reads()
+    }
+
+    /// Reads, if nobody writes or waits.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the guard in `Poisoned`.
+    pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        match self.core.attempt(&mut Read) {
+            Some(()) => Ok(self.reads()?),
+            None => Err(TryLockError::WouldBlock),
+        }
+    }
+
+    /// Waits to read for at most `timeout`.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the time is over, or the guard in `Poisoned`.
+    #[track_caller]
+    pub fn read_timeout(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        match self.core.block(&mut Read, Until::After(timeout), Why::new(&READ, 0)) {
+            Some(()) => Ok(self.reads()?),
+            None => Err(TryLockError::WouldBlock),
+        }
+    }
+
+    /// As [`read`](Self::read), for an `async` function.
+    pub fn read_async(&self) -> impl Future<Output = LockResult<RwLockReadGuard<'_, T>>> + use<'_, T> {
+        let locked = self.core.future(Read);
+        async move {
+            locked.await;
+            self.reads()
+        }
+    }
+
+    /// Waits to write.
+    ///
+    /// # Errors
+    /// The guard in an error, if somebody panicked while writing.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while somebody reads or writes, or waits. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
+        self.core.block(&mut Write, Until::Ever, Why::new(&WRITE, 0));
+        self.writes()
+    }
+
+    /// Writes, if nobody reads, writes or waits.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the guard in `Poisoned`.
+    pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        match self.core.attempt(&mut Write) {
+            Some(()) => Ok(self.writes()?),
+            None => Err(TryLockError::WouldBlock),
+        }
+    }
+
+    /// Waits to write for at most `timeout`.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the time is over, or the guard in `Poisoned`.
+    #[track_caller]
+    pub fn write_timeout(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        match self.core.block(&mut Write, Until::After(timeout), Why::new(&WRITE, 0)) {
+            Some(()) => Ok(self.writes()?),
+            None => Err(TryLockError::WouldBlock),
+        }
+    }
+
+    /// As [`write`](Self::write), for an `async` function.
+    pub fn write_async(&self) -> impl Future<Output = LockResult<RwLockWriteGuard<'_, T>>> + use<'_, T> {
+        let locked = self.core.future(Write);
+        async move {
+            locked.await;
+            self.writes()
+        }
+    }
+
+    /// Whether somebody panicked while writing.
+    pub fn is_poisoned(&self) -> bool {
+        self.poison.is_set()
+    }
+
+    /// Forgets that somebody panicked.
+    pub fn clear_poison(&self) {
+        self.poison.clear();
+    }
+
+    /// The value, which nobody else can have.
+    ///
+    /// # Errors
+    /// The reference in an error, if the lock is poisoned.
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        self.poison.result(self.value.get_mut())
+    }
+}
+
+impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: nobody writes while somebody reads.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
+    fn drop(&mut self) {
+        self.lock.core.change(|state| state.readers -= 1);
+    }
+}
+
+impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the one who writes is alone.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the one who writes is alone.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
+    fn drop(&mut self) {
+        self.lock.poison.left(self.unwound);
+        self.lock.core.change(|state| state.writes = false);
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("RwLock");
+        match self.try_read() {
+            Ok(guard) => out.field("data", &&*guard),
+            Err(TryLockError::Poisoned(error)) => out.field("data", &&**error.get_ref()),
+            Err(TryLockError::WouldBlock) => out.field("data", &format_args!("<locked>")),
+        };
+        out.field("poisoned", &self.is_poisoned()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Default> Default for RwLock<T> {
+    fn default() -> RwLock<T> {
+        RwLock::new(T::default())
+    }
+}
+
+impl<T> From<T> for RwLock<T> {
+    fn from(value: T) -> RwLock<T> {
+        RwLock::new(value)
+    }
+}

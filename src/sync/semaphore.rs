@@ -1,0 +1,251 @@
+//! Permits that are given out and come back.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use super::wait::{Core, Op, State, Until};
+use super::waiters::{Waiters, Woken};
+use crate::hub::park::Why;
+
+static SEMAPHORE: &str = "a Semaphore";
+
+struct Permits {
+    free: usize,
+    waiters: Waiters,
+}
+
+impl State for Permits {
+    #[inline]
+    fn settle(&mut self, woken: &mut Woken) {
+        while self.free > self.waiters.granted() && self.waiters.waiting() > 0 {
+            woken.push(self.waiters.grant_first());
+        }
+    }
+}
+
+struct Acquire;
+
+impl Op<Permits> for Acquire {
+    type Output = ();
+
+    fn waiters<'a>(&self, state: &'a mut Permits) -> &'a mut Waiters {
+        &mut state.waiters
+    }
+
+    #[inline]
+    fn attempt(&mut self, state: &mut Permits, granted: bool, _: &mut Woken) -> Option<()> {
+        if !granted && state.free <= state.waiters.granted() {
+            return None;
+        }
+        state.free -= 1;
+        Some(())
+    }
+}
+
+/// A number of permits: [`acquire`](Self::acquire) takes one, and waits while there is none, in the order of coming.
+///
+/// ```
+/// use std::sync::Arc;
+/// use greenthread::{sync::Semaphore, spawn, yield_now};
+///
+/// let two = Arc::new(Semaphore::new(2));
+/// let workers: Vec<_> = (0..10)
+///     .map(|_| {
+///         let two = two.clone();
+///         spawn(move || {
+///             let _permit = two.acquire(); // given back when it is dropped
+///             assert!(two.available() < 2);
+///             yield_now();
+///         })
+///     })
+///     .collect();
+/// workers.into_iter().for_each(|worker| worker.join().unwrap());
+/// assert_eq!(two.available(), 2);
+/// ```
+///
+/// # Coming from Python
+/// `gevent.lock.Semaphore` and `asyncio.Semaphore`; [`add`](Self::add) is their `release` by somebody who has taken none.
+pub struct Semaphore {
+    core: Core<Permits>,
+}
+
+/// A permit of a [`Semaphore`], given back when it is dropped.
+#[must_use = "dropped at once, it is given back"]
+#[derive(Debug)]
+pub struct Permit<'a>(&'a Semaphore);
+
+impl Permit<'_> {
+    /// Keeps it for good: the semaphore has one permit less.
+    pub fn forget(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Permit<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.add(1);
+    }
+}
+
+impl Semaphore {
+    /// With so many permits.
+    pub const fn new(permits: usize) -> Semaphore {
+        Semaphore {
+            core: Core::new(Permits {
+                free: permits,
+                waiters: Waiters::new(),
+            }),
+        }
+    }
+
+    /// Waits for a permit.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while there is none. A kill or time-out unwinds here; a permit that was on its way goes to the next in line.
+    #[inline]
+    #[track_caller]
+    pub fn acquire(&self) -> Permit<'_> {
+        self.core.block(&mut Acquire, Until::Ever, Why::new(&SEMAPHORE, 0));
+        Permit(self)
+    }
+
+    /// A permit, if there is one that nobody waits for.
+    pub fn try_acquire(&self) -> Option<Permit<'_>> {
+        self.core.attempt(&mut Acquire).map(|()| Permit(self))
+    }
+
+    /// Waits for a permit for at most `timeout`.
+    #[track_caller]
+    pub fn acquire_timeout(&self, timeout: Duration) -> Option<Permit<'_>> {
+        self.acquire_until(Until::After(timeout))
+    }
+
+    /// Waits for a permit until `deadline`.
+    #[track_caller]
+    pub fn acquire_deadline(&self, deadline: Instant) -> Option<Permit<'_>> {
+        self.acquire_until(Until::At(deadline))
+    }
+
+    #[track_caller]
+    fn acquire_until(&self, until: Until) -> Option<Permit<'_>> {
+        let done = self.core.block(&mut Acquire, until, Why::new(&SEMAPHORE, 0));
+        done.map(|()| Permit(self))
+    }
+
+    /// As [`acquire`](Self::acquire), for an `async` function. Dropped before it is ready, it is out of the line.
+    pub fn acquire_async(&self) -> impl Future<Output = Permit<'_>> + use<'_> {
+        let acquired = self.core.future(Acquire);
+        async move {
+            acquired.await;
+            Permit(self)
+        }
+    }
+
+    /// Adds permits.
+    #[inline]
+    pub fn add(&self, permits: usize) {
+        self.core
+            .change(|state| state.free = state.free.saturating_add(permits));
+    }
+
+    /// How many permits there are that nobody has or is about to get.
+    pub fn available(&self) -> usize {
+        self.core.look(|state| state.free - state.waiters.granted())
+    }
+}
+
+impl fmt::Debug for Semaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (free, waiting) = self.core.look(|state| (state.free, state.waiters.waiting()));
+        f.debug_struct("Semaphore")
+            .field("available", &free)
+            .field("waiting", &waiting)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`Semaphore`] that notices when more permits come back than it had.
+///
+/// ```
+/// use greenthread::sync::BoundedSemaphore;
+///
+/// let one = BoundedSemaphore::new(1);
+/// one.acquire().forget();
+/// assert!(one.release().is_ok());
+/// assert!(one.release().is_err(), "nobody had it");
+/// ```
+///
+/// # Coming from Python
+/// `gevent.lock.BoundedSemaphore`, `asyncio.BoundedSemaphore`.
+#[derive(Debug)]
+pub struct BoundedSemaphore {
+    inner: Semaphore,
+    most: usize,
+}
+
+/// More permits were released than were acquired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReleaseError;
+
+impl fmt::Display for ReleaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a BoundedSemaphore was released more often than it was acquired")
+    }
+}
+
+impl std::error::Error for ReleaseError {}
+
+impl BoundedSemaphore {
+    /// With so many permits, and never more.
+    pub const fn new(permits: usize) -> BoundedSemaphore {
+        BoundedSemaphore {
+            inner: Semaphore::new(permits),
+            most: permits,
+        }
+    }
+
+    /// Gives back a permit that was [forgotten](Permit::forget).
+    ///
+    /// # Errors
+    /// If all permits are there already.
+    pub fn release(&self) -> Result<(), ReleaseError> {
+        self.inner.core.change(|state| {
+            if state.free >= self.most {
+                return Err(ReleaseError);
+            }
+            state.free += 1;
+            Ok(())
+        })
+    }
+
+    /// As [`Semaphore::acquire`].
+    #[track_caller]
+    pub fn acquire(&self) -> Permit<'_> {
+        self.inner.acquire()
+    }
+
+    /// As [`Semaphore::try_acquire`].
+    pub fn try_acquire(&self) -> Option<Permit<'_>> {
+        self.inner.try_acquire()
+    }
+
+    /// As [`Semaphore::acquire_timeout`].
+    #[track_caller]
+    pub fn acquire_timeout(&self, timeout: Duration) -> Option<Permit<'_>> {
+        self.inner.acquire_timeout(timeout)
+    }
+
+    /// As [`Semaphore::acquire_async`].
+    pub fn acquire_async(&self) -> impl Future<Output = Permit<'_>> + use<'_> {
+        self.inner.acquire_async()
+    }
+
+    /// As [`Semaphore::available`].
+    pub fn available(&self) -> usize {
+        self.inner.available()
+    }
+}
