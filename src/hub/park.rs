@@ -201,6 +201,18 @@ impl Parker {
         }
     }
 
+    /// The same, if the caller has a hub and may park: so this makes nothing, and does not panic.
+    #[inline]
+    pub(crate) fn at_once() -> Option<Parker> {
+        let hub = Hub::try_current().filter(|hub| !hub.is_in_callback())?;
+        let task = hub.running();
+        Some(Parker {
+            hub,
+            task,
+            ticket: task.ticket.load(Ordering::Relaxed),
+        })
+    }
+
     #[inline]
     pub(crate) fn waiter(&self) -> Waiter {
         Waiter::Task(TaskRef::new(self.task), self.ticket)

@@ -1,5 +1,5 @@
 //! How anything waits for a primitive, in both faces: [`Core::block`] parks, [`Core::future`] is polled. Both drive one
-//! [`Op`], under the primitive's lock.
+//! [`Wait`], under the primitive's lock.
 //!
 //! ```text
 //!            attempt                        granted: attempt again, which succeeds
@@ -127,15 +127,94 @@ impl<S: State> Core<S> {
     #[inline]
     #[track_caller]
     pub(super) fn block<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
-        match self.attempt(op) {
+        let mut line = self.future(op);
+        let mut parker = None;
+        match line.begin(&mut parker) {
             Some(done) => Some(done),
-            None => self.wait(op, until, why, || ()),
+            None => line.park(parker, until, why, || ()),
         }
     }
 
     /// Waits, and does `then` once that is certain: who changes the state from then on wakes it.
     #[track_caller]
     pub(super) fn wait<O: Op<S>>(&self, op: &mut O, until: Until, why: Why, then: impl FnOnce()) -> Option<O::Output> {
+        self.future(op).park(None, until, why, then)
+    }
+
+    /// The operation as a future.
+    #[inline]
+    pub(super) fn future<O: Op<S>>(&self, op: O) -> Wait<'_, S, O> {
+        Wait {
+            core: self,
+            op,
+            key: None,
+        }
+    }
+}
+
+impl<S, O: Op<S>> Op<S> for &mut O {
+    type Output = O::Output;
+
+    fn waiters<'a>(&self, state: &'a mut S) -> &'a mut Waiters {
+        (**self).waiters(state)
+    }
+
+    fn wants(&self) -> u32 {
+        (**self).wants()
+    }
+
+    #[inline]
+    fn attempt(&mut self, state: &mut S, granted: bool, woken: &mut Woken) -> Option<O::Output> {
+        (**self).attempt(state, granted, woken)
+    }
+
+    fn waits(&mut self, state: &mut S, key: Key) {
+        (**self).waits(state, key);
+    }
+
+    fn gives_up(&mut self, state: &mut S, key: Key) {
+        (**self).gives_up(state, key);
+    }
+
+    fn gives_back(&mut self, state: &mut S) {
+        (**self).gives_back(state);
+    }
+}
+
+/// An operation under way. As a future it resolves when the operation is done. Dropped, it waits no more, and what it was
+/// granted goes to the next.
+#[must_use = "a future does nothing unless it is polled"]
+pub(super) struct Wait<'a, S: State, O: Op<S>> {
+    core: &'a Core<S>,
+    op: O,
+    /// Its place in the line, while it has one.
+    key: Option<Key>,
+}
+
+impl<S: State, O: Op<S>> Wait<'_, S, O> {
+    /// The first try; if it has to wait, and can do so without more ado, it is in line with `parker`.
+    #[inline]
+    fn begin(&mut self, parker: &mut Option<Parker>) -> Option<O::Output> {
+        let mut woken = Woken::default();
+        let done = self.core.spin.with(|state| {
+            let done = self.op.attempt(state, false, &mut woken);
+            if done.is_none() {
+                *parker = Parker::at_once();
+                let waiter = parker.as_ref()?.waiter();
+                let key = self.op.waiters(state).push(waiter, self.op.wants());
+                self.op.waits(state, key);
+                self.key = Some(key);
+            }
+            // What it did, or brought, may be what somebody waits for.
+            state.settle(&mut woken);
+            done
+        });
+        woken.wake();
+        done
+    }
+
+    #[track_caller]
+    fn park(&mut self, mut parker: Option<Parker>, until: Until, why: Why, then: impl FnOnce()) -> Option<O::Output> {
         let mut then = Some(then);
         let deadline = until.on(Hub::current());
         let mut mode = if std::thread::panicking() {
@@ -143,27 +222,29 @@ impl<S: State> Core<S> {
         } else {
             Mode::Cancel
         };
-        let mut key = None;
         loop {
-            let parker = Parker::new();
-            let mut woken = Woken::default();
-            let mut stale = None;
-            let done = self
-                .spin
-                .with(|state| self.step(state, op, &mut key, parker.waiter(), &mut stale, &mut woken));
-            drop(stale);
-            woken.wake();
-            if done.is_some() {
-                return done;
-            }
+            let parker = match parker.take() {
+                Some(parker) => parker,
+                None => {
+                    let parker = Parker::new();
+                    if let Some(done) = self.step(Some(parker.waiter())) {
+                        return Some(done);
+                    }
+                    parker
+                }
+            };
             if let Some(then) = then.take() {
                 then();
             }
             match parker.park_here(deadline, mode, why) {
-                Wake::Ready => {}
-                Wake::TimedOut => return self.leave(op, key.take(), true),
+                Wake::Ready => {
+                    if let Some(done) = self.step(None) {
+                        return Some(done);
+                    }
+                }
+                Wake::TimedOut => return self.leave(true),
                 Wake::Interrupted => {
-                    self.leave(op, key.take(), false);
+                    self.leave(false);
                     interrupt::raise();
                     // A `panic = "abort"` build, or one that unwinds already: it waits for what it came for.
                     mode = Mode::Must;
@@ -172,63 +253,57 @@ impl<S: State> Core<S> {
         }
     }
 
-    /// One look under the lock: takes what was granted, or can be had; or (again) waits.
-    fn step<O: Op<S>>(
-        &self,
-        state: &mut S,
-        op: &mut O,
-        key: &mut Option<Key>,
-        waiter: Waiter,
-        stale: &mut Option<Waiter>,
-        woken: &mut Woken,
-    ) -> Option<O::Output> {
-        let granted = match *key {
-            Some(at) => match op.waiters(state).replace(at, waiter) {
-                Ok(before) => {
-                    *stale = before;
-                    return None;
-                }
-                Err(unused) => {
-                    *stale = Some(unused);
-                    op.waiters(state).remove(at);
-                    *key = None;
+    /// One look under the lock: takes what was granted, or can be had; or waits (again), with `waiter`.
+    #[inline]
+    fn step(&mut self, mut waiter: Option<Waiter>) -> Option<O::Output> {
+        let mut woken = Woken::default();
+        let done = self.core.spin.with(|state| {
+            let waiters = self.op.waiters(state);
+            let granted = match self.key {
+                Some(key) if waiters.is_granted(key) => {
+                    waiters.remove(key);
+                    self.key = None;
                     true
                 }
-            },
-            None => {
-                *stale = Some(waiter);
-                false
+                Some(key) => {
+                    // Given back as the one to drop, outside of the lock.
+                    waiter = waiter.take().and_then(|waiter| waiters.replace(key, waiter));
+                    return None;
+                }
+                None => false,
+            };
+            let done = self.op.attempt(state, granted, &mut woken);
+            if done.is_none()
+                && let Some(waiter) = waiter.take()
+            {
+                let key = self.op.waiters(state).push(waiter, self.op.wants());
+                self.op.waits(state, key);
+                self.key = Some(key);
             }
-        };
-        let done = op.attempt(state, granted, woken);
-        if done.is_some() {
-            state.settle(woken);
-        } else if let Some(waiter) = stale.take() {
-            let at = op.waiters(state).push(waiter, op.wants());
-            op.waits(state, at);
-            // What it brought may be what somebody waits for.
-            state.settle(woken);
-            *key = Some(at);
-        }
+            state.settle(&mut woken);
+            done
+        });
+        drop(waiter);
+        woken.wake();
         done
     }
 
     /// Waits no more. With `takes` it takes what it was granted meanwhile (W4).
-    fn leave<O: Op<S>>(&self, op: &mut O, key: Option<Key>, takes: bool) -> Option<O::Output> {
-        let key = key?;
+    fn leave(&mut self, takes: bool) -> Option<O::Output> {
+        let key = self.key.take()?;
         let mut woken = Woken::default();
         let mut stale = None;
-        let done = self.spin.with(|state| {
-            let (granted, waiter) = op.waiters(state).remove(key);
+        let done = self.core.spin.with(|state| {
+            let (granted, waiter) = self.op.waiters(state).remove(key);
             stale = waiter;
             let done = match (granted, takes) {
-                (true, true) => op.attempt(state, true, &mut woken),
+                (true, true) => self.op.attempt(state, true, &mut woken),
                 (true, false) => {
-                    op.gives_back(state);
+                    self.op.gives_back(state);
                     None
                 }
                 (false, _) => {
-                    op.gives_up(state, key);
+                    self.op.gives_up(state, key);
                     None
                 }
             };
@@ -239,40 +314,13 @@ impl<S: State> Core<S> {
         woken.wake();
         done
     }
-
-    /// The same as a future.
-    pub(super) fn future<O: Op<S>>(&self, op: O) -> Wait<'_, S, O> {
-        Wait {
-            core: self,
-            op,
-            key: None,
-        }
-    }
-}
-
-/// Resolves when the operation is done. Dropped, it waits no more, and what it was granted goes to the next.
-#[must_use = "a future does nothing unless it is polled"]
-pub(super) struct Wait<'a, S: State, O: Op<S>> {
-    core: &'a Core<S>,
-    op: O,
-    key: Option<Key>,
 }
 
 impl<S: State, O: Op<S> + Unpin> Future for Wait<'_, S, O> {
     type Output = O::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
-        let this = &mut *self;
-        let waiter = Waiter::Waker(context.waker().clone());
-        let mut woken = Woken::default();
-        let mut stale = None;
-        let core = this.core;
-        let done = core
-            .spin
-            .with(|state| core.step(state, &mut this.op, &mut this.key, waiter, &mut stale, &mut woken));
-        drop(stale);
-        woken.wake();
-        match done {
+        match self.step(Some(Waiter::Waker(context.waker().clone()))) {
             Some(done) => Poll::Ready(done),
             None => Poll::Pending,
         }
@@ -280,8 +328,10 @@ impl<S: State, O: Op<S> + Unpin> Future for Wait<'_, S, O> {
 }
 
 impl<S: State, O: Op<S>> Drop for Wait<'_, S, O> {
+    #[inline]
     fn drop(&mut self) {
-        let key = self.key.take();
-        self.core.leave(&mut self.op, key, false);
+        if self.key.is_some() {
+            self.leave(false);
+        }
     }
 }

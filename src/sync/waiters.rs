@@ -91,13 +91,14 @@ impl Waiters {
         Key(at)
     }
 
-    /// Another to be woken in the place of the one before, which is given back; none if it was granted meanwhile.
-    pub(super) fn replace(&mut self, key: Key, waiter: Waiter) -> Result<Option<Waiter>, Waiter> {
-        let node = &mut self.nodes[key.0 as usize];
-        if node.granted {
-            return Err(waiter);
-        }
-        Ok(node.waiter.replace(waiter))
+    /// Another to be woken in the place of the one before, which is given back.
+    pub(super) fn replace(&mut self, key: Key, waiter: Waiter) -> Option<Waiter> {
+        self.nodes[key.0 as usize].waiter.replace(waiter)
+    }
+
+    #[inline]
+    pub(super) fn is_granted(&self, key: Key) -> bool {
+        self.nodes[key.0 as usize].granted
     }
 
     /// Takes the first out of the line, as granted, and gives whom to wake.

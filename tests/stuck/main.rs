@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use greenthread::hub::{self, LoopExit};
 use greenthread::net::{TcpListener, TcpStream, UnixStream};
-use greenthread::{sleep, spawn, thread, threadpool, yield_now};
+use greenthread::{sleep, spawn, spawn_local, thread, threadpool, yield_now};
 
 const VARIABLE: &str = "GREENTHREAD_STUCK";
 
@@ -29,6 +29,11 @@ const TESTS: &[Test] = &[
     Test {
         name: "a_caught_loop_exit_leaves_a_hub_that_works",
         child: caught,
+        check: succeeds,
+    },
+    Test {
+        name: "a_lock_that_a_caught_loop_exit_left_goes_to_the_next",
+        child: locked,
         check: succeeds,
     },
     Test {
@@ -181,6 +186,20 @@ fn loop_exit<T>(f: impl FnOnce() -> T) -> LoopExit {
         Err(payload) => payload,
     };
     *payload.downcast::<LoopExit>().expect("the payload is a LoopExit")
+}
+
+fn locked() {
+    let mutex = std::rc::Rc::new(greenthread::sync::Mutex::new(()));
+    let theirs = mutex.clone();
+    let holder = spawn_local(move || {
+        let _held = theirs.lock().unwrap();
+        thread::park();
+    });
+    yield_now();
+    loop_exit(|| drop(mutex.lock()));
+    holder.thread().unpark();
+    holder.join().unwrap();
+    assert!(mutex.try_lock().is_ok(), "main is in its line no more");
 }
 
 fn caught() {
