@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
+use crate::hub::park::{self, Mode, Parker, Waiter, Wake, Why};
 use crate::hub::{Hub, interrupt, stuck};
 use crate::sys::thread::fork_epoch;
 
@@ -236,6 +236,7 @@ where
     } else {
         Mode::Cancel
     };
+    let mut parked = false;
     loop {
         let parker = Parker::new();
         let done = {
@@ -243,11 +244,16 @@ where
             slot.waiter = Some(parker.waiter());
             slot.result.take()
         };
-        match done {
-            Some(Ok(value)) => return value,
-            Some(Err(payload)) => resume_unwind(payload),
-            None => {}
+        if let Some(done) = done {
+            drop(parker);
+            if !parked && mode == Mode::Cancel {
+                // The pool was quicker than we: others run all the same, or one who calls again and again would keep them
+                // out. A kill that is told here comes again at the next park.
+                park::yield_now();
+            }
+            return done.unwrap_or_else(|payload| resume_unwind(payload));
         }
+        parked = true;
         if parker.park(None, mode, Why::new(&POOL_JOB, 0)) == Wake::Interrupted {
             interrupt::raise();
             // A `panic = "abort"` build: there is no value to give but the job's, so the kill waits for the next park.

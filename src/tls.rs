@@ -45,8 +45,8 @@ pub(crate) struct Context {
     members: Cell<usize>,
     /// The isolated green thread whose it is.
     owner: Cell<u64>,
-    /// How often a patched call has told that one to end.
-    refusals: Cell<u32>,
+    /// How often a patched call has told that one to end, and for what.
+    refusals: Cell<(u32, u64)>,
 }
 
 /// The contexts of an OS thread that nobody uses.
@@ -65,7 +65,7 @@ pub(crate) fn unleased() -> &'static Context {
         native: 0,
         members: Cell::new(0),
         owner: Cell::new(0),
-        refusals: Cell::new(0),
+        refusals: Cell::new((0, 0)),
     });
     &UNLEASED.0
 }
@@ -121,12 +121,12 @@ impl Pool {
                 native: self.native,
                 members: Cell::new(0),
                 owner: Cell::new(0),
-                refusals: Cell::new(0),
+                refusals: Cell::new((0, 0)),
             })))
         })?;
         context.members.set(1);
         context.owner.set(owner);
-        context.refusals.set(0);
+        context.refusals.set((0, 0));
         Some(context)
     }
 
@@ -167,9 +167,13 @@ impl Context {
     }
 
     #[cfg(feature = "monkey")]
-    pub(crate) fn count_refusal(&self) -> u32 {
-        self.refusals.set(self.refusals.get().saturating_add(1));
-        self.refusals.get()
+    pub(crate) fn count_refusal(&self, why: u64) -> u32 {
+        let times = match self.refusals.get() {
+            (times, before) if before == why => times.saturating_add(1),
+            _ => 1,
+        };
+        self.refusals.set((times, why));
+        times
     }
 
     /// One member more.
@@ -275,17 +279,17 @@ fn trial() -> Result<(), &'static str> {
     for round in 1..=2 {
         let context = pool.take_untried(0).ok_or("no memory for a set of thread-locals")?;
         // SAFETY: C1: a context of this OS thread, and nothing in it unwinds.
-        let (mark, kept) = unsafe {
+        let (mark, kept, ends) = unsafe {
             context.enter(|| {
                 context.begin();
                 let mark = MARK.replace(3);
-                ENDS.with(|ends| ends.0.set(&dropped));
+                let ends = ENDS.try_with(|ends| ends.0.set(&dropped));
                 let kept = std::hint::black_box(vec![round; 100]);
                 context.leave();
-                (mark, kept)
+                (mark, kept, ends)
             })
         };
-        if mark != 1 || MARK.get() != 2 {
+        if ends.is_err() || mark != 1 || MARK.get() != 2 {
             return Err("thread-locals are not apart");
         }
         if kept != vec![round; 100] {

@@ -43,11 +43,11 @@ impl Hub {
         may && !self.is_in_callback()
     }
 
-    /// Counts the patched calls that have told the running green thread to end.
+    /// Counts the patched calls that have told the running green thread to end, for one and the same reason.
     #[cfg(feature = "monkey")]
-    pub(crate) fn count_refusal(&self) -> u32 {
+    pub(crate) fn count_refusal(&self, why: u64) -> u32 {
         // Without a context of its own nobody counts: each time is as a second one.
-        self.context().map_or(2, Context::count_refusal)
+        self.context().map_or(2, |context| context.count_refusal(why))
     }
 
     /// `f` as a callback that runs in the context of now, of which it is a member until it has run.

@@ -133,6 +133,15 @@ pub(crate) fn is_ours(payload: &(dyn Any + Send)) -> bool {
     is_kill(payload) || payload.is::<Expired>()
 }
 
+/// What is due, by number: a kill, or one guard and no other.
+#[cfg(feature = "monkey")]
+pub(crate) fn due_number(task: &Task) -> u64 {
+    match due(task) {
+        Some(Interrupt::Expired(id)) => id,
+        Some(Interrupt::Kill) | None => u64::MAX,
+    }
+}
+
 /// Whether a kill is due.
 pub(crate) fn is_killed(task: &Task) -> bool {
     task.interrupt.get() & KILL != 0 && task.shield.get() == 0

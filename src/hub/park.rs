@@ -106,7 +106,7 @@ impl Waiter {
     pub(crate) fn wake_here(self) {
         match self {
             Waiter::Waker(waker) => waker.wake(),
-            task => task.wake(),
+            task @ Waiter::Task(..) => task.wake(),
         }
     }
 

@@ -5,7 +5,9 @@ use libc::{
     c_int, c_uint, c_void, loff_t, mmsghdr, nfds_t, off_t, pollfd, size_t, sockaddr, socklen_t, ssize_t, timespec,
 };
 
-use super::fd::{self, File, attempt, attempt_all, is_stream, kind, without_blocking};
+use super::fd::{
+    self, File, attempt, attempt_all, attempt_more, is_standard, is_stream, kind, vectors_of, without_blocking,
+};
 use super::symbol::patch;
 use super::{errno, fail, ready, sleep};
 use crate::hub::Hub;
@@ -26,12 +28,24 @@ patch! {
 unsafe fn sendfile_green(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     // SAFETY: the caller's, as libc's.
     let send = |count| unsafe { original::sendfile(to, from, offset, count) };
-    if kind(to) == File::Other {
+    if is_standard(to) || is_standard(from) || kind(to) == File::Other {
         return send(count);
     }
-    attempt_all(hub, to, Direction::Write, "sendfile", count, |done| {
-        without_blocking(to, || send(count - done))
-    })
+    match (kind(from), kind(to)) {
+        // From a file: to the end, or as much as there is.
+        (File::Other, File::Pipe) => attempt_all(hub, to, Direction::Write, "sendfile", count, |done| {
+            let flags = libc::SPLICE_F_NONBLOCK;
+            // SAFETY: the same arguments: it is what sendfile to a pipe does.
+            unsafe { original::splice(from, offset, to, std::ptr::null_mut(), count - done, flags) }
+        }),
+        (File::Other, _) => attempt_all(hub, to, Direction::Write, "sendfile", count, |done| {
+            without_blocking(to, || send(count - done))
+        }),
+        // From a stream: what is there.
+        _ => transfer(hub, from, to, false, || {
+            without_blocking(from, || without_blocking(to, || send(count)))
+        }),
+    }
 }
 
 unsafe fn splice_green(
@@ -43,14 +57,23 @@ unsafe fn splice_green(
     len: size_t,
     flags: c_uint,
 ) -> ssize_t {
+    if is_standard(from) || is_standard(to) {
+        // SAFETY: the caller's, as libc's.
+        return unsafe { original::splice(from, from_at, to, to_at, len, flags) };
+    }
     let nowait = flags | libc::SPLICE_F_NONBLOCK;
     // SAFETY: the caller's, as libc's. The flag is for pipes alone, one of which there must be.
     let splice = || unsafe { original::splice(from, from_at, to, to_at, len, nowait) };
-    let step = || match (kind(from), kind(to)) {
+    let pipes_wait = flags & libc::SPLICE_F_NONBLOCK == 0;
+    transfer(hub, from, to, !pipes_wait, || match (kind(from), kind(to)) {
         (File::Socket, _) => without_blocking(from, splice),
         (_, File::Socket) => without_blocking(to, splice),
         _ => splice(),
-    };
+    })
+}
+
+/// One transfer between two ends, of which either may not be ready.
+fn transfer(hub: &'static Hub, from: c_int, to: c_int, not_for_pipes: bool, step: impl Fn() -> ssize_t) -> ssize_t {
     let before = errno();
     loop {
         let result = step();
@@ -58,19 +81,15 @@ unsafe fn splice_green(
             return result;
         }
         // Which of the two it was, the kernel does not say.
-        let (end, direction) = if ready::is_ready(from, libc::POLLIN) {
-            (to, Direction::Write)
+        let (end, direction, events) = if ready::is_ready(from, libc::POLLIN) {
+            (to, Direction::Write, libc::POLLOUT)
         } else {
-            (from, Direction::Read)
+            (from, Direction::Read, libc::POLLIN)
         };
-        if flags & libc::SPLICE_F_NONBLOCK != 0 && kind(end) == File::Pipe || fd::is_nonblocking(end) {
+        if not_for_pipes && kind(end) == File::Pipe || fd::is_nonblocking(end) {
             return fail(libc::EAGAIN) as ssize_t;
         }
         let waited = attempt(hub, end, direction, "splice", || {
-            let events = match direction {
-                Direction::Read => libc::POLLIN,
-                Direction::Write => libc::POLLOUT,
-            };
             if ready::is_ready(end, events) {
                 1
             } else {
@@ -112,7 +131,9 @@ unsafe fn recvmmsg_green(
     let until = time.map(|time| hub.after(time));
     let mut done = 0;
     loop {
-        let more = attempt(hub, fd, Direction::Read, "recvmmsg", || receive(done) as ssize_t);
+        let more = attempt_more(hub, fd, Direction::Read, "recvmmsg", done > 0, || {
+            receive(done) as ssize_t
+        });
         match usize::try_from(more) {
             Ok(more) => done += more,
             Err(_) if done > 0 => break,
@@ -120,8 +141,8 @@ unsafe fn recvmmsg_green(
         }
         // As in the kernel, the time is looked at after a message only.
         let is_late = until.is_some_and(|until| hub.clock.now() >= until);
-        if done >= count as usize || flags & libc::MSG_WAITFORONE != 0 || is_late || more == 0 || fd::is_nonblocking(fd)
-        {
+        let is_done = done >= count as usize || flags & libc::MSG_WAITFORONE != 0 || is_late || more == 0;
+        if is_done || fd::is_nonblocking(fd) || ready::has_error(fd) {
             break;
         }
     }
@@ -140,13 +161,21 @@ unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, c
         let sent = if at_once == 1 {
             // SAFETY: the caller's, as libc's: one of its messages.
             unsafe {
-                let message = messages.add(done);
-                let sent = fd::sendmsg_green(hub, fd, &raw const (*message).msg_hdr, flags);
-                if sent >= 0 {
-                    (*message).msg_len = sent as c_uint;
-                    1
-                } else {
-                    sent
+                let message = &mut *messages.add(done);
+                let vectors = vectors_of(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen);
+                let total: usize = vectors.iter().map(|vector| vector.iov_len).sum();
+                let sent = fd::sendmsg_green(hub, fd, &raw const message.msg_hdr, flags);
+                match usize::try_from(sent) {
+                    Ok(sent) if sent < total => {
+                        // A part of it: nothing may follow.
+                        message.msg_len = sent as c_uint;
+                        return done as c_int + 1;
+                    }
+                    Ok(sent) => {
+                        message.msg_len = sent as c_uint;
+                        1
+                    }
+                    Err(_) => sent,
                 }
             }
         } else {
@@ -161,7 +190,7 @@ unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, c
             _ if done > 0 => break,
             _ => return sent as c_int,
         }
-        if fd::is_nonblocking(fd) {
+        if fd::is_nonblocking(fd) || ready::has_error(fd) {
             break;
         }
     }

@@ -17,14 +17,21 @@ patch! {
     PROCESSES waitid(kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int => waitid_green;
 }
 
-/// Waits until a child has ended; `None` if there is no such way to wait for it.
-fn ended(hub: &'static Hub, pid: pid_t) -> Option<Result<(), Cut>> {
+/// Waits for a child's end by its pidfd, until `look` finds it: a wake may be for another of the same number. `None` if
+/// there is no such way to wait for it.
+fn ended(hub: &'static Hub, pid: pid_t, look: impl Fn() -> bool) -> Option<Result<(), c_int>> {
     // SAFETY: asks for a descriptor.
     let raw = unsafe { super::futex::original::syscall(libc::SYS_pidfd_open, i64::from(pid), 0, 0, 0, 0, 0) };
     let raw = c_int::try_from(raw).ok().filter(|raw| *raw >= 0)?;
     // SAFETY: a fresh descriptor, ours alone.
     let pidfd = unsafe { OwnedFd::from_raw_fd(raw) };
-    fd::wait(hub, pidfd.as_fd(), Direction::Read, None, "waitpid").ok()
+    while !look() {
+        match fd::wait(hub, pidfd.as_fd(), Direction::Read, None, "waitpid").ok()? {
+            Ok(()) | Err(Cut::TimedOut) => {}
+            Err(Cut::Interrupted(errno)) => return Some(Err(errno)),
+        }
+    }
+    Some(Ok(()))
 }
 
 unsafe fn wait_green(hub: &'static Hub, status: *mut c_int) -> pid_t {
@@ -45,10 +52,15 @@ unsafe fn wait4_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options
     }
     // A stopped child is no event of its pidfd.
     if pid > 0 && options & (libc::WUNTRACED | libc::WCONTINUED) == 0 {
-        match ended(hub, pid) {
-            Some(Err(Cut::Interrupted(errno))) => return fail(errno),
-            // SAFETY: as above; it has ended, so this returns at once.
-            Some(_) => return unsafe { original::wait4(pid, status, options, usage) },
+        let done = std::cell::Cell::new(0);
+        let look = || {
+            // SAFETY: as above.
+            done.set(unsafe { original::wait4(pid, status, options | libc::WNOHANG, usage) });
+            done.get() != 0
+        };
+        match ended(hub, pid, look) {
+            Some(Err(errno)) => return fail(errno),
+            Some(Ok(())) => return done.get(),
             None => {}
         }
     }
@@ -58,18 +70,28 @@ unsafe fn wait4_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options
 
 unsafe fn waitid_green(hub: &'static Hub, kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int {
     let only_the_end = options & (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED) == libc::WEXITED;
-    if options & libc::WNOHANG == 0
-        && kind == libc::P_PID
+    // SAFETY: the caller's, as libc's.
+    let plainly = || unsafe { original::waitid(kind, id, info, options) };
+    if options & libc::WNOHANG != 0 {
+        return plainly();
+    }
+    if kind == libc::P_PID
         && only_the_end
         && let Ok(pid) = pid_t::try_from(id)
-        && let Some(Err(Cut::Interrupted(errno))) = ended(hub, pid)
     {
-        return fail(errno);
+        let look = || {
+            // SAFETY: all-zero is valid; it says whether the child has ended, and leaves it as it is.
+            unsafe {
+                let mut ended: siginfo_t = std::mem::zeroed();
+                let looks = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+                original::waitid(kind, id, &raw mut ended, looks) != 0 || ended.si_pid() != 0
+            }
+        };
+        match ended(hub, pid, look) {
+            Some(Err(errno)) => return fail(errno),
+            Some(Ok(())) => return plainly(),
+            None => {}
+        }
     }
-    if kind == libc::P_PID && only_the_end || options & libc::WNOHANG != 0 {
-        // SAFETY: the caller's, as libc's.
-        return unsafe { original::waitid(kind, id, info, options) };
-    }
-    // SAFETY: as above.
-    apart(|| unsafe { original::waitid(kind, id, info, options) }).unwrap_or_else(|| fail(libc::ENOMEM))
+    apart(plainly).unwrap_or_else(|| fail(libc::ENOMEM))
 }

@@ -7,7 +7,7 @@
 use std::cell::UnsafeCell;
 use std::mem::{size_of, zeroed};
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, timeval};
@@ -77,19 +77,34 @@ unsafe fn borrow(fd: c_int) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
-/// Descriptors that are non-blocking only for a call of ours that is under way, on whatever OS thread.
+/// Open files that are non-blocking only for a call of ours that is under way, on whatever OS thread.
 struct Shadows {
     locked: AtomicBool,
+    /// How many entries are in use.
+    used: AtomicUsize,
     entries: UnsafeCell<[Shadow; 64]>,
 }
 
 #[derive(Clone, Copy)]
 struct Shadow {
-    fd: c_int,
+    file: OpenFile,
     /// How many calls are under way; none: the entry is free.
     depth: u32,
     /// What its user set.
     flags: c_int,
+}
+
+/// An open file as far as it can be told: device, inode, and which way it is open. Descriptors that were duplicated share
+/// one, and its flags.
+type OpenFile = (u64, u64, c_int);
+
+fn open_file(fd: c_int) -> OpenFile {
+    // SAFETY: writes a `stat`, for which all-zero is valid.
+    unsafe {
+        let mut stat: libc::stat = zeroed();
+        libc::fstat(fd, &raw mut stat);
+        (stat.st_dev, stat.st_ino, flags(fd) & libc::O_ACCMODE)
+    }
 }
 
 // SAFETY: `entries` are touched under `locked`.
@@ -97,9 +112,10 @@ unsafe impl Sync for Shadows {}
 
 static SHADOWS: Shadows = Shadows {
     locked: AtomicBool::new(false),
+    used: AtomicUsize::new(0),
     entries: UnsafeCell::new(
         [Shadow {
-            fd: 0,
+            file: (0, 0, 0),
             depth: 0,
             flags: 0,
         }; 64],
@@ -125,6 +141,7 @@ pub(super) fn forget_all() {
     unsafe { &mut *SHADOWS.entries.get() }
         .iter_mut()
         .for_each(|entry| entry.depth = 0);
+    SHADOWS.used.store(0, Ordering::SeqCst);
     SHADOWS.locked.store(false, Ordering::Release);
 }
 
@@ -135,8 +152,16 @@ fn flags(fd: c_int) -> c_int {
 
 /// Whether its user made it non-blocking.
 pub(super) fn is_nonblocking(fd: c_int) -> bool {
+    if SHADOWS.used.load(Ordering::SeqCst) == 0 {
+        // Should one come into use right now, its call is under way for a moment only: look again.
+        let flags = flags(fd);
+        if SHADOWS.used.load(Ordering::SeqCst) == 0 {
+            return flags & libc::O_NONBLOCK != 0;
+        }
+    }
+    let file = open_file(fd);
     let flags = SHADOWS.with(|entries| {
-        let shadow = entries.iter().find(|entry| entry.depth > 0 && entry.fd == fd);
+        let shadow = entries.iter().find(|entry| entry.depth > 0 && entry.file == file);
         shadow.map_or_else(|| flags(fd), |shadow| shadow.flags)
     });
     flags & libc::O_NONBLOCK != 0
@@ -144,8 +169,10 @@ pub(super) fn is_nonblocking(fd: c_int) -> bool {
 
 /// Runs one system call with the descriptor non-blocking.
 pub(super) fn without_blocking<T: From<i8>>(fd: c_int, call: impl FnOnce() -> T) -> T {
+    let file = open_file(fd);
+    SHADOWS.used.fetch_add(1, Ordering::SeqCst);
     let entered = SHADOWS.with(|entries| {
-        if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.fd == fd) {
+        if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.file == file) {
             shadow.depth += 1;
             return true;
         }
@@ -153,20 +180,21 @@ pub(super) fn without_blocking<T: From<i8>>(fd: c_int, call: impl FnOnce() -> T)
             return false;
         };
         let flags = flags(fd);
-        *free = Shadow { fd, depth: 1, flags };
+        *free = Shadow { file, depth: 1, flags };
         // SAFETY: writes flags.
         unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
         true
     });
     if !entered {
         // 64 others at this very moment: once more.
+        SHADOWS.used.fetch_sub(1, Ordering::SeqCst);
         set_errno(libc::EAGAIN);
         return T::from(-1);
     }
     let result = call();
     let error = errno();
     SHADOWS.with(|entries| {
-        if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.fd == fd) {
+        if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.file == file) {
             shadow.depth -= 1;
             if shadow.depth == 0 {
                 // SAFETY: writes flags: those of its user.
@@ -174,6 +202,7 @@ pub(super) fn without_blocking<T: From<i8>>(fd: c_int, call: impl FnOnce() -> T)
             }
         }
     });
+    SHADOWS.used.fetch_sub(1, Ordering::SeqCst);
     set_errno(error);
     result
 }
@@ -211,6 +240,18 @@ pub(super) fn attempt(
     fd: c_int,
     direction: Direction,
     call: &str,
+    attempt: impl FnMut() -> ssize_t,
+) -> ssize_t {
+    attempt_more(hub, fd, direction, call, false, attempt)
+}
+
+/// The same. If something was done before (`begun`), an error that comes while it waits is left for the next call.
+pub(super) fn attempt_more(
+    hub: &'static Hub,
+    fd: c_int,
+    direction: Direction,
+    call: &str,
+    begun: bool,
     mut attempt: impl FnMut() -> ssize_t,
 ) -> ssize_t {
     let before = errno();
@@ -228,6 +269,9 @@ pub(super) fn attempt(
             Ok(Ok(())) => {}
             Ok(Err(Cut::TimedOut)) => return fail(libc::EAGAIN) as ssize_t,
             Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error) as ssize_t,
+        }
+        if begun && ready::has_error(fd) {
+            return fail(libc::EAGAIN) as ssize_t;
         }
         set_errno(before);
         let result = attempt();
@@ -249,15 +293,16 @@ pub(super) fn attempt_all(
 ) -> ssize_t {
     let mut done = 0;
     loop {
-        let result = attempt(hub, fd, direction, call, || step(done));
+        let result = attempt_more(hub, fd, direction, call, done > 0, || step(done));
         match usize::try_from(result) {
             Ok(0) => return done as ssize_t,
             Ok(more) => done += more,
-            // What was done is told; the error comes again.
+            // What was done is told.
             Err(_) if done > 0 => return done as ssize_t,
             Err(_) => return result,
         }
-        if done >= len || is_nonblocking(fd) {
+        // An error that has come since is for the next call, and the next attempt would eat it.
+        if done >= len || is_nonblocking(fd) || ready::has_error(fd) {
             return done as ssize_t;
         }
     }
@@ -327,12 +372,12 @@ unsafe fn recvmsg_green(hub: &'static Hub, fd: c_int, message: *mut msghdr, flag
         return first;
     }
     // SAFETY: a message that the kernel has just filled.
-    let vectors = unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
+    let vectors = unsafe { vectors_of((*message).msg_iov, (*message).msg_iovlen) };
     let total: usize = vectors.iter().map(|vector| vector.iov_len).sum();
-    while done < total {
+    while done < total && !ready::has_error(fd) {
         let mut rest = rest_of(vectors, done);
         // SAFETY: the rest of the caller's buffers; control data came with the first part.
-        let more = attempt(hub, fd, Direction::Read, "recvmsg", || unsafe {
+        let more = attempt_more(hub, fd, Direction::Read, "recvmsg", true, || unsafe {
             let mut message: msghdr = zeroed();
             message.msg_iov = rest.as_mut_ptr();
             message.msg_iovlen = rest.len();
@@ -382,12 +427,12 @@ pub(super) unsafe fn sendmsg_green(hub: &'static Hub, fd: c_int, message: *const
         return sent;
     };
     // SAFETY: a message that the kernel has just read.
-    let vectors = unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
+    let vectors = unsafe { vectors_of((*message).msg_iov, (*message).msg_iovlen) };
     let total: usize = vectors.iter().map(|vector| vector.iov_len).sum();
-    while done < total && !is_nonblocking(fd) {
+    while done < total && !is_nonblocking(fd) && !ready::has_error(fd) {
         let mut rest = rest_of(vectors, done);
         // SAFETY: a message without control data, which went with the first part.
-        let more = attempt(hub, fd, Direction::Write, "sendmsg", || unsafe {
+        let more = attempt_more(hub, fd, Direction::Write, "sendmsg", true, || unsafe {
             let mut message: msghdr = zeroed();
             message.msg_iov = rest.as_mut_ptr();
             message.msg_iovlen = rest.len();
@@ -399,6 +444,16 @@ pub(super) unsafe fn sendmsg_green(hub: &'static Hub, fd: c_int, message: *const
         }
     }
     done as ssize_t
+}
+
+/// # Safety
+/// `at` points to `count` vectors, unless there are none.
+pub(super) unsafe fn vectors_of<'a>(at: *const iovec, count: usize) -> &'a [iovec] {
+    if count == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's.
+    unsafe { std::slice::from_raw_parts(at, count) }
 }
 
 /// What is left of `vectors` after `done` bytes.
@@ -440,7 +495,7 @@ pub(super) fn kind(fd: c_int) -> File {
 }
 
 /// Standard input, output and error are left alone: whoever prints must not be overtaken in the middle of a line.
-fn is_standard(fd: c_int) -> bool {
+pub(super) fn is_standard(fd: c_int) -> bool {
     (0..=2).contains(&fd)
 }
 

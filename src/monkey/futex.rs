@@ -360,28 +360,45 @@ unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     }
 }
 
+/// Whether a call that closes `new` as it makes it a copy of `old` will do so.
+fn will_copy(old: c_int, new: c_int) -> bool {
+    // SAFETY: asks for flags.
+    old != new && anybody_waits() && unsafe { libc::fcntl(old, libc::F_GETFD) } >= 0
+}
+
 /// Ahead of libc's: the new number is closed by it.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn dup2(old: c_int, new: c_int) -> c_int {
-    if old != new {
+    if will_copy(old, new) {
         closing(new);
     }
     // SAFETY: the caller's, as libc's.
-    unsafe { original::dup2(old, new) }
+    let result = unsafe { original::dup2(old, new) };
+    if result >= 0 && old != new && anybody_waits() {
+        closed(new);
+    }
+    result
 }
 
 /// Ahead of libc's.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
-    closing(new);
+    if flags & !libc::O_CLOEXEC == 0 && will_copy(old, new) {
+        closing(new);
+    }
     // SAFETY: the caller's, as libc's.
-    unsafe { original::dup3(old, new, flags) }
+    let result = unsafe { original::dup3(old, new, flags) };
+    if result >= 0 && anybody_waits() {
+        closed(new);
+    }
+    result
 }
 
 /// Ahead of libc's.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    if anybody_waits() && flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
+    // One that only sets a flag closes nothing, and neither does one that fails.
+    if first <= last && flags & !(libc::CLOSE_RANGE_UNSHARE as c_int) == 0 && anybody_waits() {
         let closes = |node: &Node| node.key & 1 == 1 && (first..=last).contains(&((node.key >> 1) as c_uint));
         for bucket in &TABLE {
             wake_in(bucket, usize::MAX, closes);

@@ -100,7 +100,7 @@ impl Until {
             return None;
         }
         // SAFETY: the caller's.
-        let at = unsafe { sleep::duration(at) }?;
+        let at = unsafe { sleep::moment(at) }?;
         Some(Until { clock, at })
     }
 
@@ -199,6 +199,11 @@ unsafe fn lock_until(
     until: *const timespec,
     attempt: impl Fn() -> c_int,
 ) -> c_int {
+    // A lock that is free does not look at the time.
+    let first = attempt();
+    if first != libc::EBUSY {
+        return first;
+    }
     // SAFETY: the caller's.
     match unsafe { Until::new(clock, until) } {
         until @ Some(_) => until_free(hub, address, libc::EBUSY, until, attempt),
@@ -215,6 +220,11 @@ unsafe fn cond_wait(
     left: Option<Duration>,
 ) -> c_int {
     let deadline = left.map(|left| hub.after(left));
+    // glibc: the lowest bit of the ninth word. Those of other processes do not look into our table: so it wakes for
+    // nothing now and then, as it may.
+    // SAFETY: the caller's: an initialised condition variable.
+    let is_shared = unsafe { *condition.cast::<u32>().add(9) } & 1 != 0;
+    let look = is_shared.then(|| hub.after(LOOK));
     let waited = contained(|| {
         let waiting = Waiting::new(condition.addr(), u32::MAX);
         let mut parker = Parker::new();
@@ -226,9 +236,15 @@ unsafe fn cond_wait(
             return unlocked;
         }
         loop {
-            let wake = parker.park(deadline, Mode::Must, Why::new(&LOCK, condition.addr()));
+            let until = look.map_or(deadline, |look| Some(look.min(deadline.unwrap_or(u64::MAX))));
+            let wake = parker.park(until, Mode::Must, Why::new(&LOCK, condition.addr()));
             if wake == Wake::TimedOut {
-                return if waiting.disarm() { 0 } else { libc::ETIMEDOUT };
+                let is_late = deadline.is_some_and(|deadline| hub.clock.now() >= deadline);
+                return if waiting.disarm() || !is_late {
+                    0
+                } else {
+                    libc::ETIMEDOUT
+                };
             }
             parker = Parker::new();
             if !waiting.arm(parker.waiter(), || true) {
@@ -283,8 +299,23 @@ unsafe fn cond_clockwait_green(
     }
 }
 
+/// Whether the caller writes under it: glibc keeps the writer in the seventh word of four bytes.
+///
+/// # Safety
+/// An initialised lock.
+unsafe fn is_mine(lock: *mut pthread_rwlock_t) -> bool {
+    // SAFETY: the caller's; a plain read, as glibc's own.
+    Some(unsafe { *lock.cast::<u32>().add(6) }) == crate::sys::glibc::own_id()
+}
+
 unsafe fn rwlock_rdlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t) -> c_int {
     // SAFETY: the caller's, as libc's.
+    unsafe {
+        if is_mine(lock) {
+            return original::pthread_rwlock_rdlock(lock); // EDEADLK
+        }
+    }
+    // SAFETY: as above.
     until_free(hub, lock.addr(), libc::EBUSY, None, || unsafe {
         libc::pthread_rwlock_tryrdlock(lock)
     })
@@ -292,6 +323,12 @@ unsafe fn rwlock_rdlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t) ->
 
 unsafe fn rwlock_wrlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t) -> c_int {
     // SAFETY: the caller's, as libc's.
+    unsafe {
+        if is_mine(lock) {
+            return original::pthread_rwlock_wrlock(lock); // EDEADLK
+        }
+    }
+    // SAFETY: as above.
     until_free(hub, lock.addr(), libc::EBUSY, None, || unsafe {
         libc::pthread_rwlock_trywrlock(lock)
     })

@@ -403,7 +403,7 @@ enum Cut {
 /// What a kill or a time-out is to the caller of a patched call; escalates if it is ignored.
 fn interrupted(hub: &'static Hub, call: &str) -> Cut {
     let task = hub.running();
-    let times = hub.count_refusal();
+    let times = hub.count_refusal(interrupt::due_number(task));
     if times == 16 {
         crate::hub::complain(format_args!(
             "{} has been told 16 times that it is to end, and still calls {call}",

@@ -35,6 +35,17 @@ pub(super) fn is_ready(fd: c_int, events: i16) -> bool {
     unsafe { original::poll(&raw mut one, 1, 0) != 0 }
 }
 
+/// Whether an error waits to be told by the next call.
+pub(super) fn has_error(fd: c_int) -> bool {
+    let mut one = pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: asks about one descriptor, without waiting.
+    unsafe { original::poll(&raw mut one, 1, 0) > 0 && one.revents & libc::POLLERR != 0 }
+}
+
 /// Waits, between looks, until a look finds something, the deadline has passed, or the wait is cut short.
 fn looking(
     hub: &'static Hub,
@@ -47,6 +58,8 @@ fn looking(
         match fd::wait(hub, interest, Direction::Read, deadline, call) {
             Ok(Ok(())) => {}
             Ok(Err(Cut::TimedOut)) => return look(),
+            // Too deep for an epoll around it.
+            Err(libc::ELOOP) => return napping(hub, deadline, call, look),
             Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
         }
         let found = look();
@@ -96,10 +109,14 @@ fn gather(fds: &[pollfd]) -> Result<OwnedFd, ()> {
         };
         // SAFETY: registers a number with a valid event. A file is refused: the look has found it ready.
         unsafe {
-            if libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_ADD, one.fd, &raw mut event) == 0
-                || super::errno() != libc::EEXIST
-            {
+            if libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_ADD, one.fd, &raw mut event) == 0 {
                 continue;
+            }
+            match super::errno() {
+                libc::EEXIST => {}
+                libc::EPERM | libc::EBADF => continue,
+                // An epoll in an epoll in an epoll, or no memory.
+                _ => return Err(()),
             }
             if twice.is_empty() {
                 for one in fds {
@@ -174,12 +191,25 @@ unsafe fn select_green(
     timeout: *mut timeval,
 ) -> c_int {
     // SAFETY: the caller's: null or a time.
-    let time = unsafe { timeout.as_ref() }.map(|time| {
-        let (seconds, micros) = (time.tv_sec.max(0) as u64, time.tv_usec.max(0) as u64);
-        Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros))
-    });
+    let time = match unsafe { timeout.as_ref() } {
+        Some(time) if time.tv_sec < 0 || time.tv_usec < 0 => return fail(libc::EINVAL),
+        Some(time) => {
+            Some(Duration::from_secs(time.tv_sec as u64).saturating_add(Duration::from_micros(time.tv_usec as u64)))
+        }
+        None => None,
+    };
+    let begun = hub.clock.now();
     // SAFETY: the caller's, as libc's.
-    unsafe { select_until(hub, count, read, write, except, time) }
+    let found = unsafe { select_until(hub, count, read, write, except, time) };
+    if let Some(time) = time {
+        let left = time.saturating_sub(Duration::from_nanos(hub.clock.now() - begun));
+        // SAFETY: as above, and not null: the kernel writes what is left of the time, too.
+        unsafe {
+            (*timeout).tv_sec = left.as_secs() as libc::time_t;
+            (*timeout).tv_usec = libc::suseconds_t::from(left.subsec_micros());
+        }
+    }
+    found
 }
 
 unsafe fn pselect_green(
@@ -206,6 +236,18 @@ unsafe fn pselect_green(
     }
 }
 
+/// How many bits the kernel looks at in a set: no more than there is room for in the table of descriptors.
+fn most_descriptors(count: c_int) -> usize {
+    if count <= libc::FD_SETSIZE as c_int {
+        return libc::FD_SETSIZE;
+    }
+    let status = super::unpatched(|| std::fs::read_to_string("/proc/self/status")).unwrap_or_default();
+    let size = status
+        .lines()
+        .find_map(|line| line.strip_prefix("FDSize:")?.trim().parse().ok());
+    size.unwrap_or(libc::FD_SETSIZE)
+}
+
 /// # Safety
 /// As for `select`.
 unsafe fn select_until(
@@ -217,7 +259,10 @@ unsafe fn select_until(
     time: Option<Duration>,
 ) -> c_int {
     // As many words as the kernel looks at, which may be more or fewer than a `fd_set` has.
-    let words = usize::try_from(count).unwrap_or(0).div_ceil(64);
+    let words = usize::try_from(count)
+        .unwrap_or(0)
+        .min(most_descriptors(count))
+        .div_ceil(64);
     let sets = [read, write, except].map(|set| set.cast::<u64>());
     // SAFETY: the caller's, as libc's: null, or bits for `count` descriptors.
     let before = sets.map(|set| (!set.is_null()).then(|| unsafe { std::slice::from_raw_parts(set, words) }.to_vec()));
@@ -240,7 +285,7 @@ unsafe fn select_until(
     let mut fds = Vec::new();
     for (set, events) in before.iter().zip([libc::POLLIN, libc::POLLOUT, libc::POLLPRI]) {
         let Some(set) = set else { continue };
-        for fd in (0..count).filter(|fd| set[*fd as usize / 64] >> (fd % 64) & 1 == 1) {
+        for fd in (0..count.min(words as c_int * 64)).filter(|fd| set[*fd as usize / 64] >> (fd % 64) & 1 == 1) {
             fds.push(pollfd { fd, events, revents: 0 });
         }
     }

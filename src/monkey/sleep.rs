@@ -39,6 +39,20 @@ pub(super) unsafe fn duration(time: *const timespec) -> Option<Duration> {
     Some(Duration::new(u64::try_from(time.tv_sec).ok()?, nanos))
 }
 
+/// The moment that `time` says: of one before the clock began, its beginning; `None` if it makes no sense.
+///
+/// # Safety
+/// `time` may be read.
+pub(super) unsafe fn moment(time: *const timespec) -> Option<Duration> {
+    // SAFETY: the caller's.
+    unsafe {
+        if (*time).tv_sec < 0 && (0..1_000_000_000).contains(&(*time).tv_nsec) {
+            return Some(Duration::ZERO);
+        }
+        duration(time)
+    }
+}
+
 unsafe fn nanosleep_green(hub: &'static Hub, time: *const timespec, left: *mut timespec) -> c_int {
     if time.is_null() {
         // SAFETY: the kernel says what it thinks of it.

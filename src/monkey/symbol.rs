@@ -24,33 +24,57 @@ unsafe extern "C" fn missing() -> isize {
     -1
 }
 
-/// Defines calls of libc's own definitions, which are looked up at the first call.
+/// Defines calls of libc's own definitions. They are looked up before `main`: whoever looks one up takes the loader's lock,
+/// which the caller's caller may hold, and cannot be in a signal handler.
 macro_rules! originals {
-    ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
-        #[doc = concat!("libc's `", stringify!($name), "`, unpatched.")]
-        ///
-        /// # Safety
-        /// As in C.
-        #[inline(always)]
-        #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
-        pub unsafe fn $name($($argument: $type),*) -> $result {
-            use std::sync::atomic::{AtomicPtr, Ordering};
-            use $crate::monkey::symbol;
-
-            type Call = unsafe extern "C-unwind" fn($($type),*) -> $result;
-            static FOUND: AtomicPtr<()> = AtomicPtr::new(at_first as Call as *mut ());
-
+    ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(
+            #[doc = concat!("libc's `", stringify!($name), "`, unpatched.")]
+            ///
+            /// # Safety
+            /// As in C.
+            #[inline(always)]
             #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
-            unsafe extern "C-unwind" fn at_first($($argument: $type),*) -> $result {
-                let found = symbol::find(const { symbol::c_name(concat!(stringify!($name), "\0")) });
-                FOUND.store(found, Ordering::Relaxed);
-                // SAFETY: as below.
-                unsafe { $name($($argument),*) }
+            pub unsafe fn $name($($argument: $type),*) -> $result {
+                type Call = unsafe extern "C-unwind" fn($($type),*) -> $result;
+                let found = found::$name.load(std::sync::atomic::Ordering::Relaxed);
+                // SAFETY: libc's definition has this type; the arguments are the caller's affair.
+                unsafe { std::mem::transmute::<*mut (), Call>(found)($($argument),*) }
             }
-            // SAFETY: libc's definition has this type; the arguments are the caller's affair.
-            unsafe { std::mem::transmute::<*mut (), Call>(FOUND.load(Ordering::Relaxed))($($argument),*) }
+        )*
+        /// Where they are.
+        #[allow(non_upper_case_globals, reason = "they are functions' names")]
+        mod found {
+            #[allow(unused_imports, reason = "types of arguments, if there are any")]
+            use super::*;
+            use std::sync::atomic::AtomicPtr;
+            $(
+                pub(super) static $name: AtomicPtr<()> =
+                    AtomicPtr::new(first::$name as unsafe extern "C-unwind" fn($($type),*) -> $result as *mut ());
+            )*
         }
-    )*};
+        /// What stands there until it is known, for calls that come before [`look_up`].
+        mod first {
+            #[allow(unused_imports, reason = "types of arguments, if there are any")]
+            use super::*;
+            $(
+                #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
+                pub(super) unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
+                    super::look_up_one(&super::found::$name, concat!(stringify!($name), "\0"));
+                    // SAFETY: the arguments are the caller's affair.
+                    unsafe { super::$name($($argument),*) }
+                }
+            )*
+        }
+        fn look_up_one(place: &std::sync::atomic::AtomicPtr<()>, name: &'static str) {
+            let found = $crate::monkey::symbol::find($crate::monkey::symbol::c_name(name));
+            place.store(found, std::sync::atomic::Ordering::Relaxed);
+        }
+        /// Looks all of them up.
+        pub(in crate::monkey) fn look_up() {
+            $(look_up_one(&found::$name, concat!(stringify!($name), "\0"));)*
+        }
+    };
 }
 pub(super) use originals;
 
@@ -135,4 +159,23 @@ pub(super) fn all() -> impl Iterator<Item = Listed> {
 pub(super) fn resolved(name: &CStr) -> usize {
     // SAFETY: a search by name.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.addr()
+}
+
+/// Before `main`, or as the library that this is in is loaded.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_UP: extern "C" fn() = look_up;
+
+extern "C" fn look_up() {
+    super::bulk::original::look_up();
+    super::child::original::look_up();
+    super::fd::original::look_up();
+    super::futex::original::look_up();
+    super::locks::original::look_up();
+    super::locks::release::look_up();
+    super::names::original::look_up();
+    super::ready::original::look_up();
+    super::sleep::original::look_up();
+    super::threads::original::look_up();
+    super::threads::plain::look_up();
 }

@@ -146,11 +146,15 @@ impl Waiters {
     }
 }
 
-/// Who is to be woken once the lock is released (S2 of [`spin`](super::spin)).
+/// Who is to be woken once the lock is released (S2 of [`spin`](super::spin)). Mostly nobody, or one.
 #[derive(Default)]
 pub(super) struct Woken {
     first: Option<Waiter>,
-    more: Vec<Waiter>,
+    #[expect(
+        clippy::box_collection,
+        reason = "a null pointer is quicker to drop than an empty list"
+    )]
+    more: Option<Box<Vec<Waiter>>>,
 }
 
 impl Woken {
@@ -160,15 +164,17 @@ impl Woken {
         if self.first.is_none() {
             self.first = Some(waiter);
         } else {
-            self.more.push(waiter);
+            self.more.get_or_insert_default().push(waiter);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn wake(self) {
         if let Some(first) = self.first {
             first.wake_here();
-            self.more.into_iter().for_each(Waiter::wake_here);
+            if let Some(more) = self.more {
+                more.into_iter().for_each(Waiter::wake_here);
+            }
         }
     }
 }

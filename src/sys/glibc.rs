@@ -227,8 +227,12 @@ impl Glibc {
         };
         // SAFETY: B1: a block just made; `experiment` is what `probe` is for.
         unsafe { base::call(block, base::get(), experiment, (&raw mut probe).cast()) };
-        // SAFETY: G1; it was made here, and nobody uses it any more.
-        unsafe { (self.deallocate)(block as *mut c_void, true) };
+        let mut ended = (&*self, block);
+        // SAFETY: as above; and then, G1: nobody uses it any more.
+        unsafe {
+            base::call(block, base::get(), end_experiment, (&raw mut ended).cast());
+            (self.deallocate)(block as *mut c_void, true);
+        }
         if !probe.marked {
             return Err("keys are not marked as known");
         }
@@ -426,17 +430,8 @@ unsafe fn experiment(probe: *mut ()) {
         // SAFETY: a word of libc's image.
         probe.before[index] = unsafe { word(at + index * 8) };
     }
-    allocate_once();
-    for index in 0..words {
-        // SAFETY: a word of libc's image.
-        if unsafe { word(at + index * 8) } != probe.before[index] {
-            if let Some(changed) = probe.changed.get_mut(probe.count) {
-                *changed = index;
-            }
-            probe.count += 1;
-        }
-    }
     let mut key = 0;
+    // Before malloc, which may have a key of its own.
     // SAFETY: a key of our own, made and deleted here; the mark is a byte of the block.
     unsafe {
         let mark = probe.used as *const u8;
@@ -448,6 +443,23 @@ unsafe fn experiment(probe: *mut ()) {
             libc::pthread_key_delete(key);
         }
     }
+    allocate_once();
+    for index in 0..words {
+        // SAFETY: a word of libc's image.
+        if unsafe { word(at + index * 8) } != probe.before[index] {
+            if let Some(changed) = probe.changed.get_mut(probe.count) {
+                *changed = index;
+            }
+            probe.count += 1;
+        }
+    }
+}
+
+/// Ends the block that was experimented in: a malloc that is not glibc's may have put it in a list of its threads.
+unsafe fn end_experiment(ended: *mut ()) {
+    // SAFETY: what `learn` hands over.
+    let (glibc, block) = unsafe { *ended.cast::<(&Glibc, usize)>() };
+    glibc.end(block);
 }
 
 impl Image {
@@ -490,6 +502,8 @@ fn images() -> (Vec<Image>, bool) {
     let mut search = Search {
         base: base::get(),
         area: static_size().unwrap_or(0),
+        // SAFETY: a function of this type.
+        get: symbol(c"__tls_get_addr").map(|found| unsafe { std::mem::transmute::<*mut c_void, GetAddress>(found) }),
         images: Vec::new(),
         is_dynamic: false,
     };
@@ -498,9 +512,13 @@ fn images() -> (Vec<Image>, bool) {
     (search.images, search.is_dynamic)
 }
 
+/// `__tls_get_addr`: of a module's number and an offset.
+type GetAddress = unsafe extern "C" fn(&[usize; 2]) -> usize;
+
 struct Search {
     base: usize,
     area: usize,
+    get: Option<GetAddress>,
     images: Vec<Image>,
     is_dynamic: bool,
 }
@@ -517,8 +535,17 @@ unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: 
         if header.p_type != libc::PT_TLS {
             continue;
         }
-        let below = search.base.wrapping_sub(info.dlpi_tls_data.addr());
-        if info.dlpi_tls_data.is_null() || below == 0 || below > search.area {
+        let mut data = info.dlpi_tls_data.addr();
+        if data == 0
+            && let Some(get) = search.get
+            && info.dlpi_tls_modid != 0
+        {
+            // In the static area it is there, though this OS thread has never looked for it.
+            // SAFETY: what the compiler calls for a thread-local of this module.
+            data = unsafe { get(&[info.dlpi_tls_modid, 0]) };
+        }
+        let below = search.base.wrapping_sub(data);
+        if data == 0 || below == 0 || below > search.area {
             search.is_dynamic = true;
             continue;
         }
@@ -552,10 +579,9 @@ fn robust_list() -> Option<usize> {
     (asked == 0 && offset < 4096).then_some(offset)
 }
 
-/// Where from the base the kernel writes the number of the processor, if it does.
+/// Where from the base the kernel writes the number of the processor.
 fn rseq() -> Option<isize> {
-    let (offset, size) = (symbol(c"__rseq_offset")?, symbol(c"__rseq_size")?);
-    // SAFETY: glibc's variables of these types since 2.35.
-    let (offset, size) = unsafe { (*offset.cast::<isize>(), *size.cast::<u32>()) };
-    (size > 0).then_some(offset)
+    // Whether the kernel writes there or not: a new OS thread looks there whether its maker is registered.
+    // SAFETY: glibc's variable of this type since 2.35.
+    Some(unsafe { *symbol(c"__rseq_offset")?.cast::<isize>() })
 }
