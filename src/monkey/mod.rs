@@ -96,7 +96,10 @@
 //!
 //! Nor may a signal handler release what green threads wait for (`sem_post`, `close`), and calls that name a thread by its
 //! `pthread_t` (affinity, scheduling, CPU clocks, `pthread_kill`) fail for a green thread's. In a forked child only green
-//! threads that it spawns itself are patched.
+//! threads that it spawns itself are patched, and a `pthread_once` that was under way at the fork waits for ever. A
+//! constructor of a library must not wait for long while `dlopen` runs it in a green thread: the loader's lock is held.
+//! A kill or a time-out does not end the waits that an OS thread does in the caller's place: for any child (`wait`,
+//! `waitpid(-1)`), for the join of an OS thread, for a name, at a C barrier.
 //!
 //! # Invariants
 //! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside), never in a callback of the hub, nor while a panic unwinds that others would see, nor in

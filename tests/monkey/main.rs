@@ -4,6 +4,7 @@
 mod bulk;
 mod differential;
 mod faults;
+mod odd;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
