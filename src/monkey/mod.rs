@@ -38,7 +38,7 @@
 //! nothing runs before `main`. What stands behind a symbol is looked up at its first call; [`original`] has it under the
 //! same name, [`report`] says whether the program's calls really come here.
 //!
-//! **Waits** concern isolated green threads alone: anywhere else a call costs some seven instructions more than libc's. In
+//! **Waits** concern isolated green threads alone: anywhere else a call costs some ten instructions more than libc's. In
 //! one, a call first tries without waiting (`MSG_DONTWAIT`, `RWF_NOWAIT`, a time-out of zero). What would block parks until
 //! the descriptor is ready, the time is over, or somebody wakes it. A descriptor that its user made non-blocking stays so,
 //! and `SO_RCVTIMEO` and `SO_SNDTIMEO` hold. Names are looked up on the thread pool; children are waited for by pidfd; what
