@@ -80,8 +80,9 @@ unsafe fn borrow(fd: c_int) -> BorrowedFd<'static> {
 /// Open files that are non-blocking only for a call of ours that is under way, on whatever OS thread.
 struct Shadows {
     locked: AtomicBool,
-    /// How many entries are in use.
+    /// How many calls are under way, and how many ever were.
     used: AtomicUsize,
+    begun: AtomicUsize,
     entries: UnsafeCell<[Shadow; 64]>,
 }
 
@@ -113,6 +114,7 @@ unsafe impl Sync for Shadows {}
 static SHADOWS: Shadows = Shadows {
     locked: AtomicBool::new(false),
     used: AtomicUsize::new(0),
+    begun: AtomicUsize::new(0),
     entries: UnsafeCell::new(
         [Shadow {
             file: (0, 0, 0),
@@ -152,10 +154,10 @@ fn flags(fd: c_int) -> c_int {
 
 /// Whether its user made it non-blocking.
 pub(super) fn is_nonblocking(fd: c_int) -> bool {
+    let begun = SHADOWS.begun.load(Ordering::SeqCst);
     if SHADOWS.used.load(Ordering::SeqCst) == 0 {
-        // Should one come into use right now, its call is under way for a moment only: look again.
         let flags = flags(fd);
-        if SHADOWS.used.load(Ordering::SeqCst) == 0 {
+        if SHADOWS.begun.load(Ordering::SeqCst) == begun {
             return flags & libc::O_NONBLOCK != 0;
         }
     }
@@ -171,6 +173,7 @@ pub(super) fn is_nonblocking(fd: c_int) -> bool {
 pub(super) fn without_blocking<T: From<i8>>(fd: c_int, call: impl FnOnce() -> T) -> T {
     let file = open_file(fd);
     SHADOWS.used.fetch_add(1, Ordering::SeqCst);
+    SHADOWS.begun.fetch_add(1, Ordering::SeqCst);
     let entered = SHADOWS.with(|entries| {
         if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.file == file) {
             shadow.depth += 1;
