@@ -243,8 +243,6 @@ fn copies_of_a_listener_are_one_open_file() {
     let accepted: Vec<_> = accepters.into_iter().map(|one| one.join().unwrap()).collect();
     assert_eq!(accepted, [300; 3]);
     // SAFETY: asks for flags.
-    assert_eq!(
-        unsafe { libc::fcntl(listener.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK,
-        0
-    );
+    let flags = unsafe { libc::fcntl(listener.as_raw_fd(), libc::F_GETFL) };
+    assert_eq!(flags & libc::O_NONBLOCK, 0);
 }
