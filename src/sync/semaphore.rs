@@ -13,6 +13,8 @@ static SEMAPHORE: &str = "a Semaphore";
 
 struct Permits {
     free: usize,
+    /// There are never more.
+    most: usize,
     waiters: Waiters,
 }
 
@@ -93,11 +95,13 @@ impl Drop for Permit<'_> {
 impl Semaphore {
     /// With so many permits.
     pub const fn new(permits: usize) -> Semaphore {
+        Semaphore::with(permits, usize::MAX)
+    }
+
+    const fn with(free: usize, most: usize) -> Semaphore {
+        let waiters = Waiters::new();
         Semaphore {
-            core: Core::new(Permits {
-                free: permits,
-                waiters: Waiters::new(),
-            }),
+            core: Core::new(Permits { free, most, waiters }),
         }
     }
 
@@ -183,7 +187,6 @@ impl fmt::Debug for Semaphore {
 #[derive(Debug)]
 pub struct BoundedSemaphore {
     inner: Semaphore,
-    most: usize,
 }
 
 /// More permits were released than were acquired.
@@ -203,8 +206,7 @@ impl BoundedSemaphore {
     /// With so many permits, and never more.
     pub const fn new(permits: usize) -> BoundedSemaphore {
         BoundedSemaphore {
-            inner: Semaphore::new(permits),
-            most: permits,
+            inner: Semaphore::with(permits, permits),
         }
     }
 
@@ -214,7 +216,7 @@ impl BoundedSemaphore {
     /// If all permits are there already.
     pub fn release(&self) -> Result<(), ReleaseError> {
         self.inner.core.change(|state| {
-            if state.free >= self.most {
+            if state.free >= state.most {
                 return Err(ReleaseError);
             }
             state.free += 1;

@@ -196,6 +196,10 @@ fn permits_are_all_there_whoever_was_killed() {
         bounded.release().unwrap();
         assert!(bounded.release().unwrap_err().to_string().contains("more often"));
         assert_eq!(bounded.available(), 1);
+        let permit = bounded.acquire();
+        bounded.release().unwrap();
+        drop(permit);
+        assert_eq!(bounded.available(), 1, "given back twice, it is there once");
     });
 }
 
