@@ -176,6 +176,13 @@ impl Context {
         times
     }
 
+    /// How often patched calls have told it so before.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn refusals(&self, why: u64) -> u32 {
+        let (times, before) = self.refusals.get();
+        if before == why { times } else { 0 }
+    }
+
     /// One member more.
     #[inline]
     pub(crate) fn join(&self) {

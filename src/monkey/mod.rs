@@ -21,13 +21,32 @@
 //! # }
 //! ```
 //!
-//! On the native stack and in local green threads a patched call blocks as ever, because they share thread-locals: a program whose `main` is to be
+//! On the native stack, in local green threads and in callbacks of the hub a patched call blocks as ever: a program whose `main` is to be
 //! cooperative too wraps it in [`run`](crate::run).
 //!
 //! **Kill and time-out.** A patched call never unwinds: its callers are compiled as though it could not. It fails with
-//! `ECANCELED` (kill) or `ETIMEDOUT` (time-out); a sleep returns early; a lock is waited for to the end. The next wait of
-//! this crate's own raises. Code that ignores the errors, call after call, is named on stderr after 16 and set aside for
-//! good after 1,000.
+//! `ECANCELED` (kill) or `ETIMEDOUT` (time-out), so that a killed read is an `Err` and not yet the end, and a `timeout` around
+//! one gives `Ok(Err(..))`. The next wait of this crate's own raises. The first sleeps return early, later ones take
+//! their time. What waits by futex (std's locks, `Condvar`, channels, `park`, `join`) is neither killed nor timed out: it waits to
+//! its own end.
+//!
+//! ```
+//! use std::{io::Read, os::unix::net::UnixStream, time::Duration};
+//! use greenthread::{monkey, spawn, timeout};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! monkey::patch_all()?;
+//! let (mut near, _far) = UnixStream::pair()?;
+//! let read = spawn(move || timeout(Duration::from_millis(5), || near.read(&mut [0]))).join().unwrap();
+//! let error = read.expect("the read has ended").expect_err("by the time-out");
+//! assert_eq!(error.raw_os_error(), Some(110)); // ETIMEDOUT; of a kill it is 125, ECANCELED
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Code that ignores the errors, call after call, is named on stderr after 16; a killed one is set aside after 1,000: it is
+//! never resumed, its destructors do not run, what it holds stays held, and a join of it does not return. So leave a loop
+//! that accepts, say, on `ECANCELED`.
 //!
 //! **What is not patched.** Files and standard input, output and error (0 to 2) block as ever, and so do crates that make
 //! system calls without libc, locks of stdio, and C locks shared between processes or inheriting priorities.
@@ -163,7 +182,7 @@ impl Patch {
         Patch(0)
     }
 
-    /// Everything.
+    /// Everything but `std::thread::spawn`, for which see [`patch_threads`].
     pub const fn all() -> Patch {
         Patch(SOCKETS | TIME | READINESS | NAMES | PROCESSES | LOCKS)
     }
@@ -255,7 +274,7 @@ fn forked() {
     fd::forget_all();
 }
 
-/// Patches all that can be patched.
+/// Patches everything but `std::thread::spawn`, for which see [`patch_threads`].
 ///
 /// # Errors
 /// As [`Patch::apply`].
@@ -406,27 +425,26 @@ enum Cut {
 /// What a kill or a time-out is to the caller of a patched call; escalates if it is ignored.
 fn interrupted(hub: &'static Hub, call: &str) -> Cut {
     let task = hub.running();
+    let is_kill = interrupt::is_killed(task);
     let times = hub.count_refusal(interrupt::due_number(task));
     if times == 16 {
+        let what = if is_kill { "killed" } else { "timed out" };
         crate::hub::complain(format_args!(
-            "{} has been told 16 times that it is to end, and still calls {call}",
+            "{} has been told 16 times that it is {what}, and still calls {call}",
             crate::hub::Reporter::of(task).who
         ));
     }
-    if times >= 1000 {
+    // A time-out has an end; a kill has none.
+    if times >= 1000 && is_kill {
         crate::hub::complain(format_args!(
-            "{} is set aside for good: it was told 1000 times that it is to end",
+            "{} is set aside for good: it was told 1000 times that it is killed",
             crate::hub::Reporter::of(task).who
         ));
         loop {
             Parker::new().park(None, Mode::Must, Why::new(&ASIDE, 0));
         }
     }
-    let errno = if interrupt::is_killed(task) {
-        libc::ECANCELED
-    } else {
-        libc::ETIMEDOUT
-    };
+    let errno = if is_kill { libc::ECANCELED } else { libc::ETIMEDOUT };
     if times > 1 {
         // It came at once: let others run, or a loop that ignores errors would keep the hub.
         crate::thread::shield(|| drop(std::panic::catch_unwind(AssertUnwindSafe(crate::thread::yield_now))));

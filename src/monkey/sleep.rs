@@ -6,8 +6,8 @@ use libc::{c_int, c_uint, clockid_t, timespec, useconds_t};
 
 use super::symbol::patch;
 use super::{fail, interrupted};
-use crate::hub::Hub;
 use crate::hub::park::{Mode, Parker, Wake, Why};
+use crate::hub::{Hub, interrupt};
 
 patch! {
     TIME nanosleep(time: *const timespec, left: *mut timespec) -> c_int => nanosleep_green;
@@ -16,12 +16,18 @@ patch! {
     TIME sleep(seconds: c_uint) -> c_uint => sleep_green;
 }
 
+/// How often it is told by a sleep that ends early, at most.
+const EARLY: u32 = 8;
+
 static SLEEP: &str = "a patched sleep";
 
-/// Sleeps; early after a kill or a time-out, which a caller of sleep cannot be told otherwise.
+/// Sleeps; early after a kill or a time-out, which a caller of sleep cannot be told otherwise. A few times: a loop that
+/// sleeps until something has happened then goes on at its pace.
 fn pause(hub: &'static Hub, duration: Duration) {
     let parker = Parker::new();
-    if parker.park(Some(hub.after(duration)), Mode::Cancel, Why::new(&SLEEP, 0)) == Wake::Interrupted {
+    let told = hub.refusals(interrupt::due_number(parker.task));
+    let mode = if told < EARLY { Mode::Cancel } else { Mode::Must };
+    if parker.park(Some(hub.after(duration)), mode, Why::new(&SLEEP, 0)) == Wake::Interrupted {
         interrupted(hub, "sleep");
     }
 }

@@ -152,7 +152,7 @@ impl Semaphore {
     #[inline]
     pub fn add(&self, permits: usize) {
         self.core
-            .change(|state| state.free = state.free.saturating_add(permits));
+            .change(|state| state.free = state.free.saturating_add(permits).min(state.most));
     }
 
     /// How many permits there are that nobody has or is about to get.

@@ -46,7 +46,7 @@ impl Builder {
         Builder::default()
     }
 
-    /// Its name: in `Debug`, in dumps, and in what a stack overflow prints.
+    /// Its name: in `Debug`, in dumps, and in what a stack overflow prints; not that of `std::thread::current`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Box<str>>) -> Builder {
         self.name = Some(name.into());

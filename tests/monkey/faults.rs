@@ -688,3 +688,35 @@ fn shared_thread_locals() {
         assert_eq!(reads.join().unwrap(), Some(libc::ECANCELED));
     });
 }
+
+/// Loops that sleep until something has happened, and do not know of time-outs: they go on at their pace, to their end.
+#[test]
+fn loops_of_sleeps_end_by_themselves() {
+    patched(|| {
+        let start = Instant::now();
+        let rounds = spawn(move || {
+            let mut rounds = 0;
+            let ended = timeout(ms(20), || {
+                while start.elapsed() < ms(120) {
+                    sleep(ms(10));
+                    rounds += 1;
+                }
+            });
+            assert!(ended.is_ok(), "it has come to its own end");
+            rounds
+        });
+        let rounds = rounds.join().unwrap();
+        assert!((2..=22).contains(&rounds), "{rounds}");
+
+        let start = Instant::now();
+        let polls = spawn(move || {
+            while start.elapsed() < ms(60) {
+                sleep(ms(10));
+            }
+            greenthread::sleep(ms(1));
+        });
+        yield_now();
+        polls.kill();
+        assert!(polls.join().unwrap_err().is_killed());
+    });
+}
