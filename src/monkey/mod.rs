@@ -21,14 +21,14 @@
 //! # }
 //! ```
 //!
-//! On the native stack, in local green threads and in callbacks of the hub a patched call blocks as ever: a program whose `main` is to be
-//! cooperative too wraps it in [`run`](crate::run).
+//! On the native stack, in local green threads and in callbacks of the hub a patched call blocks as ever: a program whose
+//! `main` is to be cooperative too wraps it in [`run`](crate::run).
 //!
 //! **Kill and time-out.** A patched call never unwinds: its callers are compiled as though it could not. It fails with
 //! `ECANCELED` (kill) or `ETIMEDOUT` (time-out), so that a killed read is an `Err` and not yet the end, and a `timeout` around
-//! one gives `Ok(Err(..))`. The next wait of this crate's own raises. The first sleeps return early, later ones take
-//! their time. What waits by futex (std's locks, `Condvar`, channels, `park`, `join`) is neither killed nor timed out: it waits to
-//! its own end.
+//! one gives `Ok(Err(..))`. The next wait of this crate's own raises. The first sleeps return early, later ones take their
+//! time. What waits by futex (std's locks, `Condvar`, channels, `park`, `join`) is neither killed nor timed out: it waits to its
+//! own end.
 //!
 //! ```
 //! use std::{io::Read, os::unix::net::UnixStream, time::Duration};
@@ -53,9 +53,9 @@
 //!
 //! # How patching works, what it promises, what it cannot see
 //! **By linking.** A program that is built with the feature has definitions of its own for about 75 symbols of libc's. The
-//! linker takes them for std and for every crate, and the dynamic loader for C libraries, so no pointer is overwritten and
-//! nothing runs before `main`. What stands behind a symbol is looked up at its first call; [`original`] has it under the
-//! same name, [`report`] says whether the program's calls really come here.
+//! linker takes them for std and for every crate, and the dynamic loader for C libraries, so no pointer is
+//! overwritten. What stands behind each symbol is looked up before `main`, and nothing else happens then; [`original`] has it
+//! under the same name, [`report`] says whether the program's calls really come here.
 //!
 //! **Waits** concern isolated green threads alone: anywhere else a call costs some ten instructions more than libc's. In
 //! one, a call first tries without waiting (`MSG_DONTWAIT`, `RWF_NOWAIT`, a time-out of zero). What would block parks until
@@ -69,7 +69,8 @@
 //! **Thread-locals** are each green thread's own ([`thread::isolation`](crate::thread::isolation)). Without that a patched
 //! call inside a `RefCell` of a thread-local, a tokio runtime or a parking_lot mutex would meet another green thread's state.
 //!
-//! **It promises** what libc would have returned, result and errno, for any arguments; a blocking write is done to the end;
+//! **It promises** what libc would have returned, result and errno (but a bad pointer to a time or to a list of buffers may be
+//! a fault instead of `EFAULT`); a blocking write is done to the end;
 //! who waits for a descriptor that is closed gets `EBADF`, and nobody gets the bytes of another who has its number next.
 //!
 //! **It cannot see** a system call that is made without libc's symbol, nor what glibc does inside itself. The second table
@@ -121,10 +122,11 @@
 //! `waitpid(-1)`), for the join of an OS thread, for a name, at a C barrier.
 //!
 //! # Invariants
-//! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside), never in a callback of the hub, nor while a panic unwinds that others would see, nor in
+//! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside), never in a callback
+//!   of the hub, nor while it unwinds and shares its thread-locals with others that would take part in that, nor in
 //!   [`unpatched`]; anywhere else it is the original, at the price of one look at a thread-local.
 //! - **M2** Before it knows that it must park it allocates nothing, and makes no call but the original's.
-//! - **M3** It returns what the original would: result and errno, for any arguments.
+//! - **M3** It returns what the original would: result and errno.
 //!
 //! # Coming from Python
 //! `gevent.monkey.patch_all()`.

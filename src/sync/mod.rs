@@ -1,9 +1,9 @@
 //! Waiting for one another: locks, semaphores, events.
 //!
 //! By std's names and signatures where std has the thing, and usable wherever std's are: by green threads of this OS thread
-//! and of others, by plain OS threads, and by futures on any executor (`…_async`). Who waits lets others run. Each blocking
-//! method has a form that does not wait (`try_…`) and one that waits for a while (`…_timeout`) or until a moment
-//! (`…_deadline`).
+//! and of others, by plain OS threads, and by futures on any executor (`…_async`). Who waits lets others run. What may be
+//! waited for has a form that does not wait (`try_…`, `is_set`) and one that waits for a while (`…_timeout`) or until a moment
+//! (`…_deadline`), but for [`Barrier`], where one either comes or not.
 //!
 //! What can be had is handed over in the order of coming: nobody overtakes, nobody starves. Who is killed, timed out or
 //! dropped on its way passes on what it was handed.

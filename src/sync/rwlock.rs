@@ -6,7 +6,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::mutex::Poison;
 use super::wait::{Core, Op, State, Until};
@@ -215,7 +215,21 @@ impl<T: ?Sized> RwLock<T> {
     /// `WouldBlock` when the time is over, or the guard in `Poisoned`.
     #[track_caller]
     pub fn read_timeout(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        match self.core.block(&mut Read, Until::After(timeout), Why::new(&READ, 0)) {
+        self.read_until(Until::After(timeout))
+    }
+
+    /// Waits to read until `deadline`.
+    ///
+    /// # Errors
+    /// As [`read_timeout`](Self::read_timeout).
+    #[track_caller]
+    pub fn read_deadline(&self, deadline: Instant) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        self.read_until(Until::At(deadline))
+    }
+
+    #[track_caller]
+    fn read_until(&self, until: Until) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        match self.core.block(&mut Read, until, Why::new(&READ, 0)) {
             Some(()) => Ok(self.reads()?),
             None => Err(TryLockError::WouldBlock),
         }
@@ -260,7 +274,21 @@ impl<T: ?Sized> RwLock<T> {
     /// `WouldBlock` when the time is over, or the guard in `Poisoned`.
     #[track_caller]
     pub fn write_timeout(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        match self.core.block(&mut Write, Until::After(timeout), Why::new(&WRITE, 0)) {
+        self.write_until(Until::After(timeout))
+    }
+
+    /// Waits to write until `deadline`.
+    ///
+    /// # Errors
+    /// As [`write_timeout`](Self::write_timeout).
+    #[track_caller]
+    pub fn write_deadline(&self, deadline: Instant) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        self.write_until(Until::At(deadline))
+    }
+
+    #[track_caller]
+    fn write_until(&self, until: Until) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        match self.core.block(&mut Write, until, Why::new(&WRITE, 0)) {
             Some(()) => Ok(self.writes()?),
             None => Err(TryLockError::WouldBlock),
         }

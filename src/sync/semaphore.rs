@@ -241,6 +241,12 @@ impl BoundedSemaphore {
         self.inner.acquire_timeout(timeout)
     }
 
+    /// As [`Semaphore::acquire_deadline`].
+    #[track_caller]
+    pub fn acquire_deadline(&self, deadline: Instant) -> Option<Permit<'_>> {
+        self.inner.acquire_deadline(deadline)
+    }
+
     /// As [`Semaphore::acquire_async`].
     pub fn acquire_async(&self) -> impl Future<Output = Permit<'_>> + use<'_> {
         self.inner.acquire_async()

@@ -160,7 +160,9 @@ fn time_outs_say_so_and_take_what_was_handed_over_in_time() {
         let lock = RwLock::new(());
         let read = lock.read().unwrap();
         assert!(lock.write_timeout(ms(5)).is_err() && lock.try_write().is_err());
+        assert!(lock.write_deadline(greenthread::time::now() + ms(5)).is_err());
         drop(lock.read_timeout(ms(5)).unwrap());
+        drop(lock.read_deadline(greenthread::time::now()).unwrap());
         drop(read);
         let write = lock.write().unwrap();
         assert!(lock.read_timeout(ms(5)).is_err() && lock.try_read().is_err());

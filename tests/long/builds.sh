@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Patching in each kind of build (SHORT=1: in the one kind that the tests do not have): the example `patched_sleep` is built and run as debug, release, thin and fat LTO,
-# `panic=abort`, and with a dynamic std. Each must say that two workers took 1.0 s together, not 1.9 s.
+# Patching in each kind of build (SHORT=1: in the one kind that the tests do not have): the example `patched_sleep` is built
+# and run as debug, release, thin and fat LTO, `panic=abort`, and with a dynamic std. Each must say that two workers took 1.0 s together, not 1.9 s.
 set -u -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
