@@ -114,7 +114,13 @@ impl Event {
 
     #[track_caller]
     fn wait_until(&self, until: Until) -> bool {
-        self.core.block(&mut IsSet, until, Why::new(&EVENT, 0)).is_some()
+        self.wait_for(until, Why::new(&EVENT, 0))
+    }
+
+    /// For what is built on it, under its own name.
+    #[track_caller]
+    pub(super) fn wait_for(&self, until: Until, why: Why) -> bool {
+        self.core.block(&mut IsSet, until, why).is_some()
     }
 
     /// As [`wait`](Self::wait), for an `async` function.
