@@ -25,6 +25,10 @@ use crate::hub::park::{self, Mode, Parker, Wake, Why};
 use crate::hub::task::TaskRef;
 use crate::hub::{Due, Hub, interrupt};
 
+mod sleep;
+
+pub use sleep::Sleep;
+
 static SLEEP: &str = "time to pass (sleep)";
 
 /// Sleeps for at least `duration`. Zero yields.
@@ -75,6 +79,29 @@ fn sleep_to(at: u64) {
     if Parker::new().park(Some(at), Mode::Cancel, Why::new(&SLEEP, 0)) == Wake::Interrupted {
         interrupt::raise();
     }
+}
+
+/// A future that is ready after at least `duration`, by the clock of the hub of the OS thread that calls.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{future::block_on, time::sleep_async};
+/// block_on(sleep_async(Duration::from_millis(1)));
+/// ```
+///
+/// It may go to another OS thread, whose executor it wakes; but the time is that hub's, and comes when that hub runs. Dropped,
+/// it leaves nothing behind.
+#[track_caller]
+pub fn sleep_async(duration: Duration) -> Sleep {
+    let hub = Hub::current();
+    Sleep::at(hub, hub.after(duration))
+}
+
+/// A future that is ready at `deadline`; see [`sleep_async`].
+#[track_caller]
+pub fn sleep_until_async(deadline: Instant) -> Sleep {
+    let hub = Hub::current();
+    Sleep::at(hub, hub.clock.nanos(deadline))
 }
 
 /// What the hub's clock says: `Instant::now()`, or a virtual time that a test set up.

@@ -20,6 +20,7 @@
 //!   inbox ─► callbacks ─► ready queue (at most BUDGET resumes) ─► timers ─► poll, sleeping if nothing is ready
 //! ```
 
+pub(crate) mod alarm;
 mod callback;
 mod clock;
 pub(crate) mod context;
@@ -28,6 +29,7 @@ mod inbox;
 pub(crate) mod interrupt;
 pub(crate) mod links;
 pub(crate) mod park;
+pub(crate) mod polled;
 mod poller;
 mod public;
 pub(crate) mod reactor;

@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::task::Waker;
 use std::time::Duration;
 
 use super::Hub;
@@ -67,12 +68,15 @@ impl Slot {
 
     /// Takes a waiter back; `false` if it was woken meanwhile.
     fn remove(&mut self, number: u64) -> bool {
-        if self.first.as_ref().is_some_and(|(n, _)| *n == number) {
-            self.first = None;
-            return true;
+        self.take(number).is_some()
+    }
+
+    fn take(&mut self, number: u64) -> Option<Waiter> {
+        if let Some((_, waiter)) = self.first.take_if(|(n, _)| *n == number) {
+            return Some(waiter);
         }
         let at = self.more.iter().position(|(n, _)| *n == number);
-        at.and_then(|at| self.more.remove(at)).is_some()
+        at.and_then(|at| self.more.remove(at)).map(|(_, waiter)| waiter)
     }
 
     fn is_waited_for(&self) -> bool {
@@ -253,6 +257,42 @@ impl Reactor {
             }
         }
         wake
+    }
+
+    /// As [`wait`](Self::wait), for a future: has `waker` called when the source may be ready. The number is for
+    /// [`dequeue`](Self::dequeue); none if it may be ready now.
+    pub(crate) fn enqueue(&self, key: Key, direction: Direction, waker: Waker) -> Option<u64> {
+        let number = self.numbers.get() + 1;
+        self.numbers.set(number);
+        let mut waker = Some(waker);
+        self.with(key, |source| {
+            let slot = &mut source.slots[direction as usize];
+            if !slot.ready
+                && !source.closed
+                && let Some(waker) = waker.take()
+            {
+                slot.push(number, Waiter::Waker(waker));
+            }
+        });
+        // One that is left is the user's to drop: here, outside of the borrow.
+        if waker.is_some() {
+            return None;
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        Some(number)
+    }
+
+    /// A future waits no more; whether it had not been woken.
+    pub(crate) fn dequeue(&self, key: Key, direction: Direction, number: u64) -> bool {
+        self.waiting.set(self.waiting.get() - 1);
+        let mut mine = None;
+        let was_queued = self.with(key, |source| {
+            mine = source.slots[direction as usize].take(number);
+            mine.is_some()
+        });
+        // The waker is the user's: dropped outside of the borrow.
+        drop(mine);
+        was_queued == Some(true)
     }
 
     /// Waits until a descriptor that is not registered is ready. `is_closed` is asked after a wake that may have been

@@ -27,15 +27,15 @@
 //! is best sent before, by whoever catches: after [`catch_kill`](crate::thread::catch_kill), or after the join.
 #![forbid(unsafe_code)]
 
+mod ready;
 mod source;
 
 use std::fmt;
+use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use rustix::event::{PollFd, PollFlags};
 
 use crate::hub::park::{Parker, Wake, Why};
 use crate::hub::reactor::Direction;
@@ -175,10 +175,7 @@ impl<T: AsFd> Async<T> {
     #[track_caller]
     fn wait(&self, direction: Direction, deadline: &mut Option<u64>) -> io::Result<()> {
         if Hub::has_ended() {
-            return Err(io::Error::new(
-                ErrorKind::NotConnected,
-                "the hub of this OS thread has ended: it cannot wait for a descriptor",
-            ));
+            return Err(ended());
         }
         crate::hub::check_can_park();
         let hub = Hub::current();
@@ -235,20 +232,18 @@ impl<T: AsFd> Async<T> {
     /// Asks the kernel, and waits on the descriptor's own registration while it says no.
     #[track_caller]
     fn until(&self, direction: Direction) -> io::Result<()> {
-        let ready = |io: &T| {
-            let fd = io.as_fd();
-            let wanted = if direction == Direction::Read {
-                PollFlags::IN
-            } else {
-                PollFlags::OUT
-            };
-            let now = rustix::event::Timespec::default();
-            match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, wanted)], Some(&now))? {
-                0 => Err(ErrorKind::WouldBlock.into()),
-                _ => Ok(()),
-            }
-        };
-        self.run(direction, ready)
+        self.run(direction, |io| ready::look(io.as_fd(), direction))
+    }
+
+    /// As [`readable`](Self::readable), for an `async` function that is polled on a hub: in
+    /// [`block_on`](crate::future::block_on), or in [`select!`](crate::select!).
+    pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_, T> {
+        ready::Readiness::new(self, Direction::Read)
+    }
+
+    /// As [`writable`](Self::writable), for an `async` function that is polled on a hub.
+    pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_, T> {
+        ready::Readiness::new(self, Direction::Write)
     }
 
     fn timeout(&self, direction: Direction) -> Option<Duration> {
@@ -357,6 +352,13 @@ where
     fn flush(&mut self) -> io::Result<()> {
         self.write_with(|mut io| io.flush())
     }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(
+        ErrorKind::NotConnected,
+        "the hub of this OS thread has ended: it cannot wait for a descriptor",
+    )
 }
 
 /// What a wait for a descriptor came to.

@@ -56,6 +56,40 @@ macro_rules! socket {
                 self.io.set_read_timeout(timeout)
             }
 
+            /// Waits until there is something to read, to accept or to be told: the end, or an error. It takes nothing.
+            ///
+            /// # Errors
+            /// As a read: `TimedOut` after the read time-out, if there is one.
+            ///
+            /// # Blocking and cancellation
+            /// Parks. A kill or time-out unwinds here.
+            #[track_caller]
+            pub fn readable(&self) -> std::io::Result<()> {
+                self.io.readable()
+            }
+
+            /// Waits until there is room to write, or an error.
+            ///
+            /// # Errors
+            /// As a write.
+            ///
+            /// # Blocking and cancellation
+            /// As [`readable`](Self::readable).
+            #[track_caller]
+            pub fn writable(&self) -> std::io::Result<()> {
+                self.io.writable()
+            }
+
+            /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+            pub fn readable_async(&self) -> impl Future<Output = std::io::Result<()>> + use<'_> {
+                self.io.readable_async()
+            }
+
+            /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+            pub fn writable_async(&self) -> impl Future<Output = std::io::Result<()>> + use<'_> {
+                self.io.writable_async()
+            }
+
             /// How long a write may wait. `None`: for ever.
             ///
             /// # Errors

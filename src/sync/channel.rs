@@ -30,8 +30,12 @@ use std::time::{Duration, Instant};
 
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Key, Waiters, Woken};
+use crate::hub::alarm::Alarm;
 use crate::hub::park::Why;
 
+mod clock;
+
+pub use clock::{after, at, never, tick};
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 static SEND: &str = "room in a channel (send)";
@@ -47,6 +51,8 @@ struct Shared<T> {
     receivers: usize,
     sending: Waiters,
     receiving: Waiters,
+    /// What puts the time in, of [`after`] and [`tick`].
+    alarm: Option<Alarm>,
 }
 
 impl<T> Shared<T> {
@@ -206,7 +212,12 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 fn with<T>(most: usize) -> (Sender<T>, Receiver<T>) {
-    let shared = Arc::new(Core::new(Shared {
+    let shared = Arc::new(Core::new(shared(most)));
+    (Sender(shared.clone()), Receiver(shared))
+}
+
+fn shared<T>(most: usize) -> Shared<T> {
+    Shared {
         queue: VecDeque::new(),
         late: VecDeque::new(),
         most,
@@ -214,8 +225,8 @@ fn with<T>(most: usize) -> (Sender<T>, Receiver<T>) {
         receivers: 1,
         sending: Waiters::new(),
         receiving: Waiters::new(),
-    }));
-    (Sender(shared.clone()), Receiver(shared))
+        alarm: None,
+    }
 }
 
 /// The end of a channel that messages are put in.
@@ -474,7 +485,7 @@ impl<T> Drop for Receiver<T> {
         let unread = self.0.change(|state| {
             state.receivers -= 1;
             let is_last = state.receivers == 0;
-            is_last.then(|| std::mem::take(&mut state.queue))
+            is_last.then(|| (std::mem::take(&mut state.queue), state.alarm.take()))
         });
         drop(unread);
     }

@@ -32,6 +32,7 @@ mod event;
 mod mutex;
 mod promise;
 mod rwlock;
+pub mod select;
 mod semaphore;
 mod spin;
 mod wait;

@@ -86,7 +86,7 @@ pub(super) enum Until {
 impl Until {
     #[inline(always)]
     #[track_caller]
-    fn deadline(self) -> Option<u64> {
+    pub(super) fn deadline(self) -> Option<u64> {
         match self {
             Until::Ever => None,
             Until::After(duration) => Some(Hub::current().after(duration)),

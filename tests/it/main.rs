@@ -19,6 +19,7 @@ mod net_parity;
 mod net_tcp;
 mod sync;
 mod sync_promise;
+mod sync_select;
 mod thread_builder;
 mod thread_fresh;
 mod thread_join;

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use greenthread::generator::{Generator, Yielder};
 use greenthread::greenlet::{self, Greenlet};
@@ -24,6 +24,7 @@ fn main() {
         "timers" => timers(args.n_or(100_000)),
         "redis" | "redisblock" | "blpop" | "httpdelay" => clients(&args),
         "chan" => local(move || channels(args.n_or(1_000_000))),
+        "inbox" => local(move || inbox(args.n_or(5_000_000))),
         "threads" | "threads-patched" => threads(&args.workload, args.n_or(2_000)),
         "echo" => local(move || echo(args.port())),
         other => unsupported(other),
@@ -286,6 +287,30 @@ fn channels(n: u64) {
         }
     });
     emit("chan", "uncontended", ns, "ns");
+}
+
+/// Messages from 4 OS threads into a green thread of this hub: how many came, in what time, and the latest of them.
+fn inbox(n: u64) {
+    let (sender, receiver) = channel::bounded::<Instant>(1024);
+    let senders: Vec<_> = (0..4)
+        .map(|_| {
+            let sender = sender.clone();
+            std::thread::spawn(move || (0..n / 4).for_each(|_| sender.send(Instant::now()).expect("sent")))
+        })
+        .collect();
+    drop(sender);
+    let mut latest = Duration::ZERO;
+    let mut count = 0;
+    let ns = each(n, || {
+        for sent in receiver {
+            latest = latest.max(sent.elapsed());
+            count += 1;
+        }
+    });
+    senders.into_iter().for_each(|sender| sender.join().expect("no panic"));
+    emit("inbox", "message", ns, "ns");
+    emit("inbox", "lost", (n / 4 * 4 - count) as f64, "");
+    emit("inbox", "latest", latest.as_secs_f64() * 1e3, "ms");
 }
 
 /// An ordinary program of `std::thread`s, `n` that serve and `n` that ask 100 times: as OS threads or, patched, green.

@@ -1,0 +1,118 @@
+//! Whether a descriptor is ready, for futures.
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::Async;
+use crate::hub::Hub;
+use crate::hub::reactor::{Direction, Key};
+use crate::hub::remote::{Message, Shared};
+
+/// One look, which takes nothing away.
+pub(super) fn look(fd: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
+    let wanted = if direction == Direction::Read {
+        PollFlags::IN
+    } else {
+        PollFlags::OUT
+    };
+    match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, wanted)], Some(&Timespec::default()))? {
+        0 => Err(ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Its place in the line of a source, on the hub that polled it.
+struct Place {
+    shared: &'static Shared,
+    generation: u64,
+    key: Key,
+    number: u64,
+}
+
+/// Resolves when a descriptor is ready.
+#[must_use = "a future does nothing unless it is polled"]
+pub(super) struct Readiness<'a, T: AsFd> {
+    io: &'a Async<T>,
+    direction: Direction,
+    place: Option<Place>,
+}
+
+impl<'a, T: AsFd> Readiness<'a, T> {
+    pub(super) fn new(io: &'a Async<T>, direction: Direction) -> Readiness<'a, T> {
+        Readiness {
+            io,
+            direction,
+            place: None,
+        }
+    }
+
+    /// Leaves the line; an edge that it got and does not use goes to the next.
+    fn leave(&mut self, uses_it: bool) {
+        let Some(place) = self.place.take() else { return };
+        let direction = self.direction;
+        let leave = move |hub: &'static Hub| {
+            if !hub.reactor.dequeue(place.key, direction, place.number) && !uses_it {
+                hub.reactor.succeeded(hub, place.key, direction);
+            }
+        };
+        match Hub::try_current() {
+            Some(hub) if std::ptr::eq(hub.shared, place.shared) && hub.generation == place.generation => leave(hub),
+            _ => place
+                .shared
+                .send_to(place.generation, Message::Internal(Box::new(leave))),
+        }
+    }
+
+    fn poll_ready(&mut self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        if Hub::has_ended() {
+            return Poll::Ready(Err(super::ended()));
+        }
+        self.leave(true);
+        let hub = Hub::current();
+        let fd = self.io.as_fd();
+        loop {
+            let key = self.io.source.join(hub, fd)?;
+            if !hub.reactor.is_drained(key, self.direction) {
+                match look(fd, self.direction) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    result => {
+                        hub.reactor.succeeded(hub, key, self.direction);
+                        return Poll::Ready(result);
+                    }
+                }
+                hub.reactor.drained(key, self.direction);
+            }
+            let queued = hub.reactor.enqueue(key, self.direction, context.waker().clone());
+            if let Some(number) = queued {
+                self.place = Some(Place {
+                    shared: hub.shared,
+                    generation: hub.generation,
+                    key,
+                    number,
+                });
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<T: AsFd> Future for Readiness<'_, T> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_ready(context)
+    }
+}
+
+impl<T: AsFd> Drop for Readiness<'_, T> {
+    fn drop(&mut self) {
+        self.leave(false);
+    }
+}

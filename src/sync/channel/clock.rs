@@ -1,0 +1,104 @@
+//! Channels that the clock sends into.
+#![forbid(unsafe_code)]
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::{Receiver, Shared, shared};
+use crate::hub::Hub;
+use crate::hub::alarm::Alarm;
+use crate::sync::wait::Core;
+
+/// A channel that gives one message, the time, after `duration`; and then none, for ever.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{select, sync::channel};
+///
+/// let (_sender, receiver) = channel::unbounded::<u32>();
+/// let late = channel::after(Duration::from_millis(5)); // one limit for the whole loop
+/// loop {
+///     select! {
+///         recv(receiver) -> number => println!("{number:?}"),
+///         recv(late) -> _ => break,
+///     }
+/// }
+/// ```
+///
+/// The time is that of the hub of the OS thread that calls, and it comes when that hub runs. When all receivers are gone,
+/// the timer is too.
+#[track_caller]
+pub fn after(duration: Duration) -> Receiver<Instant> {
+    let hub = Hub::current();
+    clock(hub, hub.after(duration), None)
+}
+
+/// A channel that gives one message, the time, at `when`; see [`after`].
+#[track_caller]
+pub fn at(when: Instant) -> Receiver<Instant> {
+    let hub = Hub::current();
+    clock(hub, hub.clock.nanos(when), None)
+}
+
+/// A channel that gives the time every `period`. A tick that nobody takes until the next is lost.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::sync::channel;
+///
+/// let ticks = channel::tick(Duration::from_millis(1));
+/// let (first, second) = (ticks.recv().unwrap(), ticks.recv().unwrap());
+/// assert!(second > first);
+/// ```
+///
+/// As with [`after`] it needs the hub of the OS thread that calls.
+///
+/// # Panics
+/// If `period` is zero.
+#[track_caller]
+pub fn tick(period: Duration) -> Receiver<Instant> {
+    assert!(!period.is_zero(), "a tick every zero seconds never ends");
+    let hub = Hub::current();
+    let nanos = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+    clock(hub, hub.after(period), Some(nanos))
+}
+
+/// A channel that never gives anything, and never ends.
+pub fn never<T>() -> Receiver<T> {
+    Receiver(Arc::new(Core::new(shared(1))))
+}
+
+fn clock(hub: &'static Hub, at: u64, period: Option<u64>) -> Receiver<Instant> {
+    // Its one sender is the clock, which never goes.
+    let core = Arc::new(Core::new(shared(1)));
+    set(hub, &core, at, period);
+    Receiver(core)
+}
+
+fn set(hub: &'static Hub, core: &Arc<Core<Shared<Instant>>>, at: u64, period: Option<u64>) {
+    let weak = Arc::downgrade(core);
+    let alarm = Alarm::set(hub, at, Box::new(move || ring(hub, &weak, at, period)));
+    // What was there has rung.
+    drop(core.change(|state| state.alarm.replace(alarm)));
+}
+
+/// On the hub's stack, at the time.
+fn ring(hub: &'static Hub, core: &Weak<Core<Shared<Instant>>>, at: u64, period: Option<u64>) {
+    let Some(core) = core.upgrade() else { return };
+    let now = hub.clock.instant();
+    core.change(|state| {
+        if state.queue.is_empty() {
+            state.queue.push_back(now);
+        }
+    });
+    if let Some(period) = period {
+        // In step with the first, whatever was missed.
+        let missed = hub.clock.now().saturating_sub(at) / period;
+        set(
+            hub,
+            &core,
+            at.saturating_add(period.saturating_mul(missed + 1)),
+            Some(period),
+        );
+    }
+}
