@@ -30,6 +30,7 @@ pub mod channel;
 mod condvar;
 mod event;
 mod mutex;
+pub mod queue;
 mod rwlock;
 mod semaphore;
 mod spin;

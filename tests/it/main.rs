@@ -18,6 +18,7 @@ mod net_full;
 mod net_parity;
 mod net_tcp;
 mod sync;
+mod sync_queue;
 mod thread_builder;
 mod thread_fresh;
 mod thread_join;
