@@ -21,6 +21,19 @@ pub(super) struct Lock {
     waiters: Waiters,
 }
 
+impl Lock {
+    pub(super) const fn new() -> Lock {
+        Lock {
+            locked: false,
+            waiters: Waiters::new(),
+        }
+    }
+
+    pub(super) fn release(&mut self) {
+        self.locked = false;
+    }
+}
+
 impl State for Lock {
     #[inline]
     fn settle(&mut self, woken: &mut Woken) {
@@ -133,10 +146,7 @@ impl<T> Mutex<T> {
     /// A free lock over `value`.
     pub const fn new(value: T) -> Mutex<T> {
         Mutex {
-            core: Core::new(Lock {
-                locked: false,
-                waiters: Waiters::new(),
-            }),
+            core: Core::new(Lock::new()),
             poison: Poison::new(),
             value: UnsafeCell::new(value),
         }
@@ -252,7 +262,7 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     pub(super) fn unlock(&self) {
-        self.core.change(|state| state.locked = false);
+        self.core.change(Lock::release);
     }
 }
 
