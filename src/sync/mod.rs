@@ -1,4 +1,4 @@
-//! Waiting for one another: locks, semaphores, events.
+//! Waiting for one another: locks, semaphores, events, channels, queues, and what is made once.
 //!
 //! By std's names and signatures where std has the thing, and usable wherever std's are: by green threads of this OS thread
 //! and of others, by plain OS threads, and by futures on any executor (`…_async`). Who waits lets others run. What may be

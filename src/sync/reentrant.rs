@@ -37,9 +37,10 @@ static REENTRANT_LOCK: &str = "a ReentrantLock";
 /// assert_eq!(held.get(), 3);
 /// ```
 ///
-/// As there may be many guards at a time, they give `&T` and not `&mut T`. The lock is free when all are dropped. It belongs to a green thread with all of its greenlets and generators, or to the
-/// native stack of an OS thread; a callback of a hub is somebody else. It has no poison, and no form for an `async` function: a
-/// future is polled by anybody, so it cannot be said who has it.
+/// As there may be many guards at a time, they give `&T` and not `&mut T`. The lock is free when all are dropped. It belongs
+/// to a green thread with all of its greenlets and generators, or to the native stack of an OS thread; a callback of a hub is
+/// somebody else. It has no poison, and no form for an `async` function: a future is polled by anybody, so it cannot be said
+/// who has it.
 ///
 /// # Coming from Python
 /// `gevent.lock.RLock`, `threading.RLock`.

@@ -20,6 +20,7 @@ mod net_tcp;
 mod sync;
 mod sync_once;
 mod sync_queue;
+mod sync_queue_model;
 mod sync_reentrant;
 mod thread_builder;
 mod thread_fresh;

@@ -26,8 +26,11 @@ fn quiesce() {
 }
 
 /// The text that `f` panics with.
-fn panics(f: impl FnOnce()) -> String {
-    text(&*catch_unwind(AssertUnwindSafe(f)).unwrap_err())
+fn panics<R>(f: impl FnOnce() -> R) -> String {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(_) => panic!("it has returned"),
+        Err(payload) => text(&*payload),
+    }
 }
 
 #[test]
@@ -203,9 +206,9 @@ fn a_panic_poisons_a_once_and_a_kill_does_not() {
 fn who_would_wait_for_itself_is_told() {
     virtually(|| {
         let cell = OnceLock::new();
-        let told = panics(|| drop(cell.get_or_init(|| *cell.get_or_init(|| 1))));
+        let told = panics(|| *cell.get_or_init(|| *cell.get_or_init(|| 1)));
         assert!(told.contains("a OnceLock is initialised by this very thread"), "{told}");
-        assert!(panics(|| drop(cell.get_or_init(|| cell.set(1).map_or(1, |()| 2)))).contains("very thread"));
+        assert!(panics(|| *cell.get_or_init(|| cell.set(1).map_or(1, |()| 2))).contains("very thread"));
         assert_eq!(cell.get_or_init(|| 3), &3, "and left as it was");
         let once = Once::new();
         assert!(panics(|| once.call_once(|| once.call_once(|| {}))).contains("a Once is"));
@@ -213,7 +216,7 @@ fn who_would_wait_for_itself_is_told() {
             static LAZY: LazyLock<u32> = LazyLock::new(|| LAZY.with(|lazy| **lazy));
         }
         assert!(
-            LAZY.with(|lazy| panics(|| drop(LazyLock::force(lazy))))
+            LAZY.with(|lazy| panics(|| *LazyLock::force(lazy)))
                 .contains("a LazyLock is")
         );
         // A callback is somebody else, which cannot wait; nor need it if nobody is at it.
@@ -221,14 +224,14 @@ fn who_would_wait_for_itself_is_told() {
         let told = Rc::new(Cell::new(String::new()));
         let (theirs, log) = (cell.clone(), told.clone());
         let made = *cell.get_or_init(|| {
-            hub::call_soon(move || log.set(panics(|| drop(theirs.get_or_init(|| 1)))));
+            hub::call_soon(move || log.set(panics(|| *theirs.get_or_init(|| 1))));
             sleep(ms(1));
             2
         });
         assert!(told.take().contains("cannot block"));
         let free = Rc::new(OnceLock::new());
         let theirs = free.clone();
-        hub::call_soon(move || drop(theirs.set(3)));
+        hub::call_soon(move || theirs.set(3).unwrap());
         assert_eq!((made, free.wait()), (2, &3));
     });
 }
@@ -340,7 +343,7 @@ fn a_lazy_value_is_made_to_the_end() {
         });
         quiesce();
         assert_eq!(text(&*first.join().unwrap_err().into_panic()), "on purpose");
-        assert!(panics(|| drop(**lazy)).contains("a LazyLock was poisoned"));
+        assert!(panics(|| **lazy).contains("a LazyLock was poisoned"));
         assert_eq!(**LazyLock::<String>::default(), *"");
     });
 }
@@ -357,7 +360,9 @@ fn os_threads_hubs_and_executors_agree_on_one() {
         let make = |shared: &(OnceLock<usize>, Once, AtomicUsize, Event)| {
             let (cell, once, runs, start) = shared;
             start.wait();
-            once.call_once(|| drop(runs.fetch_add(1, Ordering::SeqCst)));
+            once.call_once(|| {
+                runs.fetch_add(1, Ordering::SeqCst);
+            });
             let made = *cell.get_or_init(|| {
                 yield_now();
                 runs.fetch_add(1, Ordering::SeqCst)
