@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -166,11 +165,9 @@ impl Once {
     }
 
     /// As [`wait`](Self::wait), for an `async` function.
-    pub fn wait_async(&self) -> impl Future<Output = ()> + use<'_> {
-        async {
-            if !self.is_completed() && !self.turns.wait_async().await {
-                poisoned();
-            }
+    pub async fn wait_async(&self) {
+        if !self.is_completed() && !self.turns.wait_async().await {
+            poisoned();
         }
     }
 }

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use futures::executor::block_on as outside;
 use greenthread::future::block_on;
@@ -239,7 +239,8 @@ fn items_are_got_once_each_whoever_was_killed() {
                     }
                     assert!(queue.task_done().is_err());
                     let (mut put, mut got) = (put.take(), got.take());
-                    (put.sort_unstable(), got.sort_unstable());
+                    put.sort_unstable();
+                    got.sort_unstable();
                     // The victim may have been killed right after its item was let in.
                     got.retain(|item| item.0 != 2 || put.contains(item));
                     assert_eq!(put, got);
@@ -406,18 +407,12 @@ fn after_a_shutdown_the_item_of_a_killed_getter_is_not_left_behind() {
         );
         assert_eq!(queue.try_get(), Err(TryGetError::Empty));
         drop(victim);
-        assert!(next.as_mut().poll(&mut context).is_ready_and(|item| item == Ok(1)));
+        assert!(is_ready(next.as_mut().poll(&mut context), |item| item == Ok(1)));
     });
 }
 
-trait ReadyAnd<T> {
-    fn is_ready_and(self, f: impl FnOnce(T) -> bool) -> bool;
-}
-
-impl<T> ReadyAnd<T> for std::task::Poll<T> {
-    fn is_ready_and(self, f: impl FnOnce(T) -> bool) -> bool {
-        matches!(self.map(f), std::task::Poll::Ready(true))
-    }
+fn is_ready<T>(poll: Poll<T>, f: impl FnOnce(T) -> bool) -> bool {
+    matches!(poll.map(f), Poll::Ready(true))
 }
 
 #[test]
@@ -429,7 +424,7 @@ fn futures_dropped_anywhere_leave_no_trace() {
         drop(queue.put_async(item.clone()));
         assert_eq!((queue.len(), Rc::strong_count(&item)), (0, 1), "never polled");
         let mut put = Box::pin(queue.put_async(item.clone()));
-        assert!(put.as_mut().poll(&mut context).is_ready_and(|put| put.is_ok()));
+        assert!(is_ready(put.as_mut().poll(&mut context), |put| put.is_ok()));
         let [mut first, mut second] = [(); 2].map(|()| Box::pin(queue.put_async(item.clone())));
         for put in [&mut first, &mut second] {
             assert!(put.as_mut().poll(&mut context).is_pending());
@@ -450,7 +445,7 @@ fn futures_dropped_anywhere_leave_no_trace() {
         polls(peeks.as_mut());
         queue.put(item.clone()).unwrap();
         drop(waits); // the first had it, then the second
-        assert!(peeks.as_mut().poll(&mut context).is_ready_and(|seen| seen));
+        assert!(is_ready(peeks.as_mut().poll(&mut context), |seen| seen));
         assert_eq!(queue.len(), 1);
         let mut join = Box::pin(queue.join_async());
         assert!(join.as_mut().poll(&mut context).is_pending());
@@ -515,7 +510,9 @@ fn between_hubs_os_threads_and_executors() {
 
 /// Whose comparisons do what the test says, for a while.
 #[derive(Clone, Debug)]
-struct Moody(u32, Rc<Cell<Option<fn()>>>);
+struct Moody(u32, Mood);
+
+type Mood = Rc<Cell<Option<fn()>>>;
 
 impl Moody {
     fn act(&self) {

@@ -163,7 +163,7 @@ impl Model {
         let all = self.items.iter().enumerate();
         match self.order {
             Order::First => all.map(|(at, _)| at).next(),
-            Order::Last => all.map(|(at, _)| at).last(),
+            Order::Last => all.map(|(at, _)| at).next_back(),
             Order::Smallest => all.min_by_key(|(_, item)| item.0).map(|(at, _)| at),
         }
     }
@@ -335,7 +335,8 @@ fn agrees(order: Order, capacity: usize, script: &[(u8, u8)]) {
         model.settle(&mut ends);
         quiesce();
         seen.extend(world.ends());
-        (ends.sort_by_key(|end| end.0), seen.sort_by_key(|end| end.0));
+        ends.sort_by_key(|end| end.0);
+        seen.sort_by_key(|end| end.0);
         assert_eq!(seen, ends, "{number}: {step:?}");
         assert_eq!(queue.len(), model.items.len(), "{number}: {step:?}");
     }
@@ -390,6 +391,8 @@ fn conserves(order: Order, capacity: usize, script: &[(u8, u8)]) {
         !putting || queue.len() == capacity,
         "{waiting:?} wait, and there is room"
     );
+    let told = |end: &(usize, End)| matches!(end.1, End::None(true) | End::Back(_, true));
+    assert!(!ends.iter().any(told), "it was not shut down: {ends:?}");
     // All that wait are told, and what is left comes out.
     queue.shutdown(false);
     quiesce();

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use greenthread::generator::Generator;
 use greenthread::sync::ReentrantLock;
 use greenthread::{JoinHandle, hub, sleep, spawn, spawn_local, timeout, yield_now};
 
@@ -124,6 +125,27 @@ fn a_callback_is_not_the_stack_that_it_runs_on() {
 }
 
 #[test]
+fn a_generator_counts_as_the_green_thread_that_sends_to_it() {
+    virtually(|| {
+        let lock = Rc::new(ReentrantLock::new(()));
+        let theirs = lock.clone();
+        let mut holds = Generator::<u32, (), ()>::new(move |y| {
+            let _held = theirs.lock();
+            y.yield_(1);
+        });
+        let outer = lock.lock();
+        assert_eq!(holds.next(), Some(1));
+        drop(outer);
+        assert!(lock.try_lock().is_some());
+        let other = green(&lock, |lock| lock.try_lock().is_none());
+        assert!(other.join().unwrap(), "the generator holds it");
+        assert_eq!(holds.next(), None);
+        let other = green(&lock, |lock| lock.try_lock().is_some());
+        assert!(other.join().unwrap());
+    });
+}
+
+#[test]
 fn a_guard_may_be_dropped_by_another_of_its_os_thread() {
     virtually(|| {
         let lock = Rc::new(ReentrantLock::new(()));
@@ -154,7 +176,7 @@ fn between_hubs_and_os_threads() {
             for _ in 0..n {
                 let held = lock.lock();
                 let before = held.get();
-                if before % 16 == 0 {
+                if before.is_multiple_of(16) {
                     yield_now();
                 }
                 lock.lock().set(before + 1);
