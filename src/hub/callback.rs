@@ -37,7 +37,13 @@ impl Hub {
 
     /// Whether the code that runs lies above a callback. One that has switched to another greenlet lies on a stack that
     /// does not run.
+    #[inline(always)]
     pub(super) fn is_in_callback(&self) -> bool {
+        self.in_callback.get() > 0 && self.is_above_callback()
+    }
+
+    #[cold]
+    fn is_above_callback(&self) -> bool {
         let runs = |frame: &Frame| {
             let is_root = frame.top.is_null();
             if is_root {
@@ -46,7 +52,7 @@ impl Hub {
                 current::is_on_chain(frame.top)
             }
         };
-        self.in_callback.get() > 0 && self.frames.borrow().iter().any(runs)
+        self.frames.borrow().iter().any(runs)
     }
 
     /// The number of who runs: of the green thread or native stack, or of a callback on it, which is somebody else.

@@ -37,15 +37,11 @@ struct Line {
 
 impl State for Line {
     fn settle(&mut self, woken: &mut Woken) {
-        while self.phase == Phase::Done && self.comers.waiting() > 0 {
-            woken.push(self.comers.grant_first());
-        }
+        while self.phase == Phase::Done && self.comers.grant_first(woken) {}
         if self.phase == Phase::Free && self.comers.granted() == 0 {
-            woken.push(self.comers.grant_first());
+            self.comers.grant_first(woken);
         }
-        while (self.phase == Phase::Done || self.is_poisoned) && self.onlookers.waiting() > 0 {
-            woken.push(self.onlookers.grant_first());
-        }
+        while (self.phase == Phase::Done || self.is_poisoned) && self.onlookers.grant_first(woken) {}
     }
 }
 

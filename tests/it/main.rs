@@ -19,6 +19,7 @@ mod net_parity;
 mod net_tcp;
 mod sync;
 mod sync_once;
+mod sync_promise;
 mod sync_queue;
 mod sync_queue_model;
 mod sync_reentrant;

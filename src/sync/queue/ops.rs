@@ -47,7 +47,8 @@ impl<T, S: Store<T>> Shared<T, S> {
             return (item, None);
         }
         let late = self.late.pop_front().map(|(_, late)| {
-            woken.push(self.putting.grant_first());
+            // In step with `late`: the item of one whose hub has ended is as good as any.
+            self.putting.grant_any(woken);
             late
         });
         (item, late.and_then(|late| self.add(late)))
@@ -69,14 +70,14 @@ impl<T, S: Store<T>> Shared<T, S> {
 impl<T, S: Store<T>> State for Shared<T, S> {
     #[inline]
     fn settle(&mut self, woken: &mut Woken) {
-        while self.getting.waiting() > 0 && (self.has_spare() || self.is_over()) {
-            woken.push(self.getting.grant_first());
+        while self.getting.any() && (self.has_spare() || self.is_over()) {
+            self.getting.grant_first(woken);
         }
-        while self.is_shut_down && self.putting.waiting() > 0 {
-            woken.push(self.putting.grant_first());
+        while self.putting.any() && self.is_shut_down {
+            self.putting.grant_any(woken);
         }
-        while self.unfinished == 0 && self.joining.waiting() > 0 {
-            woken.push(self.joining.grant_first());
+        while self.joining.any() && self.unfinished == 0 {
+            self.joining.hand_first(woken);
         }
     }
 }
@@ -191,6 +192,8 @@ pub(super) struct Join;
 
 impl<T, S: Store<T>> Op<Shared<T, S>> for Join {
     type Output = ();
+
+    const HANDED: Option<()> = Some(());
 
     fn waiters<'a>(&self, state: &'a mut Shared<T, S>) -> &'a mut Waiters {
         &mut state.joining
