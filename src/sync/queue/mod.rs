@@ -54,7 +54,7 @@ use super::wait::{Core, Op, Until};
 use super::waiters::Waiters;
 use crate::hub::park::Why;
 use ops::{Get, Join, Peek, Put, Shared};
-use store::{Heap, Payload};
+use store::{Heap, Panic};
 
 static PUT: &str = "room in a queue (put)";
 static GET: &str = "an item of a queue (get)";
@@ -123,12 +123,13 @@ pub struct QueueOf<T, S> {
 }
 
 /// Goes on with a panic of code of the user's, which must not unwind through the lock.
-fn unlocked<R>((result, panic): (R, Option<Payload>)) -> R {
+#[inline(always)]
+fn unlocked<R>((result, panic): (R, Option<impl Panic>)) -> R {
     match panic {
         None => result,
-        Some(payload) => {
+        Some(panic) => {
             drop(result);
-            resume_unwind(payload)
+            resume_unwind(panic.payload())
         }
     }
 }
@@ -166,8 +167,9 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         }
     }
 
+    #[inline(always)]
     #[track_caller]
-    fn block<O: Op<Shared<T, S>, Output = (R, Option<Payload>)>, R>(
+    fn block<O: Op<Shared<T, S>, Output = (R, Option<P>)>, R, P: Panic>(
         &self,
         op: &mut O,
         until: Until,

@@ -28,30 +28,35 @@ pub(super) struct Shared<T, S> {
 }
 
 /// What came of it, and the panic of code of the user's that is to go on once the lock is released.
-type Done<R> = (R, Option<Payload>);
+type Done<R, P> = (R, Option<P>);
 
 impl<T, S: Store<T>> Shared<T, S> {
-    fn add(&mut self, item: T) -> Option<Payload> {
+    #[inline]
+    fn add(&mut self, item: T) -> Option<S::Panic> {
         self.unfinished += 1;
         self.items.push(item).err()
     }
 
     /// The next item, in whose place the first of those who wait puts its own.
-    #[inline]
-    fn take(&mut self, woken: &mut Woken) -> Done<Option<T>> {
+    #[inline(always)]
+    fn take(&mut self, woken: &mut Woken) -> Done<Option<T>, S::Panic> {
         let item = match self.items.pop() {
             Ok(item) => item,
             Err(panic) => return (None, Some(panic)),
         };
-        if self.is_shut_down || item.is_none() {
+        if self.late.is_empty() || self.is_shut_down || item.is_none() {
             return (item, None);
         }
-        let late = self.late.pop_front().map(|(_, late)| {
-            // In step with `late`: the item of one whose hub has ended is as good as any.
-            self.putting.grant_any(woken);
-            late
-        });
-        (item, late.and_then(|late| self.add(late)))
+        (item, self.let_in(woken))
+    }
+
+    /// Puts the item of the first putter that waits where one was taken.
+    #[inline(never)]
+    fn let_in(&mut self, woken: &mut Woken) -> Option<S::Panic> {
+        let (_, late) = self.late.pop_front()?;
+        // In step with `late`: the item of one whose hub has ended is as good as any.
+        self.putting.grant_any(woken);
+        self.add(late)
     }
 
     /// Whether there is an item that was not set aside for somebody.
@@ -68,8 +73,18 @@ impl<T, S: Store<T>> Shared<T, S> {
 }
 
 impl<T, S: Store<T>> State for Shared<T, S> {
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, woken: &mut Woken) {
+        let is_wanted = self.getting.any() && (self.has_spare() || self.is_over());
+        if is_wanted || self.is_shut_down || self.joining.any() {
+            self.grant(woken);
+        }
+    }
+}
+
+impl<T, S: Store<T>> Shared<T, S> {
+    #[inline(never)]
+    fn grant(&mut self, woken: &mut Woken) {
         while self.getting.any() && (self.has_spare() || self.is_over()) {
             self.getting.grant_first(woken);
         }
@@ -108,13 +123,13 @@ impl<T> Put<T> {
 }
 
 impl<T, S: Store<T>> Op<Shared<T, S>> for Put<T> {
-    type Output = Done<Result<(), PutError<T>>>;
+    type Output = Done<Result<(), PutError<T>>, S::Panic>;
 
     fn waiters<'a>(&self, state: &'a mut Shared<T, S>) -> &'a mut Waiters {
         &mut state.putting
     }
 
-    #[inline]
+    #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T, S>, granted: bool, _: &mut Woken) -> Option<Self::Output> {
         if granted && state.is_shut_down {
             // Let in before, or sent back.
@@ -150,13 +165,13 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Put<T> {
 pub(super) struct Get;
 
 impl<T, S: Store<T>> Op<Shared<T, S>> for Get {
-    type Output = Done<Result<T, GetError>>;
+    type Output = Done<Result<T, GetError>, S::Panic>;
 
     fn waiters<'a>(&self, state: &'a mut Shared<T, S>) -> &'a mut Waiters {
         &mut state.getting
     }
 
-    #[inline]
+    #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T, S>, granted: bool, woken: &mut Woken) -> Option<Self::Output> {
         if !granted && !state.has_spare() && !state.is_over() {
             return None;
@@ -170,7 +185,7 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Get {
 pub(super) struct Peek;
 
 impl<T: Clone, S: Store<T>> Op<Shared<T, S>> for Peek {
-    type Output = Done<Result<T, GetError>>;
+    type Output = Done<Result<T, GetError>, Payload>;
 
     fn waiters<'a>(&self, state: &'a mut Shared<T, S>) -> &'a mut Waiters {
         &mut state.getting

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,6 +14,24 @@ use crate::hub::Hub;
 
 /// What code of the user's panicked with.
 pub(super) type Payload = Box<dyn Any + Send>;
+
+/// What putting in or taking out may panic with; nothing at all costs nothing.
+pub trait Panic {
+    #[doc(hidden)]
+    fn payload(self) -> Box<dyn Any + Send>;
+}
+
+impl Panic for Infallible {
+    fn payload(self) -> Payload {
+        match self {}
+    }
+}
+
+impl Panic for Payload {
+    fn payload(self) -> Payload {
+        self
+    }
+}
 
 /// Runs code of the user's under the lock: it may not park there, and what it panics with is for after the lock.
 pub(super) fn confined<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
@@ -24,17 +43,21 @@ pub(super) fn confined<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
 
 /// What makes the items of a [`QueueOf`](super::QueueOf) come out in its order. There are three of it, and no others.
 pub trait Store<T>: Sealed {
+    /// What its own code of the user's panics with.
+    #[doc(hidden)]
+    type Panic: Panic;
+
     /// Without items.
     #[doc(hidden)]
     const EMPTY: Self;
 
     /// Puts one in, whatever comes of it.
     #[doc(hidden)]
-    fn push(&mut self, item: T) -> Result<(), Box<dyn Any + Send>>;
+    fn push(&mut self, item: T) -> Result<(), Self::Panic>;
 
     /// Takes out the one whose turn it is.
     #[doc(hidden)]
-    fn pop(&mut self) -> Result<Option<T>, Box<dyn Any + Send>>;
+    fn pop(&mut self) -> Result<Option<T>, Self::Panic>;
 
     /// The one that `pop` would take.
     #[doc(hidden)]
@@ -54,16 +77,18 @@ impl<T> Sealed for Heap<T> {}
 
 /// First in, first out.
 impl<T> Store<T> for VecDeque<T> {
+    type Panic = Infallible;
+
     const EMPTY: VecDeque<T> = VecDeque::new();
 
     #[inline]
-    fn push(&mut self, item: T) -> Result<(), Payload> {
+    fn push(&mut self, item: T) -> Result<(), Infallible> {
         self.push_back(item);
         Ok(())
     }
 
     #[inline]
-    fn pop(&mut self) -> Result<Option<T>, Payload> {
+    fn pop(&mut self) -> Result<Option<T>, Infallible> {
         Ok(self.pop_front())
     }
 
@@ -79,14 +104,16 @@ impl<T> Store<T> for VecDeque<T> {
 
 /// Last in, first out.
 impl<T> Store<T> for Vec<T> {
+    type Panic = Infallible;
+
     const EMPTY: Vec<T> = Vec::new();
 
-    fn push(&mut self, item: T) -> Result<(), Payload> {
+    fn push(&mut self, item: T) -> Result<(), Infallible> {
         self.push(item);
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Option<T>, Payload> {
+    fn pop(&mut self) -> Result<Option<T>, Infallible> {
         Ok(self.pop())
     }
 
@@ -139,6 +166,8 @@ fn sink<T: Ord>(tree: &mut [(T, u64)]) {
 }
 
 impl<T: Ord> Store<T> for Heap<T> {
+    type Panic = Payload;
+
     const EMPTY: Heap<T> = Heap {
         tree: Vec::new(),
         count: 0,
