@@ -7,6 +7,9 @@ use super::task::Task;
 use super::{Callback, Hub, Reporter, report_panic};
 use crate::fiber::current;
 
+/// Tells a callback from the stack that it runs on.
+const CALLBACK: u64 = 1 << 62;
+
 /// A callback that has not returned.
 pub(super) struct Frame {
     number: u64,
@@ -50,6 +53,13 @@ impl Hub {
             }
         };
         self.frames.borrow().iter().any(runs)
+    }
+
+    /// The number of who runs: of the green thread or native stack, or of a callback on it, which is somebody else.
+    #[inline]
+    pub(crate) fn who(&self) -> u64 {
+        let callback = if self.is_in_callback() { CALLBACK } else { 0 };
+        self.running().id() | callback
     }
 
     /// Has `f` called at the turn's one place for code of the user.

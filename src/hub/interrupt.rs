@@ -152,6 +152,27 @@ pub(crate) fn clear_kill(task: &Task) {
     task.interrupt.set(task.interrupt.get() & !(KILL | RAISED));
 }
 
+/// Runs `f` with kill and time-out deferred.
+pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
+    /// The green thread that raised it; its stack may be unwound by another, after its end.
+    struct Lower(TaskRef, u64);
+    impl Drop for Lower {
+        fn drop(&mut self) {
+            let task = Hub::try_current().and_then(|hub| hub.own(self.0));
+            if let Some(task) = task.filter(|task| task.id() == self.1) {
+                task.shield.set(task.shield.get().saturating_sub(1));
+            }
+        }
+    }
+    let task = Hub::current().running();
+    let Some(raised) = task.shield.get().checked_add(1) else {
+        panic!("shields nested 255 deep")
+    };
+    task.shield.set(raised);
+    let _lower = Lower(TaskRef::new(task), task.id());
+    f()
+}
+
 /// Runs the interrupt of a parked task, if it may be interrupted.
 fn poke(hub: &'static Hub, task: &'static Task) {
     if task.state() == State::Parked && task.shield.get() == 0 {

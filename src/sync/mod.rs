@@ -1,4 +1,4 @@
-//! Waiting for one another: locks, semaphores, events.
+//! Waiting for one another: locks, semaphores, events, channels, queues, and what is made once.
 //!
 //! By std's names and signatures where std has the thing, and usable wherever std's are: by green threads of this OS thread
 //! and of others, by plain OS threads, and by futures on any executor (`…_async`). Who waits lets others run. What may be
@@ -29,19 +29,29 @@ mod barrier;
 pub mod channel;
 mod condvar;
 mod event;
+mod lazy_lock;
 mod mutex;
+mod once;
+mod once_lock;
 mod promise;
+pub mod queue;
+mod reentrant;
 mod rwlock;
 pub mod select;
 mod semaphore;
 mod spin;
+mod turn;
 mod wait;
 mod waiters;
 
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
+pub use lazy_lock::LazyLock;
 pub use mutex::{Mutex, MutexGuard};
+pub use once::{Once, OnceState};
+pub use once_lock::{OnceLock, OnceLock as OnceCell};
 pub use promise::Promise;
+pub use reentrant::{ReentrantLock, ReentrantLockGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{BoundedSemaphore, Permit, ReleaseError, Semaphore};

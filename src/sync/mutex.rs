@@ -21,6 +21,19 @@ pub(super) struct Lock {
     waiters: Waiters,
 }
 
+impl Lock {
+    pub(super) const fn new() -> Lock {
+        Lock {
+            locked: false,
+            waiters: Waiters::new(),
+        }
+    }
+
+    pub(super) fn release(&mut self) {
+        self.locked = false;
+    }
+}
+
 impl State for Lock {
     #[inline(always)]
     fn settle(&mut self, woken: &mut Woken) {
@@ -47,7 +60,7 @@ impl Op<Lock> for Acquire {
     }
 
     fn gives_back(&mut self, state: &mut Lock) {
-        state.locked = false;
+        state.release();
     }
 }
 
@@ -135,10 +148,7 @@ impl<T> Mutex<T> {
     /// A free lock over `value`.
     pub const fn new(value: T) -> Mutex<T> {
         Mutex {
-            core: Core::new(Lock {
-                locked: false,
-                waiters: Waiters::new(),
-            }),
+            core: Core::new(Lock::new()),
             poison: Poison::new(),
             value: UnsafeCell::new(value),
         }
@@ -254,7 +264,7 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     pub(super) fn unlock(&self) {
-        self.core.change(|state| state.locked = false);
+        self.core.change(Lock::release);
     }
 }
 

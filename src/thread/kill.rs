@@ -4,7 +4,6 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use crate::hub::task::TaskRef;
 use crate::hub::{Hub, interrupt};
 
 /// A kill that was caught.
@@ -62,21 +61,5 @@ pub fn catch_kill<F: FnOnce() -> T, T>(f: F) -> Result<T, Killed> {
 /// # Coming from Python
 /// `asyncio.shield`, for code that blocks.
 pub fn shield<F: FnOnce() -> T, T>(f: F) -> T {
-    /// The green thread that raised it; its stack may be unwound by another, after its end.
-    struct Lower(TaskRef, u64);
-    impl Drop for Lower {
-        fn drop(&mut self) {
-            let task = Hub::try_current().and_then(|hub| hub.own(self.0));
-            if let Some(task) = task.filter(|task| task.id() == self.1) {
-                task.shield.set(task.shield.get().saturating_sub(1));
-            }
-        }
-    }
-    let task = Hub::current().running();
-    let Some(raised) = task.shield.get().checked_add(1) else {
-        panic!("shields nested 255 deep")
-    };
-    task.shield.set(raised);
-    let _lower = Lower(TaskRef::new(task), task.id());
-    f()
+    interrupt::shield(f)
 }

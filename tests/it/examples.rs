@@ -98,6 +98,26 @@ fn cancel_timeout_prints_pythons_lines() {
 }
 
 #[test]
+fn queues_print_pythons_words_and_share_the_work() {
+    let lines = prints("queues", &[], ms(1400), ms(10_000));
+    assert_eq!(
+        lines[..9],
+        [
+            "1",
+            "foo",
+            "0",
+            "QueueEmpty",
+            "pending after 1.0 s",
+            "bar",
+            "QueueFull",
+            "smallest first: 1 2 3",
+            "newest first: 2 1 3"
+        ]
+    );
+    took(&lines, "10 jobs by 3 workers", 0.4, 1.0);
+}
+
+#[test]
 fn echo_soak_finds_no_errors() {
     let lines = prints(
         "echo_soak",

@@ -16,13 +16,17 @@ use greenthread::{JoinHandle, sleep, spawn, spawn_local, timeout, yield_now};
 
 use crate::thread_fresh::{ms, virtually};
 
-fn join_all<T>(handles: Vec<JoinHandle<T>>) -> Vec<T> {
+pub(crate) fn join_all<T>(handles: Vec<JoinHandle<T>>) -> Vec<T> {
     handles.into_iter().map(|handle| handle.join().unwrap()).collect()
 }
 
 /// Runs `worker` in five green threads, and kills one of them, or lets its time run out, after `k` turns, for each `k`; then
 /// `check` looks at what is left.
-fn at_every_turn<S: 'static>(make: impl Fn() -> S, worker: impl Fn(usize, &S) + 'static, check: impl Fn(&S)) {
+pub(crate) fn at_every_turn<S: 'static>(
+    make: impl Fn() -> S,
+    worker: impl Fn(usize, &S) + 'static,
+    check: impl Fn(&S),
+) {
     let worker = Rc::new(worker);
     for k in 0..40 {
         for timed in [false, true] {

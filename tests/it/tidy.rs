@@ -16,6 +16,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "hub/slot",
     "sync/spin",
     "sync/mutex",
+    "sync/reentrant",
     "sync/rwlock",
     "thread/scope",
     "monkey",

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use greenthread::hub::{self, LoopExit};
 use greenthread::net::{TcpListener, TcpStream, UnixStream};
+use greenthread::sync::queue::Queue;
 use greenthread::{sleep, spawn, spawn_local, thread, threadpool, yield_now};
 
 const VARIABLE: &str = "GREENTHREAD_STUCK";
@@ -232,6 +233,8 @@ fn caught() {
 fn other_verbs() {
     let exit = loop_exit(thread::park);
     assert!(exit.to_string().contains("waits for unpark"), "{exit}");
+    let exit = loop_exit(|| Queue::<u8>::unbounded().peek());
+    assert!(exit.to_string().contains("an item of a queue (peek)"), "{exit}");
     let exit = loop_exit(|| greenthread::future::block_on(std::future::pending::<()>()));
     assert!(exit.to_string().contains("a future (block_on)"), "{exit}");
 }

@@ -1,0 +1,126 @@
+//! A value that is made when it is first looked at.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::OnceLock as Cell;
+
+use super::spin::Spin;
+use super::turn::Turns;
+use crate::hub::{Hub, interrupt};
+
+static LAZY_LOCK: &str = "a LazyLock";
+
+/// A value that is made at first use, as [`std::sync::LazyLock`]: who comes meanwhile waits, and lets others run.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{sleep, spawn, sync::LazyLock};
+///
+/// static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+///     sleep(Duration::from_millis(1)); // as if they were fetched
+///     vec!["some", "words"]
+/// });
+/// let readers = [spawn(|| WORDS.len()), spawn(|| WORDS.len())];
+/// assert_eq!(readers.map(|reader| reader.join().unwrap()), [2, 2]);
+/// ```
+///
+/// The function can be called but once. So if it panics, all who look at the value panic from then on. And so a kill or a
+/// time-out does not end it: both wait, as in a [`shield`](crate::thread::shield), and are delivered at the first park after
+/// it. That goes for a [`timeout`](crate::time::timeout) within it, too; give a time-out to what it waits for, or use a
+/// [`OnceLock`](super::OnceLock), which lets the next in line try.
+///
+/// There is no form for an `async` function, as the function blocks: there is
+/// [`OnceLock::get_or_init_async`](super::OnceLock::get_or_init_async).
+pub struct LazyLock<T, F = fn() -> T> {
+    value: Cell<T>,
+    turns: Turns,
+    init: Spin<Option<F>>,
+}
+
+impl<T, F: FnOnce() -> T> LazyLock<T, F> {
+    /// What `init` will make.
+    pub const fn new(init: F) -> LazyLock<T, F> {
+        LazyLock {
+            value: Cell::new(),
+            turns: Turns::new(),
+            init: Spin::new(Some(init)),
+        }
+    }
+
+    /// The value, which is made if it was not; the same as `&*this`.
+    ///
+    /// # Panics
+    /// If the function does, or did. If the function looks at the value itself, which would wait for itself.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while another makes the value. A kill or time-out unwinds there, but not in the function.
+    #[inline]
+    #[track_caller]
+    pub fn force(this: &LazyLock<T, F>) -> &T {
+        match this.value.get() {
+            Some(value) => value,
+            None => this.make(),
+        }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn make(&self) -> &T {
+        if let Some(turn) = self.turns.begin(&LAZY_LOCK) {
+            let Some(init) = self.init.with(Option::take) else {
+                panic!("a LazyLock was poisoned by a panic in its function")
+            };
+            // In the last destructors of an OS thread there is no hub, and nothing to defer.
+            let value = if Hub::has_ended() {
+                init()
+            } else {
+                interrupt::shield(init)
+            };
+            let _ = self.value.set(value);
+            turn.finish();
+        }
+        self.value.wait()
+    }
+
+    /// The value, if it was made. This does not wait.
+    ///
+    /// ```
+    /// use greenthread::sync::LazyLock;
+    ///
+    /// let lazy = LazyLock::new(|| 42);
+    /// assert_eq!(LazyLock::get(&lazy), None);
+    /// assert_eq!((*lazy, LazyLock::get(&lazy)), (42, Some(&42)));
+    /// ```
+    #[inline]
+    pub fn get(this: &LazyLock<T, F>) -> Option<&T> {
+        this.value.get()
+    }
+}
+
+impl<T, F: FnOnce() -> T> Deref for LazyLock<T, F> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        LazyLock::force(self)
+    }
+}
+
+impl<T: Default> Default for LazyLock<T> {
+    /// Made by `T::default`.
+    fn default() -> LazyLock<T> {
+        LazyLock::new(T::default)
+    }
+}
+
+impl<T: fmt::Debug, F> fmt::Debug for LazyLock<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_tuple("LazyLock");
+        match self.value.get() {
+            Some(value) => out.field(value),
+            None => out.field(&format_args!("<uninit>")),
+        };
+        out.finish()
+    }
+}

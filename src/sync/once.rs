@@ -1,0 +1,188 @@
+//! Code that runs once.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::turn::Turns;
+use super::wait::Until;
+
+static ONCE: &str = "a Once";
+
+/// Runs something once, as [`std::sync::Once`]: whoever comes meanwhile waits, and lets others run.
+///
+/// ```
+/// use greenthread::{spawn, sync::Once, yield_now};
+///
+/// static START: Once = Once::new();
+/// let callers: Vec<_> = (0..3)
+///     .map(|_| {
+///         spawn(|| {
+///             START.call_once(|| yield_now()); // one of them; the others wait for it
+///             assert!(START.is_completed());
+///         })
+///     })
+///     .collect();
+/// callers.into_iter().for_each(|caller| caller.join().unwrap());
+/// ```
+///
+/// A panic in it poisons it, as in std. A kill or a time-out in it does not: the next in line runs its own.
+pub struct Once {
+    /// Set after what was to run has run; whoever reads it sees what that did.
+    is_completed: AtomicBool,
+    turns: Turns,
+}
+
+/// What [`Once::call_once_force`] says to what it runs.
+#[derive(Debug)]
+pub struct OnceState {
+    is_poisoned: bool,
+}
+
+impl OnceState {
+    /// Whether an earlier one panicked.
+    pub fn is_poisoned(&self) -> bool {
+        self.is_poisoned
+    }
+}
+
+#[cold]
+#[track_caller]
+fn poisoned() -> ! {
+    panic!("a Once was poisoned by a panic in what it ran: use `call_once_force` to try again")
+}
+
+impl Once {
+    /// Nothing has run yet.
+    pub const fn new() -> Once {
+        Once {
+            is_completed: AtomicBool::new(false),
+            turns: Turns::new(),
+        }
+    }
+
+    /// Runs `f`, unless something has run; waits while something runs.
+    ///
+    /// # Panics
+    /// If `f` does, or an earlier one did. If `f` comes back to this `Once`, which would wait for itself.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while another runs. A kill or time-out unwinds there, or in `f` where that parks; then the next in line runs its
+    /// own.
+    #[inline]
+    #[track_caller]
+    pub fn call_once(&self, f: impl FnOnce()) {
+        if !self.is_completed() {
+            self.call(false, |_| f());
+        }
+    }
+
+    /// The same, even if an earlier one panicked.
+    ///
+    /// ```
+    /// use greenthread::{spawn_local, sync::Once};
+    ///
+    /// static ONCE: Once = Once::new();
+    /// let first = spawn_local(|| ONCE.call_once(|| panic!("not today")));
+    /// assert!(first.join().is_err());
+    /// ONCE.call_once_force(|state| assert!(state.is_poisoned()));
+    /// assert!(ONCE.is_completed());
+    /// ```
+    ///
+    /// # Panics
+    /// If `f` does, or comes back to this `Once`.
+    #[inline]
+    #[track_caller]
+    pub fn call_once_force(&self, f: impl FnOnce(&OnceState)) {
+        if !self.is_completed() {
+            self.call(true, f);
+        }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn call(&self, force: bool, f: impl FnOnce(&OnceState)) {
+        let Some(mut turn) = self.turns.begin(&ONCE) else {
+            return;
+        };
+        let is_poisoned = turn.is_poisoned;
+        if is_poisoned && !force {
+            drop(turn);
+            poisoned();
+        }
+        turn.poisons();
+        f(&OnceState { is_poisoned });
+        self.is_completed.store(true, Ordering::Release);
+        turn.finish();
+    }
+
+    /// Whether something has run to its end.
+    #[inline]
+    pub fn is_completed(&self) -> bool {
+        self.is_completed.load(Ordering::Acquire)
+    }
+
+    /// Waits until something has run.
+    ///
+    /// # Panics
+    /// If it is poisoned.
+    ///
+    /// # Blocking and cancellation
+    /// Parks until then. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn wait(&self) {
+        self.wait_until(Until::Ever);
+    }
+
+    /// Waits until something has run for at most `timeout`; whether it has.
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait).
+    #[track_caller]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.wait_until(Until::After(timeout))
+    }
+
+    /// Waits until something has run, or until `deadline`; whether it has.
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait).
+    #[track_caller]
+    pub fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.wait_until(Until::At(deadline))
+    }
+
+    #[track_caller]
+    fn wait_until(&self, until: Until) -> bool {
+        if self.is_completed() {
+            return true;
+        }
+        match self.turns.wait(until, &ONCE) {
+            Some(false) => poisoned(),
+            seen => seen.is_some(),
+        }
+    }
+
+    /// As [`wait`](Self::wait), for an `async` function.
+    pub async fn wait_async(&self) {
+        if !self.is_completed() && !self.turns.wait_async().await {
+            poisoned();
+        }
+    }
+}
+
+impl Default for Once {
+    fn default() -> Once {
+        Once::new()
+    }
+}
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Once")
+            .field("is_completed", &self.is_completed())
+            .field("is_poisoned", &self.turns.is_poisoned())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,281 @@
+//! A value that is set once.
+//!
+//! The value lies in std's cell, which is never contended: only who has the turn sets it. So a read is what it is in std, one
+//! load, and nobody waits there.
+#![forbid(unsafe_code)]
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::sync::OnceLock as Cell;
+use std::time::{Duration, Instant};
+
+use super::turn::{Turn, Turns};
+use super::wait::Until;
+
+static ONCE_LOCK: &str = "a OnceLock";
+
+/// A value that is set once, as [`std::sync::OnceLock`]: who comes while another makes it waits, and lets others run.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{sleep, spawn, sync::OnceLock};
+///
+/// static CONFIG: OnceLock<String> = OnceLock::new();
+/// let config = || {
+///     CONFIG.get_or_init(|| {
+///         sleep(Duration::from_millis(1)); // one of them; the other waits for it
+///         String::from("read once")
+///     })
+/// };
+/// let (one, two) = (spawn(config), spawn(config));
+/// assert!(std::ptr::eq(one.join().unwrap(), two.join().unwrap()));
+/// ```
+///
+/// Whoever makes the value and panics, is killed, is timed out or dropped leaves that to the next in line: it is not poisoned.
+/// It is named `OnceCell`, too.
+pub struct OnceLock<T> {
+    value: Cell<T>,
+    turns: Turns,
+}
+
+impl<T> OnceLock<T> {
+    /// Without a value.
+    pub const fn new() -> OnceLock<T> {
+        OnceLock {
+            value: Cell::new(),
+            turns: Turns::new(),
+        }
+    }
+
+    /// The value, if it is set. This does not wait.
+    #[inline]
+    pub fn get(&self) -> Option<&T> {
+        self.value.get()
+    }
+
+    /// The value, if it is set.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        self.value.get_mut()
+    }
+
+    /// Sets the value.
+    ///
+    /// # Errors
+    /// The value, if another was set.
+    ///
+    /// # Panics
+    /// In what makes the value of this very cell.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while another makes the value, as in std. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn set(&self, value: T) -> Result<(), T> {
+        if self.get().is_some() {
+            return Err(value);
+        }
+        match self.turns.begin(&ONCE_LOCK) {
+            Some(turn) => self.fill(turn, value),
+            None => Err(value),
+        }
+    }
+
+    fn fill(&self, turn: Turn<'_>, value: T) -> Result<(), T> {
+        let set = self.value.set(value);
+        turn.finish();
+        set
+    }
+
+    /// The value, which `f` makes if it is not set; waits while another makes it.
+    ///
+    /// # Panics
+    /// If `f` does; the next in line makes the value then. If `f` comes back for the value of this very cell.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while another makes the value. A kill or time-out unwinds there, or in `f` where that parks; then the next in line
+    /// makes it.
+    #[inline]
+    #[track_caller]
+    pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
+        match self.get_or_try_init(|| Ok::<T, Infallible>(f())) {
+            Ok(value) => value,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same, if `f` can.
+    ///
+    /// ```
+    /// use greenthread::sync::OnceLock;
+    ///
+    /// let port = OnceLock::new();
+    /// assert!(port.get_or_try_init(|| "http".parse::<u16>()).is_err());
+    /// assert_eq!(port.get_or_try_init(|| "80".parse::<u16>()), Ok(&80));
+    /// ```
+    ///
+    /// # Errors
+    /// What `f` fails with; the next in line makes the value then.
+    ///
+    /// # Panics
+    /// As [`get_or_init`](Self::get_or_init).
+    #[inline]
+    #[track_caller]
+    pub fn get_or_try_init<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        match self.get() {
+            Some(value) => Ok(value),
+            None => self.init(f),
+        }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn init<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        if let Some(turn) = self.turns.begin(&ONCE_LOCK) {
+            let _ = self.fill(turn, f()?);
+        }
+        Ok(self.value.wait())
+    }
+
+    /// As [`get_or_init`](Self::get_or_init), for an `async` function. Dropped while it makes the value, it leaves that to the
+    /// next in line.
+    ///
+    /// ```
+    /// use greenthread::{future::block_on, sync::OnceLock};
+    ///
+    /// let cell = OnceLock::new();
+    /// assert_eq!(block_on(cell.get_or_init_async(|| async { 42 })), &42);
+    /// ```
+    ///
+    /// A future that comes back for the value of the very cell that it makes waits for ever: one future cannot be told from
+    /// another.
+    pub async fn get_or_init_async<F, R>(&self, f: F) -> &T
+    where
+        F: FnOnce() -> R,
+        R: Future<Output = T>,
+    {
+        match self
+            .get_or_try_init_async(|| async { Ok::<T, Infallible>(f().await) })
+            .await
+        {
+            Ok(value) => value,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`get_or_try_init`](Self::get_or_try_init), for an `async` function.
+    ///
+    /// # Errors
+    /// What `f`'s future fails with; the next in line makes the value then.
+    pub async fn get_or_try_init_async<F, R, E>(&self, f: F) -> Result<&T, E>
+    where
+        F: FnOnce() -> R,
+        R: Future<Output = Result<T, E>>,
+    {
+        if let Some(value) = self.get() {
+            return Ok(value);
+        }
+        if let Some(turn) = self.turns.begin_async().await {
+            let _ = self.fill(turn, f().await?);
+        }
+        Ok(self.value.wait())
+    }
+
+    /// Waits until the value is set.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use greenthread::{spawn, sync::OnceLock};
+    ///
+    /// let answer = Arc::new(OnceLock::new());
+    /// let theirs = answer.clone();
+    /// spawn(move || theirs.set(42));
+    /// assert_eq!(answer.wait(), &42);
+    /// ```
+    ///
+    /// # Blocking and cancellation
+    /// Parks until then. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn wait(&self) -> &T {
+        if self.get().is_none() {
+            self.turns.wait(Until::Ever, &ONCE_LOCK);
+        }
+        self.value.wait()
+    }
+
+    /// Waits until the value is set for at most `timeout`.
+    #[track_caller]
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<&T> {
+        self.wait_until(Until::After(timeout))
+    }
+
+    /// Waits until the value is set, or until `deadline`.
+    #[track_caller]
+    pub fn wait_deadline(&self, deadline: Instant) -> Option<&T> {
+        self.wait_until(Until::At(deadline))
+    }
+
+    #[track_caller]
+    fn wait_until(&self, until: Until) -> Option<&T> {
+        if self.get().is_none() {
+            self.turns.wait(until, &ONCE_LOCK);
+        }
+        self.get()
+    }
+
+    /// As [`wait`](Self::wait), for an `async` function.
+    pub async fn wait_async(&self) -> &T {
+        if self.get().is_none() {
+            self.turns.wait_async().await;
+        }
+        self.value.wait()
+    }
+
+    /// The value, if it was set.
+    pub fn into_inner(self) -> Option<T> {
+        self.value.into_inner()
+    }
+
+    /// Takes the value out, if it was set, so that another can be.
+    pub fn take(&mut self) -> Option<T> {
+        std::mem::take(self).into_inner()
+    }
+}
+
+impl<T> Default for OnceLock<T> {
+    fn default() -> OnceLock<T> {
+        OnceLock::new()
+    }
+}
+
+impl<T> From<T> for OnceLock<T> {
+    fn from(value: T) -> OnceLock<T> {
+        let cell = OnceLock::new();
+        let _ = cell.set(value);
+        cell
+    }
+}
+
+impl<T: Clone> Clone for OnceLock<T> {
+    fn clone(&self) -> OnceLock<T> {
+        self.get().cloned().map_or_else(OnceLock::new, OnceLock::from)
+    }
+}
+
+impl<T: PartialEq> PartialEq for OnceLock<T> {
+    fn eq(&self, other: &OnceLock<T>) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl<T: Eq> Eq for OnceLock<T> {}
+
+impl<T: fmt::Debug> fmt::Debug for OnceLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_tuple("OnceLock");
+        match self.get() {
+            Some(value) => out.field(value),
+            None => out.field(&format_args!("<uninit>")),
+        };
+        out.finish()
+    }
+}
