@@ -33,7 +33,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
@@ -144,11 +144,52 @@ impl<T: AsFd> Async<T> {
         Ok(got)
     }
 
+    /// As [`read_with`](Self::read_with), but waits no longer than until `deadline`: then it is `TimedOut`.
+    #[track_caller]
+    pub(crate) fn read_before<R>(
+        &self,
+        deadline: Option<Instant>,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.run_before(Direction::Read, deadline, op)
+    }
+
+    /// As [`write_with`](Self::write_with), but waits no longer than until `deadline`: then it is `TimedOut`.
+    #[track_caller]
+    pub(crate) fn write_before<R>(
+        &self,
+        deadline: Option<Instant>,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.run_before(Direction::Write, deadline, op)
+    }
+
+    #[track_caller]
+    fn run_before<R>(
+        &self,
+        direction: Direction,
+        deadline: Option<Instant>,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let deadline = deadline.map(|deadline| Hub::current().clock.nanos(deadline));
+        self.run_until(direction, deadline, op)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn run<R>(&self, direction: Direction, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        self.run_until(direction, None, op)
+    }
+
     /// The one loop.
     #[inline]
     #[track_caller]
-    fn run<R>(&self, direction: Direction, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        let mut deadline = None;
+    fn run_until<R>(
+        &self,
+        direction: Direction,
+        mut deadline: Option<u64>,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
         loop {
             let known = Hub::try_current().and_then(|hub| Some((hub, self.source.key(hub)?)));
             let in_vain = known.is_some_and(|(hub, key)| hub.reactor.is_drained(key, direction));
