@@ -218,7 +218,10 @@ impl Read for &File {
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes)?;
         let Ok(more) = std::str::from_utf8(&bytes) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is not text in UTF-8"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the file is not text in UTF-8",
+            ));
         };
         text.push_str(more);
         Ok(more.len())

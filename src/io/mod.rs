@@ -190,9 +190,12 @@ impl<T: AsFd> Async<T> {
         mut deadline: Option<u64>,
         mut op: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
+        // A wait whose deadline has passed never comes to ask the kernel, so the first try does.
+        let mut asks = deadline.is_some();
         loop {
             let known = Hub::try_current().and_then(|hub| Some((hub, self.source.key(hub)?)));
-            let in_vain = known.is_some_and(|(hub, key)| hub.reactor.is_drained(key, direction));
+            let in_vain =
+                !std::mem::take(&mut asks) && known.is_some_and(|(hub, key)| hub.reactor.is_drained(key, direction));
             if !in_vain {
                 match op(self.get_ref()) {
                     Err(error) if error.kind() == ErrorKind::Interrupted => continue,

@@ -216,7 +216,11 @@ impl Command {
         }
         child.0.kill()?;
         child.0.wait()?;
-        let text = format!("child {} ({:?}) did not end in time: it was killed", child.0.id(), self.std);
+        let text = format!(
+            "child {} ({:?}) did not end in time: it was killed",
+            child.0.id(),
+            self.std
+        );
         Err(io::Error::new(ErrorKind::TimedOut, text))
     }
 

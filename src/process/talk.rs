@@ -81,8 +81,13 @@ impl<'scope> Helper<'scope> {
 
     #[track_caller]
     fn join(self) -> io::Result<bool> {
-        let Helper { handle, killer: _killer } = self;
-        handle.join().unwrap_or_else(|error| Err(io::Error::other(error.to_string())))
+        let Helper {
+            handle,
+            killer: _killer,
+        } = self;
+        handle
+            .join()
+            .unwrap_or_else(|error| Err(io::Error::other(error.to_string())))
     }
 }
 
