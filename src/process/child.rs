@@ -420,3 +420,31 @@ impl Child {
 pub(super) fn after(timeout: Duration) -> Option<Instant> {
     time::now().checked_add(timeout)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Command;
+
+    /// One that has no pidfd.
+    fn asked(seconds: &str) -> Child {
+        let mut child = Command::new("sleep").arg(seconds).spawn().unwrap();
+        child.process.end = End::Asked;
+        child
+    }
+
+    #[test]
+    fn without_a_pidfd_it_is_asked_until_it_has_ended() {
+        assert!(asked("0.1").wait().unwrap().success());
+        assert!(crate::future::block_on(asked("0.1").wait_async()).unwrap().success());
+        let mut child = asked("600");
+        assert!(child.wait_timeout(Duration::from_millis(5)).unwrap().is_none());
+        assert!(child.wait_deadline(time::now()).unwrap().is_none());
+        let short = Duration::from_millis(5);
+        assert!(time::timeout(short, || child.wait()).is_err());
+        child.kill().unwrap();
+        let ended = child.wait_timeout(Duration::from_secs(50)).unwrap();
+        assert!(ended.is_some_and(|status| !status.success()));
+        assert!(matches!(child.process.end, End::Asked));
+    }
+}
