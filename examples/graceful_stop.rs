@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! listening on 127.0.0.1:40123
-//! SIGINT: 1 connection is to finish
+//! SIGINT: 1 to finish
 //! bye
 //! ```
 
@@ -55,8 +55,7 @@ fn main() -> io::Result<()> {
     acceptor.kill(); // closes the listener
     let mut serving = acceptor.join().map_err(|error| io::Error::other(error.to_string()))?;
     serving.retain(|one| !one.is_finished());
-    let what = if serving.len() == 1 { "connection is" } else { "connections are" };
-    println!("{name}: {} {what} to finish", serving.len());
+    println!("{name}: {} to finish", serving.len());
     if timeout(PATIENCE, || thread::join_all(serving)).is_err() {
         println!("not all came to their end");
     }

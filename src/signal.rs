@@ -195,14 +195,16 @@ impl Signals {
     /// # Errors
     /// As [`recv`](Self::recv); what the system says if it has no OS thread for the one that waits for all futures.
     pub fn recv_async(&self) -> impl Future<Output = io::Result<i32>> + Send + use<'_> {
-        async {
-            loop {
-                if let Some(signal) = self.try_recv() {
-                    return Ok(signal);
-                }
-                let shared = self.shared.clone();
-                watch(move || shared.reader.readable())?.await?;
+        self.next()
+    }
+
+    async fn next(&self) -> io::Result<i32> {
+        loop {
+            if let Some(signal) = self.try_recv() {
+                return Ok(signal);
             }
+            let shared = self.shared.clone();
+            watch(move || shared.reader.readable())?.await?;
         }
     }
 

@@ -141,7 +141,7 @@ impl Command {
     /// What the system says; `NotFound` if there is no such program.
     ///
     /// # Blocking and cancellation
-    /// Does not park: it takes as long as the system needs to start a program (about a millisecond), and is never killed
+    /// Does not park: it takes as long as the system needs to start a program (mostly a tenth of a millisecond), and is never killed
     /// half-way. Not on the thread pool, so that a child that is to die with its parent (`PR_SET_PDEATHSIG`) is the
     /// child of an OS thread that lasts. If the program is on a disk that may hang, spawn in
     /// [`unblock`](crate::threadpool::unblock).

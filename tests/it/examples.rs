@@ -296,7 +296,12 @@ fn subprocess_date_ticks_until_the_child_tells_the_date() {
     let lines = prints("subprocess_date", &[], ms(1000), ms(10_000));
     let (ticks, rest) = lines.split_at(lines.len() - 2);
     assert!(ticks.len() >= 3, "{lines:?}");
-    assert!(ticks.iter().enumerate().all(|(i, line)| *line == format!("tick {}", i + 1)));
+    assert!(
+        ticks
+            .iter()
+            .enumerate()
+            .all(|(i, line)| *line == format!("tick {}", i + 1))
+    );
     assert!(rest[0].starts_with("Current date: 20"), "{lines:?}");
     assert_eq!(rest[1], "ended with exit status: 0");
 }
@@ -313,7 +318,7 @@ fn graceful_stop_lets_a_connection_finish() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let mut said = String::new();
     server.1.read_line(&mut said).unwrap();
-    assert_eq!(said, "SIGTERM: 1 connection is to finish\n");
+    assert_eq!(said, "SIGTERM: 1 to finish\n");
     // It takes no more, and finishes this one.
     assert!(std::net::TcpStream::connect(&address).is_err());
     writeln!(client, "this").unwrap();

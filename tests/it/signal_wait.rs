@@ -20,7 +20,7 @@ fn each_listener_is_told_of_each_signal_once() {
     fresh(|| {
         let (a, b) = (signal::SIGUSR1, signal::SIGUSR2);
         let both = Signals::new([a, b]).unwrap();
-        let one = Signals::new(&[b]).unwrap();
+        let one = Signals::new([b].iter()).unwrap();
         assert_eq!((both.try_recv(), one.try_recv()), (None, None));
         for signal in [b, a, a] {
             raise(signal).unwrap();
