@@ -309,16 +309,21 @@ impl Child {
     }
 
     /// [`communicate`](Self::communicate)s for at most `timeout`. `None`: it runs on, and the next call (with an empty
-    /// input) goes on from there.
+    /// input) goes on from there. What the child's own children hold open counts: the pipes end when all have closed them.
     ///
     /// ```
     /// use std::time::Duration;
     /// use greenthread::process::{Command, Stdio};
     /// # fn main() -> std::io::Result<()> {
-    /// let mut child = Command::new("sh").args(["-c", "echo one; sleep 60"]).stdout(Stdio::piped()).spawn()?;
-    /// assert!(child.communicate_timeout(&[], Duration::from_millis(50))?.is_none());
-    /// child.kill()?;
-    /// let _ = child.communicate_timeout(&[], Duration::from_millis(50))?; // its `sleep` may hold the pipe
+    /// let mut shell = Command::new("sh");
+    /// let mut child = shell.args(["-c", "echo one; sleep 0.1; echo two"]).stdout(Stdio::piped()).spawn()?;
+    /// let output = loop {
+    ///     if let Some(output) = child.communicate_timeout(&[], Duration::from_millis(10))? {
+    ///         break output;
+    ///     }
+    ///     // Something else, or a `kill`.
+    /// };
+    /// assert_eq!(output.stdout, b"one\ntwo\n");
     /// # Ok(())
     /// # }
     /// ```

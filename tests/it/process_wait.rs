@@ -2,8 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -69,23 +67,18 @@ fn output_leaves_the_standard_descriptors_as_they_were() {
 #[test]
 fn others_run_while_a_child_does() {
     fresh(|| {
-        let done = Arc::new(AtomicBool::new(false));
-        let seen = done.clone();
-        let ticker = spawn(move || {
-            let mut ticks = 0;
-            while !seen.load(Ordering::Relaxed) {
-                sleep(ms(10));
-                ticks += 1;
-            }
-            ticks
+        let mut first = cat();
+        let mut second = Command::new("cat");
+        second.stdin(first.stdout.take().unwrap());
+        // It ends after the first, which ends only when the other has gone on and waits for it.
+        let waiter = spawn(move || second.status());
+        yield_now(); // it waits
+        let other = spawn(move || {
+            (0..5).for_each(|_| sleep(ms(1)));
+            first.wait()
         });
-        let start = Instant::now();
-        let two = [(); 2].map(|()| spawn(|| Command::new("sleep").arg("0.5").status().unwrap()));
-        assert!(two.into_iter().all(|one| one.join().unwrap().success()));
-        let took = start.elapsed();
-        done.store(true, Ordering::Relaxed);
-        assert!(took >= ms(500) && took < ms(950), "at once: {took:?}");
-        assert!(ticker.join().unwrap() > 5);
+        assert!(waiter.join().unwrap().unwrap().success());
+        assert!(other.join().unwrap().unwrap().success());
     });
 }
 

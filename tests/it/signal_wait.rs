@@ -1,16 +1,18 @@
 //! Signals: who is told, in which order, and what is refused. Each test has signals of its own: all run in one process.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
 use futures::FutureExt;
 use greenthread::future::block_on;
+use greenthread::io::wait_readable;
 use greenthread::signal::{self, Signals};
 use greenthread::sync::{Event, channel};
 use greenthread::thread::catch_kill;
 use greenthread::{sleep, spawn, time, timeout, yield_now};
+use signal_hook::consts::SIGVTALRM;
 use signal_hook::low_level::raise;
 
 use crate::thread_fresh::{fresh, ms, secs, virtually};
@@ -167,6 +169,29 @@ fn a_handler_runs_in_a_green_thread_until_its_guard_goes() {
         assert_eq!((receive.recv().unwrap(), receive.recv().unwrap()), ("ends", "ends"));
         raise(signal::SIGWINCH).unwrap();
         assert!(receive.recv_timeout(ms(20)).is_err(), "the guard is gone");
+    });
+}
+
+#[test]
+fn a_guard_that_goes_in_the_turn_of_the_signal_is_in_time() {
+    fresh(|| {
+        let calls = Arc::new(AtomicU32::new(0));
+        let theirs = calls.clone();
+        let handler = signal::on(SIGVTALRM, move || {
+            theirs.fetch_add(1, Ordering::Relaxed);
+        });
+        let handler = handler.unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let first = spawn(move || {
+            wait_readable(&reader, None).unwrap();
+            drop(handler);
+        });
+        yield_now(); // both wait
+        writer.write_all(b"x").unwrap();
+        raise(SIGVTALRM).unwrap();
+        first.join().unwrap();
+        sleep(ms(5));
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
     });
 }
 
