@@ -22,6 +22,7 @@ mod process_communicate;
 mod process_wait;
 mod signal_wait;
 mod sync;
+mod sync_promise;
 mod thread_builder;
 mod thread_fresh;
 mod thread_join;
