@@ -43,6 +43,8 @@ pub mod io;
 pub mod threadpool;
 pub mod dns;
 pub mod net;
+pub mod fs;
+pub mod process;
 pub mod signal;
 pub mod future;
 pub mod debug;

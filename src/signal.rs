@@ -1,23 +1,352 @@
-//! Signals as something to wait for: [`ctrl_c`].
+//! Signals as something to wait for: [`Signals`], [`on`] and [`ctrl_c`].
+//!
+//! A signal that is listened to here no longer does what it does by itself (for most: end the process), from then on and
+//! for good: once nobody listens any more, it is caught and does nothing. Every listener is told of every signal. Two of the
+//! same that come before a listener looks are one, as everywhere in Unix.
+//!
+//! ```
+//! use greenthread::signal::{SIGHUP, SIGTERM, Signals};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let signals = Signals::new([SIGTERM, SIGHUP])?;
+//! signal_hook::low_level::raise(SIGHUP)?; // somebody sends it
+//! assert_eq!(signals.recv()?, SIGHUP);
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
-use std::io::{self, Read};
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use signal_hook::consts::SIGINT;
-use signal_hook::low_level;
+use signal_hook::{SigId, low_level};
+
+pub use signal_hook::consts::{
+    SIGABRT, SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN,
+    SIGTTOU, SIGURG, SIGUSR1, SIGUSR2, SIGWINCH,
+};
 
 use crate::io::Async;
+use crate::thread::{self, JoinHandle};
+use crate::threadpool::watch::watch;
+use crate::time;
+
+/// Signals that are listened to, until it is dropped.
+///
+/// Several green threads may wait with one: each signal goes to one of them. By an iterator it is a loop:
+///
+/// ```
+/// use greenthread::{signal::{SIGHUP, SIGTERM, Signals}, spawn};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let signals = Signals::new([SIGHUP, SIGTERM])?;
+/// let daemon = spawn(move || -> std::io::Result<i32> {
+///     let mut loads = 0;
+///     for signal in &signals {
+///         match signal? {
+///             SIGHUP => loads += 1, // read the configuration again
+///             _ => break,           // end
+///         }
+///     }
+///     Ok(loads)
+/// });
+/// signal_hook::low_level::raise(SIGHUP)?; // somebody sends it
+/// signal_hook::low_level::raise(SIGTERM)?;
+/// assert_eq!(daemon.join().unwrap()?, 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Coming from Python
+/// asyncio's `add_signal_handler`, `signal.set_wakeup_fd`.
+pub struct Signals {
+    shared: Arc<Shared>,
+}
+
+/// # Invariant
+/// There are at least as many bytes in the socket, or about to be written, as flags are set: a handler sets its flag, then
+/// writes. Who takes one byte takes at most one flag. So whoever finds the socket empty finds no flag that another will not
+/// be woken for, on whatever hub it waits. A full socket swallows bytes, but holds more than there are signals.
+struct Shared {
+    reader: Async<UnixStream>,
+    flags: Vec<(i32, Arc<AtomicBool>)>,
+    listening: Vec<SigId>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for id in self.listening.drain(..) {
+            low_level::unregister(id);
+        }
+    }
+}
+
+impl Shared {
+    /// Takes a byte, and the first signal that is set; `WouldBlock` if there is none.
+    fn take(&self, mut stream: &UnixStream) -> io::Result<i32> {
+        loop {
+            stream.read_exact(&mut [0])?;
+            let set = self.flags.iter().find(|(_, flag)| flag.swap(false, Ordering::AcqRel));
+            if let Some((signal, _)) = set {
+                return Ok(*signal);
+            }
+        }
+    }
+
+    fn listen(&mut self, signal: i32, writer: UnixStream) -> io::Result<()> {
+        let flag = Arc::new(AtomicBool::new(false));
+        // In this order: they are called in it.
+        self.listening.push(signal_hook::flag::register(signal, flag.clone())?);
+        self.listening.push(low_level::pipe::register(signal, writer)?);
+        self.flags.push((signal, flag));
+        Ok(())
+    }
+}
+
+impl Signals {
+    /// Listens to these from now on.
+    ///
+    /// # Errors
+    /// `InvalidInput` for none, for what is no signal, and for those that cannot be caught (SIGKILL, SIGSTOP) or are the crash of the
+    /// code that runs (SIGSEGV, SIGBUS, SIGILL, SIGFPE); what the system says if it has no descriptor left.
+    pub fn new<I>(signals: I) -> io::Result<Signals>
+    where
+        I: IntoIterator<Item: Borrow<i32>>,
+    {
+        let (reader, writer) = UnixStream::pair()?;
+        let mut shared = Shared {
+            reader: Async::new(reader)?,
+            flags: Vec::new(),
+            listening: Vec::new(),
+        };
+        for signal in signals {
+            let signal = *signal.borrow();
+            check(signal)?;
+            shared.listen(signal, writer.try_clone()?)?;
+        }
+        if shared.flags.is_empty() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "no signal to listen to"));
+        }
+        Ok(Signals {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Waits for the next. If several have come, the one that was named first.
+    ///
+    /// # Errors
+    /// What the system says if it has no descriptor left to wait with.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here, and no signal is lost.
+    #[track_caller]
+    pub fn recv(&self) -> io::Result<i32> {
+        self.shared.reader.read_with(|stream| self.shared.take(stream))
+    }
+
+    /// The next, if one has come.
+    pub fn try_recv(&self) -> Option<i32> {
+        self.shared.take(self.shared.reader.get_ref()).ok()
+    }
+
+    /// Waits for the next for at most `timeout`. `None`: there was none.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    #[track_caller]
+    pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<i32>> {
+        self.recv_until(time::now().checked_add(timeout))
+    }
+
+    /// Waits for the next until `deadline`. `None`: there was none.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    #[track_caller]
+    pub fn recv_deadline(&self, deadline: Instant) -> io::Result<Option<i32>> {
+        self.recv_until(Some(deadline))
+    }
+
+    #[track_caller]
+    fn recv_until(&self, deadline: Option<Instant>) -> io::Result<Option<i32>> {
+        let take = |stream: &UnixStream| self.shared.take(stream);
+        match self.shared.reader.read_before(deadline, take) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => Ok(None),
+            signal => signal.map(Some),
+        }
+    }
+
+    /// As [`recv`](Self::recv), for an `async` function on any executor. Dropped before it is ready, it waits no more, and
+    /// no signal is lost.
+    ///
+    /// ```
+    /// use greenthread::{future::block_on, signal::{SIGWINCH, Signals}};
+    /// let signals = Signals::new([SIGWINCH]).unwrap();
+    /// signal_hook::low_level::raise(SIGWINCH).unwrap();
+    /// assert_eq!(block_on(signals.recv_async()).unwrap(), SIGWINCH);
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv); what the system says if it has no OS thread for the one that waits for all futures.
+    pub fn recv_async(&self) -> impl Future<Output = io::Result<i32>> + Send + use<'_> {
+        self.next()
+    }
+
+    async fn next(&self) -> io::Result<i32> {
+        loop {
+            if let Some(signal) = self.try_recv() {
+                return Ok(signal);
+            }
+            let shared = self.shared.clone();
+            watch(move || shared.reader.readable())?.await?;
+        }
+    }
+
+    /// Waits for one after the other: each item is a [`recv`](Self::recv).
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { signals: self }
+    }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signals = self.shared.flags.iter().map(|(signal, _)| *signal);
+        f.debug_tuple("Signals").field(&signals.collect::<Vec<_>>()).finish()
+    }
+}
+
+/// The iterator of [`Signals::iter`]; it never ends.
+#[derive(Debug)]
+pub struct Iter<'a> {
+    signals: &'a Signals,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = io::Result<i32>;
+
+    #[track_caller]
+    fn next(&mut self) -> Option<io::Result<i32>> {
+        Some(self.signals.recv())
+    }
+}
+
+impl<'a> IntoIterator for &'a Signals {
+    type Item = io::Result<i32>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Refuses what cannot be caught, and what must not be.
+fn check(signal: i32) -> io::Result<()> {
+    let why = if signal <= 0 {
+        "is not the number of a signal"
+    } else if [SIGKILL, SIGSTOP].contains(&signal) {
+        "cannot be caught"
+    } else if signal == signal_hook::consts::SIGBUS || signal_hook::consts::FORBIDDEN.contains(&signal) {
+        "is the crash of the code that runs: nobody can wait for it"
+    } else {
+        return Ok(());
+    };
+    let name = low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), String::from);
+    Err(io::Error::new(ErrorKind::InvalidInput, format!("{name} {why}")))
+}
+
+/// Has `f` called in a green thread of its own whenever the signal comes, until the guard is dropped.
+///
+/// ```
+/// use std::sync::Arc;
+/// use greenthread::{signal, sync::Event};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let stop = Arc::new(Event::new());
+/// let theirs = stop.clone();
+/// let _handler = signal::on(signal::SIGTERM, move || theirs.set())?;
+/// signal_hook::low_level::raise(signal::SIGTERM)?; // somebody sends it
+/// stop.wait();
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It is no handler in C's sense: `f` runs on the hub of the OS thread that calls this, soon after the signal, as any green
+/// thread, and may lock, print and block. A second signal does not wait for the first's `f` to return. A panic of `f` is
+/// reported as that of any green thread that nobody joins for.
+///
+/// # Errors
+/// As [`Signals::new`].
+///
+/// # Coming from Python
+/// `gevent.signal_handler(signum, f)`; the guard's drop is its `cancel()`.
+#[track_caller]
+pub fn on<F>(signal: i32, f: F) -> io::Result<Handler>
+where
+    F: Fn() + Send + Sync + 'static,
+{
+    let signals = Signals::new([signal])?;
+    let is_off = Arc::new(AtomicBool::new(false));
+    let (theirs, f) = (is_off.clone(), Arc::new(f));
+    let listener = thread::spawn(move || {
+        while signals.recv().is_ok() {
+            let (is_off, f) = (theirs.clone(), f.clone());
+            drop(thread::spawn(move || {
+                if !is_off.load(Ordering::Acquire) {
+                    f();
+                }
+            }));
+        }
+    });
+    Ok(Handler {
+        signal,
+        is_off,
+        listener,
+    })
+}
+
+/// What [`on`] set up. Dropped, it is undone; a call that has begun goes on.
+#[must_use = "dropped at once, it is undone; `forget` keeps it for good"]
+pub struct Handler {
+    signal: i32,
+    is_off: Arc<AtomicBool>,
+    listener: JoinHandle<()>,
+}
+
+impl Handler {
+    /// Keeps it for good.
+    pub fn forget(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.is_off.store(true, Ordering::Release);
+        self.listener.kill();
+    }
+}
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Handler").field(&self.signal).finish()
+    }
+}
 
 /// Waits for the next Ctrl-C (SIGINT).
 ///
 /// From the first call on the process no longer dies of SIGINT by itself; who waits decides.
 ///
 /// ```
-/// use greenthread::{signal, spawn, thread};
+/// use greenthread::{signal, spawn};
 /// let waiter = spawn(signal::ctrl_c);
 /// greenthread::yield_now(); // it is waiting now
-/// signal_hook::low_level::raise(signal_hook::consts::SIGINT).unwrap();
+/// signal_hook::low_level::raise(signal::SIGINT).unwrap();
 /// waiter.join().unwrap().unwrap();
 /// ```
 ///
@@ -28,18 +357,8 @@ use crate::io::Async;
 /// Parks. When it is killed or timed out, SIGINT is no longer listened to, but stays caught.
 ///
 /// # Coming from Python
-/// `gevent.signal_handler(SIGINT, f)`, asyncio's `add_signal_handler`.
+/// `KeyboardInterrupt`, caught in main.
 #[track_caller]
 pub fn ctrl_c() -> io::Result<()> {
-    struct Listening(signal_hook::SigId);
-    impl Drop for Listening {
-        fn drop(&mut self) {
-            low_level::unregister(self.0);
-        }
-    }
-    let (reader, writer) = UnixStream::pair()?;
-    let reader = Async::new(reader)?;
-    let _listening = Listening(low_level::pipe::register(SIGINT, writer)?);
-    let mut byte = [0];
-    reader.read_with(|mut stream| stream.read(&mut byte)).map(|_| ())
+    Signals::new([SIGINT])?.recv().map(drop)
 }

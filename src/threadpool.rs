@@ -3,6 +3,8 @@
 //! The pool grows to [`MAX`] OS threads as they are needed, and they go after ten idle seconds. Names are looked up here.
 #![forbid(unsafe_code)]
 
+pub(crate) mod watch;
+
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -516,7 +516,10 @@ impl Hub {
     fn sleep(&'static self, timeout: Option<Duration>, hopeless: bool) -> Turned {
         let by_poller = self.reactor.has_poller();
         let how = if by_poller { inbox::POLLING } else { inbox::PARKED };
+        // First this: whoever finds it asleep, and sends it something, takes it back.
+        self.shared.idle.store(hopeless, std::sync::atomic::Ordering::SeqCst);
         if !self.shared.inbox().fall_asleep(how) {
+            self.shared.idle.store(false, std::sync::atomic::Ordering::SeqCst);
             return Turned::Again;
         }
         let waits_forever = !self.forever.borrow().is_empty();
@@ -525,7 +528,6 @@ impl Hub {
         } else {
             None
         };
-        self.shared.idle.store(hopeless, std::sync::atomic::Ordering::SeqCst);
         let timeout = timeout.or(patience);
         if by_poller {
             self.poll(timeout);

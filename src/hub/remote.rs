@@ -111,7 +111,12 @@ impl Shared {
     }
 
     fn send_if(&self, message: Message, accept: impl FnOnce() -> bool) -> Result<(), Message> {
-        match self.inbox.send(message, accept)? {
+        let state = self.inbox.send(message, accept)?;
+        if state != AWAKE {
+            // It has something to do, though it may get the processor only after the patience of whoever waits for that.
+            self.idle.store(false, Ordering::SeqCst);
+        }
+        match state {
             AWAKE => {}
             PARKED => self.bell(|bell| bell.thread.iter().for_each(Thread::unpark)),
             _ => self.bell(|bell| {

@@ -35,7 +35,7 @@ use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::hub::park::{Parker, Wake, Why};
 use crate::hub::reactor::Direction;
@@ -144,14 +144,58 @@ impl<T: AsFd> Async<T> {
         Ok(got)
     }
 
+    /// As [`read_with`](Self::read_with), but waits no longer than until `deadline`: then it is `TimedOut`.
+    #[track_caller]
+    pub(crate) fn read_before<R>(
+        &self,
+        deadline: Option<Instant>,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.run_before(Direction::Read, deadline, op)
+    }
+
+    /// As [`write_with`](Self::write_with), but waits no longer than until `deadline`: then it is `TimedOut`.
+    #[track_caller]
+    pub(crate) fn write_before<R>(
+        &self,
+        deadline: Option<Instant>,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.run_before(Direction::Write, deadline, op)
+    }
+
+    #[track_caller]
+    fn run_before<R>(
+        &self,
+        direction: Direction,
+        deadline: Option<Instant>,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let deadline = deadline.map(|deadline| Hub::current().clock.nanos(deadline));
+        self.run_until(direction, deadline, op)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn run<R>(&self, direction: Direction, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        self.run_until(direction, None, op)
+    }
+
     /// The one loop.
     #[inline]
     #[track_caller]
-    fn run<R>(&self, direction: Direction, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        let mut deadline = None;
+    fn run_until<R>(
+        &self,
+        direction: Direction,
+        mut deadline: Option<u64>,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        // A wait whose deadline has passed never comes to ask the kernel, so the first try does.
+        let mut asks = deadline.is_some();
         loop {
             let known = Hub::try_current().and_then(|hub| Some((hub, self.source.key(hub)?)));
-            let in_vain = known.is_some_and(|(hub, key)| hub.reactor.is_drained(key, direction));
+            let in_vain =
+                !std::mem::take(&mut asks) && known.is_some_and(|(hub, key)| hub.reactor.is_drained(key, direction));
             if !in_vain {
                 match op(self.get_ref()) {
                     Err(error) if error.kind() == ErrorKind::Interrupted => continue,

@@ -61,6 +61,7 @@ fn entry() {
         "scoped panic" => crate::thread_scope_handle::a_child_panics(),
         "many lives" => crate::isolation::many_lives(),
         "stop" => crate::isolation::stop(),
+        "process descriptors" => crate::process_wait::no_descriptor_is_left(),
         "return" => {}
         other => crate::crash::scenario(other),
     }

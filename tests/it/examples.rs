@@ -129,7 +129,7 @@ fn echo_soak_finds_no_errors() {
 }
 
 /// Ended with the test; its output stays open, or its prints would panic.
-struct Server(Child, #[allow(dead_code)] BufReader<ChildStdout>);
+struct Server(Child, BufReader<ChildStdout>);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -309,4 +309,43 @@ fn echo_server_ends_well_by_ctrl_c() {
         std::thread::sleep(ms(5));
     };
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn subprocess_date_ticks_until_the_child_tells_the_date() {
+    let lines = prints("subprocess_date", &[], ms(1000), ms(10_000));
+    let (ticks, rest) = lines.split_at(lines.len() - 2);
+    assert!(ticks.len() >= 3, "{lines:?}");
+    assert!(
+        ticks
+            .iter()
+            .enumerate()
+            .all(|(i, line)| *line == format!("tick {}", i + 1))
+    );
+    assert!(rest[0].starts_with("Current date: 20"), "{lines:?}");
+    assert_eq!(rest[1], "ended with exit status: 0");
+}
+
+#[test]
+fn graceful_stop_lets_a_connection_finish() {
+    use std::io::Write;
+    let (mut server, address) = serve("graceful_stop", &[]);
+    let mut client = std::net::TcpStream::connect(&address).unwrap();
+    client.set_read_timeout(Some(ms(20_000))).unwrap();
+    let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "what is to be done?");
+    let pid = rustix::process::Pid::from_child(&server.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut said = String::new();
+    server.1.read_line(&mut said).unwrap();
+    assert_eq!(said, "SIGTERM: 1 to finish\n");
+    // It takes no more, and finishes this one.
+    assert!(std::net::TcpStream::connect(&address).is_err());
+    writeln!(client, "this").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "done: this");
+    assert!(lines.next().is_none());
+    assert!(server.0.wait().unwrap().success());
+    said.clear();
+    std::io::Read::read_to_string(&mut server.1, &mut said).unwrap();
+    assert_eq!(said, "bye\n");
 }

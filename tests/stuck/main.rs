@@ -78,6 +78,11 @@ const TESTS: &[Test] = &[
         check: succeeds_silently,
     },
     Test {
+        name: "not_while_a_future_waits_for_a_child_or_a_signal",
+        child: futures_of_the_world,
+        check: succeeds,
+    },
+    Test {
         name: "not_while_another_os_thread_holds_a_handle",
         child: held_handle,
         check: succeeds_silently,
@@ -306,6 +311,20 @@ fn descriptor() {
     greenthread::io::wait_readable(&reader, None).unwrap();
     assert_eq!(reader.read(&mut [0]).unwrap(), 1);
     assert!(late.unwrap().wait().unwrap().success());
+}
+
+fn futures_of_the_world() {
+    use greenthread::{future::block_on, process, signal};
+    let shell = |text: &str| process::Command::new("sh").args(["-c", text]).spawn().unwrap();
+    let signals = signal::Signals::new([signal::SIGUSR1]).unwrap();
+    for _ in 0..2 {
+        assert!(block_on(shell("sleep 0.3").wait_async()).unwrap().success());
+        let mut sender = shell("sleep 0.3; kill -USR1 $PPID");
+        assert_eq!(block_on(signals.recv_async()).unwrap(), signal::SIGUSR1);
+        assert!(sender.wait().unwrap().success());
+    }
+    // The hub that waits for futures has nothing to do any more, and does not speak for this wait.
+    loop_exit(thread::park);
 }
 
 fn held_handle() {

@@ -1,0 +1,366 @@
+//! An open file.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs::{Metadata, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::sync::Semaphore;
+use crate::threadpool::unblock;
+
+/// The most that one call moves: the copy then costs about as much as the way to the pool and back.
+const MOST: usize = 256 * 1024;
+
+/// A file; std's, but its calls run on the thread pool.
+///
+/// ```
+/// use std::io::{Read, Seek, Write};
+/// use greenthread::fs::{self, File};
+/// # fn main() -> std::io::Result<()> {
+/// let path = std::env::temp_dir().join(format!("greenthread-file-{}", std::process::id()));
+/// let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+/// file.write_all(b"text")?;
+/// file.rewind()?;
+/// let mut text = String::new();
+/// file.read_to_string(&mut text)?;
+/// assert_eq!(text, "text");
+/// fs::remove_file(&path)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A `read` or `write` copies its bytes once more than std's, and moves at most 256 KiB. Each costs a way to the pool and
+/// back: wrap the file in `BufReader` or `BufWriter`, or read it as a whole ([`fs::read`](super::read), `read_to_end`).
+///
+/// # Blocking and cancellation
+/// Every call parks. A kill or time-out unwinds the caller at once, and the call goes on without it: a write is written, a
+/// read is lost and has moved the position. The next call on the same `File` waits for it, so the order is kept, and a
+/// [`sync_all`](Self::sync_all) covers it. The drop does not wait: the file is closed when the last call is over.
+pub struct File {
+    shared: Arc<Shared>,
+    /// The last call's buffer, for the next.
+    spare: Mutex<Vec<u8>>,
+}
+
+struct Shared {
+    std: std::fs::File,
+    /// Whose turn it is. It is given back by the call itself, which its caller may have left.
+    turn: Semaphore,
+}
+
+/// The turn, wherever it goes.
+struct Turn(Arc<Shared>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.turn.add(1);
+    }
+}
+
+/// Takes std's over.
+impl From<std::fs::File> for File {
+    fn from(std: std::fs::File) -> File {
+        File {
+            shared: Arc::new(Shared {
+                std,
+                turn: Semaphore::new(1),
+            }),
+            spare: Mutex::default(),
+        }
+    }
+}
+
+impl File {
+    /// Opens a file to be read.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
+        super::at(path, std::fs::File::open).map(File::from)
+    }
+
+    /// Makes a file to be written, or empties it.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn create(path: impl AsRef<Path>) -> io::Result<File> {
+        super::at(path, std::fs::File::create).map(File::from)
+    }
+
+    /// Makes a file to be read and written, which must not be there.
+    ///
+    /// # Errors
+    /// What the system says; `AlreadyExists`.
+    #[track_caller]
+    pub fn create_new(path: impl AsRef<Path>) -> io::Result<File> {
+        super::at(path, std::fs::File::create_new).map(File::from)
+    }
+
+    /// How else to open one.
+    pub fn options() -> OpenOptions {
+        OpenOptions::new()
+    }
+
+    /// Runs `f` on the pool, after what is under way.
+    #[track_caller]
+    fn run<T, F>(&self, f: F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
+    {
+        self.shared.turn.acquire().forget();
+        let turn = Turn(self.shared.clone());
+        unblock(move || f(&turn.0.std))
+    }
+
+    fn spare(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn keep(&self, buffer: Vec<u8>) {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = buffer;
+    }
+
+    /// Waits until all that was written is on the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn sync_all(&self) -> io::Result<()> {
+        self.run(std::fs::File::sync_all)
+    }
+
+    /// Waits until the contents are on the disk, and what is needed to find them.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn sync_data(&self) -> io::Result<()> {
+        self.run(std::fs::File::sync_data)
+    }
+
+    /// Cuts it off, or makes it longer with zeros.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn set_len(&self, size: u64) -> io::Result<()> {
+        self.run(move |file| file.set_len(size))
+    }
+
+    /// What the system knows of it.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.run(std::fs::File::metadata)
+    }
+
+    /// Changes the permissions.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[track_caller]
+    pub fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
+        self.run(move |file| file.set_permissions(permissions))
+    }
+
+    /// Another handle to the same open file (`dup`), with the same position. The two do not wait for each other's calls.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<File> {
+        self.shared.std.try_clone().map(File::from)
+    }
+
+    /// std's. What is done with it does not wait for what is under way here.
+    pub fn as_std(&self) -> &std::fs::File {
+        &self.shared.std
+    }
+}
+
+impl Read for &File {
+    #[track_caller]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut bytes = self.spare();
+        bytes.resize(buffer.len().min(MOST), 0);
+        let (result, bytes) = self.run(move |mut file| {
+            let result = file.read(&mut bytes);
+            Ok((result, bytes))
+        })?;
+        if let Ok(count) = result {
+            buffer[..count].copy_from_slice(&bytes[..count]);
+        }
+        self.keep(bytes);
+        result
+    }
+
+    /// In one call on the pool.
+    #[track_caller]
+    fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let (result, mut bytes) = self.run(|mut file| {
+            let mut bytes = Vec::new();
+            let result = file.read_to_end(&mut bytes);
+            Ok((result, bytes))
+        })?;
+        buffer.append(&mut bytes);
+        result
+    }
+
+    #[track_caller]
+    fn read_to_string(&mut self, text: &mut String) -> io::Result<usize> {
+        let mut bytes = Vec::new();
+        self.read_to_end(&mut bytes)?;
+        let Ok(more) = std::str::from_utf8(&bytes) else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the file is not text in UTF-8",
+            ));
+        };
+        text.push_str(more);
+        Ok(more.len())
+    }
+}
+
+impl Write for &File {
+    #[track_caller]
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let mut bytes = self.spare();
+        bytes.clear();
+        bytes.extend_from_slice(&buffer[..buffer.len().min(MOST)]);
+        let (result, bytes) = self.run(move |mut file| {
+            let result = file.write(&bytes);
+            Ok((result, bytes))
+        })?;
+        self.keep(bytes);
+        result
+    }
+
+    /// Does nothing, as std's: no bytes are kept back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for &File {
+    #[track_caller]
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.run(move |mut file| file.seek(to))
+    }
+}
+
+impl Read for File {
+    #[track_caller]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+
+    #[track_caller]
+    fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        (&*self).read_to_end(buffer)
+    }
+
+    #[track_caller]
+    fn read_to_string(&mut self, text: &mut String) -> io::Result<usize> {
+        (&*self).read_to_string(text)
+    }
+}
+
+impl Write for File {
+    #[track_caller]
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&*self).write(buffer)
+    }
+
+    /// Does nothing, as std's: no bytes are kept back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for File {
+    #[track_caller]
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        (&*self).seek(to)
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.std.as_fd()
+    }
+}
+
+impl AsRawFd for File {
+    fn as_raw_fd(&self) -> RawFd {
+        self.shared.std.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("fd", &self.as_raw_fd()).finish()
+    }
+}
+
+/// How to open a file; std's, but [`open`](Self::open) parks.
+///
+/// Its Unix side (`mode`, `custom_flags`) is std's: build it there, and take it over by `From`.
+#[derive(Clone, Debug)]
+pub struct OpenOptions(std::fs::OpenOptions);
+
+impl From<std::fs::OpenOptions> for OpenOptions {
+    fn from(std: std::fs::OpenOptions) -> OpenOptions {
+        OpenOptions(std)
+    }
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        OpenOptions::new()
+    }
+}
+
+macro_rules! options {
+    ($($name:ident: $what:literal;)*) => {
+        $(
+            #[doc = $what]
+            pub fn $name(&mut self, yes: bool) -> &mut OpenOptions {
+                self.0.$name(yes);
+                self
+            }
+        )*
+    };
+}
+
+impl OpenOptions {
+    /// With none set.
+    pub fn new() -> OpenOptions {
+        OpenOptions(std::fs::OpenOptions::new())
+    }
+
+    options! {
+        read: "To be read.";
+        write: "To be written.";
+        append: "To be written, always at its end.";
+        truncate: "Emptied first.";
+        create: "Made if it is not there.";
+        create_new: "Made, and must not be there.";
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// What the system says; `InvalidInput` for a combination that makes no sense.
+    #[track_caller]
+    pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
+        let options = self.0.clone();
+        super::at(path, move |path| options.open(path)).map(File::from)
+    }
+}

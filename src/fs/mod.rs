@@ -1,0 +1,217 @@
+//! Files, by std's names: each call runs on the [thread pool](crate::threadpool), and other green threads run meanwhile.
+//!
+//! ```
+//! use greenthread::fs;
+//! # fn main() -> std::io::Result<()> {
+//! let path = std::env::temp_dir().join(format!("greenthread-fs-{}", std::process::id()));
+//! fs::write(&path, "text")?;
+//! assert_eq!(fs::read_to_string(&path)?, "text");
+//! fs::remove_file(&path)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A disk gives no sign of when it is ready, so an OS thread has to wait for it. The way there and back takes some ten
+//! microseconds: for a small file that is in memory std's own call is quicker, and blocks nobody for long. What is not
+//! here ([`OpenOptionsExt`](std::os::unix::fs::OpenOptionsExt) and the like) is in `unblock(|| std::fs::…)`.
+//!
+//! # Blocking and cancellation
+//! Every function here parks. A kill or time-out unwinds the caller at once; the call itself goes on to its end on the pool:
+//! a file that is to be removed is removed. For [`File`] see there. At most [`MAX`](crate::threadpool::MAX) calls run at
+//! once, so a FIFO or a terminal, which may take for ever, is better opened by std and wrapped in [`Async`](crate::io::Async).
+//!
+//! # Errors
+//! What std's say.
+//!
+//! # Coming from Python
+//! `gevent.fileobject.FileObjectThread`, `asyncio.to_thread(path.read_text)`.
+#![forbid(unsafe_code)]
+
+mod dir;
+mod file;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use std::fs::{FileType, Metadata, Permissions};
+
+pub use dir::{DirEntry, ReadDir, read_dir};
+pub use file::{File, OpenOptions};
+
+use crate::threadpool::unblock;
+
+/// Runs `f` with a path on the pool.
+#[track_caller]
+fn at<T, F>(path: impl AsRef<Path>, f: F) -> io::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+{
+    let path = path.as_ref().to_owned();
+    unblock(move || f(path))
+}
+
+/// Runs `f` with two paths on the pool.
+#[track_caller]
+fn between<T, F>(from: impl AsRef<Path>, to: impl AsRef<Path>, f: F) -> io::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(PathBuf, PathBuf) -> io::Result<T> + Send + 'static,
+{
+    let to = to.as_ref().to_owned();
+    at(from, move |from| f(from, to))
+}
+
+/// The whole of a file.
+///
+/// # Errors
+/// As `std::fs::read`.
+#[track_caller]
+pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    at(path, std::fs::read)
+}
+
+/// The whole of a file, which is text.
+///
+/// # Errors
+/// As `std::fs::read_to_string`.
+#[track_caller]
+pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+    at(path, std::fs::read_to_string)
+}
+
+/// Makes a file with these contents, or replaces it. They are copied once.
+///
+/// # Errors
+/// As `std::fs::write`.
+#[track_caller]
+pub fn write(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> io::Result<()> {
+    let contents = contents.as_ref().to_owned();
+    at(path, move |path| std::fs::write(path, contents))
+}
+
+/// Copies a file, with its permissions; how many bytes.
+///
+/// # Errors
+/// As `std::fs::copy`.
+#[track_caller]
+pub fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<u64> {
+    between(from, to, std::fs::copy)
+}
+
+/// Renames; what is there by the new name is replaced.
+///
+/// # Errors
+/// As `std::fs::rename`.
+#[track_caller]
+pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+    between(from, to, std::fs::rename)
+}
+
+/// Gives a file one more name.
+///
+/// # Errors
+/// As `std::fs::hard_link`.
+#[track_caller]
+pub fn hard_link(original: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Result<()> {
+    between(original, link, std::fs::hard_link)
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// As `std::fs::remove_file`.
+#[track_caller]
+pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
+    at(path, std::fs::remove_file)
+}
+
+/// Makes a directory.
+///
+/// # Errors
+/// As `std::fs::create_dir`.
+#[track_caller]
+pub fn create_dir(path: impl AsRef<Path>) -> io::Result<()> {
+    at(path, std::fs::create_dir)
+}
+
+/// Makes a directory, and those above it that are missing.
+///
+/// # Errors
+/// As `std::fs::create_dir_all`.
+#[track_caller]
+pub fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
+    at(path, std::fs::create_dir_all)
+}
+
+/// Removes an empty directory.
+///
+/// # Errors
+/// As `std::fs::remove_dir`.
+#[track_caller]
+pub fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
+    at(path, std::fs::remove_dir)
+}
+
+/// Removes a directory with all that is in it.
+///
+/// # Errors
+/// As `std::fs::remove_dir_all`.
+#[track_caller]
+pub fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
+    at(path, std::fs::remove_dir_all)
+}
+
+/// What the system knows of a file; of the one that a link leads to.
+///
+/// # Errors
+/// As `std::fs::metadata`.
+#[track_caller]
+pub fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    at(path, std::fs::metadata)
+}
+
+/// What the system knows of a file, or of a link itself.
+///
+/// # Errors
+/// As `std::fs::symlink_metadata`.
+#[track_caller]
+pub fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    at(path, std::fs::symlink_metadata)
+}
+
+/// Whether there is such a file; an error if that cannot be known.
+///
+/// # Errors
+/// As `std::fs::exists`.
+#[track_caller]
+pub fn exists(path: impl AsRef<Path>) -> io::Result<bool> {
+    at(path, std::fs::exists)
+}
+
+/// Changes the permissions.
+///
+/// # Errors
+/// As `std::fs::set_permissions`.
+#[track_caller]
+pub fn set_permissions(path: impl AsRef<Path>, permissions: Permissions) -> io::Result<()> {
+    at(path, move |path| std::fs::set_permissions(path, permissions))
+}
+
+/// Where a symbolic link leads.
+///
+/// # Errors
+/// As `std::fs::read_link`.
+#[track_caller]
+pub fn read_link(path: impl AsRef<Path>) -> io::Result<PathBuf> {
+    at(path, std::fs::read_link)
+}
+
+/// The path from the root, without links and dots.
+///
+/// # Errors
+/// As `std::fs::canonicalize`.
+#[track_caller]
+pub fn canonicalize(path: impl AsRef<Path>) -> io::Result<PathBuf> {
+    at(path, std::fs::canonicalize)
+}

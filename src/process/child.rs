@@ -1,0 +1,455 @@
+//! A child, and the waits for its end.
+#![forbid(unsafe_code)]
+
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::process::{ExitStatus, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use super::orphans;
+use super::pipe::{ChildStderr, ChildStdin, ChildStdout};
+use super::talk::{Pipes, Talk};
+use crate::io::Async;
+use crate::threadpool::watch::watch;
+use crate::time;
+
+/// The longest time between two looks at a child that has no pidfd.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// A child process; std's, but its waits park.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use greenthread::process::{Command, Stdio};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+/// child.stdin.take().unwrap().write_all(b"meow")?; // and closed
+/// let mut text = String::new();
+/// child.stdout.take().unwrap().read_to_string(&mut text)?;
+/// assert!(text == "meow" && child.wait()?.success());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropped, it runs on, as std's does. It is reaped by a later spawn once it has ended; so nobody else should `waitpid` for
+/// it.
+///
+/// # Coming from Python
+/// `gevent.subprocess.Popen`, `asyncio.subprocess.Process`.
+#[derive(Debug)]
+pub struct Child {
+    /// Its standard input, if that is a pipe.
+    pub stdin: Option<ChildStdin>,
+    /// Its standard output, if that is a pipe.
+    pub stdout: Option<ChildStdout>,
+    /// Its standard error, if that is a pipe.
+    pub stderr: Option<ChildStderr>,
+    process: Process,
+    /// A [`communicate`](Child::communicate) that has begun.
+    talk: Option<Talk>,
+}
+
+/// The process itself. Apart, so that a user may move the pipes out of a `Child`.
+#[derive(Debug)]
+struct Process {
+    std: std::process::Child,
+    ended: bool,
+    end: End,
+}
+
+/// How its end is heard of.
+#[derive(Clone, Debug)]
+enum End {
+    /// Nobody has waited yet.
+    Unknown,
+    Pidfd(Arc<Async<OwnedFd>>),
+    /// By asking.
+    Asked,
+}
+
+impl Process {
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.std.id()).ok()?)
+    }
+
+    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        let status = self.std.try_wait()?;
+        self.ended |= status.is_some();
+        Ok(status)
+    }
+
+    /// To be called while it is not reaped: its number is not another's then.
+    fn end(&mut self) -> End {
+        if let End::Unknown = self.end {
+            self.end = match self.pid().map(open_pidfd) {
+                Some(Ok(pidfd)) => End::Pidfd(Arc::new(Async::new_nonblocking(pidfd))),
+                _ => End::Asked,
+            };
+        }
+        self.end.clone()
+    }
+
+    #[track_caller]
+    fn wait_until(&mut self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
+        if let Some(status) = self.try_wait()? {
+            return Ok(Some(status));
+        }
+        match self.end() {
+            End::Pidfd(pidfd) => {
+                let look = |_: &OwnedFd| self.try_wait()?.ok_or_else(|| ErrorKind::WouldBlock.into());
+                match pidfd.read_before(deadline, look) {
+                    Err(error) if error.kind() == ErrorKind::TimedOut => Ok(None),
+                    status => status.map(Some),
+                }
+            }
+            End::Unknown | End::Asked => self.ask_until(deadline),
+        }
+    }
+
+    /// Without a pidfd.
+    #[track_caller]
+    fn ask_until(&mut self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let next = time::now() + pause;
+            time::sleep_until(deadline.map_or(next, |deadline| deadline.min(next)));
+            let status = self.try_wait()?;
+            if status.is_some() || deadline.is_some_and(|deadline| deadline <= time::now()) {
+                return Ok(status);
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn wait_async(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            let ended = match self.end() {
+                End::Pidfd(pidfd) => watch(move || pidfd.readable())?,
+                End::Unknown | End::Asked => watch(|| {
+                    time::sleep(LONGEST_PAUSE);
+                    Ok(())
+                })?,
+            };
+            ended.await?;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_pidfd(_: Pid) -> io::Result<OwnedFd> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let (false, Some(pid)) = (self.ended, self.pid()) {
+            orphans::adopt(pid);
+        }
+    }
+}
+
+/// Takes std's child over.
+impl From<std::process::Child> for Child {
+    fn from(mut child: std::process::Child) -> Child {
+        Child {
+            stdin: child.stdin.take().map(ChildStdin::from),
+            stdout: child.stdout.take().map(ChildStdout::from),
+            stderr: child.stderr.take().map(ChildStderr::from),
+            process: Process {
+                std: child,
+                ended: false,
+                end: End::Unknown,
+            },
+            talk: None,
+        }
+    }
+}
+
+impl Child {
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.process.std.id()
+    }
+
+    /// Waits for its end. Closes its standard input first, as std does; once it has ended, every later wait gives the same.
+    ///
+    /// # Errors
+    /// What the system says; `ECHILD` if somebody else has waited for it, or SIGCHLD is ignored.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here and leaves the child alone: it can be waited for again.
+    #[track_caller]
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        match self.wait_until(None)? {
+            Some(status) => Ok(status),
+            None => unreachable!("a deadline of never does not pass"),
+        }
+    }
+
+    /// Waits for its end for at most `timeout`. `None`: it runs on.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use greenthread::process::Command;
+    /// # fn main() -> std::io::Result<()> {
+    /// let mut child = Command::new("sleep").arg("60").spawn()?;
+    /// assert!(child.wait_timeout(Duration::from_millis(5))?.is_none());
+    /// child.kill()?;
+    /// assert!(!child.wait()?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Coming from Python
+    /// `popen.wait(timeout)`, which raises `TimeoutExpired`.
+    #[track_caller]
+    pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+        self.wait_until(after(timeout))
+    }
+
+    /// Waits for its end until `deadline`. `None`: it runs on.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    #[track_caller]
+    pub fn wait_deadline(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+        self.wait_until(Some(deadline))
+    }
+
+    #[track_caller]
+    fn wait_until(&mut self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
+        drop(self.stdin.take());
+        self.process.wait_until(deadline)
+    }
+
+    /// Whether it has ended, and how. Its standard input stays open.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.process.try_wait()
+    }
+
+    /// As [`wait`](Self::wait), for an `async` function on any executor. Dropped before it is ready, it waits no more, and
+    /// the child can be waited for again.
+    ///
+    /// ```
+    /// use greenthread::{future::block_on, process::Command};
+    /// let mut child = Command::new("true").spawn().unwrap();
+    /// assert!(block_on(child.wait_async()).unwrap().success());
+    /// ```
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait); what the system says if it has no OS thread for the one that waits for all futures.
+    pub fn wait_async(&mut self) -> impl Future<Output = io::Result<ExitStatus>> + Send + use<'_> {
+        drop(self.stdin.take());
+        self.process.wait_async()
+    }
+
+    /// Closes its standard input, reads its output and errors to their ends, and waits for its end.
+    ///
+    /// What is not a pipe is empty in the [`Output`].
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Blocking and cancellation
+    /// As [`wait`](Self::wait); but what was read so far goes with the child. [`communicate`](Self::communicate) keeps it.
+    #[track_caller]
+    pub fn wait_with_output(mut self) -> io::Result<Output> {
+        drop(self.stdin.take());
+        self.communicate(&[])
+    }
+
+    /// Writes `input` to its standard input and closes that, reads its output and errors to their ends meanwhile, and waits
+    /// for its end.
+    ///
+    /// ```
+    /// use greenthread::process::{Command, Stdio};
+    /// # fn main() -> std::io::Result<()> {
+    /// let mut sort = Command::new("sort").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    /// assert_eq!(sort.communicate(b"b\na\n")?.stdout, b"a\nb\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A child that does not read all of it is no error. What is not a pipe is empty in the [`Output`].
+    ///
+    /// # Errors
+    /// What the pipes and [`wait`](Self::wait) say. `InvalidInput` for an input when standard input is not a pipe, or when
+    /// an earlier call was cut short: go on with an empty one.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here and leaves the child alone. Nothing is lost: the next call goes on with what is
+    /// left of the input, and gives all of the output.
+    ///
+    /// # Coming from Python
+    /// `popen.communicate(input)`.
+    #[track_caller]
+    pub fn communicate(&mut self, input: &[u8]) -> io::Result<Output> {
+        match self.communicate_until(input, None)? {
+            Some(output) => Ok(output),
+            None => unreachable!("a deadline of never does not pass"),
+        }
+    }
+
+    /// [`communicate`](Self::communicate)s for at most `timeout`. `None`: it runs on, and the next call (with an empty
+    /// input) goes on from there. What the child's own children hold open counts: the pipes end when all have closed them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use greenthread::process::{Command, Stdio};
+    /// # fn main() -> std::io::Result<()> {
+    /// let mut shell = Command::new("sh");
+    /// let mut child = shell.args(["-c", "echo one; sleep 0.1; echo two"]).stdout(Stdio::piped()).spawn()?;
+    /// let output = loop {
+    ///     if let Some(output) = child.communicate_timeout(&[], Duration::from_millis(10))? {
+    ///         break output;
+    ///     }
+    ///     // Something else, or a `kill`.
+    /// };
+    /// assert_eq!(output.stdout, b"one\ntwo\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`communicate`](Self::communicate).
+    #[track_caller]
+    pub fn communicate_timeout(&mut self, input: &[u8], timeout: Duration) -> io::Result<Option<Output>> {
+        self.communicate_until(input, after(timeout))
+    }
+
+    /// [`communicate`](Self::communicate)s until `deadline`; see [`communicate_timeout`](Self::communicate_timeout).
+    ///
+    /// # Errors
+    /// As [`communicate`](Self::communicate).
+    #[track_caller]
+    pub fn communicate_deadline(&mut self, input: &[u8], deadline: Instant) -> io::Result<Option<Output>> {
+        self.communicate_until(input, Some(deadline))
+    }
+
+    #[track_caller]
+    fn communicate_until(&mut self, input: &[u8], deadline: Option<Instant>) -> io::Result<Option<Output>> {
+        self.begin(input)?;
+        let talk = self.talk.get_or_insert_default();
+        let pipes = Pipes {
+            stdin: &mut self.stdin,
+            stdout: &mut self.stdout,
+            stderr: &mut self.stderr,
+        };
+        if !talk.go_on(pipes, deadline)? {
+            return Ok(None);
+        }
+        let Some(status) = self.process.wait_until(deadline)? else {
+            return Ok(None);
+        };
+        let Talk { stdout, stderr, .. } = self.talk.take().unwrap_or_default();
+        Ok(Some(Output { status, stdout, stderr }))
+    }
+
+    fn begin(&mut self, input: &[u8]) -> io::Result<()> {
+        let refused = match (&self.talk, &self.stdin) {
+            _ if input.is_empty() => None,
+            (Some(_), _) => Some("it has been given its input before: go on with an empty one"),
+            (None, None) => Some("its standard input is not a pipe, or was taken: it cannot be given an input"),
+            (None, Some(_)) => None,
+        };
+        if let Some(why) = refused {
+            let text = format!("communicate with child {}: {why}", self.id());
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        if self.talk.is_none() {
+            self.talk = Some(Talk {
+                input: input.to_vec(),
+                ..Talk::default()
+            });
+        }
+        Ok(())
+    }
+
+    /// Ends it with SIGKILL. Nothing happens if it has ended; it still has to be waited for.
+    ///
+    /// # Errors
+    /// As [`send_signal`](Self::send_signal).
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    /// Asks it to end, with SIGTERM. Nothing happens if it has ended.
+    ///
+    /// # Errors
+    /// As [`send_signal`](Self::send_signal).
+    pub fn terminate(&mut self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends it a signal by its number, as those of [`signal`](crate::signal). Nothing happens if it has ended.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no signal with a name; what the system says.
+    pub fn send_signal(&mut self, signal: i32) -> io::Result<()> {
+        let Some(signal) = Signal::from_named_raw(signal) else {
+            let text = format!("{signal} is not the number of a signal with a name");
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        };
+        self.signal(signal)
+    }
+
+    fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        // Once it is reaped its number may be another's.
+        match (self.process.try_wait()?, self.process.pid()) {
+            (None, Some(pid)) => Ok(rustix::process::kill_process(pid, signal)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The moment that is `timeout` from now; `None` is never.
+#[track_caller]
+pub(super) fn after(timeout: Duration) -> Option<Instant> {
+    time::now().checked_add(timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Command;
+
+    /// One that has no pidfd.
+    fn asked(seconds: &str) -> Child {
+        let mut child = Command::new("sleep").arg(seconds).spawn().unwrap();
+        child.process.end = End::Asked;
+        child
+    }
+
+    #[test]
+    fn without_a_pidfd_it_is_asked_until_it_has_ended() {
+        assert!(asked("0.1").wait().unwrap().success());
+        assert!(crate::future::block_on(asked("0.1").wait_async()).unwrap().success());
+        let mut child = asked("600");
+        assert!(child.wait_timeout(Duration::from_millis(5)).unwrap().is_none());
+        assert!(child.wait_deadline(time::now()).unwrap().is_none());
+        let short = Duration::from_millis(5);
+        assert!(time::timeout(short, || child.wait()).is_err());
+        child.kill().unwrap();
+        let ended = child.wait_timeout(Duration::from_secs(50)).unwrap();
+        assert!(ended.is_some_and(|status| !status.success()));
+        assert!(matches!(child.process.end, End::Asked));
+    }
+}

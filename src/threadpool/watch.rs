@@ -1,0 +1,87 @@
+//! A hub that always runs, on an OS thread of its own: it waits on behalf of futures, whose executor waits for no
+//! descriptor of ours.
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Mutex, mpsc};
+use std::task::{Context, Poll};
+
+use crate::hub::{self, Handle};
+use crate::sys::thread::fork_epoch;
+use crate::thread::JoinHandle;
+
+struct Watcher {
+    hub: Handle,
+    /// In a forked child it is the parent's.
+    fork_epoch: u64,
+}
+
+static WATCHER: Mutex<Option<Watcher>> = Mutex::new(None);
+
+impl Watcher {
+    fn is_alive(&self) -> bool {
+        self.fork_epoch == fork_epoch() && self.hub.is_alive()
+    }
+}
+
+/// Starts one.
+fn start() -> io::Result<Watcher> {
+    let (tell, told) = mpsc::channel();
+    super::start(move || {
+        // Nobody hears it if the caller was killed.
+        let _ = tell.send(hub::handle());
+        hub::run_forever();
+    })?;
+    let dead = |_| io::Error::other("the OS thread that waits for futures did not start");
+    Ok(Watcher {
+        hub: told.recv().map_err(dead)?,
+        fork_epoch: fork_epoch(),
+    })
+}
+
+/// The hub, started if need be.
+fn watcher() -> io::Result<Handle> {
+    let known = |watcher: &Option<Watcher>| watcher.as_ref().filter(|w| w.is_alive()).map(|w| w.hub.clone());
+    if let Some(hub) = known(&super::locked(&WATCHER)) {
+        return Ok(hub);
+    }
+    // Without the lock: a patched `recv` parks.
+    let new = start()?;
+    let mut watcher = super::locked(&WATCHER);
+    if let Some(first) = known(&watcher) {
+        new.hub.stop()?;
+        return Ok(first);
+    }
+    Ok(watcher.insert(new).hub.clone())
+}
+
+/// Runs `wait`, which may park, in a green thread there. Dropped before it is ready, it kills that one.
+pub(crate) fn watch<F>(wait: F) -> io::Result<Watch>
+where
+    F: FnOnce() -> io::Result<()> + Send + 'static,
+{
+    watcher()?.spawn(wait).map(Watch)
+}
+
+/// A wait that another hub does.
+#[derive(Debug)]
+pub(crate) struct Watch(JoinHandle<io::Result<()>>);
+
+impl Future for Watch {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = Pin::new(&mut self.0).poll(context);
+        ended.map(|ended| ended.unwrap_or_else(|error| Err(io::Error::other(error.to_string()))))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.0.is_finished() {
+            self.0.kill();
+        }
+    }
+}
