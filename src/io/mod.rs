@@ -27,7 +27,9 @@
 //! is best sent before, by whoever catches: after [`catch_kill`](crate::thread::catch_kill), or after the join.
 #![forbid(unsafe_code)]
 
+mod reader;
 mod source;
+mod writer;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -41,6 +43,9 @@ use crate::hub::park::{Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 use crate::hub::{Hub, interrupt};
 use source::Source;
+
+pub use reader::{IncompleteRead, LimitOverrun, Reader};
+pub use writer::Writer;
 
 static READ: &str = "data to read from descriptor";
 static WRITE: &str = "room to write to descriptor";

@@ -8,6 +8,7 @@ mod future_block_on;
 mod hub_guarded;
 mod hub_handle;
 mod hub_turn;
+mod io_buffered;
 mod io_late;
 mod io_wait;
 mod isolation;
