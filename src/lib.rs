@@ -45,6 +45,7 @@ pub mod dns;
 pub mod net;
 pub mod signal;
 pub mod future;
+pub mod server;
 pub mod debug;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub mod monkey;
