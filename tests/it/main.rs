@@ -18,6 +18,8 @@ mod net_edge;
 mod net_full;
 mod net_parity;
 mod net_tcp;
+mod server_protocol;
+mod server_stream;
 mod sync;
 mod thread_builder;
 mod thread_fresh;
