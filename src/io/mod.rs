@@ -144,7 +144,7 @@ impl<T: AsFd> Async<T> {
             && let Some(hub) = Hub::try_current()
             && let Some(key) = self.source.key(hub)
         {
-            hub.reactor.drained(key, Direction::Read);
+            hub.reactor.drained_by_short_read(key);
         }
         Ok(got)
     }

@@ -417,6 +417,32 @@ fn a_descriptor_that_is_no_listener_ends_the_server() {
     }
 }
 
+#[test]
+fn stop_finds_the_acceptor_wherever_it_waits() {
+    virtually(|| {
+        let server = StreamServer::new(listen(), |mut stream: TcpStream, _| stream.read(&mut [0]).unwrap()).limit(1);
+        server.start().unwrap();
+        let address = server.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        until("it is full", || server.handle().live() == 1);
+        spawn(move || {
+            sleep(secs(2));
+            drop(client);
+        });
+        assert_eq!(server.stop(secs(3)).killed, 0);
+        assert!(refuses(address));
+
+        let listener = Failing(listen(), Mutex::new(vec![libc::ENOMEM; 100]));
+        let server = StreamServer::new(listener, |_, _| ()).on_error(|_| ());
+        server.start().unwrap();
+        sleep(secs(5));
+        let start = time::now();
+        server.stop(secs(1));
+        assert!(time::now() - start < ms(500), "it does not sleep to the end");
+        assert!(refuses(server.local_addr().unwrap()));
+    });
+}
+
 /// Gives connections that need no system.
 struct Endless;
 
@@ -526,13 +552,16 @@ fn entry() {
     if std::env::var_os(VARIABLE).is_none() {
         return;
     }
-    let errors = Rc::new(Cell::new(0));
-    let theirs = errors.clone();
-    let server =
-        StreamServer::new(listen(), |mut stream: TcpStream, _| stream.write_all(b"!")).on_error(move |error| {
-            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
-            theirs.set(theirs.get() + 1);
-        });
+    let (errors, served) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let theirs = (errors.clone(), served.clone());
+    let server = StreamServer::new_local(listen(), move |mut stream: TcpStream, _| {
+        stream.write_all(b"!").unwrap();
+        theirs.1.set(true);
+    })
+    .on_error(move |error| {
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+        theirs.0.set(theirs.0.get() + 1);
+    });
     server.start().unwrap();
     yield_now(); // the poller exists now
     let mut client = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
@@ -541,16 +570,11 @@ fn entry() {
     sleep(ms(500)); // tries at 0, 10, 30, 70, 150, 310 ms
     let tries = errors.get();
     assert!((2..=7).contains(&tries), "{tries} tries in half a second");
+    assert!(!served.get());
     drop(hoard);
-    until("it is served", || server.handle().live() == 0 && errors.get() >= tries);
-    let answer = spawn(move || {
-        client.set_nonblocking(false).unwrap();
-        sleep(ms(1000));
-        client.set_read_timeout(Some(secs(20))).unwrap();
-        let mut byte = [0];
-        client.read_exact(&mut byte).map(|()| byte[0])
-    });
-    assert_eq!(answer.join().unwrap().unwrap(), b'!');
+    until("it is served", || served.get());
+    client.set_read_timeout(Some(secs(20))).unwrap();
+    client.read_exact(&mut [0]).unwrap();
     server.stop(secs(1));
 }
 
