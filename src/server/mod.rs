@@ -25,7 +25,7 @@
 //! # }
 //! ```
 //!
-//! TLS is a matter of the handler: with the feature `tls` see `net::tls`.
+//! TLS is a matter of the handler: see `net::tls`, with the feature `tls`.
 #![forbid(unsafe_code)]
 
 mod datagram;

@@ -18,6 +18,8 @@ mod net_edge;
 mod net_full;
 mod net_parity;
 mod net_tcp;
+#[cfg(feature = "tls")]
+mod net_tls;
 mod server_protocol;
 mod server_stream;
 mod sync;
