@@ -54,7 +54,7 @@ fn main() -> io::Result<()> {
         gets.push(spawn(move || wget(host, port)));
     }
     for get in gets {
-        get.join().map_err(io::Error::other)??;
+        get.join().map_err(|error| io::Error::other(error.to_string()))??;
     }
     println!("three at once: {:.2} s", start.elapsed().as_secs_f64());
     Ok(())

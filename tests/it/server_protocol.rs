@@ -45,7 +45,7 @@ impl<F: FnMut(&str, &Transport)> Protocol for Noting<F> {
     }
 
     fn connection_lost(&mut self, error: Option<io::Error>) {
-        self.note(error.map_or(String::from("lost"), |error| format!("lost {:?}", error.kind())));
+        self.note(error.map_or_else(|| String::from("lost"), |error| format!("lost {:?}", error.kind())));
     }
 
     fn pause_writing(&mut self) {
