@@ -178,8 +178,6 @@ fn a_full_server_accepts_no_more_until_one_ends() {
 #[test]
 fn killed_or_panicking_handlers_give_their_places_back() {
     fresh(|| {
-        let hook: Option<fn(&str, &(dyn std::any::Any + Send))> = Some(|_, _| ());
-        hub::set_panic_hook(hook);
         let number = Arc::new(AtomicUsize::new(0));
         let theirs = number.clone();
         let server = StreamServer::new(listen(), move |mut stream: TcpStream, _| {
@@ -199,7 +197,6 @@ fn killed_or_panicking_handlers_give_their_places_back() {
         let heard: String = (0..9).map(|_| hear(address).unwrap()).collect();
         assert_eq!(heard, "served".repeat(3));
         assert_eq!(server.stop(secs(20)).killed, 0);
-        hub::set_panic_hook(None::<fn(&str, &(dyn std::any::Any + Send))>);
     });
 }
 
