@@ -19,8 +19,8 @@ struct Flag {
 impl State for Flag {
     #[inline]
     fn settle(&mut self, woken: &mut Woken) {
-        while self.is_set && self.waiters.waiting() > 0 {
-            woken.push(self.waiters.grant_first());
+        while self.is_set && self.waiters.any() {
+            self.waiters.hand_first(woken);
         }
     }
 }
@@ -29,6 +29,8 @@ struct IsSet;
 
 impl Op<Flag> for IsSet {
     type Output = ();
+
+    const HANDED: Option<()> = Some(());
 
     fn waiters<'a>(&self, state: &'a mut Flag) -> &'a mut Waiters {
         &mut state.waiters
@@ -114,7 +116,13 @@ impl Event {
 
     #[track_caller]
     fn wait_until(&self, until: Until) -> bool {
-        self.core.block(&mut IsSet, until, Why::new(&EVENT, 0)).is_some()
+        self.wait_for(until, Why::new(&EVENT, 0))
+    }
+
+    /// For what is built on it, under its own name.
+    #[track_caller]
+    pub(super) fn wait_for(&self, until: Until, why: Why) -> bool {
+        self.core.block(&mut IsSet, until, why).is_some()
     }
 
     /// As [`wait`](Self::wait), for an `async` function.

@@ -23,6 +23,7 @@ mod net_tls;
 mod server_protocol;
 mod server_stream;
 mod sync;
+mod sync_promise;
 mod thread_builder;
 mod thread_fresh;
 mod thread_join;

@@ -1,0 +1,193 @@
+//! A value that is to come.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::event::Event;
+use super::wait::Until;
+use crate::hub::park::Why;
+
+static PROMISE: &str = "a Promise";
+
+/// Has something called with the value.
+type Callback<T> = Box<dyn FnOnce(&Promise<T>) + Send>;
+
+struct Shared<T> {
+    value: OnceLock<T>,
+    is_set: Event,
+    /// None once it was set.
+    callbacks: Mutex<Option<Vec<Callback<T>>>>,
+}
+
+/// A value that is to come: one sets it, once, and any number wait for it. A clone is the same promise.
+///
+/// ```
+/// use greenthread::{spawn, sync::Promise};
+///
+/// let promise = Promise::new();
+/// let theirs = promise.clone();
+/// spawn(move || theirs.set(42).unwrap());
+/// assert_eq!(*promise.wait(), 42);
+/// assert_eq!(promise.set(43), Err(43)); // once only
+/// ```
+///
+/// What may fail is a `Promise<Result<T, E>>`. If nobody is left who could set it, who waits in `main` gets
+/// [`LoopExit`](crate::hub::LoopExit), as with any wait that cannot end.
+///
+/// # Coming from Python
+/// `gevent.event.AsyncResult`, `asyncio.Future`. Setting it twice is an error, as asyncio has it.
+pub struct Promise<T>(Arc<Shared<T>>);
+
+impl<T> Promise<T> {
+    /// Not set.
+    pub fn new() -> Promise<T> {
+        Promise(Arc::new(Shared {
+            value: OnceLock::new(),
+            is_set: Event::new(),
+            callbacks: Mutex::new(Some(Vec::new())),
+        }))
+    }
+
+    /// Sets it: all who wait go on.
+    ///
+    /// # Errors
+    /// The value, if it was set before.
+    pub fn set(&self, value: T) -> Result<(), T> {
+        self.0.value.set(value)?;
+        self.0.is_set.set();
+        let callbacks = self.callbacks().take();
+        callbacks.into_iter().flatten().for_each(|callback| callback(self));
+        Ok(())
+    }
+
+    fn callbacks(&self) -> MutexGuard<'_, Option<Vec<Callback<T>>>> {
+        self.0.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value, if it is set.
+    pub fn get(&self) -> Option<&T> {
+        self.0.value.get()
+    }
+
+    /// Whether it is set.
+    pub fn is_set(&self) -> bool {
+        self.get().is_some()
+    }
+
+    /// The value, if it is set and this is its only handle; else the handle.
+    ///
+    /// # Errors
+    /// The promise as it was.
+    pub fn into_inner(self) -> Result<T, Promise<T>> {
+        if !self.is_set() {
+            return Err(self);
+        }
+        let mut shared = Arc::try_unwrap(self.0).map_err(Promise)?;
+        shared.value.take().ok_or(Promise(Arc::new(shared)))
+    }
+
+    /// Waits until it is set.
+    ///
+    /// # Blocking and cancellation
+    /// Parks unless it is set. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn wait(&self) -> &T {
+        loop {
+            self.0.is_set.wait_for(Until::Ever, Why::new(&PROMISE, 0));
+            if let Some(value) = self.get() {
+                return value;
+            }
+        }
+    }
+
+    /// Waits until it is set for at most `timeout`.
+    #[track_caller]
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<&T> {
+        self.0.is_set.wait_for(Until::After(timeout), Why::new(&PROMISE, 0));
+        self.get()
+    }
+
+    /// Waits until it is set, or until `deadline`.
+    #[track_caller]
+    pub fn wait_deadline(&self, deadline: Instant) -> Option<&T> {
+        self.0.is_set.wait_for(Until::At(deadline), Why::new(&PROMISE, 0));
+        self.get()
+    }
+
+    /// As [`wait`](Self::wait), for an `async` function.
+    pub async fn wait_async(&self) -> &T {
+        loop {
+            self.0.is_set.wait_async().await;
+            if let Some(value) = self.get() {
+                return value;
+            }
+        }
+    }
+
+    /// Calls `f` with the value once it is set: on the hub of the caller, in its next turn, in the order of the calls; also
+    /// if it is set already.
+    ///
+    /// ```
+    /// use greenthread::{hub, sync::Promise};
+    ///
+    /// let promise = Promise::new();
+    /// promise.on_set(|n| println!("{n}"));
+    /// promise.set(42).unwrap();
+    /// hub::idle(); // 42
+    /// ```
+    ///
+    /// `f` may not block (that panics, and the panic is reported): spawn for that. If the caller's hub has ended by then,
+    /// it is not called.
+    ///
+    /// # Coming from Python
+    /// `Future.add_done_callback`, `AsyncResult.rawlink`.
+    #[track_caller]
+    pub fn on_set<F>(&self, f: F)
+    where
+        F: FnOnce(&T) + Send + 'static,
+        T: Send + Sync + 'static,
+    {
+        let hub = crate::hub::handle();
+        let callback = move |promise: &Promise<T>| {
+            let promise = promise.clone();
+            let call = move || {
+                if let Some(value) = promise.get() {
+                    f(value);
+                }
+            };
+            // A hub that has ended calls nobody.
+            let _ = hub.call_soon(call);
+        };
+        let mut callbacks = self.callbacks();
+        match &mut *callbacks {
+            Some(callbacks) => callbacks.push(Box::new(callback)),
+            None => {
+                drop(callbacks);
+                callback(self);
+            }
+        }
+    }
+}
+
+impl<T> Clone for Promise<T> {
+    fn clone(&self) -> Promise<T> {
+        Promise(self.0.clone())
+    }
+}
+
+impl<T> Default for Promise<T> {
+    fn default() -> Promise<T> {
+        Promise::new()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.get() {
+            Some(value) => f.debug_tuple("Promise").field(value).finish(),
+            None => f.write_str("Promise(<not set>)"),
+        }
+    }
+}
