@@ -47,6 +47,7 @@ pub mod fs;
 pub mod process;
 pub mod signal;
 pub mod future;
+pub mod server;
 pub mod debug;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub mod monkey;

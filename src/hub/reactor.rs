@@ -88,7 +88,7 @@ impl Slot {
 struct Source {
     generation: u32,
     live: bool,
-    /// Hung up or shut down: nobody waits any more.
+    /// Hung up or shut down, in part at least: that the end comes is no longer told by an edge.
     closed: bool,
     /// The descriptor's number, if it is foreign.
     foreign: Option<RawFd>,
@@ -206,14 +206,22 @@ impl Reactor {
     /// Whether an attempt is known to be in vain: drained, and no edge since.
     #[inline]
     pub(crate) fn is_drained(&self, key: Key, direction: Direction) -> bool {
-        self.with(key, |source| !source.slots[direction as usize].ready && !source.closed)
+        self.with(key, |source| !source.slots[direction as usize].ready)
             .unwrap_or(false)
     }
 
-    /// Says that the descriptor was drained: a short read, or `EAGAIN`.
+    /// Says that the descriptor was drained: `EAGAIN`.
     #[inline]
     pub(crate) fn drained(&self, key: Key, direction: Direction) {
         self.with(key, |source| source.slots[direction as usize].ready = false);
+    }
+
+    /// The same after a short read; unless the edge that is used up told of the end too, which is still to be read.
+    #[inline]
+    pub(crate) fn drained_by_short_read(&self, key: Key) {
+        self.with(key, |source| {
+            source.slots[Direction::Read as usize].ready &= source.closed
+        });
     }
 
     /// An attempt succeeded: the next who waits may try as well.
@@ -237,7 +245,7 @@ impl Reactor {
         let hub = parker.hub;
         let queued = self.with(key, |source| {
             let slot = &mut source.slots[direction as usize];
-            if slot.ready || source.closed {
+            if slot.ready {
                 return false;
             }
             slot.push(number, waiter);
@@ -268,7 +276,6 @@ impl Reactor {
         self.with(key, |source| {
             let slot = &mut source.slots[direction as usize];
             if !slot.ready
-                && !source.closed
                 && let Some(waker) = waker.take()
             {
                 slot.push(number, Waiter::Waker(waker));

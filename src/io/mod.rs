@@ -27,8 +27,10 @@
 //! is best sent before, by whoever catches: after [`catch_kill`](crate::thread::catch_kill), or after the join.
 #![forbid(unsafe_code)]
 
+mod reader;
 mod ready;
 mod source;
+mod writer;
 
 use std::fmt;
 use std::future::Future;
@@ -41,6 +43,9 @@ use crate::hub::park::{Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 use crate::hub::{Hub, interrupt};
 use source::Source;
+
+pub use reader::{IncompleteRead, LimitOverrun, Reader};
+pub use writer::Writer;
 
 static READ: &str = "data to read from descriptor";
 static WRITE: &str = "room to write to descriptor";
@@ -139,7 +144,7 @@ impl<T: AsFd> Async<T> {
             && let Some(hub) = Hub::try_current()
             && let Some(key) = self.source.key(hub)
         {
-            hub.reactor.drained(key, Direction::Read);
+            hub.reactor.drained_by_short_read(key);
         }
         Ok(got)
     }

@@ -269,6 +269,8 @@ macro_rules! stream {
 mod accept;
 mod connect;
 mod tcp;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod udp;
 mod unix;
 

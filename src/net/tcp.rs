@@ -3,9 +3,12 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::accept::accept_patiently;
+use rustix::net::SocketAddrAny;
+
+use super::accept::{accept, accept_patiently};
 use super::connect::{connect_any, connect_one, without_delay};
 use crate::dns::ToSocketAddrs;
 use crate::io::Async;
@@ -47,15 +50,13 @@ impl TcpListener {
     /// while it waits, never with a connection in hand.
     #[track_caller]
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (socket, address) = accept_patiently(&self.io)?;
-        let stream = std::net::TcpStream::from(socket);
-        let address = match address.and_then(|address| address.try_into().ok()) {
-            Some(address) => address,
-            None => stream.peer_addr()?,
-        };
-        // Refused only if the peer has gone already; the first read says so.
-        let _ = stream.set_nodelay(true);
-        Ok((TcpStream::from_nonblocking(stream), address))
+        accepted(accept_patiently(&self.io)?)
+    }
+
+    /// The same, but every error is the caller's.
+    #[track_caller]
+    pub(crate) fn accept_once(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        accepted(self.io.read_with(accept)?)
     }
 
     /// Accepts for ever: each item is an [`accept`](Self::accept).
@@ -86,6 +87,17 @@ impl TcpListener {
     pub fn ttl(&self) -> io::Result<u32> {
         self.io.get_ref().ttl()
     }
+}
+
+fn accepted((socket, address): (OwnedFd, Option<SocketAddrAny>)) -> io::Result<(TcpStream, SocketAddr)> {
+    let stream = std::net::TcpStream::from(socket);
+    let address = match address.and_then(|address| address.try_into().ok()) {
+        Some(address) => address,
+        None => stream.peer_addr()?,
+    };
+    // Refused only if the peer has gone already; the first read says so.
+    let _ = stream.set_nodelay(true);
+    Ok((TcpStream::from_nonblocking(stream), address))
 }
 
 /// The iterator of [`TcpListener::incoming`]; it never ends.

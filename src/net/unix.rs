@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::accept::accept_patiently;
+use super::accept::{accept, accept_patiently};
 use crate::io::Async;
 
 /// A Unix socket that waits for connections; std's, but it parks.
@@ -64,10 +64,13 @@ impl UnixListener {
     /// As [`TcpListener::accept`](super::TcpListener::accept).
     #[track_caller]
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let (socket, _) = accept_patiently(&self.io)?;
-        let stream = std_net::UnixStream::from(socket);
-        let address = stream.peer_addr()?;
-        Ok((UnixStream::from_nonblocking(stream), address))
+        accepted(accept_patiently(&self.io)?.0)
+    }
+
+    /// The same, but every error is the caller's.
+    #[track_caller]
+    pub(crate) fn accept_once(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        accepted(self.io.read_with(accept)?.0)
     }
 
     /// Accepts for ever: each item is an [`accept`](Self::accept).
@@ -82,6 +85,12 @@ impl UnixListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
     }
+}
+
+fn accepted(socket: OwnedFd) -> io::Result<(UnixStream, SocketAddr)> {
+    let stream = std_net::UnixStream::from(socket);
+    let address = stream.peer_addr()?;
+    Ok((UnixStream::from_nonblocking(stream), address))
 }
 
 /// The iterator of [`UnixListener::incoming`]; it never ends.

@@ -349,3 +349,36 @@ fn graceful_stop_lets_a_connection_finish() {
     std::io::Read::read_to_string(&mut server.1, &mut said).unwrap();
     assert_eq!(said, "bye\n");
 }
+
+#[test]
+fn protocol_server_answers_and_shuts_down() {
+    let (mut server, address) = serve("protocol_server", &["127.0.0.1:0"]);
+    let ask = |commands: &[&str]| {
+        let args: Vec<&str> = ["client", &address].iter().chain(commands).copied().collect();
+        prints("protocol_server", &args, ms(0), ms(20_000))
+    };
+    let lines = ask(&["add 1 2 3", "nope", "add x"]);
+    assert_eq!(lines[..3], ["Welecome.", "6", "Invalid command: nope"]);
+    assert!(lines[3].starts_with("Error: ") && lines.len() == 4, "{lines:?}");
+    assert_eq!(ask(&["shutdown"]), ["Welecome.", "Okay. Shutting down."]);
+    assert!(server.0.wait().unwrap().success());
+    let error = std::net::TcpStream::connect(&address).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn streams_wget_asks_all_and_gets_their_headers_in_a_second() {
+    let lines = prints("streams_wget", &[], ms(1000), ms(20_000));
+    let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
+    assert_eq!(lines[..3], hosts.map(|host| format!("wget {host}...")));
+    for host in hosts {
+        let headers = begin(&lines, &format!("{host} header > "));
+        assert_eq!(
+            headers[..2],
+            ["HTTP/1.1 200 OK", "Content-Type: text/html"],
+            "{lines:?}"
+        );
+        assert_eq!(headers.len(), 3, "{lines:?}");
+    }
+    took(&lines, "three at once", 1.0, 3.0);
+}

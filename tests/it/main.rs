@@ -9,6 +9,7 @@ mod future_block_on;
 mod hub_guarded;
 mod hub_handle;
 mod hub_turn;
+mod io_buffered;
 mod io_late;
 mod io_wait;
 mod isolation;
@@ -21,6 +22,10 @@ mod net_tcp;
 mod process_communicate;
 mod process_wait;
 mod signal_wait;
+#[cfg(feature = "tls")]
+mod net_tls;
+mod server_protocol;
+mod server_stream;
 mod sync;
 mod sync_once;
 mod sync_promise;

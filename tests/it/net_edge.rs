@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use greenthread::net::{TcpListener, TcpStream};
+use greenthread::net::{TcpListener, TcpStream, UdpSocket};
 use greenthread::{dns, spawn, thread, threadpool, time, timeout, yield_now};
 
 use crate::thread_fresh::{fresh, ms, secs, virtually};
@@ -179,5 +179,49 @@ fn a_time_out_ends_a_lookup_though_no_pool_thread_is_free() {
         assert!(timeout(ms(20), || dns::lookup_host("localhost", 1)).is_err());
         drop(end);
         assert!(thread::join_all(busy).into_iter().all(|one| one.is_ok()));
+    });
+}
+
+#[test]
+fn who_writes_to_a_peer_that_has_ended_its_own_half_waits_for_room() {
+    fresh(|| {
+        const LEN: usize = 20_000_000;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        let writer = spawn(move || {
+            server.read_to_end(&mut Vec::new()).unwrap(); // the end is known now
+            server.write_all(&vec![1; LEN]).unwrap();
+        });
+        client.write_all(b"a question").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer.len(), LEN);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn after_an_error_a_datagram_socket_waits_again() {
+    fresh(|| {
+        let gone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = gone.local_addr().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(address).unwrap();
+        drop(gone);
+        let ours = socket.local_addr().unwrap();
+        let reader = socket.try_clone().unwrap();
+        let reader = spawn(move || {
+            let refused = reader.recv(&mut [0; 8]).map_err(|error| error.kind());
+            (refused, reader.recv(&mut [0; 8]).unwrap())
+        });
+        yield_now(); // it waits
+        socket.send(b"anybody?").unwrap();
+        greenthread::sleep(ms(20)); // it has the answer, and waits again: or this would not come to its end
+        assert!(!reader.is_finished());
+        let back = UdpSocket::bind(address).unwrap();
+        back.send_to(b"me", ours).unwrap();
+        assert_eq!(reader.join().unwrap(), (Err(ErrorKind::ConnectionRefused), 2));
     });
 }

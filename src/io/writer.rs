@@ -1,0 +1,135 @@
+//! A buffered writer whose writes never wait: [`Writer`].
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+
+/// How much may be buffered before `drain` writes it out, unless said otherwise.
+const LIMIT: usize = 64 * 1024;
+
+/// A `BufWriter` whose writes never wait: only [`drain`](Self::drain) and `flush` do.
+///
+/// So a message is written whole or not at all, whoever is killed or timed out: what `write` took stays in the buffer until
+/// the inner writer has it, and the next `flush` goes on where the last one was cut short.
+///
+/// ```
+/// use std::io::Write;
+/// use greenthread::{io::Writer, net::UnixStream};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let (ours, _theirs) = UnixStream::pair()?;
+/// let mut writer = Writer::new(ours);
+/// for n in 0..10 {
+///     writeln!(writer, "line {n}")?;
+///     writer.drain()?; // waits only if too much is buffered
+/// }
+/// writer.flush()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropped, it flushes, and ignores errors, as std's does.
+///
+/// # Coming from Python
+/// `asyncio.StreamWriter`, whose buffer the loop empties; this one is emptied by who calls `drain` or `flush`.
+pub struct Writer<W: Write> {
+    inner: W,
+    buffer: Vec<u8>,
+    limit: usize,
+}
+
+impl<W: Write> Writer<W> {
+    /// One with a limit of 64 KiB.
+    pub fn new(inner: W) -> Writer<W> {
+        Writer::with_limit(LIMIT, inner)
+    }
+
+    /// One whose [`drain`](Self::drain) lets `limit` bytes be.
+    pub fn with_limit(limit: usize, inner: W) -> Writer<W> {
+        Writer {
+            inner,
+            buffer: Vec::new(),
+            limit,
+        }
+    }
+
+    /// What it writes to.
+    pub fn get_ref(&self) -> &W {
+        &self.inner
+    }
+
+    /// What it writes to. Who writes there goes past the buffer.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.inner
+    }
+
+    /// The bytes that were not written out yet.
+    pub fn buffer(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Writes out what is buffered, if that is more than the limit.
+    ///
+    /// # Errors
+    /// What the inner writer gives; the bytes that it did not take stay buffered.
+    ///
+    /// # Blocking and cancellation
+    /// Parks as the inner writer does. A kill or time-out unwinds here; what was not written stays buffered.
+    #[track_caller]
+    pub fn drain(&mut self) -> io::Result<()> {
+        if self.buffer.len() > self.limit {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    #[track_caller]
+    fn write_out(&mut self) -> io::Result<()> {
+        /// Takes out what was written, however it ends.
+        struct Written<'a>(&'a mut Vec<u8>, usize);
+        impl Drop for Written<'_> {
+            fn drop(&mut self) {
+                self.0.drain(..self.1);
+            }
+        }
+        let mut written = Written(&mut self.buffer, 0);
+        while written.1 < written.0.len() {
+            match self.inner.write(&written.0[written.1..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(len) => written.1 += len,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Writer<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    #[track_caller]
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_out()?;
+        self.inner.flush()
+    }
+}
+
+impl<W: Write> Drop for Writer<W> {
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+impl<W: Write + fmt::Debug> fmt::Debug for Writer<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("inner", &self.inner)
+            .field("buffered", &self.buffer.len())
+            .field("limit", &self.limit)
+            .finish()
+    }
+}

@@ -1,0 +1,191 @@
+//! TLS on any stream, by [`rustls`], with a handshake that has a deadline. Needs the feature `tls`.
+//!
+//! The handshake belongs in the handler of a connection: there a client that says nothing holds up nobody else, and for no
+//! longer than the patience. A handshake that fails ends the handler, whose result nobody reads: one who wants to know
+//! prints it there.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use greenthread::net::{TcpListener, TcpStream, tls::TlsStream};
+//! use greenthread::server::StreamServer;
+//! # use greenthread::net::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+//! # use greenthread::net::tls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+//! # macro_rules! pem { ($name:literal) => {
+//! #     include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/", $name))
+//! # } }
+//! # fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+//! #     let certificate = CertificateDer::from_pem_slice(pem!("certificate.pem")).unwrap();
+//! #     let key = PrivateKeyDer::from_pem_slice(pem!("key.pem")).unwrap();
+//! #     let mut roots = RootCertStore::empty();
+//! #     roots.add(certificate.clone()).unwrap();
+//! #     let server = ServerConfig::builder().with_no_client_auth();
+//! #     let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+//! #     (Arc::new(server.with_single_cert(vec![certificate], key).unwrap()), Arc::new(client))
+//! # }
+//!
+//! # fn main() -> std::io::Result<()> {
+//! const PATIENCE: Duration = Duration::from_secs(10);
+//! let (server_config, client_config) = configs(); // of rustls, with a certificate for `localhost`
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let server = StreamServer::new(listener, move |socket, _peer| -> std::io::Result<()> {
+//!     let mut stream = TlsStream::accept(server_config.clone(), socket, PATIENCE)?;
+//!     stream.write_all(b"in private")?;
+//!     stream.close()
+//! });
+//! server.start()?;
+//!
+//! let socket = TcpStream::connect(server.local_addr()?)?;
+//! let mut stream = TlsStream::connect(client_config, "localhost", socket, PATIENCE)?;
+//! let mut text = String::new();
+//! stream.read_to_string(&mut text)?;
+//! assert_eq!(text, "in private");
+//! server.stop(Duration::from_secs(1));
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use rustls;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, Stream};
+
+use crate::time::timeout;
+
+/// A stream with TLS on it, past its handshake.
+///
+/// One green thread at a time uses it. A read or write that is killed or timed out loses nothing: the next goes on.
+/// A peer that goes without a word of good-bye is an error of the read, `UnexpectedEof`: what it sent may have been cut off.
+/// So say it: [`close`](Self::close). Dropped, it says nothing.
+///
+/// # Coming from Python
+/// `gevent.ssl.SSLSocket`.
+pub struct TlsStream<S> {
+    connection: Connection,
+    socket: S,
+}
+
+/// rustls' own stream, of either side.
+macro_rules! stream {
+    ($self:ident, $stream:ident => $action:expr) => {
+        match &mut $self.connection {
+            Connection::Client(connection) => {
+                let mut $stream = Stream::new(connection, &mut $self.socket);
+                $action
+            }
+            Connection::Server(connection) => {
+                let mut $stream = Stream::new(connection, &mut $self.socket);
+                $action
+            }
+        }
+    };
+}
+
+impl<S: Read + Write> TlsStream<S> {
+    /// Greets a server, whose certificate must be for `name`, and waits for its side of the handshake.
+    ///
+    /// # Errors
+    /// `TimedOut` after `patience`; `InvalidInput` for what is no name; `InvalidData` for what TLS is not content with, an
+    /// unknown certificate say; what the socket gives.
+    ///
+    /// # Blocking and cancellation
+    /// Parks as the socket does. A kill or time-out drops the socket.
+    #[track_caller]
+    pub fn connect(config: Arc<ClientConfig>, name: &str, socket: S, patience: Duration) -> io::Result<TlsStream<S>> {
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|error| io::Error::new(ErrorKind::InvalidInput, format!("{name:?}: {error}")))?;
+        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        TlsStream::greet(connection.into(), socket, patience)
+    }
+
+    /// Waits for the greeting of a client, and answers it.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Blocking and cancellation
+    /// As [`connect`](Self::connect).
+    #[track_caller]
+    pub fn accept(config: Arc<ServerConfig>, socket: S, patience: Duration) -> io::Result<TlsStream<S>> {
+        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        TlsStream::greet(connection.into(), socket, patience)
+    }
+
+    #[track_caller]
+    fn greet(mut connection: Connection, mut socket: S, patience: Duration) -> io::Result<TlsStream<S>> {
+        let greeted = timeout(patience, || {
+            while connection.is_handshaking() {
+                connection.complete_io(&mut socket)?;
+            }
+            // What the last message of the handshake left to say.
+            while connection.wants_write() {
+                connection.write_tls(&mut socket)?;
+            }
+            Ok(())
+        });
+        match greeted {
+            Ok(done) => done.map(|()| TlsStream { connection, socket }),
+            Err(_) => Err(io::Error::new(
+                ErrorKind::TimedOut,
+                format!("the TLS handshake was not done within {patience:?}"),
+            )),
+        }
+    }
+
+    /// Says good-bye (`close_notify`), after all that was written, and drops the socket.
+    ///
+    /// # Errors
+    /// What the socket gives.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while the socket has no room.
+    #[track_caller]
+    pub fn close(mut self) -> io::Result<()> {
+        self.connection.send_close_notify();
+        self.flush()
+    }
+
+    /// What rustls knows of it: the peer's certificates, the protocol that was agreed on.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The stream below. Who reads or writes there breaks what is above.
+    pub fn get_ref(&self) -> &S {
+        &self.socket
+    }
+}
+
+impl<S: Read + Write> Read for TlsStream<S> {
+    #[track_caller]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        stream!(self, stream => stream.read(buffer))
+    }
+}
+
+impl<S: Read + Write> Write for TlsStream<S> {
+    #[track_caller]
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        stream!(self, stream => stream.write(data))
+    }
+
+    #[track_caller]
+    fn flush(&mut self) -> io::Result<()> {
+        stream!(self, stream => stream.flush())
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for TlsStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,443 @@
+//! The loop under both servers, and the state that it shares with whoever stops it.
+//!
+//! ```text
+//!   New ──start──► Serving ──close, kill, an error for good──► Closed ──► ended: no handler is left
+//!    └──────────────────────close──────────────────────────────┘
+//! ```
+//!
+//! # Invariants
+//! - **V1** A [`Slot`] is one permit and one entry in `live`; its drop gives both back, wherever it happens.
+//! - **V2** Between a spawn and its entry in `live` nothing parks: who has seen the acceptor gone sees all handlers.
+//! - **V3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::panic::Location;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::hub::context::Kind;
+use crate::hub::{Hub, complain, interrupt, task};
+use crate::sync::{Condvar, Mutex, MutexGuard, Semaphore};
+use crate::thread::{JoinHandle, Thread, yield_now};
+
+/// After an error the next try waits this long, and twice as long each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// So many in a row, then the others on this hub have a turn.
+const ROW: u64 = 100;
+/// How long those who are killed have to unwind.
+const GRACE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    New,
+    Serving,
+    Closed,
+}
+
+struct State {
+    stage: Stage,
+    /// The loop, while it runs.
+    acceptor: Option<Thread>,
+    live: HashMap<u64, Thread>,
+    /// What made it close.
+    error: Option<io::Error>,
+    /// Somebody has killed the handlers, and waited long enough for them.
+    given_up: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    slots: Semaphore,
+}
+
+impl Shared {
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        let result = f(&mut self.locked());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits as long as `condition` holds, for at most `patience`; whether it still holds.
+    fn wait_while(&self, patience: Duration, mut condition: impl FnMut(&State) -> bool) -> bool {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.locked(), patience, |state| condition(state));
+        waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+/// A handler's place among those that run at once.
+pub(super) struct Slot {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.change(|state| state.live.remove(&self.number));
+        self.shared.slots.add(1);
+    }
+}
+
+/// What a server does, item by item.
+pub(super) struct Plan<I> {
+    /// Waits for the next item; owns the listener.
+    pub(super) next: Box<dyn FnMut() -> io::Result<I>>,
+    /// Spawns its handler, with a slot to hold until it ends.
+    pub(super) spawn: Spawn<I>,
+}
+
+/// Spawns the handler of an item.
+pub(super) type Spawn<I> = Box<dyn Fn(I, Slot) -> io::Result<Thread>>;
+
+type Hook = Box<dyn Fn(&io::Error)>;
+
+/// A plan, and what is needed to carry it out once.
+pub(super) struct Engine<I> {
+    plan: RefCell<Option<Plan<I>>>,
+    hook: RefCell<Option<Hook>>,
+    limit: Cell<usize>,
+    place: &'static Location<'static>,
+    handle: Handle,
+}
+
+impl<I: 'static> Engine<I> {
+    #[track_caller]
+    pub(super) fn new(plan: Plan<I>) -> Engine<I> {
+        let state = State {
+            stage: Stage::New,
+            acceptor: None,
+            live: HashMap::new(),
+            error: None,
+            given_up: false,
+        };
+        Engine {
+            plan: RefCell::new(Some(plan)),
+            hook: RefCell::new(None),
+            limit: Cell::new(usize::MAX),
+            place: Location::caller(),
+            handle: Handle {
+                shared: Arc::new(Shared {
+                    state: Mutex::new(state),
+                    changed: Condvar::new(),
+                    slots: Semaphore::new(0),
+                }),
+            },
+        }
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    #[track_caller]
+    pub(super) fn limit(&self, handlers: usize) {
+        assert!(handlers > 0, "a server with a limit of 0 handlers would serve nobody");
+        self.limit.set(handlers);
+    }
+
+    pub(super) fn on_error(&self, hook: Hook) {
+        *self.hook.borrow_mut() = Some(hook);
+    }
+
+    pub(super) fn start(&self) -> io::Result<()> {
+        let shared = &self.handle.shared;
+        let plan = self.plan.borrow_mut().take();
+        if shared.locked().stage == Stage::Closed {
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the server was stopped, and its listener is closed: make a new one",
+            ));
+        }
+        let Some(plan) = plan else { return Ok(()) };
+        shared.slots.add(self.limit.get());
+        let running = Running {
+            plan,
+            hook: self.hook.borrow_mut().take(),
+            end: End(shared.clone()),
+        };
+        let join = task::spawn(Hub::current(), Kind::Local, None, self.place, || running.serve())?;
+        let acceptor = JoinHandle::new(join).thread();
+        let closed = shared.change(|state| {
+            state.acceptor = Some(acceptor.clone());
+            let closed = state.stage == Stage::Closed;
+            state.stage = if closed { Stage::Closed } else { Stage::Serving };
+            closed
+        });
+        if closed {
+            acceptor.kill();
+        }
+        Ok(())
+    }
+
+    pub(super) fn serve_forever(&self) -> io::Result<()> {
+        struct Close<'a>(&'a Handle);
+        impl Drop for Close<'_> {
+            fn drop(&mut self) {
+                self.0.close();
+            }
+        }
+        if self.handle.shared.locked().stage != Stage::Closed {
+            self.start()?;
+        }
+        let _close = Close(&self.handle);
+        self.handle.wait()
+    }
+
+    pub(super) fn stop(&self, patience: Duration) -> Stopped {
+        drop(self.plan.borrow_mut().take());
+        self.handle.stop(patience)
+    }
+}
+
+/// The loop, with all that it owns. The order of the fields is that of their drops (V3).
+struct Running<I> {
+    plan: Plan<I>,
+    hook: Option<Hook>,
+    end: End,
+}
+
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let panicked = std::thread::panicking() && !interrupt::unwinds();
+        self.0.change(|state| {
+            state.acceptor = None;
+            state.stage = Stage::Closed;
+            if panicked && state.error.is_none() {
+                state.error = Some(io::Error::other("the server's accept loop panicked"));
+            }
+        });
+    }
+}
+
+impl<I> Running<I> {
+    fn serve(mut self) {
+        let mut pause = FIRST_PAUSE;
+        for number in 0_u64.. {
+            if number % ROW == ROW - 1 {
+                yield_now();
+            }
+            match self.one(number) {
+                Ok(()) => pause = FIRST_PAUSE,
+                Err(error) if is_nobodys(&error) => {}
+                Err(error) if is_final(&error) => {
+                    self.tell(&error, None);
+                    return self.end.0.change(|state| state.error = Some(error));
+                }
+                Err(error) => {
+                    self.tell(&error, Some(pause));
+                    crate::time::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Waits for a slot, then for an item, and spawns its handler.
+    fn one(&mut self, number: u64) -> io::Result<()> {
+        let shared = &self.end.0;
+        shared.slots.acquire().forget();
+        let slot = Slot {
+            shared: shared.clone(),
+            number,
+        };
+        let item = (self.plan.next)()?;
+        let handler = (self.plan.spawn)(item, slot)?;
+        shared.locked().live.insert(number, handler);
+        Ok(())
+    }
+
+    fn tell(&self, error: &io::Error, pause: Option<Duration>) {
+        match (&self.hook, pause) {
+            (Some(hook), _) => hook(error),
+            (None, Some(pause)) => complain(format_args!("a server cannot accept: {error}; next try in {pause:?}")),
+            (None, None) => complain(format_args!("a server closes, for it cannot accept any more: {error}")),
+        }
+    }
+}
+
+fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
+    let number = error.raw_os_error();
+    errnos.iter().any(|errno| number == Some(errno.raw_os_error()))
+}
+
+/// The peer went away between its SYN and now: the next one, please.
+fn is_nobodys(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::CONNABORTED])
+}
+
+/// The descriptor is no listener any more, and will not be one again.
+fn is_final(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::BADF, Errno::INVAL, Errno::NOTSOCK])
+}
+
+/// What became of the handlers that ran when a server was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stopped {
+    /// Had not ended within the patience, and were killed.
+    pub killed: usize,
+    /// Are there still: they have not parked since, or are shielded.
+    pub left: usize,
+}
+
+/// Stops a server, from any OS thread, green thread or hub callback; a clone of it stops the same server.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{net::TcpListener, server::StreamServer};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = StreamServer::new(TcpListener::bind("127.0.0.1:0")?, |_stream, _peer| ());
+/// let handle = server.handle();
+/// std::thread::spawn(move || handle.stop(Duration::from_secs(1)));
+/// server.serve_forever()?; // until it is stopped
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Closes the listener, and lets the handlers go on. It does not wait, not even for the listener to be closed.
+    ///
+    /// A server that has not started keeps its listener until it is told to start, stopped or dropped.
+    pub fn close(&self) {
+        let acceptor = self.shared.change(|state| {
+            state.stage = Stage::Closed;
+            state.acceptor.clone()
+        });
+        acceptor.into_iter().for_each(|acceptor| acceptor.kill());
+    }
+
+    /// Closes the listener, waits for the handlers for at most `patience`, and kills those that are left.
+    ///
+    /// Twice is fine, and so is before the start. A handler that stops its own server is not waited for and not killed.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. Those who are killed have a second to unwind. A kill or time-out of the caller unwinds here; the listener
+    /// is closed all the same.
+    ///
+    /// # Coming from Python
+    /// gevent's `BaseServer.stop(timeout)`.
+    #[track_caller]
+    pub fn stop(&self, patience: Duration) -> Stopped {
+        self.close();
+        let own = Hub::try_current().map(|hub| hub.running().id());
+        let others = move |state: &State| {
+            let others = state.live.values().filter(|t| Some(t.id().as_u64()) != own);
+            others.cloned().collect::<Vec<_>>()
+        };
+        // The acceptor has died before the patience is counted, so that all handlers are known (V2).
+        self.shared.wait_while(GRACE, |state| state.acceptor.is_some());
+        if !self.shared.wait_while(patience, |state| !others(state).is_empty()) {
+            return Stopped { killed: 0, left: 0 };
+        }
+        let late = others(&self.shared.locked());
+        late.iter().for_each(Thread::kill);
+        self.shared.wait_while(GRACE, |state| !others(state).is_empty());
+        let left = self.shared.change(|state| {
+            let left = others(state).len();
+            state.given_up = left > 0;
+            left
+        });
+        Stopped {
+            killed: late.len(),
+            left,
+        }
+    }
+
+    /// Waits until the server is closed and its last handler has ended, or was given up by [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// What made the server close by itself; to the first who asks.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn wait(&self) -> io::Result<()> {
+        let runs = |state: &State| {
+            let closed = state.stage == Stage::Closed && state.acceptor.is_none();
+            !closed || !(state.live.is_empty() || state.given_up)
+        };
+        self.shared.wait_while(Duration::MAX, runs);
+        self.shared.locked().error.take().map_or(Ok(()), Err)
+    }
+
+    /// Whether it accepts: it was started, and is not closed.
+    pub fn is_serving(&self) -> bool {
+        self.shared.locked().stage == Stage::Serving
+    }
+
+    /// How many handlers there are now.
+    pub fn live(&self) -> usize {
+        self.shared.locked().live.len()
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (stage, live) = {
+            let state = self.shared.locked();
+            (state.stage, state.live.len())
+        };
+        f.debug_struct("Handle")
+            .field("stage", &stage)
+            .field("live", &live)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the handlers of a plan are spawned: as isolated green threads.
+#[track_caller]
+pub(super) fn isolated<I, F>(handler: F) -> Spawn<I>
+where
+    I: Send + 'static,
+    F: Fn(I) + Send + Sync + 'static,
+{
+    let (handler, place) = (Arc::new(handler), Location::caller());
+    Box::new(move |item, slot| {
+        let handler = handler.clone();
+        spawn(Kind::Isolated, place, move || run(slot, || handler(item)))
+    })
+}
+
+/// How the handlers of a plan are spawned: as local green threads.
+#[track_caller]
+pub(super) fn local<I, F>(handler: F) -> Spawn<I>
+where
+    I: 'static,
+    F: Fn(I) + 'static,
+{
+    let (handler, place) = (std::rc::Rc::new(handler), Location::caller());
+    Box::new(move |item, slot| {
+        let handler = handler.clone();
+        spawn(Kind::Local, place, move || run(slot, || handler(item)))
+    })
+}
+
+/// The slot is given back when the handler, with all that it owned, is gone.
+fn run(slot: Slot, f: impl FnOnce()) {
+    let _slot = slot;
+    f();
+}
+
+fn spawn(kind: Kind, place: &'static Location<'static>, f: impl FnOnce() + 'static) -> io::Result<Thread> {
+    let join = task::spawn(Hub::current(), kind, None, place, f)?;
+    Ok(JoinHandle::new(join).thread())
+}

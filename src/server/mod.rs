@@ -1,0 +1,51 @@
+//! Servers: accept, hand each connection to a green thread, stop in good order.
+//!
+//! | you have | use |
+//! |---|---|
+//! | a listener, and a function that serves one connection | [`StreamServer`] |
+//! | a datagram socket, and a function for one datagram | [`DatagramServer`] |
+//! | a listener, and callbacks (`asyncio.Protocol`) | [`serve_protocol`] |
+//!
+//! ```
+//! use std::io::Write;
+//! use std::time::Duration;
+//! use greenthread::{net::TcpListener, server::StreamServer, spawn};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let server = StreamServer::new(TcpListener::bind("127.0.0.1:0")?, |mut stream, _peer| {
+//!     stream.write_all(b"hello\n")
+//! });
+//! let handle = server.handle();
+//! spawn(move || {
+//!     // A program waits for `signal::ctrl_c()` here.
+//!     handle.stop(Duration::from_secs(10)) // no more connections; ten seconds for those there are
+//! });
+//! server.serve_forever()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! TLS is a matter of the handler: see `net::tls`, with the feature `tls`.
+#![forbid(unsafe_code)]
+
+mod datagram;
+mod engine;
+mod protocol;
+mod stream;
+mod transport;
+
+use std::io;
+
+pub use datagram::{DatagramServer, DatagramSocket};
+pub use engine::{Handle, Stopped};
+pub use protocol::{Protocol, run_protocol, serve_protocol};
+pub use stream::{Listener, StreamServer};
+pub use transport::{Connection, Transport};
+
+/// A result once more; errors cannot be cloned.
+fn again<T: Clone>(result: &io::Result<T>) -> io::Result<T> {
+    match result {
+        Ok(value) => Ok(value.clone()),
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+    }
+}

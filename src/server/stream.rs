@@ -1,0 +1,195 @@
+//! A server for connections.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::engine::{Engine, Handle, Plan, Spawn, Stopped, isolated, local};
+use crate::net::{SocketAddr, TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// Something that a [`StreamServer`] can accept from.
+pub trait Listener: Send + 'static {
+    /// What it accepts.
+    type Stream: Send + 'static;
+    /// Where that comes from.
+    type Address: Clone + fmt::Debug + Send + 'static;
+
+    /// Waits for a connection, parked. Every error is given at once: what to do about it is the server's to decide.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn accept(&self) -> io::Result<(Self::Stream, Self::Address)>;
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn local_addr(&self) -> io::Result<Self::Address>;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+    type Address = SocketAddr;
+
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.accept_once()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        TcpListener::local_addr(self)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+    type Address = std::os::unix::net::SocketAddr;
+
+    fn accept(&self) -> io::Result<(UnixStream, Self::Address)> {
+        self.accept_once()
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Address> {
+        UnixListener::local_addr(self)
+    }
+}
+
+/// Accepts connections, and runs a handler for each in a green thread of its own.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::time::Duration;
+/// use greenthread::{net::{TcpListener, TcpStream}, server::StreamServer};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = StreamServer::new(TcpListener::bind("127.0.0.1:0")?, |mut stream, _peer| {
+///     stream.write_all(b"hello")
+/// })
+/// .limit(1000);
+/// server.start()?;
+///
+/// let mut answer = String::new();
+/// TcpStream::connect(server.local_addr()?)?.read_to_string(&mut answer)?;
+/// assert_eq!(answer, "hello");
+/// server.stop(Duration::from_secs(1));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// What a handler returns is dropped; a panic of its own ends it and nothing else, and is reported as that of any green
+/// thread. With a [`limit`](Self::limit) the server stops accepting while so many run: who connects then waits in the
+/// listener's queue.
+///
+/// It belongs to the hub that starts it. Dropped before, it closes its listener; dropped after, it serves on.
+///
+/// # When accepting fails
+/// Also for want of descriptors, or of memory for a handler's stack: a line on stderr says so, or what
+/// [`on_error`](Self::on_error) does, and the server tries again in 10 ms, then in 20, up to a second. When the
+/// descriptor is no listener any more (`EBADF`, `EINVAL`, `ENOTSOCK`) it closes, and [`serve_forever`](Self::serve_forever)
+/// gives the error.
+///
+/// # Coming from Python
+/// `gevent.server.StreamServer(listener, handle, spawn=Pool(n))`; `asyncio.start_server`.
+pub struct StreamServer<L: Listener> {
+    engine: Engine<(L::Stream, L::Address)>,
+    address: io::Result<L::Address>,
+}
+
+impl<L: Listener> StreamServer<L> {
+    /// One whose handlers are isolated, as the green threads of [`spawn`](crate::spawn).
+    #[track_caller]
+    pub fn new<F, R>(listener: L, handler: F) -> StreamServer<L>
+    where
+        F: Fn(L::Stream, L::Address) -> R + Send + Sync + 'static,
+    {
+        let handler = move |(stream, peer)| drop(handler(stream, peer));
+        StreamServer::with(listener, isolated(handler))
+    }
+
+    /// One whose handlers share thread-locals, as those of [`spawn_local`](crate::spawn_local): nothing in them need be
+    /// `Send`.
+    #[track_caller]
+    pub fn new_local<F, R>(listener: L, handler: F) -> StreamServer<L>
+    where
+        F: Fn(L::Stream, L::Address) -> R + 'static,
+    {
+        let handler = move |(stream, peer)| drop(handler(stream, peer));
+        StreamServer::with(listener, local(handler))
+    }
+
+    #[track_caller]
+    fn with(listener: L, spawn: Spawn<(L::Stream, L::Address)>) -> StreamServer<L> {
+        let address = listener.local_addr();
+        let next = Box::new(move || listener.accept());
+        StreamServer {
+            engine: Engine::new(Plan { next, spawn }),
+            address,
+        }
+    }
+
+    /// At most so many handlers at once; at first there is no limit.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn limit(self, handlers: usize) -> StreamServer<L> {
+        self.engine.limit(handlers);
+        self
+    }
+
+    /// Calls `hook` with every error of accepting, in place of the line on stderr.
+    #[must_use]
+    pub fn on_error(self, hook: impl Fn(&io::Error) + 'static) -> StreamServer<L> {
+        self.engine.on_error(Box::new(hook));
+        self
+    }
+
+    /// Starts accepting on this OS thread's hub, and returns at once. Started before, it does nothing.
+    ///
+    /// # Errors
+    /// `NotConnected` if it was stopped; when there is no memory for a stack.
+    pub fn start(&self) -> io::Result<()> {
+        self.engine.start()
+    }
+
+    /// Starts, unless it has, and waits until the server was stopped and its last handler has ended.
+    ///
+    /// # Errors
+    /// What made the server close by itself.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here, and closes the listener; the handlers go on.
+    #[track_caller]
+    pub fn serve_forever(&self) -> io::Result<()> {
+        self.engine.serve_forever()
+    }
+
+    /// Stops it, as [`Handle::stop`].
+    #[track_caller]
+    pub fn stop(&self, patience: Duration) -> Stopped {
+        self.engine.stop(patience)
+    }
+
+    /// What may stop it from elsewhere.
+    pub fn handle(&self) -> Handle {
+        self.engine.handle().clone()
+    }
+
+    /// The address that it listens on, or did.
+    ///
+    /// # Errors
+    /// What the system said when the server was made.
+    pub fn local_addr(&self) -> io::Result<L::Address> {
+        super::again(&self.address)
+    }
+}
+
+impl<L: Listener> fmt::Debug for StreamServer<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamServer")
+            .field("address", &self.address)
+            .field("handle", self.engine.handle())
+            .finish()
+    }
+}

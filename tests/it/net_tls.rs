@@ -1,0 +1,231 @@
+//! TLS: handshakes that fail or never come, ends with and without a word, waits that are cut short.
+//!
+//! `tls/` has a certificate for `localhost` that is its own authority, from 2020 to 2119, and its key, which is nobody's secret.
+//! By openssl: `req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost`, then `ca -selfsign
+//! -startdate 20200101000000Z -enddate 21200101000000Z` with `subjectAltName=DNS:localhost` and
+//! `basicConstraints=critical,CA:FALSE`.
+
+use std::cell::RefCell;
+use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use greenthread::io::Reader;
+use greenthread::net::tls::TlsStream;
+use greenthread::net::{SocketAddr, TcpListener, TcpStream, UnixStream};
+use greenthread::server::StreamServer;
+use greenthread::{hub, sleep, spawn_local, time, timeout, yield_now};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::thread_fresh::{fresh, ms, secs, virtually};
+
+fn certificate() -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(include_bytes!("tls/certificate.pem")).unwrap()
+}
+
+fn server_config() -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/key.pem")).unwrap();
+    let config = ServerConfig::builder().with_no_client_auth();
+    Arc::new(config.with_single_cert(vec![certificate()], key).unwrap())
+}
+
+fn client_config(trusts: bool) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    if trusts {
+        roots.add(certificate()).unwrap();
+    }
+    Arc::new(
+        ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
+}
+
+/// A server that sends everything back, one client at a time, and has this patience with a handshake.
+fn echo(patience: std::time::Duration) -> StreamServer<TcpListener> {
+    let config = server_config();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = StreamServer::new(listener, move |socket, _| -> io::Result<()> {
+        let mut stream = TlsStream::accept(config.clone(), socket, patience)?;
+        let mut buffer = [0; 1000];
+        loop {
+            match stream.read(&mut buffer)? {
+                0 => return stream.close(),
+                len => stream.write_all(&buffer[..len])?,
+            }
+        }
+    })
+    .limit(1);
+    server.start().unwrap();
+    server
+}
+
+fn connect(address: SocketAddr, name: &str, trusts: bool) -> io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(address).unwrap();
+    TlsStream::connect(client_config(trusts), name, socket, secs(20))
+}
+
+/// A client and a server, past their handshake.
+fn pair() -> (TlsStream<UnixStream>, TlsStream<UnixStream>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let server = spawn_local(move || TlsStream::accept(server_config(), theirs, secs(20)).unwrap());
+    let client = TlsStream::connect(client_config(true), "localhost", ours, secs(20)).unwrap();
+    (client, server.join().unwrap())
+}
+
+#[test]
+fn what_is_sent_comes_back_and_both_say_good_bye() {
+    fresh(|| {
+        let server = echo(secs(20));
+        for _ in 0..2 {
+            let mut client = connect(server.local_addr().unwrap(), "localhost", true).unwrap();
+            assert!(client.connection().protocol_version().is_some());
+            let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+            for part in sent.chunks(30_000) {
+                client.write_all(part).unwrap();
+                let mut got = vec![0; part.len()];
+                client.read_exact(&mut got).unwrap();
+                assert!(got == part);
+            }
+            client.close().unwrap();
+        }
+        assert_eq!(server.stop(secs(20)).killed, 0);
+    });
+}
+
+#[test]
+fn a_silent_client_cannot_hold_the_only_slot() {
+    virtually(|| {
+        let server = echo(secs(5));
+        let address = server.local_addr().unwrap();
+        let start = time::now();
+        let mut silent = TcpStream::connect(address).unwrap();
+        let mut halting = TcpStream::connect(address).unwrap();
+        halting.write_all(&[22, 3, 1]).unwrap(); // the beginning of a greeting
+        let mut client = connect(address, "localhost", true).unwrap();
+        let took = time::now() - start;
+        assert!((secs(10)..secs(12)).contains(&took), "{took:?}");
+        client.write_all(b"!").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        for stuck in [&mut silent, &mut halting] {
+            assert!(stuck.read(&mut [0]).is_ok_and(|len| len == 0), "thrown out");
+        }
+        server.stop(secs(1));
+    });
+}
+
+#[test]
+fn failed_handshakes_do_not_end_the_server() {
+    fresh(|| {
+        let server = echo(secs(20));
+        let address = server.local_addr().unwrap();
+        for _ in 0..3 {
+            let mut plain = TcpStream::connect(address).unwrap();
+            plain.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            let _ = plain.read_to_end(&mut Vec::new()); // an alert, perhaps a reset
+            drop(TcpStream::connect(address).unwrap());
+            let error = connect(address, "localhost", false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+            let error = connect(address, "example.org", true).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+            let error = connect(address, "not a name", true).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
+        connect(address, "localhost", true).unwrap().close().unwrap();
+        assert_eq!(server.stop(secs(20)).left, 0);
+    });
+}
+
+#[test]
+fn a_silent_server_is_given_up() {
+    virtually(|| {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let error = TlsStream::connect(client_config(true), "localhost", ours, secs(3)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "the TLS handshake was not done within 3s");
+    });
+}
+
+#[test]
+fn an_end_without_a_word_is_an_error() {
+    fresh(|| {
+        let (mut client, mut server) = pair();
+        server.write_all(b"all").unwrap();
+        server.close().unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "all");
+
+        let (mut client, mut server) = pair();
+        server.write_all(b"a part").unwrap();
+        drop(server);
+        let mut got = Vec::new();
+        let error = client.read_to_end(&mut got).unwrap_err();
+        assert_eq!((error.kind(), &got[..]), (ErrorKind::UnexpectedEof, &b"a part"[..]));
+    });
+}
+
+#[test]
+fn a_read_that_is_killed_at_any_byte_loses_nothing() {
+    // The bytes on the wire of one line.
+    let wire = fresh(|| {
+        let (mut client, server) = pair();
+        client.write_all(b"line\n").unwrap();
+        yield_now();
+        (server.get_ref()).read(&mut [0; 1000]).unwrap()
+    });
+    for k in 0..wire {
+        fresh(move || {
+            let (mut client, server) = pair();
+            // A socket between the two that gives bytes as told.
+            client.write_all(b"line\n").unwrap();
+            let mut bytes = vec![0; wire];
+            let mut tap = server.get_ref();
+            tap.read_exact(&mut bytes).unwrap();
+            let server = Rc::new(RefCell::new(Reader::new(server)));
+            let start = |server: &Rc<RefCell<Reader<TlsStream<UnixStream>>>>| {
+                let server = server.clone();
+                spawn_local(move || {
+                    let mut line = String::new();
+                    server.borrow_mut().read_line(&mut line).map(|_| line)
+                })
+            };
+            let first = start(&server);
+            let mut wire = client.get_ref();
+            wire.write_all(&bytes[..k]).unwrap();
+            hub::idle();
+            first.kill();
+            assert!(first.join().unwrap_err().is_killed(), "after {k} bytes it waits");
+            let second = start(&server);
+            wire.write_all(&bytes[k..]).unwrap();
+            assert_eq!(second.join().unwrap().unwrap(), "line\n", "killed after {k} bytes");
+        });
+    }
+}
+
+#[test]
+fn a_write_that_is_cut_short_goes_on() {
+    fresh(|| {
+        let (mut client, mut server) = pair();
+        let mut written = 0;
+        // Until the socket is full: what write has taken counts, the rest comes again.
+        while timeout(ms(20), || client.write(&[7; 10_000]).map(|len| written += len)).is_ok() {}
+        assert!(written > 0);
+        let reader = spawn_local(move || {
+            let mut all = Vec::new();
+            server.read_to_end(&mut all).map(|_| all)
+        });
+        sleep(ms(5));
+        client.close().unwrap();
+        let all = reader.join().unwrap().unwrap();
+        // The one that was cut short was taken, or was not.
+        assert!(
+            [written, written + 10_000].contains(&all.len()),
+            "{written} {}",
+            all.len()
+        );
+        assert!(all.iter().all(|byte| *byte == 7));
+    });
+}
