@@ -234,6 +234,7 @@ macro_rules! stream {
 
 mod accept;
 mod connect;
+mod reuse;
 mod tcp;
 mod udp;
 mod unix;
