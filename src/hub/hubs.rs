@@ -105,7 +105,10 @@ impl fmt::Debug for Hubs {
 
 /// What the OS thread of one of them does, after its handle is known: serves until it is stopped, and leaves nothing behind.
 pub(crate) fn serve(open: &AtomicBool) {
-    super::run_forever();
+    // A stop that came before this is in the flag; one that comes now finds the waiter, for no turn lies between.
+    if open.load(Ordering::Acquire) {
+        super::run_forever();
+    }
     open.store(false, Ordering::Release);
     if let Err(survivors) = super::shutdown(PATIENCE) {
         complain(format_args!("one of several hubs ends, and {survivors}"));

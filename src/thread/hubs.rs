@@ -32,15 +32,18 @@ impl Hubs {
         for number in 0..count {
             let open = Arc::new(AtomicBool::new(true));
             let theirs = open.clone();
-            // Handed over: if nobody is there to take it, the OS thread ends.
-            let (sender, receiver) = channel::bounded(0);
+            // It tells of itself, and serves only once it is known that it was heard.
+            let (tell, told) = channel::bounded(1);
+            let (go, may) = channel::bounded(1);
             crate::sys::thread::start(&format!("greenthread-hub-{number}"), move || {
-                if sender.send(hub::handle()).is_ok() {
+                if tell.send(hub::handle()).is_ok() && may.recv().is_ok() {
                     serve(&theirs);
                 }
             })?;
             let gone = |_| io::Error::other("the OS thread of a hub has panicked before it served");
-            hubs.push(receiver.recv().map_err(gone)?, open);
+            hubs.push(told.recv().map_err(gone)?, open);
+            // If it is gone, whoever spawns there is told so.
+            let _ = go.send(());
         }
         Ok(hubs)
     }

@@ -127,7 +127,8 @@ where
 {
     let (sender, told) = channel::unbounded();
     let work = Arc::new(Work {
-        credits: Semaphore::new(bound.saturating_add(pool.size())),
+        // One at least, or nobody would ask whether there is any item.
+        credits: Semaphore::new(bound.saturating_add(pool.size()).max(1)),
         begun: Mutex::new(Begun {
             count: 0,
             running: HashMap::new(),
