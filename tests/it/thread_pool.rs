@@ -288,7 +288,7 @@ fn bounded(ordered: bool, tasks: usize, size: usize, bound: usize) {
             pool.imap_unordered(items, bound, work)
         };
         let (mut seen, mut given) = (vec![false; tasks], 0);
-        while let Some(result) = results.next() {
+        for result in results.by_ref() {
             let (n, _alive) = result.unwrap();
             assert!(!std::mem::replace(&mut seen[n], true), "{n} came twice");
             assert!(!ordered || n == given, "{n} came as number {given}");
