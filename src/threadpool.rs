@@ -6,7 +6,6 @@
 pub(crate) mod watch;
 
 use std::any::Any;
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -73,23 +72,8 @@ fn submit(job: Job) {
     }
 }
 
-thread_local! {
-    static STARTS: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether the caller starts an OS thread of the pool right now, which is to be a real one even where std's are green.
-#[cfg(feature = "monkey")]
-pub(crate) fn starts() -> bool {
-    STARTS.get()
-}
-
 fn start(f: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    STARTS.set(true);
-    let started = std::thread::Builder::new()
-        .name(String::from("greenthread-pool"))
-        .spawn(f);
-    STARTS.set(false);
-    started.map(drop)
+    crate::sys::thread::start("greenthread-pool", f)
 }
 
 /// Starts an OS thread for one job; the pool does it if there is none to be had.

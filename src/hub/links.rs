@@ -1,4 +1,4 @@
-//! Exit links: what `on_exit` leaves for the end of a green thread, from any OS thread.
+//! Exit links: what `on_exit` and groups leave for the end of a green thread, from any OS thread.
 //!
 //! They lie in a register of the process, not in the block: whoever ends last sees the other by the bit `LINKED` beside
 //! `DONE` (the picture is in [`task`](super::task)), so each runs once, in order, and is told how it was.
@@ -15,11 +15,21 @@ use super::{Hub, Reporter};
 /// Called with how the green thread ended.
 pub(crate) type ExitLink = Box<dyn FnOnce(Ended) + Send>;
 
+/// How a link runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// In a green thread of its own: it is the user's, and may block.
+    Apart,
+    /// Then and there, as a callback: it is ours, and short.
+    AtOnce,
+}
+
 struct Left {
     /// Of the green thread: ids never repeat, blocks do.
     id: u64,
     number: u64,
     place: &'static Location<'static>,
+    runs: Runs,
     link: ExitLink,
 }
 
@@ -38,7 +48,7 @@ fn register<R>(f: impl FnOnce(&mut Register) -> R) -> R {
 }
 
 /// Leaves a link; its number is for [`take_back`].
-pub(super) fn leave(task: TaskRef, id: u64, place: &'static Location<'static>, link: ExitLink) -> u64 {
+pub(super) fn leave(task: TaskRef, id: u64, place: &'static Location<'static>, runs: Runs, link: ExitLink) -> u64 {
     register(|register| {
         register.next += 1;
         let number = register.next;
@@ -46,6 +56,7 @@ pub(super) fn leave(task: TaskRef, id: u64, place: &'static Location<'static>, l
             id,
             number,
             place,
+            runs,
             link,
         };
         register.left.entry(task.address()).or_default().push(left);
@@ -71,11 +82,17 @@ fn take(task: TaskRef, which: impl Fn(&Left) -> bool) -> Vec<Left> {
     })
 }
 
-/// Runs the links of a green thread that has ended, each in a green thread of its own.
+/// Runs the links of a green thread that has ended, in order.
 #[cold]
 pub(super) fn run(hub: &'static Hub, task: TaskRef, id: u64, ended: Ended) {
-    for Left { place, link, .. } in take(task, |left| left.id == id) {
-        if task::spawn(hub, Kind::Local, None, place, move || link(ended)).is_err() {
+    for Left { place, runs, link, .. } in take(task, |left| left.id == id) {
+        if runs == Runs::AtOnce {
+            // It may call wakers, which are the user's.
+            let called = catch_unwind(AssertUnwindSafe(|| hub.as_callback(|| link(ended))));
+            if let Err(payload) = called {
+                super::report_panic(&Reporter::callback(), payload);
+            }
+        } else if task::spawn(hub, Kind::Local, None, place, move || link(ended)).is_err() {
             super::complain(format_args!(
                 "no memory for an on_exit of green thread #{id}, spawned at {place}"
             ));

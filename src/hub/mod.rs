@@ -25,6 +25,7 @@ mod callback;
 mod clock;
 pub(crate) mod context;
 mod hooks;
+pub(crate) mod hubs;
 mod inbox;
 pub(crate) mod interrupt;
 pub(crate) mod links;
@@ -47,6 +48,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 pub use hooks::{Event, set_hook};
+pub use hubs::Hubs;
 pub use public::*;
 pub use remote::{CallHandle, Handle};
 pub use stuck::LoopExit;
@@ -139,6 +141,10 @@ pub(crate) struct Hub {
     idlers: RefCell<VecDeque<Waiter>>,
     /// Those in `run_forever`.
     forever: RefCell<Vec<Waiter>>,
+    /// To be told when there are no green threads left.
+    emptied: RefCell<Vec<hubs::Told>>,
+    /// Green threads and calls that other OS threads sent.
+    arrivals: Cell<u64>,
     /// Parks that unwind meanwhile, and how many there ever were.
     leaks: Cell<usize>,
     leaked: Cell<usize>,
@@ -279,6 +285,8 @@ impl Hub {
             scratch: RefCell::default(),
             idlers: RefCell::default(),
             forever: RefCell::default(),
+            emptied: RefCell::default(),
+            arrivals: Cell::new(0),
             leaks: Cell::new(0),
             leaked: Cell::new(0),
             abroad: Cell::new(0),
@@ -465,7 +473,10 @@ impl Hub {
                 Message::Wake(task, ticket) => self.wake(Waiter::Task(task, ticket)),
                 Message::Kill(task, id) => interrupt::kill(self, task, id),
                 Message::Unpark(task, id) => crate::hub::unpark(self, task, id),
-                Message::Call(f) => self.call(f),
+                Message::Call(f) => {
+                    self.arrivals.set(self.arrivals.get() + 1);
+                    self.call(f);
+                }
                 Message::Internal(f) => f(self),
                 Message::Stop => self.stop(),
             }
@@ -562,7 +573,7 @@ impl Hub {
             task::lose(task);
         }
         let left = self.shared.close();
-        let callbacks = self.callbacks.take();
+        let callbacks = (self.callbacks.take(), self.emptied.take());
         // Closures of the user: their destructors may do anything but block.
         for drops in [
             catch_unwind(AssertUnwindSafe(|| drop(left))),

@@ -172,7 +172,7 @@ impl Handle {
         }
     }
 
-    fn send(&self, message: Message) -> io::Result<()> {
+    pub(super) fn send(&self, message: Message) -> io::Result<()> {
         self.shared.send_if(message, || self.is_alive()).map_err(|_| gone())
     }
 

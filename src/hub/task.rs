@@ -49,7 +49,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 use super::context::Kind;
-use super::links::{self, ExitLink};
+use super::links::{self, ExitLink, Runs};
 use super::park::{Waiter, Why};
 use super::remote::Shared;
 use super::slot::Slot;
@@ -426,6 +426,7 @@ impl<F> Reserved<F> {
     {
         // No memory for a stack: dropping `self` says that it is lost.
         if let (Ok(stack), Some(body)) = (Stack::new(crate::stack::DEFAULT_SIZE), self.body.take()) {
+            hub.arrivals.set(hub.arrivals.get() + 1);
             start(hub, Kind::Isolated, self.task.0, stack, body);
             std::mem::forget(self);
         }
@@ -592,6 +593,9 @@ fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     unsafe { (*task.fiber.get()).assume_init_drop() };
     task.state.set(State::Idle);
     hub.live.set(hub.live.get() - 1);
+    if hub.live.get() == 0 {
+        hub.emptied();
+    }
     hub.emit(|| super::hooks::Event::Exit(task.id()));
     let extra = task.take_extra();
     if let Some(extra) = extra {
@@ -707,9 +711,9 @@ impl<T> Join<T> {
     }
 
     /// Leaves an exit link. If it has ended already the link comes back, with how.
-    pub(crate) fn link(&self, link: ExitLink) -> Result<(), (ExitLink, Ended)> {
+    pub(crate) fn link(&self, runs: Runs, link: ExitLink) -> Result<(), (ExitLink, Ended)> {
         if !self.is_finished() {
-            let number = links::leave(self.task(), self.id(), self.place(), link);
+            let number = links::leave(self.task(), self.id(), self.place(), runs, link);
             if self.task.join.fetch_or(LINKED, Ordering::AcqRel) & DONE == 0 {
                 return Ok(());
             }

@@ -90,7 +90,7 @@ unsafe extern "C-unwind" fn pthread_create(
 ) -> c_int {
     observe(start);
     let known = start.filter(|start| *start as usize == STD.load(Ordering::Relaxed));
-    match known.filter(|_| super::gate(super::THREADS).is_some() && !crate::threadpool::starts()) {
+    match known.filter(|_| super::gate(super::THREADS).is_some() && !crate::sys::thread::starts()) {
         // SAFETY: the caller's, as libc's.
         Some(start) => unsafe { create_green(id, attributes, start, argument) },
         // SAFETY: as above.

@@ -268,6 +268,7 @@ macro_rules! stream {
 
 mod accept;
 mod connect;
+mod reuse;
 mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -39,6 +39,32 @@ impl TcpListener {
         Ok(TcpListener::from(listener))
     }
 
+    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`): the system shares the
+    /// connections out among them. A listener for each hub, say.
+    ///
+    /// ```
+    /// use greenthread::net::TcpListener;
+    /// # fn main() -> std::io::Result<()> {
+    /// let first = TcpListener::bind_reuse_port("127.0.0.1:0")?; // the system chooses a port
+    /// let second = TcpListener::bind_reuse_port(first.local_addr()?)?; // the same
+    /// assert_eq!(first.local_addr()?, second.local_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// On Linux the peer's address decides who gets a connection; elsewhere it may be the last to bind who gets them all. A
+    /// listener that is dropped takes the connections along that nobody has accepted there.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); `AddrInUse` if somebody has the port who did not bind in this way, or another user has.
+    #[track_caller]
+    pub fn bind_reuse_port(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        let addresses = address.to_socket_addrs()?;
+        let socket = super::reuse::bind_first(addresses, rustix::net::SocketType::STREAM)?;
+        rustix::net::listen(&socket, super::BACKLOG)?;
+        Ok(TcpListener::from_nonblocking(socket.into()))
+    }
+
     /// Waits for a connection. Its stream has `TCP_NODELAY` set.
     ///
     /// # Errors

@@ -38,6 +38,18 @@ impl UdpSocket {
         )?))
     }
 
+    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`): the system shares the
+    /// datagrams out among them, those of one sender to one socket.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); `AddrInUse` if somebody has the port who did not bind in this way, or another user has.
+    #[track_caller]
+    pub fn bind_reuse_port(address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        let addresses = address.to_socket_addrs()?;
+        let socket = super::reuse::bind_first(addresses, rustix::net::SocketType::DGRAM)?;
+        Ok(UdpSocket::from_nonblocking(socket.into()))
+    }
+
     /// Sends to, and receives from, this address only from now on.
     ///
     /// # Errors

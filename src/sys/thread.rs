@@ -1,5 +1,7 @@
 //! OS threads as the kernel sees them, and what happens to them at a fork.
 
+use std::cell::Cell;
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The kernel's number of the OS thread that calls.
@@ -13,6 +15,24 @@ pub(crate) fn all() -> Option<Vec<u64>> {
     entries
         .map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+thread_local! {
+    static STARTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the caller starts an OS thread of ours right now, which is to be a real one even where std's are green.
+#[cfg(feature = "monkey")]
+pub(crate) fn starts() -> bool {
+    STARTS.get()
+}
+
+/// Starts an OS thread of ours.
+pub(crate) fn start(name: &str, f: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    STARTS.set(true);
+    let started = std::thread::Builder::new().name(String::from(name)).spawn(f);
+    STARTS.set(false);
+    started.map(drop)
 }
 
 static FORKS: AtomicU64 = AtomicU64::new(0);

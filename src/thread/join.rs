@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Thread;
+use crate::hub::links::Runs;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 use crate::hub::task::{Ended, Exit, Join};
 use crate::hub::{Hub, interrupt};
@@ -191,8 +192,57 @@ impl<T> JoinHandle<T> {
         F: FnOnce(Result<(), JoinError>) + Send + 'static,
     {
         let who = self.who();
-        if let Err((link, ended)) = self.join.link(Box::new(move |ended| f(told(who, ended)))) {
+        let link = Box::new(move |ended| f(told(who, ended)));
+        if let Err((link, ended)) = self.join.link(Runs::Apart, link) {
             drop(super::spawn(move || link(ended)));
+        }
+    }
+
+    /// As [`on_exit`](Self::on_exit), but only if it returns.
+    ///
+    /// ```
+    /// use greenthread::{spawn, sync::channel};
+    /// let (sender, receiver) = channel::unbounded();
+    /// for n in 0..3 {
+    ///     let sender = sender.clone();
+    ///     spawn(move || assert_ne!(n, 1)).on_success(move || sender.send(n).unwrap());
+    /// }
+    /// drop(sender);
+    /// assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 2]);
+    /// ```
+    ///
+    /// # Coming from Python
+    /// `greenlet.link_value(callback)`. To gevent one that was killed has succeeded; here it has not returned, and so it
+    /// has failed.
+    #[track_caller]
+    pub fn on_success<F: FnOnce() + Send + 'static>(&self, f: F) {
+        self.on_exit(|ended| {
+            if ended.is_ok() {
+                f();
+            }
+        });
+    }
+
+    /// As [`on_exit`](Self::on_exit), but only if it panics, is killed or is lost.
+    ///
+    /// # Coming from Python
+    /// `greenlet.link_exception(callback)`.
+    #[track_caller]
+    pub fn on_failure<F: FnOnce(JoinError) + Send + 'static>(&self, f: F) {
+        self.on_exit(|ended| {
+            if let Err(error) = ended {
+                f(error);
+            }
+        });
+    }
+
+    /// Calls `f` when it ends, on the hub's own stack and before any joiner goes on; here and now if it has ended. `f` is
+    /// ours and may not park.
+    pub(super) fn at_exit(&self, f: impl FnOnce(Result<(), JoinError>) + Send + 'static) {
+        let who = self.who();
+        let link = Box::new(move |ended| f(told(who, ended)));
+        if let Err((link, ended)) = self.join.link(Runs::AtOnce, link) {
+            link(ended);
         }
     }
 

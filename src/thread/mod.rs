@@ -5,6 +5,9 @@
 //! | a closure that is `Send`, as for `std::thread::spawn` | [`spawn`] |
 //! | one that is not (an `Rc` in it, say), or a million of them | [`spawn_local`] |
 //! | borrows of the caller's variables | [`scope`] |
+//! | many that are to be waited for or killed together | [`Group`] |
+//! | more to do than should be done at once | [`Pool`] |
+//! | more than one processor | [`hub::Hubs`](crate::hub::Hubs) |
 //! | a name, a stack size, locals to inherit | [`Builder`] |
 //! | the whole program as a green thread | [`run`] |
 //!
@@ -44,10 +47,14 @@
 //! green thread: do not.
 
 mod builder;
+mod group;
+mod hubs;
+mod imap;
 mod join;
 mod kill;
 mod local;
 mod many;
+mod pool;
 mod scope;
 
 use std::fmt;
@@ -56,12 +63,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use builder::{Builder, Locals};
+pub use group::Group;
+pub use imap::Imap;
 pub use join::{JoinError, JoinHandle};
 pub use kill::{Killed, catch_kill, shield};
 #[doc(hidden)]
 pub use local::__new_key;
 pub use local::LocalKey;
 pub use many::{Wait, iwait, join_all, kill_all, wait};
+pub use pool::{Pool, PoolFull};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 
 pub use crate::time::{sleep, sleep_until};
@@ -185,11 +195,17 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    match spawn(main).join() {
+    value_of(spawn(main).join(), "run")
+}
+
+/// The value of a green thread that stands in for a call: its panic goes on here.
+#[track_caller]
+fn value_of<T>(joined: Result<T, JoinError>, what: &str) -> T {
+    match joined {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
             Ok(payload) => std::panic::resume_unwind(payload),
-            Err(error) => panic!("run: the main green thread did not return: {error}"),
+            Err(error) => panic!("{what}: the green thread did not return: {error}"),
         },
     }
 }

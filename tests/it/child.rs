@@ -58,6 +58,7 @@ fn entry() {
     };
     match &*scenario {
         "no_memory" => crate::thread_builder::no_memory(),
+        "hubs_new" => crate::hubs::new_killed_anywhere(),
         "scoped panic" => crate::thread_scope_handle::a_child_panics(),
         "many lives" => crate::isolation::many_lives(),
         "stop" => crate::isolation::stop(),

@@ -128,6 +128,28 @@ fn echo_soak_finds_no_errors() {
     assert!(lines[0].ends_with(" errors 0 wrong_bytes 0"), "{lines:?}");
 }
 
+#[test]
+fn multi_core_serves_on_every_hub() {
+    let lines = prints("multi_core", &["0.3"], ms(600), ms(30_000));
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    for (count, line) in [(1, &lines[0]), (2, &lines[1])] {
+        let rates = line.strip_prefix(&format!("hubs: {count}, requests/s: "));
+        let (total, each) = rates.and_then(|rates| rates.split_once(' ')).unwrap();
+        let each = each
+            .trim_matches(['[', ']'])
+            .split(", ")
+            .map(|rate| rate.parse::<f64>().unwrap());
+        let each: Vec<_> = each.collect();
+        assert!(each.len() == count && each.iter().all(|rate| *rate > 0.0), "{line}");
+        assert!(
+            (each.iter().sum::<f64>() - total.parse::<f64>().unwrap()).abs() < 2.0,
+            "{line}"
+        );
+    }
+    let ratio = lines[2].strip_prefix("ratio: ").unwrap();
+    assert!(ratio.parse::<f64>().unwrap() > 0.0, "{ratio}");
+}
+
 /// Ended with the test; its output stays open, or its prints would panic.
 struct Server(Child, BufReader<ChildStdout>);
 

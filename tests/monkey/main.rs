@@ -883,6 +883,10 @@ fn std_s_threads_are_green() {
             .collect();
         assert!(ids.iter().all(|id| *id == mine));
         assert_eq!(os_threads(), before);
+        // Our own are real.
+        let hubs = greenthread::hub::Hubs::new(2).unwrap();
+        let ids = [0, 1].map(|index| hubs.spawn_on(index, gettid).unwrap().join().unwrap());
+        assert!(ids[0] != ids[1] && !ids.contains(&mine));
     });
 }
 

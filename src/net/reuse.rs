@@ -1,0 +1,37 @@
+//! Sockets that share a port with others.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+/// A socket that is bound to the first of these that can be bound to, with `SO_REUSEPORT`.
+pub(super) fn bind_first(addresses: impl Iterator<Item = SocketAddr>, kind: SocketType) -> io::Result<OwnedFd> {
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "could not resolve to any addresses");
+    for address in addresses {
+        match bind(address, kind) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    if kind == SocketType::STREAM {
+        // As std: a port that was in use a moment ago can be had again.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    sockopt::set_socket_reuseport(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}

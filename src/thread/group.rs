@@ -1,0 +1,350 @@
+//! Green threads as a group: wait for all, kill all.
+//!
+//! The group knows its members by their [`Thread`]s; who joins one for its result keeps the handle. Each member leaves by an
+//! exit link, so it has truly ended by then, or is lost.
+//!
+//! # Invariants
+//! - **G1** What a member leaves behind (its place, those who wait for the last) goes outside of the lock: it may wake, and
+//!   wakers are the user's.
+//! - **G2** Whoever waits for the group to be empty has the `Event` of that time: a member that comes later is no matter.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::pool::Place;
+use super::{JoinError, JoinHandle, Thread, ThreadId};
+use crate::sync::Event;
+
+/// Green threads that are waited for, or killed, together.
+///
+/// ```
+/// use greenthread::thread::{self, Group};
+///
+/// let group = Group::new();
+/// let six = group.spawn(|| 6); // its handle is the caller's, to be joined or dropped
+/// group.spawn_local(|| thread::park());
+/// assert_eq!((group.len(), six.join().unwrap()), (2, 6));
+/// group.kill();
+/// assert!(group.is_empty());
+/// ```
+///
+/// A member leaves when it ends. Green threads of other hubs may be members, by [`add`](Self::add), and a clone is the same
+/// group. Dropping a group leaves its members alone; [`scope`](crate::scope()) does not.
+///
+/// # Coming from Python
+/// `gevent.pool.Group`.
+#[derive(Clone, Default)]
+pub struct Group {
+    shared: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    members: HashMap<ThreadId, Member>,
+    /// How many there ever were.
+    added: u64,
+    /// How many wait in a kill: who comes meanwhile is to die too.
+    killing: usize,
+    failure: Option<JoinError>,
+    /// Of those who wait for the last member to leave.
+    last: Option<Arc<Event>>,
+}
+
+struct Member {
+    number: u64,
+    thread: Thread,
+    /// It was asked to die.
+    dying: bool,
+    /// In a pool.
+    _place: Option<Place>,
+}
+
+fn with<R>(shared: &Mutex<State>, f: impl FnOnce(&mut State) -> R) -> R {
+    f(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Group {
+    /// Without members.
+    pub fn new() -> Group {
+        Group::default()
+    }
+
+    /// [`spawn`](super::spawn)s a member.
+    ///
+    /// # Panics
+    /// When there is no memory for its stack.
+    ///
+    /// # Coming from Python
+    /// `group.spawn(f, *args)`.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let handle = super::spawn(f);
+        self.enter(&handle, None);
+        handle
+    }
+
+    /// [`spawn_local`](super::spawn_local)s a member.
+    ///
+    /// # Panics
+    /// When there is no memory for its stack.
+    #[track_caller]
+    pub fn spawn_local<F, T>(&self, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let handle = super::spawn_local(f);
+        self.enter(&handle, None);
+        handle
+    }
+
+    /// Makes a green thread a member until it ends. One that is a member, or has ended, stays what it is.
+    pub fn add<T>(&self, handle: &JoinHandle<T>) {
+        self.enter(handle, None);
+    }
+
+    /// Adds a member, which holds `place` while it is one.
+    pub(super) fn enter<T>(&self, handle: &JoinHandle<T>, mut place: Option<Place>) {
+        let thread = handle.thread();
+        let id = thread.id();
+        let dies = with(&self.shared, |state| {
+            if state.members.contains_key(&id) {
+                return None;
+            }
+            state.added += 1;
+            let member = Member {
+                number: state.added,
+                thread: thread.clone(),
+                dying: state.killing > 0,
+                // Not moved in here: a place that is not taken goes outside of the lock (G1).
+                _place: place.take(),
+            };
+            state.members.insert(id, member);
+            Some(state.killing > 0)
+        });
+        let Some(dies) = dies else { return };
+        let shared = self.shared.clone();
+        handle.at_exit(move |ended| _ = leave(&shared, id, ended.err()));
+        if dies {
+            thread.kill();
+        }
+    }
+
+    /// Whether this green thread is a member.
+    pub fn contains(&self, thread: &Thread) -> bool {
+        with(&self.shared, |state| state.members.contains_key(&thread.id()))
+    }
+
+    /// Lets it go; it runs on as if it had never been a member. Whether it was one.
+    pub fn discard(&self, thread: &Thread) -> bool {
+        leave(&self.shared, thread.id(), None)
+    }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        with(&self.shared, |state| state.members.len())
+    }
+
+    /// Whether there are no members.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The members, in the order in which they came.
+    pub fn members(&self) -> Vec<Thread> {
+        let mut members = with(&self.shared, |state| {
+            let members = state.members.values();
+            members
+                .map(|member| (member.number, member.thread.clone()))
+                .collect::<Vec<_>>()
+        });
+        members.sort_unstable_by_key(|(number, _)| *number);
+        members.into_iter().map(|(_, thread)| thread).collect()
+    }
+
+    /// Waits until there are no members. A panic of a member is its handle's, or the report's.
+    ///
+    /// # Panics
+    /// If the caller is a member: it would wait for itself.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here, and the members go on.
+    ///
+    /// # Coming from Python
+    /// `group.join()`.
+    #[track_caller]
+    pub fn join(&self) {
+        self.refuse_members();
+        self.wait(ever);
+    }
+
+    /// As [`join`](Self::join), for at most `timeout`; whether there are none left.
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
+    #[track_caller]
+    pub fn join_timeout(&self, timeout: Duration) -> bool {
+        self.refuse_members();
+        self.wait(|last| last.wait_timeout(timeout))
+    }
+
+    /// As [`join`](Self::join), until `deadline`; whether there are none left.
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
+    #[track_caller]
+    pub fn join_deadline(&self, deadline: Instant) -> bool {
+        self.refuse_members();
+        self.wait(|last| last.wait_deadline(deadline))
+    }
+
+    /// As [`join`](Self::join), and tells of the first member that panicked or was lost since the last call.
+    ///
+    /// ```
+    /// use greenthread::thread::Group;
+    /// let group = Group::new();
+    /// let failing = group.spawn(|| panic!("no"));
+    /// group.spawn(|| ());
+    /// let error = group.join_raise().unwrap_err();
+    /// assert!(error.is_panic()); // its payload is with the handle
+    /// assert_eq!(failing.join().unwrap_err().into_panic().downcast_ref(), Some(&"no"));
+    /// assert!(group.join_raise().is_ok());
+    /// ```
+    ///
+    /// # Errors
+    /// That one's. To be killed is no failure.
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
+    ///
+    /// # Coming from Python
+    /// `group.join(raise_error=True)`.
+    #[track_caller]
+    pub fn join_raise(&self) -> Result<(), JoinError> {
+        self.join();
+        with(&self.shared, |state| state.failure.take()).map_or(Ok(()), Err)
+    }
+
+    /// Kills all members, and waits until there are none; who becomes a member meanwhile is killed too.
+    ///
+    /// Each member is asked once, by however many calls: one that catches the kill lives on, and is waited for. If the
+    /// caller is a member, it dies here.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here; those that were asked die all the same.
+    ///
+    /// # Coming from Python
+    /// `group.kill()`.
+    #[track_caller]
+    pub fn kill(&self) {
+        self.kill_and(ever);
+    }
+
+    /// As [`kill`](Self::kill), but waits for at most `timeout`; whether there are none left.
+    #[track_caller]
+    pub fn kill_timeout(&self, timeout: Duration) -> bool {
+        self.kill_and(|last| last.wait_timeout(timeout))
+    }
+
+    /// As [`kill`](Self::kill), but waits until `deadline`; whether there are none left.
+    #[track_caller]
+    pub fn kill_deadline(&self, deadline: Instant) -> bool {
+        self.kill_and(|last| last.wait_deadline(deadline))
+    }
+
+    #[track_caller]
+    fn kill_and(&self, wait: impl FnOnce(&Event) -> bool) -> bool {
+        let _killing = Killing::new(&self.shared);
+        let asked = with(&self.shared, |state| {
+            let fresh = state.members.values_mut().filter(|member| !member.dying);
+            fresh
+                .map(|member| {
+                    member.dying = true;
+                    member.thread.clone()
+                })
+                .collect::<Vec<_>>()
+        });
+        asked.iter().for_each(Thread::kill);
+        self.wait(wait)
+    }
+
+    /// Waits for the last member to leave.
+    #[track_caller]
+    fn wait(&self, wait: impl FnOnce(&Event) -> bool) -> bool {
+        let last = with(&self.shared, |state| {
+            let some = !state.members.is_empty();
+            some.then(|| state.last.get_or_insert_default().clone())
+        });
+        last.is_none_or(|last| wait(&last))
+    }
+
+    #[track_caller]
+    fn refuse_members(&self) {
+        assert!(
+            self.is_empty() || !self.contains(&super::current()),
+            "a member cannot join its group: it would wait for itself"
+        );
+    }
+}
+
+#[track_caller]
+fn ever(last: &Event) -> bool {
+    last.wait();
+    true
+}
+
+/// A member goes; whether it was one.
+fn leave(shared: &Mutex<State>, id: ThreadId, error: Option<JoinError>) -> bool {
+    let gone = with(shared, |state| {
+        let member = state.members.remove(&id)?;
+        if let Some(error) = error.filter(|error| !error.is_killed()) {
+            state.failure.get_or_insert(error);
+        }
+        let last = state.last.take_if(|_| state.members.is_empty());
+        Some((member, last))
+    });
+    // G1.
+    let Some((member, last)) = gone else { return false };
+    drop(member);
+    last.iter().for_each(|last| last.set());
+    true
+}
+
+/// A kill that is under way.
+struct Killing<'a>(&'a Mutex<State>);
+
+impl Killing<'_> {
+    fn new(shared: &Mutex<State>) -> Killing<'_> {
+        with(shared, |state| state.killing += 1);
+        Killing(shared)
+    }
+}
+
+impl Drop for Killing<'_> {
+    fn drop(&mut self) {
+        with(self.0, |state| state.killing -= 1);
+    }
+}
+
+impl IntoIterator for &Group {
+    type Item = Thread;
+    type IntoIter = std::vec::IntoIter<Thread>;
+
+    /// The [`members`](Group::members).
+    fn into_iter(self) -> Self::IntoIter {
+        self.members().into_iter()
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("members", &self.len()).finish()
+    }
+}

@@ -1,0 +1,196 @@
+//! Spawning on several hubs, and waiting for all of them.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::JoinHandle;
+use crate::hub::hubs::serve;
+use crate::hub::{self, Hub, Hubs};
+use crate::sync::channel::{self, Receiver, RecvTimeoutError};
+
+impl Hubs {
+    /// So many hubs, each on an OS thread of its own.
+    ///
+    /// # Errors
+    /// `InvalidInput` for none at all; what the system says if it has no OS thread left.
+    ///
+    /// # Blocking and cancellation
+    /// Parks until they run. After an error, a kill or a time-out those that run by then are stopped.
+    #[track_caller]
+    pub fn new(count: usize) -> io::Result<Hubs> {
+        if count == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no hubs would run nothing: ask for one at least",
+            ));
+        }
+        let mut hubs = Hubs::none();
+        for number in 0..count {
+            let open = Arc::new(AtomicBool::new(true));
+            let theirs = open.clone();
+            // It tells of itself, and serves only once it is known that it was heard.
+            let (tell, told) = channel::bounded(1);
+            let (go, may) = channel::bounded(1);
+            crate::sys::thread::start(&format!("greenthread-hub-{number}"), move || {
+                if tell.send(hub::handle()).is_ok() && may.recv().is_ok() {
+                    serve(&theirs);
+                }
+            })?;
+            let gone = |_| io::Error::other("the OS thread of a hub has panicked before it served");
+            hubs.push(told.recv().map_err(gone)?, open);
+            // If it is gone, whoever spawns there is told so.
+            let _ = go.send(());
+        }
+        Ok(hubs)
+    }
+
+    /// Spawns a green thread on one of them; they take turns. One that has ended is passed over.
+    ///
+    /// # Errors
+    /// `NotConnected` after [`stop`](Self::stop), or when all have ended; `f` is dropped.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let count = self.handles().len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut turns = (0..count).map(|turn| first.wrapping_add(turn) % count);
+        let index = turns.find(|index| self.is_open(*index)).ok_or_else(ended)?;
+        self.start_on(index, f, Location::caller())
+    }
+
+    /// Spawns a green thread on hub number `index`, from 0.
+    ///
+    /// # Errors
+    /// `NotConnected` after [`stop`](Self::stop), or when that hub has ended; `f` is dropped.
+    ///
+    /// # Panics
+    /// If there are not so many hubs.
+    #[track_caller]
+    pub fn spawn_on<F, T>(&self, index: usize, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let count = self.handles().len();
+        assert!(index < count, "spawn_on({index}) of {count} hubs: they count from 0");
+        self.start_on(index, f, Location::caller())
+    }
+
+    fn start_on<F, T>(&self, index: usize, f: F, place: &'static Location<'static>) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if !self.is_open(index) {
+            return Err(ended());
+        }
+        self.handles()[index].start(f, place).map(JoinHandle::new)
+    }
+
+    /// Waits until all green threads of all these hubs have ended, those that they spawn meanwhile too; after a
+    /// [`stop`](Self::stop), until the hubs themselves have.
+    ///
+    /// ```
+    /// use greenthread::{hub::Hubs, sleep, spawn};
+    /// use std::{sync::{Arc, atomic::{AtomicUsize, Ordering}}, time::Duration};
+    ///
+    /// let (hubs, count) = (Hubs::new(2).unwrap(), Arc::new(AtomicUsize::new(0)));
+    /// for _ in 0..4 {
+    ///     let count = count.clone();
+    ///     hubs.spawn(move || {
+    ///         spawn(move || { // on the same hub
+    ///             sleep(Duration::from_millis(1));
+    ///             count.fetch_add(1, Ordering::SeqCst);
+    ///         });
+    ///     }).unwrap();
+    /// }
+    /// hubs.join();
+    /// assert_eq!(count.load(Ordering::SeqCst), 4);
+    /// ```
+    ///
+    /// # Panics
+    /// On one of these hubs, where it would wait for its caller.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here, and the green threads go on.
+    #[track_caller]
+    pub fn join(&self) {
+        self.join_until(None);
+    }
+
+    /// As [`join`](Self::join), for at most `timeout`; whether all have ended.
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
+    #[track_caller]
+    pub fn join_timeout(&self, timeout: Duration) -> bool {
+        self.join_until(crate::time::now().checked_add(timeout))
+    }
+
+    /// As [`join`](Self::join), until `deadline`; whether all have ended.
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
+    #[track_caller]
+    pub fn join_deadline(&self, deadline: Instant) -> bool {
+        self.join_until(Some(deadline))
+    }
+
+    #[track_caller]
+    fn join_until(&self, deadline: Option<Instant>) -> bool {
+        let here = Hub::try_current().map(|_| hub::handle());
+        assert!(
+            !here.is_some_and(|here| self.handles().contains(&here)),
+            "a green thread cannot join the hub that it runs on: it would wait for itself"
+        );
+        // One that was empty may have been sent work by one that was looked at later. If nothing has arrived anywhere between
+        // two rounds, then all were empty at the moment between them: what is sent is in order, so it would have arrived.
+        loop {
+            let before = self.round(deadline);
+            if before.is_none() || before == self.round(deadline) {
+                return before.is_some();
+            }
+        }
+    }
+
+    /// Waits until each has been empty once: how much had arrived there by then, if it has not ended. `None`: too late.
+    #[track_caller]
+    fn round(&self, deadline: Option<Instant>) -> Option<Vec<Option<u64>>> {
+        let ask = |index: usize| {
+            let (sender, receiver) = channel::bounded(1);
+            let handle = &self.handles()[index];
+            if self.is_open(index) {
+                handle.when_empty(move |arrived| _ = sender.send(arrived));
+            } else {
+                handle.at_end(sender);
+            }
+            receiver
+        };
+        let asked: Vec<_> = (0..self.handles().len()).map(ask).collect();
+        asked.iter().map(|answer| heard(answer, deadline)).collect()
+    }
+}
+
+/// What a hub answers, or that it has ended; `None`: too late.
+#[track_caller]
+fn heard(answer: &Receiver<u64>, deadline: Option<Instant>) -> Option<Option<u64>> {
+    match deadline {
+        None => Some(answer.recv().ok()),
+        Some(deadline) => match answer.recv_deadline(deadline) {
+            Ok(arrived) => Some(Some(arrived)),
+            Err(RecvTimeoutError::Disconnected) => Some(None),
+            Err(RecvTimeoutError::Timeout) => None,
+        },
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the hub has ended or was stopped")
+}

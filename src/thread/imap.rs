@@ -1,0 +1,245 @@
+//! The results of a pool's work, one by one: [`Imap`].
+//!
+//! ```text
+//!   items ─► feeder ──spawns──► members of the pool ──exit link──► channel ─► Imap::next
+//!              ▲ a credit for each item                                         │
+//!              └──────────────────────────────────────────────── at the next ───┘
+//! ```
+//!
+//! # Invariants
+//! - **M1** There are `bound` + the pool's size credits. The feeder takes one before it asks for an item; it comes back when
+//!   `next` is called after the result was given. So no member ever waits for the reader, who may use the pool as well.
+//! - **M2** Each item that was begun sends one `Told::Result`, and the feeder one `Told::End`, whatever happens to them: by
+//!   exit links, so by kill, panic and the end of their hub too. Hence no reader waits in vain.
+//! - **M3** A result lies in its handle until it is given.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::iter::FusedIterator;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{JoinError, JoinHandle, Pool};
+use crate::hub::Hub;
+use crate::hub::context::Kind;
+use crate::hub::task;
+use crate::sync::Semaphore;
+use crate::sync::channel::{self, Receiver, Sender};
+
+/// The order of the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Items,
+    AsTheyCome,
+}
+
+/// What the reader is told.
+enum Told<T> {
+    /// The member for item number so and so has ended.
+    Result(usize, JoinHandle<T>),
+    /// There will be no more items than were begun.
+    End,
+}
+
+struct Work<T> {
+    credits: Semaphore,
+    begun: Mutex<Begun<T>>,
+}
+
+struct Begun<T> {
+    count: usize,
+    running: HashMap<usize, JoinHandle<T>>,
+    /// There is nobody to read any more.
+    closed: bool,
+}
+
+impl<T: Send + 'static> Work<T> {
+    fn with<R>(&self, f: impl FnOnce(&mut Begun<T>) -> R) -> R {
+        f(&mut self.begun.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps the handle of one that was begun, and sends it on at its end; `false` if nobody would read it.
+    fn keep(self: &Arc<Self>, handle: JoinHandle<T>, sender: &Sender<Told<T>>) -> bool {
+        let number = self.with(|begun| {
+            begun.count += 1;
+            begun.count - 1
+        });
+        let (work, sender) = (self.clone(), sender.clone());
+        let end = move |_| {
+            let handle = work.with(|begun| begun.running.remove(&number));
+            if let Some(handle) = handle {
+                // Nobody reads any more: the result is dropped.
+                drop(sender.send(Told::Result(number, handle)));
+            }
+        };
+        // It runs on this hub, and cannot end before this returns.
+        handle.at_exit(end);
+        let refused = self.with(|begun| {
+            if begun.closed {
+                return Some(handle);
+            }
+            begun.running.insert(number, handle);
+            None
+        });
+        refused.iter().for_each(JoinHandle::kill);
+        refused.is_none()
+    }
+}
+
+/// The results of [`Pool::imap`] and [`Pool::imap_unordered`], one by one.
+///
+/// Dropping it kills what still runs for it, and asks for no more items.
+///
+/// # Blocking and cancellation
+/// `next` parks until there is a result. If the caller is killed or timed out there, it unwinds, and the iterator is as good as
+/// before.
+pub struct Imap<T: Send + 'static> {
+    work: Arc<Work<T>>,
+    told: Receiver<Told<T>>,
+    /// The feeder, until its end was told.
+    feeder: Option<JoinHandle<()>>,
+    order: Order,
+    /// Results that came before their turn.
+    early: BTreeMap<usize, JoinHandle<T>>,
+    given: usize,
+    /// How many there will be, once that is known.
+    total: Option<usize>,
+    /// What the items ended with, if that was a panic.
+    failure: Option<JoinError>,
+    /// A credit is due for the result that was given last.
+    owes: bool,
+}
+
+/// Begins.
+pub(super) fn start<I, F, T>(
+    pool: &Pool,
+    items: I,
+    bound: usize,
+    f: F,
+    order: Order,
+    place: &'static Location<'static>,
+) -> Imap<T>
+where
+    I: Iterator<Item: Send + 'static> + Send + 'static,
+    F: Fn(I::Item) -> T + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    let (sender, told) = channel::unbounded();
+    let work = Arc::new(Work {
+        // One at least, or nobody would ask whether there is any item.
+        credits: Semaphore::new(bound.saturating_add(pool.size()).max(1)),
+        begun: Mutex::new(Begun {
+            count: 0,
+            running: HashMap::new(),
+            closed: false,
+        }),
+    });
+    let end = sender.clone();
+    let (pool, theirs) = (pool.clone(), work.clone());
+    let feed = move || feed(&pool, items, f, &theirs, &sender);
+    let feeder = match task::spawn(Hub::current(), Kind::Isolated, None, place, feed) {
+        Ok(join) => JoinHandle::new(join),
+        Err(error) => super::no_memory(&error),
+    };
+    feeder.at_exit(move |_| drop(end.send(Told::End)));
+    Imap {
+        work,
+        told,
+        feeder: Some(feeder),
+        order,
+        early: BTreeMap::new(),
+        given: 0,
+        total: None,
+        failure: None,
+        owes: false,
+    }
+}
+
+/// Asks for the items, one by one, and begins each.
+fn feed<I, F, T>(pool: &Pool, mut items: I, f: F, work: &Arc<Work<T>>, sender: &Sender<Told<T>>)
+where
+    I: Iterator<Item: Send + 'static>,
+    F: Fn(I::Item) -> T + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    let f = Arc::new(f);
+    loop {
+        work.credits.acquire().forget();
+        let Some(item) = items.next() else { return };
+        let f = f.clone();
+        // Asked for before there is a place: `items` may use the pool.
+        let handle = pool.spawn(move || f(item));
+        if !work.keep(handle, sender) {
+            return;
+        }
+    }
+}
+
+impl<T: Send + 'static> Imap<T> {
+    /// A result that can be given now.
+    fn at_hand(&mut self) -> Option<Result<T, JoinError>> {
+        let first = self.early.first_entry();
+        if let Some(first) = first.filter(|first| self.order == Order::AsTheyCome || *first.key() == self.given) {
+            let handle = first.remove();
+            self.given += 1;
+            self.owes = true;
+            // It has ended, so this does not wait.
+            return Some(handle.join());
+        }
+        let in_place = self.order == Order::AsTheyCome || self.total == Some(self.given);
+        if in_place { self.failure.take().map(Err) } else { None }
+    }
+
+    /// The feeder has ended.
+    fn end(&mut self) {
+        self.total = Some(self.work.with(|begun| begun.count));
+        let ended = self.feeder.take().map(JoinHandle::join);
+        self.failure = ended.and_then(Result::err);
+    }
+}
+
+impl<T: Send + 'static> Iterator for Imap<T> {
+    type Item = Result<T, JoinError>;
+
+    #[track_caller]
+    fn next(&mut self) -> Option<Result<T, JoinError>> {
+        if std::mem::take(&mut self.owes) {
+            self.work.credits.add(1);
+        }
+        loop {
+            if let Some(result) = self.at_hand() {
+                return Some(result);
+            }
+            if self.total == Some(self.given) {
+                return None;
+            }
+            match self.told.recv().ok()? {
+                Told::Result(number, handle) => _ = self.early.insert(number, handle),
+                Told::End => self.end(),
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static> FusedIterator for Imap<T> {}
+
+impl<T: Send + 'static> Drop for Imap<T> {
+    fn drop(&mut self) {
+        let running = self.work.with(|begun| {
+            begun.closed = true;
+            std::mem::take(&mut begun.running)
+        });
+        self.feeder.iter().for_each(JoinHandle::kill);
+        running.values().for_each(JoinHandle::kill);
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Imap<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap")
+            .field("order", &self.order)
+            .field("given", &self.given)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,424 @@
+//! A group of bounded size: who would be one too many waits.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::imap::{self, Imap, Order};
+use super::{Group, JoinError, JoinHandle, Thread};
+use crate::sync::Semaphore;
+
+/// Green threads of which at most so many run at once.
+///
+/// ```
+/// use greenthread::{thread::Pool, yield_now};
+///
+/// let pool = Pool::new(2);
+/// for n in 0..10 {
+///     pool.spawn(move || { yield_now(); n }); // waits while two are at work
+///     assert!(pool.len() <= 2);
+/// }
+/// pool.join();
+/// assert_eq!(pool.map([1, 2, 3], |n| n * n).into_iter().map(Result::unwrap).sum::<i32>(), 14);
+/// ```
+///
+/// A member is a member of its [`group`](Self::group) too, and its place is free again when it leaves that. A clone is the same
+/// pool. Dropping a pool leaves its members alone.
+///
+/// A member that waits for a place in its own pool may wait for ever; [`apply`](Self::apply) does not.
+///
+/// # Coming from Python
+/// `gevent.pool.Pool`. A pool of 0 is always full, as there; there is none without a limit, for that is a [`Group`].
+#[derive(Clone)]
+pub struct Pool {
+    group: Group,
+    places: Arc<Semaphore>,
+    size: usize,
+}
+
+/// A place in a pool, free again when this is dropped.
+pub(super) struct Place(Arc<Semaphore>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.add(1);
+    }
+}
+
+/// There was no place in the pool; what was to be spawned comes back in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PoolFull<F>(pub F);
+
+impl<F> fmt::Debug for PoolFull<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PoolFull(..)")
+    }
+}
+
+impl<F> fmt::Display for PoolFull<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no place in the pool: all its green threads are at work")
+    }
+}
+
+impl<F> Error for PoolFull<F> {}
+
+impl Pool {
+    /// For at most `size` green threads at once.
+    pub fn new(size: usize) -> Pool {
+        Pool {
+            group: Group::new(),
+            places: Arc::new(Semaphore::new(size)),
+            size,
+        }
+    }
+
+    /// How many green threads it is for.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How many places are free.
+    pub fn free_count(&self) -> usize {
+        self.places.available()
+    }
+
+    /// Its members, as a group. What is spawned or added there takes no place.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// [`spawn`](super::spawn)s a member, as soon as there is a place for it.
+    ///
+    /// # Panics
+    /// When there is no memory for its stack.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while the pool is full; who comes first gets the next place. A kill or time-out unwinds here, `f` is dropped, and
+    /// a place that was on its way goes to the next in line.
+    ///
+    /// # Coming from Python
+    /// `pool.spawn(f, *args)`.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let place = self.place();
+        self.start(place, f)
+    }
+
+    /// [`spawn_local`](super::spawn_local)s a member, as soon as there is a place for it.
+    ///
+    /// # Panics
+    /// As [`spawn`](Self::spawn).
+    ///
+    /// # Blocking and cancellation
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_local<F, T>(&self, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let place = self.place();
+        let handle = super::spawn_local(f);
+        self.group.enter(&handle, Some(place));
+        handle
+    }
+
+    /// [`spawn`](super::spawn)s a member, if there is a place that nobody waits for.
+    ///
+    /// # Errors
+    /// [`PoolFull`], with `f`.
+    #[track_caller]
+    pub fn try_spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, PoolFull<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let permit = self.places.try_acquire();
+        self.start_if(permit.map(|permit| self.keep(permit)), f)
+    }
+
+    /// As [`spawn`](Self::spawn), but waits for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`PoolFull`], with `f`.
+    #[track_caller]
+    pub fn spawn_timeout<F, T>(&self, timeout: Duration, f: F) -> Result<JoinHandle<T>, PoolFull<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let permit = self.places.acquire_timeout(timeout);
+        self.start_if(permit.map(|permit| self.keep(permit)), f)
+    }
+
+    /// As [`spawn`](Self::spawn), but waits until `deadline` at most.
+    ///
+    /// # Errors
+    /// [`PoolFull`], with `f`.
+    #[track_caller]
+    pub fn spawn_deadline<F, T>(&self, deadline: Instant, f: F) -> Result<JoinHandle<T>, PoolFull<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let permit = self.places.acquire_deadline(deadline);
+        self.start_if(permit.map(|permit| self.keep(permit)), f)
+    }
+
+    /// Makes a green thread a member until it ends, as soon as there is a place for it; one of another hub, say.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while the pool is full. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn add<T>(&self, handle: &JoinHandle<T>) {
+        let place = self.place();
+        self.group.enter(handle, Some(place));
+    }
+
+    /// Waits until there is a place; somebody else may have it by the time that this returns.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while the pool is full. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn wait_available(&self) {
+        drop(self.places.acquire());
+    }
+
+    /// As [`wait_available`](Self::wait_available), for at most `timeout`; whether there was one.
+    #[track_caller]
+    pub fn wait_available_timeout(&self, timeout: Duration) -> bool {
+        self.places.acquire_timeout(timeout).is_some()
+    }
+
+    /// As [`wait_available`](Self::wait_available), until `deadline`; whether there was one.
+    #[track_caller]
+    pub fn wait_available_deadline(&self, deadline: Instant) -> bool {
+        self.places.acquire_deadline(deadline).is_some()
+    }
+
+    /// Calls `f` in a member and waits for its value. From a member of this pool it calls `f` here: its own place will do.
+    ///
+    /// ```
+    /// use greenthread::thread::Pool;
+    /// let pool = Pool::new(1);
+    /// let inner = pool.clone();
+    /// assert_eq!(pool.apply(move || inner.apply(|| 6) * 7), 42);
+    /// ```
+    ///
+    /// # Panics
+    /// If `f` panics, with the same payload; if the member is killed.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. If the caller is killed or timed out meanwhile, the member runs on, and its value is dropped.
+    ///
+    /// # Coming from Python
+    /// `pool.apply(f, args)`.
+    #[track_caller]
+    pub fn apply<F, T>(&self, f: F) -> T
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if self.group.contains(&super::current()) {
+            return f();
+        }
+        super::value_of(self.spawn(f).join(), "apply")
+    }
+
+    /// Calls `f` with each item, each in a member, and gives all results in the order of the items.
+    ///
+    /// # Panics
+    /// If `items` does; what was spawned by then runs on.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. If the caller is killed or timed out meanwhile, the members run on, and their values are dropped.
+    ///
+    /// # Coming from Python
+    /// `pool.map(f, items)`; there the first failure is raised, and here that is `.into_iter().collect::<Result<Vec<_>, _>>()`.
+    #[track_caller]
+    pub fn map<I, F, T>(&self, items: I, f: F) -> Vec<Result<T, JoinError>>
+    where
+        I: IntoIterator<Item: Send + 'static>,
+        F: Fn(I::Item) -> T + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let f = Arc::new(f);
+        let one = |item| {
+            let f = f.clone();
+            self.spawn(move || f(item))
+        };
+        let all: Vec<_> = items.into_iter().map(one).collect();
+        super::join_all(all)
+    }
+
+    /// Calls `f` with each item, each in a member, and gives the results one by one, in the order of the items.
+    ///
+    /// As [`imap_unordered`](Self::imap_unordered) in all else.
+    ///
+    /// # Coming from Python
+    /// `pool.imap(f, items, maxsize=bound)`.
+    #[track_caller]
+    pub fn imap<I, F, T>(&self, items: I, bound: usize, f: F) -> Imap<T>
+    where
+        I: IntoIterator<Item: Send + 'static, IntoIter: Send + 'static>,
+        F: Fn(I::Item) -> T + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        imap::start(self, items.into_iter(), bound, f, Order::Items, Location::caller())
+    }
+
+    /// Calls `f` with each item, each in a member, and gives the results one by one, as they come.
+    ///
+    /// ```
+    /// use greenthread::{sleep, thread::Pool};
+    /// use std::time::Duration;
+    ///
+    /// let pool = Pool::new(2);
+    /// let slow = |n: u64| { sleep(Duration::from_millis(10 * n)); n };
+    /// let in_order = pool.imap([3, 1, 2], 8, slow).map(Result::unwrap);
+    /// assert_eq!(in_order.collect::<Vec<_>>(), [3, 1, 2]);
+    /// let as_they_come = pool.imap_unordered([3, 1], 8, slow).map(Result::unwrap);
+    /// assert_eq!(as_they_come.collect::<Vec<_>>(), [1, 3]);
+    /// ```
+    ///
+    /// It starts at once, and does not run ahead: at any time there are at most `bound` items, and one for each place of the
+    /// pool, whose results are to come or were not asked for. The one that was given last is among them until the next is
+    /// asked for. A `bound` of 0 is enough to keep the whole pool at work while somebody asks.
+    ///
+    /// `items` is asked in a green thread of its own, for one item at a time; it may block. If it panics, that is an `Err` in
+    /// the place of the item; what was begun is still given, and then it ends. A panic or kill of a member is an `Err` in the
+    /// place of its result, and no more.
+    ///
+    /// # Coming from Python
+    /// `pool.imap_unordered(f, items, maxsize=bound)`.
+    #[track_caller]
+    pub fn imap_unordered<I, F, T>(&self, items: I, bound: usize, f: F) -> Imap<T>
+    where
+        I: IntoIterator<Item: Send + 'static, IntoIter: Send + 'static>,
+        F: Fn(I::Item) -> T + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        imap::start(self, items.into_iter(), bound, f, Order::AsTheyCome, Location::caller())
+    }
+
+    #[track_caller]
+    fn place(&self) -> Place {
+        let permit = self.places.acquire();
+        self.keep(permit)
+    }
+
+    fn keep(&self, permit: crate::sync::Permit<'_>) -> Place {
+        permit.forget();
+        Place(self.places.clone())
+    }
+
+    #[track_caller]
+    fn start<F, T>(&self, place: Place, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let handle = super::spawn(f);
+        self.group.enter(&handle, Some(place));
+        handle
+    }
+
+    #[track_caller]
+    fn start_if<F, T>(&self, place: Option<Place>, f: F) -> Result<JoinHandle<T>, PoolFull<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        match place {
+            Some(place) => Ok(self.start(place, f)),
+            None => Err(PoolFull(f)),
+        }
+    }
+}
+
+/// What it has of its [`Group`].
+impl Pool {
+    /// As [`Group::len`].
+    pub fn len(&self) -> usize {
+        self.group.len()
+    }
+
+    /// As [`Group::is_empty`].
+    pub fn is_empty(&self) -> bool {
+        self.group.is_empty()
+    }
+
+    /// As [`Group::contains`].
+    pub fn contains(&self, thread: &Thread) -> bool {
+        self.group.contains(thread)
+    }
+
+    /// As [`Group::discard`]; its place is free.
+    pub fn discard(&self, thread: &Thread) -> bool {
+        self.group.discard(thread)
+    }
+
+    /// As [`Group::members`].
+    pub fn members(&self) -> Vec<Thread> {
+        self.group.members()
+    }
+
+    /// As [`Group::join`].
+    #[track_caller]
+    pub fn join(&self) {
+        self.group.join();
+    }
+
+    /// As [`Group::join_timeout`].
+    #[track_caller]
+    pub fn join_timeout(&self, timeout: Duration) -> bool {
+        self.group.join_timeout(timeout)
+    }
+
+    /// As [`Group::join_deadline`].
+    #[track_caller]
+    pub fn join_deadline(&self, deadline: Instant) -> bool {
+        self.group.join_deadline(deadline)
+    }
+
+    /// As [`Group::join_raise`].
+    #[track_caller]
+    pub fn join_raise(&self) -> Result<(), JoinError> {
+        self.group.join_raise()
+    }
+
+    /// As [`Group::kill`]. Who waits for a place gets it, and then dies of it unless it waits no more.
+    #[track_caller]
+    pub fn kill(&self) {
+        self.group.kill();
+    }
+
+    /// As [`Group::kill_timeout`].
+    #[track_caller]
+    pub fn kill_timeout(&self, timeout: Duration) -> bool {
+        self.group.kill_timeout(timeout)
+    }
+
+    /// As [`Group::kill_deadline`].
+    #[track_caller]
+    pub fn kill_deadline(&self, deadline: Instant) -> bool {
+        self.group.kill_deadline(deadline)
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("size", &self.size)
+            .field("members", &self.len())
+            .finish_non_exhaustive()
+    }
+}
