@@ -34,7 +34,7 @@ impl Hub {
 
     /// Whether the code that runs lies above a callback. One that has switched to another greenlet lies on a stack that
     /// does not run.
-    pub(super) fn is_in_callback(&self) -> bool {
+    pub(crate) fn is_in_callback(&self) -> bool {
         let runs = |frame: &Frame| {
             let is_root = frame.top.is_null();
             if is_root {
