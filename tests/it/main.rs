@@ -30,6 +30,8 @@ mod thread_many;
 mod thread_park;
 mod thread_scope;
 mod thread_scope_handle;
+mod threadpool_future;
+mod threadpool_pool;
 mod tidy;
 mod time_sleep;
 mod time_timeout;
