@@ -17,6 +17,8 @@ mod net_edge;
 mod net_full;
 mod net_parity;
 mod net_tcp;
+#[cfg(feature = "process-pool")]
+mod processpool;
 mod sync;
 mod sync_promise;
 mod thread_builder;
