@@ -121,10 +121,11 @@ fn kill(process: u32) {
     assert_eq!(unsafe { libc::kill(process.cast_signed(), libc::SIGKILL) }, 0);
 }
 
-/// Whether it is there, and has not ended.
+/// Whether it is there, and has not ended: all of its OS threads, as its first is told to have ended before the others have.
 fn lives(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
-    stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+    let runs = stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"));
+    runs || std::fs::read_dir(format!("/proc/{process}/task")).is_ok_and(|threads| threads.count() > 1)
 }
 
 /// A file that a worker writes its number to.
