@@ -66,10 +66,13 @@ enum Reply {
     Encoding(String),
 }
 
+/// A function, from bytes to bytes.
+type Run = dyn Fn(&[u8]) -> Reply + Send + Sync;
+
 struct Function {
     id: TypeId,
     name: &'static str,
-    run: Box<dyn Fn(&[u8]) -> Reply + Send + Sync>,
+    run: Box<Run>,
 }
 
 /// The functions that a worker may be asked to run.

@@ -12,7 +12,7 @@ use super::future::PoolFuture;
 use super::job::Next;
 use crate::hub::Hub;
 use crate::hub::park::{Mode, Why};
-use crate::sync::channel::{Receiver, RecvTimeoutError, unbounded};
+use crate::sync::channel::{Receiver, unbounded};
 
 static MAPPED: &str = "a job of a pool (map)";
 
@@ -246,10 +246,7 @@ impl<T> AsCompleted<T> {
         let _abroad = Abroad::new(Hub::current());
         match deadline {
             None => self.done.recv().ok(),
-            Some(deadline) => match self.done.recv_deadline(deadline) {
-                Ok(number) => Some(number),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            Some(deadline) => self.done.recv_deadline(deadline).ok(),
         }
     }
 }
