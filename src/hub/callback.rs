@@ -34,7 +34,13 @@ impl Hub {
 
     /// Whether the code that runs lies above a callback. One that has switched to another greenlet lies on a stack that
     /// does not run.
+    #[inline(always)]
     pub(crate) fn is_in_callback(&self) -> bool {
+        self.in_callback.get() > 0 && self.is_above_callback()
+    }
+
+    #[cold]
+    fn is_above_callback(&self) -> bool {
         let runs = |frame: &Frame| {
             let is_root = frame.top.is_null();
             if is_root {
@@ -43,7 +49,7 @@ impl Hub {
                 current::is_on_chain(frame.top)
             }
         };
-        self.in_callback.get() > 0 && self.frames.borrow().iter().any(runs)
+        self.frames.borrow().iter().any(runs)
     }
 
     /// Has `f` called at the turn's one place for code of the user.

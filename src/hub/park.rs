@@ -29,6 +29,8 @@ use super::{Due, Hub, interrupt};
 pub(crate) enum Wake {
     /// Somebody woke the waiter.
     Ready,
+    /// It did not park at all: maybe somebody woke the waiter before. Only [`Parker::park_here`] tells that from `Ready`.
+    Early,
     /// The deadline passed first.
     TimedOut,
     /// A kill or an expired [`Timeout`](crate::time::Timeout) is due: give back what you hold, then
@@ -82,7 +84,7 @@ impl Waiter {
     }
 
     /// Whether it can never run again: its hub ended while it was parked.
-    #[cfg(feature = "monkey")]
+    #[inline]
     pub(crate) fn is_dead(&self) -> bool {
         matches!(self, Waiter::Task(task, _) if task.is_finished())
     }
@@ -220,7 +222,10 @@ impl Parker {
 
     /// Waits for a wake with this parker's ticket, until `deadline` (nanoseconds of the hub's clock).
     pub(crate) fn park(self, deadline: Option<u64>, mode: Mode, why: Why) -> Wake {
-        self.park_here(deadline, mode, why)
+        match self.park_here(deadline, mode, why) {
+            Wake::Early => Wake::Ready,
+            wake => wake,
+        }
     }
 
     /// The same, inlined for the sake of the processor's prediction; see [`yield_now`].
@@ -232,10 +237,10 @@ impl Parker {
         if !std::ptr::eq(hub.running(), task) {
             // Code of the user ran since the ticket was taken, and has moved this stack to another root (a generator that
             // was sent on): whoever waits looks again, with a parker of that root.
-            return Wake::Ready;
+            return Wake::Early;
         }
         if task.ticket.load(Ordering::Relaxed) != ticket {
-            return Wake::Ready; // P3
+            return Wake::Early; // P3
         }
         let mut leaks = false;
         let unwinding = panicking();

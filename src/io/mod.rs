@@ -362,7 +362,7 @@ where
 /// What a wait for a descriptor came to.
 fn answer(wake: Wake, late: impl FnOnce() -> io::Error) -> io::Result<()> {
     match wake {
-        Wake::Ready => Ok(()),
+        Wake::Ready | Wake::Early => Ok(()),
         Wake::TimedOut => Err(late()),
         Wake::Interrupted => {
             interrupt::raise();

@@ -62,7 +62,7 @@ pub(super) fn wait(
         })
     });
     match parked {
-        Some(Ok(Wake::Ready)) => Ok(Ok(())),
+        Some(Ok(Wake::Ready | Wake::Early)) => Ok(Ok(())),
         Some(Ok(Wake::TimedOut)) => Ok(Err(Cut::TimedOut)),
         Some(Ok(Wake::Interrupted)) => Ok(Err(interrupted(hub, call))),
         Some(Err(error)) => Err(error.raw_os_error().unwrap_or(libc::EIO)),

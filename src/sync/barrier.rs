@@ -19,8 +19,8 @@ struct Meeting {
 
 impl State for Meeting {
     fn settle(&mut self, woken: &mut Woken) {
-        while self.here == 0 && self.waiters.waiting() > 0 {
-            woken.push(self.waiters.grant_first());
+        while self.here == 0 && self.waiters.any() {
+            self.waiters.grant_first(woken);
         }
     }
 }

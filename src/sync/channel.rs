@@ -63,13 +63,20 @@ impl<T> Shared<T> {
     }
 
     /// The oldest message, and whose sender goes on for it.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, woken: &mut Woken) -> Option<T> {
         if self.late.is_empty() {
-            return self.queue.pop_front();
+            self.queue.pop_front()
+        } else {
+            self.take_and_let_in(woken)
         }
+    }
+
+    #[inline(never)]
+    fn take_and_let_in(&mut self, woken: &mut Woken) -> Option<T> {
         let (_, late) = self.late.pop_front()?;
-        woken.push(self.sending.grant_first());
+        // In step with `late`: the message of one whose hub has ended is as good as any.
+        self.sending.grant_any(woken);
         match self.queue.pop_front() {
             Some(first) => {
                 self.queue.push_back(late);
@@ -81,13 +88,23 @@ impl<T> Shared<T> {
 }
 
 impl<T> State for Shared<T> {
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, woken: &mut Woken) {
-        while self.receiving.waiting() > 0 && (self.len() > self.receiving.granted() || self.senders == 0) {
-            woken.push(self.receiving.grant_first());
+        let is_wanted = self.receiving.any() && (self.len() > self.receiving.granted() || self.senders == 0);
+        if is_wanted || self.receivers == 0 {
+            self.grant(woken);
         }
-        while self.receivers == 0 && self.sending.waiting() > 0 {
-            woken.push(self.sending.grant_first());
+    }
+}
+
+impl<T> Shared<T> {
+    #[inline(never)]
+    fn grant(&mut self, woken: &mut Woken) {
+        while self.receiving.any() && (self.len() > self.receiving.granted() || self.senders == 0) {
+            self.receiving.grant_first(woken);
+        }
+        while self.receivers == 0 && self.sending.any() {
+            self.sending.grant_any(woken);
         }
     }
 }
@@ -121,7 +138,7 @@ impl<T> Op<Shared<T>> for Send<T> {
         &mut state.sending
     }
 
-    #[inline]
+    #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T>, granted: bool, _: &mut Woken) -> Option<Result<(), SendError<T>>> {
         if state.receivers == 0 {
             if let (true, Some(key)) = (granted, self.key) {
@@ -169,7 +186,7 @@ impl<T> Op<Shared<T>> for Recv {
         &mut state.receiving
     }
 
-    #[inline]
+    #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T>, granted: bool, woken: &mut Woken) -> Option<Result<T, RecvError>> {
         if granted || state.len() > state.receiving.granted() {
             return Some(state.take(woken).ok_or(RecvError));

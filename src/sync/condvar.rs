@@ -22,8 +22,8 @@ struct Notices {
 
 impl State for Notices {
     fn settle(&mut self, woken: &mut Woken) {
-        while self.owed > self.waiters.granted() && self.waiters.waiting() > 0 {
-            woken.push(self.waiters.grant_first());
+        while self.owed > self.waiters.granted() && self.waiters.any() {
+            self.waiters.grant_first(woken);
         }
         // Of one that was passed on, and nobody waits for it.
         self.owed = self.owed.min(self.waiters.granted());

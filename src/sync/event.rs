@@ -19,8 +19,8 @@ struct Flag {
 impl State for Flag {
     #[inline]
     fn settle(&mut self, woken: &mut Woken) {
-        while self.is_set && self.waiters.waiting() > 0 {
-            woken.push(self.waiters.grant_first());
+        while self.is_set && self.waiters.any() {
+            self.waiters.hand_first(woken);
         }
     }
 }
@@ -29,6 +29,8 @@ struct IsSet;
 
 impl Op<Flag> for IsSet {
     type Output = ();
+
+    const HANDED: Option<()> = Some(());
 
     fn waiters<'a>(&self, state: &'a mut Flag) -> &'a mut Waiters {
         &mut state.waiters

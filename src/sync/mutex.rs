@@ -22,10 +22,10 @@ pub(super) struct Lock {
 }
 
 impl State for Lock {
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, woken: &mut Woken) {
-        if !self.locked && self.waiters.granted() == 0 {
-            woken.push(self.waiters.grant_first());
+        if self.waiters.any() && !self.locked {
+            self.locked = self.waiters.hand_first(woken);
         }
     }
 }
@@ -35,17 +35,19 @@ pub(super) struct Acquire;
 impl Op<Lock> for Acquire {
     type Output = ();
 
+    const HANDED: Option<()> = Some(());
+
     fn waiters<'a>(&self, state: &'a mut Lock) -> &'a mut Waiters {
         &mut state.waiters
     }
 
     #[inline]
     fn attempt(&mut self, state: &mut Lock, granted: bool, _: &mut Woken) -> Option<()> {
-        if state.locked || !granted && state.waiters.granted() > 0 {
-            return None;
-        }
-        state.locked = true;
-        Some(())
+        (granted || !std::mem::replace(&mut state.locked, true)).then_some(())
+    }
+
+    fn gives_back(&mut self, state: &mut Lock) {
+        state.locked = false;
     }
 }
 

@@ -32,11 +32,13 @@ impl State for Holders {
             if self.writes || wants == WRITES && self.readers > 0 {
                 return;
             }
+            if !self.waiters.hand_first(woken) {
+                return;
+            }
             match wants {
                 WRITES => self.writes = true,
                 _ => self.readers += 1,
             }
-            woken.push(self.waiters.grant_first());
         }
     }
 }
@@ -45,6 +47,8 @@ struct Read;
 
 impl Op<Holders> for Read {
     type Output = ();
+
+    const HANDED: Option<()> = Some(());
 
     fn waiters<'a>(&self, state: &'a mut Holders) -> &'a mut Waiters {
         &mut state.waiters
@@ -72,6 +76,8 @@ struct Write;
 
 impl Op<Holders> for Write {
     type Output = ();
+
+    const HANDED: Option<()> = Some(());
 
     fn waiters<'a>(&self, state: &'a mut Holders) -> &'a mut Waiters {
         &mut state.waiters

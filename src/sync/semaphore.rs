@@ -21,8 +21,8 @@ struct Permits {
 impl State for Permits {
     #[inline]
     fn settle(&mut self, woken: &mut Woken) {
-        while self.free > self.waiters.granted() && self.waiters.waiting() > 0 {
-            woken.push(self.waiters.grant_first());
+        while self.waiters.any() && self.free > 0 && self.waiters.hand_first(woken) {
+            self.free -= 1;
         }
     }
 }
@@ -32,17 +32,22 @@ struct Acquire;
 impl Op<Permits> for Acquire {
     type Output = ();
 
+    const HANDED: Option<()> = Some(());
+
     fn waiters<'a>(&self, state: &'a mut Permits) -> &'a mut Waiters {
         &mut state.waiters
     }
 
     #[inline]
     fn attempt(&mut self, state: &mut Permits, granted: bool, _: &mut Woken) -> Option<()> {
-        if !granted && state.free <= state.waiters.granted() {
-            return None;
+        if !granted {
+            state.free = state.free.checked_sub(1)?;
         }
-        state.free -= 1;
         Some(())
+    }
+
+    fn gives_back(&mut self, state: &mut Permits) {
+        state.free += 1;
     }
 }
 
@@ -157,7 +162,7 @@ impl Semaphore {
 
     /// How many permits there are that nobody has or is about to get.
     pub fn available(&self) -> usize {
-        self.core.look(|state| state.free - state.waiters.granted())
+        self.core.look(|state| state.free)
     }
 }
 

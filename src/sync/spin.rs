@@ -1,65 +1,96 @@
 //! A lock for a few instructions: what every primitive's state lies under.
 //!
 //! # Invariants
-//! - **S1** The value is touched only between a `swap` of `locked` that found it false and the store that sets it false
+//! - **S1** The value is touched only between a `swap` of the lock that found it false and the store that sets it false
 //!   again.
 //! - **S2** Under it there is no park, no wake, no code of the user (a waker's clone or drop, say), and nothing that panics:
 //!   its holder goes on to the end unless the kernel takes the processor away.
+//!
+//! # Rejected
+//! A lock that belongs to the first hub that takes it, which then needs no exchange, and is taken from it with a barrier on
+//! all OS threads (`membarrier`) by the first other: right (loom), and not quicker. A store that is read again at once costs
+//! here what an exchange does.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(super) struct Spin<T> {
-    locked: AtomicBool,
+/// The lock of a [`Spin`]: an `AtomicBool`, but for loom's tests, to which a loop that only looks means nothing.
+pub(super) trait Lock {
+    fn lock(&self);
+    fn unlock(&self);
+}
+
+pub(super) struct Spin<T, L = AtomicBool> {
+    lock: L,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: S1: one thread at a time has the value, and what it leaves the next one sees (acquire, release).
-unsafe impl<T: Send> Sync for Spin<T> {}
+unsafe impl<T: Send, L: Sync> Sync for Spin<T, L> {}
 
 impl<T> Spin<T> {
     pub(super) const fn new(value: T) -> Spin<T> {
+        Spin::with_lock(value, AtomicBool::new(false))
+    }
+}
+
+impl<T, L> Spin<T, L> {
+    pub(super) const fn with_lock(value: T, lock: L) -> Spin<T, L> {
         Spin {
-            locked: AtomicBool::new(false),
+            lock,
             value: UnsafeCell::new(value),
-        }
-    }
-
-    /// Runs `f` with the value.
-    #[inline(always)]
-    pub(super) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        if self.locked.swap(true, Ordering::Acquire) {
-            self.wait();
-        }
-        let _unlock = Unlock(&self.locked);
-        // SAFETY: S1.
-        f(unsafe { &mut *self.value.get() })
-    }
-
-    #[cold]
-    fn wait(&self) {
-        let mut tries = 0_u32;
-        loop {
-            while self.locked.load(Ordering::Relaxed) {
-                tries += 1;
-                if tries.is_multiple_of(64) {
-                    // Its holder has lost the processor.
-                    std::thread::yield_now();
-                }
-                std::hint::spin_loop();
-            }
-            if !self.locked.swap(true, Ordering::Acquire) {
-                return;
-            }
         }
     }
 }
 
-struct Unlock<'a>(&'a AtomicBool);
+impl<T, L: Lock> Spin<T, L> {
+    /// Runs `f` with the value.
+    #[inline(always)]
+    pub(super) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        self.lock.lock();
+        let _unlock = Unlock(&self.lock);
+        // SAFETY: S1.
+        f(unsafe { &mut *self.value.get() })
+    }
+}
 
-impl Drop for Unlock<'_> {
+struct Unlock<'a, L: Lock>(&'a L);
+
+impl<L: Lock> Drop for Unlock<'_, L> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.unlock();
+    }
+}
+
+impl Lock for AtomicBool {
+    #[inline(always)]
+    fn lock(&self) {
+        if self.swap(true, Ordering::Acquire) {
+            wait(self);
+        }
+    }
+
+    #[inline(always)]
+    fn unlock(&self) {
+        self.store(false, Ordering::Release);
+    }
+}
+
+#[cold]
+fn wait(locked: &AtomicBool) {
+    let mut tries = 0_u32;
+    loop {
+        while locked.load(Ordering::Relaxed) {
+            tries += 1;
+            if tries.is_multiple_of(64) {
+                // Its holder has lost the processor.
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+        if !locked.swap(true, Ordering::Acquire) {
+            return;
+        }
     }
 }

@@ -17,14 +17,17 @@
 //!   in line.
 //! - **W3** Wakes, and drops of wakers, happen outside of the lock (S2).
 //! - **W4** A time-out that finds itself granted takes what it was granted. A kill passes it on.
+//! - **W5** The ticket of a parker that blocks is in one line and nowhere else: a wake with it says that it was granted. So
+//!   who was handed what it came for need not look.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::spin::Spin;
+use super::spin::{Lock, Spin};
 use super::waiters::{Key, Waiters, Woken};
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 use crate::hub::{Hub, interrupt};
@@ -38,6 +41,10 @@ pub(super) trait State {
 /// Something that may have to wait.
 pub(super) trait Op<S> {
     type Output;
+
+    /// What it is worth if who granted it has done it as well: `settle` [hands](Waiters::hand_first) it over, so that
+    /// nothing is left to do.
+    const HANDED: Option<Self::Output> = None;
 
     /// Where it waits.
     fn waiters<'a>(&self, state: &'a mut S) -> &'a mut Waiters;
@@ -58,14 +65,14 @@ pub(super) trait Op<S> {
     #[inline]
     fn gives_up(&mut self, _state: &mut S, _key: Key) {}
 
-    /// It leaves what it was granted. Only needed where the state was changed as it was granted.
+    /// It leaves what it was granted. Only needed where the state was changed as it was granted, as in a hand-over.
     #[inline]
     fn gives_back(&mut self, _state: &mut S) {}
 }
 
 /// The state of a primitive, and all that waits for it.
-pub(super) struct Core<S> {
-    spin: Spin<S>,
+pub(super) struct Core<S, L = AtomicBool> {
+    spin: Spin<S, L>,
 }
 
 /// When a wait ends.
@@ -77,20 +84,24 @@ pub(super) enum Until {
 }
 
 impl Until {
-    fn on(self, hub: &Hub) -> Option<u64> {
+    #[inline(always)]
+    #[track_caller]
+    fn deadline(self) -> Option<u64> {
         match self {
             Until::Ever => None,
-            Until::After(duration) => Some(hub.after(duration)),
-            Until::At(deadline) => Some(hub.clock.nanos(deadline)),
+            Until::After(duration) => Some(Hub::current().after(duration)),
+            Until::At(deadline) => Some(Hub::current().clock.nanos(deadline)),
         }
     }
 }
 
-impl<S: State> Core<S> {
+impl<S> Core<S> {
     pub(super) const fn new(state: S) -> Core<S> {
         Core { spin: Spin::new(state) }
     }
+}
 
+impl<S: State, L: Lock> Core<S, L> {
     /// Looks at the state, without a change that others wait for.
     #[inline]
     pub(super) fn look<R>(&self, f: impl FnOnce(&S) -> R) -> R {
@@ -124,26 +135,40 @@ impl<S: State> Core<S> {
     }
 
     /// Does it, as soon as it can be done; `None`: `until` came first.
-    #[inline]
+    ///
+    /// Inlined down to the switch, for the sake of the processor's prediction; see [`park::yield_now`].
+    #[inline(always)]
     #[track_caller]
     pub(super) fn block<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
         let mut line = self.future(op);
         let mut parker = None;
-        match line.begin(&mut parker) {
-            Some(done) => Some(done),
-            None => line.park(parker, until, why, || ()),
+        if let Some(done) = line.begin(&mut parker) {
+            return Some(done);
+        }
+        let deadline = until.deadline();
+        match parker {
+            Some(parker) => line.park(parker, deadline, why),
+            None => line.go_on(None, deadline, why),
         }
     }
 
     /// Waits, and does `then` once that is certain: who changes the state from then on wakes it.
     #[track_caller]
     pub(super) fn wait<O: Op<S>>(&self, op: &mut O, until: Until, why: Why, then: impl FnOnce()) -> Option<O::Output> {
-        self.future(op).park(None, until, why, then)
+        let deadline = until.deadline();
+        let mut line = self.future(op);
+        let parker = Parker::new();
+        if let Some(done) = line.step(parker.waiter()) {
+            then();
+            return Some(done);
+        }
+        then();
+        line.park(parker, deadline, why)
     }
 
     /// The operation as a future.
     #[inline]
-    pub(super) fn future<O: Op<S>>(&self, op: O) -> Wait<'_, S, O> {
+    pub(super) fn future<O: Op<S>>(&self, op: O) -> Wait<'_, S, O, L> {
         Wait {
             core: self,
             op,
@@ -155,6 +180,8 @@ impl<S: State> Core<S> {
 impl<S, O: Op<S>> Op<S> for &mut O {
     type Output = O::Output;
 
+    const HANDED: Option<O::Output> = O::HANDED;
+
     fn waiters<'a>(&self, state: &'a mut S) -> &'a mut Waiters {
         (**self).waiters(state)
     }
@@ -163,7 +190,7 @@ impl<S, O: Op<S>> Op<S> for &mut O {
         (**self).wants()
     }
 
-    #[inline]
+    #[inline(always)]
     fn attempt(&mut self, state: &mut S, granted: bool, woken: &mut Woken) -> Option<O::Output> {
         (**self).attempt(state, granted, woken)
     }
@@ -184,16 +211,16 @@ impl<S, O: Op<S>> Op<S> for &mut O {
 /// An operation under way. As a future it resolves when the operation is done. Dropped, it waits no more, and what it was
 /// granted goes to the next.
 #[must_use = "a future does nothing unless it is polled"]
-pub(super) struct Wait<'a, S: State, O: Op<S>> {
-    core: &'a Core<S>,
+pub(super) struct Wait<'a, S: State, O: Op<S>, L: Lock = AtomicBool> {
+    core: &'a Core<S, L>,
     op: O,
     /// Its place in the line, while it has one.
     key: Option<Key>,
 }
 
-impl<S: State, O: Op<S>> Wait<'_, S, O> {
+impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     /// The first try; if it has to wait, and can do so without more ado, it is in line with `parker`.
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self, parker: &mut Option<Parker>) -> Option<O::Output> {
         let mut woken = Woken::default();
         let done = self.core.spin.with(|state| {
@@ -213,66 +240,99 @@ impl<S: State, O: Op<S>> Wait<'_, S, O> {
         done
     }
 
+    /// In line with `parker`: parks once, and has been granted it when it is back, unless something else came.
+    #[inline(always)]
     #[track_caller]
-    fn park(&mut self, mut parker: Option<Parker>, until: Until, why: Why, then: impl FnOnce()) -> Option<O::Output> {
-        let mut then = Some(then);
-        let deadline = until.on(Hub::current());
-        let mut mode = if std::thread::panicking() {
+    fn park(&mut self, parker: Parker, deadline: Option<u64>, why: Why) -> Option<O::Output> {
+        let mode = if std::thread::panicking() {
             Mode::Must
         } else {
             Mode::Cancel
         };
-        loop {
-            let parker = match parker.take() {
-                Some(parker) => parker,
-                None => {
-                    let parker = Parker::new();
-                    if let Some(done) = self.step(Some(parker.waiter())) {
-                        return Some(done);
-                    }
-                    parker
-                }
-            };
-            if let Some(then) = then.take() {
-                then();
+        let wake = parker.park_here(deadline, mode, why);
+        if wake == Wake::Ready {
+            // Nobody else had this ticket: it was granted (W5).
+            if let Some(handed) = O::HANDED {
+                let key = self.key.take();
+                debug_assert!(
+                    key.is_some_and(|key| { self.core.spin.with(|state| self.op.waiters(state).is_granted(key)) })
+                );
+                return Some(handed);
             }
-            match parker.park_here(deadline, mode, why) {
-                Wake::Ready => {
-                    if let Some(done) = self.step(None) {
-                        return Some(done);
-                    }
-                }
-                Wake::TimedOut => return self.leave(true),
-                Wake::Interrupted => {
+            if let Some(done) = self.collect() {
+                return Some(done);
+            }
+        }
+        self.go_on(Some(wake), deadline, why)
+    }
+
+    /// All that is not the rule: it could not get in line at once, or was woken by something else than what it waits for.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn go_on(&mut self, mut wake: Option<Wake>, deadline: Option<u64>, why: Why) -> Option<O::Output> {
+        let mut mode = Mode::Cancel;
+        loop {
+            match wake {
+                Some(Wake::TimedOut) => return self.leave(true),
+                Some(Wake::Interrupted) => {
                     self.leave(false);
                     interrupt::raise();
                     // A `panic = "abort"` build, or one that unwinds already: it waits for what it came for.
                     mode = Mode::Must;
                 }
+                Some(Wake::Ready | Wake::Early) | None => {}
             }
+            if std::thread::panicking() {
+                mode = Mode::Must;
+            }
+            let parker = Parker::new();
+            if let Some(done) = self.step(parker.waiter()) {
+                return Some(done);
+            }
+            wake = Some(parker.park(deadline, mode, why));
         }
     }
 
-    /// One look under the lock: takes what was granted, or can be had; or waits (again), with `waiter`.
+    /// Takes what was granted, if it was.
     #[inline]
-    fn step(&mut self, mut waiter: Option<Waiter>) -> Option<O::Output> {
+    fn collect(&mut self) -> Option<O::Output> {
+        let key = self.key?;
         let mut woken = Woken::default();
         let done = self.core.spin.with(|state| {
             let waiters = self.op.waiters(state);
-            let granted = match self.key {
-                Some(key) if waiters.is_granted(key) => {
-                    waiters.remove(key);
-                    self.key = None;
-                    true
-                }
-                Some(key) => {
+            if !waiters.is_granted(key) {
+                return None;
+            }
+            if O::HANDED.is_none() {
+                waiters.remove_granted();
+            }
+            self.key = None;
+            let done = self.op.attempt(state, true, &mut woken);
+            state.settle(&mut woken);
+            done
+        });
+        woken.wake();
+        done
+    }
+
+    /// One look under the lock: takes what was granted, or can be had; or waits (again), with `waiter`.
+    fn step(&mut self, waiter: Waiter) -> Option<O::Output> {
+        let mut woken = Woken::default();
+        let mut waiter = Some(waiter);
+        let done = self.core.spin.with(|state| {
+            if let Some(key) = self.key {
+                let waiters = self.op.waiters(state);
+                if !waiters.is_granted(key) {
                     // Given back as the one to drop, outside of the lock.
                     waiter = waiter.take().and_then(|waiter| waiters.replace(key, waiter));
                     return None;
                 }
-                None => false,
-            };
-            let done = self.op.attempt(state, granted, &mut woken);
+                if O::HANDED.is_none() {
+                    waiters.remove_granted();
+                }
+            }
+            let done = self.op.attempt(state, self.key.take().is_some(), &mut woken);
             if done.is_none()
                 && let Some(waiter) = waiter.take()
             {
@@ -294,8 +354,13 @@ impl<S: State, O: Op<S>> Wait<'_, S, O> {
         let mut woken = Woken::default();
         let mut stale = None;
         let done = self.core.spin.with(|state| {
-            let (granted, waiter) = self.op.waiters(state).remove(key);
-            stale = waiter;
+            let waiters = self.op.waiters(state);
+            let granted = waiters.is_granted(key);
+            if !granted {
+                stale = waiters.remove(key);
+            } else if O::HANDED.is_none() {
+                waiters.remove_granted();
+            }
             let done = match (granted, takes) {
                 (true, true) => self.op.attempt(state, true, &mut woken),
                 (true, false) => {
@@ -316,22 +381,179 @@ impl<S: State, O: Op<S>> Wait<'_, S, O> {
     }
 }
 
-impl<S: State, O: Op<S> + Unpin> Future for Wait<'_, S, O> {
+impl<S: State, O: Op<S> + Unpin, L: Lock> Future for Wait<'_, S, O, L> {
     type Output = O::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
-        match self.step(Some(Waiter::Waker(context.waker().clone()))) {
+        match self.step(Waiter::Waker(context.waker().clone())) {
             Some(done) => Poll::Ready(done),
             None => Poll::Pending,
         }
     }
 }
 
-impl<S: State, O: Op<S>> Drop for Wait<'_, S, O> {
+impl<S: State, O: Op<S>, L: Lock> Drop for Wait<'_, S, O, L> {
     #[inline]
     fn drop(&mut self) {
         if self.key.is_some() {
             self.leave(false);
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::pin::pin;
+    use std::sync::Arc as StdArc;
+    use std::task::Waker;
+
+    use loom::sync::{Arc, Condvar, Mutex};
+
+    use super::super::spin::Spin;
+    use super::*;
+
+    /// A lock that loom sees through.
+    struct Seen(Mutex<bool>, Condvar);
+
+    impl Lock for Seen {
+        fn lock(&self) {
+            let mut locked = self.0.lock().unwrap();
+            while *locked {
+                locked = self.1.wait(locked).unwrap();
+            }
+            *locked = true;
+        }
+
+        fn unlock(&self) {
+            *self.0.lock().unwrap() = false;
+            self.1.notify_one();
+        }
+    }
+
+    /// Permits, granted and then taken; or handed over.
+    struct Permits {
+        free: usize,
+        hands: bool,
+        waiters: Waiters,
+    }
+
+    impl State for Permits {
+        fn settle(&mut self, woken: &mut Woken) {
+            if self.hands {
+                while self.free > 0 && self.waiters.hand_first(woken) {
+                    self.free -= 1;
+                }
+            } else {
+                while self.free > self.waiters.granted() && self.waiters.grant_first(woken) {}
+            }
+        }
+    }
+
+    struct Granted;
+    struct Handed;
+
+    impl Op<Permits> for Granted {
+        type Output = ();
+
+        fn waiters<'a>(&self, state: &'a mut Permits) -> &'a mut Waiters {
+            &mut state.waiters
+        }
+
+        fn attempt(&mut self, state: &mut Permits, granted: bool, _: &mut Woken) -> Option<()> {
+            (granted || state.free > state.waiters.granted()).then(|| state.free -= 1)
+        }
+    }
+
+    impl Op<Permits> for Handed {
+        type Output = ();
+
+        const HANDED: Option<()> = Some(());
+
+        fn waiters<'a>(&self, state: &'a mut Permits) -> &'a mut Waiters {
+            &mut state.waiters
+        }
+
+        fn attempt(&mut self, state: &mut Permits, granted: bool, _: &mut Woken) -> Option<()> {
+            (granted || state.free > 0).then(|| state.free -= usize::from(!granted))
+        }
+
+        fn gives_back(&mut self, state: &mut Permits) {
+            state.free += 1;
+        }
+    }
+
+    /// An OS thread that sleeps until its waker is called.
+    struct Bed(Mutex<bool>, Condvar);
+
+    impl std::task::Wake for Bed {
+        fn wake(self: StdArc<Self>) {
+            *self.0.lock().unwrap() = true;
+            self.1.notify_one();
+        }
+    }
+
+    fn block_on(future: impl Future<Output = ()>) {
+        let mut future = pin!(future);
+        let bed = StdArc::new(Bed(Mutex::new(false), Condvar::new()));
+        let waker = Waker::from(bed.clone());
+        while future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            let mut woken = bed.0.lock().unwrap();
+            while !*woken {
+                woken = bed.1.wait(woken).unwrap();
+            }
+            *woken = false;
+        }
+    }
+
+    /// One permit, two that want it for a moment, and one that gives up half way: in the end it is free, and everybody has
+    /// had it.
+    fn goes_round<O: Op<Permits, Output = ()> + Unpin + 'static>(hands: bool, op: fn() -> O) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let permits = Permits {
+                free: 1,
+                hands,
+                waiters: Waiters::new(),
+            };
+            let core = Arc::new(Core {
+                spin: Spin::with_lock(permits, Seen(Mutex::new(false), Condvar::new())),
+            });
+            let theirs = core.clone();
+            let other = loom::thread::spawn(move || {
+                block_on(theirs.future(op()));
+                theirs.change(|state| state.free += 1);
+            });
+            let theirs = core.clone();
+            let fickle = loom::thread::spawn(move || {
+                let mut wait = theirs.future(op());
+                if Pin::new(&mut wait)
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                    .is_ready()
+                {
+                    theirs.change(|state| state.free += 1);
+                }
+            });
+            block_on(core.future(op()));
+            core.change(|state| state.free += 1);
+            other.join().unwrap();
+            fickle.join().unwrap();
+            core.look(|state| {
+                assert_eq!(
+                    (state.free, state.waiters.waiting(), state.waiters.granted()),
+                    (1, 0, 0)
+                )
+            });
+        });
+    }
+
+    #[test]
+    fn loom_what_is_granted_goes_round() {
+        goes_round(false, || Granted);
+    }
+
+    #[test]
+    fn loom_what_is_handed_over_goes_round() {
+        goes_round(true, || Handed);
     }
 }

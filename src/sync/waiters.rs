@@ -1,45 +1,43 @@
-//! Who waits for one thing, in order: a list in a slab, so that the one in the middle leaves at no cost.
+//! Who waits for one thing, in order: a line, in which everybody has a number.
 //!
 //! A waiter is *granted* when what it waits for is set aside for it; it is then on its way, and whoever comes anew must
 //! leave that much. One that leaves without taking what it was granted says so, and it is granted to the next.
+//!
+//! What is granted is granted to the first in line, always. So who has a lower number than the first was granted, and
+//! nothing needs to be kept of it.
 #![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
 
 use crate::hub::park::Waiter;
 
-const NONE: u32 = u32::MAX;
-
-/// The place of one that waits.
+/// The number of one that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key(u32);
+pub(super) struct Key(u64);
 
-struct Node {
-    /// Whom to wake; none once it was granted.
-    waiter: Option<Waiter>,
-    granted: bool,
+struct Place {
+    number: u64,
     /// What it wants, in the words of its primitive.
     wants: u32,
-    previous: u32,
-    next: u32,
+    /// Whom to wake; none once it has left. The first in line has not left.
+    waiter: Option<Waiter>,
 }
 
 pub(super) struct Waiters {
-    nodes: Vec<Node>,
-    first: u32,
-    last: u32,
-    /// Unused nodes, by their `next`.
-    free: u32,
-    waiting: u32,
-    granted: u32,
+    line: VecDeque<Place>,
+    /// The number of the next to come.
+    next: u64,
+    /// How many places in the line are empty.
+    empty: usize,
+    granted: usize,
 }
 
 impl Waiters {
     pub(super) const fn new() -> Waiters {
         Waiters {
-            nodes: Vec::new(),
-            first: NONE,
-            last: NONE,
-            free: NONE,
-            waiting: 0,
+            line: VecDeque::new(),
+            next: 0,
+            empty: 0,
             granted: 0,
         }
     }
@@ -47,101 +45,132 @@ impl Waiters {
     /// How many wait and were granted nothing.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
-        self.waiting as usize
+        self.line.len() - self.empty
+    }
+
+    /// Whether anybody waits: the quick way to ask.
+    #[inline(always)]
+    pub(super) fn any(&self) -> bool {
+        !self.line.is_empty()
     }
 
     /// How many were granted what they want, and have not come for it.
     #[inline]
     pub(super) fn granted(&self) -> usize {
-        self.granted as usize
+        self.granted
     }
 
-    /// What the first in line wants.
-    pub(super) fn first_wants(&self) -> Option<u32> {
-        self.nodes.get(self.first as usize).map(|node| node.wants)
+    /// What the first in line wants, of those who may still run.
+    pub(super) fn first_wants(&mut self) -> Option<u32> {
+        self.skip_the_dead();
+        self.line.front().map(|place| place.wants)
     }
 
     /// Puts one at the end of the line.
+    #[inline]
     pub(super) fn push(&mut self, waiter: Waiter, wants: u32) -> Key {
-        let node = Node {
-            waiter: Some(waiter),
-            granted: false,
+        let number = self.next;
+        self.next += 1;
+        self.line.push_back(Place {
+            number,
             wants,
-            previous: self.last,
-            next: NONE,
-        };
-        let at = self.free;
-        let at = match self.nodes.get_mut(at as usize) {
-            Some(place) => {
-                self.free = place.next;
-                *place = node;
-                at
-            }
-            None => {
-                self.nodes.push(node);
-                self.nodes.len() as u32 - 1
-            }
-        };
-        match self.nodes.get_mut(self.last as usize) {
-            Some(last) => last.next = at,
-            None => self.first = at,
-        }
-        self.last = at;
-        self.waiting += 1;
-        Key(at)
+            waiter: Some(waiter),
+        });
+        Key(number)
     }
 
     /// Another to be woken in the place of the one before, which is given back.
     pub(super) fn replace(&mut self, key: Key, waiter: Waiter) -> Option<Waiter> {
-        self.nodes[key.0 as usize].waiter.replace(waiter)
+        let at = self.place(key)?;
+        self.line[at].waiter.replace(waiter)
     }
 
     #[inline]
     pub(super) fn is_granted(&self, key: Key) -> bool {
-        self.nodes[key.0 as usize].granted
+        key.0 < self.line.front().map_or(self.next, |first| first.number)
     }
 
-    /// Takes the first out of the line, as granted, and gives whom to wake.
-    pub(super) fn grant_first(&mut self) -> Option<Waiter> {
-        let at = self.first;
-        self.nodes.get(at as usize)?;
-        self.unlink(at);
-        self.waiting -= 1;
-        self.granted += 1;
-        let node = &mut self.nodes[at as usize];
-        node.granted = true;
-        node.waiter.take()
+    /// Takes the first out of the line, as granted; whether there was one. Those whose hub has ended are passed over.
+    #[inline]
+    pub(super) fn grant_first(&mut self, woken: &mut Woken) -> bool {
+        self.skip_the_dead();
+        self.grant_any(woken)
     }
 
-    /// One leaves; whether it was granted, and its waiter if it was not.
-    pub(super) fn remove(&mut self, key: Key) -> (bool, Option<Waiter>) {
-        let at = key.0;
-        let granted = self.nodes[at as usize].granted;
-        if granted {
-            self.granted -= 1;
-        } else {
-            self.unlink(at);
-            self.waiting -= 1;
-        }
-        let node = &mut self.nodes[at as usize];
-        node.next = self.free;
-        self.free = at;
-        (granted, node.waiter.take())
+    /// The same, and be it one whose hub has ended: for who stands in line with something to give.
+    #[inline]
+    pub(super) fn grant_any(&mut self, woken: &mut Woken) -> bool {
+        let handed = self.hand_any(woken);
+        self.granted += usize::from(handed);
+        handed
     }
 
-    /// Out of the line, but not out of the slab.
-    fn unlink(&mut self, at: u32) {
-        let (previous, next) = {
-            let node = &self.nodes[at as usize];
-            (node.previous, node.next)
+    /// Takes the first out of the line, to whom the caller has given what it wants already: it is not counted as granted.
+    #[inline]
+    pub(super) fn hand_first(&mut self, woken: &mut Woken) -> bool {
+        self.skip_the_dead();
+        self.hand_any(woken)
+    }
+
+    #[inline]
+    fn hand_any(&mut self, woken: &mut Woken) -> bool {
+        let Some(first) = self.line.pop_front() else {
+            return false;
         };
-        match self.nodes.get_mut(previous as usize) {
-            Some(previous) => previous.next = next,
-            None => self.first = next,
+        woken.push(first.waiter);
+        if self.empty > 0 {
+            self.trim();
         }
-        match self.nodes.get_mut(next as usize) {
-            Some(next) => next.previous = previous,
-            None => self.last = previous,
+        true
+    }
+
+    /// One that was granted has come for it, or leaves it.
+    #[inline]
+    pub(super) fn remove_granted(&mut self) {
+        self.granted -= 1;
+    }
+
+    /// One that was not granted leaves.
+    pub(super) fn remove(&mut self, key: Key) -> Option<Waiter> {
+        let at = self.place(key)?;
+        let waiter = self.line[at].waiter.take();
+        self.empty += 1;
+        self.trim();
+        waiter
+    }
+
+    /// Where it stands in the line, if it does.
+    fn place(&self, key: Key) -> Option<usize> {
+        let first = self.line.front()?.number;
+        let guess = usize::try_from(key.0.checked_sub(first)?).ok()?;
+        if self.line.get(guess).is_some_and(|place| place.number == key.0) {
+            return Some(guess);
+        }
+        self.line.binary_search_by_key(&key.0, |place| place.number).ok()
+    }
+
+    /// No empty place in front, and no more empty ones than others.
+    #[cold]
+    fn trim(&mut self) {
+        while self.line.front().is_some_and(|place| place.waiter.is_none()) {
+            self.line.pop_front();
+            self.empty -= 1;
+        }
+        if self.empty > self.line.len() / 2 {
+            self.line.retain(|place| place.waiter.is_some());
+            self.empty = 0;
+        }
+    }
+
+    #[inline]
+    fn skip_the_dead(&mut self) {
+        while let Some(place) = self.line.front()
+            && place.waiter.as_ref().is_some_and(Waiter::is_dead)
+        {
+            self.line.pop_front();
+            if self.empty > 0 {
+                self.trim();
+            }
         }
     }
 }
@@ -158,14 +187,18 @@ pub(super) struct Woken {
 }
 
 impl Woken {
-    #[inline]
-    pub(super) fn push(&mut self, waiter: Option<Waiter>) {
-        let Some(waiter) = waiter else { return };
+    #[inline(always)]
+    fn push(&mut self, waiter: Option<Waiter>) {
         if self.first.is_none() {
-            self.first = Some(waiter);
+            self.first = waiter;
         } else {
-            self.more.get_or_insert_default().push(waiter);
+            self.push_more(waiter);
         }
+    }
+
+    #[cold]
+    fn push_more(&mut self, waiter: Option<Waiter>) {
+        self.more.get_or_insert_default().extend(waiter);
     }
 
     #[inline(always)]
@@ -176,5 +209,69 @@ impl Woken {
                 more.into_iter().for_each(Waiter::wake_here);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn anybody() -> Waiter {
+        Waiter::Waker(Waker::noop().clone())
+    }
+
+    /// Numbers that look random, and are the same each time.
+    fn dice(seed: &mut u64) -> usize {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (*seed >> 33) as usize
+    }
+
+    #[test]
+    fn it_does_what_a_plain_list_does() {
+        let mut seed = 7;
+        for _ in 0..50 {
+            let (mut waiters, mut model, mut granted) = (Waiters::new(), Vec::new(), Vec::new());
+            for wants in 0..400 {
+                match dice(&mut seed) % 8 {
+                    0..4 => model.push((waiters.push(anybody(), wants), wants)),
+                    4 => {
+                        let is_any = waiters.grant_first(&mut Woken::default());
+                        assert_eq!(is_any, !model.is_empty());
+                        granted.extend(model.drain(..usize::from(is_any)));
+                    }
+                    5..7 if !model.is_empty() => {
+                        let (key, _) = model.remove(dice(&mut seed) % model.len());
+                        assert!(waiters.remove(key).is_some());
+                    }
+                    7 if !granted.is_empty() => {
+                        let (key, _) = granted.remove(dice(&mut seed) % granted.len());
+                        assert!(waiters.is_granted(key));
+                        waiters.remove_granted();
+                    }
+                    _ => {}
+                }
+                assert_eq!(waiters.waiting(), model.len());
+                assert_eq!(waiters.any(), !model.is_empty());
+                assert_eq!(waiters.granted(), granted.len());
+                assert_eq!(waiters.first_wants(), model.first().map(|first| first.1));
+                assert!(model.iter().all(|(key, _)| !waiters.is_granted(*key)));
+                assert!(model.iter().all(|(key, _)| waiters.replace(*key, anybody()).is_some()));
+            }
+        }
+    }
+
+    #[test]
+    fn those_who_left_take_no_room() {
+        let mut waiters = Waiters::new();
+        let first = waiters.push(anybody(), 0);
+        for _ in 0..10_000 {
+            let key = waiters.push(anybody(), 0);
+            waiters.remove(key);
+            assert!(waiters.line.len() < 8);
+        }
+        assert!(!waiters.is_granted(first));
+        assert_eq!(waiters.waiting(), 1);
     }
 }

@@ -113,7 +113,7 @@ impl<T> JoinHandle<T> {
                 break;
             }
             let wake = parker.park_here(deadline, Mode::Cancel, Why::new(&JOIN, self.join.id() as usize));
-            if wake == Wake::Ready {
+            if matches!(wake, Wake::Ready | Wake::Early) {
                 continue;
             }
             self.join.unregister();

@@ -493,6 +493,43 @@ fn between_green_threads_and_os_threads_and_hubs() {
 }
 
 #[test]
+fn one_whose_hub_ended_in_line_is_passed_over() {
+    let mutex = Arc::new(Mutex::new(0));
+    let semaphore = Arc::new(Semaphore::new(0));
+    let (sender, receiver) = channel::bounded(1);
+    let full = channel::bounded(1);
+    full.0.send(1).unwrap();
+    let held = mutex.lock().unwrap();
+    let theirs = (mutex.clone(), semaphore.clone(), receiver.clone(), full.0.clone());
+    std::thread::spawn(move || {
+        let (mutex, semaphore, receiver, full) = theirs;
+        spawn_local(move || *mutex.lock().unwrap() += 1);
+        spawn_local(move || drop(semaphore.acquire()));
+        spawn_local(move || receiver.recv());
+        spawn_local(move || full.send(2));
+        yield_now(); // each waits now, and for ever
+    })
+    .join()
+    .unwrap();
+    let mine = (mutex.clone(), semaphore.clone(), receiver);
+    let next = spawn_local(move || {
+        *mine.0.lock().unwrap() += 10;
+        drop(mine.1.acquire());
+        mine.2.recv()
+    });
+    yield_now();
+    drop(held);
+    yield_now();
+    semaphore.add(1);
+    sender.send("word").unwrap();
+    assert_eq!(next.join().unwrap(), Ok("word"));
+    assert_eq!(*mutex.lock().unwrap(), 10);
+    // What it had to give is as good as anybody's.
+    assert_eq!((full.1.recv(), full.1.recv()), (Ok(1), Ok(2)));
+    assert_eq!(full.1.try_recv(), Err(TryRecvError::Empty));
+}
+
+#[test]
 fn as_futures_on_our_hub_and_on_others() {
     let mutex = Arc::new(Mutex::new(0));
     let (sender, receiver) = channel::bounded::<u32>(1);
