@@ -62,13 +62,8 @@ impl<T> PoolFuture<T> {
     /// `future.result()`, `future.exception()`.
     #[track_caller]
     pub fn wait(mut self) -> Result<T, JobError> {
-        self.wait_for_ever(Mode::Cancel)
-    }
-
-    #[track_caller]
-    pub(super) fn wait_for_ever(&mut self, mode: Mode) -> Result<T, JobError> {
         // A deadline of never does not pass.
-        self.wait_until(None, mode, Why::new(&JOB, 0))
+        self.wait_until(None, Mode::Cancel, Why::new(&JOB, 0))
             .unwrap_or_else(|| Err(JobError::interrupted()))
     }
 
@@ -164,13 +159,13 @@ impl<T> PoolFuture<T> {
         self.state() == State::Running
     }
 
-    /// Whether its outcome is there: a wait would return at once.
+    /// Whether a wait would return at once: its outcome is there, or it [is lost](JobError::is_lost).
     pub fn is_done(&self) -> bool {
-        self.job.is_done()
+        self.job.is_done() || self.job.is_of_parent()
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.job.has_failed()
+        self.job.has_failed() || (self.job.is_of_parent() && !self.job.is_done())
     }
 
     /// Calls `f` with the outcome as soon as it is there: on the OS thread that completes the job, before those who wait go
@@ -233,7 +228,7 @@ impl<T> PoolFuture<T> {
 
     /// Has its number sent when it is done; `false` if it is.
     pub(super) fn tell(&self, next: Next<T>) -> bool {
-        self.job.set_next(next).is_ok()
+        !self.is_done() && self.job.set_next(next).is_ok()
     }
 }
 

@@ -142,6 +142,11 @@ impl ThreadPool {
         self.pool.threads()
     }
 
+    /// How many of them have nothing to do.
+    pub fn idle(&self) -> usize {
+        self.pool.idle()
+    }
+
     /// How many OS threads it may have.
     pub fn max_threads(&self) -> usize {
         self.pool.most()
@@ -185,6 +190,7 @@ impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ThreadPool")
             .field("threads", &self.threads())
+            .field("idle", &self.idle())
             .field("max_threads", &self.max_threads())
             .field("pending", &self.pending())
             .finish_non_exhaustive()

@@ -272,6 +272,10 @@ impl Pool {
         self.state().threads
     }
 
+    pub(super) fn idle(&self) -> usize {
+        self.state().idle
+    }
+
     pub(super) fn most(&self) -> usize {
         self.state().most
     }

@@ -64,8 +64,8 @@ fn it_grows_only_when_no_worker_is_idle_and_no_further_than_it_may() {
         assert_eq!(pool.threads(), 0);
         for _ in 0..20 {
             pool.submit(|| ()).unwrap().wait().unwrap();
-            // The worker has told of the job before it is idle again.
-            sleep(ms(2));
+            // The worker tells of the job before it is idle again.
+            until(|| pool.idle() == 1);
         }
         assert_eq!(pool.threads(), 1);
         let (all, gate) = hold(&pool, 10);
@@ -158,19 +158,16 @@ fn the_drop_waits_for_all_jobs_except_where_it_cannot() {
         drop(pool);
         assert!(futures.iter().all(PoolFuture::is_done));
         // Killed as it drops: the job runs on.
-        let (tell, told) = mpsc::channel();
+        let held = Arc::new(Mutex::new(Vec::new()));
+        let futures = held.clone();
         let killed = spawn(move || {
             let pool = ThreadPool::new(1);
-            tell.send(slow(&pool)).unwrap();
+            futures.lock().unwrap().push(hold(&pool, 1));
         });
         yield_now();
         killed.kill();
         assert!(killed.join().unwrap_err().is_killed());
-        let future = told.recv().unwrap();
-        assert!(!future.is_done());
-        future.wait().unwrap();
         // While the caller unwinds, and in a callback.
-        let held = Arc::new(Mutex::new(Vec::new()));
         let futures = held.clone();
         let panicked = spawn(move || {
             let pool = ThreadPool::new(1);
@@ -183,6 +180,7 @@ fn the_drop_waits_for_all_jobs_except_where_it_cannot() {
         held.lock().unwrap().push(hold(&pool, 1));
         hub::call_soon(move || drop(pool));
         hub::idle();
+        assert_eq!(held.lock().unwrap().len(), 3);
         for (all, gate) in held.lock().unwrap().drain(..) {
             assert!(all.iter().all(|future| !future.is_done()));
             gate.open();
