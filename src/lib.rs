@@ -41,6 +41,8 @@ pub mod sync;
 pub mod thread;
 pub mod io;
 pub mod threadpool;
+#[cfg(all(feature = "process-pool", unix))]
+pub mod processpool;
 pub mod dns;
 pub mod net;
 pub mod fs;

@@ -38,7 +38,7 @@ impl Hub {
     /// Whether the code that runs lies above a callback. One that has switched to another greenlet lies on a stack that
     /// does not run.
     #[inline(always)]
-    pub(super) fn is_in_callback(&self) -> bool {
+    pub(crate) fn is_in_callback(&self) -> bool {
         self.in_callback.get() > 0 && self.is_above_callback()
     }
 

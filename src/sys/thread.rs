@@ -82,8 +82,13 @@ pub(crate) enum Child {
 
 /// Has `f` called in every forked child, on the OS thread that forked.
 pub(crate) fn on_fork(who: Child, f: fn()) {
-    static ONCE: std::sync::Once = std::sync::Once::new();
     IN_CHILD[who as usize].store(f as usize, Ordering::Relaxed);
+    count_forks();
+}
+
+/// Has forks counted from now on, see [`fork_epoch`].
+pub(crate) fn count_forks() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         // SAFETY: handlers of the right type, which live as long as the program.
         unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };

@@ -29,7 +29,7 @@ impl Watcher {
 /// Starts one.
 fn start() -> io::Result<Watcher> {
     let (tell, told) = mpsc::channel();
-    super::start(move || {
+    crate::sys::thread::start("greenthread-watch", move || {
         // Nobody hears it if the caller was killed.
         let _ = tell.send(hub::handle());
         hub::run_forever();

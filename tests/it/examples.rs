@@ -404,3 +404,59 @@ fn streams_wget_asks_all_and_gets_their_headers_in_a_second() {
     }
     took(&lines, "three at once", 1.0, 3.0);
 }
+
+#[test]
+fn thread_pool_runs_five_at_once_and_copies_a_folder() {
+    let lines = prints("thread_pool", &[], ms(2000), ms(20_000));
+    assert_eq!(lines[..5], ["<PoolFuture state=running>"; 5]);
+    assert_eq!(lines[5..10], ["<PoolFuture state=pending>"; 5]);
+    for wave in [0..5, 5..10] {
+        let mut digits = lines[10..][wave.clone()].to_vec();
+        digits.sort_unstable();
+        assert_eq!(digits, wave.map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+    took(&lines, "ten jobs", 2.0, 10.0);
+    assert_eq!(lines[21..], ["20 files copied, 20 byte-equal"]);
+}
+
+#[cfg(feature = "process-pool")]
+#[test]
+fn process_pool_tests_primes_in_order_and_outlives_a_worker() {
+    let lines = prints("process_pool", &["1000000007"], ms(0), ms(30_000));
+    let primes: Vec<_> = lines.iter().filter_map(|line| line.split_once(" is prime: ")).collect();
+    assert!(
+        primes[..5].iter().all(|(_, is_prime)| *is_prime == "False"),
+        "{lines:?}"
+    );
+    assert!(
+        primes[..5].windows(2).all(|two| two[0].0 < two[1].0),
+        "in order: {lines:?}"
+    );
+    assert_eq!(primes[5..], [("1000000007", "True")]);
+    let rest = [
+        "2 worker processes besides this one",
+        "broken: true",
+        "the next one is well: true",
+    ];
+    assert_eq!(lines[6..], rest);
+}
+
+#[cfg(feature = "process-pool")]
+#[test]
+fn executor_leaves_green_threads_running() {
+    let lines = prints("executor", &[], ms(4000), ms(30_000));
+    let pools = [
+        "default thread pool go",
+        "custom thread pool go",
+        "custom process pool go",
+    ];
+    assert_eq!(lines[..3], pools);
+    assert!((3.0..6.0).contains(&lines::seconds(&lines, "in turn")), "{lines:?}");
+    assert_eq!(begin(&lines[4..7], "开始下载: "), ["one.jpg", "two.jpg", "three.jpg"]);
+    assert_eq!(
+        begin(&lines, "下载完成: "),
+        ["one.jpg 8000", "two.jpg 8000", "three.jpg 10000"]
+    );
+    took(&lines, "downloads", 1.0, 3.0);
+    assert!(begin(&lines[7..], "tick").len() >= 4, "{lines:?}");
+}

@@ -27,6 +27,8 @@ mod signal_wait;
 mod net_tls;
 mod server_protocol;
 mod server_stream;
+#[cfg(feature = "process-pool")]
+mod processpool;
 mod sync;
 mod sync_once;
 mod sync_promise;
@@ -47,6 +49,8 @@ mod thread_park;
 mod thread_pool;
 mod thread_scope;
 mod thread_scope_handle;
+mod threadpool_future;
+mod threadpool_pool;
 mod tidy;
 mod time_sleep;
 mod time_timeout;

@@ -487,6 +487,28 @@ fn fork_with_pool() {
     assert_eq!(threadpool::unblock(|| 1), 1);
     assert_eq!(forked(|| assert_eq!(threadpool::unblock(|| 2), 2)), 0);
     assert_eq!(threadpool::unblock(|| 3), 3);
+    let pool = threadpool::ThreadPool::new(1);
+    let (gate, open) = std::sync::mpsc::channel::<()>();
+    let running = pool.submit(move || open.recv().is_err()).unwrap();
+    let pending = pool.submit(|| true).unwrap();
+    while !running.is_running() {
+        sleep(ms(1));
+    }
+    let (mut both, mut pool) = (Some((running, pending)), Some(pool));
+    // The child has neither the OS thread nor its jobs: what it waits for in vain is told, and its pool is a fresh one.
+    let code = forked(|| {
+        let (running, pending) = both.take().unwrap();
+        let (done, _) = threadpool::wait(vec![running, pending], None, threadpool::ReturnWhen::All);
+        assert!(done.into_iter().all(|future| future.wait().unwrap_err().is_lost()));
+        let pool = pool.take().unwrap();
+        assert_eq!(pool.submit(|| 5).unwrap().wait().unwrap(), 5);
+        assert_eq!((pool.threads(), pool.pending()), (1, 0));
+    });
+    assert_eq!(code, 0);
+    drop(gate);
+    let (running, pending) = both.unwrap();
+    assert!(running.wait().unwrap());
+    assert!(pending.wait().unwrap());
 }
 
 fn echo() {

@@ -1,0 +1,177 @@
+//! Why a job has no value, and why it was not taken.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+/// Why a job of a pool gives no value.
+///
+/// ```
+/// use greenthread::threadpool;
+/// let error = threadpool::to_thread(|| panic!("no")).wait().unwrap_err();
+/// assert!(error.is_panic());
+/// assert_eq!(error.to_string(), "the job panicked: no");
+/// ```
+pub struct JobError {
+    /// Apart, so that a `Result` with it is no larger than need be.
+    repr: Box<Repr>,
+}
+
+enum Repr {
+    /// In a lock, for the sake of `Sync` alone.
+    Panic(String, Mutex<Box<dyn Any + Send>>),
+    Cancelled,
+    Broken(String),
+    #[cfg(feature = "process-pool")]
+    Encoding(String),
+    Lost,
+    Interrupted,
+    TimedOut,
+    Taken,
+}
+
+impl JobError {
+    fn new(repr: Repr) -> JobError {
+        JobError { repr: Box::new(repr) }
+    }
+
+    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> JobError {
+        let text = String::from(crate::fiber::unwind::message(&*payload));
+        JobError::new(Repr::Panic(text, Mutex::new(payload)))
+    }
+
+    pub(crate) fn cancelled() -> JobError {
+        JobError::new(Repr::Cancelled)
+    }
+
+    pub(crate) fn broken(why: impl Into<String>) -> JobError {
+        JobError::new(Repr::Broken(why.into()))
+    }
+
+    #[cfg(feature = "process-pool")]
+    pub(crate) fn encoding(why: impl Into<String>) -> JobError {
+        JobError::new(Repr::Encoding(why.into()))
+    }
+
+    pub(crate) fn lost() -> JobError {
+        JobError::new(Repr::Lost)
+    }
+
+    pub(crate) fn interrupted() -> JobError {
+        JobError::new(Repr::Interrupted)
+    }
+
+    pub(crate) fn timed_out() -> JobError {
+        JobError::new(Repr::TimedOut)
+    }
+
+    pub(crate) fn taken() -> JobError {
+        JobError::new(Repr::Taken)
+    }
+
+    /// Whether the job panicked.
+    pub fn is_panic(&self) -> bool {
+        matches!(*self.repr, Repr::Panic(..))
+    }
+
+    /// Whether it was cancelled before it ran: by [`PoolFuture::cancel`](super::PoolFuture::cancel), or as its pool was shut
+    /// down.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(*self.repr, Repr::Cancelled)
+    }
+
+    /// Whether its worker broke: the initializer of a thread panicked, or the process died.
+    pub fn is_broken(&self) -> bool {
+        matches!(*self.repr, Repr::Broken(_))
+    }
+
+    /// Whether its argument or its value could not be sent to another process.
+    #[cfg(feature = "process-pool")]
+    pub fn is_encoding(&self) -> bool {
+        matches!(*self.repr, Repr::Encoding(_))
+    }
+
+    /// Whether nobody can tell what becomes of it: this process is a forked child, and the job its parent's; or the wait came
+    /// after the hub's end.
+    pub fn is_lost(&self) -> bool {
+        matches!(*self.repr, Repr::Lost)
+    }
+
+    /// Whether the caller could not wait: it was unwinding, or was killed in a `panic = "abort"` build. Nothing is known of
+    /// the job.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(*self.repr, Repr::Interrupted)
+    }
+
+    /// Whether the deadline of a [`Map`](super::Map) has passed.
+    pub fn is_timed_out(&self) -> bool {
+        matches!(*self.repr, Repr::TimedOut)
+    }
+
+    /// Whether the value was given before, by [`PoolFuture::wait_timeout`](super::PoolFuture::wait_timeout), say.
+    pub fn is_taken(&self) -> bool {
+        matches!(*self.repr, Repr::Taken)
+    }
+
+    /// The panic's payload.
+    ///
+    /// # Panics
+    /// If it is not a panic.
+    #[track_caller]
+    pub fn into_panic(self) -> Box<dyn Any + Send> {
+        match self.try_into_panic() {
+            Ok(payload) => payload,
+            Err(error) => panic!("into_panic on a JobError that is not a panic: {error}"),
+        }
+    }
+
+    /// The panic's payload, or the error itself.
+    ///
+    /// # Errors
+    /// The error, if it is not a panic.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JobError> {
+        match *self.repr {
+            Repr::Panic(_, payload) => Ok(payload.into_inner().unwrap_or_else(PoisonError::into_inner)),
+            repr => Err(JobError::new(repr)),
+        }
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.repr {
+            Repr::Panic(text, _) => write!(f, "the job panicked: {text}"),
+            Repr::Cancelled => f.write_str("the job was cancelled before it ran"),
+            Repr::Broken(why) => write!(f, "the job's worker broke: {why}"),
+            #[cfg(feature = "process-pool")]
+            Repr::Encoding(why) => write!(f, "the job could not be sent to or from its process: {why}"),
+            Repr::Lost => f.write_str("the job was lost: it is of another process, or the caller's hub has ended"),
+            Repr::Interrupted => {
+                f.write_str("the wait for the job was cut short: the caller is unwinding or was killed")
+            }
+            Repr::TimedOut => f.write_str("the job was not done in time"),
+            Repr::Taken => f.write_str("the job has given its value before"),
+        }
+    }
+}
+
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JobError({self})")
+    }
+}
+
+impl std::error::Error for JobError {}
+
+/// The pool was shut down, and takes no more jobs. What was to be run has been dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutDown;
+
+impl fmt::Display for ShutDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the pool was shut down and takes no more jobs")
+    }
+}
+
+impl std::error::Error for ShutDown {}

@@ -1,0 +1,252 @@
+//! OS threads for what cannot be made non-blocking.
+//!
+//! | you want | use |
+//! |---|---|
+//! | the value of one call that blocks, here and now | [`unblock`] |
+//! | the same, later: to wait for it, to await it | [`to_thread`] |
+//! | so many at once and no more, with an end to wait for | [`ThreadPool`] |
+//! | to have one job's crash harm nobody else | `processpool` (feature `process-pool`) |
+//!
+//! [`unblock`] and [`to_thread`] share the default pool: it grows to [`MAX`] OS threads as they are needed, and they go after
+//! ten idle seconds. Names are looked up there.
+//!
+//! ```
+//! use greenthread::threadpool::{self, ThreadPool};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let text = threadpool::unblock(|| std::fs::read_to_string("Cargo.toml"))?;
+//! let pool = ThreadPool::new(2);
+//! let lengths = pool.map(["Cargo.toml", "README.md"], |name| std::fs::metadata(name).map(|data| data.len()))?;
+//! let lengths = lengths.map(|job| Ok(job??)).collect::<Result<Vec<_>, Box<dyn std::error::Error>>>()?;
+//! assert_eq!(lengths[0], text.len() as u64);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Coming from Python
+//! `concurrent.futures`, `gevent.threadpool`, and `asyncio`'s executors.
+#![forbid(unsafe_code)]
+
+mod error;
+mod future;
+mod job;
+mod many;
+mod pool;
+pub(crate) mod watch;
+mod worker;
+
+use std::panic::resume_unwind;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use error::{JobError, ShutDown};
+pub use future::PoolFuture;
+pub use job::State;
+pub use many::{AsCompleted, Map, ReturnWhen, as_completed, wait};
+pub use pool::{Builder, ThreadPool};
+
+#[cfg(feature = "process-pool")]
+pub(crate) use job::Outcome;
+
+use crate::hub::Hub;
+use crate::hub::park::{self, Mode, Why};
+use crate::sync::Promise;
+use worker::{Config, Pool};
+
+/// The most OS threads that the default pool has at once.
+pub const MAX: usize = 32;
+
+const IDLE: Duration = Duration::from_secs(10);
+const NAME: &str = "greenthread-pool";
+static UNBLOCK: &str = "a call on the thread pool (unblock)";
+
+static DEFAULT: LazyLock<Arc<Pool>> = LazyLock::new(|| {
+    let config = Config {
+        name: String::from(NAME),
+        numbered: false,
+        idle: IDLE,
+        set_up: None,
+        tear_down: None,
+    };
+    Pool::new(config, MAX)
+});
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts a job of this hub that another OS thread does.
+struct Abroad(&'static Hub);
+
+impl Abroad {
+    fn new(hub: &'static Hub) -> Abroad {
+        hub.abroad.set(hub.abroad.get() + 1);
+        Abroad(hub)
+    }
+}
+
+impl Drop for Abroad {
+    fn drop(&mut self) {
+        self.0.abroad.set(self.0.abroad.get() - 1);
+    }
+}
+
+/// Runs `f` on an OS thread of the pool and waits for it; other green threads run meanwhile.
+///
+/// ```
+/// use greenthread::threadpool::unblock;
+/// let text = unblock(|| std::fs::read_to_string("Cargo.toml")).unwrap();
+/// assert!(text.contains("greenthread"));
+/// ```
+///
+/// `f` runs outside of the caller's hub. What it spawns, and each socket that it waits for, belongs to a hub of the pool's
+/// OS thread, which runs only while `f` itself blocks in this crate and ends with that OS thread: do not spawn there. To
+/// spawn on the caller's hub, take a [`hub::handle`](crate::hub::handle) along. Nor does `f` see the caller's thread-locals
+/// or green locals.
+///
+/// # Panics
+/// If `f` panics, with the same payload.
+///
+/// # Blocking and cancellation
+/// Parks. If the caller is killed or timed out, `f` runs on and its result is dropped. With [`MAX`] calls under way, the next
+/// waits for its turn.
+///
+/// # Coming from Python
+/// `gevent.get_hub().threadpool.apply(f)`, `asyncio.to_thread(f)`.
+#[track_caller]
+pub fn unblock<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    crate::hub::check_can_park();
+    value_of(to_thread(f))
+}
+
+/// As [`unblock`], for what may last as long as it likes: on an OS thread of its own, so that the pool's stay free. The pool
+/// does it if there is none to be had.
+#[cfg(feature = "monkey")]
+#[track_caller]
+pub(crate) fn unblock_apart<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    use job::Run;
+    crate::hub::check_can_park();
+    let job = Arc::new(job::Job::new(move || Ok(f())));
+    let theirs = job.clone();
+    if crate::sys::thread::start(NAME, move || theirs.run()).is_err() {
+        DEFAULT.queue(job.clone());
+    }
+    value_of(PoolFuture::new(job))
+}
+
+/// Waits for a job that nobody can cancel.
+#[track_caller]
+fn value_of<T>(mut future: PoolFuture<T>) -> T {
+    let mut mode = if std::thread::panicking() {
+        Mode::Must
+    } else {
+        Mode::Cancel
+    };
+    if future.is_done() && mode == Mode::Cancel {
+        // The pool was quicker than we: others run all the same, or one who calls again and again would keep them out. A
+        // kill that is told here comes again at the next park.
+        park::yield_now();
+    }
+    loop {
+        match future.wait_until(None, mode, Why::new(&UNBLOCK, 0)) {
+            Some(Ok(value)) => return value,
+            // A `panic = "abort"` build: there is no value to give but the job's, so the kill waits for the next park.
+            Some(Err(error)) if error.is_interrupted() => mode = Mode::Must,
+            Some(Err(error)) => match error.try_into_panic() {
+                Ok(payload) => resume_unwind(payload),
+                Err(error) => panic!("unblock has no value to give: {error}"),
+            },
+            None => {}
+        }
+    }
+}
+
+/// Has `f` run by an OS thread of the default pool, to be waited for or awaited.
+///
+/// ```
+/// use greenthread::{future::block_on, threadpool::to_thread};
+///
+/// let text = to_thread(|| std::fs::read_to_string("Cargo.toml"));
+/// let more = to_thread(|| 6 * 7);
+/// assert_eq!(more.wait().unwrap(), 42);
+/// assert!(block_on(text).unwrap().unwrap().contains("greenthread"));
+/// ```
+///
+/// Begun at once, whether or not it is waited for. If the system gives no OS thread and the pool has none, `f` runs here.
+///
+/// # Coming from Python
+/// `asyncio.to_thread(f)`, which begins only as it is awaited.
+pub fn to_thread<F, T>(f: F) -> PoolFuture<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    match DEFAULT.submit(move || Ok(f())) {
+        Some(future) => future,
+        None => unreachable!("nobody has the default pool to shut it down"),
+    }
+}
+
+/// Has `f` run by this pool, or by the default one.
+///
+/// ```
+/// use greenthread::threadpool::{ThreadPool, run_in_executor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = ThreadPool::new(1);
+/// assert_eq!(run_in_executor(None, || "default")?.wait()?, "default");
+/// assert_eq!(run_in_executor(&pool, || "custom")?.wait()?, "custom");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A pool of processes takes no closures, see `ProcessPool::submit`; what it gives back is a [`PoolFuture`] as well.
+///
+/// # Errors
+/// [`ShutDown`], if the pool was shut down.
+///
+/// # Coming from Python
+/// `loop.run_in_executor(executor, f)`: a submit, and a wrap of its future, which is not needed here.
+pub fn run_in_executor<'a, F, T>(pool: impl Into<Option<&'a ThreadPool>>, f: F) -> Result<PoolFuture<T>, ShutDown>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    match pool.into() {
+        Some(pool) => pool.submit(f),
+        None => Ok(to_thread(f)),
+    }
+}
+
+/// A promise of what comes of a job: any number may wait for it.
+///
+/// ```
+/// use greenthread::{spawn, threadpool};
+///
+/// let promise = threadpool::wrap_future(threadpool::to_thread(|| 42));
+/// let theirs = promise.clone();
+/// let other = spawn(move || *theirs.wait().as_ref().unwrap());
+/// assert_eq!(*promise.wait().as_ref().unwrap(), other.join().unwrap());
+/// ```
+///
+/// To wait alone needs no promise: a [`PoolFuture`] can be waited for and awaited as it is.
+///
+/// # Coming from Python
+/// `asyncio.wrap_future(future)`.
+pub fn wrap_future<T: Send + Sync + 'static>(future: PoolFuture<T>) -> Promise<Result<T, JobError>> {
+    let promise = Promise::new();
+    let theirs = promise.clone();
+    future.give(move |outcome| {
+        // It is set here only.
+        let _ = theirs.set(outcome);
+    });
+    promise
+}

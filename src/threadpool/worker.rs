@@ -1,0 +1,316 @@
+//! The queue of a pool and the OS threads that empty it: what every pool here is.
+//!
+//! ```text
+//!   submit ─► jobs ─► a thread that is idle, or a new one while there are fewer than `most`
+//!   a thread: set up ─► job, job, .. ─► idle for too long, one too many, or shut and no job left ─► tear down
+//! ```
+//!
+//! # Invariants
+//! - **T1** Whoever finds jobs and a free slot starts a thread; a thread gives its slot back under the lock under which it
+//!   found nothing to do. So no job waits for a thread that has decided to go.
+//! - **T2** `ended` is set once the pool is shut, and every thread has given back its slot and torn down.
+//! - **T3** No code of the user runs under the lock, nor is dropped there.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::error::JobError;
+use super::job::{Job, Outcome, Run};
+use super::{PoolFuture, locked};
+use crate::hub::{Reporter, discard, report_panic, stuck};
+use crate::sync::Event;
+use crate::sys::thread::{count_forks, fork_epoch, id};
+
+type Call = Arc<dyn Fn() + Send + Sync>;
+
+pub(super) struct Config {
+    pub(super) name: String,
+    /// Whether the threads are numbered.
+    pub(super) numbered: bool,
+    /// How long a thread may be idle.
+    pub(super) idle: Duration,
+    pub(super) set_up: Option<Call>,
+    pub(super) tear_down: Option<fn()>,
+}
+
+pub(super) struct Pool {
+    config: Config,
+    state: Mutex<State>,
+    work: Condvar,
+    ended: Event,
+}
+
+struct State {
+    jobs: VecDeque<Arc<dyn Run>>,
+    /// Slots in use, and how many there may be.
+    threads: usize,
+    most: usize,
+    idle: usize,
+    /// Threads that have given back their slots, and tear down.
+    leaving: usize,
+    /// How many were ever started.
+    started: usize,
+    /// The kernel's numbers of the threads.
+    members: Vec<u64>,
+    shut: bool,
+    fork_epoch: u64,
+}
+
+impl State {
+    fn wants_thread(&self) -> bool {
+        self.idle < self.jobs.len() && self.threads < self.most
+    }
+
+    fn leave(&mut self) {
+        // A job may have forked, and this be the child, which has no threads by its count.
+        self.threads = self.threads.saturating_sub(1);
+        self.leaving += 1;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.shut && self.threads == 0 && self.leaving == 0
+    }
+}
+
+impl Pool {
+    pub(super) fn new(config: Config, most: usize) -> Arc<Pool> {
+        count_forks();
+        Arc::new(Pool {
+            config,
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                threads: 0,
+                most,
+                idle: 0,
+                leaving: 0,
+                started: 0,
+                members: Vec::new(),
+                shut: false,
+                fork_epoch: fork_epoch(),
+            }),
+            work: Condvar::new(),
+            ended: Event::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = locked(&self.state);
+        if state.fork_epoch != fork_epoch() {
+            // A forked child: the OS threads are the parent's, and so are the jobs, which are neither run nor dropped here.
+            mem::forget(mem::take(&mut state.jobs));
+            (state.threads, state.idle, state.leaving) = (0, 0, 0);
+            state.members.clear();
+            state.fork_epoch = fork_epoch();
+        }
+        state
+    }
+
+    /// Takes a job; `None` if the pool was shut down.
+    pub(super) fn submit<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce() -> Outcome<T> + Send + 'static,
+    ) -> Option<PoolFuture<T>> {
+        let job = Arc::new(Job::new(work));
+        self.queue(job.clone()).then(|| PoolFuture::new(job))
+    }
+
+    /// Queues a job, with an OS thread for it if none is idle. With no OS thread to be had it waits for one that is busy;
+    /// with none at all it runs here. `false` if the pool was shut down.
+    pub(super) fn queue(self: &Arc<Self>, job: Arc<dyn Run>) -> bool {
+        let mut state = self.state();
+        if state.shut {
+            return false;
+        }
+        state.jobs.push_back(job);
+        drop(self.grow(state));
+        true
+    }
+
+    /// Sees to it that there are threads for the jobs (T1), of which the last was pushed just now.
+    fn grow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) -> Option<MutexGuard<'a, State>> {
+        if !state.wants_thread() {
+            self.work.notify_one();
+            return Some(state);
+        }
+        state.threads += 1;
+        if self.start(&mut state).is_ok() {
+            return Some(state);
+        }
+        state.threads -= 1;
+        if state.threads > 0 {
+            return Some(state);
+        }
+        let alone = state.jobs.pop_back();
+        drop(state);
+        alone.into_iter().for_each(|job| job.run());
+        None
+    }
+
+    fn start(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        let mut name = self.config.name.clone();
+        if self.config.numbered {
+            name.push_str(&format!("-{}", state.started));
+        }
+        let pool = self.clone();
+        crate::sys::thread::start(&name, move || pool.work())?;
+        state.started += 1;
+        Ok(())
+    }
+
+    /// What each OS thread does.
+    fn work(&self) {
+        let quiet = Arc::new(AtomicBool::new(false));
+        let _registered = stuck::Registered::new(quiet.clone());
+        self.state().members.push(id());
+        if self.set_up() {
+            while let Some(job) = self.next(&quiet) {
+                // What it gives back may panic as it is dropped, if nobody waits for it any more.
+                discard(catch_unwind(AssertUnwindSafe(move || job.run())));
+            }
+            if let Some(tear_down) = self.config.tear_down {
+                discard(catch_unwind(tear_down));
+            }
+        }
+        let mut state = self.state();
+        state.leaving = state.leaving.saturating_sub(1);
+        state.members.retain(|member| *member != id());
+        let ended = state.has_ended();
+        drop(state);
+        if ended {
+            self.ended.set();
+        }
+    }
+
+    /// Makes a new thread ready; `false`: it cannot be, and has left. Each time that fails, it fails a job as well, as others
+    /// may not come to run it.
+    fn set_up(&self) -> bool {
+        let Some(set_up) = &self.config.set_up else {
+            return true;
+        };
+        loop {
+            let Err(payload) = catch_unwind(AssertUnwindSafe(|| set_up())) else {
+                return true;
+            };
+            let mut state = self.state();
+            let job = state.jobs.pop_front();
+            let leaves = state.jobs.is_empty();
+            if leaves {
+                state.leave();
+            }
+            drop(state);
+            let text = crate::fiber::unwind::message(&*payload);
+            let error = JobError::broken(format!("its initializer panicked: {text}"));
+            if job.is_some_and(|job| job.fail(error)) {
+                discard(payload);
+            } else {
+                let who = String::from("the initializer of a thread pool");
+                report_panic(&Reporter { who }, payload);
+            }
+            if leaves {
+                return false;
+            }
+        }
+    }
+
+    /// The next job; `None`: the thread has left.
+    fn next(&self, quiet: &AtomicBool) -> Option<Arc<dyn Run>> {
+        let mut state = self.state();
+        loop {
+            if state.threads > state.most {
+                break;
+            }
+            if let Some(job) = state.jobs.pop_front() {
+                quiet.store(false, Ordering::SeqCst);
+                return Some(job);
+            }
+            if state.shut {
+                break;
+            }
+            quiet.store(true, Ordering::SeqCst);
+            state.idle += 1;
+            let waited = self.work.wait_timeout(state, self.config.idle);
+            let (again, timed) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = again;
+            state.idle = state.idle.saturating_sub(1);
+            if timed.timed_out() && state.jobs.is_empty() {
+                break;
+            }
+        }
+        quiet.store(false, Ordering::SeqCst);
+        state.leave();
+        if !state.jobs.is_empty() {
+            // It may have been called for one of them.
+            self.work.notify_one();
+        }
+        None
+    }
+
+    /// Has at most `most` threads from now on.
+    pub(super) fn resize(self: &Arc<Self>, most: usize) {
+        let mut state = self.state();
+        state.most = most;
+        self.work.notify_all();
+        // One each for the jobs that no idle thread takes.
+        for _ in state.idle..state.jobs.len() {
+            if !state.wants_thread() {
+                return;
+            }
+            match self.grow(state) {
+                Some(again) => state = again,
+                None => return,
+            }
+        }
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.state().threads
+    }
+
+    pub(super) fn idle(&self) -> usize {
+        self.state().idle
+    }
+
+    pub(super) fn most(&self) -> usize {
+        self.state().most
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.state().jobs.len()
+    }
+
+    /// Takes no more jobs; with `cancel`, those that wait are cancelled.
+    pub(super) fn shut_down(&self, cancel: bool) {
+        let mut state = self.state();
+        state.shut = true;
+        let jobs = if cancel {
+            mem::take(&mut state.jobs)
+        } else {
+            VecDeque::new()
+        };
+        let ended = state.has_ended();
+        drop(state);
+        self.work.notify_all();
+        if ended {
+            self.ended.set();
+        }
+        for job in jobs {
+            job.fail(JobError::cancelled());
+        }
+    }
+
+    /// Set when the pool was shut down, and all its threads have gone.
+    pub(super) fn ended(&self) -> &Event {
+        &self.ended
+    }
+
+    /// Whether the caller is on a thread of the pool.
+    pub(super) fn is_member(&self) -> bool {
+        self.state().members.contains(&id())
+    }
+}
