@@ -10,7 +10,8 @@
 //!
 //! Both ends may be cloned, and sent to other OS threads and to futures. Each message goes to one receiver. When all senders
 //! are gone, receivers get what is left and then [`RecvError`]; when all receivers are gone, senders get their message back.
-//! With a capacity of 0 a sender waits until a receiver takes its message.
+//! With a capacity of 0 a sender waits until a receiver comes for its message; if that one is killed before it has it, the
+//! message waits for the next.
 //!
 //! # How it works
 //! A sender that has to wait leaves its message in the channel, in line behind those that have room. Whoever takes one lets

@@ -68,7 +68,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     #[track_caller]
     fn make(&self) -> &T {
         if let Some(turn) = self.turns.begin(&LAZY_LOCK) {
-            let Some(init) = self.init.with(Option::take) else {
+            let Some(init) = self.init.lock().take() else {
                 panic!("a LazyLock was poisoned by a panic in its function")
             };
             // In the last destructors of an OS thread there is no hub, and nothing to defer.

@@ -12,6 +12,7 @@
 //! here what an exchange does.
 
 use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The lock of a [`Spin`]: an `AtomicBool`, but for loom's tests, to which a loop that only looks means nothing.
@@ -44,22 +45,39 @@ impl<T, L> Spin<T, L> {
 }
 
 impl<T, L: Lock> Spin<T, L> {
-    /// Runs `f` with the value.
+    /// The value, until what is given is dropped.
     #[inline(always)]
-    pub(super) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+    pub(super) fn lock(&self) -> Locked<'_, T, L> {
         self.lock.lock();
-        let _unlock = Unlock(&self.lock);
-        // SAFETY: S1.
-        f(unsafe { &mut *self.value.get() })
+        Locked(self)
     }
 }
 
-struct Unlock<'a, L: Lock>(&'a L);
+/// The value, locked.
+pub(super) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>);
 
-impl<L: Lock> Drop for Unlock<'_, L> {
+impl<T, L: Lock> Deref for Locked<'_, T, L> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: S1.
+        unsafe { &*self.0.value.get() }
+    }
+}
+
+impl<T, L: Lock> DerefMut for Locked<'_, T, L> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: S1.
+        unsafe { &mut *self.0.value.get() }
+    }
+}
+
+impl<T, L: Lock> Drop for Locked<'_, T, L> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.0.unlock();
+        self.0.lock.unlock();
     }
 }
 

@@ -105,18 +105,17 @@ impl<S: State, L: Lock> Core<S, L> {
     /// Looks at the state, without a change that others wait for.
     #[inline]
     pub(super) fn look<R>(&self, f: impl FnOnce(&S) -> R) -> R {
-        self.spin.with(|state| f(state))
+        f(&self.spin.lock())
     }
 
     /// Changes the state, and wakes whom that lets go on.
-    #[inline]
+    #[inline(always)]
     pub(super) fn change<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
         let mut woken = Woken::default();
-        let result = self.spin.with(|state| {
-            let result = f(state);
-            state.settle(&mut woken);
-            result
-        });
+        let mut state = self.spin.lock();
+        let result = f(&mut state);
+        state.settle(&mut woken);
+        drop(state);
         woken.wake();
         result
     }
@@ -125,11 +124,10 @@ impl<S: State, L: Lock> Core<S, L> {
     #[inline]
     pub(super) fn attempt<O: Op<S>>(&self, op: &mut O) -> Option<O::Output> {
         let mut woken = Woken::default();
-        let done = self.spin.with(|state| {
-            let done = op.attempt(state, false, &mut woken)?;
-            state.settle(&mut woken);
-            Some(done)
-        })?;
+        let mut state = self.spin.lock();
+        let done = op.attempt(&mut state, false, &mut woken)?;
+        state.settle(&mut woken);
+        drop(state);
         woken.wake();
         Some(done)
     }
@@ -140,11 +138,27 @@ impl<S: State, L: Lock> Core<S, L> {
     #[inline(always)]
     #[track_caller]
     pub(super) fn block<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
-        let mut line = self.future(op);
-        let mut parker = None;
-        if let Some(done) = line.begin(&mut parker) {
-            return Some(done);
+        let mut woken = Woken::default();
+        let mut state = self.spin.lock();
+        let done = op.attempt(&mut state, false, &mut woken);
+        if done.is_some() {
+            state.settle(&mut woken);
+            drop(state);
+            woken.wake();
+            return done;
         }
+        let parker = Parker::at_once();
+        let mut key = None;
+        if let Some(parker) = &parker {
+            let place = op.waiters(&mut state).push(parker.waiter(), op.wants());
+            op.waits(&mut state, place);
+            // That it waits may be what somebody waits for.
+            state.settle(&mut woken);
+            key = Some(place);
+        }
+        drop(state);
+        let mut line = Wait { core: self, op, key };
+        woken.wake();
         let deadline = until.deadline();
         match parker {
             Some(parker) => line.park(parker, deadline, why),
@@ -219,27 +233,6 @@ pub(super) struct Wait<'a, S: State, O: Op<S>, L: Lock = AtomicBool> {
 }
 
 impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
-    /// The first try; if it has to wait, and can do so without more ado, it is in line with `parker`.
-    #[inline(always)]
-    fn begin(&mut self, parker: &mut Option<Parker>) -> Option<O::Output> {
-        let mut woken = Woken::default();
-        let done = self.core.spin.with(|state| {
-            let done = self.op.attempt(state, false, &mut woken);
-            if done.is_none() {
-                *parker = Parker::at_once();
-                let waiter = parker.as_ref()?.waiter();
-                let key = self.op.waiters(state).push(waiter, self.op.wants());
-                self.op.waits(state, key);
-                self.key = Some(key);
-            }
-            // What it did, or brought, may be what somebody waits for.
-            state.settle(&mut woken);
-            done
-        });
-        woken.wake();
-        done
-    }
-
     /// In line with `parker`: parks once, and has been granted it when it is back, unless something else came.
     #[inline(always)]
     #[track_caller]
@@ -254,9 +247,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             // Nobody else had this ticket: it was granted (W5).
             if let Some(handed) = O::HANDED {
                 let key = self.key.take();
-                debug_assert!(
-                    key.is_some_and(|key| { self.core.spin.with(|state| self.op.waiters(state).is_granted(key)) })
-                );
+                debug_assert!(key.is_some_and(|key| self.op.waiters(&mut self.core.spin.lock()).is_granted(key)));
                 return Some(handed);
             }
             if let Some(done) = self.collect() {
@@ -299,82 +290,82 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     fn collect(&mut self) -> Option<O::Output> {
         let key = self.key?;
         let mut woken = Woken::default();
-        let done = self.core.spin.with(|state| {
-            let waiters = self.op.waiters(state);
-            if !waiters.is_granted(key) {
-                return None;
-            }
-            if O::HANDED.is_none() {
-                waiters.remove_granted();
-            }
-            self.key = None;
-            let done = self.op.attempt(state, true, &mut woken);
-            state.settle(&mut woken);
-            done
-        });
+        let mut state = self.core.spin.lock();
+        if !self.op.waiters(&mut state).is_granted(key) {
+            return None;
+        }
+        let done = self.take(&mut state, &mut woken);
+        state.settle(&mut woken);
+        drop(state);
         woken.wake();
         done
+    }
+
+    /// It was granted.
+    #[inline]
+    fn take(&mut self, state: &mut S, woken: &mut Woken) -> Option<O::Output> {
+        self.key = None;
+        if O::HANDED.is_none() {
+            self.op.waiters(state).remove_granted();
+        }
+        self.op.attempt(state, true, woken)
     }
 
     /// One look under the lock: takes what was granted, or can be had; or waits (again), with `waiter`.
     fn step(&mut self, waiter: Waiter) -> Option<O::Output> {
         let mut woken = Woken::default();
-        let mut waiter = Some(waiter);
-        let done = self.core.spin.with(|state| {
-            if let Some(key) = self.key {
-                let waiters = self.op.waiters(state);
-                if !waiters.is_granted(key) {
-                    // Given back as the one to drop, outside of the lock.
-                    waiter = waiter.take().and_then(|waiter| waiters.replace(key, waiter));
-                    return None;
-                }
-                if O::HANDED.is_none() {
-                    waiters.remove_granted();
-                }
+        let mut state = self.core.spin.lock();
+        let waiters = self.op.waiters(&mut state);
+        let done = match self.key {
+            Some(key) if !waiters.is_granted(key) => {
+                let stale = waiters.replace(key, waiter);
+                // The one before may be the user's to drop: not under the lock.
+                drop(state);
+                drop(stale);
+                return None;
             }
-            let done = self.op.attempt(state, self.key.take().is_some(), &mut woken);
-            if done.is_none()
-                && let Some(waiter) = waiter.take()
-            {
-                let key = self.op.waiters(state).push(waiter, self.op.wants());
-                self.op.waits(state, key);
-                self.key = Some(key);
-            }
-            state.settle(&mut woken);
-            done
-        });
-        drop(waiter);
+            Some(_) => self.take(&mut state, &mut woken),
+            None => self.op.attempt(&mut state, false, &mut woken),
+        };
+        let mut unused = Some(waiter);
+        if done.is_none()
+            && let Some(waiter) = unused.take()
+        {
+            let key = self.op.waiters(&mut state).push(waiter, self.op.wants());
+            self.op.waits(&mut state, key);
+            self.key = Some(key);
+        }
+        state.settle(&mut woken);
+        drop(state);
+        drop(unused);
         woken.wake();
         done
     }
 
     /// Waits no more. With `takes` it takes what it was granted meanwhile (W4).
+    #[cold]
+    #[inline(never)]
     fn leave(&mut self, takes: bool) -> Option<O::Output> {
-        let key = self.key.take()?;
+        let key = self.key?;
         let mut woken = Woken::default();
-        let mut stale = None;
-        let done = self.core.spin.with(|state| {
-            let waiters = self.op.waiters(state);
-            let granted = waiters.is_granted(key);
-            if !granted {
-                stale = waiters.remove(key);
-            } else if O::HANDED.is_none() {
+        let mut state = self.core.spin.lock();
+        let waiters = self.op.waiters(&mut state);
+        let granted = waiters.is_granted(key);
+        let (mut stale, mut done) = (None, None);
+        if granted && takes {
+            done = self.take(&mut state, &mut woken);
+        } else if granted {
+            if O::HANDED.is_none() {
                 waiters.remove_granted();
             }
-            let done = match (granted, takes) {
-                (true, true) => self.op.attempt(state, true, &mut woken),
-                (true, false) => {
-                    self.op.gives_back(state);
-                    None
-                }
-                (false, _) => {
-                    self.op.gives_up(state, key);
-                    None
-                }
-            };
-            state.settle(&mut woken);
-            done
-        });
+            self.op.gives_back(&mut state);
+        } else {
+            stale = waiters.remove(key);
+            self.op.gives_up(&mut state, key);
+        }
+        self.key = None;
+        state.settle(&mut woken);
+        drop(state);
         drop(stale);
         woken.wake();
         done
