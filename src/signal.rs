@@ -113,8 +113,8 @@ impl Signals {
     /// Listens to these from now on.
     ///
     /// # Errors
-    /// `InvalidInput` for none, for what is no signal, and for those that cannot be caught (SIGKILL, SIGSTOP) or are the crash of the
-    /// code that runs (SIGSEGV, SIGBUS, SIGILL, SIGFPE); what the system says if it has no descriptor left.
+    /// `InvalidInput` for none, for what is no signal, and for those that cannot be caught (SIGKILL, SIGSTOP) or are the
+    /// crash of the code that runs (SIGSEGV, SIGBUS, SIGILL, SIGFPE); what the system says if it has no descriptor left.
     pub fn new<I>(signals: I) -> io::Result<Signals>
     where
         I: IntoIterator<Item: Borrow<i32>>,
@@ -340,7 +340,8 @@ impl fmt::Debug for Handler {
 
 /// Waits for the next Ctrl-C (SIGINT).
 ///
-/// From the first call on the process no longer dies of SIGINT by itself; who waits decides.
+/// From the first call on the process no longer dies of SIGINT by itself; who waits decides. One that comes while nobody
+/// waits is lost: a loop, or a [`select!`](crate::select!), wants [`Signals`], which keep it.
 ///
 /// ```
 /// use greenthread::{signal, spawn};

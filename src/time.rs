@@ -112,6 +112,14 @@ pub fn now() -> Instant {
 
 /// Runs `f` for at most `duration`.
 ///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{sleep, timeout};
+///
+/// assert_eq!(timeout(Duration::from_secs(10), || 42).unwrap(), 42);
+/// assert!(timeout(Duration::from_millis(1), || sleep(Duration::from_secs(10))).is_err());
+/// ```
+///
 /// # Errors
 /// [`Elapsed`], if the time passed and `f` was unwound at a park of its. If `f` returns all the same, its value is given.
 ///
