@@ -157,6 +157,7 @@ impl Builder {
     /// If `processes` is 0.
     #[track_caller]
     pub fn processes(mut self, processes: usize) -> Builder {
+        assert!(processes > 0, "a pool of 0 processes would never run a job");
         self.threads = self.threads.threads(processes);
         self
     }

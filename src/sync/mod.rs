@@ -66,3 +66,5 @@ pub use promise::Promise;
 pub use reentrant::{ReentrantLock, ReentrantLockGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{BoundedSemaphore, Permit, ReleaseError, Semaphore};
+
+pub(crate) use wait::Until;
