@@ -87,7 +87,7 @@ impl ProcessPool {
     /// # Coming from Python
     /// `executor.map(f, items)`.
     #[track_caller]
-    pub fn map<I, F, R>(&self, f: F, items: I) -> Result<Map<R>, ShutDown>
+    pub fn map<I, F, R>(&self, items: I, f: F) -> Result<Map<R>, ShutDown>
     where
         I: IntoIterator<Item: Serialize>,
         F: Fn(I::Item) -> R + 'static,
