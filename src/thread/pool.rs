@@ -252,11 +252,12 @@ impl Pool {
         T: Send + 'static,
     {
         let f = Arc::new(f);
-        let one = |item| {
+        let mut all = Vec::new();
+        // No closure: it would be the place where they are spawned.
+        for item in items {
             let f = f.clone();
-            self.spawn(move || f(item))
-        };
-        let all: Vec<_> = items.into_iter().map(one).collect();
+            all.push(self.spawn(move || f(item)));
+        }
         super::join_all(all)
     }
 
