@@ -63,6 +63,28 @@ use crate::time;
 /// # }
 /// ```
 ///
+/// In a [`select!`](crate::select!) it is a branch as a channel is:
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{select, signal::{SIGINT, Signals}, sync::channel};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let (ctrl_c, ticks) = (Signals::new([SIGINT])?, channel::tick(Duration::from_millis(1)));
+/// let mut count = 0;
+/// loop {
+///     select! {
+///         recv(ctrl_c) -> signal => break assert_eq!(signal?, SIGINT),
+///         recv(ticks) => count += 1,
+///     }
+///     if count == 3 {
+///         signal_hook::low_level::raise(SIGINT)?; // somebody presses it
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Coming from Python
 /// asyncio's `add_signal_handler`, `signal.set_wakeup_fd`.
 pub struct Signals {
