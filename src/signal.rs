@@ -183,7 +183,7 @@ impl Signals {
     /// As [`recv`](Self::recv).
     #[track_caller]
     pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<i32>> {
-        self.recv_until(time::now().checked_add(timeout))
+        self.recv_until(time::after(timeout))
     }
 
     /// Waits for the next until `deadline`. `None`: there was none.

@@ -110,6 +110,12 @@ pub fn now() -> Instant {
     Hub::current().clock.instant()
 }
 
+/// The moment that is `timeout` from now; `None` is never.
+#[track_caller]
+pub(crate) fn after(timeout: Duration) -> Option<Instant> {
+    now().checked_add(timeout)
+}
+
 /// Runs `f` for at most `duration`.
 ///
 /// ```

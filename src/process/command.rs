@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use super::child::{Child, after};
+use super::child::Child;
 use super::orphans;
+use crate::time;
 
 /// A program to be run as a child process; std's, but what waits for it parks.
 ///
@@ -192,7 +193,7 @@ impl Command {
     /// `subprocess.run(.., timeout=seconds)`.
     #[track_caller]
     pub fn output_timeout(&mut self, timeout: Duration) -> io::Result<Output> {
-        self.output_until(after(timeout))
+        self.output_until(time::after(timeout))
     }
 
     /// [`output`](Self::output) until `deadline`; after it the child is killed.
