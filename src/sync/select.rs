@@ -80,6 +80,7 @@ pub fn wait_any(limit: Limit, branches: &mut [Branch<'_>]) -> bool {
 /// |---|---|---|
 /// | `recv(receiver) -> message` | there is a message, or all senders are gone | [`Receiver::recv`]'s result |
 /// | `send(sender, value) -> sent` | there is room, or all receivers are gone | [`Sender::send`]'s result |
+/// | `get(queue) -> item`, `put(queue, item) -> put` | there is one, there is room, or it is shut down | as the method of a [queue](crate::sync::queue) |
 /// | `wait(event)` | an [`Event`], a [`Promise`] is set, a [`Barrier`] is complete | its `wait`'s result |
 /// | `lock(mutex) -> guard`, `acquire(semaphore) -> permit` | it is free | as the method |
 /// | `join(handle) -> result` | the green thread has ended; `handle` is a `mut` [`JoinHandle`](crate::JoinHandle) | `join`'s result |
@@ -159,6 +160,12 @@ macro_rules! __select {
     };
     (@branch $done:tt $default:tt send($s:expr, $value:expr) $pattern:tt $body:tt $($rest:tt)*) => {
         $crate::__select!(@add $done $default place (&$s) (place.send_async($value)) $pattern $body $($rest)*)
+    };
+    (@branch $done:tt $default:tt get($q:expr) $pattern:tt $body:tt $($rest:tt)*) => {
+        $crate::__select!(@add $done $default place (&$q) (place.get_async()) $pattern $body $($rest)*)
+    };
+    (@branch $done:tt $default:tt put($q:expr, $value:expr) $pattern:tt $body:tt $($rest:tt)*) => {
+        $crate::__select!(@add $done $default place (&$q) (place.put_async($value)) $pattern $body $($rest)*)
     };
     (@branch $done:tt $default:tt wait($e:expr) $pattern:tt $body:tt $($rest:tt)*) => {
         $crate::__select!(@add $done $default place (&$e) (place.wait_async()) $pattern $body $($rest)*)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use greenthread::net::{TcpListener, TcpStream};
 use greenthread::sync::channel::{self, RecvError, SendError, TryRecvError};
+use greenthread::sync::queue::Queue;
 use greenthread::sync::select::Select;
 use greenthread::sync::{Event, Mutex, Promise, Semaphore};
 use greenthread::{hub, select, sleep, spawn, spawn_local, time, timeout, yield_now};
@@ -234,6 +235,24 @@ fn a_value_is_sent_only_if_its_branch_won() {
         drop(out);
         let back = select! { send(full, String::from("back")) -> sent => sent };
         assert_eq!(back, Err(SendError(String::from("back"))));
+    });
+}
+
+#[test]
+fn queues_are_branches_too() {
+    virtually(|| {
+        let (numbers, words) = (Queue::<u32>::bounded(1), Queue::<&str>::unbounded());
+        numbers.put(1).unwrap();
+        let late = select! { put(numbers, 2) -> put => put.is_ok(), after(ms(1)) => false };
+        assert!(!late);
+        let got = select! {
+            get(words) -> word => word.unwrap().to_owned(),
+            get(numbers) -> number => number.unwrap().to_string(),
+        };
+        assert_eq!((got.as_str(), numbers.len()), ("1", 0), "what was not put is not there");
+        words.shutdown(true);
+        let ended = select! { get(words) -> word => word.is_err(), get(numbers) -> _ => false };
+        assert!(ended);
     });
 }
 
