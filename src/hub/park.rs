@@ -22,8 +22,10 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::thread::panicking;
 
+use super::remote::Shared;
 use super::task::{Marks, State, Task, TaskRef};
 use super::{Due, Hub, interrupt};
+use crate::sys::thread::fork_epoch;
 
 /// Why a park ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +86,15 @@ impl Waiter {
         }
     }
 
-    /// Whether it can never run again: its hub ended while it was parked.
+    /// Whether it can never run again: its hub ended while it was parked, or is the parent's and this a forked child.
     #[inline]
     pub(crate) fn is_dead(&self) -> bool {
-        matches!(self, Waiter::Task(task, _) if task.is_finished())
+        match self {
+            Waiter::Task(task, _) => {
+                task.is_finished() || fork_epoch() != 0 && task.shared().is_some_and(Shared::is_of_parent)
+            }
+            Waiter::Waker(_) => false,
+        }
     }
 
     /// Whether it is this green thread's, or this native stack's.
