@@ -1,4 +1,4 @@
-//! Wakers that do what no waker should: they lock, and panic.
+//! Futures of primitives whose wakers do what none should (they lock, and panic), and that are dropped too late.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
-use greenthread::sync::{Condvar, Event, Mutex};
+use greenthread::sync::{BoundedSemaphore, Condvar, Event, Mutex};
 use greenthread::{spawn, yield_now};
 
 use crate::thread_fresh::{PATIENCE, fresh};
@@ -66,5 +66,19 @@ fn all_are_woken_though_a_waker_panics() {
         yield_now();
         assert!(catch_unwind(AssertUnwindSafe(|| event.set())).is_err());
         assert!(waits.join_timeout(PATIENCE).is_some());
+    });
+}
+
+#[test]
+fn a_permit_that_comes_back_from_a_dropped_future_is_not_one_too_many() {
+    fresh(|| {
+        let one = BoundedSemaphore::new(1);
+        one.acquire().forget();
+        let mut next = Box::pin(one.acquire_async());
+        poll_once(next.as_mut(), || {});
+        assert!(one.release().is_ok(), "it is handed over");
+        assert!(one.release().is_ok(), "and nobody knows of it yet");
+        drop(next);
+        assert_eq!(one.available(), 1);
     });
 }
