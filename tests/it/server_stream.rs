@@ -591,7 +591,9 @@ fn without_descriptors_it_waits_ever_longer_and_recovers() {
 #[test]
 fn a_handler_killed_in_a_shield_gives_its_place_back_while_others_look() {
     fresh(|| {
-        let server = StreamServer::new(listen(), |_stream, _peer| thread::shield(|| sleep(ms(20))));
+        let gate = Arc::new(Event::new());
+        let theirs = gate.clone();
+        let server = StreamServer::new(listen(), move |_stream, _peer| thread::shield(|| theirs.wait()));
         server.start().unwrap();
         let (handle, address) = (server.handle(), server.local_addr().unwrap());
         let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -607,6 +609,10 @@ fn a_handler_killed_in_a_shield_gives_its_place_back_while_others_look() {
                 })
             })
             .collect();
+        spawn(move || {
+            sleep(ms(5));
+            gate.set();
+        });
         let stopped = server.stop(ms(0));
         stop.store(1, Ordering::Relaxed);
         lookers.into_iter().for_each(|looker| looker.join().unwrap());
