@@ -11,7 +11,8 @@
 //! - **P1** Only [`Parker::park`] and [`yield_now`] suspend a green thread, and only the hub's turn resumes one.
 //! - **P2** A waiter is (task, ticket). A wake with another ticket than the task's does nothing; one that matches takes
 //!   the ticket away, so that the first wake wins and every later one is stale.
-//! - **P3** A wake that comes before the park is not lost: the ticket is gone, and the park returns at once.
+//! - **P3** A wake that comes before the park is not lost: the ticket is gone, and the park returns at once. So it does if
+//!   another park came between, for each has a ticket of its own.
 //! - **P4** Kill and time-out are delivered here and nowhere else: not in a shield, not once the body has returned, and
 //!   not to who unwinds.
 //! - **P5** No borrow, lock or reference to a thread-local of ours is held over a park.
@@ -21,8 +22,10 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::thread::panicking;
 
+use super::remote::Shared;
 use super::task::{Marks, State, Task, TaskRef};
 use super::{Due, Hub, interrupt};
+use crate::sys::thread::fork_epoch;
 
 /// Why a park ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +86,15 @@ impl Waiter {
         }
     }
 
-    /// Whether it can never run again: its hub ended while it was parked.
+    /// Whether it can never run again: its hub ended while it was parked, or is the parent's and this a forked child.
     #[inline]
     pub(crate) fn is_dead(&self) -> bool {
-        matches!(self, Waiter::Task(task, _) if task.is_finished())
+        match self {
+            Waiter::Task(task, _) => {
+                task.is_finished() || fork_epoch() != 0 && task.shared().is_some_and(Shared::is_of_parent)
+            }
+            Waiter::Waker(_) => false,
+        }
     }
 
     /// Whether it is this green thread's, or this native stack's.
@@ -195,24 +203,27 @@ impl Parker {
     pub(crate) fn new() -> Parker {
         let hub = Hub::current();
         hub.check_can_park();
-        let task = hub.running();
-        Parker {
-            hub,
-            task,
-            ticket: task.ticket.load(Ordering::Relaxed),
-        }
+        Parker::of(hub)
     }
 
     /// The same, if the caller has a hub and may park: so this makes nothing, and does not panic.
     #[inline]
     pub(crate) fn at_once() -> Option<Parker> {
         let hub = Hub::try_current().filter(|hub| !hub.is_in_callback())?;
+        Some(Parker::of(hub))
+    }
+
+    /// With a ticket that nobody has had. Between a ticket and its park there may be code of the user (a waker, a switch)
+    /// that parks itself: with the same ticket, it would take the outer wake for its own.
+    #[inline(always)]
+    fn of(hub: &'static Hub) -> Parker {
         let task = hub.running();
-        Some(Parker {
+        task.bump();
+        Parker {
             hub,
             task,
             ticket: task.ticket.load(Ordering::Relaxed),
-        })
+        }
     }
 
     #[inline]

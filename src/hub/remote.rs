@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::inbox::{AWAKE, Inbox, PARKED};
 use super::task::TaskRef;
 use super::{Hub, task};
+use crate::sys::thread::fork_epoch;
 
 /// What one OS thread may ask of another's hub.
 pub(crate) enum Message {
@@ -35,6 +36,8 @@ pub(crate) enum Message {
 pub(crate) struct Shared {
     inbox: Inbox<Message>,
     generation: AtomicU64,
+    /// The process that its hub is of.
+    fork_epoch: AtomicU64,
     /// Sleeps with nothing to wait for but a message; see [`stuck`](super::stuck).
     pub(super) idle: Arc<AtomicBool>,
     waker: Mutex<Bell>,
@@ -67,11 +70,13 @@ impl Shared {
             Box::leak(Box::new(Shared {
                 inbox: Inbox::new(),
                 generation: AtomicU64::new(0),
+                fork_epoch: AtomicU64::new(0),
                 idle: Arc::default(),
                 waker: Mutex::default(),
             }))
         });
         shared.bell(|bell| bell.thread = Some(std::thread::current()));
+        shared.fork_epoch.store(fork_epoch(), Ordering::Relaxed);
         shared.generation.fetch_add(1, Ordering::Release);
         shared.inbox.open();
         shared
@@ -96,6 +101,11 @@ impl Shared {
 
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether this process was forked since its hub was made, which is the parent's therefore.
+    pub(super) fn is_of_parent(&self) -> bool {
+        self.fork_epoch.load(Ordering::Relaxed) != fork_epoch()
     }
 
     /// Sends to whatever hub has this block now: right for what carries a ticket or an id of its own.

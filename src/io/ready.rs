@@ -63,9 +63,13 @@ impl<'a, T: AsFd> Readiness<'a, T> {
         };
         match Hub::try_current() {
             Some(hub) if std::ptr::eq(hub.shared, place.shared) && hub.generation == place.generation => leave(hub),
-            _ => place
-                .shared
-                .send_to(place.generation, Message::Internal(Box::new(leave))),
+            _ => {
+                // As a callback: the waker is dropped there, which is code of the user's.
+                let call = move |hub: &'static Hub| hub.call(Box::new(move || leave(hub)));
+                place
+                    .shared
+                    .send_to(place.generation, Message::Internal(Box::new(call)));
+            }
         }
     }
 

@@ -57,7 +57,6 @@ pub struct Child {
 #[derive(Debug)]
 struct Process {
     std: std::process::Child,
-    ended: bool,
     end: End,
 }
 
@@ -77,9 +76,7 @@ impl Process {
     }
 
     fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        let status = self.std.try_wait()?;
-        self.ended |= status.is_some();
-        Ok(status)
+        self.std.try_wait()
     }
 
     /// To be called while it is not reaped: its number is not another's then.
@@ -154,7 +151,8 @@ fn open_pidfd(_: Pid) -> io::Result<OwnedFd> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let (false, Some(pid)) = (self.ended, self.pid()) {
+        // Asked of std, which may have reaped it before it came here: its number may be another child's by now.
+        if let (Ok(None), Some(pid)) = (self.std.try_wait(), self.pid()) {
             orphans::adopt(pid);
         }
     }
@@ -169,7 +167,6 @@ impl From<std::process::Child> for Child {
             stderr: child.stderr.take().map(ChildStderr::from),
             process: Process {
                 std: child,
-                ended: false,
                 end: End::Unknown,
             },
             talk: None,

@@ -47,7 +47,8 @@ impl Op<Permits> for Acquire {
     }
 
     fn gives_back(&mut self, state: &mut Permits) {
-        state.free += 1;
+        // Others may have been added since it was handed over.
+        state.free = state.free.saturating_add(1).min(state.most);
     }
 }
 

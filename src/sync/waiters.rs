@@ -8,7 +8,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crate::hub::discard;
 use crate::hub::park::Waiter;
 
 /// The number of one that waits.
@@ -203,11 +205,24 @@ impl Woken {
 
     #[inline(always)]
     pub(super) fn wake(self) {
-        if let Some(first) = self.first {
-            first.wake_here();
-            if let Some(more) = self.more {
-                more.into_iter().for_each(Waiter::wake_here);
+        match (self.first, self.more) {
+            (Some(first), None) => first.wake_here(),
+            (first, Some(more)) => Woken::wake_all(first, *more),
+            (None, None) => {}
+        }
+    }
+
+    /// A waker that panics does so once all others have been called: what they wait for is theirs already.
+    #[cold]
+    fn wake_all(first: Option<Waiter>, more: Vec<Waiter>) {
+        let mut panic = None;
+        for waiter in first.into_iter().chain(more) {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waiter.wake_here())) {
+                panic.replace(payload).into_iter().for_each(discard);
             }
+        }
+        if let Some(payload) = panic {
+            resume_unwind(payload);
         }
     }
 }

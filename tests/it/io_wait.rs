@@ -1,9 +1,11 @@
 //! Waits for descriptors that are not ours, pipes, UDP, Unix sockets, names, the pool and Ctrl-C.
 
+use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Context;
 
 use greenthread::io::{Async, close, wait_readable, wait_writable};
 use greenthread::net::{UdpSocket, UnixDatagram, UnixListener, UnixStream};
@@ -190,5 +192,32 @@ fn ctrl_c_wakes_who_waits_for_it() {
         yield_now();
         signal_hook::low_level::raise(signal_hook::consts::SIGINT).unwrap();
         waiter.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_waker_that_panics_when_it_is_dropped_from_elsewhere_harms_no_hub() {
+    struct Evil(Arc<AtomicUsize>);
+    impl std::task::Wake for Evil {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Evil {
+        fn drop(&mut self) {
+            self.0.store(1, Ordering::Release);
+            panic!("as it is dropped");
+        }
+    }
+    fresh(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let waker = Arc::new(Evil(dropped.clone())).into();
+        let mut wait = Box::pin(socket.readable_async());
+        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        std::thread::scope(|scope| _ = scope.spawn(|| drop(wait)));
+        while dropped.load(Ordering::Acquire) == 0 {
+            yield_now();
+        }
+        yield_now();
     });
 }

@@ -36,6 +36,7 @@ mod sync_select;
 mod sync_queue;
 mod sync_queue_model;
 mod sync_reentrant;
+mod sync_waker;
 mod thread_builder;
 mod thread_fresh;
 mod thread_group;

@@ -352,3 +352,26 @@ fn no_descriptor_is_lost_or_inherited() {
     let ended = crate::child::run("process descriptors");
     assert!(ended.ok, "{ended:?}");
 }
+
+/// Only where a process may say which number the next has.
+#[test]
+fn one_that_std_has_waited_for_takes_nobodys_status_as_it_is_dropped() {
+    for _ in 0..20 {
+        let mut first = std::process::Command::new("true").spawn().unwrap();
+        let pid = first.id();
+        assert!(first.wait().unwrap().success());
+        if std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).is_err() {
+            return;
+        }
+        let mut second = std::process::Command::new("true").spawn().unwrap();
+        while state(second.id()) != Some('Z') {
+            std::thread::yield_now();
+        }
+        let is_same = second.id() == pid;
+        drop(Child::from(first));
+        assert!(second.wait().unwrap().success());
+        if is_same {
+            return;
+        }
+    }
+}

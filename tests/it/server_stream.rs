@@ -577,3 +577,35 @@ fn without_descriptors_it_waits_ever_longer_and_recovers() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
 }
+
+#[test]
+fn a_handler_killed_in_a_shield_gives_its_place_back_while_others_look() {
+    fresh(|| {
+        let gate = Arc::new(Event::new());
+        let theirs = gate.clone();
+        let server = StreamServer::new(listen(), move |_stream, _peer| thread::shield(|| theirs.wait()));
+        server.start().unwrap();
+        let (handle, address) = (server.handle(), server.local_addr().unwrap());
+        let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+        until("all are served", || handle.live() == clients.len());
+        let stop = Arc::new(AtomicUsize::new(0));
+        let lookers: Vec<_> = (0..2)
+            .map(|_| {
+                let (handle, stop) = (handle.clone(), stop.clone());
+                std::thread::spawn(move || {
+                    while stop.load(Ordering::Relaxed) == 0 {
+                        std::hint::black_box(handle.live());
+                    }
+                })
+            })
+            .collect();
+        spawn(move || {
+            sleep(ms(5));
+            gate.set();
+        });
+        let stopped = server.stop(ms(0));
+        stop.store(1, Ordering::Relaxed);
+        lookers.into_iter().for_each(|looker| looker.join().unwrap());
+        assert_eq!((stopped.left, handle.live()), (0, 0));
+    });
+}

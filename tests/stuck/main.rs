@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use greenthread::hub::{self, LoopExit};
 use greenthread::net::{TcpListener, TcpStream, UnixStream};
+use greenthread::sync::Mutex;
 use greenthread::sync::queue::Queue;
 use greenthread::{sleep, spawn, spawn_local, thread, threadpool, yield_now};
 
@@ -116,6 +117,11 @@ const TESTS: &[Test] = &[
     Test {
         name: "a_pending_spawn_does_not_run_in_the_forked_child",
         child: fork_with_pending,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "a_lock_that_is_given_back_in_the_forked_child_goes_to_nobody_of_the_parent",
+        child: fork_with_lock,
         check: succeeds_silently,
     },
     // The address sanitizer takes the stacks of the parent's OS threads, which the child uses again, for used.
@@ -480,6 +486,22 @@ fn fork_with_pending() {
     let mut lines: Vec<_> = text.lines().map(String::from).collect();
     lines.sort();
     assert_eq!(lines, [std::process::id().to_string(), String::from("call")]);
+}
+
+fn fork_with_lock() {
+    let lock = std::sync::Arc::new(Mutex::new(0));
+    let mut held = Some(lock.lock().unwrap());
+    let theirs = lock.clone();
+    let waits = spawn(move || *theirs.lock().unwrap() += 1);
+    yield_now();
+    let code = forked(|| {
+        drop(held.take());
+        assert!(lock.lock_timeout(ms(10)).is_ok());
+    });
+    assert_eq!(code, 0);
+    drop(held);
+    waits.join().unwrap();
+    assert_eq!(*lock.lock().unwrap(), 1);
 }
 
 #[cfg_attr(feature = "sanitizer", allow(dead_code, reason = "it is not run"))]
