@@ -100,7 +100,8 @@ pub type LifoQueue<T> = QueueOf<T, Vec<T>>;
 /// assert_eq!(largest_first.get(), Ok(Reverse(3)));
 /// ```
 ///
-/// The items' `Ord` is called while the queue is locked: it must not use the queue, and it panics if it blocks. If it panics
+/// The items' `Ord` is called while the queue is locked: it must not use the queue, nor switch to a
+/// greenlet or a generator that comes back later; and it panics if it blocks. If it panics
 /// the caller does, and the queue goes on; an item that the caller had in hand is lost, and the order of the others is
 /// anybody's guess.
 pub type PriorityQueue<T> = QueueOf<T, Heap<T>>;

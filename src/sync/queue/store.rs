@@ -35,9 +35,12 @@ impl Panic for Payload {
 
 /// Runs code of the user's under the lock: it may not park there, and what it panics with is for after the lock.
 pub(super) fn confined<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
-    catch_unwind(AssertUnwindSafe(|| match Hub::try_current() {
-        Some(hub) => hub.as_callback(f),
-        None => f(),
+    catch_unwind(AssertUnwindSafe(|| {
+        if Hub::has_ended() {
+            f()
+        } else {
+            Hub::current().as_callback(f)
+        }
     }))
 }
 
