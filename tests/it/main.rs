@@ -1,5 +1,6 @@
 //! All integration tests in one binary; what must have a process of its own runs as a child of it.
 
+mod async_io_poll;
 mod child;
 mod crash;
 mod crawl;
