@@ -230,7 +230,7 @@ fn pipelined_requests_and_garbage_are_answered() {
         assert!(text.find("/1").unwrap() < text.find("/2").unwrap());
 
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(b"what is this\r\n\r\n").unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nwhat is this\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
