@@ -8,11 +8,9 @@ use std::time::{Duration, Instant};
 
 use hyper::rt;
 
-use crate::{future, thread, time};
+use crate::{future, time};
 
-/// Spawns on the hub of whoever executes: a green thread that waits for the future, and may be blocked by it.
-///
-/// The future need not be `Send`.
+/// Spawns on the hub of whoever executes, as [`future::spawn`]: the future need not be `Send`, and may block.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Executor;
 
@@ -22,7 +20,7 @@ where
 {
     #[track_caller]
     fn execute(&self, future: F) {
-        thread::spawn_local(move || drop(future::block_on(future)));
+        drop(future::spawn(future));
     }
 }
 

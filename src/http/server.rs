@@ -254,10 +254,7 @@ impl Settings {
         });
         let head_timeout = self.head_timeout.get().copied().unwrap_or(Some(HEAD_TIMEOUT));
         let mut builder = http1::Builder::new();
-        builder
-            .timer(Timer)
-            .header_read_timeout(head_timeout)
-            .pipeline_flush(true);
+        builder.timer(Timer).header_read_timeout(head_timeout);
         let mut connection = pin!(builder.serve_connection(stream, service));
         let mut closing = pin!(async {
             match self.server.get() {

@@ -11,6 +11,7 @@ mod fs_file;
 mod future_block_on;
 #[cfg(feature = "hyper")]
 mod http_server;
+mod future_task;
 mod hub_guarded;
 mod hub_handle;
 mod hub_turn;
