@@ -13,6 +13,6 @@ use greenthread::{http::HttpServer, net::TcpListener};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port: u16 = std::env::args().nth(1).map_or(Ok(8000), |port| port.parse())?;
     let router = Router::new().route("/", get(|| async { "Hello, World!" }));
-    HttpServer::tower(TcpListener::bind(("127.0.0.1", port))?, router).serve_forever()?;
+    HttpServer::tower_local(TcpListener::bind(("127.0.0.1", port))?, router).serve_forever()?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,7 @@ struct Settings {
     server: OnceLock<Handle>,
 }
 
-/// Serves HTTP/1 (keep-alive and pipelining too), with a green thread for each connection.
+/// Serves HTTP/1 (keep-alive and pipelining too), with a green thread or a stackless task for each connection.
 ///
 /// ```no_run
 /// use greenthread::{http::HttpServer, net::TcpListener};
@@ -80,8 +81,9 @@ struct Settings {
 /// # }
 /// ```
 ///
-/// A service is `async`, and may block all the same: its connection waits, and the others go on. What it panics with ends
-/// its connection, and is reported as that of any green thread.
+/// A service is `async`, and may block all the same: its connection waits, and the others go on. Patched calls of libc
+/// (`monkey`) wait so in [`new`](Self::new) and [`tower`](Self::tower), where thread-locals are each connection's own.
+/// What a service panics with ends its connection, and is reported as that of any green thread.
 ///
 /// # Stopping
 /// [`stop`](Self::stop) lets each connection finish the request that it is at, and closes those that are idle; what is not
@@ -108,13 +110,13 @@ where
     {
         HttpServer::with(|settings| {
             StreamServer::new(listener, move |stream, _| {
-                settings.serve(stream, |request| service.call(request));
+                block_on(settings.serve(stream, |request| service.call(request)));
             })
         })
     }
 
-    /// The same, whose green threads share thread-locals, as those of [`spawn_local`](crate::spawn_local): nothing in the
-    /// service need be `Send`.
+    /// The same, with [stackless tasks](crate::future::spawn) in place of green threads: the cheapest, and nothing in the
+    /// service need be `Send`. They share the thread-locals of whoever starts the server.
     #[track_caller]
     pub fn new_local<S, B>(listener: L, service: S) -> HttpServer<L>
     where
@@ -122,8 +124,10 @@ where
         B: Body<Error: Into<Failure>> + 'static,
     {
         HttpServer::with(|settings| {
-            StreamServer::new_local(listener, move |stream, _| {
-                settings.serve(stream, |request| service.call(request));
+            let service = Rc::new(service);
+            StreamServer::new_stackless(listener, move |stream| {
+                let (settings, service) = (settings.clone(), service.clone());
+                async move { settings.serve(stream, |request| service.call(request)).await }
             })
         })
     }
@@ -139,7 +143,22 @@ where
         HttpServer::with(|settings| {
             StreamServer::new(listener, move |stream, _| {
                 let service = service.clone();
-                settings.serve(stream, |request| ask(service.clone(), request));
+                block_on(settings.serve(stream, |request| ask(service.clone(), request)));
+            })
+        })
+    }
+
+    /// As [`new_local`](Self::new_local), for a service of tower's.
+    #[track_caller]
+    pub fn tower_local<S, B>(listener: L, service: S) -> HttpServer<L>
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<B>, Error: Into<Failure>> + Clone + 'static,
+        B: Body<Error: Into<Failure>> + 'static,
+    {
+        HttpServer::with(|settings| {
+            StreamServer::new_stackless(listener, move |stream| {
+                let (settings, service) = (settings.clone(), service.clone());
+                async move { settings.serve(stream, |request| ask(service.clone(), request)).await }
             })
         })
     }
@@ -233,7 +252,7 @@ async fn ask<S: tower_service::Service<R>, R>(mut service: S, request: R) -> Res
 
 impl Settings {
     /// Answers the requests of one connection with `call`.
-    fn serve<I, F, A, B, E>(&self, stream: I, call: F)
+    async fn serve<I, F, A, B, E>(&self, stream: I, call: F)
     where
         I: Read + Write + Unpin,
         F: Fn(Request<Incoming>) -> A,
@@ -264,13 +283,14 @@ impl Settings {
         });
         let mut closes = false;
         // An error is the client's, who is gone, or the service's, who knows.
-        let _ = block_on(poll_fn(|context| {
+        let _ = poll_fn(|context| {
             if !closes && closing.as_mut().poll(context).is_ready() {
                 closes = true;
                 connection.as_mut().graceful_shutdown();
             }
             connection.as_mut().poll(context)
-        }));
+        })
+        .await;
     }
 }
 

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 
 use super::interrupt;
 use super::park::{self, Mode, Parker, Waiter, Why};
@@ -36,6 +36,14 @@ impl Wake for Signal {
     }
 }
 
+static VTABLE: OnceLock<&'static RawWakerVTable> = OnceLock::new();
+
+/// Whether it is one of those that are made here, which run no code of the user's.
+#[inline]
+pub(super) fn is_ours(waker: &Waker) -> bool {
+    VTABLE.get().is_some_and(|ours| std::ptr::eq(*ours, waker.vtable()))
+}
+
 /// Polls until it is ready, and parks in between; `None`: the deadline (nanoseconds of the hub's clock) came first.
 ///
 /// # Panics
@@ -51,6 +59,7 @@ pub(crate) fn poll_until<R>(
         waiter: Mutex::new(None),
     });
     let waker = Waker::from(signal.clone());
+    VTABLE.get_or_init(|| waker.vtable());
     let mut context = Context::from_waker(&waker);
     super::check_can_park();
     loop {

@@ -442,6 +442,27 @@ where
     })
 }
 
+/// How the handlers of a plan are spawned: as stackless tasks.
+#[cfg(feature = "hyper")]
+#[track_caller]
+pub(super) fn stackless<I, F, A>(handler: F) -> Spawn<I>
+where
+    I: 'static,
+    F: Fn(I) -> A + 'static,
+    A: Future + 'static,
+{
+    let place = Location::caller();
+    Box::new(move |item, slot| {
+        let answer = handler(item);
+        let task = async move {
+            let _slot = slot;
+            answer.await;
+        };
+        let join = task::spawn_future(Hub::current(), place, task);
+        Ok(JoinHandle::new(join).thread())
+    })
+}
+
 /// The slot is given back when the handler, with all that it owned, is gone.
 fn run(slot: Slot, f: impl FnOnce()) {
     let _slot = slot;

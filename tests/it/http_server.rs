@@ -34,6 +34,12 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     Ok(Response::new(Full::from([path.as_bytes(), &body].concat())))
 }
 
+/// In green threads, and in stackless tasks.
+const KINDS: [fn(TcpListener) -> HttpServer<TcpListener>; 2] = [
+    |listener| HttpServer::new(listener, service_fn(answer)),
+    |listener| HttpServer::new_local(listener, service_fn(answer)),
+];
+
 async fn ask(client: &mut http1::SendRequest<Full<Bytes>>, path: &str, body: &'static [u8]) -> hyper::Result<Bytes> {
     let request = Request::post(path)
         .header("host", "here")
@@ -57,32 +63,34 @@ fn client(address: SocketAddr) -> http1::SendRequest<Full<Bytes>> {
 
 #[test]
 fn clients_keep_their_connections_and_a_blocking_handler_holds_up_nobody() {
-    fresh(|| {
-        let (listener, address) = listener();
-        let server = HttpServer::new(listener, service_fn(answer));
-        server.start().unwrap();
-        let start = time::now();
-        let clients: Vec<_> = (0..10)
-            .map(|_| {
-                spawn_local(move || {
-                    let mut client = client(address);
-                    block_on(async {
-                        for n in 0..20 {
-                            assert_eq!(
-                                ask(&mut client, &format!("/{n}"), b"+").await.unwrap(),
-                                format!("/{n}+")
-                            );
-                        }
-                        assert_eq!(ask(&mut client, "/slow", b"").await.unwrap(), "/slow");
-                    });
+    KINDS.map(|server| {
+        fresh(move || {
+            let (listener, address) = listener();
+            let server = server(listener);
+            server.start().unwrap();
+            let start = time::now();
+            let clients: Vec<_> = (0..10)
+                .map(|_| {
+                    spawn_local(move || {
+                        let mut client = client(address);
+                        block_on(async {
+                            for n in 0..20 {
+                                assert_eq!(
+                                    ask(&mut client, &format!("/{n}"), b"+").await.unwrap(),
+                                    format!("/{n}+")
+                                );
+                            }
+                            assert_eq!(ask(&mut client, "/slow", b"").await.unwrap(), "/slow");
+                        });
+                    })
                 })
-            })
-            .collect();
-        clients.into_iter().for_each(|one| one.join().unwrap());
-        let took = time::now() - start;
-        assert!(took >= ms(100) && took < ms(800), "ten at once, not in turn: {took:?}");
-        let stopped = server.stop(secs(10));
-        assert_eq!((stopped.killed, stopped.left), (0, 0));
+                .collect();
+            clients.into_iter().for_each(|one| one.join().unwrap());
+            let took = time::now() - start;
+            assert!(took >= ms(100) && took < ms(800), "ten at once, not in turn: {took:?}");
+            let stopped = server.stop(secs(10));
+            assert_eq!((stopped.killed, stopped.left), (0, 0));
+        })
     });
 }
 
@@ -130,7 +138,7 @@ fn a_service_of_towers_is_asked_when_it_is_ready_and_the_log_tells() {
         let (listener, address) = listener();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let log = lines.clone();
-        let server = HttpServer::tower(listener, Tower::default())
+        let server = HttpServer::tower_local(listener, Tower::default())
             .access_log(move |access| log.lock().unwrap().push(access.to_string()));
         server.start().unwrap();
         block_on(async {
@@ -153,88 +161,98 @@ fn a_service_of_towers_is_asked_when_it_is_ready_and_the_log_tells() {
 
 #[test]
 fn a_stop_closes_the_idle_finishes_the_busy_and_kills_the_late() {
-    fresh(|| {
-        let (listener, address) = listener();
-        let server = HttpServer::new(listener, service_fn(answer));
-        server.start().unwrap();
-        let mut idle = client(address);
-        assert_eq!(block_on(ask(&mut idle, "/", b"")).unwrap(), "/");
-        let busy = spawn_local(move || block_on(ask(&mut client(address), "/slow", b"")));
-        sleep(ms(30));
-        let stopped = server.stop(secs(10));
-        assert_eq!((stopped.killed, stopped.left), (0, 0));
-        assert_eq!(busy.join().unwrap().unwrap(), "/slow", "it was let finish");
-        assert!(block_on(ask(&mut idle, "/", b"")).is_err(), "closed");
-        assert!(TcpStream::connect(address).is_err());
+    KINDS.map(|server| {
+        fresh(move || {
+            let (listener, address) = listener();
+            let server = server(listener);
+            server.start().unwrap();
+            let mut idle = client(address);
+            assert_eq!(block_on(ask(&mut idle, "/", b"")).unwrap(), "/");
+            let busy = spawn_local(move || block_on(ask(&mut client(address), "/slow", b"")));
+            sleep(ms(30));
+            let stopped = server.stop(secs(10));
+            assert_eq!((stopped.killed, stopped.left), (0, 0));
+            assert_eq!(busy.join().unwrap().unwrap(), "/slow", "it was let finish");
+            assert!(block_on(ask(&mut idle, "/", b"")).is_err(), "closed");
+            assert!(TcpStream::connect(address).is_err());
+        })
     });
-    fresh(|| {
-        let (listener, address) = listener();
-        let server = HttpServer::new(listener, service_fn(answer));
-        server.start().unwrap();
-        let late = spawn_local(move || block_on(ask(&mut client(address), "/slow", b"")));
-        sleep(ms(30));
-        assert_eq!(server.stop(ms(1)).killed, 1);
-        assert!(late.join().unwrap().is_err());
+    KINDS.map(|server| {
+        fresh(move || {
+            let (listener, address) = listener();
+            let server = server(listener);
+            server.start().unwrap();
+            let late = spawn_local(move || block_on(ask(&mut client(address), "/slow", b"")));
+            sleep(ms(30));
+            assert_eq!(server.stop(ms(1)).killed, 1);
+            assert!(late.join().unwrap().is_err());
+        })
     });
 }
 
 #[test]
 fn a_panic_ends_its_connection_and_nothing_else() {
-    fresh(|| {
-        let (listener, address) = listener();
-        let server = HttpServer::new(listener, service_fn(answer));
-        server.start().unwrap();
-        assert!(block_on(ask(&mut client(address), "/panic", b"")).is_err());
-        assert_eq!(block_on(ask(&mut client(address), "/", b"")).unwrap(), "/");
-        server.stop(secs(10));
+    KINDS.map(|server| {
+        fresh(move || {
+            let (listener, address) = listener();
+            let server = server(listener);
+            server.start().unwrap();
+            assert!(block_on(ask(&mut client(address), "/panic", b"")).is_err());
+            assert_eq!(block_on(ask(&mut client(address), "/", b"")).unwrap(), "/");
+            server.stop(secs(10));
+        })
     });
 }
 
 #[test]
 fn a_client_that_does_not_finish_its_head_is_let_go() {
-    fresh(|| {
-        let (listener, address) = listener();
-        let server = HttpServer::new(listener, service_fn(answer)).head_timeout(Some(ms(50)));
-        server.start().unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
-        let start = time::now();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: he").unwrap();
-        let mut rest = String::new();
-        let _ = stream.read_to_string(&mut rest);
-        assert!(time::now() - start >= ms(50));
-        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
+    KINDS.map(|server| {
+        fresh(move || {
+            let (listener, address) = listener();
+            let server = server(listener).head_timeout(Some(ms(50)));
+            server.start().unwrap();
+            let mut stream = TcpStream::connect(address).unwrap();
+            let start = time::now();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: he").unwrap();
+            let mut rest = String::new();
+            let _ = stream.read_to_string(&mut rest);
+            assert!(time::now() - start >= ms(50));
+            assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
 
-        // Each request puts the time-out off.
-        let mut client = client(address);
-        for _ in 0..4 {
-            assert_eq!(block_on(ask(&mut client, "/", b"")).unwrap(), "/");
-            sleep(ms(20));
-        }
-        server.stop(secs(10));
+            // Each request puts the time-out off.
+            let mut client = client(address);
+            for _ in 0..4 {
+                assert_eq!(block_on(ask(&mut client, "/", b"")).unwrap(), "/");
+                sleep(ms(20));
+            }
+            server.stop(secs(10));
+        })
     });
 }
 
 #[test]
 fn pipelined_requests_and_garbage_are_answered() {
-    fresh(|| {
-        let (listener, address) = listener();
-        let server = HttpServer::new(listener, service_fn(answer));
-        server.start().unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream
-            .write_all(b"GET /1 HTTP/1.1\r\nhost: h\r\n\r\nGET /2 HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
-            .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
-        assert!(text.find("/1").unwrap() < text.find("/2").unwrap());
+    KINDS.map(|server| {
+        fresh(move || {
+            let (listener, address) = listener();
+            let server = server(listener);
+            server.start().unwrap();
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream
+                .write_all(b"GET /1 HTTP/1.1\r\nhost: h\r\n\r\nGET /2 HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+                .unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
+            assert!(text.find("/1").unwrap() < text.find("/2").unwrap());
 
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nwhat is this\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
-        server.stop(secs(10));
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nwhat is this\r\n\r\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
+            server.stop(secs(10));
+        })
     });
 }
 
@@ -284,43 +302,45 @@ fn what_is_executed_need_not_be_send_and_may_block() {
 
 #[test]
 fn an_exchange_with_a_server_may_be_dropped_at_every_await_point() {
-    fresh(|| {
-        let (listener, address) = listener();
-        let server = HttpServer::new(listener, service_fn(answer));
-        server.start().unwrap();
-        let mut polls = 0;
-        loop {
-            let exchange = async {
-                let stream = TcpStream::connect(address).unwrap();
-                let (mut client, connection) = http1::handshake(stream).await.unwrap();
-                let asked = ask(&mut client, "/", b"x");
-                match futures::future::select(Box::pin(asked), Box::pin(connection)).await {
-                    futures::future::Either::Left((answer, _)) => answer.unwrap(),
-                    futures::future::Either::Right(_) => panic!("the server closed"),
+    KINDS.map(|server| {
+        fresh(move || {
+            let (listener, address) = listener();
+            let server = server(listener);
+            server.start().unwrap();
+            let mut polls = 0;
+            loop {
+                let exchange = async {
+                    let stream = TcpStream::connect(address).unwrap();
+                    let (mut client, connection) = http1::handshake(stream).await.unwrap();
+                    let asked = ask(&mut client, "/", b"x");
+                    match futures::future::select(Box::pin(asked), Box::pin(connection)).await {
+                        futures::future::Either::Left((answer, _)) => answer.unwrap(),
+                        futures::future::Either::Right(_) => panic!("the server closed"),
+                    }
+                };
+                let mut exchange = Box::pin(exchange);
+                let mut left = polls;
+                let got = block_on(std::future::poll_fn(|context| {
+                    if left == 0 {
+                        return std::task::Poll::Ready(None);
+                    }
+                    left -= 1;
+                    exchange.as_mut().poll(context).map(Some)
+                }));
+                drop(exchange);
+                if let Some(got) = got {
+                    assert_eq!(got, "/x");
+                    break;
                 }
-            };
-            let mut exchange = Box::pin(exchange);
-            let mut left = polls;
-            let got = block_on(std::future::poll_fn(|context| {
-                if left == 0 {
-                    return std::task::Poll::Ready(None);
-                }
-                left -= 1;
-                exchange.as_mut().poll(context).map(Some)
-            }));
-            drop(exchange);
-            if let Some(got) = got {
-                assert_eq!(got, "/x");
-                break;
+                polls += 1;
             }
-            polls += 1;
-        }
-        assert!(polls >= 2);
-        assert_eq!(
-            block_on(ask(&mut client(address), "/", b"")).unwrap(),
-            "/",
-            "it serves on"
-        );
-        assert_eq!(server.stop(secs(10)).killed, 0);
+            assert!(polls >= 2);
+            assert_eq!(
+                block_on(ask(&mut client(address), "/", b"")).unwrap(),
+                "/",
+                "it serves on"
+            );
+            assert_eq!(server.stop(secs(10)).killed, 0);
+        })
     });
 }
