@@ -342,6 +342,12 @@ impl Hub {
         self.timers.insert(at, Due::Call(Box::new(f)));
     }
 
+    /// Whether this is code of a foreign loop that the hub lives in: it must be rung, for nobody asks when its next turn is.
+    #[inline]
+    fn is_among_others(&self) -> bool {
+        self.embedded.get() && !self.pumping.get()
+    }
+
     /// Runs turns until the native task is woken.
     fn pump(&'static self) {
         self.pumping.set(true);

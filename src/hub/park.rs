@@ -140,7 +140,7 @@ impl Hub {
     pub(crate) fn wake(&'static self, waiter: Waiter) {
         match waiter {
             Waiter::Task(task, ticket) => match task.shared() {
-                Some(shared) if std::ptr::eq(shared, self.shared) => {
+                Some(shared) if std::ptr::eq(shared, self.shared) && !self.is_among_others() => {
                     self.wake_local(task.get(), ticket, Wake::Ready);
                 }
                 Some(shared) => shared.send(super::remote::Message::Wake(task, ticket)),

@@ -23,11 +23,14 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Gives the path back, and what was posted; `/slow` takes 100 ms, blocking.
+/// Gives the path back, and what was posted; `/slow` takes 100 ms, blocking, and `/later` as long, waiting.
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     if path == "/slow" {
         sleep(ms(100));
+    }
+    if path == "/later" {
+        time::sleep_async(ms(100)).await;
     }
     assert_ne!(path, "/panic", "asked for");
     let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -63,7 +66,7 @@ fn client(address: SocketAddr) -> http1::SendRequest<Full<Bytes>> {
 
 #[test]
 fn clients_keep_their_connections_and_a_blocking_handler_holds_up_nobody() {
-    KINDS.map(|server| {
+    KINDS.into_iter().for_each(|server| {
         fresh(move || {
             let (listener, address) = listener();
             let server = server(listener);
@@ -161,7 +164,7 @@ fn a_service_of_towers_is_asked_when_it_is_ready_and_the_log_tells() {
 
 #[test]
 fn a_stop_closes_the_idle_finishes_the_busy_and_kills_the_late() {
-    KINDS.map(|server| {
+    KINDS.into_iter().for_each(|server| {
         fresh(move || {
             let (listener, address) = listener();
             let server = server(listener);
@@ -177,12 +180,12 @@ fn a_stop_closes_the_idle_finishes_the_busy_and_kills_the_late() {
             assert!(TcpStream::connect(address).is_err());
         })
     });
-    KINDS.map(|server| {
+    KINDS.into_iter().for_each(|server| {
         fresh(move || {
             let (listener, address) = listener();
             let server = server(listener);
             server.start().unwrap();
-            let late = spawn_local(move || block_on(ask(&mut client(address), "/slow", b"")));
+            let late = spawn_local(move || block_on(ask(&mut client(address), "/later", b"")));
             sleep(ms(30));
             assert_eq!(server.stop(ms(1)).killed, 1);
             assert!(late.join().unwrap().is_err());
@@ -192,7 +195,7 @@ fn a_stop_closes_the_idle_finishes_the_busy_and_kills_the_late() {
 
 #[test]
 fn a_panic_ends_its_connection_and_nothing_else() {
-    KINDS.map(|server| {
+    KINDS.into_iter().for_each(|server| {
         fresh(move || {
             let (listener, address) = listener();
             let server = server(listener);
@@ -206,7 +209,7 @@ fn a_panic_ends_its_connection_and_nothing_else() {
 
 #[test]
 fn a_client_that_does_not_finish_its_head_is_let_go() {
-    KINDS.map(|server| {
+    KINDS.into_iter().for_each(|server| {
         fresh(move || {
             let (listener, address) = listener();
             let server = server(listener).head_timeout(Some(ms(50)));
@@ -232,7 +235,7 @@ fn a_client_that_does_not_finish_its_head_is_let_go() {
 
 #[test]
 fn pipelined_requests_and_garbage_are_answered() {
-    KINDS.map(|server| {
+    KINDS.into_iter().for_each(|server| {
         fresh(move || {
             let (listener, address) = listener();
             let server = server(listener);
@@ -302,7 +305,7 @@ fn what_is_executed_need_not_be_send_and_may_block() {
 
 #[test]
 fn an_exchange_with_a_server_may_be_dropped_at_every_await_point() {
-    KINDS.map(|server| {
+    KINDS.into_iter().for_each(|server| {
         fresh(move || {
             let (listener, address) = listener();
             let server = server(listener);

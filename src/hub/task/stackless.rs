@@ -288,7 +288,9 @@ unsafe fn wake(task: *const ()) {
         return;
     }
     match (task.shared(), Hub::try_current()) {
-        (Some(shared), Some(hub)) if ptr::eq(shared, hub.shared) => hub.wake_stackless(TaskRef(task)),
+        (Some(shared), Some(hub)) if ptr::eq(shared, hub.shared) && !hub.is_among_others() => {
+            hub.wake_stackless(TaskRef(task));
+        }
         (Some(shared), _) => shared.send(Message::Poll(TaskRef(task))),
         (None, _) => {}
     }

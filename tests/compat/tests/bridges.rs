@@ -59,7 +59,9 @@ fn compat_beside_futures_of_tokio_are_polled_on_the_hub() {
 /// Turns this OS thread's hub inside of tokio until `green` has ended.
 async fn turn_until<T>(green: JoinHandle<T>) -> T {
     let fd = hub::as_fd().unwrap();
-    let fd: AsyncFd<OwnedFd> = AsyncFd::new(fd.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    let fd: OwnedFd = fd.as_fd().try_clone_to_owned().unwrap();
+    // SAFETY: it is the same open descriptor until it is dropped.
+    let fd = unsafe { AsyncFd::register(fd) }.unwrap();
     loop {
         hub::turn();
         if green.is_finished() {
