@@ -88,8 +88,8 @@ impl TcpListener {
 
     /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of tasks
     /// may wait in it.
-    pub fn accept_async(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + use<'_> {
-        async { accepted(accept_patiently_async(&self.io).await?) }
+    pub async fn accept_async(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        accepted(accept_patiently_async(&self.io).await?)
     }
 
     /// Takes a connection, if there is one; if not, the task is woken when there may be. The last that polls is the one

@@ -76,8 +76,8 @@ impl UnixListener {
 
     /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of tasks
     /// may wait in it.
-    pub fn accept_async(&self) -> impl Future<Output = io::Result<(UnixStream, SocketAddr)>> + use<'_> {
-        async { accepted(accept_patiently_async(&self.io).await?.0) }
+    pub async fn accept_async(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        accepted(accept_patiently_async(&self.io).await?.0)
     }
 
     /// Takes a connection, if there is one; if not, the task is woken when there may be. The last that polls is the one
