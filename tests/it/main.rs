@@ -5,6 +5,7 @@ mod crash;
 mod crawl;
 mod examples;
 mod fs_file;
+mod future_asyncify;
 mod future_block_on;
 mod future_task;
 mod hub_guarded;
