@@ -147,6 +147,19 @@ impl<T> Future for Task<T> {
     }
 }
 
+/// For all that takes green threads: groups, [`thread::wait`](crate::thread::wait), exit links.
+///
+/// ```
+/// use greenthread::{future, spawn, thread, JoinHandle};
+/// let both: [JoinHandle<i32>; 2] = [future::spawn(async { 1 }).into(), spawn(|| 2)];
+/// assert_eq!(thread::join_all(both).into_iter().map(Result::unwrap).sum::<i32>(), 3);
+/// ```
+impl<T> From<Task<T>> for JoinHandle<T> {
+    fn from(task: Task<T>) -> JoinHandle<T> {
+        task.0
+    }
+}
+
 /// As `<Task #7 spawned at src/main.rs:3:5>`.
 impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

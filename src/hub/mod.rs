@@ -210,6 +210,7 @@ impl Drop for End {
             return ENDED.set(true);
         };
         hub.end_scoped();
+        task::end_runners(hub);
         ENDED.set(true);
         HUB.set(None);
         hub.end();
@@ -248,6 +249,8 @@ impl Hub {
             !ENDED.get(),
             "the hub of this OS thread has ended: this runs in a destructor of a thread-local"
         );
+        // In this order: what the hub ends gives its stacks back to a pool that is still there.
+        let _ = crate::stack::home();
         END.with(|_| ());
         crate::sys::thread::on_fork(crate::sys::thread::Child::Hub, forked);
         crate::stack::set_describe(describe);

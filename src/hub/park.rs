@@ -8,7 +8,8 @@
 //! ```
 //!
 //! # Invariants
-//! - **P1** Only [`Parker::park`] and [`yield_now`] suspend a green thread, and only the hub's turn resumes one.
+//! - **P1** Only [`Parker::park`] and [`yield_now`] suspend a green thread (and a runner that rests, see
+//!   `task/stackless.rs`), and only the hub's turn resumes one.
 //! - **P2** A waiter is (task, ticket). A wake with another ticket than the task's does nothing; one that matches takes
 //!   the ticket away, so that the first wake wins and every later one is stale.
 //! - **P3** A wake that comes before the park is not lost: the ticket is gone, and the park returns at once.

@@ -64,7 +64,7 @@ pub(super) use blocks::Keep;
 pub(crate) use blocks::all_of;
 use blocks::{recycle, take_block, take_common};
 pub(crate) use stackless::spawn_future;
-pub(super) use stackless::{is_ours, with_stack};
+pub(super) use stackless::{end_runners, is_ours, with_stack};
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;

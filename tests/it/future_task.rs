@@ -508,3 +508,133 @@ fn hundred_thousand_tasks_wait_without_stacks() {
         assert_eq!(sum, 99_999 * 100_000 / 2);
     });
 }
+
+#[test]
+fn task_has_exit_links_and_is_waited_for_as_a_green_thread_is() {
+    fresh(|| {
+        let (sender, receiver) = greenthread::sync::channel::unbounded();
+        let handle = thread::JoinHandle::from(spawn(give_way()));
+        handle.on_exit(move |ended| {
+            yield_now();
+            sender.send(ended.is_ok()).unwrap();
+        });
+        assert_eq!(receiver.recv(), Ok(true));
+        let handles = [spawn(async { 1 }).into(), spawn_green(|| 2)];
+        let ended: i32 = thread::iwait(handles).map(|handle| handle.join().unwrap()).sum();
+        assert_eq!(ended, 3);
+    });
+}
+
+#[test]
+fn context_ends_after_its_tasks_however_their_runners_were_used() {
+    static LIVE: AtomicU32 = AtomicU32::new(0);
+    struct Counts;
+    impl Drop for Counts {
+        fn drop(&mut self) {
+            LIVE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    thread_local! {
+        static COUNTS: Counts = {
+            LIVE.fetch_add(1, Ordering::SeqCst);
+            Counts
+        };
+    }
+    if thread::isolation().is_err() {
+        return;
+    }
+    virtually(|| {
+        for round in 0..3 {
+            let tasks: Vec<Task<()>> = (0..20)
+                .flat_map(|n| {
+                    spawn_green(move || {
+                        COUNTS.with(|_| ());
+                        let work = move |m: u64| async move {
+                            for _ in 0..m {
+                                give_way().await;
+                            }
+                            time::sleep(Duration::from_millis(m * (n + round) % 3));
+                            give_way().await;
+                        };
+                        (0..4).map(|m| spawn(work(m))).collect::<Vec<_>>()
+                    })
+                    .join()
+                    .unwrap()
+                })
+                .collect();
+            assert!(LIVE.load(Ordering::SeqCst) > 0);
+            tasks.into_iter().enumerate().for_each(|(n, task)| {
+                if n % 3 == 0 {
+                    task.cancel();
+                }
+                let _ = task.join();
+            });
+            hub::idle();
+            assert_eq!((LIVE.load(Ordering::SeqCst), hub::live()), (0, 0));
+            // Only runners of the native context are kept, and there was none.
+            assert_eq!(greenthread::stack::stats().in_use, 0);
+        }
+    });
+}
+
+#[test]
+fn runners_end_with_their_os_thread() {
+    /// Looks when the hub has ended: made before it, it is dropped after it, and before the stacks.
+    struct Looks(std::sync::mpsc::Sender<usize>);
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.0.send(greenthread::stack::stats().in_use).unwrap();
+        }
+    }
+    thread_local! {
+        static LOOKS: RefCell<Option<Looks>> = const { RefCell::new(None) };
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    let owner = std::thread::spawn(|| {
+        greenthread::stack::trim();
+        LOOKS.set(Some(Looks(tell)));
+        spawn(give_way()).join().unwrap();
+        greenthread::stack::stats().in_use
+    });
+    assert_eq!(owner.join().unwrap(), 1, "the runner's");
+    assert_eq!(told.recv().unwrap(), 0);
+}
+
+#[test]
+fn tasks_of_many_hubs_wake_each_other_while_blocks_are_reused() {
+    let hubs = greenthread::hub::Hubs::new(3).unwrap();
+    let rounds = |handles: Vec<hub::Handle>| {
+        for round in 0..300 {
+            // Without a limit: one that is cancelled before it has received leaves a message that would block the others.
+            let (sender, receiver) = greenthread::sync::channel::unbounded();
+            let tasks: Vec<_> = handles
+                .iter()
+                .map(|handle| {
+                    let (sender, receiver) = (sender.clone(), receiver.clone());
+                    handle
+                        .spawn_future(async move {
+                            let mut sum = 0;
+                            for n in 0..5 {
+                                sender.send_async(n).await.unwrap();
+                                sum += receiver.recv_async().await.unwrap();
+                            }
+                            sum
+                        })
+                        .unwrap()
+                })
+                .collect();
+            if round % 4 == 0 {
+                tasks[round % 3].cancel();
+            }
+            drop((sender, receiver));
+            for task in tasks {
+                match futures::executor::block_on(task) {
+                    Ok(_) => {}
+                    Err(error) => assert!(error.is_killed() || error.is_panic(), "{error}"),
+                }
+            }
+        }
+    };
+    let handles = hubs.handles().to_vec();
+    std::thread::spawn(move || rounds(handles)).join().unwrap();
+}

@@ -8,6 +8,7 @@ mod crash;
 mod crawl;
 mod examples;
 mod fs_file;
+mod future_asyncify;
 mod future_block_on;
 #[cfg(feature = "hyper")]
 mod http_server;

@@ -16,7 +16,7 @@
 //! - **K2** `WOKEN` is set by a waker and cleared by the owner before each poll. Who sets it sees to a turn: it queues the
 //!   task if that waits, and else the owner looks at it after the poll. A waker of an older life makes a poll too many at
 //!   worst: the owner clears the bit after the hub is set, so who sets it later sends to the right one.
-//! - **K3** A runner is resumed for a task that `assigned` names, and takes it from there at once.
+//! - **K3** A runner is resumed for a task that `assigned` names, and takes it from there at once; for none, it ends.
 
 use std::future::Future;
 use std::io;
@@ -74,7 +74,9 @@ fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'static Task, fut
     });
     task.marks.set(Marks::STACKLESS, true);
     task.join.fetch_and(!WOKEN, Ordering::AcqRel);
-    task.context.set(context::for_spawn(hub, Kind::Local));
+    let context = context::for_spawn(hub, Kind::Local);
+    context.inspect(|context| context.tasks().set(context.tasks().get() + 1));
+    task.context.set(context);
     task.depth.set((&raw const *work).cast());
     // SAFETY: the block is fresh: nothing lies there, nobody else knows it, and it has room (K1).
     unsafe { task.fiber.get().cast::<Work>().write(work) };
@@ -105,16 +107,8 @@ pub(in crate::hub) fn with_stack(hub: &'static Hub, task: &'static Task) -> Opti
 #[inline(never)]
 fn runner_for(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
     let context = task.context.get();
-    let resting = if context.is_none() { hub.resting.get() } else { None };
-    let runner = match resting {
-        Some(runner) => {
-            hub.resting.set(runner.next.take());
-            hub.rests.set(hub.rests.get() - 1);
-            runner.marks.clear();
-            // Whatever was asked of it was meant for what it ran before.
-            runner.interrupt.set(0);
-            runner
-        }
+    let runner = match take_resting(hub, context) {
+        Some(runner) => runner,
         None => match new_runner(hub, context) {
             Ok(runner) => runner,
             Err(error) => {
@@ -127,6 +121,55 @@ fn runner_for(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
     runner.place.set(task.place());
     hub.assigned.set(Some(task));
     Some(runner)
+}
+
+/// One that rests in this context, ready to be resumed.
+#[inline]
+fn take_resting(hub: &Hub, context: Option<&'static Context>) -> Option<&'static Task> {
+    let runner = match context {
+        None => {
+            let runner = hub.resting.get()?;
+            hub.resting.set(runner.next.take());
+            hub.rests.set(hub.rests.get() - 1);
+            runner
+        }
+        // SAFETY: null or what `rest` put there: blocks are never freed, and this one rests.
+        Some(context) => unsafe { context.rest().replace(ptr::null()).cast::<Task>().as_ref() }?,
+    };
+    runner.marks.clear();
+    // Whatever was asked of it was meant for what it ran before.
+    runner.interrupt.set(0);
+    Some(runner)
+}
+
+/// Lays a runner to rest, if it may: in its own context while there are tasks, for it is a member and keeps that alive.
+#[inline]
+fn rest(hub: &Hub, runner: &'static Task) -> bool {
+    if runner.interrupt.get() != 0 {
+        return false;
+    }
+    match runner.context.get() {
+        None if hub.rests.get() == RESTS => return false,
+        None => {
+            runner.next.set(hub.resting.replace(Some(runner)));
+            hub.rests.set(hub.rests.get() + 1);
+        }
+        Some(context) if context.tasks().get() == 0 || !context.rest().get().is_null() => return false,
+        Some(context) => context.rest().set(ptr::from_ref(runner).cast()),
+    }
+    runner.marks.set(Marks::RESTS, true);
+    runner.state.set(State::Idle);
+    true
+}
+
+/// The runners of the native context end, with the stacks that they keep: the OS thread does.
+pub(in crate::hub) fn end_runners(hub: &'static Hub) {
+    let chain = crate::fiber::current::set_aside();
+    while let Some(runner) = take_resting(hub, None) {
+        // With nothing assigned.
+        super::resume(hub, runner);
+    }
+    crate::fiber::current::restore(chain);
 }
 
 /// Nobody joins it, and it does not count as live: the task that it polls does.
@@ -155,14 +198,9 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task) {
     let _counts = Counts(hub);
     while let Some(task) = hub.assigned.take() {
         poll_once(hub, runner, task);
-        let spent = runner.context.get().is_some() || hub.rests.get() >= RESTS || runner.interrupt.get() != 0;
-        if spent {
+        if !rest(hub, runner) {
             return;
         }
-        runner.marks.set(Marks::RESTS, true);
-        runner.state.set(State::Idle);
-        runner.next.set(hub.resting.replace(Some(runner)));
-        hub.rests.set(hub.rests.get() + 1);
         runner.suspend();
     }
 }
@@ -238,6 +276,14 @@ fn finish(hub: &'static Hub, task: &'static Task, result: Result<Settle, Box<dyn
     if let Some(context) = task.context.get() {
         // Never the last member: the runner is one.
         context.leave();
+        context.tasks().set(context.tasks().get() - 1);
+        if context.tasks().get() == 0
+            && let Some(runner) = take_resting(hub, Some(context))
+        {
+            // It ends, with nothing assigned, lest the context live for ever.
+            runner.state.set(State::Ready);
+            hub.ready.push(runner);
+        }
     }
     end(hub, task, Some(settle));
 }
