@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -50,9 +51,9 @@ impl rt::Timer for Timer {
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
         Box::pin(Sleep {
-            alarm: time::sleep_until_async(deadline),
-            rings: deadline,
+            alarm: Some(Alarm::set(deadline)),
             deadline,
+            home: None,
         })
     }
 
@@ -68,24 +69,35 @@ impl rt::Timer for Timer {
     }
 }
 
+/// A timer of the hub's, and when it rings.
+struct Alarm {
+    sleep: time::Sleep,
+    rings: Instant,
+}
+
+impl Alarm {
+    fn set(deadline: Instant) -> Alarm {
+        Alarm {
+            sleep: time::sleep_until_async(deadline),
+            rings: deadline,
+        }
+    }
+}
+
 /// One that may be put off: its alarm rings at the old time then, and is set anew. A server puts its time-outs off with
 /// each request, and few of them ever ring.
 struct Sleep {
-    alarm: time::Sleep,
-    rings: Instant,
+    alarm: Option<Alarm>,
     deadline: Instant,
+    /// Where the alarm goes when this is dropped.
+    home: Option<Arc<Mutex<Option<Alarm>>>>,
 }
 
 impl Sleep {
-    fn set(&mut self) {
-        self.alarm = time::sleep_until_async(self.deadline);
-        self.rings = self.deadline;
-    }
-
     fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
-        if deadline < self.rings {
-            self.set();
+        if self.alarm.as_ref().is_some_and(|alarm| deadline < alarm.rings) {
+            self.alarm = None;
         }
     }
 }
@@ -97,11 +109,46 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            ready!(Pin::new(&mut self.alarm).poll(context));
-            if self.rings >= self.deadline {
+            let deadline = self.deadline;
+            let alarm = self.alarm.get_or_insert_with(|| Alarm::set(deadline));
+            ready!(Pin::new(&mut alarm.sleep).poll(context));
+            if alarm.rings >= deadline {
                 return Poll::Ready(());
             }
-            self.as_mut().get_mut().set();
+            self.alarm = None;
         }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let (Some(home), Some(alarm)) = (&self.home, self.alarm.take()) {
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = Some(alarm);
+        }
+    }
+}
+
+/// The timer of one connection, whose time-outs come one after the other, each for a later moment: all use one alarm.
+#[derive(Clone, Default)]
+pub(super) struct OneAlarm {
+    spare: Arc<Mutex<Option<Alarm>>>,
+}
+
+impl rt::Timer for OneAlarm {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
+        Timer.sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Box::pin(Sleep {
+            alarm: spare.filter(|alarm| alarm.rings <= deadline),
+            deadline,
+            home: Some(self.spare.clone()),
+        })
+    }
+
+    fn now(&self) -> Instant {
+        time::now()
     }
 }

@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
-use super::Timer;
+use super::rt::OneAlarm;
 use crate::future::block_on;
 use crate::server::{Handle, Listener, Stopped, StreamServer};
 use crate::time;
@@ -274,7 +274,7 @@ impl Settings {
         });
         let head_timeout = self.head_timeout.get().copied().unwrap_or(Some(HEAD_TIMEOUT));
         let mut builder = http1::Builder::new();
-        builder.timer(Timer).header_read_timeout(head_timeout);
+        builder.timer(OneAlarm::default()).header_read_timeout(head_timeout);
         let mut connection = pin!(builder.serve_connection(stream, service));
         let mut closing = pin!(async {
             match self.server.get() {
@@ -283,12 +283,16 @@ impl Settings {
             }
         });
         let mut closes = false;
+        let mut waits = false;
         // An error is the client's, who is gone, or the service's, who knows.
         let _ = poll_fn(|context| {
-            if !closes && closing.as_mut().poll(context).is_ready() {
+            // One task polls this from first to last: its waker is left once.
+            let is_closing = self.server.get().is_some_and(Handle::is_closing);
+            if !closes && (is_closing || !waits) && closing.as_mut().poll(context).is_ready() {
                 closes = true;
                 connection.as_mut().graceful_shutdown();
             }
+            waits = true;
             connection.as_mut().poll(context)
         })
         .await;

@@ -336,6 +336,11 @@ impl Handle {
         self.shared.closing.wait_async()
     }
 
+    #[cfg(feature = "hyper")]
+    pub(crate) fn is_closing(&self) -> bool {
+        self.shared.closing.is_set()
+    }
+
     /// Closes the listener, waits for the handlers for at most `patience`, and kills those that are left.
     ///
     /// Twice is fine, and so is before the start. A handler that stops its own server is not waited for and not killed.
