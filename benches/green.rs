@@ -1,15 +1,19 @@
 //! Criterion's view of the basics: `cargo bench`. The comparison with peers is in `benches/peers`.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::hint::black_box;
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use greenthread::future::block_on;
 use greenthread::generator::Generator;
 use greenthread::net::{TcpListener, TcpStream};
 use greenthread::time::Timeout;
-use greenthread::{hub, run, spawn, spawn_local, yield_now};
+use greenthread::{future, hub, run, spawn, spawn_local, yield_now};
 
 fn switch(c: &mut Criterion) {
     c.bench_function("switch/generator/round", |b| {
@@ -51,7 +55,43 @@ fn timers(c: &mut Criterion) {
 }
 
 fn futures(c: &mut Criterion) {
-    c.bench_function("future/block_on/ready", |b| b.iter(|| block_on(async { black_box(1) })));
+    c.bench_function("future/block_on/ready", |b| {
+        run(|| ());
+        b.iter(|| block_on(async { black_box(1) }))
+    });
+    c.bench_function("future/spawn/seq", |b| {
+        b.iter(|| future::spawn(async { black_box(1) }).join().unwrap())
+    });
+    c.bench_function("future/spawn/batch_of_1000", |b| {
+        b.iter(|| {
+            let all: Vec<_> = (0..1000).map(|_| future::spawn(async { black_box(1) })).collect();
+            all.into_iter().for_each(|task| assert_eq!(task.join().unwrap(), 1));
+        });
+    });
+    c.bench_function("future/wake/same_hub", |b| {
+        // One wake and the poll that it leads to, the green thread's own turn included.
+        let waker = Rc::new(RefCell::new(Waker::noop().clone()));
+        let place = waker.clone();
+        let task = future::spawn(poll_fn(move |context| {
+            *place.borrow_mut() = context.waker().clone();
+            Poll::<()>::Pending
+        }));
+        hub::idle();
+        b.iter_custom(|rounds| {
+            let waker = waker.borrow().clone();
+            let start = Instant::now();
+            spawn_local(move || {
+                for _ in 0..rounds {
+                    waker.wake_by_ref();
+                    yield_now();
+                }
+            })
+            .join()
+            .unwrap();
+            start.elapsed()
+        });
+        task.cancel();
+    });
 }
 
 fn net(c: &mut Criterion) {

@@ -68,7 +68,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread::panicking;
 
 use crate::fiber::unwind::{TRIES, message};
-use crate::fiber::{Fiber, Outcome, Suspender};
+use crate::fiber::{Fiber, Kept, Outcome, Suspender};
 use crate::stack::DEFAULT_SIZE;
 
 type Payload = Box<dyn Any + Send>;
@@ -217,6 +217,41 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
     fn exchange(&self, value: Y) -> Sent<S> {
         match self.suspender.suspend(value) {
             Ok(sent) => sent,
+            Err(_) => elsewhere(),
+        }
+    }
+}
+
+impl<Y: 'static> Yielder<'_, Y> {
+    /// A copy that may be kept anywhere.
+    pub(crate) fn keep(&self) -> KeptYielder<Y> {
+        KeptYielder(self.suspender.keep())
+    }
+}
+
+/// A [`Yielder`] that knows whether its generator's body runs here, even after that has ended.
+pub(crate) struct KeptYielder<Y: 'static>(Kept<Sent<()>, Y>);
+
+impl<Y: 'static> Clone for KeptYielder<Y> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Y: 'static> Copy for KeptYielder<Y> {}
+
+impl<Y: 'static> KeptYielder<Y> {
+    /// Whether the caller runs in the body, however deep.
+    pub(crate) fn is_here(self) -> bool {
+        self.0.is_here()
+    }
+
+    /// As [`Yielder::yield_`].
+    #[track_caller]
+    pub(crate) fn yield_(self, value: Y) {
+        match self.0.suspend(value) {
+            Ok(Sent::Throw(payload)) => resume_unwind(*payload),
+            Ok(_) => {}
             Err(_) => elsewhere(),
         }
     }

@@ -50,6 +50,8 @@ pub mod process;
 pub mod signal;
 pub mod future;
 pub mod server;
+#[cfg(feature = "hyper")]
+pub mod http;
 pub mod debug;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub mod monkey;

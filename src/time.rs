@@ -19,6 +19,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::hub::park::{self, Mode, Parker, Wake, Why};
@@ -344,8 +346,34 @@ impl Interval {
         } else {
             give_way();
         }
+        self.go_on();
+    }
+
+    /// Skips the ticks that have passed.
+    fn go_on(&mut self) {
         let now = Hub::current().clock.now();
         let missed = now.saturating_sub(self.next) / self.period;
         self.next = self.next.saturating_add(self.period.saturating_mul(missed + 1));
+    }
+
+    /// As [`tick`](Self::tick), for an `async` function. Dropped before it is ready, the tick is still to come.
+    pub async fn tick_async(&mut self) {
+        self.sleep().await;
+        self.go_on();
+    }
+
+    fn sleep(&self) -> Sleep {
+        Sleep::at(Hub::current(), self.next)
+    }
+
+    /// As [`tick`](Self::tick), for a poll; `sleep` is the wait under way.
+    pub(crate) fn poll_tick(&mut self, sleep: &mut Option<Sleep>, context: &mut Context<'_>) -> Poll<()> {
+        let under_way = sleep.get_or_insert_with(|| self.sleep());
+        if Pin::new(under_way).poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        *sleep = None;
+        self.go_on();
+        Poll::Ready(())
     }
 }

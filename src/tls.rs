@@ -47,6 +47,9 @@ pub(crate) struct Context {
     owner: Cell<u64>,
     /// How often a patched call has told that one to end, and for what.
     refusals: Cell<(u32, u64)>,
+    /// Its stackless tasks, and what they leave here between their turns: the scheduler's, who knows what it is.
+    tasks: Cell<usize>,
+    rest: Cell<*const ()>,
 }
 
 /// The contexts of an OS thread that nobody uses.
@@ -66,6 +69,8 @@ pub(crate) fn unleased() -> &'static Context {
         members: Cell::new(0),
         owner: Cell::new(0),
         refusals: Cell::new((0, 0)),
+        tasks: Cell::new(0),
+        rest: Cell::new(ptr::null()),
     });
     &UNLEASED.0
 }
@@ -122,6 +127,8 @@ impl Pool {
                 members: Cell::new(0),
                 owner: Cell::new(0),
                 refusals: Cell::new((0, 0)),
+                tasks: Cell::new(0),
+                rest: Cell::new(ptr::null()),
             })))
         })?;
         context.members.set(1);
@@ -181,6 +188,18 @@ impl Context {
     pub(crate) fn refusals(&self, why: u64) -> u32 {
         let (times, before) = self.refusals.get();
         if before == why { times } else { 0 }
+    }
+
+    /// How many stackless tasks are among the members.
+    #[inline]
+    pub(crate) fn tasks(&self) -> &Cell<usize> {
+        &self.tasks
+    }
+
+    /// What these left, null for nothing.
+    #[inline]
+    pub(crate) fn rest(&self) -> &Cell<*const ()> {
+        &self.rest
     }
 
     /// One member more.

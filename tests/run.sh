@@ -85,6 +85,7 @@ FEATURES=$(features)
 PEERS=(--manifest-path benches/peers/Cargo.toml)
 COMPAT=(--manifest-path tests/compat/Cargo.toml)
 DRIVERS=(--manifest-path examples/drivers/Cargo.toml)
+AXUM=(--manifest-path examples/axum/Cargo.toml)
 
 step tool "fmt" cargo fmt --check
 step tool "clippy" cargo clippy --all-targets -- -D warnings
@@ -102,6 +103,9 @@ step tests "compat" cargo test "${COMPAT[@]}" --no-fail-fast
 step tool "drivers fmt" cargo fmt "${DRIVERS[@]}" --check
 step tool "drivers clippy" cargo clippy "${DRIVERS[@]}" --all-targets -- -D warnings
 step tests "drivers" cargo test "${DRIVERS[@]}" --no-fail-fast
+step tool "axum fmt" cargo fmt "${AXUM[@]}" --check
+step tool "axum clippy" cargo clippy "${AXUM[@]}" --all-targets -- -D warnings
+step tests "axum" cargo test "${AXUM[@]}" --no-fail-fast
 step tests "doctests" cargo test --doc ${FEATURES:+--features "$FEATURES"}
 step tool "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps ${FEATURES:+--features "$FEATURES"}
 step tests "loom" env RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" \

@@ -1,13 +1,44 @@
-//! Futures in blocking code: [`block_on`].
+//! Futures among green threads: each side calls the other.
 //!
-//! The other direction needs no function: a [`JoinHandle`](crate::JoinHandle) is a `Future` for any executor.
+//! | you have | use |
+//! |---|---|
+//! | a future, in blocking code | [`block_on`], [`block_on_stream`] |
+//! | a future that is to run on its own | [`spawn`]; from another OS thread, [`Handle::spawn_future`](crate::hub::Handle::spawn_future) |
+//! | blocking code, in a program of green threads and tasks | call it: a poll may block |
+//! | blocking code, on somebody else's executor | [`asyncify`], [`asyncify_on`]; within it, [`await_`] |
+//! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
+//!
+//! A [`JoinHandle`](crate::JoinHandle), the futures of [`sync`](crate::sync) and those of [`time`](crate::time) are awaited
+//! on any executor.
 //!
 //! ```
-//! use greenthread::{future::block_on, spawn};
+//! use greenthread::{future, sleep, spawn, time::sleep_async};
+//! use std::time::Duration;
+//!
 //! let answer = spawn(|| 42);
-//! assert_eq!(block_on(async { answer.await.unwrap() }), 42);
+//! let task = future::spawn(async {
+//!     sleep_async(Duration::from_millis(1)).await; // costs no stack meanwhile
+//!     sleep(Duration::from_millis(1)); // blocks nobody else
+//!     answer.await.unwrap()
+//! });
+//! assert_eq!(task.join().unwrap(), 42);
 //! ```
+//!
+//! # What a drop does
+//! A future that is dropped leaves every queue that it waits in, and passes on what it was handed. A future with a stack
+//! ([`asyncify`]) is unwound by the drop, so its destructors run. The handle of a task or a green thread that is dropped
+//! detaches it.
 #![forbid(unsafe_code)]
+
+mod asyncify;
+mod cleanup;
+mod stream;
+mod task;
+
+pub use asyncify::{Asyncify, AsyncifyOn, asyncify, asyncify_on, await_, try_await};
+pub use cleanup::with_async;
+pub use stream::{BlockOn, block_on_stream};
+pub use task::{Task, spawn};
 
 use std::future::Future;
 use std::pin::pin;

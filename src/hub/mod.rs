@@ -134,6 +134,11 @@ pub(crate) struct Hub {
     frames: RefCell<Vec<callback::Frame>>,
     live: Cell<usize>,
     free: Cell<Option<&'static Task>>,
+    /// The stackless task that the runner which is resumed now is to poll.
+    assigned: Cell<Option<&'static Task>>,
+    /// Runners of the native context that have nothing to poll, and how many.
+    resting: Cell<Option<&'static Task>>,
+    rests: Cell<usize>,
     ids: Cell<(u64, u64)>,
     guards: Cell<u64>,
     pub(crate) timers: Timers,
@@ -208,6 +213,7 @@ impl Drop for End {
             return ENDED.set(true);
         };
         hub.end_scoped();
+        task::end_runners(hub);
         ENDED.set(true);
         HUB.set(None);
         hub.end();
@@ -246,6 +252,8 @@ impl Hub {
             !ENDED.get(),
             "the hub of this OS thread has ended: this runs in a destructor of a thread-local"
         );
+        // In this order: what the hub ends gives its stacks back to a pool that is still there.
+        let _ = crate::stack::home();
         END.with(|_| ());
         crate::sys::thread::on_fork(crate::sys::thread::Child::Hub, forked);
         crate::stack::set_describe(describe);
@@ -279,6 +287,9 @@ impl Hub {
             frames: RefCell::default(),
             live: Cell::new(0),
             free: Cell::new(None),
+            assigned: Cell::new(None),
+            resting: Cell::new(None),
+            rests: Cell::new(0),
             ids: Cell::new((0, 0)),
             guards: Cell::new(0),
             timers: Timers(RefCell::new(timer::Wheel::new(clock.now()))),
@@ -335,6 +346,12 @@ impl Hub {
     /// Has `f` called when the hub's clock says `at`.
     pub(crate) fn call_at(&self, at: u64, f: Callback) {
         self.timers.insert(at, Due::Call(Box::new(f)));
+    }
+
+    /// Whether this is code of a foreign loop that the hub lives in: it must be rung, for nobody asks when its next turn is.
+    #[inline]
+    fn is_among_others(&self) -> bool {
+        self.embedded.get() && !self.pumping.get()
     }
 
     /// Runs turns until the native task is woken.
@@ -427,6 +444,9 @@ impl Hub {
             if std::ptr::eq(task, self.native) {
                 return true;
             }
+            let Some(task) = task::with_stack(self, task) else {
+                continue;
+            };
             self.emit(|| Event::Resume(task.id()));
             if task.context.get().is_some() {
                 next = context::run(self, task, queue, &mut budget);
@@ -474,6 +494,7 @@ impl Hub {
         for message in messages.drain(..) {
             match message {
                 Message::Wake(task, ticket) => self.wake(Waiter::Task(task, ticket)),
+                Message::Poll(task) => self.wake_stackless(task),
                 Message::Kill(task, id) => interrupt::kill(self, task, id),
                 Message::Unpark(task, id) => crate::hub::unpark(self, task, id),
                 Message::Call(f) => {
@@ -684,7 +705,10 @@ pub(crate) fn check_can_park() {
 /// Has every parked green thread but the caller look at its own stack.
 pub(crate) fn probe_all(hub: &'static Hub) {
     let me = hub.running();
-    let parked = |task: &&'static Task| task.state().is_parked() && !std::ptr::eq(*task, me);
+    let parked = |task: &&'static Task| {
+        let has_stack = !task.marks.get(Marks::STACKLESS);
+        has_stack && task.state().is_parked() && !std::ptr::eq(*task, me)
+    };
     for task in task::all_of(hub).into_iter().filter(parked) {
         task.marks.set(Marks::PROBE, true);
         task.state.set(State::Ready);

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! # Invariants
-//! - **P1** Only [`Parker::park`] and [`yield_now`] suspend a green thread, and only the hub's turn resumes one.
+//! - **P1** Only [`Parker::park`] and [`yield_now`] suspend a green thread (and a runner that rests, see
+//!   `task/stackless.rs`), and only the hub's turn resumes one.
 //! - **P2** A waiter is (task, ticket). A wake with another ticket than the task's does nothing; one that matches takes
 //!   the ticket away, so that the first wake wins and every later one is stale.
 //! - **P3** A wake that comes before the park is not lost: the ticket is gone, and the park returns at once. So it does if
@@ -148,12 +149,13 @@ impl Hub {
     pub(crate) fn wake(&'static self, waiter: Waiter) {
         match waiter {
             Waiter::Task(task, ticket) => match task.shared() {
-                Some(shared) if std::ptr::eq(shared, self.shared) => {
+                Some(shared) if std::ptr::eq(shared, self.shared) && !self.is_among_others() => {
                     self.wake_local(task.get(), ticket, Wake::Ready);
                 }
                 Some(shared) => shared.send(super::remote::Message::Wake(task, ticket)),
                 None => {}
             },
+            Waiter::Waker(waker) if super::task::is_ours(&waker) || super::polled::is_ours(&waker) => waker.wake(),
             // A waker is the user's code.
             Waiter::Waker(waker) => self.call(Box::new(move || waker.wake())),
         }

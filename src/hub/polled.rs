@@ -1,9 +1,10 @@
 //! What is polled with a waker and waited for in between: `block_on`, and `select!`.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 
 use super::interrupt;
 use super::park::{self, Mode, Parker, Waiter, Why};
@@ -36,6 +37,14 @@ impl Wake for Signal {
     }
 }
 
+static VTABLE: OnceLock<&'static RawWakerVTable> = OnceLock::new();
+
+/// Whether it is one of those that are made here, which run no code of the user's.
+#[inline]
+pub(super) fn is_ours(waker: &Waker) -> bool {
+    VTABLE.get().is_some_and(|ours| std::ptr::eq(*ours, waker.vtable()))
+}
+
 /// Polls until it is ready, and parks in between; `None`: the deadline (nanoseconds of the hub's clock) came first.
 ///
 /// # Panics
@@ -46,22 +55,57 @@ pub(crate) fn poll_until<R>(
     why: Why,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<R>,
 ) -> Option<R> {
-    let signal = Arc::new(Signal {
-        woken: AtomicBool::new(false),
-        waiter: Mutex::new(None),
-    });
-    let waker = Waker::from(signal.clone());
-    let mut context = Context::from_waker(&waker);
     super::check_can_park();
-    loop {
+    let (signal, waker) = take_pair();
+    let mut context = Context::from_waker(&waker);
+    let output = loop {
         if let Poll::Ready(output) = poll(&mut context) {
-            return Some(output);
+            break Some(output);
         }
-        while !signal.woken.swap(false, Ordering::AcqRel) {
-            if !wait(&signal, deadline, why) {
-                return None;
+        let woken = loop {
+            if signal.woken.swap(false, Ordering::AcqRel) {
+                break true;
             }
+            if !wait(&signal, deadline, why) {
+                break false;
+            }
+        };
+        if !woken {
+            break None;
         }
+    };
+    give_pair(signal, waker);
+    output
+}
+
+type Pair = (Arc<Signal>, Waker);
+
+thread_local! {
+    /// For the next one, so that what is ready at once allocates nothing.
+    static SPARE: Cell<Option<Pair>> = const { Cell::new(None) };
+}
+
+#[inline]
+fn take_pair() -> Pair {
+    // None in a destructor of a thread-local.
+    let spare = SPARE.try_with(Cell::take).ok().flatten();
+    spare.unwrap_or_else(|| {
+        let signal = Arc::new(Signal {
+            woken: AtomicBool::new(false),
+            waiter: Mutex::new(None),
+        });
+        let waker = Waker::from(signal.clone());
+        VTABLE.get_or_init(|| waker.vtable());
+        (signal, waker)
+    })
+}
+
+/// Keeps the pair, if nobody has kept a waker of it who might call that for the next one.
+#[inline]
+fn give_pair(signal: Arc<Signal>, waker: Waker) {
+    if Arc::strong_count(&signal) == 2 {
+        signal.woken.store(false, Ordering::Relaxed);
+        let _ = SPARE.try_with(|spare| drop(spare.replace(Some((signal, waker)))));
     }
 }
 

@@ -188,7 +188,8 @@ pub fn next_deadline() -> Option<Instant> {
 /// The hub's own descriptor: readable when a descriptor it waits for is ready, or another OS thread has sent it
 /// something.
 ///
-/// From then on a foreign loop is expected to wait on it: other OS threads ring it. The loop is shown at [`turn`].
+/// From then on a foreign loop is expected to wait on it: other OS threads ring it, and so do wakes by code that the foreign
+/// loop runs. The loop is shown at [`turn`].
 ///
 /// # Errors
 /// When the system has no descriptor left.

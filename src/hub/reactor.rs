@@ -2,7 +2,8 @@
 //!
 //! *Our own* sockets are registered once, at their first wait, edge-triggered in both directions. Each direction has a
 //! slot: a `ready` bit and the waiters, oldest first. An edge sets the bit and wakes the oldest; whoever then succeeds
-//! wakes the next (the descriptor may hold more), and whoever gets `EAGAIN` clears the bit and waits.
+//! wakes the next (the descriptor may hold more), and whoever gets `EAGAIN` clears the bit and waits. A task that polls
+//! leaves its waker beside the line: an edge wakes it as well.
 //! *Foreign* descriptors (`wait_readable`) are armed for one event at each wait: that survives dup, close behind our back
 //! and reuse of the number.
 //!
@@ -48,6 +49,8 @@ struct Slot {
     /// The first who waits; the rest, if there are several.
     first: Option<(u64, Waiter)>,
     more: VecDeque<(u64, Waiter)>,
+    /// Who polled last, and got nothing. It waits beside the line, for it may never come back.
+    polled: Option<Waker>,
 }
 
 impl Slot {
@@ -197,6 +200,10 @@ impl Reactor {
 
     fn wake_all(&self, hub: &'static Hub, key: Key) {
         for direction in [Direction::Read, Direction::Write] {
+            // Nobody can poll what goes. The waker is the user's: dropped outside of the borrow.
+            let polled = self.with(key, |s| s.slots[direction as usize].polled.take()).flatten();
+            self.waiting.set(self.waiting.get() - usize::from(polled.is_some()));
+            drop(polled);
             while let Some(waiter) = self.with(key, |s| s.slots[direction as usize].pop()).flatten() {
                 hub.wake(waiter);
             }
@@ -287,6 +294,34 @@ impl Reactor {
         }
         self.waiting.set(self.waiting.get() + 1);
         Some(number)
+    }
+
+    /// Has `waker` called at the next edge, in place of the one that was left before; `false` if it may be ready now.
+    pub(crate) fn wake_later(&self, key: Key, direction: Direction, waker: &Waker) -> bool {
+        let stands = self.with(key, |source| {
+            let slot = &source.slots[direction as usize];
+            (!slot.ready).then(|| slot.polled.as_ref().is_some_and(|polled| polled.will_wake(waker)))
+        });
+        match stands.flatten() {
+            None => return false,
+            Some(true) => return true,
+            Some(false) => {}
+        }
+        // The user's, as is the one that it replaces: cloned and dropped outside of the borrow.
+        let mut waker = Some(waker.clone());
+        let was_left = self.with(key, |source| {
+            let slot = &mut source.slots[direction as usize];
+            if slot.ready {
+                return false;
+            }
+            std::mem::swap(&mut slot.polled, &mut waker);
+            true
+        });
+        if was_left != Some(true) {
+            return false;
+        }
+        self.waiting.set(self.waiting.get() + usize::from(waker.is_none()));
+        true
     }
 
     /// A future waits no more; whether it had not been woken.
@@ -432,16 +467,22 @@ impl Reactor {
             source.closed |= readiness.closed && !foreign;
             let everybody = foreign || source.closed;
             let mut woken = [None, None];
+            let mut polled = [None, None];
             for (direction, ready) in [(0, readiness.read), (1, readiness.write || readiness.closed)] {
                 if ready {
                     let slot = &mut source.slots[direction];
                     slot.ready = !foreign;
                     woken[direction] = slot.pop();
+                    polled[direction] = slot.polled.take();
                 }
             }
-            (woken, everybody && source.slots.iter().any(Slot::is_waited_for))
+            (woken, polled, everybody && source.slots.iter().any(Slot::is_waited_for))
         });
-        let Some((woken, more)) = woken else { return };
+        let Some((woken, polled, more)) = woken else { return };
+        for polled in polled.into_iter().flatten() {
+            self.waiting.set(self.waiting.get() - 1);
+            hub.wake(Waiter::Waker(polled));
+        }
         for waiter in woken.into_iter().flatten() {
             hub.wake(waiter);
         }

@@ -27,9 +27,11 @@
 //! is best sent before, by whoever catches: after [`catch_kill`](crate::thread::catch_kill), or after the join.
 #![forbid(unsafe_code)]
 
+mod poll;
 mod reader;
 mod ready;
 mod source;
+pub(crate) mod traits;
 mod writer;
 
 use std::fmt;
@@ -139,6 +141,12 @@ impl<T: AsFd> Async<T> {
     #[track_caller]
     pub(crate) fn read_stream(&self, len: usize, op: impl FnMut(&T) -> io::Result<usize>) -> io::Result<usize> {
         let got = self.run(Direction::Read, op)?;
+        self.drained_if_short(got, len);
+        Ok(got)
+    }
+
+    #[inline]
+    fn drained_if_short(&self, got: usize, len: usize) {
         if got > 0
             && got < len
             && let Some(hub) = Hub::try_current()
@@ -146,7 +154,6 @@ impl<T: AsFd> Async<T> {
         {
             hub.reactor.drained_by_short_read(key);
         }
-        Ok(got)
     }
 
     /// As [`read_with`](Self::read_with), but waits no longer than until `deadline`: then it is `TimedOut`.

@@ -34,6 +34,23 @@ pub(super) fn accept_patiently<T: AsFd>(listener: &Async<T>) -> io::Result<(Owne
     }
 }
 
+/// The same for an `async` function.
+pub(super) async fn accept_patiently_async<T: AsFd>(
+    listener: &Async<T>,
+) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match listener.read_with_async(accept).await {
+            Err(error) if is_exhausted(&error) => {
+                crate::time::sleep_async(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::CONNABORTED.raw_os_error()) => {}
+            other => return other,
+        }
+    }
+}
+
 fn is_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|errno| exhausted.contains(&errno))

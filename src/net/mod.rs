@@ -263,6 +263,9 @@ macro_rules! stream {
                 Ok(())
             }
         }
+
+        crate::io::traits::async_read!($name, drained: $drained);
+        crate::io::traits::async_write!($name, close: |stream| stream.shutdown(std::net::Shutdown::Write));
     };
 }
 

@@ -4,11 +4,12 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::SocketAddrAny;
 
-use super::accept::{accept, accept_patiently};
+use super::accept::{accept, accept_patiently, accept_patiently_async};
 use super::connect::{connect_any, connect_one, without_delay};
 use crate::dns::ToSocketAddrs;
 use crate::io::Async;
@@ -83,6 +84,21 @@ impl TcpListener {
     #[track_caller]
     pub(crate) fn accept_once(&self) -> io::Result<(TcpStream, SocketAddr)> {
         accepted(self.io.read_with(accept)?)
+    }
+
+    /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of tasks
+    /// may wait in it.
+    pub async fn accept_async(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        accepted(accept_patiently_async(&self.io).await?)
+    }
+
+    /// Takes a connection, if there is one; if not, the task is woken when there may be. The last that polls is the one
+    /// that is woken.
+    ///
+    /// # Errors
+    /// Every one that the system gives: also when there are no descriptors left, and when the peer has gone already.
+    pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        self.io.poll_read_with(context, accept).map(|got| accepted(got?))
     }
 
     /// Accepts for ever: each item is an [`accept`](Self::accept).

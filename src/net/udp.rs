@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
 
 use crate::dns::ToSocketAddrs;
 use crate::io::Async;
@@ -71,7 +72,69 @@ impl UdpSocket {
         self.io.read_with(|socket| socket.recv_from(buffer))
     }
 
-    /// The same, and leaves the datagram where it is.
+    /// As [`recv_from`](Self::recv_from), without a time-out, for an `async` function that is polled on a hub. Any number of
+    /// tasks may wait in it. Dropped, it has taken no datagram.
+    pub fn recv_from_async<'a>(
+        &'a self,
+        buffer: &'a mut [u8],
+    ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> + use<'a> {
+        self.io.read_with_async(|socket| socket.recv_from(buffer))
+    }
+
+    /// As [`send_to`](Self::send_to), to one address and without a time-out, for an `async` function that is polled on a
+    /// hub.
+    pub fn send_to_async<'a>(
+        &'a self,
+        buffer: &'a [u8],
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<usize>> + use<'a> {
+        self.io.write_with_async(move |socket| socket.send_to(buffer, address))
+    }
+
+    /// Takes a datagram, if there is one; if not, the task is woken when there may be. The last that polls is the one that
+    /// is woken.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn poll_recv_from(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<(usize, SocketAddr)>> {
+        self.io.poll_read_with(context, |socket| socket.recv_from(buffer))
+    }
+
+    /// Takes a datagram of the address that it is connected to, as [`poll_recv_from`](Self::poll_recv_from).
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn poll_recv(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.io.poll_read_with(context, |socket| socket.recv(buffer))
+    }
+
+    /// Sends a datagram, if there is room; if not, the task is woken when there may be.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn poll_send_to(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+        address: SocketAddr,
+    ) -> Poll<io::Result<usize>> {
+        self.io
+            .poll_write_with(context, |socket| socket.send_to(buffer, address))
+    }
+
+    /// Sends a datagram to the address that it is connected to, as [`poll_send_to`](Self::poll_send_to).
+    ///
+    /// # Errors
+    /// What the system says; `NotConnected`.
+    pub fn poll_send(&self, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        self.io.poll_write_with(context, |socket| socket.send(buffer))
+    }
+
+    /// As [`recv_from`](Self::recv_from), and leaves the datagram where it is.
     ///
     /// # Errors
     /// As [`recv_from`](Self::recv_from).

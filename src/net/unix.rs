@@ -6,12 +6,13 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{self as std_net, SocketAddr};
 use std::path::Path;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::accept::{accept, accept_patiently};
+use super::accept::{accept, accept_patiently, accept_patiently_async};
 use crate::io::Async;
 
 /// A Unix socket that waits for connections; std's, but it parks.
@@ -71,6 +72,21 @@ impl UnixListener {
     #[track_caller]
     pub(crate) fn accept_once(&self) -> io::Result<(UnixStream, SocketAddr)> {
         accepted(self.io.read_with(accept)?.0)
+    }
+
+    /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of tasks
+    /// may wait in it.
+    pub async fn accept_async(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        accepted(accept_patiently_async(&self.io).await?.0)
+    }
+
+    /// Takes a connection, if there is one; if not, the task is woken when there may be. The last that polls is the one
+    /// that is woken.
+    ///
+    /// # Errors
+    /// Every one that the system gives: also when there are no descriptors left, and when the peer has gone already.
+    pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(UnixStream, SocketAddr)>> {
+        self.io.poll_read_with(context, accept).map(|got| accepted(got?.0))
     }
 
     /// Accepts for ever: each item is an [`accept`](Self::accept).

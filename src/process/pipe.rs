@@ -95,6 +95,8 @@ macro_rules! reader {
             }
         }
 
+        crate::io::traits::async_read!($name, drained: true);
+
         impl ReadBefore for $name {
             #[track_caller]
             fn read_before(&self, deadline: Option<Instant>, buffer: &mut [u8]) -> io::Result<usize> {
@@ -146,6 +148,8 @@ pub struct ChildStdin {
 }
 
 pipe!(ChildStdin, PipeWriter, std::process::ChildStdin);
+// The end of a pipe is told by its close, which is the drop.
+crate::io::traits::async_write!(ChildStdin, close: |_| Ok(()));
 
 impl ChildStdin {
     /// How long a write may wait. `None`: for ever.

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 
 use crate::hub::context::Kind;
 use crate::hub::{Hub, complain, interrupt, task};
-use crate::sync::{Condvar, Mutex, MutexGuard, Semaphore};
+use crate::sync::{Condvar, Event, Mutex, MutexGuard, Semaphore};
 use crate::thread::{JoinHandle, Thread, yield_now};
 
 /// After an error the next try waits this long, and twice as long each time, up to the longest.
@@ -55,6 +55,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     slots: Semaphore,
+    /// No more connections: handlers that serve several requests end after the one they are at.
+    closing: Event,
 }
 
 impl Shared {
@@ -137,6 +139,7 @@ impl<I: 'static> Engine<I> {
                     state: Mutex::new(state),
                     changed: Condvar::new(),
                     slots: Semaphore::new(0),
+                    closing: Event::new(),
                 }),
             },
         }
@@ -225,6 +228,7 @@ impl Drop for End {
                 state.error = Some(io::Error::other("the server's accept loop panicked"));
             }
         });
+        self.0.closing.set();
     }
 }
 
@@ -328,6 +332,18 @@ impl Handle {
             state.acceptor.clone()
         });
         acceptor.into_iter().for_each(|acceptor| acceptor.kill());
+        self.shared.closing.set();
+    }
+
+    /// Waits until it closes, for handlers that are to end then.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn closing(&self) -> impl Future<Output = ()> + use<'_> {
+        self.shared.closing.wait_async()
+    }
+
+    #[cfg(feature = "hyper")]
+    pub(crate) fn is_closing(&self) -> bool {
+        self.shared.closing.is_set()
     }
 
     /// Closes the listener, waits for the handlers for at most `patience`, and kills those that are left.
@@ -433,6 +449,27 @@ where
     Box::new(move |item, slot| {
         let handler = handler.clone();
         spawn(Kind::Local, place, move || run(slot, || handler(item)))
+    })
+}
+
+/// How the handlers of a plan are spawned: as stackless tasks.
+#[cfg(feature = "hyper")]
+#[track_caller]
+pub(super) fn stackless<I, F, A>(handler: F) -> Spawn<I>
+where
+    I: 'static,
+    F: Fn(I) -> A + 'static,
+    A: Future + 'static,
+{
+    let place = Location::caller();
+    Box::new(move |item, slot| {
+        let answer = handler(item);
+        let task = async move {
+            let _slot = slot;
+            answer.await;
+        };
+        let join = task::spawn_future(Hub::current(), place, task);
+        Ok(JoinHandle::new(join).thread())
     })
 }
 

@@ -118,6 +118,17 @@ impl<L: Listener> StreamServer<L> {
         StreamServer::with(listener, local(handler))
     }
 
+    /// One whose handlers are stackless tasks.
+    #[cfg(feature = "hyper")]
+    #[track_caller]
+    pub(crate) fn new_stackless<F, A>(listener: L, handler: F) -> StreamServer<L>
+    where
+        F: Fn(L::Stream) -> A + 'static,
+        A: Future + 'static,
+    {
+        StreamServer::with(listener, super::engine::stackless(move |(stream, _)| handler(stream)))
+    }
+
     #[track_caller]
     fn with(listener: L, spawn: Spawn<(L::Stream, L::Address)>) -> StreamServer<L> {
         let address = listener.local_addr();

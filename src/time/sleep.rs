@@ -48,6 +48,15 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.is_over {
+                return Poll::Ready(());
+            }
+            if state.waker.as_ref().is_some_and(|left| left.will_wake(context.waker())) {
+                return Poll::Pending;
+            }
+        }
         // The user's code, before and after the lock.
         let waker = context.waker().clone();
         let stale = {

@@ -89,6 +89,26 @@ fn a_foreign_loop_serves_timers_sockets_and_other_os_threads() {
 }
 
 #[test]
+fn a_wake_by_code_of_the_foreign_loop_rings_it() {
+    fresh(|| {
+        let fd = hub::as_fd().unwrap();
+        let is_rung = || poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&Timespec::default())).unwrap() > 0;
+        let event = std::sync::Arc::new(greenthread::sync::Event::new());
+        let (green, task) = (event.clone(), event.clone());
+        let green = spawn(move || green.wait());
+        let task = greenthread::future::spawn(async move { task.wait_async().await });
+        while hub::next_deadline().is_some() {
+            hub::turn();
+        }
+        assert!(!is_rung());
+        event.set();
+        assert!(is_rung(), "nobody asks for the next deadline now");
+        hub::turn();
+        assert!(green.is_finished() && task.is_finished());
+    });
+}
+
+#[test]
 fn a_hub_waits_for_another_hubs_descriptor() {
     fresh(|| {
         let fd = hub::as_fd().unwrap();

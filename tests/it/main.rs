@@ -1,11 +1,18 @@
 //! All integration tests in one binary; what must have a process of its own runs as a child of it.
 
+mod async_io_poll;
+#[cfg(feature = "tokio-io")]
+mod async_io_tokio;
 mod child;
 mod crash;
 mod crawl;
 mod examples;
 mod fs_file;
+mod future_asyncify;
 mod future_block_on;
+#[cfg(feature = "hyper")]
+mod http_server;
+mod future_task;
 mod hub_guarded;
 mod hub_handle;
 mod hub_turn;

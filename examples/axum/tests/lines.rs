@@ -1,0 +1,167 @@
+//! The examples with axum, run as a user runs them: what they print and answer, and how long they take.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+#[path = "../../../tests/it/lines.rs"]
+#[expect(dead_code, reason = "the other examples need more of it")]
+mod lines;
+
+use lines::{begin, prints, took};
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// `web` on a port that the system chose, and a `redis-server` on a socket in a folder of its own.
+struct Web {
+    web: Child,
+    redis: Child,
+    folder: PathBuf,
+    address: String,
+    lines: mpsc::Receiver<String>,
+}
+
+fn interrupt(child: &mut Child) {
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    child.wait().unwrap();
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        let _ = self.web.kill();
+        let _ = self.web.wait();
+        interrupt(&mut self.redis);
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Web {
+    fn start(name: &str) -> Web {
+        let folder = std::env::temp_dir().join(format!("gt-web-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("redis.sock");
+        let redis = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(&folder)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let start = Instant::now();
+        while !socket.exists() {
+            assert!(start.elapsed() < ms(30_000), "redis-server does not come up");
+            std::thread::sleep(ms(20));
+        }
+        let mut web = Command::new(env!("CARGO_BIN_EXE_web"))
+            .args(["--host", "127.0.0.1", "--port", "0"])
+            .args(["--redis", &format!("redis+unix://{}", socket.display())])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(web.stdout.take().unwrap()).lines();
+        let first = out.next().unwrap().unwrap();
+        let address = first
+            .strip_prefix("listening on http://")
+            .expect("its first line")
+            .to_owned();
+        let (tell, lines) = mpsc::channel();
+        std::thread::spawn(move || out.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        Web {
+            web,
+            redis,
+            folder,
+            address,
+            lines,
+        }
+    }
+
+    /// The status and the body of an answer.
+    fn get(&self, path: &str) -> (u16, String) {
+        get(&self.address, path)
+    }
+}
+
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, text.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+#[test]
+fn web_answers_as_the_original_and_logs() {
+    let mut web = Web::start("answers");
+    for (path, status, body) in [
+        ("/", 200, r#"{"Hello":"World"}"#),
+        ("/index", 200, "<h1>Index</h1>"),
+        ("/hello/bob", 200, "<h1>hello, bob!</h1>"),
+        ("/items/5?q=abc", 200, r#"{"item_id":5,"q":"abc"}"#),
+        ("/items/5", 200, r#"{"item_id":5,"q":null}"#),
+        ("/nowhere", 404, ""),
+    ] {
+        assert_eq!(web.get(path), (status, body.to_owned()), "{path}");
+        let line = web.lines.recv_timeout(ms(10_000)).unwrap();
+        let rest = line
+            .strip_prefix(&format!("GET {path} {status} "))
+            .expect("a line of the log");
+        assert!(rest.ends_with(" ms"), "{line}");
+    }
+    let (status, body) = web.get("/items/x");
+    assert!(status == 422 && body.contains("detail"), "{body}");
+    interrupt(&mut web.web);
+    let rest: Vec<_> = web.lines.iter().collect();
+    assert_eq!(rest.last().unwrap(), "stopped", "Ctrl-C: {rest:?}");
+}
+
+#[test]
+fn two_reds_take_three_seconds_and_fifty_slow_ones_half_a_second() {
+    let web = Web::start("waits");
+    let at_once = |count: usize, path: &'static str| {
+        let start = Instant::now();
+        let clients: Vec<_> = (0..count)
+            .map(|_| {
+                let address = web.address.clone();
+                std::thread::spawn(move || get(&address, path))
+            })
+            .collect();
+        let answers: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        (answers, start.elapsed())
+    };
+    let (answers, took) = at_once(2, "/red");
+    let hash = (200, String::from(r#"{"key1":1,"key2":2,"key3":3}"#));
+    assert_eq!(answers, [hash.clone(), hash]);
+    assert!(took >= ms(3000) && took < ms(4500), "{took:?}");
+    let lines: Vec<_> = web.lines.try_iter().collect();
+    assert_eq!(
+        lines[..2],
+        ["请求来了", "请求来了"],
+        "both came before the first answer: {lines:?}"
+    );
+    let (answers, took) = at_once(50, "/slow");
+    assert!(answers.iter().all(|answer| *answer == (200, String::from("slow"))));
+    assert!(took >= ms(500) && took < ms(2500), "{took:?}");
+}
+
+#[test]
+fn crawler_gets_three_pages_at_once() {
+    let web = Web::start("crawler");
+    let url = format!("http://{}/slow", web.address);
+    let lines = prints(env!("CARGO_BIN_EXE_crawler"), &[&url, &url, &url], ms(500), ms(20_000));
+    assert_eq!(begin(&lines[..3], "发送请求： "), [&url, &url, &url]);
+    let got = format!("{url} 4");
+    assert_eq!(begin(&lines[3..], "得到结果： "), [&got, &got, &got]);
+    took(&lines, "all", 0.5, 1.5);
+}

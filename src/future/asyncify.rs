@@ -1,0 +1,303 @@
+//! Blocking code as a future: a closure on a stack of its own, that awaits from however deep a call.
+//!
+//! The stack is a generator's: it yields whenever what it awaits is pending, and the poll returns that. Who is polled on
+//! this OS thread now is in a list; the innermost of those whose body runs here is the one that an [`await_`] belongs to.
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::block_on;
+use crate::generator::{Generator, KeptYielder, State, Yielder};
+use crate::hub::Handle;
+use crate::thread::{JoinError, JoinHandle, shield};
+
+/// What a body and its polls share.
+struct Polled {
+    yielder: Cell<Option<KeptYielder<()>>>,
+    waker: RefCell<Waker>,
+    /// The future is being dropped: nobody polls it any more.
+    ends: Cell<bool>,
+}
+
+/// What came of a poll in the body.
+enum Step<T> {
+    Ready(T),
+    Pending(KeptYielder<()>),
+    /// Nobody polls the body any more.
+    Alone,
+}
+
+thread_local! {
+    static POLLED: RefCell<Vec<Rc<Polled>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Polled {
+    /// The one whose body the caller runs in.
+    fn innermost() -> Option<Rc<Polled>> {
+        let is_here = |polled: &&Rc<Polled>| polled.yielder.get().is_some_and(KeptYielder::is_here);
+        POLLED.with_borrow(|all| all.iter().rev().find(is_here).cloned())
+    }
+
+    /// Polls in the body, in the name of who polls that.
+    fn step<F: Future>(&self, future: Pin<&mut F>) -> Step<F::Output> {
+        let Some(yielder) = self.yielder.get().filter(|_| !self.ends.get()) else {
+            return Step::Alone;
+        };
+        let waker = self.waker.borrow().clone();
+        match future.poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => Step::Ready(output),
+            Poll::Pending => Step::Pending(yielder),
+        }
+    }
+
+    /// Runs `f`, which resumes the body.
+    fn enter<R>(self: &Rc<Polled>, f: impl FnOnce() -> R) -> R {
+        struct Leave<'a>(&'a Rc<Polled>);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                // Mostly the last; but a poll that blocks lets others come and go.
+                POLLED.with_borrow_mut(|all| {
+                    let at = all.iter().rposition(|polled| Rc::ptr_eq(polled, self.0));
+                    at.map(|at| all.remove(at))
+                });
+            }
+        }
+        POLLED.with_borrow_mut(|all| all.push(self.clone()));
+        let _leave = Leave(self);
+        f()
+    }
+}
+
+/// Runs blocking code as a future, on a stack of its own: the way into somebody else's executor.
+///
+/// Within it, [`await_`] waits for a future: the stack is put aside, and the poll returns. A panic goes on in the poll.
+/// Dropped, the future unwinds its stack, so that destructors run.
+///
+/// ```
+/// use greenthread::future::{asyncify, await_};
+/// use futures::{channel::oneshot, executor::LocalPool, task::LocalSpawnExt};
+///
+/// /// Any code, however deep, that knows nothing of `async`.
+/// fn answer(question: oneshot::Receiver<u32>) -> u32 {
+///     await_(question).unwrap() * 2
+/// }
+///
+/// let mut pool = LocalPool::new();
+/// let (ask, question) = oneshot::channel();
+/// pool.spawner().spawn_local(async { ask.send(21).unwrap() }).unwrap();
+/// assert_eq!(pool.run_until(asyncify(|| answer(question))), 42);
+/// ```
+///
+/// It starts at the first poll, and stays on the OS thread that made it, so it is for a `LocalSet`, a `LocalExecutor`, or
+/// this crate's [`spawn`](super::spawn); [`asyncify_on`] makes one that is `Send`:
+///
+/// ```compile_fail
+/// fn is_send<T: Send>(_: T) {}
+/// is_send(greenthread::future::asyncify(|| ()));
+/// ```
+///
+/// # Panics
+/// If there is no memory for the stack.
+///
+/// # Blocking and cancellation
+/// Code in it that blocks by other means than [`await_`] blocks whoever polls: on a hub of this crate that is one green
+/// thread, elsewhere the OS thread. A destructor that awaits while the future is dropped blocks in the same way:
+/// there is nobody left to poll.
+///
+/// # Coming from Python
+/// SQLAlchemy's `greenlet_spawn`, `asyncio_gevent.greenlet_to_future`.
+pub fn asyncify<F, T>(f: F) -> Asyncify<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let polled = Rc::new(Polled {
+        yielder: Cell::new(None),
+        waker: RefCell::new(Waker::noop().clone()),
+        ends: Cell::new(false),
+    });
+    let theirs = polled.clone();
+    let body = move |yielder: &Yielder<'_, ()>| {
+        theirs.yielder.set(Some(yielder.keep()));
+        f()
+    };
+    Asyncify {
+        body: Generator::new(body),
+        polled,
+    }
+}
+
+/// The future of [`asyncify`].
+///
+/// # Panics
+/// Its poll, when it is polled after it was ready.
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Asyncify<T: 'static> {
+    body: Generator<(), (), T>,
+    polled: Rc<Polled>,
+}
+
+impl<T> Future for Asyncify<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let this = &mut *self;
+        assert!(!this.body.is_done(), "an Asyncify was polled after it was ready");
+        if !this.polled.waker.borrow().will_wake(context.waker()) {
+            // The one before may be the user's to drop: not while it is borrowed.
+            let stale = this.polled.waker.replace(context.waker().clone());
+            drop(stale);
+        }
+        match this.polled.enter(|| this.body.resume()) {
+            State::Yielded(()) => Poll::Pending,
+            State::Returned(value) => Poll::Ready(value),
+        }
+    }
+}
+
+// Nothing is pinned: the body has its own stack.
+impl<T> Unpin for Asyncify<T> {}
+
+impl<T> Drop for Asyncify<T> {
+    fn drop(&mut self) {
+        if !self.body.is_done() {
+            self.polled.ends.set(true);
+            let body = std::mem::replace(&mut self.body, Generator::new(|_| unreachable!("it is never asked")));
+            self.polled.enter(|| drop(body));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Asyncify<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asyncify").field("body", &self.body).finish()
+    }
+}
+
+/// Waits for a future, in code that runs under [`asyncify`].
+///
+/// ```
+/// use greenthread::future::{asyncify, await_, block_on};
+/// assert_eq!(block_on(asyncify(|| await_(async { 1 }) + await_(asyncify(|| await_(async { 2 }))))), 3);
+/// ```
+///
+/// # Panics
+/// Outside of `asyncify`: "await_ outside of asyncify". There [`block_on`] waits for a future; [`try_await`] gives it back.
+///
+/// # Blocking and cancellation
+/// Suspends to whoever polls. Unwinds if the future of `asyncify` is dropped meanwhile.
+///
+/// # Coming from Python
+/// SQLAlchemy's `await_only`, whose error outside is `MissingGreenlet`.
+#[track_caller]
+pub fn await_<F: Future>(future: F) -> F::Output {
+    match try_await(future) {
+        Ok(output) => output,
+        Err(_) => panic!("await_ outside of asyncify: nobody polls this code; block_on waits for a future anywhere"),
+    }
+}
+
+/// As [`await_`], but outside of [`asyncify`] it gives the future back.
+///
+/// ```
+/// use greenthread::future::{block_on, try_await};
+/// let answer = try_await(async { 42 }).unwrap_or_else(block_on);
+/// assert_eq!(answer, 42);
+/// ```
+///
+/// # Errors
+/// The future, never polled, if nobody polls the code that calls.
+pub fn try_await<F: Future>(future: F) -> Result<F::Output, F> {
+    let Some(polled) = Polled::innermost() else {
+        return Err(future);
+    };
+    let mut future = pin!(future);
+    loop {
+        match polled.step(future.as_mut()) {
+            Step::Ready(output) => return Ok(output),
+            Step::Pending(yielder) => yielder.yield_(()),
+            Step::Alone => return Ok(block_on(future)),
+        }
+    }
+}
+
+/// Waits for a future wherever this runs, even if what polls here is dropped meanwhile, and if it is killed or timed out.
+pub(super) fn wait_to_the_end<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let Some(polled) = Polled::innermost() else {
+        return shield(|| block_on(future));
+    };
+    loop {
+        let thrown = match polled.step(future.as_mut()) {
+            Step::Ready(output) => return output,
+            Step::Pending(yielder) => catch_unwind(AssertUnwindSafe(|| yielder.yield_(()))),
+            Step::Alone => return shield(|| block_on(future)),
+        };
+        if let Err(payload) = thrown {
+            shield(|| block_on(future));
+            resume_unwind(payload);
+        }
+    }
+}
+
+/// Runs blocking code as a future that may go to any OS thread: `f` runs as a green thread of the hub of `handle`.
+///
+/// It starts at once, not at the first poll. Dropped, the future asks it to die. [`await_`] works in it as in [`asyncify`].
+///
+/// ```
+/// use greenthread::{future::{asyncify_on, await_}, hub, sleep, thread};
+/// use std::time::Duration;
+///
+/// let (tell, told) = std::sync::mpsc::channel();
+/// let server = std::thread::spawn(move || {
+///     tell.send(hub::handle()).unwrap();
+///     hub::run_forever();
+/// });
+/// let handle = told.recv().unwrap();
+/// let future = asyncify_on(&handle, || {
+///     sleep(Duration::from_millis(1));
+///     await_(async { 42 })
+/// });
+/// assert_eq!(futures::executor::block_on(future.unwrap()).unwrap(), 42);
+/// handle.stop().unwrap();
+/// server.join().unwrap();
+/// ```
+///
+/// # Errors
+/// `NotConnected` when the hub has ended; `f` is dropped.
+#[track_caller]
+pub fn asyncify_on<F, T>(handle: &Handle, f: F) -> io::Result<AsyncifyOn<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    handle.spawn(|| block_on(asyncify(f))).map(AsyncifyOn)
+}
+
+/// The future of [`asyncify_on`]: the value of the green thread, or a [`JoinError`].
+#[must_use = "dropping it kills the green thread"]
+#[derive(Debug)]
+pub struct AsyncifyOn<T>(JoinHandle<T>);
+
+impl<T> Future for AsyncifyOn<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<T> Drop for AsyncifyOn<T> {
+    fn drop(&mut self) {
+        if !self.0.is_finished() {
+            self.0.kill();
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Streams in blocking code, and ours for async code.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use super::block_on;
+use crate::sync::channel::Receiver;
+use crate::time::Interval;
+
+/// Iterates over a stream: each `next` waits for an item, as [`block_on`] does for a future.
+///
+/// ```
+/// use greenthread::future::block_on_stream;
+/// let stream = futures::stream::iter([1, 2, 3]);
+/// assert_eq!(block_on_stream(stream).map(|n| n * n).collect::<Vec<_>>(), [1, 4, 9]);
+/// ```
+///
+/// # Coming from Python
+/// `async for`, in code that blocks.
+pub fn block_on_stream<S: Stream>(stream: S) -> BlockOn<S> {
+    BlockOn(Box::pin(stream))
+}
+
+/// The iterator of [`block_on_stream`].
+pub struct BlockOn<S>(Pin<Box<S>>);
+
+impl<S: Stream> Iterator for BlockOn<S> {
+    type Item = S::Item;
+
+    #[track_caller]
+    fn next(&mut self) -> Option<S::Item> {
+        block_on(poll_fn(|context| self.0.as_mut().poll_next(context)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<S> fmt::Debug for BlockOn<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockOn").finish_non_exhaustive()
+    }
+}
+
+/// A stream by what polls it. All that ours hold may be moved.
+struct PollFn<F>(F);
+
+impl<F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin, T> Stream for PollFn<F> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        (self.0)(context)
+    }
+}
+
+impl<T> Receiver<T> {
+    /// The messages as a stream, which ends when all senders are gone. Dropped, it has taken no message that it did not
+    /// give.
+    ///
+    /// ```
+    /// use greenthread::{future, sync::channel};
+    /// use futures::StreamExt;
+    ///
+    /// let (sender, receiver) = channel::unbounded();
+    /// let sum = future::spawn(async move { receiver.stream().fold(0, async |sum, n| sum + n).await });
+    /// (1..=4).for_each(|n| sender.send(n).unwrap());
+    /// drop(sender);
+    /// assert_eq!(sum.join().unwrap(), 10);
+    /// ```
+    ///
+    /// # Coming from Python
+    /// `async for item in queue`.
+    pub fn stream(&self) -> impl Stream<Item = T> + Unpin + use<'_, T> {
+        let mut under_way = None;
+        PollFn(move |context: &mut Context<'_>| {
+            let mut receive = under_way.take().unwrap_or_else(|| self.recv_async());
+            let polled = Pin::new(&mut receive).poll(context);
+            if polled.is_pending() {
+                under_way = Some(receive);
+            }
+            polled.map(Result::ok)
+        })
+    }
+}
+
+impl Interval {
+    /// The ticks as a stream, which never ends.
+    ///
+    /// ```
+    /// use greenthread::{future::block_on_stream, time::Interval};
+    /// use std::time::Duration;
+    /// let ticks = Interval::new(Duration::from_millis(1)).stream();
+    /// assert_eq!(block_on_stream(ticks).take(3).count(), 3);
+    /// ```
+    pub fn stream(mut self) -> impl Stream<Item = ()> + Unpin + Send {
+        let mut sleep = None;
+        PollFn(move |context: &mut Context<'_>| self.poll_tick(&mut sleep, context).map(Some))
+    }
+}

@@ -1,0 +1,191 @@
+//! Operations that are polled: what they share with [`Async::read_with`], without the park.
+//!
+//! For each direction a source remembers the waker of the last poll that came to nothing. It stands beside the line of those
+//! who wait, and is called at the next edge together with the first of them: a task that has turned to something else takes
+//! nothing from a green thread.
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::task::{Context, Poll};
+
+use super::Async;
+use super::ready::{Readiness, look};
+use crate::hub::Hub;
+use crate::hub::reactor::Direction;
+
+/// At most so much at once, of what is copied.
+#[cfg(any(feature = "tokio-io", feature = "hyper"))]
+const CHUNK: usize = 8192;
+
+/// For code that polls: in a future that a hub polls ([`block_on`](crate::future::block_on)), or in one of the traits that
+/// the sockets have.
+///
+/// For each direction the descriptor keeps the waker of the last poll only; one task may read while another writes. Where
+/// several tasks read, each needs a future of its own: [`read_with_async`](Self::read_with_async).
+impl<T: AsFd> Async<T> {
+    /// Runs `op`; if it gives `WouldBlock`, the task is woken when the descriptor may be readable.
+    ///
+    /// ```
+    /// use std::{future::poll_fn, io::{Read, Write}};
+    /// use greenthread::{future::block_on, io::Async};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let reader = Async::new(reader)?;
+    /// writer.write_all(b"!")?;
+    /// let mut byte = [0];
+    /// block_on(poll_fn(|context| reader.poll_read_with(context, |mut pipe| pipe.read(&mut byte))))?;
+    /// assert_eq!(&byte, b"!");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What `op` gives, and what the poller says of the descriptor. The read time-out does not count here.
+    pub fn poll_read_with<R>(
+        &self,
+        context: &mut Context<'_>,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.poll_with(Direction::Read, context, op)
+    }
+
+    /// Runs `op`; if it gives `WouldBlock`, the task is woken when the descriptor may be writable.
+    ///
+    /// # Errors
+    /// As [`poll_read_with`](Self::poll_read_with).
+    pub fn poll_write_with<R>(
+        &self,
+        context: &mut Context<'_>,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.poll_with(Direction::Write, context, op)
+    }
+
+    /// Whether it is readable; if not, the task is woken when it may be.
+    ///
+    /// # Errors
+    /// What `poll` and the poller say of the descriptor.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_with(context, |io| look(io.as_fd(), Direction::Read))
+    }
+
+    /// Whether it is writable; if not, the task is woken when it may be.
+    ///
+    /// # Errors
+    /// As [`poll_readable`](Self::poll_readable).
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_write_with(context, |io| look(io.as_fd(), Direction::Write))
+    }
+
+    /// As [`read_with`](Self::read_with), without a time-out, for an `async` function that is polled on a hub. Any number
+    /// of tasks may wait in it.
+    pub fn read_with_async<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> impl Future<Output = io::Result<R>> {
+        self.with_async(Direction::Read, op)
+    }
+
+    /// As [`write_with`](Self::write_with), without a time-out, for an `async` function that is polled on a hub.
+    pub fn write_with_async<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> impl Future<Output = io::Result<R>> {
+        self.with_async(Direction::Write, op)
+    }
+
+    async fn with_async<R>(&self, direction: Direction, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        loop {
+            match op(self.get_ref()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if let Some(hub) = Hub::try_current()
+                        && let Some(key) = self.source.key(hub)
+                    {
+                        hub.reactor.drained(key, direction);
+                    }
+                    Readiness::new(self, direction).await?;
+                }
+                result => {
+                    self.succeeded(direction);
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// What is left after an attempt that did not come to `WouldBlock` is the next one's.
+    fn succeeded(&self, direction: Direction) {
+        if let Some(hub) = Hub::try_current()
+            && let Some(key) = self.source.key(hub)
+        {
+            hub.reactor.succeeded(hub, key, direction);
+        }
+    }
+
+    fn poll_with<R>(
+        &self,
+        direction: Direction,
+        context: &mut Context<'_>,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        if Hub::has_ended() {
+            return Poll::Ready(Err(super::ended()));
+        }
+        let hub = Hub::current();
+        loop {
+            let known = self.source.key(hub);
+            if !known.is_some_and(|key| hub.reactor.is_drained(key, direction)) {
+                match op(self.get_ref()) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    result => {
+                        if let Some(key) = known {
+                            hub.reactor.succeeded(hub, key, direction);
+                        }
+                        return Poll::Ready(result);
+                    }
+                }
+                if let Some(key) = known {
+                    hub.reactor.drained(key, direction);
+                }
+            }
+            let key = self.source.join(hub, self.as_fd())?;
+            if hub.reactor.wake_later(key, direction, context.waker()) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// A read of a byte stream: see [`read_stream`](Self::read_stream).
+    pub(crate) fn poll_read_stream(
+        &self,
+        context: &mut Context<'_>,
+        len: usize,
+        op: impl FnMut(&T) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let got = self.poll_read_with(context, op);
+        if let Poll::Ready(Ok(got)) = got {
+            self.drained_if_short(got, len);
+        }
+        got
+    }
+
+    /// The same into memory that the caller may not have written to yet: what was read is given to `take`. The copy costs
+    /// less than to clear all of a big buffer would.
+    #[cfg(any(feature = "tokio-io", feature = "hyper"))]
+    pub(crate) fn poll_read_onto(
+        &self,
+        context: &mut Context<'_>,
+        most: usize,
+        drained: bool,
+        mut take: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        let mut chunk = [std::mem::MaybeUninit::<u8>::uninit(); CHUNK];
+        let chunk = &mut chunk[..most.min(CHUNK)];
+        let len = if drained { chunk.len() } else { 0 };
+        let got = self.poll_read_stream(context, len, |io| {
+            let (got, _) = rustix::io::read(io.as_fd(), &mut *chunk)?;
+            take(got);
+            Ok(got.len())
+        });
+        got.map_ok(|_| ())
+    }
+}

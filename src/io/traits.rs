@@ -1,0 +1,176 @@
+//! The async world's traits for byte streams: futures-io's, tokio's (feature `tokio-io`), hyper's (feature `hyper`).
+//!
+//! Each is implemented for the type and for a reference to it: two tasks may have a direction each.
+#![forbid(unsafe_code)]
+
+/// The reading traits of a type with an [`Async`](crate::io::Async) in its field `io`; `drained`: a read that gives less
+/// than was asked for has drained it.
+macro_rules! async_read {
+    ($name:ident, drained: $drained:expr) => {
+        impl $name {
+            fn poll_read_bytes(
+                &self,
+                context: &mut std::task::Context<'_>,
+                buffer: &mut [u8],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                use std::io::Read;
+                let len = if $drained { buffer.len() } else { 0 };
+                self.io.poll_read_stream(context, len, |mut io| io.read(buffer))
+            }
+
+            #[cfg(any(feature = "tokio-io", feature = "hyper"))]
+            fn poll_read_onto(
+                &self,
+                context: &mut std::task::Context<'_>,
+                most: usize,
+                take: impl FnMut(&[u8]),
+            ) -> std::task::Poll<std::io::Result<()>> {
+                self.io.poll_read_onto(context, most, $drained, take)
+            }
+        }
+
+        crate::io::traits::async_read!(@for &$name);
+        crate::io::traits::async_read!(@for $name);
+    };
+    (@for $type:ty) => {
+        impl futures_io::AsyncRead for $type {
+            fn poll_read(
+                self: std::pin::Pin<&mut Self>,
+                context: &mut std::task::Context<'_>,
+                buffer: &mut [u8],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                self.poll_read_bytes(context, buffer)
+            }
+
+            fn poll_read_vectored(
+                self: std::pin::Pin<&mut Self>,
+                context: &mut std::task::Context<'_>,
+                buffers: &mut [std::io::IoSliceMut<'_>],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                use std::io::Read;
+                self.io.poll_read_with(context, |mut io| io.read_vectored(buffers))
+            }
+        }
+
+        #[cfg(feature = "tokio-io")]
+        impl tokio::io::AsyncRead for $type {
+            fn poll_read(
+                self: std::pin::Pin<&mut Self>,
+                context: &mut std::task::Context<'_>,
+                buffer: &mut tokio::io::ReadBuf<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                self.poll_read_onto(context, buffer.remaining(), |bytes| buffer.put_slice(bytes))
+            }
+        }
+
+        #[cfg(feature = "hyper")]
+        impl hyper::rt::Read for $type {
+            fn poll_read(
+                self: std::pin::Pin<&mut Self>,
+                context: &mut std::task::Context<'_>,
+                mut buffer: hyper::rt::ReadBufCursor<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                self.poll_read_onto(context, buffer.remaining(), |bytes| buffer.put_slice(bytes))
+            }
+        }
+    };
+}
+
+/// The writing traits; `close` is what ends the stream for the other end.
+macro_rules! async_write {
+    ($name:ident, close: $close:expr) => {
+        impl $name {
+            fn poll_write_bytes(
+                &self,
+                context: &mut std::task::Context<'_>,
+                buffer: &[u8],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                use std::io::Write;
+                self.io.poll_write_with(context, |mut io| io.write(buffer))
+            }
+
+            fn poll_write_slices(
+                &self,
+                context: &mut std::task::Context<'_>,
+                buffers: &[std::io::IoSlice<'_>],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                use std::io::Write;
+                self.io.poll_write_with(context, |mut io| io.write_vectored(buffers))
+            }
+
+            /// Ends the stream, unless the other end has done so.
+            fn close_write(&self) -> std::task::Poll<std::io::Result<()>> {
+                let close: fn(&$name) -> std::io::Result<()> = $close;
+                std::task::Poll::Ready(match close(self) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotConnected => Ok(()),
+                    result => result,
+                })
+            }
+        }
+
+        crate::io::traits::async_write!(@for &$name);
+        crate::io::traits::async_write!(@for $name);
+    };
+    (@for $type:ty) => {
+        impl futures_io::AsyncWrite for $type {
+            crate::io::traits::async_write!(@bodies);
+
+            fn poll_close(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                self.close_write()
+            }
+        }
+
+        #[cfg(feature = "tokio-io")]
+        impl tokio::io::AsyncWrite for $type {
+            crate::io::traits::async_write!(@bodies);
+            crate::io::traits::async_write!(@shutdown);
+        }
+
+        #[cfg(feature = "hyper")]
+        impl hyper::rt::Write for $type {
+            crate::io::traits::async_write!(@bodies);
+            crate::io::traits::async_write!(@shutdown);
+        }
+    };
+    (@bodies) => {
+        fn poll_write(
+            self: std::pin::Pin<&mut Self>,
+            context: &mut std::task::Context<'_>,
+            buffer: &[u8],
+        ) -> std::task::Poll<std::io::Result<usize>> {
+            self.poll_write_bytes(context, buffer)
+        }
+
+        fn poll_write_vectored(
+            self: std::pin::Pin<&mut Self>,
+            context: &mut std::task::Context<'_>,
+            buffers: &[std::io::IoSlice<'_>],
+        ) -> std::task::Poll<std::io::Result<usize>> {
+            self.poll_write_slices(context, buffers)
+        }
+
+        fn poll_flush(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+    };
+    (@shutdown) => {
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_shutdown(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            self.close_write()
+        }
+    };
+}
+
+pub(crate) use {async_read, async_write};
