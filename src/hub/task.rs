@@ -64,7 +64,7 @@ pub(super) use blocks::Keep;
 pub(crate) use blocks::all_of;
 use blocks::{recycle, take_block, take_common};
 pub(crate) use stackless::spawn_future;
-pub(super) use stackless::{end_runners, is_ours, with_stack};
+pub(super) use stackless::{end_runners, is_ours, stack_at_hand, with_stack};
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;
@@ -378,8 +378,9 @@ fn prepare(task: &'static Task, id: u64, shared: &'static Shared, place: &'stati
     task.shield.set(0);
     task.marks.clear();
     task.outcome.set(Ended::Empty);
-    task.join.store(0, Ordering::Release);
     task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
+    // After the hub: whoever sees a bit of this life, or sets one in it, finds the right one (`Hub::own`, K2).
+    task.join.store(0, Ordering::Release);
 }
 
 /// Makes a green thread of this hub and queues it.
