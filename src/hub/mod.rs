@@ -646,7 +646,7 @@ impl Hub {
     /// The task, if its block belongs to this hub (T5): it may have been recycled for another since.
     pub(crate) fn own(&self, task: TaskRef) -> Option<&'static Task> {
         // In this order: once it has ended, its block may pass to another hub at any moment; while it has not, only we
-        // can end it. A block prepared anew publishes its bits before its hub.
+        // can end it. A block prepared anew publishes its hub before its bits.
         if task.is_finished() {
             return None;
         }

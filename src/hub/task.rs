@@ -37,6 +37,7 @@
 //!   [`TaskRef`] and [`Join`] carry one across threads, and off the owner's thread they use atomics alone.
 
 mod blocks;
+mod marks;
 mod stackless;
 
 use std::any::Any;
@@ -63,8 +64,9 @@ use crate::tls::Context;
 pub(super) use blocks::Keep;
 pub(crate) use blocks::all_of;
 use blocks::{recycle, take_block, take_common};
+pub(crate) use marks::Marks;
 pub(crate) use stackless::spawn_future;
-pub(super) use stackless::{end_runners, is_ours, with_stack};
+pub(super) use stackless::{end_runners, is_ours, stack_at_hand, with_stack};
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;
@@ -142,33 +144,6 @@ pub(crate) struct Task {
     extra: UnsafeCell<Option<Box<Extra>>>,
     joiner: UnsafeCell<Option<Waiter>>,
     slot: Slot,
-}
-
-/// Marks of a task, in one byte.
-#[derive(Default)]
-pub(crate) struct Marks(Cell<u8>);
-
-impl Marks {
-    /// An `unpark` came before its `park`.
-    pub(crate) const TOKEN: u8 = 1;
-    /// It is to look at its own stack and to park again.
-    pub(crate) const PROBE: u8 = 2;
-    /// It is a future, which a runner polls.
-    pub(crate) const STACKLESS: u8 = 4;
-    /// A runner that has nothing to poll.
-    pub(crate) const RESTS: u8 = 8;
-
-    pub(crate) fn get(&self, mark: u8) -> bool {
-        self.0.get() & mark != 0
-    }
-
-    pub(crate) fn set(&self, mark: u8, on: bool) {
-        self.0.set(if on { self.0.get() | mark } else { self.0.get() & !mark });
-    }
-
-    fn clear(&self) {
-        self.0.set(0);
-    }
 }
 
 const _: () = assert!(size_of::<Task>() <= 192 || cfg!(feature = "sanitizer"));
@@ -378,8 +353,9 @@ fn prepare(task: &'static Task, id: u64, shared: &'static Shared, place: &'stati
     task.shield.set(0);
     task.marks.clear();
     task.outcome.set(Ended::Empty);
-    task.join.store(0, Ordering::Release);
     task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
+    // After the hub: whoever sees a bit of this life, or sets one in it, finds the right one (`Hub::own`, K2).
+    task.join.store(0, Ordering::Release);
 }
 
 /// Makes a green thread of this hub and queues it.

@@ -42,8 +42,8 @@ fn task_is_send_where_its_value_is() {
     fresh(|| {
         let task = spawn(async { 7 });
         is_send(&task);
-        assert_eq!(std::thread::spawn(|| block_on(task)).is_finished(), false);
-        hub::idle();
+        let waiter = std::thread::spawn(|| block_on(task).unwrap());
+        assert_eq!(greenthread::threadpool::unblock(move || waiter.join().unwrap()), 7);
     });
 }
 

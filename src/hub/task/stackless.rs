@@ -15,7 +15,7 @@
 //! - **K1** Of a block with the mark `STACKLESS`, `fiber` holds a [`Work`] from `start_future` until the future is dropped.
 //! - **K2** `WOKEN` is set by a waker and cleared by the owner before each poll. Who sets it sees to a turn: it queues the
 //!   task if that waits, and else the owner looks at it after the poll. A waker of an older life makes a poll too many at
-//!   worst: the owner clears the bit after the hub is set, so who sets it later sends to the right one.
+//!   worst: `prepare` clears the bit after it has set the hub, so who sets it later sends to the right one.
 //! - **K3** A runner is resumed for a task that `assigned` names, and takes it from there at once; for none, it ends.
 
 use std::future::Future;
@@ -73,7 +73,6 @@ fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'static Task, fut
         settle_slot::<F::Output> as Settle
     });
     task.marks.set(Marks::STACKLESS, true);
-    task.join.fetch_and(!WOKEN, Ordering::AcqRel);
     let context = context::for_spawn(hub, Kind::Local);
     context.inspect(|context| context.tasks().set(context.tasks().get() + 1));
     task.context.set(context);
@@ -104,6 +103,23 @@ pub(in crate::hub) fn with_stack(hub: &'static Hub, task: &'static Task) -> Opti
     }
 }
 
+/// The same, if nothing need be made for it; uses no thread-local.
+#[inline(always)]
+pub(in crate::hub) fn stack_at_hand(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
+    if task.marks.get(Marks::STACKLESS) {
+        take_resting(hub, task.context.get()).map(|runner| assign(hub, runner, task))
+    } else {
+        Some(task)
+    }
+}
+
+#[inline(always)]
+fn assign(hub: &Hub, runner: &'static Task, task: &'static Task) -> &'static Task {
+    runner.place.set(task.place());
+    hub.assigned.set(Some(task));
+    runner
+}
+
 #[inline(never)]
 fn runner_for(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
     let context = task.context.get();
@@ -118,9 +134,7 @@ fn runner_for(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
             }
         },
     };
-    runner.place.set(task.place());
-    hub.assigned.set(Some(task));
-    Some(runner)
+    Some(assign(hub, runner, task))
 }
 
 /// One that rests in this context, ready to be resumed.
@@ -216,7 +230,9 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
         Err(interrupt::killed_payload())
     } else {
         // Acquires what was done before the wakes that it stands for (K2).
-        task.join.fetch_and(!WOKEN, Ordering::AcqRel);
+        if task.join.load(Ordering::Acquire) & WOKEN != 0 {
+            task.join.fetch_and(!WOKEN, Ordering::AcqRel);
+        }
         catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: K1; only the runner that was assigned this task comes here, and it is in no queue meanwhile.
             let work = unsafe { &mut *task.fiber.get().cast::<Work>() };
