@@ -50,6 +50,7 @@ pub mod process;
 pub mod signal;
 pub mod future;
 pub mod server;
+pub mod aio;
 pub mod debug;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub mod monkey;
