@@ -9,6 +9,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod task;
+
+pub use task::{Task, spawn};
+
 use std::future::Future;
 use std::pin::pin;
 

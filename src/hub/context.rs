@@ -6,7 +6,7 @@
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::task::{self, State, Stop, Task, enter};
+use super::task::{self, Marks, State, Stop, Task, enter};
 use super::{Callback, HUB, Hub, complain, green};
 use crate::fiber::{Outcome, current};
 use crate::sys::base;
@@ -135,7 +135,7 @@ pub(super) fn run(
             return None;
         }
         match queue.pop_within(budget) {
-            Some(next) if next.context.get().is_some() => task = next,
+            Some(next) if next.context.get().is_some() && !next.marks.get(Marks::STACKLESS) => task = next,
             other => return other,
         }
     }

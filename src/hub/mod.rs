@@ -131,6 +131,11 @@ pub(crate) struct Hub {
     frames: RefCell<Vec<callback::Frame>>,
     live: Cell<usize>,
     free: Cell<Option<&'static Task>>,
+    /// The stackless task that the runner which is resumed now is to poll.
+    assigned: Cell<Option<&'static Task>>,
+    /// Runners of the native context that have nothing to poll, and how many.
+    resting: Cell<Option<&'static Task>>,
+    rests: Cell<usize>,
     ids: Cell<(u64, u64)>,
     guards: Cell<u64>,
     pub(crate) timers: Timers,
@@ -276,6 +281,9 @@ impl Hub {
             frames: RefCell::default(),
             live: Cell::new(0),
             free: Cell::new(None),
+            assigned: Cell::new(None),
+            resting: Cell::new(None),
+            rests: Cell::new(0),
             ids: Cell::new((0, 0)),
             guards: Cell::new(0),
             timers: Timers(RefCell::new(timer::Wheel::new(clock.now()))),
@@ -424,6 +432,9 @@ impl Hub {
             if std::ptr::eq(task, self.native) {
                 return true;
             }
+            let Some(task) = task::with_stack(self, task) else {
+                continue;
+            };
             self.emit(|| Event::Resume(task.id()));
             if task.context.get().is_some() {
                 next = context::run(self, task, queue, &mut budget);
@@ -471,6 +482,7 @@ impl Hub {
         for message in messages.drain(..) {
             match message {
                 Message::Wake(task, ticket) => self.wake(Waiter::Task(task, ticket)),
+                Message::Poll(task) => self.wake_stackless(task),
                 Message::Kill(task, id) => interrupt::kill(self, task, id),
                 Message::Unpark(task, id) => crate::hub::unpark(self, task, id),
                 Message::Call(f) => {
@@ -681,7 +693,10 @@ pub(crate) fn check_can_park() {
 /// Has every parked green thread but the caller look at its own stack.
 pub(crate) fn probe_all(hub: &'static Hub) {
     let me = hub.running();
-    let parked = |task: &&'static Task| task.state().is_parked() && !std::ptr::eq(*task, me);
+    let parked = |task: &&'static Task| {
+        let has_stack = !task.marks.get(Marks::STACKLESS);
+        has_stack && task.state().is_parked() && !std::ptr::eq(*task, me)
+    };
     for task in task::all_of(hub).into_iter().filter(parked) {
         task.marks.set(Marks::PROBE, true);
         task.state.set(State::Ready);

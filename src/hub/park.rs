@@ -146,6 +146,7 @@ impl Hub {
                 Some(shared) => shared.send(super::remote::Message::Wake(task, ticket)),
                 None => {}
             },
+            Waiter::Waker(waker) if super::task::is_ours(&waker) => waker.wake(),
             // A waker is the user's code.
             Waiter::Waker(waker) => self.call(Box::new(move || waker.wake())),
         }

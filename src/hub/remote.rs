@@ -19,6 +19,8 @@ use super::{Hub, task};
 pub(crate) enum Message {
     /// Wake (task, ticket).
     Wake(TaskRef, u64),
+    /// Poll this stackless task.
+    Poll(TaskRef),
     /// Ask (task, id) to die.
     Kill(TaskRef, u64),
     /// Give (task, id) an unpark token.
@@ -194,6 +196,24 @@ impl Handle {
         let reserved = task::Reserved::new(join.task(), f);
         // If it cannot be sent it is dropped, and so it is lost.
         self.send(Message::Internal(Box::new(move |hub| reserved.adopt(hub))))?;
+        Ok(join)
+    }
+
+    /// Reserves a stackless task there, and sends its future.
+    pub(crate) fn start_future<F>(
+        &self,
+        future: F,
+        place: &'static Location<'static>,
+    ) -> io::Result<task::Join<F::Output>>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        if !self.is_alive() {
+            return Err(gone());
+        }
+        let join = task::reserve::<F::Output>(self.shared, place);
+        let reserved = task::Reserved::new(join.task(), future);
+        self.send(Message::Internal(Box::new(move |hub| reserved.adopt_future(hub))))?;
         Ok(join)
     }
 

@@ -16,7 +16,8 @@
 //! dropped; `JOINER` by the join when a waiter lies in `joiner`, cleared by it only while not `DONE`; `RELEASED` by the
 //! owner after it took the waiter of a `JOINER` that it found with `DONE`; `LOST` with `DONE`, for a block that is
 //! never recycled; `LINKED` by the join when exit links lie in the register of `links.rs`: the owner runs them if it finds
-//! the bit as it sets `DONE`, and the join itself if `DONE` was first; `SCOPED` by the spawner of a scope's child.
+//! the bit as it sets `DONE`, and the join itself if `DONE` was first; `SCOPED` by the spawner of a scope's child; `WOKEN`
+//! by the wakers of a stackless task, see `stackless.rs`.
 //!
 //! ```text
 //!   0 ──JOINER──► J ──DONE──► J|DONE ──RELEASED──► join takes the result, DETACHED, recycles
@@ -36,6 +37,7 @@
 //!   [`TaskRef`] and [`Join`] carry one across threads, and off the owner's thread they use atomics alone.
 
 mod blocks;
+mod stackless;
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -61,6 +63,8 @@ use crate::tls::Context;
 pub(super) use blocks::Keep;
 pub(crate) use blocks::all_of;
 use blocks::{recycle, take_block, take_common};
+pub(crate) use stackless::spawn_future;
+pub(super) use stackless::{is_ours, with_stack};
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;
@@ -69,6 +73,7 @@ const RELEASED: u8 = 8;
 const LOST: u8 = 16;
 const LINKED: u8 = 32;
 const SCOPED: u8 = 64;
+const WOKEN: u8 = 128;
 
 /// In the id of every native stack.
 const NATIVE: u64 = 1 << 63;
@@ -111,6 +116,7 @@ type Body = Fiber<(), (), Settle>;
 #[repr(C, align(64))]
 pub(crate) struct Task {
     pub(super) next: Cell<Option<&'static Task>>,
+    /// Or, of a stackless task, its future; see `stackless.rs`.
     fiber: UnsafeCell<MaybeUninit<Body>>,
     /// Whose thread-locals it has; none: the native ones.
     pub(super) context: Cell<Option<&'static Context>>,
@@ -147,6 +153,10 @@ impl Marks {
     pub(crate) const TOKEN: u8 = 1;
     /// It is to look at its own stack and to park again.
     pub(crate) const PROBE: u8 = 2;
+    /// It is a future, which a runner polls.
+    pub(crate) const STACKLESS: u8 = 4;
+    /// A runner that has nothing to poll.
+    pub(crate) const RESTS: u8 = 8;
 
     pub(crate) fn get(&self, mark: u8) -> bool {
         self.0.get() & mark != 0
@@ -154,6 +164,10 @@ impl Marks {
 
     pub(crate) fn set(&self, mark: u8, on: bool) {
         self.0.set(if on { self.0.get() | mark } else { self.0.get() & !mark });
+    }
+
+    fn clear(&self) {
+        self.0.set(0);
     }
 }
 
@@ -362,7 +376,7 @@ fn prepare(task: &'static Task, id: u64, shared: &'static Shared, place: &'stati
     task.place.set(place);
     task.interrupt.set(0);
     task.shield.set(0);
-    task.marks.set(Marks::TOKEN, false);
+    task.marks.clear();
     task.outcome.set(Ended::Empty);
     task.join.store(0, Ordering::Release);
     task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
@@ -446,15 +460,30 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
+    task.context.set(context::for_spawn(hub, kind));
+    lay(task, stack, body);
+    enqueue(hub, task);
+}
+
+/// Lays the body of a fresh block on its stack.
+#[inline]
+fn lay<F, T>(task: &'static Task, stack: Stack, body: F)
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
     let fiber_top = stack.top().wrapping_sub(192);
     let fiber = Fiber::root(stack, move |()| {
         run(task, body);
         settle_slot::<T> as Settle
     });
     task.depth.set(fiber_top);
-    task.context.set(context::for_spawn(hub, kind));
     // SAFETY: the block is fresh: no fiber lies in it, and nobody else knows it.
     unsafe { (*task.fiber.get()).write(fiber) };
+}
+
+#[inline]
+fn enqueue(hub: &'static Hub, task: &'static Task) {
     task.state.set(State::New);
     hub.live.set(hub.live.get() + 1);
     hub.emit(|| super::hooks::Event::Spawn(task.id()));
@@ -591,6 +620,12 @@ pub(super) fn after(hub: &'static Hub, task: &'static Task, stop: Stop) {
 fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     // SAFETY: written by `start`; the fiber has ended, so its stack goes back to the pool.
     unsafe { (*task.fiber.get()).assume_init_drop() };
+    end(hub, task, settle);
+}
+
+/// The rest of it, for who has a stack and who has none.
+#[inline]
+fn end(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     task.state.set(State::Idle);
     hub.live.set(hub.live.get() - 1);
     if hub.live.get() == 0 {

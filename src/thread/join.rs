@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Thread;
 use crate::hub::links::Runs;
@@ -87,7 +87,7 @@ impl<T> JoinHandle<T> {
     /// After it has given the result once, every later wait says [`JoinError::is_taken`].
     ///
     /// ```
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     /// use greenthread::{sleep, spawn};
     /// let mut slow = spawn(|| { sleep(Duration::from_millis(50)); 7 });
     /// assert!(slow.join_timeout(Duration::from_millis(1)).is_none());
@@ -96,6 +96,13 @@ impl<T> JoinHandle<T> {
     #[track_caller]
     pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, JoinError>> {
         let deadline = Hub::current().after(timeout);
+        self.wait(Some(deadline))
+    }
+
+    /// Waits for the end until `deadline`; see [`join_timeout`](Self::join_timeout).
+    #[track_caller]
+    pub fn join_deadline(&mut self, deadline: Instant) -> Option<Result<T, JoinError>> {
+        let deadline = Hub::current().clock.nanos(deadline);
         self.wait(Some(deadline))
     }
 

@@ -9,6 +9,7 @@ mod crawl;
 mod examples;
 mod fs_file;
 mod future_block_on;
+mod future_task;
 mod hub_guarded;
 mod hub_handle;
 mod hub_turn;

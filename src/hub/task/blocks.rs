@@ -4,7 +4,7 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use super::{Extra, Task, TaskRef};
+use super::{Extra, Marks, Task, TaskRef};
 use crate::hub::Hub;
 
 struct Chunk(&'static [Task]);
@@ -107,5 +107,6 @@ pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
     // The owner's fields are read only after `hub` says that we own the block (T5).
     let live = blocks.filter(|task| !task.is_finished());
     let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
-    mine.filter(|task| !super::is_native(task.id.get())).collect()
+    let seen = |task: &&'static Task| !super::is_native(task.id.get()) && !task.marks.get(Marks::RESTS);
+    mine.filter(seen).collect()
 }

@@ -1,0 +1,295 @@
+//! Stackless tasks: futures that take their turn among the green threads, and the *runners* that lend them a stack.
+//!
+//! A stackless task is a block like any other: it waits in the ready queue, ends, is joined, killed and lost as a green
+//! thread is. Where that has its fiber it has a boxed future, and when its turn comes the hub resumes a runner in its
+//! place: a green thread of the task's context that polls it once. A runner that parks within the poll, because the
+//! future blocks, is simply parked; the next task gets another runner.
+//!
+//! ```text
+//!   ready queue ─► task (STACKLESS) ─► with_stack ─► a runner that rests, or a new one ─► poll ─► the runner rests
+//! ```
+//!
+//! A waker is the address of the block, so it costs nothing to make, to clone and to drop. It may outlive the task.
+//!
+//! # Invariants
+//! - **K1** Of a block with the mark `STACKLESS`, `fiber` holds a [`Work`] from `start_future` until the future is dropped.
+//! - **K2** `WOKEN` is set by a waker and cleared by the owner before each poll. Who sets it sees to a turn: it queues the
+//!   task if that waits, and else the owner looks at it after the poll. A waker of an older life makes a poll too many at
+//!   worst: the owner clears the bit after the hub is set, so who sets it later sends to the right one.
+//! - **K3** A runner is resumed for a task that `assigned` names, and takes it from there at once.
+
+use std::future::Future;
+use std::io;
+use std::mem::{align_of, size_of};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::ptr;
+use std::sync::atomic::Ordering;
+use std::task::{Context as PollContext, Poll, RawWaker, RawWakerVTable, Waker};
+
+use super::blocks::take_block;
+use super::{
+    Body, DETACHED, Ended, Join, Marks, Reserved, Settle, State, Task, TaskRef, WOKEN, end, end_locals, enqueue, lay,
+    leave, lose, prepare, settle_slot,
+};
+use crate::hub::context::{self, Kind};
+use crate::hub::park::{Wake, Why};
+use crate::hub::remote::Message;
+use crate::hub::{Hub, Reporter, interrupt, report_panic};
+use crate::stack::Stack;
+use crate::tls::Context;
+
+static WAKE: &str = "its waker (a future)";
+
+/// Runners of the native context that are kept.
+const RESTS: usize = 16;
+
+/// The future, which leaves its result in the slot and tells how to drop that.
+type Work = Pin<Box<dyn Future<Output = Settle>>>;
+
+const _: () = assert!(size_of::<Work>() <= size_of::<Body>() && align_of::<Work>() <= align_of::<Body>());
+
+/// Makes a stackless task of this hub, in the context of the caller, and queues it.
+#[inline]
+pub(crate) fn spawn_future<F>(hub: &'static Hub, place: &'static Location<'static>, future: F) -> Join<F::Output>
+where
+    F: Future + 'static,
+{
+    let task = take_block(hub);
+    prepare(task, hub.next_id(), hub.shared, place);
+    start_future(hub, task, future);
+    Join {
+        task,
+        _value: std::marker::PhantomData,
+    }
+}
+
+#[inline]
+fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'static Task, future: F) {
+    let work: Work = Box::pin(async move {
+        let value = future.await;
+        // SAFETY: T3: the owner's until `DONE`, and empty.
+        unsafe { leave(task, value, Ended::Returned) };
+        settle_slot::<F::Output> as Settle
+    });
+    task.marks.set(Marks::STACKLESS, true);
+    task.join.fetch_and(!WOKEN, Ordering::AcqRel);
+    task.context.set(context::for_spawn(hub, Kind::Local));
+    task.depth.set((&raw const *work).cast());
+    // SAFETY: the block is fresh: nothing lies there, nobody else knows it, and it has room (K1).
+    unsafe { task.fiber.get().cast::<Work>().write(work) };
+    enqueue(hub, task);
+}
+
+impl<F: Future + 'static> Reserved<F> {
+    /// Starts it as a stackless task, on its owner's OS thread.
+    pub(crate) fn adopt_future(mut self, hub: &'static Hub) {
+        if let Some(future) = self.body.take() {
+            hub.arrivals.set(hub.arrivals.get() + 1);
+            start_future(hub, self.task.0, future);
+            std::mem::forget(self);
+        }
+    }
+}
+
+/// Who is to be resumed for a task that has come up: itself, or a runner. `None`: there is no memory for one.
+#[inline(always)]
+pub(in crate::hub) fn with_stack(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
+    if task.marks.get(Marks::STACKLESS) {
+        runner_for(hub, task)
+    } else {
+        Some(task)
+    }
+}
+
+#[inline(never)]
+fn runner_for(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
+    let context = task.context.get();
+    let resting = if context.is_none() { hub.resting.get() } else { None };
+    let runner = match resting {
+        Some(runner) => {
+            hub.resting.set(runner.next.take());
+            hub.rests.set(hub.rests.get() - 1);
+            runner.marks.clear();
+            // Whatever was asked of it was meant for what it ran before.
+            runner.interrupt.set(0);
+            runner
+        }
+        None => match new_runner(hub, context) {
+            Ok(runner) => runner,
+            Err(error) => {
+                crate::hub::complain(format_args!("no stack to run a future on, which is lost: {error}"));
+                lose(task);
+                return None;
+            }
+        },
+    };
+    runner.place.set(task.place());
+    hub.assigned.set(Some(task));
+    Some(runner)
+}
+
+/// Nobody joins it, and it does not count as live: the task that it polls does.
+#[cold]
+fn new_runner(hub: &'static Hub, context: Option<&'static Context>) -> io::Result<&'static Task> {
+    let stack = Stack::new(crate::stack::DEFAULT_SIZE)?;
+    let runner = take_block(hub);
+    prepare(runner, hub.next_id(), hub.shared, Location::caller());
+    runner.join.store(DETACHED, Ordering::Release);
+    runner.context.set(context.inspect(|context| context.join()));
+    lay(runner, stack, move || run_assigned(hub, runner));
+    runner.state.set(State::New);
+    hub.emit(|| crate::hub::Event::Spawn(runner.id()));
+    Ok(runner)
+}
+
+/// The body of a runner: polls what it is assigned, one after the other.
+fn run_assigned(hub: &'static Hub, runner: &'static Task) {
+    /// It counts again: its end takes it off.
+    struct Counts(&'static Hub);
+    impl Drop for Counts {
+        fn drop(&mut self) {
+            self.0.live.set(self.0.live.get() + 1);
+        }
+    }
+    let _counts = Counts(hub);
+    while let Some(task) = hub.assigned.take() {
+        poll_once(hub, runner, task);
+        let spent = runner.context.get().is_some() || hub.rests.get() >= RESTS || runner.interrupt.get() != 0;
+        if spent {
+            return;
+        }
+        runner.marks.set(Marks::RESTS, true);
+        runner.state.set(State::Idle);
+        runner.next.set(hub.resting.replace(Some(runner)));
+        hub.rests.set(hub.rests.get() + 1);
+        runner.suspend();
+    }
+}
+
+/// One turn of a stackless task, on the stack of its runner.
+fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
+    task.state.set(State::Running);
+    let locals = task.has_extra() || runner.has_extra();
+    if locals {
+        swap_locals(runner, task);
+    }
+    let result = if interrupt::is_killed(task) {
+        Err(interrupt::killed_payload())
+    } else {
+        // Acquires what was done before the wakes that it stands for (K2).
+        task.join.fetch_and(!WOKEN, Ordering::AcqRel);
+        catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: K1; only the runner that was assigned this task comes here, and it is in no queue meanwhile.
+            let work = unsafe { &mut *task.fiber.get().cast::<Work>() };
+            work.as_mut().poll(&mut PollContext::from_waker(&waker(task)))
+        }))
+    };
+    if locals || runner.has_extra() {
+        swap_locals(runner, task);
+    }
+    match result {
+        Ok(Poll::Pending) if !interrupt::is_killed(task) => wait(hub, task),
+        Ok(Poll::Pending) => finish(hub, task, Err(interrupt::killed_payload())),
+        Ok(Poll::Ready(settle)) => finish(hub, task, Ok(settle)),
+        Err(payload) => finish(hub, task, Err(payload)),
+    }
+}
+
+/// Until its waker is called, or was meanwhile.
+#[inline]
+fn wait(hub: &Hub, task: &'static Task) {
+    task.why.set(Why::new(&WAKE, 0));
+    task.state.set(State::Parked);
+    if task.join.load(Ordering::Acquire) & WOKEN != 0 {
+        task.state.set(State::Ready);
+        hub.ready.push(task);
+    }
+}
+
+#[inline]
+fn finish(hub: &'static Hub, task: &'static Task, result: Result<Settle, Box<dyn std::any::Any + Send>>) {
+    // From here on no kill is due to it.
+    task.shield.set(u8::MAX / 2);
+    // SAFETY: K1: read once, and the block forgets it.
+    let work = unsafe { task.fiber.get().cast::<Work>().read() };
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(work))) {
+        report_panic(&Reporter::of(task), payload);
+    }
+    let settle = match result {
+        Ok(settle) => settle,
+        Err(payload) if interrupt::is_kill(&*payload) => {
+            task.outcome.set(Ended::Killed);
+            task.ended.set(Ended::Killed);
+            settle_slot::<()> as Settle
+        }
+        Err(payload) => {
+            // SAFETY: T3: the future has not returned, so the slot is empty, and the owner's until `DONE`.
+            unsafe { leave(task, payload, Ended::Panicked) };
+            settle_slot::<()> as Settle
+        }
+    };
+    if task.has_extra() {
+        end_locals(task);
+    }
+    if task.join.load(Ordering::Acquire) & DETACHED != 0 {
+        settle(task);
+    }
+    if let Some(context) = task.context.get() {
+        // Never the last member: the runner is one.
+        context.leave();
+    }
+    end(hub, task, Some(settle));
+}
+
+/// Gives the runner the green-thread locals of the task that it polls, or back.
+#[cold]
+fn swap_locals(runner: &Task, task: &Task) {
+    let theirs = task.with_extra(|extra| extra.locals.take());
+    let locals = runner.with_extra(|extra| std::mem::replace(&mut extra.locals, theirs));
+    task.with_extra(|extra| extra.locals = locals);
+}
+
+impl Hub {
+    /// A waker of this task was called.
+    pub(in crate::hub) fn wake_stackless(&self, task: TaskRef) {
+        // One of an older life may be anything by now.
+        if let Some(task) = self.own(task)
+            && task.marks.get(Marks::STACKLESS)
+            && task.state.get() == State::Parked
+        {
+            self.wake_local(task, task.ticket.load(Ordering::Relaxed), Wake::Ready);
+        }
+    }
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(|task| RawWaker::new(task, &VTABLE), wake, wake, |_| ());
+
+#[inline]
+fn waker(task: &'static Task) -> Waker {
+    // SAFETY: blocks are never freed, so the address is good for ever; the functions take it from any OS thread, for they
+    // use atomics alone until they are on the owner's (T5).
+    unsafe { Waker::from_raw(RawWaker::new(ptr::from_ref(task).cast(), &VTABLE)) }
+}
+
+/// Whether a waker is a stackless task's: calling it runs no code of the user.
+#[inline]
+pub(in crate::hub) fn is_ours(waker: &Waker) -> bool {
+    ptr::eq(waker.vtable(), &VTABLE)
+}
+
+/// # Safety
+/// It is the data of a waker made by [`waker`].
+unsafe fn wake(task: *const ()) {
+    // SAFETY: the caller's: the address of a block.
+    let task: &'static Task = unsafe { &*task.cast::<Task>() };
+    // Releases what was done before, also where it was set already (K2).
+    if task.join.fetch_or(WOKEN, Ordering::AcqRel) & WOKEN != 0 {
+        return;
+    }
+    match (task.shared(), Hub::try_current()) {
+        (Some(shared), Some(hub)) if ptr::eq(shared, hub.shared) => hub.wake_stackless(TaskRef(task)),
+        (Some(shared), _) => shared.send(Message::Poll(TaskRef(task))),
+        (None, _) => {}
+    }
+}
