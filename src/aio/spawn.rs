@@ -202,7 +202,7 @@ where
         let outcome = caught(as_current(any, future)).await;
         end.with(outcome.and_then(|outcome| outcome));
     };
-    let thread = thread::spawn_local(move || future::block_on(body)).thread();
+    let thread = future::spawn(body).thread();
     task.cancel_by(move || thread.kill());
     task
 }

@@ -1,6 +1,7 @@
 //! All integration tests in one binary; what must have a process of its own runs as a child of it.
 
 mod aio_group;
+mod aio_loop;
 mod aio_task;
 mod aio_wait;
 mod child;
