@@ -152,7 +152,7 @@ impl TaskGroup {
             Ok(Ok(value)) => Some(value),
             Ok(Err(panic)) => {
                 group.abort();
-                group.state().errors.push(panic);
+                group.state().errors.push(TaskError::panicked(&*panic));
                 None
             }
             Err(_) => None,

@@ -44,6 +44,7 @@
 //! | `create_datagram_endpoint` | [`DatagramServer`](crate::server::DatagramServer), [`UdpSocket`](crate::net::UdpSocket) |
 //! | `StreamReader`, `StreamWriter`, `open_connection` | [`io::Reader`](crate::io::Reader), [`io::Writer`](crate::io::Writer), [`open_connection`] |
 //! | `create_subprocess_exec`, `create_subprocess_shell` | [`process::Command`](crate::process::Command), [`create_subprocess_shell`] |
+//! | `async with` | a guard whose `Drop` may park; [`with_async`] |
 //! | `contextvars` | [`green_local!`](crate::green_local) |
 #![forbid(unsafe_code)]
 
@@ -58,6 +59,7 @@ mod spawn;
 mod task;
 mod timeout;
 mod wait;
+mod with;
 
 pub use error::{ExceptionGroup, TaskError};
 pub use event_loop::{EventLoop, Handle, Watch, get_event_loop, get_running_loop, new_event_loop, set_event_loop};
@@ -74,6 +76,7 @@ pub use spawn::{
 pub use task::{AnyTask, DoneCallback, Task, Waiting};
 pub use timeout::{Timeout, timeout, timeout_at};
 pub use wait::{AsCompleted, ReturnWhen, as_completed, wait, wait_async, wait_for, wait_for_async};
+pub use with::{AsyncContext, with_async};
 
 pub use crate::server::{run_protocol as create_connection, serve_protocol as create_server};
 pub use crate::threadpool::{run_in_executor, to_thread, wrap_future};

@@ -1,6 +1,7 @@
 //! From what can run to a [`Task`]: futures, green closures, and either of them with errors.
 #![forbid(unsafe_code)]
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::error::Error;
 use std::future::{Future, poll_fn};
@@ -200,7 +201,7 @@ where
     let any = task.any();
     let body = async move {
         let outcome = caught(as_current(any, future)).await;
-        end.with(outcome.and_then(|outcome| outcome));
+        end.with(outcome.unwrap_or_else(|payload| Err(TaskError::panicked(&*payload))));
     };
     let thread = future::spawn(body).thread();
     task.cancel_by(move || thread.kill());
@@ -223,13 +224,13 @@ async fn as_current<F: Future>(any: AnyTask, future: F) -> F::Output {
     poll_fn(poll).await
 }
 
-/// Makes a panic of `future` an error. What unwinds for a kill or a time-out passes through.
-pub(super) async fn caught<F: Future>(future: F) -> Outcome<F::Output> {
+/// Catches a panic of `future`. What unwinds for a kill or a time-out passes through.
+pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
     let mut future = pin!(future);
     let poll = |context: &mut Context<'_>| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(poll) => poll.map(Ok),
         Err(payload) if interrupt::is_ours(&*payload) => std::panic::resume_unwind(payload),
-        Err(payload) => Poll::Ready(Err(TaskError::panicked(&*payload))),
+        Err(payload) => Poll::Ready(Err(payload)),
     };
     poll_fn(poll).await
 }

@@ -4,6 +4,7 @@ mod aio_group;
 mod aio_loop;
 mod aio_task;
 mod aio_wait;
+mod aio_with;
 mod child;
 mod crash;
 mod crawl;
