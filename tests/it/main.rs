@@ -9,6 +9,7 @@ mod child;
 mod crash;
 mod crawl;
 mod examples;
+mod examples_aio;
 mod fs_file;
 mod future_block_on;
 mod future_task;
