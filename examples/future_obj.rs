@@ -1,4 +1,4 @@
-//! A result that is to come: a `JoinHandle`, or a cell with `park` and `unpark`.
+//! A result that is to come: a `JoinHandle`, or a `Promise` that somebody sets.
 //!
 //! Run: `cargo run --release --example future_obj` or `... -- never`
 //!
@@ -7,14 +7,13 @@
 //! hub's own, `greenthread: this operation would block forever: ..`, with who waits for what; then the program's, `error: ..`
 //! with the same text, which it got as the payload of a panic.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::time::Duration;
 
 use greenthread::hub::LoopExit;
-use greenthread::{sleep, spawn, spawn_local, thread};
+use greenthread::sync::Promise;
+use greenthread::{sleep, spawn};
 
 /// n! in decimal digits, by hand.
 fn factorial(n: u32) -> String {
@@ -34,18 +33,8 @@ fn factorial(n: u32) -> String {
     digits.iter().rev().map(u32::to_string).collect()
 }
 
-/// Waits until somebody sets the cell and unparks.
-fn take(cell: &Cell<Option<u32>>) -> u32 {
-    loop {
-        if let Some(value) = cell.take() {
-            return value;
-        }
-        thread::park();
-    }
-}
-
 fn never() -> ExitCode {
-    let waited = catch_unwind(AssertUnwindSafe(|| take(&Cell::new(None))));
+    let waited = catch_unwind(AssertUnwindSafe(|| *Promise::<u32>::new().wait()));
     match waited.map_err(|payload| payload.downcast::<LoopExit>()) {
         Err(Ok(exit)) => eprintln!("error: {exit}"),
         other => eprintln!("something else came: {other:?}"),
@@ -61,14 +50,14 @@ fn main() -> ExitCode {
         sleep(Duration::from_secs(1));
         factorial(50)
     });
-    let cell = Rc::new(Cell::new(None));
-    let (theirs, waiter) = (cell.clone(), thread::current());
-    spawn_local(move || {
+    let promise = Promise::new();
+    let theirs = promise.clone();
+    spawn(move || {
         sleep(Duration::from_secs(2));
-        theirs.set(Some(666));
-        waiter.unpark();
+        theirs.set(666).expect("nobody else sets it");
+        assert_eq!(theirs.set(667), Err(667)); // once only
     });
     println!("50! = {}", product.join().expect("it only multiplies"));
-    println!("{}", take(&cell));
+    println!("{}", promise.wait());
     ExitCode::SUCCESS
 }

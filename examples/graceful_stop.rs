@@ -16,9 +16,9 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::time::Duration;
 
 use greenthread::net::{TcpListener, TcpStream};
+use greenthread::server::StreamServer;
 use greenthread::signal::{self, SIGINT, SIGTERM, Signals};
-use greenthread::thread::{JoinHandle, catch_kill};
-use greenthread::{sleep, spawn, thread, timeout};
+use greenthread::sleep;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -31,33 +31,20 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
     write!(stream, "done: {line}")
 }
 
-/// Accepts until it is killed; gives those that it serves.
-fn accept(listener: TcpListener) -> Vec<JoinHandle<io::Result<()>>> {
-    let mut serving = Vec::new();
-    let killed = catch_kill(|| {
-        for stream in listener.incoming().flatten() {
-            serving.push(spawn(move || serve(stream)));
-        }
-    });
-    assert!(killed.is_err(), "incoming never ends by itself");
-    serving
-}
-
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1);
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0"))?;
+    let server = StreamServer::new(listener, |stream, _| serve(stream));
     let signals = Signals::new([SIGINT, SIGTERM])?;
-    println!("listening on {}", listener.local_addr()?);
-    let acceptor = spawn(move || accept(listener));
+    server.start()?;
+    println!("listening on {}", server.local_addr()?);
 
     let name = if signals.recv()? == SIGINT { "SIGINT" } else { "SIGTERM" };
     let _impatient = [SIGINT, SIGTERM].map(|signal| signal::on(signal, || std::process::exit(1)));
-    acceptor.kill(); // closes the listener
-    let mut serving = acceptor.join().map_err(|error| io::Error::other(error.to_string()))?;
-    serving.retain(|one| !one.is_finished());
-    println!("{name}: {} to finish", serving.len());
-    if timeout(PATIENCE, || thread::join_all(serving)).is_err() {
-        println!("not all came to their end");
+    println!("{name}: {} to finish", server.handle().live());
+    let stopped = server.stop(PATIENCE);
+    if stopped.killed > 0 {
+        println!("{} did not come to their end", stopped.killed);
     }
     println!("bye");
     Ok(())

@@ -42,7 +42,7 @@ fn die(_: ()) {
 
 fn primes(pool: &ProcessPool, given: &[u64]) -> Outcome {
     let numbers = [&NUMBERS, given].concat();
-    for (number, is_prime) in numbers.iter().zip(pool.map(is_prime, numbers.iter().copied())?) {
+    for (number, is_prime) in numbers.iter().zip(pool.map(numbers.iter().copied(), is_prime)?) {
         println!("{number} is prime: {}", if is_prime? { "True" } else { "False" });
     }
     Ok(())
@@ -52,7 +52,7 @@ fn program(workers: &Workers) -> Outcome {
     let given = std::env::args().skip(1).map(|number| number.parse());
     let pool = ProcessPool::new(workers, 2);
     primes(&pool, &given.collect::<Result<Vec<_>, _>>()?)?;
-    let ids = pool.map(who, 0..4)?.collect::<Result<HashSet<_>, _>>()?;
+    let ids = pool.map(0..4, who)?.collect::<Result<HashSet<_>, _>>()?;
     let others = ids.iter().filter(|id| **id != std::process::id());
     println!("{} worker processes besides this one", others.count());
     match pool.submit(die, ())?.wait() {

@@ -63,6 +63,28 @@ use crate::time;
 /// # }
 /// ```
 ///
+/// In a [`select!`](crate::select!) it is a branch as a channel is:
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{select, signal::{SIGINT, Signals}, sync::channel};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let (ctrl_c, ticks) = (Signals::new([SIGINT])?, channel::tick(Duration::from_millis(1)));
+/// let mut count = 0;
+/// loop {
+///     select! {
+///         recv(ctrl_c) -> signal => break assert_eq!(signal?, SIGINT),
+///         recv(ticks) => count += 1,
+///     }
+///     if count == 3 {
+///         signal_hook::low_level::raise(SIGINT)?; // somebody presses it
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Coming from Python
 /// asyncio's `add_signal_handler`, `signal.set_wakeup_fd`.
 pub struct Signals {
@@ -113,8 +135,8 @@ impl Signals {
     /// Listens to these from now on.
     ///
     /// # Errors
-    /// `InvalidInput` for none, for what is no signal, and for those that cannot be caught (SIGKILL, SIGSTOP) or are the crash of the
-    /// code that runs (SIGSEGV, SIGBUS, SIGILL, SIGFPE); what the system says if it has no descriptor left.
+    /// `InvalidInput` for none, for what is no signal, and for those that cannot be caught (SIGKILL, SIGSTOP) or are the
+    /// crash of the code that runs (SIGSEGV, SIGBUS, SIGILL, SIGFPE); what the system says if it has no descriptor left.
     pub fn new<I>(signals: I) -> io::Result<Signals>
     where
         I: IntoIterator<Item: Borrow<i32>>,
@@ -161,7 +183,7 @@ impl Signals {
     /// As [`recv`](Self::recv).
     #[track_caller]
     pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<i32>> {
-        self.recv_until(time::now().checked_add(timeout))
+        self.recv_until(time::after(timeout))
     }
 
     /// Waits for the next until `deadline`. `None`: there was none.
@@ -340,7 +362,8 @@ impl fmt::Debug for Handler {
 
 /// Waits for the next Ctrl-C (SIGINT).
 ///
-/// From the first call on the process no longer dies of SIGINT by itself; who waits decides.
+/// From the first call on the process no longer dies of SIGINT by itself; who waits decides. One that comes while nobody
+/// waits is lost: a loop, or a [`select!`](crate::select!), wants [`Signals`], which keep it.
 ///
 /// ```
 /// use greenthread::{signal, spawn};

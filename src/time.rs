@@ -110,7 +110,21 @@ pub fn now() -> Instant {
     Hub::current().clock.instant()
 }
 
+/// The moment that is `timeout` from now; `None` is never.
+#[track_caller]
+pub(crate) fn after(timeout: Duration) -> Option<Instant> {
+    now().checked_add(timeout)
+}
+
 /// Runs `f` for at most `duration`.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{sleep, timeout};
+///
+/// assert_eq!(timeout(Duration::from_secs(10), || 42).unwrap(), 42);
+/// assert!(timeout(Duration::from_millis(1), || sleep(Duration::from_secs(10))).is_err());
+/// ```
 ///
 /// # Errors
 /// [`Elapsed`], if the time passed and `f` was unwound at a park of its. If `f` returns all the same, its value is given.

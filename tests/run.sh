@@ -92,6 +92,8 @@ step tool "clippy" cargo clippy --all-targets -- -D warnings
 step tool "clippy plain" cargo clippy --lib -- -D warnings
 step tool "examples" cargo build --examples
 step tests "tests debug" cargo test --lib --tests --no-fail-fast
+# The portable reactor, which goes through polling's own interface.
+step tests "tests polling" env GREEN_LOOP=polling cargo test --test it --no-fail-fast
 step tool "examples release" cargo build --release --examples ${FEATURES:+--features "$FEATURES"}
 step tests "tests release" cargo test --release --lib --tests --no-fail-fast ${FEATURES:+--features "$FEATURES"}
 step tool "compat fmt" cargo fmt "${COMPAT[@]}" --check

@@ -15,13 +15,13 @@
 //! microseconds: for a small file that is in memory std's own call is quicker, and blocks nobody for long. What is not
 //! here ([`OpenOptionsExt`](std::os::unix::fs::OpenOptionsExt) and the like) is in `unblock(|| std::fs::…)`.
 //!
+//! # Errors
+//! What std's say.
+//!
 //! # Blocking and cancellation
 //! Every function here parks. A kill or time-out unwinds the caller at once; the call itself goes on to its end on the pool:
 //! a file that is to be removed is removed. For [`File`] see there. At most [`MAX`](crate::threadpool::MAX) calls run at
 //! once, so a FIFO or a terminal, which may take for ever, is better opened by std and wrapped in [`Async`](crate::io::Async).
-//!
-//! # Errors
-//! What std's say.
 //!
 //! # Coming from Python
 //! `gevent.fileobject.FileObjectThread`, `asyncio.to_thread(path.read_text)`.

@@ -15,6 +15,9 @@
 //! What other OS threads may do is in [`Handle`]. A hub inside a foreign loop: [`as_fd`], [`next_deadline`], [`turn`].
 //! The states, the wake protocol and its invariants are told in `src/hub/README.md`.
 //!
+//! It waits with `epoll` itself, in one system call. With `GREEN_LOOP=polling` in the environment it goes through the portable
+//! interface of the crate `polling` instead, which takes five, and is the same to everybody above.
+//!
 //! # One turn
 //! ```text
 //!   inbox ─► callbacks ─► ready queue (at most BUDGET resumes) ─► timers ─► poll, sleeping if nothing is ready

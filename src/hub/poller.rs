@@ -4,16 +4,22 @@
 //! waits on the same epoll descriptor through rustix (`epoll_pwait2`: nanoseconds), and calls `Poller::wait` only after
 //! the bell rang, to arm it again. Registration goes the same way because polling cannot ask for `RDHUP`, without
 //! which "a short read means drained" would sleep through the end of a stream.
+//!
+//! With `GREEN_LOOP=polling` in the environment all goes through polling's own interface instead, as it would on another
+//! system: slower, and the same to everybody above.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use polling::PollMode;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
+
+use crate::sys::poll;
 
 /// What a descriptor is ready for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,15 +35,45 @@ const BELL: u64 = u64::MAX;
 
 pub(super) struct Poller {
     inner: Arc<polling::Poller>,
-    events: Vec<epoll::Event>,
+    events: Events,
+}
+
+/// Where a wait puts what it finds; and so, by which way the poller goes.
+enum Events {
+    Epoll(Vec<epoll::Event>),
+    Polling(polling::Events),
+}
+
+/// Whether `GREEN_LOOP` asks for polling's own interface.
+fn is_portable() -> io::Result<bool> {
+    static ASKED: OnceLock<Result<bool, String>> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| match std::env::var_os("GREEN_LOOP") {
+        None => Ok(false),
+        Some(name) if name.is_empty() || name == "epoll" => Ok(false),
+        Some(name) if name == "polling" => Ok(true),
+        Some(name) => Err(format!("GREEN_LOOP={}: it is `epoll` or `polling`", name.display())),
+    });
+    asked
+        .clone()
+        .map_err(|wrong| io::Error::new(io::ErrorKind::InvalidInput, wrong))
 }
 
 impl Poller {
     pub(super) fn new() -> io::Result<Poller> {
+        let events = if is_portable()? {
+            Events::Polling(polling::Events::new())
+        } else {
+            Events::Epoll(Vec::with_capacity(1024))
+        };
         Ok(Poller {
             inner: Arc::new(polling::Poller::new()?),
-            events: Vec::with_capacity(1024),
+            events,
         })
+    }
+
+    /// polling's own interface, if that is the way.
+    fn portable(&self) -> Option<&polling::Poller> {
+        matches!(self.events, Events::Polling(_)).then_some(&*self.inner)
     }
 
     pub(super) fn shared(&self) -> Arc<polling::Poller> {
@@ -46,6 +82,16 @@ impl Poller {
 
     /// Registers for its life: edge-triggered, both directions.
     pub(super) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+        if let Some(poller) = self.portable() {
+            let mut event = polling::Event::all(key as usize);
+            event.set_priority(true);
+            return match poll::add(poller, fd, event, PollMode::Edge) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    poller.modify_with_mode(fd, event, PollMode::Edge)
+                }
+                other => other,
+            };
+        }
         let flags = epoll::EventFlags::IN
             | epoll::EventFlags::OUT
             | epoll::EventFlags::RDHUP
@@ -61,12 +107,25 @@ impl Poller {
 
     /// Registers a descriptor that is not ours, for nothing yet; `false` if its open file is registered already.
     pub(super) fn claim(&self, fd: BorrowedFd<'_>, key: u64) -> bool {
+        if let Some(poller) = self.portable() {
+            let added = poll::add(poller, fd, polling::Event::none(key as usize), PollMode::Oneshot);
+            return !added.is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists);
+        }
         let data = epoll::EventData::new_u64(key);
         epoll::add(self.inner.as_fd(), fd, data, epoll::EventFlags::ONESHOT) != Err(Errno::EXIST)
     }
 
     /// Arms a descriptor that is not ours for one event.
     pub(super) fn arm(&self, fd: BorrowedFd<'_>, key: u64, read: bool, write: bool) -> io::Result<()> {
+        if let Some(poller) = self.portable() {
+            let event = polling::Event::new(key as usize, read, write);
+            return match poller.modify_with_mode(fd, event, PollMode::Oneshot) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    poll::add(poller, fd, event, PollMode::Oneshot)
+                }
+                other => other,
+            };
+        }
         let mut flags = epoll::EventFlags::ONESHOT;
         if read {
             flags |= epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
@@ -88,14 +147,21 @@ impl Poller {
 
     /// Waits until something is ready, the bell rings, or `timeout` (none: for ever) passes.
     pub(super) fn wait(&mut self, timeout: Option<Duration>, mut ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
+        let events = match &mut self.events {
+            Events::Epoll(events) => events,
+            Events::Polling(events) => {
+                events.clear();
+                return ask_polling(&self.inner, events, timeout, ready);
+            }
+        };
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        self.events.clear();
-        match epoll::wait(self.inner.as_fd(), spare_capacity(&mut self.events), timeout.as_ref()) {
+        events.clear();
+        match epoll::wait(self.inner.as_fd(), spare_capacity(events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let mut rang = false;
-        for event in &self.events {
+        for event in events.iter() {
             let (key, flags) = (event.data.u64(), event.flags);
             if key == BELL {
                 rang = true;
@@ -108,22 +174,33 @@ impl Poller {
 
     /// Lets polling clear and re-arm its bell; what it finds besides is passed on.
     #[cold]
-    fn answer(&self, mut ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
-        let mut events = polling::Events::new();
-        self.inner.wait(&mut events, Some(Duration::ZERO))?;
-        for event in events.iter() {
-            // polling hides RDHUP: say `closed`, which only costs a try.
-            ready(
-                event.key as u64,
-                Readiness {
-                    read: event.readable,
-                    write: event.writable,
-                    closed: true,
-                },
-            );
-        }
-        Ok(())
+    fn answer(&self, ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
+        ask_polling(&self.inner, &mut polling::Events::new(), Some(Duration::ZERO), ready)
     }
+}
+
+fn ask_polling(
+    poller: &polling::Poller,
+    events: &mut polling::Events,
+    timeout: Option<Duration>,
+    mut ready: impl FnMut(u64, Readiness),
+) -> io::Result<()> {
+    match poller.wait(events, timeout) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+        other => drop(other?),
+    }
+    for event in events.iter() {
+        // polling hides RDHUP: say `closed`, which only costs a try.
+        ready(
+            event.key as u64,
+            Readiness {
+                read: event.readable,
+                write: event.writable,
+                closed: true,
+            },
+        );
+    }
+    Ok(())
 }
 
 fn readiness(flags: epoll::EventFlags) -> Readiness {

@@ -219,7 +219,7 @@ impl Child {
     /// `popen.wait(timeout)`, which raises `TimeoutExpired`.
     #[track_caller]
     pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
-        self.wait_until(after(timeout))
+        self.wait_until(time::after(timeout))
     }
 
     /// Waits for its end until `deadline`. `None`: it runs on.
@@ -332,7 +332,7 @@ impl Child {
     /// As [`communicate`](Self::communicate).
     #[track_caller]
     pub fn communicate_timeout(&mut self, input: &[u8], timeout: Duration) -> io::Result<Option<Output>> {
-        self.communicate_until(input, after(timeout))
+        self.communicate_until(input, time::after(timeout))
     }
 
     /// [`communicate`](Self::communicate)s until `deadline`; see [`communicate_timeout`](Self::communicate_timeout).
@@ -418,12 +418,6 @@ impl Child {
             _ => Ok(()),
         }
     }
-}
-
-/// The moment that is `timeout` from now; `None` is never.
-#[track_caller]
-pub(super) fn after(timeout: Duration) -> Option<Instant> {
-    time::now().checked_add(timeout)
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use super::child::{Child, after};
+use super::child::Child;
 use super::orphans;
+use crate::time;
 
 /// A program to be run as a child process; std's, but what waits for it parks.
 ///
@@ -141,9 +142,9 @@ impl Command {
     /// What the system says; `NotFound` if there is no such program.
     ///
     /// # Blocking and cancellation
-    /// Does not park: it takes as long as the system needs to start a program (mostly a tenth of a millisecond), and is never killed
-    /// half-way. Not on the thread pool, so that a child that is to die with its parent (`PR_SET_PDEATHSIG`) is the
-    /// child of an OS thread that lasts. If the program is on a disk that may hang, spawn in
+    /// Does not park: it takes as long as the system needs to start a program (mostly a tenth of a millisecond), and is
+    /// never killed half-way. Not on the thread pool, so that a child that is to die with its parent
+    /// (`PR_SET_PDEATHSIG`) is the child of an OS thread that lasts. If the program is on a disk that may hang, spawn in
     /// [`unblock`](crate::threadpool::unblock).
     pub fn spawn(&mut self) -> io::Result<Child> {
         orphans::reap();
@@ -174,7 +175,7 @@ impl Command {
         self.spawn_piped()?.0.communicate(&[])
     }
 
-    /// [`output`](Self::output) within `timeout`; after it the child is killed.
+    /// [`output`](Self::output) within `timeout`; after it the child is killed, but not what it has started itself.
     ///
     /// ```
     /// use std::{io::ErrorKind, time::Duration};
@@ -192,7 +193,7 @@ impl Command {
     /// `subprocess.run(.., timeout=seconds)`.
     #[track_caller]
     pub fn output_timeout(&mut self, timeout: Duration) -> io::Result<Output> {
-        self.output_until(after(timeout))
+        self.output_until(time::after(timeout))
     }
 
     /// [`output`](Self::output) until `deadline`; after it the child is killed.

@@ -16,7 +16,7 @@
 //! fn main() {
 //!     let workers = Functions::new().with(double).with(crash).serve(); // in a worker, it never returns
 //!     let pool = ProcessPool::new(&workers, 2);
-//!     let doubles = pool.map(double, [1, 2, 3]).unwrap();
+//!     let doubles = pool.map([1, 2, 3], double).unwrap();
 //!     assert_eq!(doubles.map(Result::unwrap).collect::<Vec<_>>(), [2, 4, 6]);
 //!     assert!(pool.submit(crash, ()).unwrap().wait().unwrap_err().is_broken());
 //!     assert_eq!(pool.submit(double, 4).unwrap().wait().unwrap(), 8);

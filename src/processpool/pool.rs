@@ -87,7 +87,7 @@ impl ProcessPool {
     /// # Coming from Python
     /// `executor.map(f, items)`.
     #[track_caller]
-    pub fn map<I, F, R>(&self, f: F, items: I) -> Result<Map<R>, ShutDown>
+    pub fn map<I, F, R>(&self, items: I, f: F) -> Result<Map<R>, ShutDown>
     where
         I: IntoIterator<Item: Serialize>,
         F: Fn(I::Item) -> R + 'static,
@@ -157,6 +157,7 @@ impl Builder {
     /// If `processes` is 0.
     #[track_caller]
     pub fn processes(mut self, processes: usize) -> Builder {
+        assert!(processes > 0, "a pool of 0 processes would never run a job");
         self.threads = self.threads.threads(processes);
         self
     }

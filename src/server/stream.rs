@@ -89,7 +89,8 @@ impl Listener for UnixListener {
 /// gives the error.
 ///
 /// # Coming from Python
-/// `gevent.server.StreamServer(listener, handle, spawn=Pool(n))`; `asyncio.start_server`.
+/// `gevent.server.StreamServer(listener, handle, spawn=Pool(n))`, where `spawn=Pool(n)` is `limit(n)`;
+/// `asyncio.start_server`.
 pub struct StreamServer<L: Listener> {
     engine: Engine<(L::Stream, L::Address)>,
     address: io::Result<L::Address>,

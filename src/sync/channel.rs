@@ -18,7 +18,8 @@
 //! the next in and its sender go on; a sender that gives up takes its message back out.
 //!
 //! # Coming from Python
-//! `gevent.queue.Channel` is `bounded(0)`, `gevent.queue.Queue` and `asyncio.Queue` are [`bounded`] and [`unbounded`].
+//! `gevent.queue.Channel` is `bounded(0)`. A `gevent.queue.Queue` or `asyncio.Queue` with its `task_done` and `join` is a
+//! [`Queue`](super::queue::Queue); one that ends when nobody is left to put is [`bounded`] or [`unbounded`].
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;

@@ -121,7 +121,7 @@ impl Event {
 
     /// For what is built on it, under its own name.
     #[track_caller]
-    pub(super) fn wait_for(&self, until: Until, why: Why) -> bool {
+    pub(crate) fn wait_for(&self, until: Until, why: Why) -> bool {
         self.core.block(&mut IsSet, until, why).is_some()
     }
 

@@ -1,5 +1,15 @@
 //! Waiting for one another: locks, semaphores, events, channels, queues, and what is made once.
 //!
+//! | you have | use |
+//! |---|---|
+//! | data that several change | [`Mutex`], [`RwLock`]; [`ReentrantLock`] if its holder comes back for it |
+//! | so many at once and no more | [`Semaphore`], [`BoundedSemaphore`] |
+//! | something that happens | [`Event`]; with a value: [`Promise`]; in a lock: [`Condvar`]; when all have come: [`Barrier`] |
+//! | messages, until the other side is gone | a [`channel`] |
+//! | jobs for workers, until all are done | a [`queue`] |
+//! | the first of several of these | [`select!`](crate::select!) |
+//! | something that is made once | [`OnceLock`], [`LazyLock`], [`Once`] |
+//!
 //! By std's names and signatures where std has the thing, and usable wherever std's are: by green threads of this OS thread
 //! and of others, by plain OS threads, and by futures on any executor (`…_async`). Who waits lets others run. What may be
 //! waited for has a form that does not wait (`try_…`, `is_set`) and one that waits for a while (`…_timeout`) or until a moment
@@ -23,7 +33,8 @@
 //! ```
 //!
 //! # Coming from Python
-//! `gevent.lock`, `gevent.event`, and the locks of `asyncio`.
+//! `gevent.lock`, `gevent.event`, `gevent.queue`, and what `asyncio` has of them. `AsyncResult` and `asyncio.Future` are a
+//! [`Promise`], `RLock` is a [`ReentrantLock`].
 
 mod barrier;
 pub mod channel;
@@ -55,3 +66,5 @@ pub use promise::Promise;
 pub use reentrant::{ReentrantLock, ReentrantLockGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{BoundedSemaphore, Permit, ReleaseError, Semaphore};
+
+pub(crate) use wait::Until;

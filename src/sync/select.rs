@@ -85,7 +85,7 @@ pub fn wait_any(limit: Limit, branches: &mut [Branch<'_>]) -> bool {
 /// | `join(handle) -> result` | the green thread has ended; `handle` is a `mut` [`JoinHandle`](crate::JoinHandle) | `join`'s result |
 /// | `readable(socket)`, `writable(socket)` | a read, an accept, a write would not wait | `io::Result<()>` |
 /// | `after(duration)`, `at(instant)` | the time has come | nothing |
-/// | `future(f) -> output` | any future is | its output |
+/// | `future(f) -> output` | any future is: `queue.get_async()`, `child.wait_async()`, `f.wait_async()` .. | its output |
 /// | `default` | nothing else is ready now | |
 /// | `default(duration)` | nothing else was ready for so long | |
 ///

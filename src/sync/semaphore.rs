@@ -140,8 +140,13 @@ impl Semaphore {
 
     #[track_caller]
     fn acquire_until(&self, until: Until) -> Option<Permit<'_>> {
-        let done = self.core.block(&mut Acquire, until, Why::new(&SEMAPHORE, 0));
-        done.map(|()| Permit(self))
+        self.acquire_for(until, Why::new(&SEMAPHORE, 0))
+    }
+
+    /// For what is built on it, under its own name.
+    #[track_caller]
+    pub(crate) fn acquire_for(&self, until: Until, why: Why) -> Option<Permit<'_>> {
+        self.core.block(&mut Acquire, until, why).map(|()| Permit(self))
     }
 
     /// As [`acquire`](Self::acquire), for an `async` function. Dropped before it is ready, it is out of the line.

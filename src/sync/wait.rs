@@ -77,7 +77,7 @@ pub(super) struct Core<S, L = AtomicBool> {
 
 /// When a wait ends.
 #[derive(Clone, Copy)]
-pub(super) enum Until {
+pub(crate) enum Until {
     Ever,
     After(Duration),
     At(Instant),

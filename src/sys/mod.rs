@@ -8,5 +8,6 @@ pub(crate) mod glibc;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod ids;
 pub(crate) mod mem;
+pub(crate) mod poll;
 pub(crate) mod signal;
 pub(crate) mod thread;

@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 
 use super::pool::Place;
 use super::{JoinError, JoinHandle, Thread, ThreadId};
-use crate::sync::Event;
+use crate::hub::park::Why;
+use crate::sync::{Event, Until};
+
+static MEMBERS: &str = "the end of a Group's members";
 
 /// Green threads that are waited for, or killed, together.
 ///
@@ -182,7 +185,7 @@ impl Group {
     #[track_caller]
     pub fn join(&self) {
         self.refuse_members();
-        self.wait(ever);
+        self.wait(Until::Ever);
     }
 
     /// As [`join`](Self::join), for at most `timeout`; whether there are none left.
@@ -192,7 +195,7 @@ impl Group {
     #[track_caller]
     pub fn join_timeout(&self, timeout: Duration) -> bool {
         self.refuse_members();
-        self.wait(|last| last.wait_timeout(timeout))
+        self.wait(Until::After(timeout))
     }
 
     /// As [`join`](Self::join), until `deadline`; whether there are none left.
@@ -202,7 +205,7 @@ impl Group {
     #[track_caller]
     pub fn join_deadline(&self, deadline: Instant) -> bool {
         self.refuse_members();
-        self.wait(|last| last.wait_deadline(deadline))
+        self.wait(Until::At(deadline))
     }
 
     /// As [`join`](Self::join), and tells of the first member that panicked or was lost since the last call.
@@ -244,23 +247,23 @@ impl Group {
     /// `group.kill()`.
     #[track_caller]
     pub fn kill(&self) {
-        self.kill_and(ever);
+        self.kill_and(Until::Ever);
     }
 
     /// As [`kill`](Self::kill), but waits for at most `timeout`; whether there are none left.
     #[track_caller]
     pub fn kill_timeout(&self, timeout: Duration) -> bool {
-        self.kill_and(|last| last.wait_timeout(timeout))
+        self.kill_and(Until::After(timeout))
     }
 
     /// As [`kill`](Self::kill), but waits until `deadline`; whether there are none left.
     #[track_caller]
     pub fn kill_deadline(&self, deadline: Instant) -> bool {
-        self.kill_and(|last| last.wait_deadline(deadline))
+        self.kill_and(Until::At(deadline))
     }
 
     #[track_caller]
-    fn kill_and(&self, wait: impl FnOnce(&Event) -> bool) -> bool {
+    fn kill_and(&self, until: Until) -> bool {
         let _killing = Killing::new(&self.shared);
         let asked = with(&self.shared, |state| {
             let fresh = state.members.values_mut().filter(|member| !member.dying);
@@ -272,17 +275,17 @@ impl Group {
                 .collect::<Vec<_>>()
         });
         asked.iter().for_each(Thread::kill);
-        self.wait(wait)
+        self.wait(until)
     }
 
     /// Waits for the last member to leave.
     #[track_caller]
-    fn wait(&self, wait: impl FnOnce(&Event) -> bool) -> bool {
+    fn wait(&self, until: Until) -> bool {
         let last = with(&self.shared, |state| {
             let some = !state.members.is_empty();
             some.then(|| state.last.get_or_insert_default().clone())
         });
-        last.is_none_or(|last| wait(&last))
+        last.is_none_or(|last| last.wait_for(until, Why::new(&MEMBERS, 0)))
     }
 
     #[track_caller]
@@ -292,12 +295,6 @@ impl Group {
             "a member cannot join its group: it would wait for itself"
         );
     }
-}
-
-#[track_caller]
-fn ever(last: &Event) -> bool {
-    last.wait();
-    true
 }
 
 /// A member goes; whether it was one.

@@ -131,7 +131,7 @@ impl Hubs {
     /// As [`join`](Self::join).
     #[track_caller]
     pub fn join_timeout(&self, timeout: Duration) -> bool {
-        self.join_until(crate::time::now().checked_add(timeout))
+        self.join_until(crate::time::after(timeout))
     }
 
     /// As [`join`](Self::join), until `deadline`; whether all have ended.

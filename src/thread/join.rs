@@ -401,6 +401,9 @@ impl JoinError {
     }
 
     /// The panic's payload, or the error itself.
+    ///
+    /// # Errors
+    /// The error, if it is not a panic.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
         match *self.parts {
             (_, Repr::Panic(payload)) => Ok(payload),

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::imap::{self, Imap, Order};
 use super::{Group, JoinError, JoinHandle, Thread};
-use crate::sync::Semaphore;
+use crate::hub::park::Why;
+use crate::sync::{Permit, Semaphore, Until};
+
+static PLACE: &str = "a place in a Pool";
 
 /// Green threads of which at most so many run at once.
 ///
@@ -155,8 +158,7 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let permit = self.places.acquire_timeout(timeout);
-        self.start_if(permit.map(|permit| self.keep(permit)), f)
+        self.start_if(self.place_until(Until::After(timeout)), f)
     }
 
     /// As [`spawn`](Self::spawn), but waits until `deadline` at most.
@@ -169,8 +171,7 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let permit = self.places.acquire_deadline(deadline);
-        self.start_if(permit.map(|permit| self.keep(permit)), f)
+        self.start_if(self.place_until(Until::At(deadline)), f)
     }
 
     /// Makes a green thread a member until it ends, as soon as there is a place for it; one of another hub, say.
@@ -189,19 +190,19 @@ impl Pool {
     /// Parks while the pool is full. A kill or time-out unwinds here.
     #[track_caller]
     pub fn wait_available(&self) {
-        drop(self.places.acquire());
+        drop(self.place());
     }
 
     /// As [`wait_available`](Self::wait_available), for at most `timeout`; whether there was one.
     #[track_caller]
     pub fn wait_available_timeout(&self, timeout: Duration) -> bool {
-        self.places.acquire_timeout(timeout).is_some()
+        self.place_until(Until::After(timeout)).is_some()
     }
 
     /// As [`wait_available`](Self::wait_available), until `deadline`; whether there was one.
     #[track_caller]
     pub fn wait_available_deadline(&self, deadline: Instant) -> bool {
-        self.places.acquire_deadline(deadline).is_some()
+        self.place_until(Until::At(deadline)).is_some()
     }
 
     /// Calls `f` in a member and waits for its value. From a member of this pool it calls `f` here: its own place will do.
@@ -251,11 +252,12 @@ impl Pool {
         T: Send + 'static,
     {
         let f = Arc::new(f);
-        let one = |item| {
+        let mut all = Vec::new();
+        // No closure: it would be the place where they are spawned.
+        for item in items {
             let f = f.clone();
-            self.spawn(move || f(item))
-        };
-        let all: Vec<_> = items.into_iter().map(one).collect();
+            all.push(self.spawn(move || f(item)));
+        }
         super::join_all(all)
     }
 
@@ -311,11 +313,19 @@ impl Pool {
 
     #[track_caller]
     fn place(&self) -> Place {
-        let permit = self.places.acquire();
-        self.keep(permit)
+        match self.place_until(Until::Ever) {
+            Some(place) => place,
+            None => unreachable!("a deadline of never does not pass"),
+        }
     }
 
-    fn keep(&self, permit: crate::sync::Permit<'_>) -> Place {
+    #[track_caller]
+    fn place_until(&self, until: Until) -> Option<Place> {
+        let permit = self.places.acquire_for(until, Why::new(&PLACE, 0));
+        permit.map(|permit| self.keep(permit))
+    }
+
+    fn keep(&self, permit: Permit<'_>) -> Place {
         permit.forget();
         Place(self.places.clone())
     }

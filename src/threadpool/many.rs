@@ -64,7 +64,7 @@ impl<T> Map<T> {
     /// `executor.map(.., timeout=..)`.
     #[track_caller]
     pub fn timeout(mut self, timeout: Duration) -> Map<T> {
-        self.deadline = Hub::current().clock.instant().checked_add(timeout);
+        self.deadline = crate::time::after(timeout);
         self
     }
 
@@ -154,7 +154,7 @@ pub fn wait<T>(
     timeout: Option<Duration>,
     when: ReturnWhen,
 ) -> (Vec<PoolFuture<T>>, Vec<PoolFuture<T>>) {
-    let deadline = timeout.and_then(|timeout| Hub::current().clock.instant().checked_add(timeout));
+    let deadline = timeout.and_then(crate::time::after);
     let mut waiting = as_completed(futures);
     while let Some(number) = waiting.next_number(deadline) {
         let failed = waiting.all[number].as_ref().is_some_and(PoolFuture::has_failed);
@@ -221,7 +221,7 @@ impl<T> AsCompleted<T> {
     /// The next that is done within `timeout`; `None`: none was, or none [remains](Self::remaining).
     #[track_caller]
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<PoolFuture<T>> {
-        let deadline = Hub::current().clock.instant().checked_add(timeout);
+        let deadline = crate::time::after(timeout);
         self.next_until(deadline)
     }
 

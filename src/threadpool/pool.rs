@@ -252,8 +252,8 @@ impl Builder {
 
     /// Called on each new OS thread, before its first job.
     ///
-    /// If it panics, the job that the OS thread was to run has an error with [`is_broken`](super::JobError::is_broken); for the next job it is
-    /// called again.
+    /// If it panics, the job that the OS thread was to run has an error with
+    /// [`is_broken`](super::JobError::is_broken); for the next job it is called again.
     ///
     /// # Coming from Python
     /// `ThreadPoolExecutor(initializer=..)`, but one failure does not break the whole pool.

@@ -42,6 +42,13 @@ pub(crate) fn run(scenario: &str) -> Ended {
     finish(command, scenario)
 }
 
+/// The same with a variable in its environment.
+pub(crate) fn run_with_variable(scenario: &str, name: &str, value: &str) -> Ended {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(ARGS).env(name, value);
+    finish(command, scenario)
+}
+
 /// The same with at most `kib` KiB of address space.
 pub(crate) fn run_with_memory(scenario: &str, kib: usize) -> Ended {
     let mut command = Command::new("bash");
@@ -60,6 +67,7 @@ fn entry() {
         "no_memory" => crate::thread_builder::no_memory(),
         "hubs_new" => crate::hubs::new_killed_anywhere(),
         "scoped panic" => crate::thread_scope_handle::a_child_panics(),
+        "a socket" => crate::hub_turn::one_byte_through_a_socket(),
         "many lives" => crate::isolation::many_lives(),
         "stop" => crate::isolation::stop(),
         "process descriptors" => crate::process_wait::no_descriptor_is_left(),

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use greenthread::generator::{CloseError, Generator, GeneratorExit, State};
 use greenthread::stack;
 
+use crate::thread_fresh::raised;
+
 struct Guard(Rc<Cell<u32>>);
 
 impl Drop for Guard {
@@ -23,11 +25,6 @@ fn endless(ended: &Rc<Cell<u32>>) -> Generator<u32> {
             y.yield_(n);
         }
     })
-}
-
-fn raised<T>(f: impl FnOnce() -> T) -> &'static str {
-    let payload = catch_unwind(AssertUnwindSafe(|| drop(f()))).expect_err("it panics");
-    *payload.downcast::<&str>().expect("a text")
 }
 
 #[test]

@@ -7,16 +7,7 @@ use std::rc::Rc;
 use greenthread::generator::{Generator, GeneratorExit, State, Yielder};
 use greenthread::greenlet::{self, Greenlet};
 
-fn text(payload: Box<dyn std::any::Any + Send>) -> String {
-    match payload.downcast::<&str>() {
-        Ok(text) => text.to_string(),
-        Err(payload) => *payload.downcast::<String>().expect("a text"),
-    }
-}
-
-fn raised<T>(f: impl FnOnce() -> T) -> String {
-    text(catch_unwind(AssertUnwindSafe(|| drop(f()))).expect_err("it panics"))
-}
+use crate::thread_fresh::raised;
 
 #[test]
 fn several_consumers_take_turns() {
@@ -195,8 +186,7 @@ fn yield_from_hands_on_what_is_sent_and_returned() {
 fn yield_from_hands_on_what_is_thrown() {
     let mut outer = Generator::new(|y| {
         let mut inner = Generator::new(|y| {
-            let caught = catch_unwind(AssertUnwindSafe(|| y.yield_("waiting")));
-            assert_eq!(text(caught.unwrap_err()), "thrown");
+            assert_eq!(raised(|| y.yield_("waiting")), "thrown");
             y.yield_("inner caught it");
         });
         y.yield_from(&mut inner);

@@ -6,10 +6,7 @@ use std::rc::Rc;
 
 use greenthread::greenlet::{self, Greenlet, ParentError};
 
-fn raised<T>(f: impl FnOnce() -> T) -> &'static str {
-    let payload = catch_unwind(AssertUnwindSafe(|| drop(f()))).expect_err("it panics");
-    *payload.downcast::<&str>().expect("a text")
-}
+use crate::thread_fresh::raised;
 
 #[test]
 fn a_panic_reaches_the_parent_that_was_set() {

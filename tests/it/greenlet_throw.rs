@@ -6,10 +6,7 @@ use std::rc::Rc;
 
 use greenthread::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 
-fn raised<T>(f: impl FnOnce() -> T) -> &'static str {
-    let payload = catch_unwind(AssertUnwindSafe(|| drop(f()))).expect_err("it panics");
-    *payload.downcast::<&str>().expect("a text")
-}
+use crate::thread_fresh::raised;
 
 #[test]
 fn what_is_thrown_arrives_and_a_catch_lets_it_go_on() {

@@ -368,3 +368,29 @@ fn a_dump_loses_no_wake_that_comes_meanwhile() {
         }
     });
 }
+
+/// Runs in a child, which has its own environment.
+pub(crate) fn one_byte_through_a_socket() {
+    let (mut near, mut far) = UnixStream::pair().unwrap();
+    let reader = spawn(move || {
+        let mut byte = [0];
+        far.read_exact(&mut byte).map(|()| byte[0])
+    });
+    yield_now(); // it waits
+    let written = near.write_all(&[7]);
+    assert_eq!(reader.join().unwrap().unwrap(), 7);
+    written.unwrap();
+}
+
+#[test]
+fn the_portable_reactor_does_the_same_and_a_wrong_name_is_told() {
+    for name in ["polling", "epoll", ""] {
+        let out = crate::child::run_with_variable("a socket", "GREEN_LOOP", name);
+        assert!(out.ok, "{name}: {out:?}");
+    }
+    let out = crate::child::run_with_variable("a socket", "GREEN_LOOP", "uring");
+    assert!(
+        !out.ok && out.stderr.contains("GREEN_LOOP=uring: it is `epoll` or `polling`"),
+        "{out:?}"
+    );
+}

@@ -154,12 +154,12 @@ fn values_come_back_in_order_from_other_processes() {
             (3_000_000, String::from("ABC"), (1_u128 << 100) as f64)
         );
         let sizes = pool
-            .map(large, [5_000_000, 0, 1])
+            .map([5_000_000, 0, 1], large)
             .unwrap()
             .map(|value| value.unwrap().len());
         assert_eq!(sizes.collect::<Vec<_>>(), [5_000_000, 0, 1]);
         assert_eq!(pool.submit(green, 10).unwrap().wait().unwrap(), 45);
-        let ids: Vec<_> = pool.map(id, [(); 6]).unwrap().map(Result::unwrap).collect();
+        let ids: Vec<_> = pool.map([(); 6], id).unwrap().map(Result::unwrap).collect();
         assert!(ids.iter().all(|id| *id != std::process::id() && lives(*id)), "{ids:?}");
         pool.shutdown(true, false);
         assert!(ids.iter().all(|id| !lives(*id)), "they have ended");
@@ -221,7 +221,7 @@ fn a_worker_that_dies_fails_its_own_job_and_no_other() {
 fn a_worker_is_replaced_after_so_many_jobs() {
     fresh(|| {
         let pool = builder("worker").processes(1).max_tasks_per_child(2).build();
-        let ids: Vec<_> = pool.map(id, [(); 5]).unwrap().map(Result::unwrap).collect();
+        let ids: Vec<_> = pool.map([(); 5], id).unwrap().map(Result::unwrap).collect();
         assert!(ids[0] == ids[1] && ids[2] == ids[3], "{ids:?}");
         assert!(ids[1] != ids[2] && ids[3] != ids[4] && ids[4] != ids[0], "{ids:?}");
         drop(pool);

@@ -11,7 +11,7 @@ use greenthread::server::{DatagramServer, Listener, StreamServer};
 use greenthread::sync::Event;
 use greenthread::{hub, signal, sleep, spawn, spawn_local, thread, time, timeout, yield_now};
 
-use crate::thread_fresh::{fresh, ms, secs, virtually};
+use crate::thread_fresh::{fresh, ms, secs, until, virtually};
 
 fn listen() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
@@ -22,16 +22,6 @@ fn hear(address: SocketAddr) -> io::Result<String> {
     let mut text = String::new();
     TcpStream::connect(address)?.read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// Waits for something that needs no more than turns of the hub.
-fn until(what: &str, condition: impl Fn() -> bool) {
-    timeout(secs(20), || {
-        while !condition() {
-            sleep(ms(1));
-        }
-    })
-    .unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 fn refuses(address: SocketAddr) -> bool {

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::future::{Future, pending, ready};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,27 +10,10 @@ use std::task::{Context, Poll, Waker};
 use futures::executor::block_on as outside;
 use greenthread::future::block_on;
 use greenthread::sync::{Event, LazyLock, Once, OnceCell, OnceLock};
-use greenthread::{JoinHandle, hub, sleep, spawn, spawn_local, timeout, yield_now};
+use greenthread::{hub, sleep, spawn, spawn_local, timeout, yield_now};
 
 use crate::sync::{at_every_turn, join_all};
-use crate::thread_fresh::{fresh, ms, text, virtually};
-
-fn green<T: 'static, R: 'static>(shared: &Rc<T>, f: impl FnOnce(&T) -> R + 'static) -> JoinHandle<R> {
-    let shared = shared.clone();
-    spawn_local(move || f(&shared))
-}
-
-fn quiesce() {
-    (0..30).for_each(|_| yield_now());
-}
-
-/// The text that `f` panics with.
-fn panics<R>(f: impl FnOnce() -> R) -> String {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(_) => panic!("it has returned"),
-        Err(payload) => text(&*payload),
-    }
-}
+use crate::thread_fresh::{fresh, green, ms, quiesce, raised, text, virtually};
 
 #[test]
 fn one_initialises_while_the_others_wait_and_more_run() {
@@ -190,7 +172,7 @@ fn a_panic_poisons_a_once_and_a_kill_does_not() {
             assert!(text(&*payload).contains("poisoned by a panic"));
         }
         assert!(format!("{once:?}").contains("is_poisoned: true"));
-        assert!(panics(|| once.wait()).contains("poisoned"));
+        assert!(raised(|| once.wait()).contains("poisoned"));
         assert!(!once.is_completed());
         once.call_once_force(|state| assert!(state.is_poisoned()));
         once.call_once(|| unreachable!());
@@ -206,17 +188,17 @@ fn a_panic_poisons_a_once_and_a_kill_does_not() {
 fn who_would_wait_for_itself_is_told() {
     virtually(|| {
         let cell = OnceLock::new();
-        let told = panics(|| *cell.get_or_init(|| *cell.get_or_init(|| 1)));
+        let told = raised(|| *cell.get_or_init(|| *cell.get_or_init(|| 1)));
         assert!(told.contains("a OnceLock is initialised by this very thread"), "{told}");
-        assert!(panics(|| *cell.get_or_init(|| cell.set(1).map_or(1, |()| 2))).contains("very thread"));
+        assert!(raised(|| *cell.get_or_init(|| cell.set(1).map_or(1, |()| 2))).contains("very thread"));
         assert_eq!(cell.get_or_init(|| 3), &3, "and left as it was");
         let once = Once::new();
-        assert!(panics(|| once.call_once(|| once.call_once(|| {}))).contains("a Once is"));
+        assert!(raised(|| once.call_once(|| once.call_once(|| {}))).contains("a Once is"));
         thread_local! {
             static LAZY: LazyLock<u32> = LazyLock::new(|| LAZY.with(|lazy| **lazy));
         }
         assert!(
-            LAZY.with(|lazy| panics(|| *LazyLock::force(lazy)))
+            LAZY.with(|lazy| raised(|| *LazyLock::force(lazy)))
                 .contains("a LazyLock is")
         );
         // A callback is somebody else, which cannot wait; nor need it if nobody is at it.
@@ -224,7 +206,7 @@ fn who_would_wait_for_itself_is_told() {
         let told = Rc::new(Cell::new(String::new()));
         let (theirs, log) = (cell.clone(), told.clone());
         let made = *cell.get_or_init(|| {
-            hub::call_soon(move || log.set(panics(|| *theirs.get_or_init(|| 1))));
+            hub::call_soon(move || log.set(raised(|| *theirs.get_or_init(|| 1))));
             sleep(ms(1));
             2
         });
@@ -343,7 +325,7 @@ fn a_lazy_value_is_made_to_the_end() {
         });
         quiesce();
         assert_eq!(text(&*first.join().unwrap_err().into_panic()), "on purpose");
-        assert!(panics(|| **lazy).contains("a LazyLock was poisoned"));
+        assert!(raised(|| **lazy).contains("a LazyLock was poisoned"));
         assert_eq!(**LazyLock::<String>::default(), *"");
     });
 }

@@ -16,16 +16,11 @@ use greenthread::sync::queue::{
     GetError, GetTimeoutError, LifoQueue, PriorityQueue, PutError, PutTimeoutError, Queue, QueueOf, Store, TryGetError,
     TryPutError,
 };
-use greenthread::{JoinHandle, hub, sleep, spawn, spawn_local, timeout, yield_now};
+use greenthread::{hub, sleep, spawn, spawn_local, timeout, yield_now};
 
 use crate::sync::{at_every_turn, join_all};
 use crate::sync_queue_model::Ranked;
-use crate::thread_fresh::{fresh, ms, text, virtually};
-
-/// Lets all that can run do so until they wait.
-pub(crate) fn quiesce() {
-    (0..60).for_each(|_| yield_now());
-}
+use crate::thread_fresh::{fresh, green, ms, quiesce, text, virtually};
 
 #[test]
 fn items_come_out_in_each_queue_s_order() {
@@ -102,11 +97,6 @@ fn who_waits_is_served_in_the_order_of_coming() {
         assert_eq!(queue.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
         join_all(putters);
     });
-}
-
-fn green<T: 'static, R: 'static>(shared: &Rc<T>, f: impl FnOnce(&T) -> R + 'static) -> JoinHandle<R> {
-    let shared = shared.clone();
-    spawn_local(move || f(&shared))
 }
 
 #[test]

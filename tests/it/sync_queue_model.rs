@@ -11,8 +11,7 @@ use greenthread::sync::queue::{
 use greenthread::{JoinHandle, sleep, spawn_local, yield_now};
 use quickcheck::{Arbitrary, Gen, QuickCheck, TestResult, Testable};
 
-use crate::sync_queue::quiesce;
-use crate::thread_fresh::{ms, virtually};
+use crate::thread_fresh::{ms, quiesce, virtually};
 
 /// Smaller by its first part alone.
 #[derive(Clone, Copy, Debug)]

@@ -6,15 +6,10 @@ use std::sync::Arc;
 
 use greenthread::generator::Generator;
 use greenthread::sync::ReentrantLock;
-use greenthread::{JoinHandle, hub, sleep, spawn, spawn_local, timeout, yield_now};
+use greenthread::{hub, sleep, spawn, spawn_local, timeout, yield_now};
 
 use crate::sync::{at_every_turn, join_all};
-use crate::thread_fresh::{fresh, ms, virtually};
-
-fn green<T: 'static, R: 'static>(shared: &Rc<T>, f: impl FnOnce(&T) -> R + 'static) -> JoinHandle<R> {
-    let shared = shared.clone();
-    spawn_local(move || f(&shared))
-}
+use crate::thread_fresh::{fresh, green, ms, virtually};
 
 #[test]
 fn its_holder_takes_it_again_and_others_wait_for_the_last_guard() {

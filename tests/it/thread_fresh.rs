@@ -1,10 +1,11 @@
-//! Where tests run: on an OS thread, and so a hub, of their own, with a watchdog.
+//! Where tests run: on an OS thread, and so a hub, of their own, with a watchdog; and what many of them say.
 
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use greenthread::hub;
+use greenthread::{JoinHandle, hub, sleep, spawn_local, timeout, yield_now};
 
 /// Longer than any test takes; a hang is then a failure that names its test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,4 +50,30 @@ pub(crate) fn text(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().cloned();
     text.or_else(|| payload.downcast_ref::<&str>().map(|text| String::from(*text)))
         .unwrap_or_else(|| String::from("(no text)"))
+}
+
+/// The text that `f` panics with.
+pub(crate) fn raised<T>(f: impl FnOnce() -> T) -> String {
+    text(&*catch_unwind(AssertUnwindSafe(|| drop(f()))).expect_err("it panics"))
+}
+
+/// Spawns `f` of what it shares with others.
+pub(crate) fn green<T: 'static, R: 'static>(shared: &Rc<T>, f: impl FnOnce(&T) -> R + 'static) -> JoinHandle<R> {
+    let shared = shared.clone();
+    spawn_local(move || f(&shared))
+}
+
+/// Lets all that can run do so until they wait.
+pub(crate) fn quiesce() {
+    (0..60).for_each(|_| yield_now());
+}
+
+/// Waits for something that nobody tells of.
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+    timeout(secs(20), || {
+        while !condition() {
+            sleep(ms(1));
+        }
+    })
+    .unwrap_or_else(|_| panic!("never: {what}"));
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use greenthread::sync::{Event, channel};
 use greenthread::thread::{self, Pool, PoolFull};
-use greenthread::{hub, sleep, spawn, spawn_local, time, timeout, yield_now};
+use greenthread::{debug, hub, sleep, spawn, spawn_local, time, timeout, yield_now};
 
-use crate::thread_fresh::{fresh, ms, secs, text, virtually};
+use crate::thread_fresh::{fresh, ms, quiesce, secs, text, virtually};
 
 /// Counts those of its kind that live.
 struct Alive(Arc<AtomicUsize>);
@@ -235,7 +235,8 @@ fn map_gives_all_results_in_order() {
             n
         });
         assert_eq!(time::now() - start, secs(5), "4 and 1, 3 and 2");
-        assert!(results[1].as_ref().is_err_and(|error| error.is_panic()));
+        let told = results[1].as_ref().unwrap_err().to_string();
+        assert!(told.contains(file!()) && told.contains("on purpose"), "{told}");
         let values: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
         assert_eq!(values, [4, 2, 1]);
         // A panic of the items is the caller's.
@@ -614,4 +615,22 @@ fn types_may_go_where_they_should() {
     is::<(Pool, thread::Group, hub::Hubs)>();
     fn sends<T: Send>() {}
     sends::<thread::Imap<Cell<u8>>>();
+}
+
+#[test]
+fn who_waits_says_for_what() {
+    virtually(|| {
+        let pool = Pool::new(1);
+        let busy = pool.spawn_local(thread::park);
+        let (theirs, others) = (pool.clone(), pool.clone());
+        let second = spawn_local(move || drop(theirs.spawn(|| ())));
+        let joins = spawn_local(move || others.join());
+        quiesce();
+        let dump = debug::dump();
+        for what in ["a place in a Pool", "the end of a Group's members"] {
+            assert!(dump.contains(&format!("waits for {what}")), "{dump}");
+        }
+        busy.thread().unpark();
+        thread::join_all([second, joins]).into_iter().for_each(Result::unwrap);
+    });
 }

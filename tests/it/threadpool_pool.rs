@@ -8,7 +8,7 @@ use greenthread::sync::Event;
 use greenthread::threadpool::{self, Builder, PoolFuture, ShutDown, ThreadPool};
 use greenthread::{hub, sleep, spawn, spawn_local, timeout, yield_now};
 
-use crate::thread_fresh::{fresh, ms};
+use crate::thread_fresh::{fresh, ms, until};
 
 /// So many jobs that run until the gate is dropped.
 fn hold(pool: &ThreadPool, jobs: usize) -> (Vec<PoolFuture<usize>>, Arc<Gate>) {
@@ -51,12 +51,6 @@ impl Gate {
     }
 }
 
-fn until(what: impl Fn() -> bool) {
-    while !what() {
-        sleep(ms(1));
-    }
-}
-
 #[test]
 fn it_grows_only_when_no_worker_is_idle_and_no_further_than_it_may() {
     fresh(|| {
@@ -65,7 +59,7 @@ fn it_grows_only_when_no_worker_is_idle_and_no_further_than_it_may() {
         for _ in 0..20 {
             pool.submit(|| ()).unwrap().wait().unwrap();
             // The worker tells of the job before it is idle again.
-            until(|| pool.idle() == 1);
+            until("idle", || pool.idle() == 1);
         }
         assert_eq!(pool.threads(), 1);
         let (all, gate) = hold(&pool, 10);
@@ -85,7 +79,7 @@ fn idle_workers_go_and_others_come() {
         for round in 0..3 {
             let all = pool.map(0..4, move |n| n + round).unwrap();
             assert_eq!(all.map(Result::unwrap).sum::<u32>(), 6 + 4 * round);
-            until(|| pool.threads() == 0);
+            until("gone", || pool.threads() == 0);
         }
     });
 }
@@ -101,7 +95,7 @@ fn it_shrinks_and_grows_while_it_is_busy() {
         let (second, narrow) = hold(&pool, 3);
         gate.open();
         narrow.await_inside(1);
-        until(|| pool.threads() == 1);
+        until("one left", || pool.threads() == 1);
         assert_eq!(pool.pending(), 2);
         pool.set_max_threads(3);
         narrow.await_inside(3);

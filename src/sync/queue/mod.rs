@@ -139,6 +139,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     ///
     /// # Panics
     /// If `capacity` is 0; a [`channel`](super::channel::bounded) can be without room.
+    #[track_caller]
     pub const fn bounded(capacity: usize) -> QueueOf<T, S> {
         assert!(
             capacity > 0,
