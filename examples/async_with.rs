@@ -52,6 +52,11 @@ impl Drop for Guard {
     }
 }
 
+fn failing() -> Result<(), &'static str> {
+    let _guard = Guard::new(Duration::ZERO);
+    Err("no rows")
+}
+
 fn timed(start: Instant) {
     println!("in all: {:.1} s", start.elapsed().as_secs_f64());
 }
@@ -63,11 +68,7 @@ fn green() {
     drop(guard);
     timed(start);
 
-    let failed: Result<(), _> = (|| {
-        let _guard = Guard::new(Duration::ZERO);
-        Err("no rows")
-    })();
-    println!("{failed:?}");
+    println!("{:?}", failing());
     let late = greenthread::timeout(SECOND / 10, || {
         let _guard = Guard::new(Duration::ZERO);
         sleep(LONG);

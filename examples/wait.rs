@@ -37,17 +37,13 @@ async fn show(is_async: bool, what: &str, sleeps: &[(u64, bool)], timeout: Optio
     let start = Instant::now();
     let tasks: Vec<_> = sleeps.iter().map(|(n, fails)| task(is_async, *n, *fails)).collect();
     let timeout = timeout.map(Duration::from_secs);
-    let (done, pending) = if is_async {
-        aio::wait_async(&tasks, timeout, when).await
-    } else {
-        aio::wait(&tasks, timeout, when)
+    let (done, pending) = match is_async {
+        true => aio::wait_async(&tasks, timeout, when).await,
+        false => aio::wait(&tasks, timeout, when),
     };
     let took = start.elapsed().as_secs_f64();
     for task in &done {
-        match task.result() {
-            Ok(text) => println!("{text}"),
-            Err(error) => println!("{error}"),
-        }
+        println!("{}", task.result().map_or_else(|error| error.to_string(), Clone::clone));
     }
     println!("{what} {}/{}: {took:.1} s", done.len(), pending.len());
     // Nothing was cancelled: that is ours to do.

@@ -184,7 +184,6 @@ fn a_callback_that_panics_is_told_and_the_loop_goes_on() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it is to hold everybody up")]
 fn in_debug_mode_what_is_slow_is_told() {
     fresh(|| {
         let (event_loop, notes) = (EventLoop::new(), Notes::default());

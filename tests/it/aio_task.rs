@@ -82,7 +82,7 @@ fn current_and_all_tasks_are_those_of_this_loop_that_have_not_ended() {
         assert_eq!(aio::current_task(), None);
         aio::run(async {
             let main = aio::current_task().unwrap();
-            assert_eq!(aio::all_tasks(), [main.clone()]);
+            assert_eq!(aio::all_tasks(), std::slice::from_ref(&main));
             let other = aio::create_task(aio::green(|| aio::current_task().unwrap()));
             let third = aio::create_task(async { (aio::current_task(), aio::sleep(secs(1)).await).0.unwrap() });
             assert_eq!(aio::all_tasks(), [main.clone(), other.any(), third.any()]);

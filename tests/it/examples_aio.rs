@@ -133,7 +133,7 @@ fn wait_tells_done_from_pending_by_its_mode() {
             lines.contains(&"RuntimeError: Raising an exception.".to_owned()),
             "{lines:?}"
         );
-        assert_eq!(lines[9..12], ["Done after 1s", "Done after 2s", "Done after 3s"]);
+        assert_eq!(lines[10..13], ["Done after 1s", "Done after 2s", "Done after 3s"]);
     }
 }
 
