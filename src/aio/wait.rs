@@ -42,7 +42,7 @@ impl ReturnWhen {
 /// The moment `delay` from now; `None` is never.
 #[track_caller]
 pub(super) fn after(delay: Option<Duration>) -> Option<Instant> {
-    delay.and_then(|delay| time::now().checked_add(delay))
+    delay.and_then(time::after)
 }
 
 /// `future`, but `None` if the deadline comes first. With one that has passed it is polled once.
