@@ -52,6 +52,7 @@ pub mod future;
 pub mod server;
 #[cfg(feature = "hyper")]
 pub mod http;
+pub mod aio;
 pub mod debug;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub mod monkey;

@@ -199,10 +199,23 @@ impl Timeout {
         Timeout::arm(hub, hub.clock.nanos(deadline))
     }
 
+    /// One that only [`Rearm`] can make expire.
+    pub(crate) fn never() -> Timeout {
+        Timeout::arm(Hub::current(), u64::MAX)
+    }
+
+    /// For whoever moves the deadline.
+    pub(crate) fn rearm(&self) -> Rearm {
+        Rearm {
+            task: self.task,
+            id: self.id,
+        }
+    }
+
     fn arm(hub: &'static Hub, deadline: u64) -> Timeout {
         let task = hub.running();
         let id = hub.guard_id();
-        let timer = Some(hub.timers.insert(deadline, Due::Guard(TaskRef::new(task), id)));
+        let timer = (deadline != u64::MAX).then(|| hub.timers.insert(deadline, Due::Guard(TaskRef::new(task), id)));
         task.with_extra(|extra| {
             extra.guards.push(interrupt::Guard {
                 id,
@@ -259,6 +272,22 @@ impl Timeout {
         }
         self.disarmed = true;
         Hub::try_current().is_some_and(|hub| interrupt::disarm(hub, self.task, self.id))
+    }
+}
+
+/// Moves the deadline of a [`Timeout`], from the same OS thread.
+#[derive(Clone, Copy)]
+pub(crate) struct Rearm {
+    task: TaskRef,
+    id: u64,
+}
+
+impl Rearm {
+    /// `None` is never. One that has expired, or is no more, stays so.
+    pub(crate) fn at(self, deadline: Option<Instant>) {
+        let hub = Hub::current();
+        let deadline = deadline.map_or(u64::MAX, |deadline| hub.clock.nanos(deadline));
+        interrupt::rearm(hub, self.task, self.id, deadline);
     }
 }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::hub::{Handle, Hub, task};
-use crate::thread::{JoinError, JoinHandle, ThreadId};
+use crate::thread::{JoinError, JoinHandle, Thread, ThreadId};
 
 /// Spawns a future as a *stackless task*: it takes its turns among the green threads of this OS thread, and costs no stack
 /// while it waits.
@@ -126,6 +126,11 @@ impl<T> Task<T> {
     /// Whether it has ended; its result waits here.
     pub fn is_finished(&self) -> bool {
         self.0.is_finished()
+    }
+
+    /// The task as a green thread: to cancel it from elsewhere.
+    pub(crate) fn thread(&self) -> Thread {
+        self.0.thread()
     }
 
     /// Its number, of the same kind as a green thread's.

@@ -11,10 +11,10 @@ use std::any::Any;
 use std::panic::resume_unwind;
 use std::thread::panicking;
 
-use super::Hub;
 use super::park::Wake;
 use super::task::{State, Task, TaskRef};
 use super::timer::Key;
+use super::{Due, Hub};
 
 const KILL: u8 = 1;
 const EXPIRED: u8 = 2;
@@ -202,6 +202,25 @@ pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
     if found.is_some() {
         task.interrupt.set(task.interrupt.get() | EXPIRED);
         poke(hub, task);
+    }
+}
+
+/// Moves the deadline of guard `id`, unless it has expired; `u64::MAX` is never.
+pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
+    let Some(owned) = hub.own(task) else { return };
+    let due_now = deadline <= hub.clock.now();
+    let timer = (deadline != u64::MAX && !due_now).then(|| hub.timers.insert(deadline, Due::Guard(task, id)));
+    // The old timer, or the new one if there is no use for it.
+    let spare = owned.with_extra(|extra| {
+        let guard = extra.guards.iter_mut().find(|guard| guard.id == id && !guard.expired);
+        guard.map_or(timer, |guard| {
+            guard.deadline = deadline;
+            std::mem::replace(&mut guard.timer, timer)
+        })
+    });
+    spare.into_iter().for_each(|key| hub.timers.remove(key));
+    if due_now {
+        expire(hub, task, id);
     }
 }
 

@@ -530,6 +530,8 @@ impl Hub {
         let next = self.timers.next(self.clock.is_virtual());
         if let Some(at) = next
             && self.abroad.get() == 0
+            // Its own handles send messages too, and those come before any later time.
+            && !self.shared.inbox().is_pending()
             && self.clock.jump_to(at)
         {
             self.fire_timers();

@@ -9,7 +9,7 @@ use crate::lines::{self, begin, took};
 use crate::thread_fresh::ms;
 
 /// The example's binary, which cargo puts beside this test's; built if it is not there.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
     let path = profile.join("examples").join(name);

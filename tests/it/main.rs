@@ -3,10 +3,16 @@
 mod async_io_poll;
 #[cfg(feature = "tokio-io")]
 mod async_io_tokio;
+mod aio_group;
+mod aio_loop;
+mod aio_task;
+mod aio_wait;
+mod aio_with;
 mod child;
 mod crash;
 mod crawl;
 mod examples;
+mod examples_aio;
 mod fs_file;
 mod future_asyncify;
 mod future_block_on;

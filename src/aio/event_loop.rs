@@ -1,0 +1,553 @@
+//! The hub by the names of asyncio's loop.
+//!
+//! A loop is *bound* to the hub of the OS thread that first runs it, or sets it; what other OS threads ask of it before that
+//! waits here.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::report::{self, ExceptionContext};
+use super::wait::after;
+use super::{IntoTask, Task, TaskError};
+use crate::hub;
+use crate::io::{wait_readable, wait_writable};
+use crate::signal;
+use crate::sync::Event;
+use crate::thread::{self, Thread};
+use crate::time;
+
+type ExceptionHandler = dyn Fn(&ExceptionContext) + Send + Sync;
+
+/// What is asked of a loop's hub.
+type Request = Box<dyn FnOnce(&hub::Handle) + Send>;
+
+#[derive(Default)]
+struct State {
+    hub: Option<hub::Handle>,
+    /// What was asked for before there was a hub.
+    requests: Vec<Request>,
+    handler: Option<Arc<ExceptionHandler>>,
+    slow: Option<Duration>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    running: AtomicBool,
+    stopping: AtomicBool,
+    closed: AtomicBool,
+    debug: AtomicBool,
+    /// Set by `stop`, and by the end of what `run_until_complete` waits for.
+    woken: Event,
+}
+
+/// The bound ones.
+static BOUND: Mutex<Vec<(hub::Handle, EventLoop)>> = Mutex::new(Vec::new());
+/// How many are in debug mode.
+static DEBUGGED: AtomicUsize = AtomicUsize::new(0);
+
+fn bound() -> MutexGuard<'static, Vec<(hub::Handle, EventLoop)>> {
+    BOUND.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The hub of an OS thread, as asyncio's event loop. A clone is the same loop.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::aio::EventLoop;
+///
+/// let event_loop = EventLoop::new();
+/// assert!(!event_loop.is_running());
+/// event_loop.call_soon(|| println!("Hello world!"));
+/// let stopper = event_loop.clone();
+/// event_loop.call_later(Duration::from_millis(1), move || stopper.stop());
+/// event_loop.run_forever();
+///
+/// assert_eq!(event_loop.run_until_complete(async { 42 }).unwrap(), 42);
+/// event_loop.close();
+/// ```
+///
+/// There is one hub on each OS thread, so a loop does not make one but is bound to it: to that of the OS thread that first calls
+/// anything but [`stop`](Self::stop) and [`call_soon_threadsafe`](Self::call_soon_threadsafe). All may be called from any OS thread
+/// after that, and the callbacks are `Send` for it. `stop` wakes a loop that sleeps, as asyncio's does not.
+///
+/// Ctrl-C ends a program in an empty [`run_forever`](Self::run_forever) as any other: the shell sees 130. To do something first,
+/// [`add_signal_handler`](Self::add_signal_handler).
+///
+/// # Coming from Python
+/// `asyncio.AbstractEventLoop`. What makes connections is in [`aio`](super) itself.
+#[derive(Clone)]
+pub struct EventLoop(Arc<Inner>);
+
+/// A new loop, not bound yet.
+///
+/// # Coming from Python
+/// `asyncio.new_event_loop`.
+pub fn new_event_loop() -> EventLoop {
+    EventLoop::new()
+}
+
+/// Makes `event_loop` that of this OS thread.
+///
+/// # Panics
+/// If it is closed, or is another OS thread's.
+///
+/// # Coming from Python
+/// `asyncio.set_event_loop`.
+#[track_caller]
+pub fn set_event_loop(event_loop: &EventLoop) {
+    event_loop.bind();
+}
+
+/// The loop of this OS thread; a new one if there is none.
+#[track_caller]
+pub fn get_event_loop() -> EventLoop {
+    let here = hub::handle();
+    EventLoop::at(&here).unwrap_or_else(|| {
+        let new = EventLoop::new();
+        new.bind();
+        new
+    })
+}
+
+/// The loop that runs here: in a task, or in a callback.
+///
+/// # Errors
+/// [`TaskError::NoRunningLoop`].
+///
+/// # Coming from Python
+/// `asyncio.get_running_loop`.
+pub fn get_running_loop() -> Result<EventLoop, TaskError> {
+    if hub::is_running() {
+        Ok(get_event_loop())
+    } else {
+        Err(TaskError::NoRunningLoop)
+    }
+}
+
+/// It runs, until this is dropped.
+struct Running<'a>(&'a EventLoop);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.0.running.store(false, Ordering::Release);
+    }
+}
+
+impl EventLoop {
+    /// One that is not bound yet.
+    pub fn new() -> EventLoop {
+        EventLoop(Arc::new(Inner {
+            state: Mutex::default(),
+            running: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            debug: AtomicBool::new(false),
+            woken: Event::new(),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one bound to a hub.
+    pub(super) fn at(hub: &hub::Handle) -> Option<EventLoop> {
+        bound()
+            .iter()
+            .find(|(at, _)| at == hub)
+            .map(|(_, event_loop)| event_loop.clone())
+    }
+
+    /// Its hub; this OS thread's if it had none.
+    #[track_caller]
+    fn bind(&self) -> hub::Handle {
+        self.check_open();
+        let mut state = self.state();
+        if let Some(hub) = &state.hub {
+            return hub.clone();
+        }
+        let hub = hub::handle();
+        state.hub = Some(hub.clone());
+        let requests = std::mem::take(&mut state.requests);
+        drop(state);
+        let mut all = bound();
+        all.retain(|(at, _)| at.is_alive() && *at != hub);
+        all.push((hub.clone(), self.clone()));
+        drop(all);
+        requests.into_iter().for_each(|request| request(&hub));
+        hub
+    }
+
+    #[track_caller]
+    fn check_open(&self) {
+        assert!(!self.is_closed(), "the event loop is closed");
+    }
+
+    /// Calls `f` in the next turn, in order with other calls.
+    #[track_caller]
+    pub fn call_soon<F: FnOnce() + Send + 'static>(&self, f: F) -> Handle {
+        let (handle, f) = self.wrap(None, f);
+        // A hub that has ended calls nobody.
+        let _ = self.bind().call_soon(f);
+        handle
+    }
+
+    /// As [`call_soon`](Self::call_soon), but never binds the loop: what is asked of one that does not run yet waits for that.
+    #[track_caller]
+    pub fn call_soon_threadsafe<F: FnOnce() + Send + 'static>(&self, f: F) -> Handle {
+        self.check_open();
+        let (handle, f) = self.wrap(None, f);
+        let mut state = self.state();
+        let hub = state.hub.clone();
+        match hub {
+            Some(hub) => {
+                drop(state);
+                drop(hub.call_soon(f));
+            }
+            None => state.requests.push(Box::new(move |hub| drop(hub.call_soon(f)))),
+        }
+        handle
+    }
+
+    /// Calls `f` after `delay`. Of equal times the first asked for comes first.
+    #[track_caller]
+    pub fn call_later<F: FnOnce() + Send + 'static>(&self, delay: Duration, f: F) -> Handle {
+        let hub = self.bind();
+        let (handle, f) = self.wrap(after(Some(delay)), f);
+        let _ = hub.call_later(delay, f);
+        handle
+    }
+
+    /// Calls `f` at `when`, by the clock of [`time`](Self::time).
+    #[track_caller]
+    pub fn call_at<F: FnOnce() + Send + 'static>(&self, when: Instant, f: F) -> Handle {
+        let hub = self.bind();
+        let (handle, f) = self.wrap(Some(when), f);
+        let _ = hub.call_at(when, f);
+        handle
+    }
+
+    #[track_caller]
+    fn wrap<F: FnOnce() + Send + 'static>(
+        &self,
+        when: Option<Instant>,
+        f: F,
+    ) -> (Handle, impl FnOnce() + Send + 'static) {
+        let handle = Handle {
+            cancelled: Arc::default(),
+            when,
+            place: Location::caller(),
+        };
+        let (event_loop, own) = (self.clone(), handle.clone());
+        let call = move || {
+            if !own.cancelled() {
+                report::guarded(&event_loop, &own, f);
+            }
+        };
+        (handle, call)
+    }
+
+    /// The loop's clock.
+    #[track_caller]
+    pub fn time(&self) -> Instant {
+        time::now()
+    }
+
+    /// Makes a task, whether or not the loop runs yet.
+    ///
+    /// # Panics
+    /// If the loop is another OS thread's.
+    #[track_caller]
+    pub fn create_task<I: IntoTask>(&self, item: I) -> Task<I::Output> {
+        assert!(
+            self.bind() == hub::handle(),
+            "create_task: the event loop is another OS thread's"
+        );
+        item.into_task()
+    }
+
+    /// Runs until `item` has ended, and gives its value. What else runs stays, for the next run.
+    ///
+    /// # Errors
+    /// How else it ended; [`TaskError::Stopped`] if [`stop`](Self::stop) came first.
+    ///
+    /// # Panics
+    /// If the loop runs, is closed, or is another OS thread's.
+    #[track_caller]
+    pub fn run_until_complete<I: IntoTask<Output: Clone>>(&self, item: I) -> Result<I::Output, TaskError> {
+        let _running = self.begin();
+        let task = item.into_task();
+        let event_loop = self.clone();
+        task.add_done_callback(move |_| event_loop.0.woken.set());
+        loop {
+            self.0.woken.clear();
+            if task.done() {
+                return task.value();
+            }
+            if self.0.stopping.swap(false, Ordering::AcqRel) {
+                return Err(TaskError::Stopped);
+            }
+            self.0.woken.wait();
+        }
+    }
+
+    /// Runs until [`stop`](Self::stop), whether or not there is anything to do.
+    ///
+    /// # Panics
+    /// If the loop runs, is closed, or is another OS thread's.
+    #[track_caller]
+    pub fn run_forever(&self) {
+        let _running = self.begin();
+        if self.0.stopping.load(Ordering::Acquire) {
+            // What was stopped before it began makes one turn.
+            thread::yield_now();
+        }
+        // A stop of another loop's, or one that came late, wakes us too.
+        while !self.0.stopping.swap(false, Ordering::AcqRel) {
+            hub::run_forever();
+        }
+    }
+
+    #[track_caller]
+    fn begin(&self) -> Running<'_> {
+        assert!(self.bind() == hub::handle(), "the event loop is another OS thread's");
+        let before = self.0.running.swap(true, Ordering::AcqRel);
+        assert!(!before, "the event loop is running already");
+        Running(self)
+    }
+
+    /// Ends [`run_forever`](Self::run_forever) or [`run_until_complete`](Self::run_until_complete) after the present turn, from
+    /// any OS thread. If neither runs, the next one ends at once.
+    pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+        self.0.woken.set();
+        let hub = self.state().hub.clone();
+        // One that has ended runs nothing.
+        drop(hub.map(|hub| hub.stop()));
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.0.running.load(Ordering::Acquire)
+    }
+
+    /// Whether it is closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
+    /// Closes it: nothing can be asked of it any more. Its hub goes on, for the next loop.
+    ///
+    /// # Panics
+    /// If it runs.
+    #[track_caller]
+    pub fn close(&self) {
+        assert!(!self.is_running(), "the event loop runs: stop it before it is closed");
+        self.set_debug(false);
+        self.0.closed.store(true, Ordering::Release);
+        let gone: Vec<_> = bound()
+            .extract_if(.., |(_, event_loop)| Arc::ptr_eq(&event_loop.0, &self.0))
+            .collect();
+        drop(gone);
+    }
+
+    /// Calls `f` whenever `fd` is readable, until the watch is cancelled: again and again while nobody reads.
+    ///
+    /// `f` runs in a green thread of its own, so it may block.
+    ///
+    /// # Errors
+    /// The descriptor cannot be duplicated.
+    #[track_caller]
+    pub fn add_reader<F: FnMut() + Send + 'static>(&self, fd: impl AsFd, mut f: F) -> io::Result<Watch> {
+        let fd = fd.as_fd().try_clone_to_owned()?;
+        Ok(Watch::start(move || {
+            while wait_readable(&fd, None).is_ok() {
+                f();
+                thread::yield_now();
+            }
+        }))
+    }
+
+    /// Calls `f` whenever `fd` is writable, until the watch is cancelled. See [`add_reader`](Self::add_reader).
+    ///
+    /// # Errors
+    /// The descriptor cannot be duplicated.
+    #[track_caller]
+    pub fn add_writer<F: FnMut() + Send + 'static>(&self, fd: impl AsFd, mut f: F) -> io::Result<Watch> {
+        let fd = fd.as_fd().try_clone_to_owned()?;
+        Ok(Watch::start(move || {
+            while wait_writable(&fd, None).is_ok() {
+                f();
+                thread::yield_now();
+            }
+        }))
+    }
+
+    /// Calls `f` at each `number` signal, until the handler is dropped: [`signal::on`].
+    ///
+    /// # Errors
+    /// As [`signal::on`].
+    pub fn add_signal_handler<F: Fn() + Send + Sync + 'static>(
+        &self,
+        number: i32,
+        f: F,
+    ) -> io::Result<signal::Handler> {
+        signal::on(number, f)
+    }
+
+    /// Sets who hears of errors that nobody looks at, and of callbacks that panic; `None` is a line on stderr.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use greenthread::aio::{self, EventLoop};
+    ///
+    /// let heard = Arc::new(Mutex::new(String::new()));
+    /// let event_loop = EventLoop::new();
+    /// let note = heard.clone();
+    /// event_loop.set_exception_handler(Some(move |context: &aio::ExceptionContext| {
+    ///     *note.lock().unwrap() = context.to_string();
+    /// }));
+    /// let lost = async {
+    ///     drop(aio::create_task(aio::fallible(async { Err::<(), _>("no milk") })));
+    ///     aio::sleep(std::time::Duration::from_millis(1)).await;
+    /// };
+    /// event_loop.run_until_complete(lost).unwrap();
+    /// assert!(heard.lock().unwrap().starts_with("task exception was never retrieved: no milk"));
+    /// ```
+    pub fn set_exception_handler<F>(&self, handler: Option<F>)
+    where
+        F: Fn(&ExceptionContext) + Send + Sync + 'static,
+    {
+        let new = handler.map(|handler| Arc::new(handler) as Arc<ExceptionHandler>);
+        let old = std::mem::replace(&mut self.state().handler, new);
+        drop(old);
+    }
+
+    pub(super) fn exception_handler(&self) -> Option<Arc<ExceptionHandler>> {
+        self.state().handler.clone()
+    }
+
+    /// Tells the exception handler.
+    pub fn call_exception_handler(&self, context: &ExceptionContext) {
+        report::tell(Some(self), context);
+    }
+
+    /// Has callbacks, and steps of tasks that are futures, timed: the handler is told of those that take too long. Green code
+    /// is not timed.
+    pub fn set_debug(&self, on: bool) {
+        match (self.0.debug.swap(on, Ordering::AcqRel), on) {
+            (false, true) => DEBUGGED.fetch_add(1, Ordering::AcqRel),
+            (true, false) => DEBUGGED.fetch_sub(1, Ordering::AcqRel),
+            _ => 0,
+        };
+    }
+
+    /// Whether it is in debug mode.
+    pub fn debug(&self) -> bool {
+        self.0.debug.load(Ordering::Acquire)
+    }
+
+    pub(super) fn any_debug() -> bool {
+        DEBUGGED.load(Ordering::Acquire) > 0
+    }
+
+    /// What takes too long in debug mode: 0.1 seconds, unless it was set.
+    pub fn slow_callback_duration(&self) -> Duration {
+        self.state().slow.unwrap_or(Duration::from_millis(100))
+    }
+
+    /// Sets what takes too long.
+    pub fn set_slow_callback_duration(&self, duration: Duration) {
+        self.state().slow = Some(duration);
+    }
+}
+
+impl Default for EventLoop {
+    fn default() -> EventLoop {
+        EventLoop::new()
+    }
+}
+
+impl PartialEq for EventLoop {
+    fn eq(&self, other: &EventLoop) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for EventLoop {}
+
+impl fmt::Debug for EventLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventLoop")
+            .field("running", &self.is_running())
+            .field("closed", &self.is_closed())
+            .field("debug", &self.debug())
+            .finish()
+    }
+}
+
+/// A callback that a loop will call.
+///
+/// # Coming from Python
+/// `asyncio.Handle`, `asyncio.TimerHandle`.
+#[derive(Clone)]
+pub struct Handle {
+    cancelled: Arc<AtomicBool>,
+    when: Option<Instant>,
+    place: &'static Location<'static>,
+}
+
+impl Handle {
+    /// Does not call after all, unless it has.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Whether it was cancelled.
+    pub fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// When it is called, if that is not soon.
+    pub fn when(&self) -> Option<Instant> {
+        self.when
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cancelled = if self.cancelled() { " cancelled" } else { "" };
+        write!(f, "<Handle{cancelled} created at {}>", self.place)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A descriptor that is watched; dropping this leaves it so.
+///
+/// # Coming from Python
+/// `cancel` is `loop.remove_reader` and `loop.remove_writer`.
+#[derive(Debug)]
+pub struct Watch(Thread);
+
+impl Watch {
+    #[track_caller]
+    fn start(watch: impl FnOnce() + Send + 'static) -> Watch {
+        Watch(thread::spawn(watch).thread())
+    }
+
+    /// Does not watch any more.
+    pub fn cancel(&self) {
+        self.0.kill();
+    }
+}

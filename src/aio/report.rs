@@ -1,0 +1,107 @@
+//! What nobody else hears of: errors that were never looked at, callbacks that panicked, and what was slow.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use super::event_loop::EventLoop;
+use super::{AnyTask, TaskError};
+use crate::hub::complain;
+
+/// What an exception handler is told.
+///
+/// # Coming from Python
+/// The `context` of `loop.call_exception_handler`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExceptionContext {
+    /// What has happened.
+    pub message: String,
+    /// The error.
+    pub exception: Option<TaskError>,
+    /// Whose it is.
+    pub task: Option<AnyTask>,
+}
+
+impl fmt::Display for ExceptionContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(exception) = &self.exception {
+            write!(f, ": {exception}")?;
+        }
+        match &self.task {
+            Some(task) => write!(f, " ({task:?})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The last handle of a task has gone, and nobody has looked at its error.
+pub(super) fn never_retrieved(task: AnyTask, error: TaskError) {
+    let at = EventLoop::at(&task.0.hub);
+    tell(
+        at.as_ref(),
+        &ExceptionContext {
+            message: "task exception was never retrieved".into(),
+            exception: Some(error),
+            task: Some(task),
+        },
+    );
+}
+
+/// Tells the loop's handler; without one, stderr.
+pub(super) fn tell(event_loop: Option<&EventLoop>, context: &ExceptionContext) {
+    let Some(handler) = event_loop.and_then(EventLoop::exception_handler) else {
+        return complain(format_args!("{context}"));
+    };
+    if catch_unwind(AssertUnwindSafe(|| handler(context))).is_err() {
+        complain(format_args!("the exception handler itself panicked, about: {context}"));
+    }
+}
+
+/// Runs a callback: a panic goes to the handler.
+pub(super) fn guarded(event_loop: &EventLoop, who: &dyn fmt::Display, f: impl FnOnce()) {
+    let result = slow(Some(event_loop), who, || catch_unwind(AssertUnwindSafe(f)));
+    if let Err(payload) = result {
+        tell(
+            Some(event_loop),
+            &ExceptionContext {
+                message: format!("exception in callback {who}"),
+                exception: Some(TaskError::panicked(&*payload)),
+                task: None,
+            },
+        );
+    }
+}
+
+/// Runs a step of a task's future.
+pub(super) fn timed<R>(task: &AnyTask, step: impl FnOnce() -> R) -> R {
+    if !EventLoop::any_debug() {
+        return step();
+    }
+    let at = EventLoop::at(&task.0.hub);
+    slow(at.as_ref(), &format_args!("{task:?}"), step)
+}
+
+fn slow<R>(event_loop: Option<&EventLoop>, who: &dyn fmt::Display, f: impl FnOnce() -> R) -> R {
+    let Some(event_loop) = event_loop.filter(|event_loop| event_loop.debug()) else {
+        return f();
+    };
+    // By the system's clock: a hub's virtual one stands still while anything runs.
+    let start = Instant::now();
+    let result = f();
+    let took = start.elapsed();
+    if took >= event_loop.slow_callback_duration() {
+        tell(Some(event_loop), &told(who, took));
+    }
+    result
+}
+
+fn told(who: &dyn fmt::Display, took: Duration) -> ExceptionContext {
+    ExceptionContext {
+        message: format!("executing {who} took {:.3} seconds", took.as_secs_f64()),
+        exception: None,
+        task: None,
+    }
+}

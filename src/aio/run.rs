@@ -1,0 +1,107 @@
+//! The way in: [`run`], [`Runner`].
+#![forbid(unsafe_code)]
+
+use super::event_loop::{EventLoop, set_event_loop};
+use super::spawn::all_tasks;
+use super::task::cancel_all;
+use super::{IntoTask, TaskError};
+use crate::hub;
+
+/// Runs `main` to its end; then cancels the tasks that are left, and waits for them.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::aio;
+///
+/// let answer = aio::run(async {
+///     aio::sleep(Duration::from_millis(1)).await;
+///     42
+/// });
+/// assert_eq!(answer.unwrap(), 42);
+/// ```
+///
+/// # Errors
+/// How else `main` ended.
+///
+/// # Panics
+/// Where a loop runs already: there, [`create_task`](super::create_task) or `.await`.
+///
+/// # Coming from Python
+/// `asyncio.run`. Ctrl-C ends the program at once; to end `main` by it, wait for [`signal::ctrl_c`](crate::signal::ctrl_c()) in
+/// a task that cancels it.
+#[track_caller]
+pub fn run<I: IntoTask<Output: Clone>>(main: I) -> Result<I::Output, TaskError> {
+    Runner::new().run(main)
+}
+
+/// As [`run`], several times on one loop. Dropped, it closes that.
+///
+/// ```
+/// use greenthread::aio::Runner;
+///
+/// let runner = Runner::new();
+/// let one = runner.run(async { 1 }).unwrap();
+/// assert_eq!(runner.run(async move { one + 1 }).unwrap(), 2);
+/// ```
+///
+/// # Coming from Python
+/// `asyncio.Runner`. Here tasks that are left are cancelled at the end of each run.
+#[derive(Debug, Default)]
+pub struct Runner {
+    event_loop: EventLoop,
+}
+
+impl Runner {
+    /// One with a loop of its own.
+    pub fn new() -> Runner {
+        Runner::default()
+    }
+
+    /// The loop.
+    pub fn get_loop(&self) -> EventLoop {
+        self.event_loop.clone()
+    }
+
+    /// Runs `main` to its end; then cancels the tasks that are left, and waits for them.
+    ///
+    /// # Errors
+    /// How else `main` ended.
+    ///
+    /// # Panics
+    /// Where a loop runs already.
+    #[track_caller]
+    pub fn run<I: IntoTask<Output: Clone>>(&self, main: I) -> Result<I::Output, TaskError> {
+        assert!(
+            !hub::is_running(),
+            "aio::run where an event loop runs already: use create_task"
+        );
+        set_event_loop(&self.event_loop);
+        let result = self.event_loop.run_until_complete(main);
+        end_all();
+        result
+    }
+
+    /// Closes the loop.
+    pub fn close(self) {}
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if !self.event_loop.is_running() {
+            self.event_loop.close();
+        }
+    }
+}
+
+/// Cancels what is left, also what that starts, and waits until it has ended.
+#[track_caller]
+fn end_all() {
+    loop {
+        let left = all_tasks();
+        if left.is_empty() {
+            return;
+        }
+        cancel_all(&left);
+        left.iter().for_each(|task| task.wait_over());
+    }
+}

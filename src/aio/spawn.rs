@@ -1,0 +1,302 @@
+//! From what can run to a [`Task`]: futures, green closures, and either of them with errors.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::error::Error;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use super::task::{AnyTask, Outcome, Task};
+use super::{TaskError, report};
+use crate::hub::{self, Hub, interrupt};
+use crate::{future, thread};
+
+crate::green_local! {
+    static CURRENT: RefCell<Option<AnyTask>> = RefCell::new(None);
+}
+
+/// The tasks that have not ended, of all hubs.
+static ALL: Mutex<Vec<AnyTask>> = Mutex::new(Vec::new());
+
+fn all() -> MutexGuard<'static, Vec<AnyTask>> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What can become a [`Task`]: any future, [`green`] code, either of them if [`fallible`], and a task itself.
+///
+/// A value is shared by all who hold the task, so it is `Send` and `Sync`.
+pub trait IntoTask {
+    /// The task's value.
+    type Output: Send + Sync + 'static;
+
+    /// Starts it, unless it is a task already.
+    #[doc(hidden)]
+    fn into_task(self) -> Task<Self::Output>;
+}
+
+impl<F> IntoTask for F
+where
+    F: Future + 'static,
+    F::Output: Send + Sync + 'static,
+{
+    type Output = F::Output;
+
+    #[track_caller]
+    fn into_task(self) -> Task<F::Output> {
+        start_future(async { Ok(self.await) })
+    }
+}
+
+/// A closure that blocks, as a task's body; what [`green`] makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Green<F>(F);
+
+/// Green code as the body of a task: it runs in a green thread of its own, and blocks as it likes.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{aio, sleep};
+///
+/// let nap = aio::green(|| {
+///     sleep(Duration::from_millis(1));
+///     "rested"
+/// });
+/// assert_eq!(aio::run(nap).unwrap(), "rested");
+/// ```
+///
+/// # Coming from Python
+/// A coroutine function's call: it does nothing until a task is made of it.
+pub fn green<F: FnOnce() -> T + Send + 'static, T>(f: F) -> Green<F> {
+    Green(f)
+}
+
+impl<F, T> IntoTask for Green<F>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + Sync + 'static,
+{
+    type Output = T;
+
+    #[track_caller]
+    fn into_task(self) -> Task<T> {
+        start_green(|| Ok((self.0)()))
+    }
+}
+
+/// A body that gives a `Result`, whose `Err` is the task's exception; what [`fallible`] makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Fallible<B>(B);
+
+/// Makes the `Err` of a body that gives a `Result` its task's exception: [`TaskError::Raised`].
+///
+/// Without it a `Result` is a value as any other, and only a panic is an exception.
+///
+/// ```
+/// use greenthread::aio::{self, TaskError};
+///
+/// let body = async { "x".parse::<i32>() };
+/// let error = aio::run(aio::fallible(body)).unwrap_err();
+/// assert!(matches!(error, TaskError::Raised(_)));
+/// assert_eq!(error.to_string(), "invalid digit found in string");
+/// ```
+pub fn fallible<B>(body: B) -> Fallible<B> {
+    Fallible(body)
+}
+
+impl<F, T, E> IntoTask for Fallible<F>
+where
+    F: Future<Output = Result<T, E>> + 'static,
+    T: Send + Sync + 'static,
+    E: Into<Box<dyn Error + Send + Sync>> + 'static,
+{
+    type Output = T;
+
+    #[track_caller]
+    fn into_task(self) -> Task<T> {
+        start_future(async { self.0.await.map_err(TaskError::raised) })
+    }
+}
+
+impl<F, T, E> IntoTask for Fallible<Green<F>>
+where
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+    T: Send + Sync + 'static,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Output = T;
+
+    #[track_caller]
+    fn into_task(self) -> Task<T> {
+        start_green(|| (self.0.0)().map_err(TaskError::raised))
+    }
+}
+
+impl<T: Send + Sync + 'static> IntoTask for Task<T> {
+    type Output = T;
+
+    fn into_task(self) -> Task<T> {
+        self
+    }
+}
+
+/// Ends its task: with an outcome, or, if it is dropped without, as cancelled.
+struct End<T>(Task<T>);
+
+impl<T> End<T> {
+    fn with(self, outcome: Outcome<T>) {
+        self.0.finish(outcome);
+    }
+}
+
+impl<T> Drop for End<T> {
+    fn drop(&mut self) {
+        let any = self.0.any();
+        all().retain(|task| *task != any);
+        self.0.finish(Err(any.0.cancelled()));
+    }
+}
+
+/// A task whose body is about to run.
+fn begin<T>() -> (Task<T>, End<T>) {
+    let task = Task::pending("Task");
+    all().push(task.any());
+    (task.clone(), End(task))
+}
+
+#[track_caller]
+fn start_green<F, T>(f: F) -> Task<T>
+where
+    F: FnOnce() -> Outcome<T> + Send + 'static,
+    T: Send + Sync + 'static,
+{
+    let (task, end) = begin();
+    let body = move || {
+        let any = end.0.any();
+        CURRENT.with(|current| current.replace(Some(any.clone())));
+        let outcome = catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+            Err(if interrupt::is_kill(&*payload) {
+                any.0.cancelled()
+            } else {
+                TaskError::panicked(&*payload)
+            })
+        });
+        end.with(outcome);
+    };
+    let thread = thread::spawn(body).thread();
+    task.cancel_by(move || thread.kill());
+    task
+}
+
+#[track_caller]
+fn start_future<F, T>(future: F) -> Task<T>
+where
+    F: Future<Output = Outcome<T>> + 'static,
+    T: Send + Sync + 'static,
+{
+    let (task, end) = begin();
+    let any = task.any();
+    let body = async move {
+        let outcome = caught(as_current(any, future)).await;
+        end.with(outcome.unwrap_or_else(|payload| Err(TaskError::panicked(&*payload))));
+    };
+    let thread = future::spawn(body).thread();
+    task.cancel_by(move || thread.kill());
+    task
+}
+
+/// Polls `future` as the current task `any`.
+async fn as_current<F: Future>(any: AnyTask, future: F) -> F::Output {
+    struct Restore(Option<AnyTask>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.with(|current| current.replace(self.0.take()));
+        }
+    }
+    let mut future = pin!(future);
+    let poll = |context: &mut Context<'_>| {
+        let _restore = Restore(CURRENT.with(|current| current.replace(Some(any.clone()))));
+        report::timed(&any, || future.as_mut().poll(context))
+    };
+    poll_fn(poll).await
+}
+
+/// Catches a panic of `future`. What unwinds for a kill or a time-out passes through.
+pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    let poll = |context: &mut Context<'_>| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(payload) if interrupt::is_ours(&*payload) => std::panic::resume_unwind(payload),
+        Err(payload) => Poll::Ready(Err(payload)),
+    };
+    poll_fn(poll).await
+}
+
+/// Makes a task of what can run, for the running loop; it begins soon, not at once.
+///
+/// ```
+/// use greenthread::aio;
+///
+/// aio::run(async {
+///     let future = aio::create_task(async { 1 });
+///     let green = aio::create_task(aio::green(|| 2));
+///     assert_eq!(future.await.unwrap() + green.await.unwrap(), 3);
+/// })
+/// .unwrap();
+/// ```
+///
+/// # Panics
+/// If no loop runs here: in `main`, outside of [`run`](super::run). [`try_create_task`] gives an error instead, and
+/// [`ensure_future`] does not mind.
+///
+/// # Coming from Python
+/// `asyncio.create_task`. The loop keeps the task: it need not be held.
+#[track_caller]
+pub fn create_task<I: IntoTask>(item: I) -> Task<I::Output> {
+    match try_create_task(item) {
+        Ok(task) => task,
+        Err(error) => panic!("create_task: {error}"),
+    }
+}
+
+/// As [`create_task`], but an error if no loop runs here.
+///
+/// # Errors
+/// [`TaskError::NoRunningLoop`].
+#[track_caller]
+pub fn try_create_task<I: IntoTask>(item: I) -> Result<Task<I::Output>, TaskError> {
+    if !hub::is_running() {
+        return Err(TaskError::NoRunningLoop);
+    }
+    Ok(item.into_task())
+}
+
+/// Makes a task of what is none yet, and leaves a task as it is; whether or not a loop runs yet.
+///
+/// # Coming from Python
+/// `asyncio.ensure_future`.
+#[track_caller]
+pub fn ensure_future<I: IntoTask>(item: I) -> Task<I::Output> {
+    item.into_task()
+}
+
+/// The task that runs here; `None` in a callback, in a green thread that is no task, and in `main`.
+///
+/// # Coming from Python
+/// `asyncio.current_task`.
+pub fn current_task() -> Option<AnyTask> {
+    Hub::try_current()?;
+    CURRENT.with(|current| current.borrow().clone())
+}
+
+/// The tasks of this OS thread's loop that have not ended, in the order of their making.
+///
+/// # Coming from Python
+/// `asyncio.all_tasks`.
+pub fn all_tasks() -> Vec<AnyTask> {
+    let here = hub::handle();
+    all().iter().filter(|task| task.0.hub == here).cloned().collect()
+}

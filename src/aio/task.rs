@@ -1,0 +1,479 @@
+//! A task: what runs, and the handles that share its result.
+//!
+//! ```text
+//! Task<T> ─► Held { promise: the outcome, about: Arc<About> }      AnyTask ─► About: name, cancel count, how to cancel
+//! ```
+//!
+//! The body holds a `Task` of its own and sets the promise; if it is dropped without (killed, or a future that was
+//! dropped), that is a cancel. When the last handle goes and nobody has looked at an error, the exception handler hears.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::TaskError;
+use super::report;
+use super::wait::after;
+use crate::hub::{self, Handle};
+use crate::sync::{Event, Promise};
+
+/// Cancels those that have not ended.
+pub(super) fn cancel_all(tasks: &[AnyTask]) {
+    for task in tasks {
+        task.cancel();
+    }
+}
+
+/// How a task ended.
+pub(super) type Outcome<T> = Result<T, TaskError>;
+
+/// What does not depend on the type of the value.
+pub(super) struct About {
+    name: Mutex<Arc<str>>,
+    pub(super) hub: Handle,
+    requests: AtomicU32,
+    message: Mutex<Option<Arc<str>>>,
+    done: AtomicBool,
+    cancelled: AtomicBool,
+    retrieved: AtomicBool,
+    cancel: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Set after the outcome.
+    over: Event,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl About {
+    fn new(kind: &str) -> Arc<About> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(About {
+            name: Mutex::new(format!("{kind}-{id}").into()),
+            hub: hub::handle(),
+            requests: AtomicU32::new(0),
+            message: Mutex::new(None),
+            done: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
+            retrieved: AtomicBool::new(false),
+            cancel: OnceLock::new(),
+            over: Event::new(),
+        })
+    }
+
+    /// The error of one that was cancelled, with the message of the last request.
+    pub(super) fn cancelled(&self) -> TaskError {
+        TaskError::Cancelled(locked(&self.message).clone())
+    }
+}
+
+/// A task of whatever type: what [`current_task`](super::current_task) and [`all_tasks`](super::all_tasks) give.
+#[derive(Clone)]
+pub struct AnyTask(pub(super) Arc<About>);
+
+impl AnyTask {
+    /// Its name: `Task-N` unless [`set_name`](Self::set_name) was called.
+    pub fn name(&self) -> Arc<str> {
+        locked(&self.0.name).clone()
+    }
+
+    /// Names it.
+    pub fn set_name(&self, name: &str) {
+        *locked(&self.0.name) = name.into();
+    }
+
+    /// Whether it has ended, in whatever way.
+    pub fn done(&self) -> bool {
+        self.0.done.load(Ordering::Acquire)
+    }
+
+    /// Whether it has ended by a cancel.
+    pub fn cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Waits for its end, and does not look at how it was.
+    #[track_caller]
+    pub(super) fn wait_over(&self) {
+        self.0.over.wait();
+    }
+
+    /// Asks it to end; `false` if it has. See [`Task::cancel`].
+    pub fn cancel(&self) -> bool {
+        self.request(None)
+    }
+
+    fn request(&self, message: Option<&str>) -> bool {
+        if self.done() {
+            return false;
+        }
+        self.0.requests.fetch_add(1, Ordering::AcqRel);
+        *locked(&self.0.message) = message.map(Into::into);
+        if let Some(cancel) = self.0.cancel.get() {
+            cancel();
+        }
+        true
+    }
+
+    /// How many requests to cancel it there are, less those taken back.
+    pub fn cancelling(&self) -> u32 {
+        self.0.requests.load(Ordering::Acquire)
+    }
+
+    /// Takes one request back, and says how many are left. Whoever has caught a cancel and goes on says so by this.
+    pub fn uncancel(&self) -> u32 {
+        let less = |requests: u32| requests.checked_sub(1);
+        let before = self.0.requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        before.map_or(0, |before| before - 1)
+    }
+}
+
+impl PartialEq for AnyTask {
+    fn eq(&self, other: &AnyTask) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for AnyTask {}
+
+impl fmt::Debug for AnyTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match (self.done(), self.cancelled(), self.cancelling()) {
+            (_, true, _) => "cancelled",
+            (true, ..) => "finished",
+            (.., 0) => "pending",
+            _ => "cancelling",
+        };
+        write!(f, "<Task {state} name='{}'>", self.name())
+    }
+}
+
+struct Held<T> {
+    promise: Promise<Outcome<T>>,
+    about: Arc<About>,
+}
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        if !self.about.retrieved.load(Ordering::Acquire)
+            && let Some(Err(error)) = self.promise.get()
+            && error.is_exception()
+        {
+            report::never_retrieved(AnyTask(self.about.clone()), error.clone());
+        }
+    }
+}
+
+/// Something that runs by itself, and whose result all may have who hold it. A clone is the same task.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::aio;
+///
+/// aio::run(async {
+///     let task = aio::create_task(async { 6 * 7 });
+///     assert!(matches!(task.result(), Err(aio::TaskError::InvalidState)));
+///     assert_eq!(task.clone().await.unwrap(), 42);
+///     assert_eq!(task.result().unwrap(), &42);
+/// })
+/// .unwrap();
+/// ```
+///
+/// In `async` code `task.await`, in green code [`task.wait()`](Self::wait). The value is cloned for each who waits, as Python's
+/// is shared by reference: put what is heavy into an `Arc`, or look at it by [`result`](Self::result).
+///
+/// Dropping all handles does not stop it (and it is not forgotten half way, as asyncio may). An error that nobody has looked
+/// at by then goes to the [exception handler](super::EventLoop::set_exception_handler).
+///
+/// # Coming from Python
+/// `asyncio.Task`, and the futures that `gather` and `shield` return.
+pub struct Task<T>(Arc<Held<T>>);
+
+impl<T> Task<T> {
+    /// One that nothing runs yet.
+    pub(super) fn pending(kind: &str) -> Task<T> {
+        Task(Arc::new(Held {
+            promise: Promise::new(),
+            about: About::new(kind),
+        }))
+    }
+
+    /// Says how it is cancelled: at once if that was asked for already.
+    pub(super) fn cancel_by(&self, cancel: impl Fn() + Send + Sync + 'static) {
+        let any = self.any();
+        let cancel = any.0.cancel.get_or_init(|| Box::new(cancel));
+        if any.cancelling() > 0 {
+            cancel();
+        }
+    }
+
+    /// Ends it, unless it has ended.
+    pub(super) fn finish(&self, outcome: Outcome<T>) {
+        let about = &self.0.about;
+        let cancelled = outcome.as_ref().is_err_and(TaskError::is_cancelled);
+        // The first to come sets all of it.
+        if !about.done.swap(true, Ordering::AcqRel) {
+            about.cancelled.store(cancelled, Ordering::Release);
+            // Only who has swapped sets it.
+            let _ = self.0.promise.set(outcome);
+            about.over.set();
+        }
+    }
+
+    /// The task without the type of its value.
+    pub fn any(&self) -> AnyTask {
+        AnyTask(self.0.about.clone())
+    }
+
+    /// Asks it to end by a cancel; `false` if it has ended.
+    ///
+    /// Green code unwinds at its next park, and may catch that by [`catch_kill`](crate::thread::catch_kill): it then goes on, and
+    /// should say [`uncancel`](Self::uncancel). A future is dropped where it stands, with all that it holds: `async` code in Rust
+    /// cannot catch it, only `Drop` sees it. One that never ran does not begin.
+    ///
+    /// ```
+    /// use greenthread::{aio, thread};
+    ///
+    /// aio::run(async {
+    ///     let stubborn = aio::create_task(aio::green(|| {
+    ///         let caught = thread::catch_kill(thread::park).is_err();
+    ///         aio::current_task().unwrap().uncancel();
+    ///         caught
+    ///     }));
+    ///     aio::sleep(std::time::Duration::ZERO).await;
+    ///     assert!(stubborn.cancel());
+    ///     assert_eq!(stubborn.clone().await.unwrap(), true);
+    ///     assert!(!stubborn.cancelled() && !stubborn.cancel());
+    /// })
+    /// .unwrap();
+    /// ```
+    pub fn cancel(&self) -> bool {
+        self.any().cancel()
+    }
+
+    /// As [`cancel`](Self::cancel), with a message that the [`TaskError`] shows.
+    pub fn cancel_with(&self, message: &str) -> bool {
+        self.any().request(Some(message))
+    }
+
+    /// How many requests to cancel it there are, less those taken back.
+    pub fn cancelling(&self) -> u32 {
+        self.any().cancelling()
+    }
+
+    /// Takes one request to cancel back, and says how many are left.
+    pub fn uncancel(&self) -> u32 {
+        self.any().uncancel()
+    }
+
+    /// Whether it has ended by a cancel.
+    pub fn cancelled(&self) -> bool {
+        matches!(self.0.promise.get(), Some(Err(TaskError::Cancelled(_))))
+    }
+
+    /// Whether it has ended, in whatever way.
+    pub fn done(&self) -> bool {
+        self.0.promise.is_set()
+    }
+
+    /// The value.
+    ///
+    /// # Errors
+    /// How else it ended, or [`TaskError::InvalidState`] if it has not.
+    pub fn result(&self) -> Result<&T, TaskError> {
+        let outcome = self.0.promise.get().ok_or(TaskError::InvalidState)?;
+        self.0.about.retrieved.store(true, Ordering::Release);
+        outcome.as_ref().map_err(TaskError::clone)
+    }
+
+    /// What it failed with; `None` if it has a value.
+    ///
+    /// # Errors
+    /// It was cancelled, or has not ended.
+    pub fn exception(&self) -> Result<Option<TaskError>, TaskError> {
+        match self.result() {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_exception() => Ok(Some(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its name: `Task-N` unless [`set_name`](Self::set_name) was called.
+    pub fn name(&self) -> Arc<str> {
+        self.any().name()
+    }
+
+    /// Names it.
+    pub fn set_name(&self, name: &str) {
+        self.any().set_name(name);
+    }
+
+    /// Waits for its end without a look at the outcome, and without a hold on it.
+    pub(super) async fn ended(self) {
+        self.0.promise.wait_async().await;
+    }
+}
+
+impl<T: Clone> Task<T> {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// How else it ended.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. Who is cancelled, or timed out, while it waits cancels the task as well, as `await task` does in Python: wait for a
+    /// [`shield`](super::shield) of it if that must not be.
+    #[track_caller]
+    pub fn wait(&self) -> Result<T, TaskError> {
+        let waiting = Waiting::of(self.clone());
+        self.0.promise.wait();
+        drop(waiting);
+        self.value()
+    }
+
+    /// Waits for its end for at most `timeout`; `None`: not yet, and it goes on.
+    #[track_caller]
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<T, TaskError>> {
+        match after(Some(timeout)) {
+            Some(deadline) => self.wait_deadline(deadline),
+            None => {
+                self.0.promise.wait();
+                Some(self.value())
+            }
+        }
+    }
+
+    /// Waits for its end, or until `deadline`.
+    #[track_caller]
+    pub fn wait_deadline(&self, deadline: Instant) -> Option<Result<T, TaskError>> {
+        self.0.promise.wait_deadline(deadline)?;
+        Some(self.value())
+    }
+
+    pub(super) fn value(&self) -> Result<T, TaskError> {
+        self.result().cloned()
+    }
+}
+
+impl<T: Send + Sync + 'static> Task<T> {
+    /// Calls `f` with the task when it has ended: on the hub of the caller, soon, in the order of the calls; also if it has ended
+    /// already.
+    ///
+    /// ```
+    /// use greenthread::aio;
+    ///
+    /// aio::run(async {
+    ///     let tea = aio::create_task(async { "green tea" });
+    ///     tea.add_done_callback(|tea| println!("The {} is made.", tea.result().unwrap()));
+    ///     tea.await
+    /// })
+    /// .unwrap()
+    /// .unwrap();
+    /// ```
+    ///
+    /// `f` may not block. Python's `remove_done_callback` is the handle's `cancel`.
+    #[track_caller]
+    pub fn add_done_callback<F: FnOnce(&Task<T>) + Send + 'static>(&self, f: F) -> DoneCallback {
+        let callback = DoneCallback::default();
+        let (task, removed) = (self.clone(), callback.removed.clone());
+        self.0.promise.on_set(move |_| {
+            if !removed.load(Ordering::Acquire) {
+                f(&task);
+            }
+        });
+        callback
+    }
+}
+
+/// A callback that was added to a task.
+#[derive(Clone, Debug, Default)]
+pub struct DoneCallback {
+    removed: Arc<AtomicBool>,
+}
+
+impl DoneCallback {
+    /// Does not call after all, unless it has.
+    pub fn cancel(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+}
+
+impl<T> Clone for Task<T> {
+    fn clone(&self) -> Task<T> {
+        Task(self.0.clone())
+    }
+}
+
+impl<T> PartialEq for Task<T> {
+    fn eq(&self, other: &Task<T>) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for Task<T> {}
+
+impl<T: fmt::Debug> fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.promise.get() {
+            Some(Ok(value)) => write!(f, "<Task finished name='{}' result={value:?}>", self.name()),
+            Some(Err(error)) if error.is_exception() => {
+                write!(f, "<Task finished name='{}' exception={error}>", self.name())
+            }
+            _ => fmt::Debug::fmt(&self.any(), f),
+        }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> IntoFuture for Task<T> {
+    type Output = Result<T, TaskError>;
+    type IntoFuture = Waiting<T>;
+
+    fn into_future(self) -> Waiting<T> {
+        Waiting::of(self)
+    }
+}
+
+/// The wait for a task in `async` code: what `task.await` makes. Dropped before the end, it cancels the task.
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct Waiting<T> {
+    task: Task<T>,
+    ended: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<T> Waiting<T> {
+    fn of(task: Task<T>) -> Waiting<T> {
+        Waiting { task, ended: None }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Future for Waiting<T> {
+    type Output = Result<T, TaskError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let ended = this.ended.get_or_insert_with(|| Box::pin(this.task.clone().ended()));
+        ended.as_mut().poll(context).map(|()| this.task.value())
+    }
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        if !self.task.done() {
+            self.task.cancel();
+        }
+    }
+}
+
+impl<T> Unpin for Waiting<T> {}
+
+impl<T> fmt::Debug for Waiting<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Waiting").field(&self.task.any()).finish()
+    }
+}

@@ -1,0 +1,193 @@
+//! A block with a deadline that can be moved.
+//!
+//! In green code it is a [`time::Timeout`]; around a future, a sleep that is polled beside it.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::TaskError;
+use super::wait::after;
+use crate::time::{self, Rearm, Sleep};
+
+/// Who runs within it now.
+enum Inside {
+    Nobody,
+    Green(Rearm),
+    Future(Waker),
+}
+
+struct State {
+    when: Option<Instant>,
+    expired: bool,
+    inside: Inside,
+}
+
+/// A deadline for a block: [`run`](Self::run) for green code, [`run_async`](Self::run_async) for a future. Made by [`timeout`] and
+/// [`timeout_at`]; a clone is the same.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{aio, sleep, time};
+///
+/// aio::run(aio::green(|| {
+///     let limit = aio::timeout(Some(Duration::from_secs(60)));
+///     let result = limit.run(|| {
+///         limit.reschedule(Some(time::now() + Duration::from_millis(1)));
+///         sleep(Duration::from_secs(60));
+///     });
+///     assert!(result.unwrap_err().is_timeout() && limit.expired());
+/// }))
+/// .unwrap();
+/// ```
+///
+/// Nested ones each end their own block. A block that ends well in spite of an expiry has its value. One runs one block at a
+/// time, on the OS thread that it was made on.
+///
+/// # Coming from Python
+/// `async with asyncio.timeout(delay) as limit`. The task's cancel count is not touched: a time-out is no cancel here.
+#[derive(Clone)]
+pub struct Timeout(Arc<Mutex<State>>);
+
+/// A block that may take this long; for ever, and until it is rescheduled, if `None`.
+///
+/// # Coming from Python
+/// `asyncio.timeout`.
+#[track_caller]
+pub fn timeout(delay: Option<Duration>) -> Timeout {
+    timeout_at(after(delay))
+}
+
+/// A block that must end by `when`.
+///
+/// # Coming from Python
+/// `asyncio.timeout_at`.
+pub fn timeout_at(when: Option<Instant>) -> Timeout {
+    Timeout(Arc::new(Mutex::new(State {
+        when,
+        expired: false,
+        inside: Inside::Nobody,
+    })))
+}
+
+/// Takes out who was inside, however the block ends.
+struct Leave<'a>(&'a Timeout);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.state().inside = Inside::Nobody;
+    }
+}
+
+impl Timeout {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The deadline.
+    pub fn when(&self) -> Option<Instant> {
+        self.state().when
+    }
+
+    /// Moves the deadline; `None` takes it away. One that has expired stays so.
+    pub fn reschedule(&self, when: Option<Instant>) {
+        let mut state = self.state();
+        if state.expired {
+            return;
+        }
+        state.when = when;
+        match std::mem::replace(&mut state.inside, Inside::Nobody) {
+            Inside::Nobody => {}
+            Inside::Green(rearm) => {
+                state.inside = Inside::Green(rearm);
+                drop(state);
+                rearm.at(when);
+            }
+            Inside::Future(waker) => {
+                drop(state);
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whether it has ended a block.
+    pub fn expired(&self) -> bool {
+        self.state().expired
+    }
+
+    /// Runs green code within it, which unwinds at its next park when the time is over.
+    ///
+    /// # Errors
+    /// [`TaskError::TimedOut`].
+    #[track_caller]
+    pub fn run<F: FnOnce() -> T, T>(&self, f: F) -> Result<T, TaskError> {
+        let guard = time::Timeout::never();
+        let rearm = guard.rearm();
+        let when = self.when();
+        self.state().inside = Inside::Green(rearm);
+        let _leave = Leave(self);
+        let result = guard.run(|| {
+            if when.is_some() {
+                rearm.at(when);
+            }
+            f()
+        });
+        result.map_err(|_| {
+            self.state().expired = true;
+            TaskError::TimedOut
+        })
+    }
+
+    /// Runs a future within it, which is dropped when the time is over.
+    ///
+    /// # Errors
+    /// [`TaskError::TimedOut`].
+    pub async fn run_async<F: Future>(&self, future: F) -> Result<F::Output, TaskError> {
+        let mut future = pin!(future);
+        let _leave = Leave(self);
+        let mut sleep = None;
+        poll_fn(|context| {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(value));
+            }
+            self.state().inside = Inside::Future(context.waker().clone());
+            self.poll_time(&mut sleep, context)
+        })
+        .await
+    }
+
+    /// Ready when the time is over, whatever it was when `sleep` was made.
+    fn poll_time<T>(
+        &self,
+        sleep: &mut Option<(Instant, std::pin::Pin<Box<Sleep>>)>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<T, TaskError>> {
+        let Some(when) = self.when() else {
+            *sleep = None;
+            return Poll::Pending;
+        };
+        if sleep.as_ref().is_none_or(|(made_for, _)| *made_for != when) {
+            *sleep = Some((when, Box::pin(time::sleep_until_async(when))));
+        }
+        let rings = |(_, sleep): &mut (Instant, std::pin::Pin<Box<Sleep>>)| sleep.as_mut().poll(context).is_ready();
+        if when <= time::now() || sleep.as_mut().is_some_and(rings) {
+            self.state().expired = true;
+            return Poll::Ready(Err(TaskError::TimedOut));
+        }
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Timeout")
+            .field("when", &state.when)
+            .field("expired", &state.expired)
+            .finish_non_exhaustive()
+    }
+}
