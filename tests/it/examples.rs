@@ -463,3 +463,24 @@ fn executor_leaves_green_threads_running() {
     took(&lines, "downloads", 1.0, 3.0);
     assert!(begin(&lines[7..], "tick").len() >= 4, "{lines:?}");
 }
+
+#[test]
+fn debug_errors_tells_what_nobody_would_hear_of_and_goes_on() {
+    let lines = prints("debug_errors", &[], ms(300), ms(20_000));
+    assert!(
+        lines[0].starts_with("executing ") && lines[0].ends_with(" seconds"),
+        "{lines:?}"
+    );
+    let took = lines[0].rsplit(' ').nth(1).and_then(|took| took.parse::<f64>().ok());
+    assert!(took.is_some_and(|took| (0.2..2.0).contains(&took)), "{lines:?}");
+    assert!(
+        lines[1].starts_with("task exception was never retrieved: no milk"),
+        "{lines:?}"
+    );
+    assert_eq!(lines[2], "a panic is its own task's: the tea was cold");
+    assert!(
+        lines[3].starts_with("this operation would block forever: ") && lines[3].ends_with("waits for a Promise"),
+        "{lines:?}"
+    );
+    assert_eq!(lines[4..], ["and the hub goes on: 42"]);
+}

@@ -27,7 +27,7 @@ done
 [[ -n $address ]] || { echo "the server did not start"; exit 1; }
 
 count=0
-for page in / /hello/bob '/items/5?q=abc' /items/x; do
+for page in /index /hello/bob '/items/5?q=abc' /items/x; do
     picture=$folder/page$(tr -c 'a-z0-9\n' '-' <<<"$page").png
     timeout 60 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$profile/browser" \
         --window-size=800,300 --screenshot="$picture" "http://$address$page" >"$profile/log" 2>&1

@@ -165,3 +165,14 @@ fn crawler_gets_three_pages_at_once() {
     assert_eq!(begin(&lines[3..], "得到结果： "), [&got, &got, &got]);
     took(&lines, "all", 0.5, 1.5);
 }
+
+#[test]
+fn bridges_lead_both_ways_and_a_drop_cleans_up() {
+    let lines = prints(PathBuf::from(env!("CARGO_BIN_EXE_bridges")), &[], ms(300), ms(20_000));
+    let wanted = [
+        "1) a task of tokio's awaited a green thread: 42",
+        "2) a green thread awaited a task of tokio's: tea",
+        "3) tokio's time-out: its guard was dropped on the green thread's stack",
+    ];
+    assert_eq!(lines, wanted);
+}
