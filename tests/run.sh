@@ -4,6 +4,9 @@
 # Each step prints a headline and its duration; its output is in target/run/NAME.log, and the end of
 # it is shown when the step fails. The last line is `N passed, M failed`: the tests that cargo ran,
 # and a failed step without a failed test counts as one. All ends within LIMIT seconds.
+#
+# With ALL=1 (and a larger LIMIT): also the lints of the packages beside, the examples in release, and
+# every test on the portable reactor, of which otherwise those run that wait for descriptors.
 set -u -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -77,6 +80,11 @@ step() {
     printf -- '-- %s, %s s\n' "$what" $((SECONDS - start))
 }
 
+# The same, with ALL=1 only.
+also() {
+    [[ -z ${ALL:-} ]] || step "$@"
+}
+
 packages || { echo "0 passed, 1 failed"; exit 1; }
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 echo "open files: $(ulimit -n), max_map_count: $(cat /proc/sys/vm/max_map_count 2>/dev/null), cores: $(nproc), $(rustc -V)"
@@ -85,6 +93,10 @@ FEATURES=$(features)
 PEERS=(--manifest-path benches/peers/Cargo.toml)
 COMPAT=(--manifest-path tests/compat/Cargo.toml)
 DRIVERS=(--manifest-path examples/drivers/Cargo.toml)
+# Without ALL: what waits for descriptors; and what would build the examples once more.
+POLLED=(io_ net_ async_io http_ server_ hub process_ signal_)
+SKIPPED=(--skip examples --skip crawl)
+[[ -z ${ALL:-} ]] || POLLED=() SKIPPED=()
 AXUM=(--manifest-path examples/axum/Cargo.toml)
 
 step tool "fmt" cargo fmt --check
@@ -94,17 +106,18 @@ step tool "clippy plain" cargo clippy --lib -- -D warnings
 step tool "examples" cargo build --examples
 step tests "tests debug" cargo test --lib --tests --no-fail-fast
 # The portable reactor, which goes through polling's own interface.
-step tests "tests polling" env GREEN_LOOP=polling cargo test --test it --no-fail-fast
-step tool "examples release" cargo build --release --examples ${FEATURES:+--features "$FEATURES"}
-step tests "tests release" cargo test --release --lib --tests --no-fail-fast ${FEATURES:+--features "$FEATURES"}
+step tests "tests polling" env GREEN_LOOP=polling cargo test --test it --no-fail-fast -- "${POLLED[@]}"
+also tool "examples release" cargo build --release --examples ${FEATURES:+--features "$FEATURES"}
+step tests "tests release" cargo test --release --lib --tests --no-fail-fast ${FEATURES:+--features "$FEATURES"} \
+    -- "${SKIPPED[@]}"
 step tool "compat fmt" cargo fmt "${COMPAT[@]}" --check
-step tool "compat clippy" cargo clippy "${COMPAT[@]}" --all-targets -- -D warnings
+also tool "compat clippy" cargo clippy "${COMPAT[@]}" --all-targets -- -D warnings
 step tests "compat" cargo test "${COMPAT[@]}" --no-fail-fast
 step tool "drivers fmt" cargo fmt "${DRIVERS[@]}" --check
-step tool "drivers clippy" cargo clippy "${DRIVERS[@]}" --all-targets -- -D warnings
+also tool "drivers clippy" cargo clippy "${DRIVERS[@]}" --all-targets -- -D warnings
 step tests "drivers" cargo test "${DRIVERS[@]}" --no-fail-fast
 step tool "axum fmt" cargo fmt "${AXUM[@]}" --check
-step tool "axum clippy" cargo clippy "${AXUM[@]}" --all-targets -- -D warnings
+also tool "axum clippy" cargo clippy "${AXUM[@]}" --all-targets -- -D warnings
 step tests "axum" cargo test "${AXUM[@]}" --no-fail-fast
 step tests "doctests" cargo test --doc ${FEATURES:+--features "$FEATURES"}
 step tool "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps ${FEATURES:+--features "$FEATURES"}
@@ -112,7 +125,7 @@ step tests "loom" env RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PR
     cargo test --release --lib --target-dir target/loom loom
 step tests "address sanitizer" env SHORT=1 bash tests/long/asan.sh
 step tool "peers fmt" cargo fmt "${PEERS[@]}" --check
-step tool "peers clippy" cargo clippy --release "${PEERS[@]}" --all-targets -- -D warnings
+also tool "peers clippy" cargo clippy --release "${PEERS[@]}" --all-targets -- -D warnings
 step tool "peers build" cargo build --release "${PEERS[@]}"
 step tool "valgrind" env SHORT=1 bash tests/long/valgrind.sh
 step tool "soak" env SHORT=1 bash tests/long/soak.sh
