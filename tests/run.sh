@@ -10,7 +10,7 @@
 set -u -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-LIMIT=${LIMIT:-1440}
+LIMIT=${LIMIT:-1480}
 LOGS=target/run
 passed=0 failed=0 table=()
 rm -rf "$LOGS" && mkdir -p "$LOGS" || exit 1
