@@ -13,10 +13,12 @@ export ASAN_OPTIONS="detect_stack_use_after_return=0:detect_leaks=0${ASAN_OPTION
 # the sanitizer keeps its own state for each OS thread, so isolation, and patching with it, is off.
 skip=(--skip stack::overflow --skip crash:: --skip no_memory --skip without_guard_markers --skip without_address_space
     --skip sys::signal --skip isolation:: --skip patched_ --skip fetch_three --skip crawl::)
+# With SHORT=1 no examples either, which take long to build and to run here.
+[[ -z ${SHORT:-} ]] || skip+=(--skip examples)
 args=(--features sanitizer --target x86_64-unknown-linux-gnu --target-dir target/asan)
 
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
-cargo build "${args[@]}" --examples || exit 1
+[[ -n ${SHORT:-} ]] || cargo build "${args[@]}" --examples || exit 1
 cargo test "${args[@]}" --lib --test it --test stuck --no-fail-fast "$@" -- "${skip[@]}" 2>&1 | tee target/asan/log
 code=$?
 echo "ran: address sanitizer, $(awk '/^test result:/ { n += $4 } END { print n + 0 }' target/asan/log) tests passed"
