@@ -39,7 +39,8 @@ fn main() {
     println!("is_running {}", if event_loop.is_running() { "True" } else { "False" });
 
     let (said, says) = mpsc::channel();
-    event_loop.call_soon_threadsafe(|| println!("never printed")).cancel();
+    let later = Duration::from_millis(20);
+    event_loop.call_later(later, || println!("never printed")).cancel();
     event_loop.call_soon_threadsafe(move || {
         println!("Hello word");
         said.send(()).expect("main waits");

@@ -26,7 +26,13 @@ fn both(name: &str, at_least: Duration, at_most: Duration) -> [Vec<String>; 2] {
         std::thread::spawn(move || prints(path, &[style], at_least, at_most))
     });
     let both = runs.map(|run| run.join().unwrap());
-    assert_eq!(words(&both[0]), words(&both[1]));
+    // In any order: two that are due at once may be told in two turns.
+    let sorted = both.each_ref().map(|lines| {
+        let mut words = words(lines);
+        words.sort_unstable();
+        words
+    });
+    assert_eq!(sorted[0], sorted[1]);
     both
 }
 
@@ -74,7 +80,9 @@ fn loop_threads_stop_at_once_and_sleep_together() {
 
 #[test]
 fn tasks_run_together_and_call_back() {
-    for lines in both("tasks", ms(9000), ms(25_000)) {
+    for mut lines in both("tasks", ms(9000), ms(25_000)) {
+        // Two end at once, and each calls back a turn later.
+        lines[5..9].sort_unstable();
         let first = "no running event loop: start with aio::run or EventLoop";
         let two = ["main开始", "main结束", "1", "1", "2", "2", "返回值 n1", "返回值 n2"];
         assert_eq!(lines[0], first);
