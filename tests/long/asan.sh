@@ -18,6 +18,7 @@ skip=(--skip stack::overflow --skip crash:: --skip no_memory --skip without_guar
 args=(--features sanitizer --target x86_64-unknown-linux-gnu --target-dir target/asan)
 
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+mkdir -p target/asan # for the log, whoever builds first
 [[ -n ${SHORT:-} ]] || cargo build "${args[@]}" --examples || exit 1
 cargo test "${args[@]}" --lib --test it --test stuck --no-fail-fast "$@" -- "${skip[@]}" 2>&1 | tee target/asan/log
 code=$?
