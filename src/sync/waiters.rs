@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::iter::once;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::hub::discard;
@@ -205,18 +206,20 @@ impl Woken {
 
     #[inline(always)]
     pub(super) fn wake(self) {
-        match (self.first, self.more) {
-            (Some(first), None) => first.wake_here(),
-            (first, Some(more)) => Woken::wake_all(first, *more),
-            (None, None) => {}
+        // One after the other: matched together they would be copied, and the copy would wait for the stores before it.
+        if let Some(first) = self.first {
+            match self.more {
+                None => first.wake_here(),
+                Some(more) => Woken::wake_all(first, *more),
+            }
         }
     }
 
     /// A waker that panics does so once all others have been called: what they wait for is theirs already.
     #[cold]
-    fn wake_all(first: Option<Waiter>, more: Vec<Waiter>) {
+    fn wake_all(first: Waiter, more: Vec<Waiter>) {
         let mut panic = None;
-        for waiter in first.into_iter().chain(more) {
+        for waiter in once(first).chain(more) {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waiter.wake_here())) {
                 panic.replace(payload).into_iter().for_each(discard);
             }
