@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 #[expect(dead_code, reason = "the other examples need more of it")]
 mod lines;
 
-use lines::{begin, prints, took};
+use lines::prints;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -153,17 +153,6 @@ fn two_reds_take_three_seconds_and_fifty_slow_ones_half_a_second() {
     let (answers, took) = at_once(50, "/slow");
     assert!(answers.iter().all(|answer| *answer == (200, String::from("slow"))));
     assert!(took >= ms(500) && took < ms(2500), "{took:?}");
-}
-
-#[test]
-fn crawler_gets_three_pages_at_once() {
-    let web = Web::start("crawler");
-    let url = format!("http://{}/slow", web.address);
-    let lines = prints(env!("CARGO_BIN_EXE_crawler"), &[&url, &url, &url], ms(500), ms(20_000));
-    assert_eq!(begin(&lines[..3], "发送请求： "), [&url, &url, &url]);
-    let got = format!("{url} 4");
-    assert_eq!(begin(&lines[3..], "得到结果： "), [&got, &got, &got]);
-    took(&lines, "all", 0.5, 1.5);
 }
 
 #[test]
