@@ -57,9 +57,7 @@ where
 }
 
 /// As though a server were far away: on loopback an answer may be there before anybody has to wait for it.
-pub(crate) fn be_far_away() {
-    std::thread::sleep(Duration::from_millis(50));
-}
+pub(crate) const FAR_AWAY: Duration = Duration::from_millis(50);
 
 /// A folder: the one that was asked for, which stays; or a fresh one, which is removed with this.
 pub(crate) struct Folder {
@@ -141,9 +139,10 @@ impl Server {
     }
 }
 
-/// A loopback port that nobody listens on, outside the range from which the system gives ports to clients.
+/// A loopback port that nobody listens on, outside the range from which the system gives ports to clients. Programs that
+/// start at the same time look at different ones.
 fn free_port() -> io::Result<u16> {
-    let first = std::process::id() % 10_000;
+    let first = std::process::id() % 625 * 16;
     let mut ports = (0..10_000)
         .map(|n| 20_000 + (first + n) % 10_000)
         .filter_map(|n| u16::try_from(n).ok());

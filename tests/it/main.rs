@@ -12,7 +12,6 @@ mod child;
 mod crash;
 mod crawl;
 mod examples;
-mod examples_aio;
 mod fs_file;
 mod future_asyncify;
 mod future_block_on;
@@ -42,6 +41,7 @@ mod server_protocol;
 mod server_stream;
 #[cfg(feature = "process-pool")]
 mod processpool;
+mod rows;
 mod sync;
 mod sync_once;
 mod sync_promise;
