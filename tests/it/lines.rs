@@ -3,7 +3,7 @@
 //! A `console` block there is a command and what it prints. `…` is any text, and alone on a line any lines. What follows `  # `
 //! is said about the line: of the command `or NAME` (an argument with which it prints the same), `exit code 1` (then it is
 //! stderr that is shown), `at once`, `12 s`, `2.0 s, not 10`,
-//! `1.0 s and a server's start`; of a line `in any order` (with its neighbours of that kind),
+//! `1.0 s and a server's start`; of a line `in any order` (with its neighbours of which the same is said),
 //! `3 times or more` (anywhere), `99 lines in all`, `under 0.1 s`, `not 6 s`. A time is *not early, and under the midpoint*
 //! between that of waiting together and that of waiting in turn.
 
@@ -222,7 +222,7 @@ fn same(shown: &[Line], lines: &[String]) -> Result<(), String> {
         return Err(format!("{} lines, not {}", lines.len(), head.len() + tail.len()));
     }
     let groups = [head, tail].concat();
-    for group in groups.chunk_by(|a, b| a.note == "in any order" && b.note == a.note) {
+    for group in groups.chunk_by(|a, b| a.note.starts_with("in any order") && b.note == a.note) {
         let mut these: Vec<_> = lines.drain(..group.len()).collect();
         for line in group {
             let Some(at) = these.iter().position(|l| line.is(l)) else {
