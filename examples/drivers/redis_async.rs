@@ -55,7 +55,7 @@ async fn count(client: &Client) -> Outcome {
             for _ in 1..10 {
                 let () = connection.incr(crate::COUNT, 1).await?;
             }
-            RedisResult::<u32>::Ok(connection.incr(crate::COUNT, 1).await?)
+            connection.incr(crate::COUNT, 1).await as RedisResult<u32>
         })
     });
     let counts = servers::join_all("eight share four connections", counters)?;

@@ -64,34 +64,34 @@ impl Line {
 
     /// Whether `line` is what this says, apart from its place.
     fn is(&self, line: &str) -> bool {
-        let Some(seconds) = self.seconds() else {
+        let Some(range) = self.seconds() else {
             return like(&self.text, line);
         };
-        let number = |text: &str| {
-            let (before, number) = text
-                .strip_suffix(" s")
-                .or(text.strip_suffix(" seconds"))?
-                .rsplit_once(' ')?;
-            Some((before.to_owned(), number.parse::<f64>().ok()?))
-        };
-        let (before, _) = number(&self.text).expect("a line with a time ends with it");
-        number(line).is_some_and(|(what, took)| like(&before, &what) && seconds.contains(&took))
+        let (what, _) = timed(&self.text).expect("a line with a time ends with it");
+        timed(line).is_some_and(|(before, took)| like(what, before) && range.contains(&took))
     }
 
+    /// What the time at the end of the line may be.
     fn seconds(&self) -> Option<Range<f64>> {
         let number = |text: &str| text.strip_suffix(" s")?.parse::<f64>().ok();
         if let Some(most) = self.note.strip_prefix("under ").and_then(number) {
             return Some(0.0..most);
         }
         let in_turn = self.note.strip_prefix("not ").and_then(number)?;
-        let at_once = self.text.strip_suffix(" s").or(self.text.strip_suffix(" seconds"))?;
-        let at_once = at_once.rsplit(' ').next()?.parse::<f64>().ok()?;
+        let (_, at_once) = timed(&self.text)?;
         Some(at_once..f64::midpoint(at_once, in_turn))
     }
 
     fn count(&self, what: &str) -> Option<usize> {
         self.note.strip_suffix(what)?.parse().ok()
     }
+}
+
+/// A line that ends with a time: what is before that, and the seconds.
+fn timed(line: &str) -> Option<(&str, f64)> {
+    let line = line.strip_suffix(" s").or_else(|| line.strip_suffix(" seconds"))?;
+    let (before, seconds) = line.rsplit_once(' ')?;
+    Some((before, seconds.parse().ok()?))
 }
 
 /// Whether the text is the pattern, in which `…` is any text.

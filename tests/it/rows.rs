@@ -47,9 +47,6 @@ fn every_row_and_every_example_is_shown() {
         }
         let name = path.file_stem().unwrap().to_str().unwrap();
         let told = |heading: &&str| heading[4..].split([' ', ',']).any(|word| word == name);
-        assert!(
-            headings.iter().any(|heading| told(heading)),
-            "{name} is not in examples/README.md"
-        );
+        assert!(headings.iter().any(told), "{name} is not in examples/README.md");
     }
 }
