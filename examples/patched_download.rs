@@ -35,7 +35,7 @@ fn get(url: &str) -> Result<Vec<u8>, ureq::Error> {
 
 fn download(url: &str) -> Outcome {
     let body = get(url)?;
-    println!("{} bytes received from {url}", body.len());
+    println!("{} bytes received from {url}.", body.len());
     Ok(())
 }
 
