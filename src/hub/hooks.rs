@@ -26,7 +26,7 @@ pub enum Event {
     Turn,
 }
 
-pub(crate) type Hook = Rc<dyn Fn(Event)>;
+pub(crate) type Hook = Rc<dyn Fn(Event) + Send + Sync>;
 
 impl Hub {
     /// Tells the observer, if there is one.
@@ -69,24 +69,26 @@ impl Hub {
 /// Sets (or, with `None`, removes) the observer of this OS thread's hub.
 ///
 /// ```
-/// use std::{cell::Cell, rc::Rc};
+/// use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
 /// use greenthread::hub::{self, Event};
 ///
-/// let parks = Rc::new(Cell::new(0));
+/// let parks = Arc::new(AtomicUsize::new(0));
 /// let count = parks.clone();
 /// hub::set_hook(Some(Box::new(move |event| {
 ///     if let Event::Park(_) = event {
-///         count.set(count.get() + 1);
+///         count.fetch_add(1, Ordering::Relaxed);
 ///     }
 /// })));
 /// greenthread::spawn(|| greenthread::sleep(std::time::Duration::from_millis(1))).join().unwrap();
 /// hub::set_hook(None);
-/// assert_eq!(parks.get(), 2); // the sleep, and the join of main
+/// assert_eq!(parks.load(Ordering::Relaxed), 2); // the sleep, and the join of main
 /// ```
+///
+/// It is called where the event happens, with the thread-locals of whoever runs there: so it must be `Send` and `Sync`.
 ///
 /// # Blocking and cancellation
 /// The observer is a callback of the hub: it may not block. A panic in it is reported, and the hub goes on.
-pub fn set_hook(hook: Option<Box<dyn Fn(Event)>>) {
+pub fn set_hook(hook: Option<Box<dyn Fn(Event) + Send + Sync>>) {
     let hub = Hub::current();
     hub.observed.set(hook.is_some());
     let old = hub.hook.replace(hook.map(Rc::from));

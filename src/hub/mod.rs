@@ -98,6 +98,11 @@ impl Timers {
 }
 
 impl Timers {
+    /// Drops all that are left: the hub has ended.
+    fn end(&self) {
+        self.0.borrow_mut().expire(u64::MAX, &mut |_, due| discard(due));
+    }
+
     /// When to look again: exactly at the next deadline, or where several may be served at once.
     fn next(&self, exactly: bool) -> Option<u64> {
         let wheel = self.0.borrow();
@@ -722,9 +727,7 @@ pub(crate) fn probe_all(hub: &'static Hub) {
 
 /// A line and a backtrace for each.
 pub(crate) fn traced_lines(hub: &Hub) -> Vec<(String, Option<String>)> {
-    let mut tasks = task::all_of(hub);
-    tasks.sort_by_key(|task| task.id());
-    tasks
+    report::seen(hub)
         .iter()
         .map(|task| (line(task), task.with_extra(|extra| extra.backtrace.take())))
         .collect()
