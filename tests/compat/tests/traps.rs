@@ -1,12 +1,12 @@
 //! Traps of stacks among foreign code, those that no other test walks into; README.md says where each of the others is.
 
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use compat::{ms, patched};
 use greenthread::future::block_on;
 use greenthread::thread::JoinError;
-use greenthread::{JoinHandle, sleep, spawn};
+use greenthread::{JoinHandle, sleep, spawn, spawn_local};
 
 /// Kills a green thread that waits in `f`, whose error it gives; it was told so, and did not unwind there.
 fn killed_in<E: Send + 'static>(f: impl FnOnce() -> E + Send + 'static) -> E {
@@ -102,31 +102,21 @@ fn compat_trap_polls_beside_that_block_overlap() {
     });
 }
 
-/// T7: a destructor that waits while the future of its stack is dropped: the wait is over at once, and the drop ends.
+/// T3, where thread-locals are shared: in `spawn_local` the context shows. So there nothing blocks while it is entered.
 #[test]
-fn compat_trap_destructor_that_waits_while_its_future_is_dropped() {
-    struct Sleeps(mpsc::Sender<Duration>);
-    impl Drop for Sleeps {
-        fn drop(&mut self) {
-            let start = Instant::now();
-            greenthread::future::await_(tokio::time::sleep(ms(1)));
-            self.0.send(start.elapsed()).unwrap();
-        }
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let _context = runtime.enter();
-    let (tell, told) = mpsc::channel();
-    let mut future = Box::pin(greenthread::future::asyncify(|| {
-        let _sleeps = Sleeps(tell);
-        greenthread::future::await_(std::future::pending::<()>());
-    }));
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(future.as_mut().poll(&mut context).is_pending());
-    drop(future);
-    // There is nobody left to poll: it blocks, until it is over.
-    assert!(told.recv().unwrap() >= ms(1));
+fn compat_trap_tokios_context_shows_among_local_green_threads() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let handle = runtime.handle().clone();
+    std::thread::spawn(move || {
+        let entered = || tokio::runtime::Handle::try_current().is_ok();
+        let holds = spawn_local(move || {
+            let _guard = handle.enter();
+            sleep(ms(20));
+        });
+        let seen = [spawn_local(entered), spawn(entered)].map(|green| green.join().unwrap());
+        assert_eq!(seen, [true, false]);
+        holds.join().unwrap();
+    })
+    .join()
+    .unwrap();
 }
