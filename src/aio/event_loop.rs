@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::report::{self, ExceptionContext};
+use super::slow;
 use super::wait::after;
 use super::{IntoTask, Task, TaskError};
 use crate::hub;
@@ -42,6 +43,8 @@ struct Inner {
     stopping: AtomicBool,
     closed: AtomicBool,
     debug: AtomicBool,
+    /// In debug mode: a task's future was polled in this turn of a green thread, which is not to be told again.
+    polled: AtomicBool,
     /// Set by `stop`, and by the end of what `run_until_complete` waits for.
     woken: Event,
 }
@@ -148,6 +151,7 @@ impl EventLoop {
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             debug: AtomicBool::new(false),
+            polled: AtomicBool::new(false),
             woken: Event::new(),
         }))
     }
@@ -184,6 +188,12 @@ impl EventLoop {
         hub
     }
 
+    /// Whether it is bound to the hub of this OS thread.
+    pub(super) fn is_here(&self) -> bool {
+        let hub = self.state().hub.clone();
+        hub.is_some_and(|hub| hub == hub::handle())
+    }
+
     #[track_caller]
     fn check_open(&self) {
         assert!(!self.is_closed(), "the event loop is closed");
@@ -203,6 +213,12 @@ impl EventLoop {
     pub fn call_soon_threadsafe<F: FnOnce() + Send + 'static>(&self, f: F) -> Handle {
         self.check_open();
         let (handle, f) = self.wrap(None, f);
+        self.request(f);
+        handle
+    }
+
+    /// Calls `f` on its hub, as soon as it has one.
+    fn request<F: FnOnce() + Send + 'static>(&self, f: F) {
         let mut state = self.state();
         let hub = state.hub.clone();
         match hub {
@@ -212,7 +228,6 @@ impl EventLoop {
             }
             None => state.requests.push(Box::new(move |hub| drop(hub.call_soon(f)))),
         }
-        handle
     }
 
     /// Calls `f` after `delay`. Of equal times the first asked for comes first.
@@ -438,14 +453,57 @@ impl EventLoop {
         report::tell(Some(self), context);
     }
 
-    /// Has callbacks, and steps of tasks that are futures, timed: the handler is told of those that take too long. Green code
-    /// is not timed.
+    /// Has callbacks, steps of tasks that are futures, and green threads from each resume to the next park, timed: the handler is
+    /// told of those that take too long, for they kept all others waiting. It may not block then.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use std::time::Duration;
+    /// use greenthread::aio::{self, EventLoop};
+    ///
+    /// let heard = Arc::new(Mutex::new(String::new()));
+    /// let event_loop = EventLoop::new();
+    /// let note = heard.clone();
+    /// event_loop.set_exception_handler(Some(move |context: &aio::ExceptionContext| {
+    ///     *note.lock().unwrap() = context.to_string();
+    /// }));
+    /// event_loop.set_debug(true);
+    /// event_loop.set_slow_callback_duration(Duration::from_millis(10));
+    /// let hog = aio::green(|| std::thread::sleep(Duration::from_millis(20))); // blocks its OS thread
+    /// event_loop.run_until_complete(hog).unwrap();
+    /// event_loop.close();
+    /// assert!(heard.lock().unwrap().contains("took 0.02"));
+    /// ```
+    ///
+    /// # Coming from Python
+    /// `loop.set_debug`, `PYTHONASYNCIODEBUG`.
     pub fn set_debug(&self, on: bool) {
-        match (self.0.debug.swap(on, Ordering::AcqRel), on) {
-            (false, true) => DEBUGGED.fetch_add(1, Ordering::AcqRel),
-            (true, false) => DEBUGGED.fetch_sub(1, Ordering::AcqRel),
-            _ => 0,
-        };
+        if self.0.debug.swap(on, Ordering::AcqRel) == on {
+            return;
+        }
+        if on {
+            DEBUGGED.fetch_add(1, Ordering::AcqRel);
+        } else {
+            DEBUGGED.fetch_sub(1, Ordering::AcqRel);
+        }
+        if self.is_here() {
+            return self.observe();
+        }
+        let event_loop = self.clone();
+        self.request(move || event_loop.observe());
+    }
+
+    /// Has the turns of green threads timed, or not any more. On its own hub.
+    fn observe(&self) {
+        hub::set_watch(self.debug().then(|| slow::observer(self.clone())));
+    }
+
+    pub(super) fn note_poll(&self) {
+        self.0.polled.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_poll(&self) -> bool {
+        self.0.polled.swap(false, Ordering::Relaxed)
     }
 
     /// Whether it is in debug mode.

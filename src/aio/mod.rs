@@ -23,7 +23,8 @@
 //! * **Exceptions.** A panic is one. So is the `Err` of a body that is [`fallible`]; without that it is a value. Errors come as a
 //!   [`TaskError`].
 //! * **Cancel.** Green code unwinds at its next park, and may catch that. A future is dropped: no `async` code can catch it. Who is
-//!   cancelled while it waits for a task cancels that task too, as in Python, but does not stay for its end.
+//!   cancelled while it waits for a task cancels that task too, as in Python; green code then stays for its end, a future that is
+//!   dropped cannot.
 //! * **Time-outs** are no cancels: `cancelling()` does not count them.
 //! * **Results** are cloned for each who waits.
 //! * **One hub on each OS thread.** A loop is bound to it, not made.
@@ -48,6 +49,7 @@
 //! | `contextvars` | [`green_local!`](crate::green_local) |
 #![forbid(unsafe_code)]
 
+mod ctrl_c;
 mod error;
 mod event_loop;
 mod gather;
@@ -55,6 +57,7 @@ mod group;
 mod names;
 mod report;
 mod run;
+mod slow;
 mod spawn;
 mod task;
 mod timeout;
@@ -66,7 +69,8 @@ pub use event_loop::{EventLoop, Handle, Watch, get_event_loop, get_running_loop,
 pub use gather::{gather, gather_exceptions, shield};
 pub use group::TaskGroup;
 pub use names::{
-    Reading, Writing, create_future, create_subprocess_exec, create_subprocess_shell, open_connection, start_server,
+    Reading, Writing, connect_accepted_socket, create_connection, create_datagram_endpoint, create_future,
+    create_subprocess_exec, create_subprocess_shell, open_connection, start_server,
 };
 pub use report::ExceptionContext;
 pub use run::{Runner, run};
@@ -78,6 +82,6 @@ pub use timeout::{Timeout, timeout, timeout_at};
 pub use wait::{AsCompleted, ReturnWhen, as_completed, wait, wait_async, wait_for, wait_for_async};
 pub use with::{AsyncContext, with_async};
 
-pub use crate::server::{run_protocol as create_connection, serve_protocol as create_server};
+pub use crate::server::serve_protocol as create_server;
 pub use crate::threadpool::{run_in_executor, to_thread, wrap_future};
 pub use crate::time::sleep_async as sleep;

@@ -1,11 +1,11 @@
-//! What nobody else hears of: errors that were never looked at, callbacks that panicked, and what was slow.
+//! What nobody else hears of: errors that were never looked at, and callbacks that panicked.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
 
 use super::event_loop::EventLoop;
+use super::slow::slow;
 use super::{AnyTask, TaskError};
 use crate::hub::complain;
 
@@ -72,36 +72,5 @@ pub(super) fn guarded(event_loop: &EventLoop, who: &dyn fmt::Display, f: impl Fn
                 task: None,
             },
         );
-    }
-}
-
-/// Runs a step of a task's future.
-pub(super) fn timed<R>(task: &AnyTask, step: impl FnOnce() -> R) -> R {
-    if !EventLoop::any_debug() {
-        return step();
-    }
-    let at = EventLoop::at(&task.0.hub);
-    slow(at.as_ref(), &format_args!("{task:?}"), step)
-}
-
-fn slow<R>(event_loop: Option<&EventLoop>, who: &dyn fmt::Display, f: impl FnOnce() -> R) -> R {
-    let Some(event_loop) = event_loop.filter(|event_loop| event_loop.debug()) else {
-        return f();
-    };
-    // By the system's clock: a hub's virtual one stands still while anything runs.
-    let start = Instant::now();
-    let result = f();
-    let took = start.elapsed();
-    if took >= event_loop.slow_callback_duration() {
-        tell(Some(event_loop), &told(who, took));
-    }
-    result
-}
-
-fn told(who: &dyn fmt::Display, took: Duration) -> ExceptionContext {
-    ExceptionContext {
-        message: format!("executing {who} took {:.3} seconds", took.as_secs_f64()),
-        exception: None,
-        task: None,
     }
 }

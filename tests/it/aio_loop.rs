@@ -211,6 +211,38 @@ fn in_debug_mode_what_is_slow_is_told() {
 }
 
 #[test]
+fn in_debug_mode_slow_turns_of_green_threads_are_told_too() {
+    fresh(|| {
+        let (event_loop, notes) = (EventLoop::new(), Notes::default());
+        notes.hear(&event_loop);
+        event_loop.set_debug(true); // before there is a hub
+        let hog = aio::green(|| {
+            sleep(ms(120)); // others may be slow: this is no hog
+            std::thread::sleep(ms(110));
+            thread::yield_now();
+            std::thread::sleep(ms(110));
+            sleep(ms(1));
+            let other = thread::spawn(|| std::thread::sleep(ms(110)));
+            other.join().unwrap();
+        });
+        let task = event_loop.create_task(hog);
+        task.set_name("hog");
+        event_loop.run_until_complete(task).unwrap();
+        let told = notes.take();
+        assert_eq!(told.len(), 3, "{told:?}");
+        for (told, who) in told.iter().zip([": Task-", ": Task-", ": #"]) {
+            assert!(told.starts_with("executing <GreenThread 0x"), "{told}");
+            assert!(told.contains(who) && told.contains("took 0.1"), "{told}");
+        }
+        event_loop.set_debug(false);
+        event_loop
+            .run_until_complete(aio::green(|| std::thread::sleep(ms(110))))
+            .unwrap();
+        assert!(notes.take().is_empty(), "not in debug mode");
+    });
+}
+
+#[test]
 fn a_descriptor_is_watched_until_that_is_cancelled() {
     fresh(|| {
         let event_loop = EventLoop::new();

@@ -3,9 +3,11 @@
 mod async_io_poll;
 #[cfg(feature = "tokio-io")]
 mod async_io_tokio;
+mod aio_cancel;
 mod aio_group;
 mod aio_loop;
 mod aio_task;
+mod aio_transport;
 mod aio_wait;
 mod aio_with;
 mod child;
