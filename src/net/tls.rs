@@ -163,6 +163,12 @@ impl<S: Read + Write> TlsStream<S> {
     }
 }
 
+impl<S> TlsStream<S> {
+    pub(crate) fn into_parts(self) -> (Connection, S) {
+        (self.connection, self.socket)
+    }
+}
+
 impl<S: Read + Write> Read for TlsStream<S> {
     #[track_caller]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -27,7 +27,7 @@
 //! # }
 //! ```
 //!
-//! TLS is a matter of the handler: see `net::tls`, with the feature `tls`.
+//! TLS is a matter of the handler: see `net::tls`, and `TlsConnection` for callbacks, with the feature `tls`.
 #![forbid(unsafe_code)]
 
 mod datagram;
@@ -35,6 +35,8 @@ mod endpoint;
 mod engine;
 mod protocol;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 
 use std::any::Any;
@@ -49,6 +51,8 @@ pub use engine::{Handle, Stopped};
 pub(crate) use protocol::run_protocol_then;
 pub use protocol::{Protocol, run_protocol, serve_protocol};
 pub use stream::{Listener, StreamServer};
+#[cfg(feature = "tls")]
+pub use tls::TlsConnection;
 pub use transport::{Connection, Transport};
 
 /// A result once more; errors cannot be cloned.

@@ -267,6 +267,7 @@ impl<P: Protocol + 'static> Talk<P> {
                 .link
                 .wait_while(|out| out.buffer.is_empty() && !out.closing && (!out.eof || is_shut));
             let (chunk, shuts) = (std::mem::take(&mut out.buffer), out.eof && !is_shut);
+            let aborted = out.aborted;
             out.in_flight = chunk.len();
             drop(out);
             if !chunk.is_empty() {
@@ -277,6 +278,8 @@ impl<P: Protocol + 'static> Talk<P> {
                 is_shut = true;
                 let _ = self.stream.shutdown(Shutdown::Write);
             } else {
+                // Nobody is there to hear of an error.
+                let _ = if aborted { Ok(()) } else { self.stream.finish() };
                 return;
             }
         }

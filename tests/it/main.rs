@@ -42,6 +42,8 @@ mod signal_wait;
 mod net_tls;
 mod server_protocol;
 mod server_stream;
+#[cfg(feature = "tls")]
+mod server_tls;
 #[cfg(feature = "process-pool")]
 mod processpool;
 mod sync;
