@@ -6,13 +6,13 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::spawn::{ensure_future, green};
-use super::{Task, TaskError};
+use super::{Task, TaskError, report};
 use crate::io::{Reader, Writer};
 use crate::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use crate::process::Command;
 use crate::server::{
-    Connection, DatagramProtocol, DatagramTransport, Protocol, StreamServer, Transport, run_datagram_protocol_then,
-    run_protocol_then,
+    Connection, DatagramProtocol, DatagramTransport, Outcome, Protocol, StreamServer, Transport,
+    run_datagram_protocol_then, run_protocol_then,
 };
 use crate::sync::Promise;
 use crate::sync::channel::bounded;
@@ -74,7 +74,8 @@ fn halves(stream: TcpStream) -> io::Result<(Reading, Writing)> {
     Ok((Reader::new(stream.try_clone()?), Writer::new(stream)))
 }
 
-/// A server that calls `f` for each connection, in a green thread of its own, with its two halves. See [`open_connection`].
+/// A server that calls `f` for each connection, in a green thread of its own, with its two halves. See [`open_connection`]. If `f`
+/// gives an error, the [exception handler](super::EventLoop::set_exception_handler) hears of it.
 ///
 /// # Errors
 /// As [`TcpListener::bind`].
@@ -82,15 +83,17 @@ fn halves(stream: TcpStream) -> io::Result<(Reading, Writing)> {
 /// # Coming from Python
 /// `asyncio.start_server`. It accepts from [`start`](StreamServer::start) or [`serve_forever`](StreamServer::serve_forever) on.
 #[track_caller]
-pub fn start_server<F>(address: impl ToSocketAddrs, f: F) -> io::Result<StreamServer<TcpListener>>
+pub fn start_server<F, R>(address: impl ToSocketAddrs, f: F) -> io::Result<StreamServer<TcpListener>>
 where
-    F: Fn(Reading, Writing, SocketAddr) + Send + Sync + 'static,
+    F: Fn(Reading, Writing, SocketAddr) -> R + Send + Sync + 'static,
+    R: Outcome,
 {
     let serve = move |stream: TcpStream, peer: SocketAddr| match halves(stream) {
-        Ok((reader, writer)) => f(reader, writer, peer),
-        Err(error) => crate::hub::complain(format_args!("the connection of {peer} is lost: {error}")),
+        Ok((reader, writer)) => f(reader, writer, peer).failure().map_or(Ok(()), Err),
+        Err(error) => Err(format!("the connection of {peer} is lost: {error}")),
     };
-    Ok(StreamServer::new(TcpListener::bind(address)?, serve))
+    let server = StreamServer::new(TcpListener::bind(address)?, serve);
+    Ok(server.on_failure(report::callback_failed))
 }
 
 /// Connects, and runs a protocol of its own, made by `factory`, on the connection: gives the transport, and a task that ends when

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::event_loop::EventLoop;
 use super::slow::slow;
 use super::{AnyTask, TaskError};
-use crate::hub::complain;
+use crate::hub::{self, complain};
 
 /// What an exception handler is told.
 ///
@@ -48,6 +48,16 @@ pub(super) fn never_retrieved(task: AnyTask, error: TaskError) {
             task: Some(task),
         },
     );
+}
+
+/// What a server calls for a connection has failed.
+pub(super) fn callback_failed(failure: &str) {
+    let context = ExceptionContext {
+        message: "unhandled exception in a connection's callback".into(),
+        exception: Some(TaskError::raised(failure)),
+        task: None,
+    };
+    tell(EventLoop::at(&hub::handle()).as_ref(), &context);
 }
 
 /// Tells the loop's handler; without one, stderr.

@@ -33,6 +33,7 @@
 mod datagram;
 mod endpoint;
 mod engine;
+mod outcome;
 mod protocol;
 mod stream;
 #[cfg(feature = "tls")]
@@ -48,6 +49,7 @@ pub use datagram::{DatagramServer, DatagramSocket};
 pub(crate) use endpoint::run_datagram_protocol_then;
 pub use endpoint::{DatagramProtocol, DatagramTransport, run_datagram_protocol};
 pub use engine::{Handle, Stopped};
+pub use outcome::Outcome;
 pub(crate) use protocol::run_protocol_then;
 pub use protocol::{Protocol, run_protocol, serve_protocol};
 pub use stream::{Listener, StreamServer};

@@ -163,6 +163,26 @@ fn four_loops_sleep_at_the_same_time() {
 }
 
 #[test]
+fn the_error_of_a_servers_callback_is_told() {
+    fresh(|| {
+        let (event_loop, notes) = (EventLoop::new(), Notes::default());
+        notes.hear(&event_loop);
+        let serve = async {
+            let server = aio::start_server("127.0.0.1:0", |_, _, _| Err::<(), _>("no milk")).unwrap();
+            server.start().unwrap();
+            let (mut reader, _writer) = aio::open_connection(server.local_addr().unwrap()).unwrap();
+            assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+            server.stop(secs(1));
+        };
+        event_loop.run_until_complete(serve).unwrap();
+        assert_eq!(
+            notes.take(),
+            ["unhandled exception in a connection's callback: no milk"]
+        );
+    });
+}
+
+#[test]
 fn a_callback_that_panics_is_told_and_the_loop_goes_on() {
     virtually(|| {
         let (event_loop, notes) = (EventLoop::new(), Notes::default());
