@@ -1,9 +1,10 @@
-//! Ctrl-C in a program by asyncio's names: the first cancels the main task, which cleans up; the second ends the program.
+//! Ctrl-C in a program by asyncio's names: the first cancels the main task, which cleans up; the second ends the
+//! program.
 //!
 //! Run: `cargo run --release --example interrupt`, or with `async`, or with `stubborn`; then press Ctrl-C
 //!
-//! Expect: `press Ctrl-C`, then `cleaned up`, `interrupted by Ctrl-C`, and the shell sees 130. With `stubborn` it prints `and again`
-//! in place of that, and the second Ctrl-C ends it.
+//! Expect: `press Ctrl-C`, then `cleaned up`, `interrupted by Ctrl-C`, and the shell sees 130. With `stubborn` it
+//! prints `and again` in place of that, and the second Ctrl-C ends it.
 
 use std::process::ExitCode;
 use std::time::Duration;

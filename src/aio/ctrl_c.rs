@@ -1,7 +1,7 @@
 //! Ctrl-C while a [`Runner`](super::Runner) runs: the first cancels the main task.
 //!
-//! The byte that the signal leaves is read by an OS thread that does nothing else, and not by the hub: one that waits for no
-//! descriptor asks the kernel for none, and can tell that nothing will ever wake it.
+//! The byte that the signal leaves is read by an OS thread that does nothing else, and not by the hub: one that waits
+//! for no descriptor asks the kernel for none, and can tell that nothing will ever wake it.
 #![forbid(unsafe_code)]
 
 use std::io;

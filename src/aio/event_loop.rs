@@ -89,6 +89,15 @@ pub struct EventLoop(Arc<Inner>);
 
 /// A new loop, not bound yet.
 ///
+/// ```
+/// use greenthread::aio;
+///
+/// let event_loop = aio::new_event_loop();
+/// aio::set_event_loop(&event_loop);
+/// assert_eq!(aio::get_event_loop(), event_loop);
+/// event_loop.close();
+/// ```
+///
 /// # Coming from Python
 /// `asyncio.new_event_loop`.
 pub fn new_event_loop() -> EventLoop {
@@ -107,7 +116,10 @@ pub fn set_event_loop(event_loop: &EventLoop) {
     event_loop.bind();
 }
 
-/// The loop of this OS thread; a new one if there is none.
+/// The loop of this OS thread; a new one if there is none. See [`new_event_loop`].
+///
+/// # Coming from Python
+/// `asyncio.get_event_loop`.
 #[track_caller]
 pub fn get_event_loop() -> EventLoop {
     let here = hub::handle();
@@ -119,6 +131,13 @@ pub fn get_event_loop() -> EventLoop {
 }
 
 /// The loop that runs here: in a task, or in a callback.
+///
+/// ```
+/// use greenthread::aio;
+///
+/// assert!(aio::get_running_loop().is_err()); // in `main`
+/// assert!(aio::run(async { aio::get_running_loop().is_ok() }).unwrap());
+/// ```
 ///
 /// # Errors
 /// [`TaskError::NoRunningLoop`].
@@ -200,6 +219,11 @@ impl EventLoop {
     }
 
     /// Calls `f` in the next turn, in order with other calls.
+    ///
+    /// `f` runs on the hub's own stack, so it may not block. A panic of it goes to the exception handler.
+    ///
+    /// # Coming from Python
+    /// `loop.call_soon`.
     #[track_caller]
     pub fn call_soon<F: FnOnce() + Send + 'static>(&self, f: F) -> Handle {
         let (handle, f) = self.wrap(None, f);
@@ -209,6 +233,22 @@ impl EventLoop {
     }
 
     /// As [`call_soon`](Self::call_soon), but never binds the loop: what is asked of one that does not run yet waits for that.
+    ///
+    /// ```
+    /// use greenthread::aio::EventLoop;
+    ///
+    /// let event_loop = EventLoop::new();
+    /// let theirs = event_loop.clone();
+    /// let other = std::thread::spawn(move || {
+    ///     let stopper = theirs.clone();
+    ///     theirs.call_soon_threadsafe(move || stopper.stop())
+    /// });
+    /// event_loop.run_forever(); // until the other OS thread has it stopped
+    /// assert!(!other.join().unwrap().cancelled());
+    /// ```
+    ///
+    /// # Coming from Python
+    /// `loop.call_soon_threadsafe`.
     #[track_caller]
     pub fn call_soon_threadsafe<F: FnOnce() + Send + 'static>(&self, f: F) -> Handle {
         self.check_open();
@@ -231,6 +271,22 @@ impl EventLoop {
     }
 
     /// Calls `f` after `delay`. Of equal times the first asked for comes first.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use greenthread::aio::EventLoop;
+    ///
+    /// let event_loop = EventLoop::new();
+    /// let never = event_loop.call_later(Duration::from_millis(1), || unreachable!());
+    /// never.cancel();
+    /// let stopper = event_loop.clone();
+    /// let soon = event_loop.time() + Duration::from_millis(2);
+    /// assert_eq!(event_loop.call_at(soon, move || stopper.stop()).when(), Some(soon));
+    /// event_loop.run_forever();
+    /// ```
+    ///
+    /// # Coming from Python
+    /// `loop.call_later`.
     #[track_caller]
     pub fn call_later<F: FnOnce() + Send + 'static>(&self, delay: Duration, f: F) -> Handle {
         let hub = self.bind();
@@ -275,6 +331,14 @@ impl EventLoop {
     }
 
     /// Makes a task, whether or not the loop runs yet.
+    ///
+    /// ```
+    /// use greenthread::aio::EventLoop;
+    ///
+    /// let event_loop = EventLoop::new();
+    /// let task = event_loop.create_task(async { 42 });
+    /// assert_eq!(event_loop.run_until_complete(task).unwrap(), 42);
+    /// ```
     ///
     /// # Panics
     /// If the loop is another OS thread's.
@@ -376,6 +440,27 @@ impl EventLoop {
     ///
     /// `f` runs in a green thread of its own, so it may block.
     ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use greenthread::{aio::EventLoop, net::UnixStream};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let event_loop = EventLoop::new();
+    /// let (ours, mut theirs) = UnixStream::pair()?;
+    /// let (mut reader, stopper) = (ours.try_clone()?, event_loop.clone());
+    /// let watch = event_loop.add_reader(&ours, move || {
+    ///     let mut word = [0; 5];
+    ///     reader.read_exact(&mut word).unwrap();
+    ///     assert_eq!(&word, b"hello");
+    ///     stopper.stop();
+    /// })?;
+    /// theirs.write_all(b"hello")?;
+    /// event_loop.run_forever();
+    /// watch.cancel();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The descriptor cannot be duplicated.
     #[track_caller]
@@ -405,6 +490,19 @@ impl EventLoop {
     }
 
     /// Calls `f` at each `number` signal, until the handler is dropped: [`signal::on`].
+    ///
+    /// ```
+    /// use greenthread::{aio::EventLoop, signal::SIGTERM};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let event_loop = EventLoop::new();
+    /// let stopper = event_loop.clone();
+    /// let _handler = event_loop.add_signal_handler(SIGTERM, move || stopper.stop())?;
+    /// event_loop.call_soon(|| signal_hook::low_level::raise(SIGTERM).unwrap()); // somebody sends it
+    /// event_loop.run_forever();
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`signal::on`].
@@ -448,13 +546,16 @@ impl EventLoop {
         self.state().handler.clone()
     }
 
-    /// Tells the exception handler.
+    /// Tells the exception handler, or, if none was set, stderr.
+    ///
+    /// # Coming from Python
+    /// `loop.call_exception_handler`; without a handler, `loop.default_exception_handler`.
     pub fn call_exception_handler(&self, context: &ExceptionContext) {
         report::tell(Some(self), context);
     }
 
-    /// Has callbacks, steps of tasks that are futures, and green threads from each resume to the next park, timed: the handler is
-    /// told of those that take too long, for they kept all others waiting. It may not block then.
+    /// Has callbacks, steps of tasks that are futures, and green threads from each resume to the next park, timed: the
+    /// handler is told of those that take too long, for they kept all others waiting. It may not block then.
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};

@@ -25,6 +25,20 @@ pub type Writing = Writer<TcpStream>;
 
 /// A value that is to come: a [`Promise`], which is asyncio's `Future`.
 ///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::aio::{self, EventLoop};
+///
+/// let event_loop = EventLoop::new();
+/// let (answer, theirs) = (aio::create_future(), aio::create_future());
+/// let set = answer.clone();
+/// event_loop.call_later(Duration::from_millis(1), move || drop(set.set(42)));
+/// answer.on_set(move |n| drop(theirs.set(n + 1))); // its done callback
+/// assert_eq!(event_loop.run_until_complete(async move { *answer.wait_async().await }).unwrap(), 42);
+/// ```
+///
+/// What may fail is one of a `Result`: `set(Err(error))` is `set_exception`, and its cancel an error of your own.
+///
 /// # Coming from Python
 /// `loop.create_future`.
 pub fn create_future<T>() -> Promise<T> {
@@ -74,8 +88,9 @@ fn halves(stream: TcpStream) -> io::Result<(Reading, Writing)> {
     Ok((Reader::new(stream.try_clone()?), Writer::new(stream)))
 }
 
-/// A server that calls `f` for each connection, in a green thread of its own, with its two halves. See [`open_connection`]. If `f`
-/// gives an error, the [exception handler](super::EventLoop::set_exception_handler) hears of it.
+/// A server that calls `f` for each connection, in a green thread of its own, with its two halves. See
+/// [`open_connection`]. If `f` gives an error, the [exception handler](super::EventLoop::set_exception_handler) hears
+/// of it.
 ///
 /// # Errors
 /// As [`TcpListener::bind`].
@@ -96,8 +111,8 @@ where
     Ok(server.on_failure(report::callback_failed))
 }
 
-/// Connects, and runs a protocol of its own, made by `factory`, on the connection: gives the transport, and a task that ends when
-/// the connection is over.
+/// Connects, and runs a protocol of its own, made by `factory`, on the connection: gives the transport, and a task that
+/// ends when the connection is over.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -137,14 +152,16 @@ where
 /// # }
 /// ```
 ///
-/// The protocol is in the task, so what others are to have of it goes through what the factory puts in: an `Arc`, a channel.
-/// To cancel the task is to end the connection at once; the transport's [`close`](Transport::close) sends what is buffered.
+/// The protocol is in the task, so what others are to have of it goes through what the factory puts in: an `Arc`, a
+/// channel. To cancel the task is to end the connection at once; the transport's [`close`](Transport::close) sends what
+/// is buffered.
 ///
 /// # Errors
 /// As [`TcpStream::connect`]; when `connection_made` has panicked.
 ///
 /// # Blocking and cancellation
-/// As [`TcpStream::connect`]; then parks until `connection_made` has returned. A kill or time-out in that ends the connection.
+/// As [`TcpStream::connect`]; then parks until `connection_made` has returned. A kill or time-out in that ends the
+/// connection.
 ///
 /// # Coming from Python
 /// `loop.create_connection(factory, host, port)`, which gives the protocol itself. On a Unix socket, or another stream:
@@ -187,7 +204,8 @@ where
 /// As [`create_connection`].
 ///
 /// # Coming from Python
-/// `loop.connect_accepted_socket(factory, sock)`, `loop.create_connection(factory, sock=sock)`, `loop.create_unix_connection`.
+/// `loop.connect_accepted_socket(factory, sock)`, `loop.create_connection(factory, sock=sock)`,
+/// `loop.create_unix_connection`.
 #[track_caller]
 pub fn connect_accepted_socket<F, P, C>(factory: F, stream: C) -> io::Result<(Transport, Task<()>)>
 where
@@ -198,7 +216,8 @@ where
     in_task(move |made| run_protocol_then(stream, factory(), made))
 }
 
-/// Runs a datagram protocol, made by `factory`, on a socket: gives the transport, and a task that ends when it is closed.
+/// Runs a datagram protocol, made by `factory`, on a socket: gives the transport, and a task that ends when it is
+/// closed.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -235,8 +254,8 @@ where
 /// Parks until `connection_made` has returned. A kill or time-out in that ends the endpoint.
 ///
 /// # Coming from Python
-/// `loop.create_datagram_endpoint(factory, local_addr, remote_addr)`: the addresses are those that the socket is bound and
-/// connected to, and so are the options.
+/// `loop.create_datagram_endpoint(factory, local_addr, remote_addr)`: the addresses are those that the socket is bound
+/// and connected to, and so are the options.
 #[track_caller]
 pub fn create_datagram_endpoint<F, P>(factory: F, socket: UdpSocket) -> io::Result<(DatagramTransport, Task<()>)>
 where
@@ -262,6 +281,16 @@ fn in_task<T: Send + 'static>(run: impl FnOnce(Box<dyn FnOnce(T)>) + Send + 'sta
 }
 
 /// A child process to be: `create_subprocess_exec(program, *args)` is `Command::new(program).args(args).spawn()`.
+///
+/// ```
+/// use greenthread::{aio, process::Stdio};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let mut cat = aio::create_subprocess_exec("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+/// assert_eq!(cat.communicate(b"meow")?.stdout, b"meow");
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Coming from Python
 /// `asyncio.create_subprocess_exec`.

@@ -22,9 +22,9 @@ use crate::hub;
 /// ```
 ///
 /// # Ctrl-C
-/// The first cancels `main`, so that it can clean up: [`TaskError::Interrupted`] then, after which a program ends with status 130.
-/// If `main` goes on all the same, its value counts. The second ends the program at once. So it is on the first OS thread of the
-/// process, unless the program has a handler of its own for SIGINT.
+/// The first cancels `main`, so that it can clean up: [`TaskError::Interrupted`] then, after which a program ends with
+/// status 130. If `main` goes on all the same, its value counts. The second ends the program at once. So it is on the
+/// first OS thread of the process, unless the program has a handler of its own for SIGINT.
 ///
 /// ```no_run
 /// use std::process::ExitCode;

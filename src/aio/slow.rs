@@ -1,6 +1,7 @@
 //! Debug mode: what keeps a hub for too long.
 //!
-//! Callbacks and polls are timed where they are called; green code, from each resume to its park, by an observer of the hub.
+//! Callbacks and polls are timed where they are called; green code, from each resume to its park, by an observer of the
+//! hub.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;

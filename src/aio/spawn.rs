@@ -280,6 +280,11 @@ pub fn create_task<I: IntoTask>(item: I) -> Task<I::Output> {
 
 /// As [`create_task`], but an error if no loop runs here.
 ///
+/// ```
+/// use greenthread::aio;
+/// assert!(aio::try_create_task(async {}).is_err()); // in `main`
+/// ```
+///
 /// # Errors
 /// [`TaskError::NoRunningLoop`].
 #[track_caller]
@@ -292,6 +297,14 @@ pub fn try_create_task<I: IntoTask>(item: I) -> Result<Task<I::Output>, TaskErro
 
 /// Makes a task of what is none yet, and leaves a task as it is; whether or not a loop runs yet.
 ///
+/// ```
+/// use greenthread::aio;
+///
+/// let task = aio::ensure_future(async { 42 }); // begins when a loop runs
+/// assert_eq!(aio::ensure_future(task.clone()), task);
+/// assert_eq!(aio::run(task).unwrap(), 42);
+/// ```
+///
 /// # Coming from Python
 /// `asyncio.ensure_future`.
 #[track_caller]
@@ -301,6 +314,18 @@ pub fn ensure_future<I: IntoTask>(item: I) -> Task<I::Output> {
 
 /// The task that runs here; `None` in a callback, in a green thread that is no task, and in `main`.
 ///
+/// ```
+/// use greenthread::aio;
+///
+/// assert!(aio::current_task().is_none());
+/// aio::run(async {
+///     let me = aio::current_task().unwrap();
+///     me.set_name("main");
+///     assert_eq!(aio::all_tasks(), [me]);
+/// })
+/// .unwrap();
+/// ```
+///
 /// # Coming from Python
 /// `asyncio.current_task`.
 pub fn current_task() -> Option<AnyTask> {
@@ -308,7 +333,7 @@ pub fn current_task() -> Option<AnyTask> {
     CURRENT.with(|current| current.borrow().clone())
 }
 
-/// The tasks of this OS thread's loop that have not ended, in the order of their making.
+/// The tasks of this OS thread's loop that have not ended, in the order of their making. See [`current_task`].
 ///
 /// # Coming from Python
 /// `asyncio.all_tasks`.

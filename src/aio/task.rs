@@ -279,7 +279,8 @@ impl<T> Task<T> {
         self.any().cancelling()
     }
 
-    /// Takes one request to cancel back, and says how many are left. Whoever has caught a cancel and goes on says so by this.
+    /// Takes one request to cancel back, and says how many are left. Whoever has caught a cancel and goes on says so by
+    /// this.
     ///
     /// ```
     /// use std::time::Duration;
@@ -355,8 +356,8 @@ impl<T: Clone> Task<T> {
     /// How else it ended.
     ///
     /// # Blocking and cancellation
-    /// Parks. Who is cancelled, or timed out, while it waits cancels the task as well, and goes on up when that has ended, as
-    /// `await task` does in Python: wait for a [`shield`](super::shield) of it if that must not be.
+    /// Parks. Who is cancelled, or timed out, while it waits cancels the task as well, and goes on up when that has
+    /// ended, as `await task` does in Python: wait for a [`shield`](super::shield) of it if that must not be.
     #[track_caller]
     pub fn wait(&self) -> Result<T, TaskError> {
         self.together(|| self.0.promise.wait());

@@ -112,7 +112,7 @@ impl<Y: 'static, R: Unpin + 'static> Generator<Y, (), R> {
     ///
     /// ```
     /// use futures::StreamExt;
-    /// use greenthread::{Generator, future::block_on, sleep};
+    /// use greenthread::{future::block_on, generator::Generator, sleep};
     /// use std::time::Duration;
     ///
     /// let lines = Generator::new(|y| {
@@ -125,8 +125,8 @@ impl<Y: 'static, R: Unpin + 'static> Generator<Y, (), R> {
     /// ```
     ///
     /// # Blocking and cancellation
-    /// Where its body waits, so does the poll: a green thread, or a task of [`future::spawn`](super::spawn), parks for it;
-    /// another executor's thread is blocked.
+    /// Where its body waits, so does the poll: a green thread, or a task of [`future::spawn`](super::spawn), parks for
+    /// it; another executor's thread is blocked.
     ///
     /// # Coming from Python
     /// `async def` with `yield`, for `async for`.

@@ -1,8 +1,7 @@
 //! TLS on any stream, by [`rustls`], with a handshake that has a deadline. Needs the feature `tls`.
 //!
 //! The handshake belongs in the handler of a connection: there a client that says nothing holds up nobody else, and for no
-//! longer than the patience. A handshake that fails ends the handler, whose result nobody reads: one who wants to know
-//! prints it there.
+//! longer than the patience. A handshake that fails is the handler's error, which the server tells of.
 //!
 //! ```
 //! use std::io::{Read, Write};

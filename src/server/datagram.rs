@@ -147,8 +147,8 @@ impl<S: DatagramSocket> DatagramServer<S> {
         self
     }
 
-    /// Calls `hook` with the error of every handler that gives one, in place of the line on stderr; in that one's green thread.
-    /// (A panic is none: see [`hub::set_panic_hook`](crate::hub::set_panic_hook).) The first hook counts.
+    /// Calls `hook` with the error of every handler that gives one, in place of the line on stderr; in that one's green
+    /// thread. (A panic is none: see [`hub::set_panic_hook`](crate::hub::set_panic_hook).) The first hook counts.
     #[must_use]
     pub fn on_failure(self, hook: impl Fn(&str) + Send + Sync + 'static) -> DatagramServer<S> {
         self.engine.on_failure(Box::new(hook));

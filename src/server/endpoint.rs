@@ -62,8 +62,8 @@ pub trait DatagramProtocol {
         drop(error);
     }
 
-    /// It is over: `None` if it was closed; `ConnectionAborted` if its green thread was killed or timed out, or another callback
-    /// has panicked; else what broke the socket.
+    /// It is over: `None` if it was closed; `ConnectionAborted` if its green thread was killed or timed out, or another
+    /// callback has panicked; else what broke the socket.
     fn connection_lost(&mut self, error: Option<io::Error>) {
         drop(error);
     }
@@ -75,8 +75,8 @@ struct Shared {
     closing: Event,
 }
 
-/// The sending end of a socket that has a [`DatagramProtocol`]. A clone is the same one; it may go to any green thread and any OS
-/// thread.
+/// The sending end of a socket that has a [`DatagramProtocol`]. A clone is the same one; it may go to any green thread
+/// and any OS thread.
 ///
 /// # Coming from Python
 /// `asyncio.DatagramTransport`.

@@ -77,9 +77,9 @@ impl Listener for UnixListener {
 /// # }
 /// ```
 ///
-/// An error that a handler returns is a line on stderr, or what [`on_failure`](Self::on_failure) does. A panic of its own ends it
-/// and nothing else, and is reported as that of any green thread. With a [`limit`](Self::limit) the server stops accepting while so many run: who connects then waits in the
-/// listener's queue.
+/// An error that a handler returns is a line on stderr, or what [`on_failure`](Self::on_failure) does. A panic of its
+/// own ends it and nothing else, and is reported as that of any green thread. With a [`limit`](Self::limit) the server
+/// stops accepting while so many run: who connects then waits in the listener's queue.
 ///
 /// It belongs to the hub that starts it. Dropped before, it closes its listener; dropped after, it serves on.
 ///
@@ -160,8 +160,8 @@ impl<L: Listener> StreamServer<L> {
         self
     }
 
-    /// Calls `hook` with the error of every handler that gives one, in place of the line on stderr; in that one's green thread.
-    /// (A panic is none: see [`hub::set_panic_hook`](crate::hub::set_panic_hook).) The first hook counts.
+    /// Calls `hook` with the error of every handler that gives one, in place of the line on stderr; in that one's green
+    /// thread. (A panic is none: see [`hub::set_panic_hook`](crate::hub::set_panic_hook).) The first hook counts.
     #[must_use]
     pub fn on_failure(self, hook: impl Fn(&str) + Send + Sync + 'static) -> StreamServer<L> {
         self.engine.on_failure(Box::new(hook));

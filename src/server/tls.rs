@@ -7,8 +7,8 @@
 //!
 //! # Invariants
 //! - **Y1** `state` is never held while anything parks.
-//! - **Y2** Bytes for the socket leave `state` only under `sending`, and leave `sending` in the order in which they came: what
-//!   is killed half way stays in `out`, for the next.
+//! - **Y2** Bytes for the socket leave `state` only under `sending`, and leave `sending` in the order in which they
+//!   came: what is killed half way stays in `out`, for the next.
 //! - **Y3** `state` is fed only while it has no plain bytes, so it is never full.
 #![forbid(unsafe_code)]
 
@@ -79,12 +79,12 @@ const CHUNK: usize = 16 * 1024;
 /// ```
 ///
 /// A transport that is [closed](super::Transport::close) says good-bye first (`close_notify`), and so does one whose
-/// [`write_eof`](super::Transport::write_eof) is called; as a stream, [`shutdown`](Connection::shutdown) of its writing says it.
-/// Dropped or aborted, it says nothing, and the peer's read is an error.
+/// [`write_eof`](super::Transport::write_eof) is called; as a stream, [`shutdown`](Connection::shutdown) of its writing
+/// says it. Dropped or aborted, it says nothing, and the peer's read is an error.
 ///
 /// # Coming from Python
-/// `create_server(.., ssl=context)`, `create_connection(.., ssl=context)`; `start_tls`: say what is to be said before on the plain
-/// stream, and then do as here.
+/// `create_server(.., ssl=context)`, `create_connection(.., ssl=context)`; `start_tls`: say what is to be said before
+/// on the plain stream, and then do as here.
 pub struct TlsConnection<S>(Arc<Shared<S>>);
 
 struct Shared<S> {

@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //! - **J1** What runs in the handler allocates nothing and takes no lock.
-//! - **J2** `WRITER` and `EPOCH` are set before the handler is installed; the descriptor is open as long as the process.
+//! - **J2** `WRITER` and `EPOCH` are set before the handler is installed; the descriptor is open as long as the
+//!   process.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -22,8 +23,8 @@ static EPOCH: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub(crate) struct Caught(());
 
-/// Has the next SIGINT write a byte to `writer`, which is never closed. `None` where that is not ours to do: on another OS thread
-/// than the first, and where SIGINT is handled or ignored already.
+/// Has the next SIGINT write a byte to `writer`, which is never closed. `None` where that is not ours to do: on another
+/// OS thread than the first, and where SIGINT is handled or ignored already.
 pub(crate) fn catch(writer: RawFd) -> Option<Caught> {
     let is_main = thread::id() == u64::from(std::process::id());
     if !is_main || present() != libc::SIG_DFL {
@@ -54,8 +55,8 @@ fn present() -> usize {
 }
 
 fn install(action: usize) {
-    // SAFETY: all-zero is a valid `sigaction`; the default, or the handler below, which has the type that there being no
-    // SA_SIGINFO asks for, and lives as long as the program.
+    // SAFETY: all-zero is a valid `sigaction`; the default, or the handler below, which has the type that there being
+    // no SA_SIGINFO asks for, and lives as long as the program.
     unsafe {
         let mut new: libc::sigaction = MaybeUninit::zeroed().assume_init();
         new.sa_sigaction = action;

@@ -18,6 +18,7 @@ mod examples_aio;
 mod fs_file;
 mod future_asyncify;
 mod future_block_on;
+mod future_stream;
 #[cfg(feature = "hyper")]
 mod http_server;
 mod future_task;
