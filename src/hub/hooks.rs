@@ -42,8 +42,10 @@ impl Hub {
         if self.looking.get() {
             return self.untold.borrow_mut().push(event);
         }
-        let hook = self.hook.borrow().clone();
-        if let Some(hook) = hook {
+        for observer in [&self.watch, &self.hook] {
+            let Some(hook) = observer.borrow().clone() else {
+                continue;
+            };
             // The observer runs on whatever stack the event happens on; it may not park there.
             let told = catch_unwind(AssertUnwindSafe(|| self.as_callback(|| hook(event))));
             if let Err(payload) = told {
@@ -54,6 +56,11 @@ impl Hub {
 }
 
 impl Hub {
+    fn look_for_observers(&self) {
+        let any = [&self.watch, &self.hook].iter().any(|hook| hook.borrow().is_some());
+        self.observed.set(any);
+    }
+
     /// Lets `f` look at timers and descriptors, which it borrows: the observer hears afterwards of whom it woke.
     pub(super) fn look<R>(&self, f: impl FnOnce() -> R) -> R {
         self.looking.set(true);
@@ -90,7 +97,15 @@ impl Hub {
 /// The observer is a callback of the hub: it may not block. A panic in it is reported, and the hub goes on.
 pub fn set_hook(hook: Option<Box<dyn Fn(Event) + Send + Sync>>) {
     let hub = Hub::current();
-    hub.observed.set(hook.is_some());
     let old = hub.hook.replace(hook.map(Rc::from));
+    hub.look_for_observers();
+    drop(old);
+}
+
+/// The same for an observer of our own, beside the user's.
+pub(crate) fn set_watch(hook: Option<Hook>) {
+    let hub = Hub::current();
+    let old = hub.watch.replace(hook);
+    hub.look_for_observers();
     drop(old);
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::examples::binary;
@@ -64,6 +64,39 @@ fn ctrl_c_ends_a_loop_that_has_nothing_to_do() {
     assert_eq!(unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) }, 0);
     // What the shell calls 130.
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGINT));
+}
+
+/// Starts an example and presses Ctrl-C at each line but those in `quiet`; what it printed, and how it ended.
+fn pressed(argument: &str, quiet: &[&str]) -> (Vec<String>, ExitStatus) {
+    let mut child = Command::new(binary("interrupt"))
+        .arg(argument)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        lines.push(line.unwrap());
+        if !quiet.contains(&&**lines.last().unwrap()) {
+            // SAFETY: a plain system call; the child is ours and has not been waited for.
+            assert_eq!(unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) }, 0);
+        }
+    }
+    (lines, child.wait().unwrap())
+}
+
+#[test]
+fn the_first_ctrl_c_cancels_the_main_task_and_the_second_ends_the_program() {
+    for style in ["green", "async"] {
+        let quiet = ["cleaned up", "interrupted by Ctrl-C"];
+        let (lines, status) = pressed(style, &quiet);
+        assert_eq!(
+            (lines, status.code()),
+            (["press Ctrl-C", quiet[0], quiet[1]].map(String::from).into(), Some(130))
+        );
+    }
+    let (lines, status) = pressed("stubborn", &[]);
+    assert_eq!(lines, ["press Ctrl-C", "and again"]);
+    assert_eq!(status.signal(), Some(libc::SIGINT));
 }
 
 #[test]

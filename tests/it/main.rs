@@ -3,9 +3,11 @@
 mod async_io_poll;
 #[cfg(feature = "tokio-io")]
 mod async_io_tokio;
+mod aio_cancel;
 mod aio_group;
 mod aio_loop;
 mod aio_task;
+mod aio_transport;
 mod aio_wait;
 mod aio_with;
 mod child;
@@ -19,6 +21,7 @@ mod examples_aio;
 mod fs_file;
 mod future_asyncify;
 mod future_block_on;
+mod future_stream;
 #[cfg(feature = "hyper")]
 mod http_server;
 mod future_task;
@@ -45,6 +48,8 @@ mod signal_wait;
 mod net_tls;
 mod server_protocol;
 mod server_stream;
+#[cfg(feature = "tls")]
+mod server_tls;
 #[cfg(feature = "process-pool")]
 mod processpool;
 mod sync;
