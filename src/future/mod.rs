@@ -8,8 +8,8 @@
 //! | blocking code, on somebody else's executor | [`asyncify`], [`asyncify_on`]; within it, [`await_`] |
 //! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
 //!
-//! A [`JoinHandle`](crate::JoinHandle), the futures of [`sync`](crate::sync) and those of [`time`](crate::time) are awaited
-//! on any executor.
+//! A [`JoinHandle`](crate::JoinHandle), the futures of [`sync`](crate::sync) and those of [`time`](crate::time) are
+//! awaited on any executor.
 //!
 //! ```
 //! use greenthread::{future, sleep, spawn, time::sleep_async};
@@ -25,16 +25,16 @@
 //! ```
 //!
 //! # What a drop does
-//! A future that is dropped leaves every queue that it waits in, and passes on what it was handed. A future with a stack
-//! ([`asyncify`]) is unwound by the drop, so its destructors run. The handle of a task or a green thread that is dropped
-//! detaches it.
+//! A future that is dropped leaves every queue that it waits in, and passes on what it was handed. A future with a
+//! stack ([`asyncify`]) is unwound by the drop, so its destructors run. The handle of a task or a green thread that is
+//! dropped detaches it.
 //!
 //! # Crates that need tokio
-//! They ask for its reactor and timers, not for its scheduler. *Beside*: `block_on(async_compat::Compat::new(future))`; tokio
-//! runs on an OS thread of its own, and wakes come from there. The first to try. *Inside*: tokio's own `block_on` in a green
-//! thread whose libc is patched (feature `monkey`); it has its own thread-locals, so each may have its runtime. *Around*: the
-//! program is tokio's, and the hub lives in it: [`hub::as_fd`](crate::hub::as_fd) in an `AsyncFd`, then
-//! [`hub::turn`](crate::hub::turn).
+//! They ask for its reactor and timers, not for its scheduler. *Beside*: `block_on(async_compat::Compat::new(future))`;
+//! tokio runs on an OS thread of its own, and wakes come from there. The first to try. *Inside*: tokio's own `block_on`
+//! in a green thread whose libc is patched (feature `monkey`); it has its own thread-locals, so each may have its
+//! runtime. *Around*: the program is tokio's, and the hub lives in it: [`hub::as_fd`](crate::hub::as_fd) in an
+//! `AsyncFd`, then [`hub::turn`](crate::hub::turn).
 #![forbid(unsafe_code)]
 
 mod asyncify;
