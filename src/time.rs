@@ -27,8 +27,10 @@ use crate::hub::park::{self, Mode, Parker, Wake, Why};
 use crate::hub::task::TaskRef;
 use crate::hub::{Due, Hub, interrupt};
 
+mod limit;
 mod sleep;
 
+pub use limit::{timeout_async, timeout_at_async};
 pub use sleep::Sleep;
 
 static SLEEP: &str = "time to pass (sleep)";
