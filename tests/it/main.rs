@@ -76,6 +76,7 @@ mod thread_scope_handle;
 mod threadpool_future;
 mod threadpool_pool;
 mod tidy;
+mod time_async;
 mod time_sleep;
 mod time_timeout;
 mod greenlet_switch;
