@@ -277,6 +277,34 @@ fn ctrl_c_ends_a_loop_that_has_nothing_to_do() {
 }
 
 #[test]
+fn the_first_ctrl_c_cancels_the_main_task_and_the_second_ends_the_program() {
+    let end = |mut child: Server| {
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut child.1, &mut rest).unwrap();
+        (rest, child.0.wait().unwrap())
+    };
+    for style in ["green", "async"] {
+        let (child, line) = start("interrupt", &[style]);
+        assert_eq!(line, "press Ctrl-C\n");
+        interrupt(&child);
+        let (rest, status) = end(child);
+        assert_eq!(
+            (&*rest, status.code()),
+            ("cleaned up\ninterrupted by Ctrl-C\n", Some(130))
+        );
+    }
+    let (mut child, line) = start("interrupt", &["stubborn"]);
+    assert_eq!(line, "press Ctrl-C\n");
+    interrupt(&child);
+    let mut line = String::new();
+    child.1.read_line(&mut line).unwrap();
+    assert_eq!(line, "and again\n");
+    interrupt(&child);
+    let (rest, status) = end(child);
+    assert_eq!((&*rest, status.signal()), ("", Some(libc::SIGINT)));
+}
+
+#[test]
 fn async_iter_counts_in_each_way() {
     let numbers: Vec<_> = (1..100).map(|number: u32| number.to_string()).collect();
     for way in ["green", "async", "generator"] {
