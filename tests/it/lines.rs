@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 /// Runs one; what came of it, its lines, and how long it took.
 pub(crate) fn run(binary: impl AsRef<Path>, args: &[&str]) -> (Output, Vec<String>, Duration) {
     let start = Instant::now();
-    let output = Command::new(binary.as_ref()).args(args).output().unwrap();
+    // To print a backtrace takes longer than debug mode has patience.
+    let mut command = Command::new(binary.as_ref());
+    let output = command.args(args).env_remove("RUST_BACKTRACE").output().unwrap();
     let lines = lines_of(&output.stdout);
     (output, lines, start.elapsed())
 }
