@@ -17,7 +17,6 @@ mod compat_wakes;
 mod crash;
 mod crawl;
 mod examples;
-mod examples_aio;
 mod fs_file;
 mod future_asyncify;
 mod future_block_on;
@@ -52,6 +51,7 @@ mod server_stream;
 mod server_tls;
 #[cfg(feature = "process-pool")]
 mod processpool;
+mod rows;
 mod sync;
 mod sync_once;
 mod sync_promise;
