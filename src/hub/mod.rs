@@ -51,7 +51,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 pub use hooks::{Event, set_hook};
-pub(crate) use hooks::{Hook, set_watch};
+pub(crate) use hooks::{Watch, set_watch};
 pub use hubs::Hubs;
 pub use public::*;
 pub use remote::{CallHandle, Handle};
@@ -173,7 +173,7 @@ pub(crate) struct Hub {
     observed: Cell<bool>,
     hook: RefCell<Option<hooks::Hook>>,
     /// An observer of our own.
-    watch: RefCell<Option<hooks::Hook>>,
+    watch: RefCell<Option<hooks::Watch>>,
     /// What happened while `looking`.
     untold: RefCell<Vec<Event>>,
     pub(crate) fork_epoch: u64,

@@ -278,30 +278,33 @@ fn ctrl_c_ends_a_loop_that_has_nothing_to_do() {
 
 #[test]
 fn the_first_ctrl_c_cancels_the_main_task_and_the_second_ends_the_program() {
-    let end = |mut child: Server| {
-        let mut rest = String::new();
-        std::io::Read::read_to_string(&mut child.1, &mut rest).unwrap();
-        (rest, child.0.wait().unwrap())
-    };
-    for style in ["green", "async"] {
-        let (child, line) = start("interrupt", &[style]);
-        assert_eq!(line, "press Ctrl-C\n");
+    for (style, presses, rest, status) in [
+        (
+            "green",
+            1,
+            &["cleaned up", "interrupted by Ctrl-C"][..],
+            (Some(130), None),
+        ),
+        ("async", 1, &["cleaned up", "interrupted by Ctrl-C"], (Some(130), None)),
+        ("stubborn", 2, &["and again"], (None, Some(libc::SIGINT))),
+    ] {
+        let (mut child, first) = start("interrupt", &[style]);
+        assert_eq!(first, "press Ctrl-C\n");
         interrupt(&child);
-        let (rest, status) = end(child);
+        let (mut said, mut line) = (Vec::new(), String::new());
+        while child.1.read_line(&mut line).unwrap() > 0 {
+            said.push(std::mem::take(&mut line).trim_end().to_owned());
+            if said.len() < presses {
+                interrupt(&child);
+            }
+        }
+        let ended = child.0.wait().unwrap();
         assert_eq!(
-            (&*rest, status.code()),
-            ("cleaned up\ninterrupted by Ctrl-C\n", Some(130))
+            (said, ended.code(), ended.signal()),
+            (rest.iter().map(|line| line.to_string()).collect(), status.0, status.1),
+            "{style}"
         );
     }
-    let (mut child, line) = start("interrupt", &["stubborn"]);
-    assert_eq!(line, "press Ctrl-C\n");
-    interrupt(&child);
-    let mut line = String::new();
-    child.1.read_line(&mut line).unwrap();
-    assert_eq!(line, "and again\n");
-    interrupt(&child);
-    let (rest, status) = end(child);
-    assert_eq!((&*rest, status.signal()), ("", Some(libc::SIGINT)));
 }
 
 #[test]
