@@ -15,8 +15,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::block_on;
 use crate::generator::{Generator, KeptYielder, State, Yielder};
-use crate::hub::Handle;
+use crate::hub::{Handle, Hub, interrupt};
 use crate::thread::{JoinError, JoinHandle, shield};
+use crate::time::Sleep;
 
 /// What a body and its polls share.
 struct Polled {
@@ -56,6 +57,18 @@ impl Polled {
             Poll::Ready(output) => Step::Ready(output),
             Poll::Pending => Step::Pending(yielder),
         }
+    }
+
+    /// Sees to it that the body is polled when its next time-out expires; false if that has.
+    fn set_alarm(&self, alarm: &mut Option<(u64, Sleep)>) -> bool {
+        let Some(deadline) = interrupt::next_deadline().filter(|deadline| *deadline != u64::MAX) else {
+            *alarm = None;
+            return true;
+        };
+        alarm.take_if(|(at, _)| *at != deadline);
+        let (_, sleep) = alarm.get_or_insert_with(|| (deadline, Sleep::at(Hub::current(), deadline)));
+        let waker = self.waker.borrow().clone();
+        Pin::new(sleep).poll(&mut Context::from_waker(&waker)).is_pending()
     }
 
     /// Runs `f`, which resumes the body.
@@ -197,7 +210,8 @@ impl<T> fmt::Debug for Asyncify<T> {
 /// Outside of `asyncify`: "await_ outside of asyncify". There [`block_on`] waits for a future; [`try_await`] gives it back.
 ///
 /// # Blocking and cancellation
-/// Suspends to whoever polls. Unwinds if the future of `asyncify` is dropped meanwhile.
+/// Suspends to whoever polls. Unwinds if the future of `asyncify` is dropped meanwhile; and, as every wait, for a
+/// [`timeout`](crate::time::timeout), if the hub runs that has its timer.
 ///
 /// # Coming from Python
 /// SQLAlchemy's `await_only`, whose error outside is `MissingGreenlet`.
@@ -224,10 +238,16 @@ pub fn try_await<F: Future>(future: F) -> Result<F::Output, F> {
         return Err(future);
     };
     let mut future = pin!(future);
+    let mut alarm = None;
     loop {
         match polled.step(future.as_mut()) {
             Step::Ready(output) => return Ok(output),
-            Step::Pending(yielder) => yielder.yield_(()),
+            Step::Pending(yielder) => {
+                if polled.set_alarm(&mut alarm) {
+                    yielder.yield_(());
+                }
+                interrupt::raise_if_due();
+            }
             Step::Alone => return Ok(block_on(future)),
         }
     }

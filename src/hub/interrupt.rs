@@ -92,6 +92,37 @@ pub(crate) fn raise() {
     resume_unwind(payload)
 }
 
+/// When the next time-out of the code that runs expires, if it has one that may be raised here.
+pub(crate) fn next_deadline() -> Option<u64> {
+    let task = Hub::try_current()?.running();
+    if !task.has_extra() || task.shield.get() > 0 || cfg!(panic = "abort") || panicking() {
+        return None;
+    }
+    task.with_extra(|extra| {
+        let armed = extra.guards.iter().filter(|guard| !guard.expired);
+        armed.map(|guard| guard.deadline).min()
+    })
+}
+
+/// Unwinds, like [`raise`], for what is due by now, even if its timer has rung for a runner that has turned to others.
+pub(crate) fn raise_if_due() {
+    let Some(hub) = Hub::try_current() else { return };
+    let task = hub.running();
+    if task.has_extra() {
+        let now = hub.clock.now();
+        let late = task.with_extra(|extra| {
+            let late = extra.guards.iter_mut().filter(|guard| guard.deadline <= now);
+            late.map(|guard| guard.expired = true).count()
+        });
+        if late > 0 {
+            task.interrupt.set(task.interrupt.get() | EXPIRED);
+        }
+    }
+    if task.interrupt.get() != 0 {
+        raise();
+    }
+}
+
 /// Says that somebody is there to catch guard `id`.
 pub(crate) fn catches(task: &Task, id: u64) {
     task.with_extra(|extra| {
