@@ -31,7 +31,7 @@ struct Polled {
 enum Step<T> {
     Ready(T),
     Pending(KeptYielder<()>),
-    /// Nobody polls the body any more.
+    /// Nobody polls the body any more, or it may not be put aside: whoever polls would be `panicking()` in its place.
     Alone,
 }
 
@@ -49,7 +49,11 @@ impl Polled {
 
     /// Polls in the body, in the name of who polls that.
     fn step<F: Future>(&self, future: Pin<&mut F>) -> Step<F::Output> {
-        let Some(yielder) = self.yielder.get().filter(|_| !self.ends.get()) else {
+        let Some(yielder) = self
+            .yielder
+            .get()
+            .filter(|_| !self.ends.get() && !interrupt::is_unwinding())
+        else {
             return Step::Alone;
         };
         let waker = self.waker.borrow().clone();
@@ -124,8 +128,8 @@ impl Polled {
 ///
 /// # Blocking and cancellation
 /// Code in it that blocks by other means than [`await_`] blocks whoever polls: on a hub of this crate that is one green
-/// thread, elsewhere the OS thread. A destructor that awaits while the future is dropped blocks in the same way:
-/// there is nobody left to poll.
+/// thread, elsewhere the OS thread. A destructor that awaits while the future is dropped, or while a panic unwinds, blocks
+/// in the same way: there is nobody left to poll, or nobody who may see [`panicking`](std::thread::panicking).
 ///
 /// # Coming from Python
 /// SQLAlchemy's `greenlet_spawn`, `asyncio_gevent.greenlet_to_future`.

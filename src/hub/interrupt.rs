@@ -145,6 +145,11 @@ pub(crate) fn unwinds() -> bool {
     panicking() && Hub::try_current().is_some_and(|hub| was_raised(hub.running()))
 }
 
+/// Whether the code that runs unwinds, as far as can be told: not if another's [`panicking`] has leaked to it.
+pub(crate) fn is_unwinding() -> bool {
+    panicking() && Hub::try_current().is_none_or(|hub| hub.leaks.get() == 0)
+}
+
 pub(super) fn killed_payload() -> Box<dyn Any + Send> {
     Box::new(Kill)
 }

@@ -432,3 +432,31 @@ fn a_time_out_around_an_await_is_caught_where_it_was_set() {
         assert_eq!(done.get(), Some(true));
     });
 }
+
+#[test]
+fn destructor_that_awaits_in_a_panic_keeps_it_to_itself() {
+    struct Waits(Rc<Cell<bool>>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            await_(sleep_async(ms(10)));
+            self.0.set(true);
+        }
+    }
+    virtually(|| {
+        let ended = Rc::new(Cell::new(false));
+        let waits = Waits(ended.clone());
+        let body = asyncify(move || {
+            let _waits = waits;
+            std::panic::resume_unwind(Box::new("on purpose"))
+        });
+        let task: Task<()> = spawn(body);
+        let other = spawn(async {
+            give_way().await;
+            spawn_local(|| sleep(ms(1))).join().is_ok()
+        });
+        assert!(other.join().unwrap(), "it took the panic for its own");
+        assert!(!ended.get());
+        assert!(task.join().unwrap_err().is_panic());
+        assert!(ended.get() && !std::thread::panicking());
+    });
+}
