@@ -171,7 +171,9 @@ impl World {
         self.add("OnceLock", async move { assert_eq!(*cell.wait_async().await, 6) });
         let barrier = Arc::new(Barrier::new(2));
         let theirs = barrier.clone();
-        later(&handle, move || drop(theirs.wait().is_leader()));
+        later(&handle, move || {
+            theirs.wait();
+        });
         self.add("Barrier", async move {
             barrier.wait_async().await;
         });
@@ -287,7 +289,7 @@ fn compat_native_futures_on_smols_executor() {
         std::thread::scope(|scope| {
             let executor = &executor;
             // Another thread runs them, and this one.
-            scope.spawn(move || plain(executor.run(async { drop(stopped.await) })));
+            scope.spawn(move || plain(executor.run(stopped)));
             plain(executor.run(async {
                 for task in tasks {
                     task.await;
