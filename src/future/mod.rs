@@ -8,8 +8,9 @@
 //! | blocking code, on somebody else's executor | [`asyncify`], [`asyncify_on`]; within it, [`await_`] |
 //! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
 //!
-//! A [`JoinHandle`](crate::JoinHandle), the futures of [`sync`](crate::sync) and those of [`time`](crate::time) are awaited
-//! on any executor.
+//! A [`JoinHandle`](crate::JoinHandle) and the futures of [`sync`](crate::sync), [`threadpool`](crate::threadpool) and
+//! [`time`](crate::time) are awaited on any executor. A socket is awaited where a hub runs, for the hub of the OS thread
+//! that polls it wakes: in tasks, in green threads, and in tokio's tasks on an OS thread that has the hub in it.
 //!
 //! ```
 //! use greenthread::{future, sleep, spawn, time::sleep_async};
