@@ -8,9 +8,10 @@
 //! | blocking code, on somebody else's executor | [`asyncify`], [`asyncify_on`]; within it, [`await_`] |
 //! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
 //!
-//! A [`JoinHandle`](crate::JoinHandle) and the futures of [`sync`](crate::sync), [`threadpool`](crate::threadpool) and
-//! [`time`](crate::time) are awaited on any executor. A socket is awaited where a hub runs, for the hub of the OS thread
-//! that polls it wakes: in tasks, in green threads, and in tokio's tasks on an OS thread that has the hub in it.
+//! A [`JoinHandle`](crate::JoinHandle) and the futures of [`sync`](crate::sync), [`time`](crate::time),
+//! [`threadpool`](crate::threadpool), [`process`](crate::process) and [`signal`](crate::signal) are awaited on any
+//! executor. A socket is awaited where a hub runs, for the hub of the OS thread that polls it wakes: in tasks, in
+//! green threads, and in tokio's tasks on an OS thread that has the hub in it.
 //!
 //! ```
 //! use greenthread::{future, sleep, spawn, time::sleep_async};
