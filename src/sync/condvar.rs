@@ -60,8 +60,8 @@ impl Op<Notices> for Notice {
 /// assert!(*ready);
 /// ```
 ///
-/// Notices go to those who wait in the order of coming. One that was on its way to somebody who is killed or timed out goes to
-/// the next.
+/// Notices go to those who wait in the order of coming. One that was on its way to somebody who is killed or timed out
+/// goes to the next.
 ///
 /// # Coming from Python
 /// `asyncio.Condition`, `threading.Condition`.

@@ -17,6 +17,8 @@
 //!   task if that waits, and else the owner looks at it after the poll. A waker of an older life makes a poll too many at
 //!   worst: `prepare` clears the bit after it has set the hub, so who sets it later sends to the right one.
 //! - **K3** A runner is resumed for a task that `assigned` names, and takes it from there at once; for none, it ends.
+//! - **K4** While a runner polls a task, it has that one's number, shield, time-outs, locals and kill: what a task leaves there
+//!   between two polls is never the next one's.
 
 use std::future::Future;
 use std::io;
@@ -116,6 +118,7 @@ pub(in crate::hub) fn stack_at_hand(hub: &'static Hub, task: &'static Task) -> O
 #[inline(always)]
 fn assign(hub: &Hub, runner: &'static Task, task: &'static Task) -> &'static Task {
     runner.place.set(task.place());
+    runner.id.set(task.id());
     hub.assigned.set(Some(task));
     runner
 }
@@ -151,17 +154,12 @@ fn take_resting(hub: &Hub, context: Option<&'static Context>) -> Option<&'static
         Some(context) => unsafe { context.rest().replace(ptr::null()).cast::<Task>().as_ref() }?,
     };
     runner.marks.clear();
-    // Whatever was asked of it was meant for what it ran before.
-    runner.interrupt.set(0);
     Some(runner)
 }
 
 /// Lays a runner to rest, if it may: in its own context while there are tasks, for it is a member and keeps that alive.
 #[inline]
 fn rest(hub: &Hub, runner: &'static Task) -> bool {
-    if runner.interrupt.get() != 0 {
-        return false;
-    }
     match runner.context.get() {
         None if hub.rests.get() == RESTS => return false,
         None => {
@@ -194,14 +192,15 @@ fn new_runner(hub: &'static Hub, context: Option<&'static Context>) -> io::Resul
     prepare(runner, hub.next_id(), hub.shared, Location::caller());
     runner.join.store(DETACHED, Ordering::Release);
     runner.context.set(context.inspect(|context| context.join()));
-    lay(runner, stack, move || run_assigned(hub, runner));
+    let own = runner.id();
+    lay(runner, stack, move || run_assigned(hub, runner, own));
     runner.state.set(State::New);
     hub.emit(|| crate::hub::Event::Spawn(runner.id()));
     Ok(runner)
 }
 
-/// The body of a runner: polls what it is assigned, one after the other.
-fn run_assigned(hub: &'static Hub, runner: &'static Task) {
+/// The body of a runner, whose own number is `own`: polls what it is assigned, one after the other.
+fn run_assigned(hub: &'static Hub, runner: &'static Task, own: u64) {
     /// It counts again: its end takes it off.
     struct Counts(&'static Hub);
     impl Drop for Counts {
@@ -212,6 +211,7 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task) {
     let _counts = Counts(hub);
     while let Some(task) = hub.assigned.take() {
         poll_once(hub, runner, task);
+        runner.id.set(own);
         if !rest(hub, runner) {
             return;
         }
@@ -222,11 +222,8 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task) {
 /// One turn of a stackless task, on the stack of its runner.
 fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     task.state.set(State::Running);
-    let locals = task.has_extra() || runner.has_extra();
-    if locals {
-        swap_locals(runner, task);
-    }
-    let result = if interrupt::is_killed(task) {
+    trade(runner, task);
+    let result = if interrupt::is_killed(runner) {
         Err(interrupt::killed_payload())
     } else {
         clear_woken(&task.join);
@@ -236,14 +233,26 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
             work.as_mut().poll(&mut PollContext::from_waker(&waker(task)))
         }))
     };
-    if locals || runner.has_extra() {
-        swap_locals(runner, task);
-    }
+    // A kill of the task during the poll counts from here on.
+    runner.interrupt.set(runner.interrupt.get() | task.interrupt.take());
     match result {
-        Ok(Poll::Pending) if !interrupt::is_killed(task) => wait(hub, task),
-        Ok(Poll::Pending) => finish(hub, task, Err(interrupt::killed_payload())),
-        Ok(Poll::Ready(settle)) => finish(hub, task, Ok(settle)),
-        Err(payload) => finish(hub, task, Err(payload)),
+        Ok(Poll::Pending) if !interrupt::is_killed(runner) => {
+            trade(runner, task);
+            wait(hub, task);
+        }
+        Ok(Poll::Pending) => finish(hub, runner, task, Err(interrupt::killed_payload())),
+        Ok(Poll::Ready(settle)) => finish(hub, runner, task, Ok(settle)),
+        Err(payload) => finish(hub, runner, task, Err(payload)),
+    }
+}
+
+/// The runner becomes the task, or itself again, in what code that it runs may ask or leave (K4).
+#[inline]
+fn trade(runner: &Task, task: &Task) {
+    runner.shield.swap(&task.shield);
+    runner.interrupt.swap(&task.interrupt);
+    if runner.has_extra() || task.has_extra() {
+        runner.trade_extra(task);
     }
 }
 
@@ -280,9 +289,14 @@ fn wait(hub: &Hub, task: &'static Task) {
 }
 
 #[inline]
-fn finish(hub: &'static Hub, task: &'static Task, result: Result<Settle, Box<dyn std::any::Any + Send>>) {
+fn finish(
+    hub: &'static Hub,
+    runner: &'static Task,
+    task: &'static Task,
+    result: Result<Settle, Box<dyn std::any::Any + Send>>,
+) {
     // From here on no kill is due to it.
-    task.shield.set(u8::MAX / 2);
+    runner.shield.set(u8::MAX / 2);
     // SAFETY: K1: read once, and the block forgets it.
     let work = unsafe { task.fiber.get().cast::<Work>().read() };
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(work))) {
@@ -301,12 +315,13 @@ fn finish(hub: &'static Hub, task: &'static Task, result: Result<Settle, Box<dyn
             settle_slot::<()> as Settle
         }
     };
-    if task.has_extra() {
-        end_locals(task);
+    if runner.has_extra() {
+        end_locals(runner);
     }
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
         settle(task);
     }
+    trade(runner, task);
     if let Some(context) = task.context.get() {
         // Never the last member: the runner is one.
         context.leave();
@@ -320,14 +335,6 @@ fn finish(hub: &'static Hub, task: &'static Task, result: Result<Settle, Box<dyn
         }
     }
     end(hub, task, Some(settle));
-}
-
-/// Gives the runner the green-thread locals of the task that it polls, or back.
-#[cold]
-fn swap_locals(runner: &Task, task: &Task) {
-    let theirs = task.with_extra(|extra| extra.locals.take());
-    let locals = runner.with_extra(|extra| std::mem::replace(&mut extra.locals, theirs));
-    task.with_extra(|extra| extra.locals = locals);
 }
 
 impl Hub {
