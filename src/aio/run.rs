@@ -20,6 +20,22 @@ use crate::hub;
 /// assert_eq!(answer.unwrap(), 42);
 /// ```
 ///
+/// The value is cloned, which an `io::Error` cannot be: a `main` that gives a `Result` is run as a
+/// [`fallible`](super::fallible) one, and its error is this one's.
+///
+/// ```
+/// use greenthread::aio::{self, TaskError};
+///
+/// async fn program() -> std::io::Result<usize> {
+///     Ok(std::fs::read("Cargo.toml")?.len())
+/// }
+///
+/// fn main() -> Result<(), TaskError> {
+///     println!("{} bytes", aio::run(aio::fallible(program()))?);
+///     Ok(())
+/// }
+/// ```
+///
 /// # Errors
 /// How else `main` ended.
 ///
