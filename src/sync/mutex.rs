@@ -243,7 +243,7 @@ impl<T: ?Sized> Mutex<T> {
     ///     sleep_async(Duration::from_millis(1)).await; // it may be held meanwhile
     ///     *count += 1;
     /// };
-    /// block_on(async { futures::join!(add(), add()) });
+    /// block_on(futures::future::join(add(), add()));
     /// assert_eq!(count.into_inner().unwrap(), 2);
     /// ```
     pub fn lock_async(&self) -> impl Future<Output = LockResult<MutexGuard<'_, T>>> + use<'_, T> {
