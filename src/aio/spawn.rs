@@ -31,7 +31,7 @@ fn all() -> MutexGuard<'static, Vec<AnyTask>> {
 /// A value is shared by all who hold the task, so it is `Send` and `Sync`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot become a task",
-    label = "neither a future nor green code, or its value is not `Send + Sync + 'static`",
+    label = "neither a future nor green code",
     note = "a closure that blocks is made a task's body by `aio::green`"
 )]
 pub trait IntoTask {
