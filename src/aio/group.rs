@@ -46,7 +46,7 @@ struct State {
 ///
 /// Its block does not end before all of its tasks have, also when it is cancelled: then it cancels them. (A future that is dropped
 /// cannot wait: [`run_async`](Self::run_async) only cancels them then.) A task that is cancelled alone is no error. While it
-/// ends for an error, a new task is cancelled before it begins.
+/// ends for an error, and after its end, a new task is cancelled before it begins.
 ///
 /// # Coming from Python
 /// `async with asyncio.TaskGroup() as group`. With borrows from the stack, and no cancel: [`scope`](crate::scope()).
@@ -164,7 +164,11 @@ impl TaskGroup {
     }
 
     fn sum<T>(&self, result: Option<T>) -> Result<T, ExceptionGroup> {
-        let errors = std::mem::take(&mut self.state().errors);
+        let mut state = self.state();
+        // Who keeps a clone makes no more tasks by it: nobody would wait for them.
+        state.aborting = true;
+        let errors = std::mem::take(&mut state.errors);
+        drop(state);
         match result {
             Some(value) if errors.is_empty() => Ok(value),
             _ => Err(ExceptionGroup { errors }),

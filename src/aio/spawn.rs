@@ -10,8 +10,9 @@ use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use super::event_loop::EventLoop;
 use super::task::{AnyTask, Outcome, Task};
-use super::{TaskError, report};
+use super::{TaskError, slow};
 use crate::hub::{self, Hub, interrupt};
 use crate::{future, thread};
 
@@ -189,9 +190,18 @@ where
                 TaskError::panicked(&*payload)
             })
         });
-        end.with(outcome);
+        let is_due = any.cancelling() > 0 && interrupt::is_undelivered(Hub::current().running());
+        end.with(if is_due { any.0.instead_of(outcome) } else { outcome });
     };
-    let thread = thread::spawn(body).thread();
+    let thread = if EventLoop::any_debug() {
+        // So that it can be told from others.
+        let named = thread::Builder::new().name(&*task.name()).spawn(body);
+        named
+            .unwrap_or_else(|error| panic!("no green thread for a task: {error}"))
+            .thread()
+    } else {
+        thread::spawn(body).thread()
+    };
     task.cancel_by(move || thread.kill());
     task
 }
@@ -205,8 +215,14 @@ where
     let (task, end) = begin();
     let any = task.any();
     let body = async move {
-        let outcome = caught(as_current(any, future)).await;
-        end.with(outcome.unwrap_or_else(|payload| Err(TaskError::panicked(&*payload))));
+        let outcome = caught(as_current(any.clone(), future)).await;
+        let outcome = outcome.unwrap_or_else(|payload| Err(TaskError::panicked(&*payload)));
+        // No `async` code can have caught it.
+        end.with(if any.cancelling() > 0 {
+            any.0.instead_of(outcome)
+        } else {
+            outcome
+        });
     };
     let thread = future::spawn(body).thread();
     task.cancel_by(move || thread.kill());
@@ -224,7 +240,7 @@ async fn as_current<F: Future>(any: AnyTask, future: F) -> F::Output {
     let mut future = pin!(future);
     let poll = |context: &mut Context<'_>| {
         let _restore = Restore(CURRENT.with(|current| current.replace(Some(any.clone()))));
-        report::timed(&any, || future.as_mut().poll(context))
+        slow::timed(&any, || future.as_mut().poll(context))
     };
     poll_fn(poll).await
 }
@@ -269,6 +285,11 @@ pub fn create_task<I: IntoTask>(item: I) -> Task<I::Output> {
 
 /// As [`create_task`], but an error if no loop runs here.
 ///
+/// ```
+/// use greenthread::aio;
+/// assert!(aio::try_create_task(async {}).is_err()); // in `main`
+/// ```
+///
 /// # Errors
 /// [`TaskError::NoRunningLoop`].
 #[track_caller]
@@ -281,6 +302,14 @@ pub fn try_create_task<I: IntoTask>(item: I) -> Result<Task<I::Output>, TaskErro
 
 /// Makes a task of what is none yet, and leaves a task as it is; whether or not a loop runs yet.
 ///
+/// ```
+/// use greenthread::aio;
+///
+/// let task = aio::ensure_future(async { 42 }); // begins when a loop runs
+/// assert_eq!(aio::ensure_future(task.clone()), task);
+/// assert_eq!(aio::run(task).unwrap(), 42);
+/// ```
+///
 /// # Coming from Python
 /// `asyncio.ensure_future`.
 #[track_caller]
@@ -290,6 +319,18 @@ pub fn ensure_future<I: IntoTask>(item: I) -> Task<I::Output> {
 
 /// The task that runs here; `None` in a callback, in a green thread that is no task, and in `main`.
 ///
+/// ```
+/// use greenthread::aio;
+///
+/// assert!(aio::current_task().is_none());
+/// aio::run(async {
+///     let me = aio::current_task().unwrap();
+///     me.set_name("main");
+///     assert_eq!(aio::all_tasks(), [me]);
+/// })
+/// .unwrap();
+/// ```
+///
 /// # Coming from Python
 /// `asyncio.current_task`.
 pub fn current_task() -> Option<AnyTask> {
@@ -297,7 +338,7 @@ pub fn current_task() -> Option<AnyTask> {
     CURRENT.with(|current| current.borrow().clone())
 }
 
-/// The tasks of this OS thread's loop that have not ended, in the order of their making.
+/// The tasks of this OS thread's loop that have not ended, in the order of their making. See [`current_task`].
 ///
 /// # Coming from Python
 /// `asyncio.all_tasks`.

@@ -6,6 +6,7 @@
 //! | a future that is to run on its own | [`spawn`]; from another OS thread, [`Handle::spawn_future`] |
 //! | blocking code, in a program of green threads and tasks | call it: a poll may block |
 //! | blocking code, on somebody else's executor | [`asyncify`], [`asyncify_on`]; within it, [`await_`] |
+//! | a stream to write, with `yield` | [`Generator::stream`](crate::generator::Generator::stream) |
 //! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
 //!
 //! A [`JoinHandle`], the futures of [`sync`](crate::sync) and those of [`time`](crate::time) are awaited on any executor.
@@ -61,11 +62,30 @@
 //! | `net`, `process`, `signal` | the same here: [`accept_async`], `wait_async`, `recv_async` |
 //!
 //! # Crates that need tokio
-//! They ask for its reactor and timers, not for its scheduler. *Beside*: `block_on(async_compat::Compat::new(future))`;
-//! tokio runs on an OS thread of its own, and wakes come from there. The first to try. *Inside*: tokio's own `block_on`
-//! in a green thread whose libc is patched (feature `monkey`); it has its own thread-locals, so each may have its
-//! runtime. *Around*: the program is tokio's, and the hub lives in it: [`hub::as_fd`](crate::hub::as_fd) in an
-//! `AsyncFd`, then [`hub::turn`](crate::hub::turn).
+//! reqwest, sqlx, `mysql_async`, redis's async half and their like ask for tokio's reactor, timers and `tokio::spawn`,
+//! not for its scheduler. There are three ways:
+//!
+//! | | how | when |
+//! |---|---|---|
+//! | *beside* | `block_on(async_compat::Compat::new(future))` | the first to try: any async client, from any green thread |
+//! | *inside* | tokio's own `block_on`, in a green thread whose libc is patched (feature `monkey`) | the code to call brings its own runtime, as `postgres` does |
+//! | *around* | [`hub::as_fd`](crate::hub::as_fd) in tokio's `AsyncFd`, then [`hub::turn`](crate::hub::turn) | the program is tokio's, and some of it is to be blocking code on the same OS thread |
+//!
+//! - *Beside*, one OS thread runs tokio for the whole process, and each wake comes from there. tokio's context is
+//!   entered for the length of each poll, and while the future is dropped. `async-compat` runs it on one thread:
+//!   `block_in_place` panics in what it spawns.
+//! - *Inside*, a runtime costs an epoll descriptor, an eventfd and its own timers for each green thread that has one,
+//!   but no OS thread; make it with `new_current_thread`. A green thread of [`spawn`](crate::spawn()) has its own
+//!   thread-locals, so each may be in its own runtime. Green threads of [`spawn_local`](crate::spawn_local) share
+//!   theirs, tokio's context included: one of them that blocks in a poll, or while it holds an `EnterGuard`, shows it
+//!   to the others, and tokio panics if they leave in another order than they came.
+//! - *Around*, whatever the green threads await runs on the same OS thread, and nothing else is needed: a task of
+//!   tokio's and a green thread may share what is not `Send`. tokio's other threads know nothing of the hub;
+//!   [`asyncify_on`] is for them.
+//!
+//! Of crates that have a flavour for each runtime, take tokio's (redis: `tokio-comp`; its `smol-comp` starts threads of
+//! smol's), or the one without any where there is one: hyper, and axum without its feature `tokio`, run on the hub
+//! itself (feature `hyper`).
 //!
 //! [`Handle::spawn_future`]: crate::hub::Handle::spawn_future
 //! [`Hubs`]: crate::hub::Hubs

@@ -3,12 +3,15 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
 use super::block_on;
+use crate::generator::Generator;
+use crate::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::sync::channel::{Receiver, TryRecvError};
 use crate::time::Interval;
 
@@ -20,23 +23,7 @@ use crate::time::Interval;
 /// assert_eq!(block_on_stream(stream).map(|n| n * n).collect::<Vec<_>>(), [1, 4, 9]);
 /// ```
 ///
-/// The way back, from an iterator that may block to a stream, is `futures::stream::iter`. So a
-/// [`Generator`](crate::generator::Generator) is what an `async` one is elsewhere:
-///
-/// ```
-/// use std::time::Duration;
-/// use futures::{StreamExt, stream};
-/// use greenthread::{future::block_on_stream, generator::{Generator, Yielder}, sleep, time::Interval};
-///
-/// let numbers = stream::iter(Generator::new(|y: &Yielder<'_, u32>| {
-///     for n in 1.. {
-///         sleep(Duration::from_millis(1));
-///         y.yield_(n);
-///     }
-/// }));
-/// let paced = numbers.zip(Interval::new(Duration::from_millis(2)).stream()).take(3);
-/// assert_eq!(block_on_stream(paced).map(|(n, ())| n).sum::<u32>(), 6);
-/// ```
+/// The way back, from an iterator that may block to a stream, is `futures::stream::iter`.
 ///
 /// # Coming from Python
 /// `async for`, in code that blocks.
@@ -158,5 +145,74 @@ impl Interval {
     pub fn stream(mut self) -> impl Stream<Item = ()> + Unpin + Send {
         let mut sleep = None;
         PollFn(move |context: &mut Context<'_>| self.poll_tick(&mut sleep, context).map(Some))
+    }
+}
+
+impl<Y: 'static, R: Unpin + 'static> Generator<Y, (), R> {
+    /// What it yields as a stream: the asynchronous generator of `async` code. Each poll runs it to its next `yield_`.
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use greenthread::{future::block_on, generator::Generator, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let lines = Generator::new(|y| {
+    ///     for line in ["one", "two"] {
+    ///         sleep(Duration::from_millis(1)); // reads it from somewhere
+    ///         y.yield_(line);
+    ///     }
+    /// });
+    /// assert_eq!(block_on(lines.stream().collect::<Vec<_>>()), ["one", "two"]);
+    /// ```
+    ///
+    /// # Blocking and cancellation
+    /// Where its body waits, so does the poll: a green thread, or a task of [`future::spawn`](super::spawn), parks for
+    /// it; another executor's thread is blocked.
+    ///
+    /// # Coming from Python
+    /// `async def` with `yield`, for `async for`.
+    pub fn stream(mut self) -> impl Stream<Item = Y> + Unpin {
+        PollFn(move |_: &mut Context<'_>| Poll::Ready(self.next()))
+    }
+}
+
+/// One future after the other as a stream that never ends. Dropped, it drops the one under way.
+fn one_by_one<F: Future>(mut begin: impl FnMut() -> F + Unpin) -> impl Stream<Item = F::Output> + Unpin {
+    let mut under_way: Option<Pin<Box<F>>> = None;
+    PollFn(move |context: &mut Context<'_>| {
+        let future = under_way.get_or_insert_with(|| Box::pin(begin()));
+        let polled = future.as_mut().poll(context);
+        if polled.is_ready() {
+            under_way = None;
+        }
+        polled.map(Some)
+    })
+}
+
+impl TcpListener {
+    /// The connections as a stream, which never ends: each item is an [`accept_async`](Self::accept_async).
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use greenthread::{future, net::{TcpListener, TcpStream}};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// let two = future::spawn(async move { listener.incoming_async().take(2).count().await });
+    /// let _clients = [TcpStream::connect(address)?, TcpStream::connect(address)?];
+    /// assert_eq!(two.join().unwrap(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn incoming_async(&self) -> impl Stream<Item = io::Result<TcpStream>> + Unpin + use<'_> {
+        one_by_one(|| async { Ok(self.accept_async().await?.0) })
+    }
+}
+
+impl UnixListener {
+    /// The connections as a stream, which never ends: each item is an [`accept_async`](Self::accept_async).
+    pub fn incoming_async(&self) -> impl Stream<Item = io::Result<UnixStream>> + Unpin + use<'_> {
+        one_by_one(|| async { Ok(self.accept_async().await?.0) })
     }
 }

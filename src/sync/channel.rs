@@ -334,7 +334,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// As [`send`](Self::send), for an `async` function. Dropped before it is ready, the message was not sent.
+    /// As [`send`](Self::send), for an `async` function. Dropped before there was room, the message was not sent.
     pub fn send_async(&self, message: T) -> impl Future<Output = Result<(), SendError<T>>> + use<'_, T>
     where
         T: Unpin,

@@ -3,30 +3,37 @@
 mod async_io_poll;
 #[cfg(feature = "tokio-io")]
 mod async_io_tokio;
+mod aio_cancel;
 mod aio_group;
 mod aio_loop;
 mod aio_task;
+mod aio_transport;
 mod aio_wait;
 mod aio_with;
 mod child;
+mod compat_drop;
+mod compat_send;
+mod compat_wakes;
 mod crash;
 mod crawl;
 mod examples;
-mod examples_aio;
 mod fs_file;
 mod future_asyncify;
 mod future_block_on;
+mod future_stream;
 #[cfg(feature = "hyper")]
 mod http_server;
 mod future_task;
 mod hub_guarded;
 mod hub_handle;
+mod hub_stackless;
 mod hub_turn;
 mod io_buffered;
 mod hubs;
 mod io_late;
 mod io_wait;
 mod isolation;
+mod isolation_ends;
 mod layering;
 mod lines;
 mod net_edge;
@@ -40,8 +47,11 @@ mod signal_wait;
 mod net_tls;
 mod server_protocol;
 mod server_stream;
+#[cfg(feature = "tls")]
+mod server_tls;
 #[cfg(feature = "process-pool")]
 mod processpool;
+mod rows;
 mod sync;
 mod sync_once;
 mod sync_promise;
