@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,10 +21,10 @@ crate::green_local! {
     static CURRENT: RefCell<Option<AnyTask>> = RefCell::new(None);
 }
 
-/// The tasks that have not ended, of all hubs.
-static ALL: Mutex<Vec<AnyTask>> = Mutex::new(Vec::new());
+/// The tasks that have not ended, of all hubs, in the order of their making.
+static ALL: Mutex<BTreeMap<u64, AnyTask>> = Mutex::new(BTreeMap::new());
 
-fn all() -> MutexGuard<'static, Vec<AnyTask>> {
+fn all() -> MutexGuard<'static, BTreeMap<u64, AnyTask>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -156,7 +157,8 @@ impl<T> End<T> {
 impl<T> Drop for End<T> {
     fn drop(&mut self) {
         let any = self.0.any();
-        all().retain(|task| *task != any);
+        let listed = all().remove(&any.0.id);
+        drop(listed);
         self.0.finish(Err(any.0.cancelled()));
     }
 }
@@ -164,7 +166,8 @@ impl<T> Drop for End<T> {
 /// A task whose body is about to run.
 fn begin<T>() -> (Task<T>, End<T>) {
     let task = Task::pending("Task");
-    all().push(task.any());
+    let any = task.any();
+    all().insert(any.0.id, any);
     (task.clone(), End(task))
 }
 
@@ -339,5 +342,5 @@ pub fn current_task() -> Option<AnyTask> {
 /// `asyncio.all_tasks`.
 pub fn all_tasks() -> Vec<AnyTask> {
     let here = hub::handle();
-    all().iter().filter(|task| task.0.hub == here).cloned().collect()
+    all().values().filter(|task| task.0.hub == here).cloned().collect()
 }

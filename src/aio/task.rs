@@ -37,6 +37,8 @@ pub(super) type Outcome<T> = Result<T, TaskError>;
 
 /// What does not depend on the type of the value.
 pub(super) struct About {
+    /// Those made later have a higher one.
+    pub(super) id: u64,
     name: Mutex<Arc<str>>,
     pub(super) hub: Handle,
     requests: AtomicU32,
@@ -58,6 +60,7 @@ impl About {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(About {
+            id,
             name: Mutex::new(format!("{kind}-{id}").into()),
             hub: hub::handle(),
             requests: AtomicU32::new(0),
