@@ -1,6 +1,6 @@
 //! Criterion's view of the basics: `cargo bench`. The comparison with peers is in `benches/peers`.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -69,28 +69,24 @@ fn futures(c: &mut Criterion) {
         });
     });
     c.bench_function("future/wake/same_hub", |b| {
-        // One wake and the poll that it leads to, the green thread's own turn included.
-        let waker = Rc::new(RefCell::new(Waker::noop().clone()));
-        let place = waker.clone();
-        let task = future::spawn(poll_fn(move |context| {
-            *place.borrow_mut() = context.waker().clone();
-            Poll::<()>::Pending
-        }));
-        hub::idle();
+        // Two tasks that wake each other: one wake, and the poll that it leads to.
         b.iter_custom(|rounds| {
-            let waker = waker.borrow().clone();
+            let wakers = Rc::new([const { Cell::new(None) }; 2]);
+            let player = |mine: usize| {
+                let (wakers, mut left) = (wakers.clone(), rounds.div_ceil(2));
+                future::spawn(poll_fn(move |context| {
+                    left -= 1;
+                    wakers[mine].set((left > 0).then(|| context.waker().clone()));
+                    wakers[1 - mine].take().inspect(Waker::wake_by_ref);
+                    if left > 0 { Poll::Pending } else { Poll::Ready(()) }
+                }))
+            };
             let start = Instant::now();
-            spawn_local(move || {
-                for _ in 0..rounds {
-                    waker.wake_by_ref();
-                    yield_now();
-                }
-            })
-            .join()
-            .unwrap();
+            [player(0), player(1)]
+                .into_iter()
+                .for_each(|player| player.join().unwrap());
             start.elapsed()
         });
-        task.cancel();
     });
 }
 

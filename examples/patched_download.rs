@@ -12,7 +12,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use greenthread::{monkey, spawn};
@@ -36,7 +35,7 @@ fn get(url: &str) -> Result<Vec<u8>, ureq::Error> {
 
 fn download(url: &str) -> Outcome {
     let body = get(url)?;
-    println!("{} bytes received from {url}", body.len());
+    println!("{} bytes received from {url}.", body.len());
     Ok(())
 }
 
@@ -61,16 +60,13 @@ fn files(folder: PathBuf) -> Outcome {
     Ok(())
 }
 
-fn patched(mut args: Vec<String>) -> Outcome {
+fn main() -> Outcome {
+    let mut args = std::env::args().skip(1);
     monkey::patch_all()?;
-    if args.first().is_none_or(|arg| arg != "files") {
+    if args.next().is_none_or(|arg| arg != "files") {
         return greenthread::run(pages);
     }
-    let folder = Folder::given_or_fresh(args.drain(1..).next())?;
+    let folder = Folder::given_or_fresh(args.next())?;
     let path = folder.path.clone();
     greenthread::run(|| files(path))
-}
-
-fn main() -> ExitCode {
-    servers::faces(patched)
 }

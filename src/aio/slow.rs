@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::AnyTask;
 use super::event_loop::EventLoop;
 use super::report::{ExceptionContext, tell};
-use crate::hub::{Event, Hook, Hub, named};
+use crate::hub::{Event, Hub, Watch, named};
 
 /// Runs a step of a task's future.
 pub(super) fn timed<R>(task: &AnyTask, step: impl FnOnce() -> R) -> R {
@@ -53,7 +53,7 @@ fn judge(event_loop: &EventLoop, took: Duration, who: impl FnOnce() -> Option<St
 }
 
 /// Times the turns of green threads. It must be on the hub of `event_loop`.
-pub(super) fn observer(event_loop: EventLoop) -> Hook {
+pub(super) fn observer(event_loop: EventLoop) -> Watch {
     let running = Cell::new(None);
     Rc::new(move |event| {
         let now = Instant::now();

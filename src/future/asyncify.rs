@@ -1,7 +1,8 @@
 //! Blocking code as a future: a closure on a stack of its own, that awaits from however deep a call.
 //!
-//! The stack is a generator's: it yields whenever what it awaits is pending, and the poll returns that. Who is polled on
-//! this OS thread now is in a list; the innermost of those whose body runs here is the one that an [`await_`] belongs to.
+//! The stack is a generator's: it yields whenever what it awaits is pending, and the poll returns that. Who is polled
+//! on this OS thread now is in a list; the innermost of those whose body runs here is the one that an [`await_`]
+//! belongs to.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -42,7 +43,8 @@ impl Polled {
     /// The one whose body the caller runs in.
     fn innermost() -> Option<Rc<Polled>> {
         let is_here = |polled: &&Rc<Polled>| polled.yielder.get().is_some_and(KeptYielder::is_here);
-        POLLED.with_borrow(|all| all.iter().rev().find(is_here).cloned())
+        let find = |all: &RefCell<Vec<Rc<Polled>>>| all.borrow().iter().rev().find(is_here).cloned();
+        POLLED.try_with(find).ok().flatten()
     }
 
     /// Polls in the body, in the name of who polls that.
@@ -63,13 +65,15 @@ impl Polled {
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
                 // Mostly the last; but a poll that blocks lets others come and go.
-                POLLED.with_borrow_mut(|all| {
+                let _ = POLLED.try_with(|all| {
+                    let mut all = all.borrow_mut();
                     let at = all.iter().rposition(|polled| Rc::ptr_eq(polled, self.0));
                     at.map(|at| all.remove(at))
                 });
             }
         }
-        POLLED.with_borrow_mut(|all| all.push(self.clone()));
+        // In a destructor of a thread-local there may be no list any more: then nothing in the body can await.
+        let _ = POLLED.try_with(|all| all.borrow_mut().push(self.clone()));
         let _leave = Leave(self);
         f()
     }
@@ -95,8 +99,8 @@ impl Polled {
 /// assert_eq!(pool.run_until(asyncify(|| answer(question))), 42);
 /// ```
 ///
-/// It starts at the first poll, and stays on the OS thread that made it, so it is for a `LocalSet`, a `LocalExecutor`, or
-/// this crate's [`spawn`](super::spawn); [`asyncify_on`] makes one that is `Send`:
+/// It starts at the first poll, and stays on the OS thread that made it, so it is for a `LocalSet`, a `LocalExecutor`,
+/// or this crate's [`spawn`](super::spawn); [`asyncify_on`] makes one that is `Send`:
 ///
 /// ```compile_fail
 /// fn is_send<T: Send>(_: T) {}
@@ -129,7 +133,7 @@ where
         f()
     };
     Asyncify {
-        body: Generator::new(body),
+        body: Some(Generator::new(body)),
         polled,
     }
 }
@@ -140,7 +144,8 @@ where
 /// Its poll, when it is polled after it was ready.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Asyncify<T: 'static> {
-    body: Generator<(), (), T>,
+    /// None while it is dropped.
+    body: Option<Generator<(), (), T>>,
     polled: Rc<Polled>,
 }
 
@@ -149,13 +154,15 @@ impl<T> Future for Asyncify<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let this = &mut *self;
-        assert!(!this.body.is_done(), "an Asyncify was polled after it was ready");
+        let Some(body) = this.body.as_mut().filter(|body| !body.is_done()) else {
+            panic!("an Asyncify was polled after it was ready")
+        };
         if !this.polled.waker.borrow().will_wake(context.waker()) {
             // The one before may be the user's to drop: not while it is borrowed.
             let stale = this.polled.waker.replace(context.waker().clone());
             drop(stale);
         }
-        match this.polled.enter(|| this.body.resume()) {
+        match this.polled.enter(|| body.resume()) {
             State::Yielded(()) => Poll::Pending,
             State::Returned(value) => Poll::Ready(value),
         }
@@ -167,9 +174,8 @@ impl<T> Unpin for Asyncify<T> {}
 
 impl<T> Drop for Asyncify<T> {
     fn drop(&mut self) {
-        if !self.body.is_done() {
+        if let Some(body) = self.body.take_if(|body| !body.is_done()) {
             self.polled.ends.set(true);
-            let body = std::mem::replace(&mut self.body, Generator::new(|_| unreachable!("it is never asked")));
             self.polled.enter(|| drop(body));
         }
     }
@@ -189,7 +195,8 @@ impl<T> fmt::Debug for Asyncify<T> {
 /// ```
 ///
 /// # Panics
-/// Outside of `asyncify`: "await_ outside of asyncify". There [`block_on`] waits for a future; [`try_await`] gives it back.
+/// Outside of `asyncify`: "await_ outside of asyncify". There [`block_on`] waits for a future; [`try_await`] gives it
+/// back.
 ///
 /// # Blocking and cancellation
 /// Suspends to whoever polls. Unwinds if the future of `asyncify` is dropped meanwhile.
@@ -228,7 +235,8 @@ pub fn try_await<F: Future>(future: F) -> Result<F::Output, F> {
     }
 }
 
-/// Waits for a future wherever this runs, even if what polls here is dropped meanwhile, and if it is killed or timed out.
+/// Waits for a future wherever this runs, even if what polls here is dropped meanwhile, and if it is killed or timed
+/// out.
 pub(super) fn wait_to_the_end<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let Some(polled) = Polled::innermost() else {
@@ -249,7 +257,8 @@ pub(super) fn wait_to_the_end<F: Future>(future: F) -> F::Output {
 
 /// Runs blocking code as a future that may go to any OS thread: `f` runs as a green thread of the hub of `handle`.
 ///
-/// It starts at once, not at the first poll. Dropped, the future asks it to die. [`await_`] works in it as in [`asyncify`].
+/// It starts at once, not at the first poll. Dropped, the future asks it to die. [`await_`] works in it as in
+/// [`asyncify`].
 ///
 /// ```
 /// use greenthread::{future::{asyncify_on, await_}, hub, sleep, thread};

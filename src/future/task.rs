@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::hub::{Handle, Hub, task};
 use crate::thread::{JoinError, JoinHandle, Thread, ThreadId};
 
-/// Spawns a future as a *stackless task*: it takes its turns among the green threads of this OS thread, and costs no stack
-/// while it waits.
+/// Spawns a future as a *stackless task*: it takes its turns among the green threads of this OS thread, and costs no
+/// stack while it waits.
 ///
 /// ```
 /// use greenthread::{future, time};
@@ -28,7 +28,8 @@ use crate::thread::{JoinError, JoinHandle, Thread, ThreadId};
 /// It is first polled at the next turn, in order with green threads that were spawned. It may block: its polls run on a
 /// green thread that is lent to it, and if one blocks in this crate, the others go on meanwhile. It belongs to the
 /// context that spawns it, so nothing in it need be `Send`, and it sees that one's thread-locals. Its
-/// [`green_local!`](crate::green_local)s are its own.
+/// [`green_local!`](crate::green_local)s are its own, as is its number in [`thread::current`](crate::thread::current): that it
+/// kills while the task is polled. A [`Timeout`](crate::time::Timeout) counts within a poll: keep none over an `await`.
 ///
 /// When the OS thread ends, a task that is left is neither run nor dropped, and its handle says [`JoinError::is_lost`].
 ///
@@ -83,8 +84,8 @@ impl<T> Task<T> {
     /// Waits for the end and gives the result.
     ///
     /// # Errors
-    /// [`JoinError`]: a poll panicked, it was cancelled ([`is_killed`](JoinError::is_killed)), its result was given before,
-    /// or its hub ended first.
+    /// [`JoinError`]: a poll panicked, it was cancelled ([`is_killed`](JoinError::is_killed)), its result was given
+    /// before, or its hub ended first.
     ///
     /// # Blocking and cancellation
     /// Parks. If the caller is killed or timed out meanwhile, the task is detached.
@@ -109,7 +110,8 @@ impl<T> Task<T> {
 
     /// Asks it to end: its future is dropped at its next turn, or after the poll under way, on its own hub.
     ///
-    /// This only asks: [`join`](Self::join) tells when it has ended. A task that ends within the poll under way has ended.
+    /// This only asks: [`join`](Self::join) tells when it has ended. A task that ends within the poll under way has
+    /// ended.
     ///
     /// ```
     /// let task = greenthread::future::spawn(std::future::pending::<()>());

@@ -58,6 +58,11 @@ impl Clock {
         nanos(at.saturating_duration_since(self.origin))
     }
 
+    /// The same as std's type; none: too far for it.
+    pub(crate) fn at(&self, nanos: u64) -> Option<Instant> {
+        self.origin.checked_add(Duration::from_nanos(nanos))
+    }
+
     /// A virtual clock goes to `at`, if that lies ahead.
     pub(super) fn jump_to(&self, at: u64) -> bool {
         let Some(now) = &self.now else { return false };

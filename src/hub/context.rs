@@ -69,7 +69,9 @@ impl Hub {
             // SAFETY: C1: the hub runs callbacks, in the native context; a panic stays inside.
             let result = unsafe {
                 context.enter(|| {
-                    let result = catch_unwind(AssertUnwindSafe(ManuallyDrop::into_inner(f)));
+                    // Not with the locals of the native stack, whose context is another: they need not be `Send`.
+                    let f = || catch_unwind(AssertUnwindSafe(ManuallyDrop::into_inner(f)));
+                    let result = task::with_own_locals(self.native, f);
                     // The last member's destructors may park, so they want a stack of their own.
                     if context.is_last() && task::spawn(self, Kind::Local, None, self.native.place(), || ()).is_err() {
                         complain(format_args!("no memory to end a context: its thread-locals are leaked"));

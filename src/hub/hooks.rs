@@ -26,7 +26,9 @@ pub enum Event {
     Turn,
 }
 
-pub(crate) type Hook = Rc<dyn Fn(Event)>;
+pub(super) type Hook = Rc<dyn Fn(Event) + Send + Sync>;
+/// Ours rests on no thread-local of the user's.
+pub(crate) type Watch = Rc<dyn Fn(Event)>;
 
 impl Hub {
     /// Tells the observer, if there is one.
@@ -42,10 +44,8 @@ impl Hub {
         if self.looking.get() {
             return self.untold.borrow_mut().push(event);
         }
-        for observer in [&self.watch, &self.hook] {
-            let Some(hook) = observer.borrow().clone() else {
-                continue;
-            };
+        let (watch, hook) = (self.watch.borrow().clone(), self.hook.borrow().clone());
+        for hook in [watch, hook.map(|hook| hook as Watch)].into_iter().flatten() {
             // The observer runs on whatever stack the event happens on; it may not park there.
             let told = catch_unwind(AssertUnwindSafe(|| self.as_callback(|| hook(event))));
             if let Err(payload) = told {
@@ -57,8 +57,8 @@ impl Hub {
 
 impl Hub {
     fn look_for_observers(&self) {
-        let any = [&self.watch, &self.hook].iter().any(|hook| hook.borrow().is_some());
-        self.observed.set(any);
+        self.observed
+            .set(self.watch.borrow().is_some() || self.hook.borrow().is_some());
     }
 
     /// Lets `f` look at timers and descriptors, which it borrows: the observer hears afterwards of whom it woke.
@@ -76,24 +76,26 @@ impl Hub {
 /// Sets (or, with `None`, removes) the observer of this OS thread's hub.
 ///
 /// ```
-/// use std::{cell::Cell, rc::Rc};
+/// use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
 /// use greenthread::hub::{self, Event};
 ///
-/// let parks = Rc::new(Cell::new(0));
+/// let parks = Arc::new(AtomicUsize::new(0));
 /// let count = parks.clone();
 /// hub::set_hook(Some(Box::new(move |event| {
 ///     if let Event::Park(_) = event {
-///         count.set(count.get() + 1);
+///         count.fetch_add(1, Ordering::Relaxed);
 ///     }
 /// })));
 /// greenthread::spawn(|| greenthread::sleep(std::time::Duration::from_millis(1))).join().unwrap();
 /// hub::set_hook(None);
-/// assert_eq!(parks.get(), 2); // the sleep, and the join of main
+/// assert_eq!(parks.load(Ordering::Relaxed), 2); // the sleep, and the join of main
 /// ```
+///
+/// It is called where the event happens, with the thread-locals of whoever runs there: so it must be `Send` and `Sync`.
 ///
 /// # Blocking and cancellation
 /// The observer is a callback of the hub: it may not block. A panic in it is reported, and the hub goes on.
-pub fn set_hook(hook: Option<Box<dyn Fn(Event)>>) {
+pub fn set_hook(hook: Option<Box<dyn Fn(Event) + Send + Sync>>) {
     let hub = Hub::current();
     let old = hub.hook.replace(hook.map(Rc::from));
     hub.look_for_observers();
@@ -101,9 +103,9 @@ pub fn set_hook(hook: Option<Box<dyn Fn(Event)>>) {
 }
 
 /// The same for an observer of our own, beside the user's.
-pub(crate) fn set_watch(hook: Option<Hook>) {
+pub(crate) fn set_watch(watch: Option<Watch>) {
     let hub = Hub::current();
-    let old = hub.watch.replace(hook);
+    let old = hub.watch.replace(watch);
     hub.look_for_observers();
     drop(old);
 }

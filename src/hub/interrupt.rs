@@ -159,12 +159,15 @@ pub(crate) fn clear_kill(task: &Task) {
 
 /// Runs `f` with kill and time-out deferred.
 pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
-    /// The green thread that raised it; its stack may be unwound by another, after its end.
+    /// Who raised it: a green thread, whose stack may be unwound by another, after its end; or a stackless task, which has
+    /// another runner by now.
     struct Lower(TaskRef, u64);
     impl Drop for Lower {
         fn drop(&mut self) {
-            let task = Hub::try_current().and_then(|hub| hub.own(self.0));
-            if let Some(task) = task.filter(|task| task.id() == self.1) {
+            let Some(hub) = Hub::try_current() else { return };
+            let runs = Some(hub.running()).filter(|task| task.id() == self.1);
+            let raised = || hub.own(self.0).filter(|task| task.id() == self.1);
+            if let Some(task) = runs.or_else(raised) {
                 task.shield.set(task.shield.get().saturating_sub(1));
             }
         }
@@ -210,9 +213,21 @@ pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
     }
 }
 
+/// Who has guard `id`, which `task` armed: itself, or, if that was the runner of a stackless task, the one that has it now.
+fn holder(hub: &'static Hub, task: TaskRef, id: u64) -> Option<&'static Task> {
+    let runs = hub.running();
+    let has =
+        |task: &Task| task.has_extra() && task.with_extra(|extra| extra.guards.iter().any(|guard| guard.id == id));
+    if task.is(runs) || has(runs) {
+        Some(runs)
+    } else {
+        hub.own(task)
+    }
+}
+
 /// Moves the deadline of guard `id`, unless it has expired; `u64::MAX` is never.
 pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
-    let Some(owned) = hub.own(task) else { return };
+    let Some(owned) = holder(hub, task, id) else { return };
     let due_now = deadline <= hub.clock.now();
     let timer = (deadline != u64::MAX && !due_now).then(|| hub.timers.insert(deadline, Due::Guard(task, id)));
     // The old timer, or the new one if there is no use for it.
@@ -231,7 +246,7 @@ pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
 
 /// Forgets guard `id` of a task; says whether it had expired.
 pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64) -> bool {
-    let Some(task) = hub.own(task) else {
+    let Some(task) = holder(hub, task, id) else {
         return false;
     };
     let (guard, others) = task.with_extra(|extra| {

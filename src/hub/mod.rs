@@ -51,7 +51,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 pub use hooks::{Event, set_hook};
-pub(crate) use hooks::{Hook, set_watch};
+pub(crate) use hooks::{Watch, set_watch};
 pub use hubs::Hubs;
 pub use public::*;
 pub use remote::{CallHandle, Handle};
@@ -99,6 +99,11 @@ impl Timers {
 }
 
 impl Timers {
+    /// Drops all that are left: the hub has ended.
+    fn end(&self) {
+        self.0.borrow_mut().expire(u64::MAX, &mut |_, due| discard(due));
+    }
+
     /// When to look again: exactly at the next deadline, or where several may be served at once.
     fn next(&self, exactly: bool) -> Option<u64> {
         let wheel = self.0.borrow();
@@ -168,7 +173,7 @@ pub(crate) struct Hub {
     observed: Cell<bool>,
     hook: RefCell<Option<hooks::Hook>>,
     /// An observer of our own.
-    watch: RefCell<Option<hooks::Hook>>,
+    watch: RefCell<Option<hooks::Watch>>,
     /// What happened while `looking`.
     untold: RefCell<Vec<Event>>,
     pub(crate) fork_epoch: u64,
@@ -726,9 +731,7 @@ pub(crate) fn probe_all(hub: &'static Hub) {
 
 /// A line and a backtrace for each.
 pub(crate) fn traced_lines(hub: &Hub) -> Vec<(String, Option<String>)> {
-    let mut tasks = task::all_of(hub);
-    tasks.sort_by_key(|task| task.id());
-    tasks
+    report::seen(hub)
         .iter()
         .map(|task| (line(task), task.with_extra(|extra| extra.backtrace.take())))
         .collect()

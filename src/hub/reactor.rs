@@ -198,6 +198,16 @@ impl Reactor {
         }
     }
 
+    /// Drops all wakers that are left: the hub has ended.
+    pub(super) fn end(&self) {
+        for slot in self.sources.take().iter_mut().flat_map(|source| &mut source.slots) {
+            super::discard(slot.polled.take());
+            while let Some(waiter) = slot.pop() {
+                super::discard(waiter);
+            }
+        }
+    }
+
     fn wake_all(&self, hub: &'static Hub, key: Key) {
         for direction in [Direction::Read, Direction::Write] {
             // Nobody can poll what goes. The waker is the user's: dropped outside of the borrow.

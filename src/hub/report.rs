@@ -7,14 +7,20 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, RwLock};
 
-use super::task::{self, State, Task};
+use super::task::{self, Marks, State, Task};
 use super::{Hub, interrupt};
 
 /// All green threads of a hub, a line each: state, what each waits for, where it was spawned.
 pub(crate) fn lines(hub: &Hub) -> Vec<String> {
+    seen(hub).into_iter().map(line).collect()
+}
+
+/// In order of their numbers; of a stackless task that is polled, the runner, which knows what it waits for.
+pub(super) fn seen(hub: &Hub) -> Vec<&'static Task> {
     let mut tasks = task::all_of(hub);
+    tasks.retain(|task| !task.marks.get(Marks::STACKLESS) || task.state() != State::Running);
     tasks.sort_by_key(|task| task.id());
-    tasks.iter().map(|task| line(task)).collect()
+    tasks
 }
 
 pub(crate) fn line(task: &'static Task) -> String {

@@ -49,7 +49,12 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+#[cfg(not(all(test, loom)))]
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+#[cfg(all(test, loom))]
+use loom::sync::atomic::AtomicU8;
 
 use super::context::Kind;
 use super::links::{self, ExitLink, Runs};
@@ -146,7 +151,7 @@ pub(crate) struct Task {
     slot: Slot,
 }
 
-const _: () = assert!(size_of::<Task>() <= 192 || cfg!(feature = "sanitizer"));
+const _: () = assert!(size_of::<Task>() <= 192 || cfg!(any(feature = "sanitizer", loom)));
 
 /// What few green threads need: kept out of the block.
 #[derive(Default)]
@@ -290,6 +295,12 @@ impl Task {
     pub(super) fn has_extra(&self) -> bool {
         // SAFETY: T5; a look at a pointer.
         unsafe { (*self.extra.get()).is_some() }
+    }
+
+    #[cold]
+    fn trade_extra(&self, other: &Task) {
+        // SAFETY: as in `take_extra`, of two tasks of one owner.
+        unsafe { ptr::swap(self.extra.get(), other.extra.get()) };
     }
 
     pub(super) fn take_extra(&self) -> Option<Box<Extra>> {
@@ -487,16 +498,38 @@ fn run<F: FnOnce() -> T, T>(task: &'static Task, body: F) {
         // SAFETY: as above.
         Err(payload) => unsafe { leave(task, payload, Ended::Panicked) },
     }
+    clear::<T>(task);
+    if let Some(context) = task.context.get() {
+        context.leave();
+        if context.has_ended() {
+            // Destructors of thread-locals may have dropped the handle, or made locals. Neither need be `Send`, so they go
+            // here, in the context: the hub's own stack is in another.
+            clear::<T>(task);
+        }
+    }
+    Hub::check_fork(task);
+}
+
+/// Drops what nobody will ask for any more.
+#[inline]
+fn clear<T>(task: &'static Task) {
     if task.has_extra() {
         end_locals(task);
     }
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
         settle_slot::<T>(task);
     }
-    if let Some(context) = task.context.get() {
-        context.leave();
+}
+
+/// Runs `f` on the stack of `task` with locals that are there for it alone.
+pub(super) fn with_own_locals<R>(task: &'static Task, f: impl FnOnce() -> R) -> R {
+    let before = task.has_extra().then(|| task.with_extra(|extra| extra.locals.take()));
+    let result = f();
+    if task.has_extra() {
+        end_locals(task);
+        task.with_extra(|extra| extra.locals = before.flatten());
     }
-    Hub::check_fork(task);
+    result
 }
 
 /// Drops the locals on the green thread's own stack. Their destructors are the user's code and may make new ones: after a
@@ -675,8 +708,11 @@ pub(super) fn lose(task: &'static Task) {
     }
     if before & JOINER != 0 && before & DETACHED == 0 {
         // SAFETY: T4, as in `release`.
-        if let Some(waiter) = unsafe { (*task.joiner.get()).take() } {
-            waiter.wake();
+        if let Some(waiter) = unsafe { (*task.joiner.get()).take() }
+            // The hub may have ended: then a waker, which is the user's, is called here and now.
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| waiter.wake()))
+        {
+            super::report_panic(&super::Reporter::callback(), payload);
         }
         task.join.fetch_or(RELEASED, Ordering::AcqRel);
     }

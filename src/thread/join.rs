@@ -114,7 +114,7 @@ impl<T> JoinHandle<T> {
                 return Some(Err(self.error(Repr::Lost)));
             }
             let parker = Parker::new();
-            if self.join.task().is(parker.task) {
+            if self.join.id() == parker.task.id() {
                 return Some(Err(self.error(Repr::Itself)));
             }
             if !self.join.register(parker.waiter()) {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use crate::hub::Hub;
 use crate::hub::alarm::Alarm;
@@ -13,61 +14,93 @@ use crate::hub::alarm::Alarm;
 #[derive(Default)]
 struct State {
     is_over: bool,
+    /// The alarm will not ring: its hub has ended.
+    is_lost: bool,
     waker: Option<Waker>,
+}
+
+/// What the alarm has: rings once, and tells of it too if it is dropped before.
+struct Bell(Arc<Mutex<State>>);
+
+impl Bell {
+    fn tell(&self, change: impl FnOnce(&mut State)) {
+        let waker = {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut state);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.tell(|state| state.is_lost = true);
+    }
 }
 
 /// A sleep under way: [`sleep_async`](super::sleep_async).
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Sleep {
     state: Arc<Mutex<State>>,
+    /// None: it is too far for std's type.
+    deadline: Option<Instant>,
     _alarm: Alarm,
 }
 
 impl Sleep {
     pub(super) fn at(hub: &'static Hub, deadline: u64) -> Sleep {
         let state = Arc::new(Mutex::new(State::default()));
-        let theirs = state.clone();
-        let end = move || {
-            let waker = {
-                let mut state = theirs.lock().unwrap_or_else(PoisonError::into_inner);
-                state.is_over = true;
-                state.waker.take()
-            };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        };
+        let bell = Bell(state.clone());
+        let ring = move || bell.tell(|state| state.is_over = true);
         Sleep {
             state,
-            _alarm: Alarm::set(hub, deadline, Box::new(end)),
+            deadline: hub.clock.at(deadline),
+            _alarm: Alarm::set(hub, deadline, Box::new(ring)),
         }
+    }
+
+    /// Its hub has ended: goes on with that of whoever polls. False if it cannot.
+    #[cold]
+    fn move_on(&mut self) -> bool {
+        match self.deadline {
+            Some(deadline) if !Hub::has_ended() => *self = super::sleep_until_async(deadline),
+            _ => return false,
+        }
+        true
     }
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.is_over {
-                return Poll::Ready(());
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            {
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.is_over {
+                    return Poll::Ready(());
+                }
+                if !state.is_lost && state.waker.as_ref().is_some_and(|left| left.will_wake(context.waker())) {
+                    return Poll::Pending;
+                }
             }
-            if state.waker.as_ref().is_some_and(|left| left.will_wake(context.waker())) {
+            // The user's code, before and after the lock.
+            let waker = context.waker().clone();
+            let (stale, is_lost) = {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.is_over {
+                    return Poll::Ready(());
+                }
+                (state.waker.replace(waker), state.is_lost)
+            };
+            drop(stale);
+            if !is_lost || !self.move_on() {
                 return Poll::Pending;
             }
         }
-        // The user's code, before and after the lock.
-        let waker = context.waker().clone();
-        let stale = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.is_over {
-                return Poll::Ready(());
-            }
-            state.waker.replace(waker)
-        };
-        drop(stale);
-        Poll::Pending
     }
 }
 

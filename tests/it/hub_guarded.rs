@@ -1,10 +1,11 @@
 //! Code of the user on the hub's own stack: whatever it does, the hub goes on, and scopes hold.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::panic::panic_any;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use greenthread::generator::{Generator, Yielder};
@@ -153,14 +154,14 @@ fn wait_takes_its_waiters_back_when_it_need_not_park() {
 #[test]
 fn an_observer_may_arm_timers_and_wait_for_nothing_it_holds() {
     let (reader, writer) = std::io::pipe().unwrap();
-    let armed = Rc::new(Cell::new(0));
+    let armed = Arc::new(AtomicU32::new(0));
     let theirs = armed.clone();
     hub::set_hook(Some(Box::new(move |event| {
         if let hub::Event::Wake(_) = event {
             drop(greenthread::time::Timeout::new(ms(1000)));
             hub::handle().call_later(ms(1000), || ()).unwrap().cancel();
             hub::as_fd().unwrap();
-            theirs.set(theirs.get() + 1);
+            theirs.fetch_add(1, Ordering::Relaxed);
         }
     })));
     sleep(ms(2)); // woken by a timer
@@ -168,29 +169,33 @@ fn an_observer_may_arm_timers_and_wait_for_nothing_it_holds() {
     wait_readable(&reader, Some(Duration::from_secs(10))).unwrap(); // and by a descriptor
     writing.join().unwrap();
     hub::set_hook(None);
-    assert!(armed.get() >= 2, "{} of the wakes armed", armed.get());
+    let armed = armed.load(Ordering::Relaxed);
+    assert!(armed >= 2, "{armed} of the wakes armed");
 }
 
 #[test]
 fn a_callback_that_is_left_by_a_switch_keeps_nobody_else_from_blocking() {
     use greenthread::greenlet::{self, Greenlet};
-    let left = Rc::new(Cell::new(false));
+    thread_local! {
+        static MAIN: RefCell<Option<Greenlet<u32>>> = const { RefCell::new(None) };
+    }
+    let left = Arc::new(AtomicBool::new(false));
     let theirs = left.clone();
     let green = spawn_local(move || {
-        let main = greenlet::current::<u32>();
+        MAIN.set(Some(greenlet::current::<u32>()));
         let other = Greenlet::new(|n: u32| {
             sleep(ms(1)); // parks: the observer runs here
             n + 1
         });
-        let leave = Cell::new(true);
         let seen = theirs.clone();
         hub::set_hook(Some(Box::new(move |event| {
             if let hub::Event::Park(_) = event
-                && leave.replace(false)
+                && let Some(main) = MAIN.take()
             {
                 main.switch(7);
                 // Here again, on the stack of the callback.
-                seen.set(std::panic::catch_unwind(|| sleep(ms(1))).is_err());
+                let refused = std::panic::catch_unwind(|| sleep(ms(1))).is_err();
+                seen.store(refused, Ordering::Relaxed);
             }
         })));
         assert_eq!(other.switch(1), 7, "the observer left");
@@ -202,7 +207,7 @@ fn a_callback_that_is_left_by_a_switch_keeps_nobody_else_from_blocking() {
         (back, other.is_dead())
     });
     assert_eq!(green.join().unwrap(), (2, true));
-    assert!(left.get(), "the callback itself may not block");
+    assert!(left.load(Ordering::Relaxed), "the callback itself may not block");
     assert_eq!(spawn(|| sleep(ms(1))).join().ok(), Some(()));
 }
 

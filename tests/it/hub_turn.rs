@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use greenthread::hub::{self, Event};
@@ -171,15 +173,15 @@ fn a_seed_gives_the_same_order_each_time_and_another_seed_another() {
 #[test]
 fn the_observer_hears_the_life_of_a_green_thread() {
     virtually(|| {
-        let heard = Rc::new(RefCell::new(Vec::new()));
+        let heard = Arc::new(Mutex::new(Vec::new()));
         let ears = heard.clone();
-        hub::set_hook(Some(Box::new(move |event| ears.borrow_mut().push(event))));
+        hub::set_hook(Some(Box::new(move |event| ears.lock().unwrap().push(event))));
         let handle = spawn(|| sleep(secs(1)));
         let id = handle.thread().id().as_u64();
         let me = greenthread::thread::current().id().as_u64();
         handle.join().unwrap();
         hub::set_hook(None);
-        let mut heard = heard.take();
+        let mut heard = std::mem::take(&mut *heard.lock().unwrap());
         let turns = heard.iter().filter(|event| **event == Event::Turn).count();
         assert!(turns >= 2, "{turns} turns");
         heard.retain(|event| *event != Event::Turn && ![Event::Park(me), Event::Wake(me)].contains(event));
@@ -199,17 +201,17 @@ fn the_observer_hears_the_life_of_a_green_thread() {
 #[test]
 fn an_observer_that_panics_or_blocks_does_not_end_the_hub() {
     fresh(|| {
-        let calls = Rc::new(Cell::new(0));
+        let calls = Arc::new(AtomicU32::new(0));
         let count = calls.clone();
         hub::set_hook(Some(Box::new(move |event| {
             if let Event::Resume(_) = event {
-                count.set(count.get() + 1);
+                count.fetch_add(1, Ordering::Relaxed);
                 sleep(ms(1)); // panics: this is a callback
             }
         })));
         let value = std::panic::catch_unwind(|| spawn(|| 5).join().unwrap());
         hub::set_hook(None);
-        assert!(calls.get() > 0);
+        assert!(calls.load(Ordering::Relaxed) > 0);
         assert_eq!(
             value.ok(),
             Some(5),

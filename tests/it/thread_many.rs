@@ -335,8 +335,8 @@ fn on_exit_left_by_an_observer_of_the_end_runs_for_that_end() {
     fresh(|| {
         let log = Log::default();
         let theirs = log.clone();
-        let handle = std::rc::Rc::new(std::cell::RefCell::new(Some(spawn(|| ()))));
-        if let Some(handle) = &*handle.borrow() {
+        let handle = Arc::new(Mutex::new(Some(spawn(|| ()))));
+        if let Some(handle) = &*handle.lock().unwrap() {
             handle.on_exit(|_| ());
         }
         let held = handle.clone();
@@ -344,7 +344,7 @@ fn on_exit_left_by_an_observer_of_the_end_runs_for_that_end() {
             if !matches!(event, hub::Event::Spawn(_)) {
                 return;
             }
-            let handle = held.take();
+            let handle = held.lock().unwrap().take();
             if let Some(handle) = handle {
                 watch(&handle, &theirs, "first");
             }
@@ -352,7 +352,7 @@ fn on_exit_left_by_an_observer_of_the_end_runs_for_that_end() {
         hub::idle();
         hub::set_hook(None);
         assert!(
-            handle.borrow().is_none(),
+            handle.lock().unwrap().is_none(),
             "the observer saw the first link's green thread"
         );
         assert_eq!(*log.lock().unwrap(), ["first returned"]);

@@ -82,7 +82,11 @@ impl Keep {
         let extra = unsafe { give_back(&*self.0) };
         // SAFETY: made by `Box::into_raw`, and no longer this OS thread's hub. What still names it are frames of green
         // threads that were lost, which never run again.
-        drop(unsafe { Box::from_raw(self.0) });
+        let hub = unsafe { Box::from_raw(self.0) };
+        // First what the user left, one by one: the destructor of each may panic.
+        hub.timers.end();
+        hub.reactor.end();
+        crate::hub::discard(hub);
         crate::hub::discard(extra);
     }
 }

@@ -17,6 +17,8 @@
 //!   task if that waits, and else the owner looks at it after the poll. A waker of an older life makes a poll too many at
 //!   worst: `prepare` clears the bit after it has set the hub, so who sets it later sends to the right one.
 //! - **K3** A runner is resumed for a task that `assigned` names, and takes it from there at once; for none, it ends.
+//! - **K4** While a runner polls a task, it has that one's number, shield, time-outs, locals and kill: what a task leaves there
+//!   between two polls is never the next one's.
 
 use std::future::Future;
 use std::io;
@@ -29,8 +31,8 @@ use std::task::{Context as PollContext, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::blocks::take_block;
 use super::{
-    Body, DETACHED, Ended, Join, Marks, Reserved, Settle, State, Task, TaskRef, WOKEN, end, end_locals, enqueue, lay,
-    leave, lose, prepare, settle_slot,
+    AtomicU8, Body, DETACHED, Ended, Join, Marks, Reserved, Settle, State, Task, TaskRef, WOKEN, end, end_locals,
+    enqueue, lay, leave, lose, prepare, settle_slot,
 };
 use crate::hub::context::{self, Kind};
 use crate::hub::park::{Wake, Why};
@@ -116,6 +118,7 @@ pub(in crate::hub) fn stack_at_hand(hub: &'static Hub, task: &'static Task) -> O
 #[inline(always)]
 fn assign(hub: &Hub, runner: &'static Task, task: &'static Task) -> &'static Task {
     runner.place.set(task.place());
+    runner.id.set(task.id());
     hub.assigned.set(Some(task));
     runner
 }
@@ -151,17 +154,12 @@ fn take_resting(hub: &Hub, context: Option<&'static Context>) -> Option<&'static
         Some(context) => unsafe { context.rest().replace(ptr::null()).cast::<Task>().as_ref() }?,
     };
     runner.marks.clear();
-    // Whatever was asked of it was meant for what it ran before.
-    runner.interrupt.set(0);
     Some(runner)
 }
 
 /// Lays a runner to rest, if it may: in its own context while there are tasks, for it is a member and keeps that alive.
 #[inline]
 fn rest(hub: &Hub, runner: &'static Task) -> bool {
-    if runner.interrupt.get() != 0 {
-        return false;
-    }
     match runner.context.get() {
         None if hub.rests.get() == RESTS => return false,
         None => {
@@ -194,14 +192,15 @@ fn new_runner(hub: &'static Hub, context: Option<&'static Context>) -> io::Resul
     prepare(runner, hub.next_id(), hub.shared, Location::caller());
     runner.join.store(DETACHED, Ordering::Release);
     runner.context.set(context.inspect(|context| context.join()));
-    lay(runner, stack, move || run_assigned(hub, runner));
+    let own = runner.id();
+    lay(runner, stack, move || run_assigned(hub, runner, own));
     runner.state.set(State::New);
     hub.emit(|| crate::hub::Event::Spawn(runner.id()));
     Ok(runner)
 }
 
-/// The body of a runner: polls what it is assigned, one after the other.
-fn run_assigned(hub: &'static Hub, runner: &'static Task) {
+/// The body of a runner, whose own number is `own`: polls what it is assigned, one after the other.
+fn run_assigned(hub: &'static Hub, runner: &'static Task, own: u64) {
     /// It counts again: its end takes it off.
     struct Counts(&'static Hub);
     impl Drop for Counts {
@@ -212,6 +211,7 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task) {
     let _counts = Counts(hub);
     while let Some(task) = hub.assigned.take() {
         poll_once(hub, runner, task);
+        runner.id.set(own);
         if !rest(hub, runner) {
             return;
         }
@@ -222,32 +222,59 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task) {
 /// One turn of a stackless task, on the stack of its runner.
 fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     task.state.set(State::Running);
-    let locals = task.has_extra() || runner.has_extra();
-    if locals {
-        swap_locals(runner, task);
-    }
-    let result = if interrupt::is_killed(task) {
+    trade(runner, task);
+    let result = if interrupt::is_killed(runner) {
         Err(interrupt::killed_payload())
     } else {
-        // Acquires what was done before the wakes that it stands for (K2).
-        if task.join.load(Ordering::Acquire) & WOKEN != 0 {
-            task.join.fetch_and(!WOKEN, Ordering::AcqRel);
-        }
+        clear_woken(&task.join);
         catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: K1; only the runner that was assigned this task comes here, and it is in no queue meanwhile.
             let work = unsafe { &mut *task.fiber.get().cast::<Work>() };
             work.as_mut().poll(&mut PollContext::from_waker(&waker(task)))
         }))
     };
-    if locals || runner.has_extra() {
-        swap_locals(runner, task);
-    }
+    // A kill of the task during the poll counts from here on.
+    runner.interrupt.set(runner.interrupt.get() | task.interrupt.take());
     match result {
-        Ok(Poll::Pending) if !interrupt::is_killed(task) => wait(hub, task),
-        Ok(Poll::Pending) => finish(hub, task, Err(interrupt::killed_payload())),
-        Ok(Poll::Ready(settle)) => finish(hub, task, Ok(settle)),
-        Err(payload) => finish(hub, task, Err(payload)),
+        Ok(Poll::Pending) if !interrupt::is_killed(runner) => {
+            trade(runner, task);
+            wait(hub, task);
+        }
+        Ok(Poll::Pending) => finish(hub, runner, task, Err(interrupt::killed_payload())),
+        Ok(Poll::Ready(settle)) => finish(hub, runner, task, Ok(settle)),
+        Err(payload) => finish(hub, runner, task, Err(payload)),
     }
+}
+
+/// The runner becomes the task, or itself again, in what code that it runs may ask or leave (K4).
+#[inline]
+fn trade(runner: &Task, task: &Task) {
+    runner.shield.swap(&task.shield);
+    runner.interrupt.swap(&task.interrupt);
+    if runner.has_extra() || task.has_extra() {
+        runner.trade_extra(task);
+    }
+}
+
+/// Before a poll (K2). Acquires what was done before the wakes that the bit stands for.
+#[inline(always)]
+fn clear_woken(join: &AtomicU8) {
+    if is_woken(join) {
+        join.fetch_and(!WOKEN, Ordering::AcqRel);
+    }
+}
+
+/// After a poll, and once it counts as waiting (K2).
+#[inline(always)]
+fn is_woken(join: &AtomicU8) -> bool {
+    join.load(Ordering::Acquire) & WOKEN != 0
+}
+
+/// By a waker (K2); whether it was not set, so that a turn is the caller's to see to. Releases what was done before, also
+/// where it was set already.
+#[inline(always)]
+fn set_woken(join: &AtomicU8) -> bool {
+    join.fetch_or(WOKEN, Ordering::AcqRel) & WOKEN == 0
 }
 
 /// Until its waker is called, or was meanwhile.
@@ -255,16 +282,21 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
 fn wait(hub: &Hub, task: &'static Task) {
     task.why.set(Why::new(&WAKE, 0));
     task.state.set(State::Parked);
-    if task.join.load(Ordering::Acquire) & WOKEN != 0 {
+    if is_woken(&task.join) {
         task.state.set(State::Ready);
         hub.ready.push(task);
     }
 }
 
 #[inline]
-fn finish(hub: &'static Hub, task: &'static Task, result: Result<Settle, Box<dyn std::any::Any + Send>>) {
+fn finish(
+    hub: &'static Hub,
+    runner: &'static Task,
+    task: &'static Task,
+    result: Result<Settle, Box<dyn std::any::Any + Send>>,
+) {
     // From here on no kill is due to it.
-    task.shield.set(u8::MAX / 2);
+    runner.shield.set(u8::MAX / 2);
     // SAFETY: K1: read once, and the block forgets it.
     let work = unsafe { task.fiber.get().cast::<Work>().read() };
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(work))) {
@@ -283,12 +315,13 @@ fn finish(hub: &'static Hub, task: &'static Task, result: Result<Settle, Box<dyn
             settle_slot::<()> as Settle
         }
     };
-    if task.has_extra() {
-        end_locals(task);
+    if runner.has_extra() {
+        end_locals(runner);
     }
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
         settle(task);
     }
+    trade(runner, task);
     if let Some(context) = task.context.get() {
         // Never the last member: the runner is one.
         context.leave();
@@ -302,14 +335,6 @@ fn finish(hub: &'static Hub, task: &'static Task, result: Result<Settle, Box<dyn
         }
     }
     end(hub, task, Some(settle));
-}
-
-/// Gives the runner the green-thread locals of the task that it polls, or back.
-#[cold]
-fn swap_locals(runner: &Task, task: &Task) {
-    let theirs = task.with_extra(|extra| extra.locals.take());
-    let locals = runner.with_extra(|extra| std::mem::replace(&mut extra.locals, theirs));
-    task.with_extra(|extra| extra.locals = locals);
 }
 
 impl Hub {
@@ -345,8 +370,7 @@ pub(in crate::hub) fn is_ours(waker: &Waker) -> bool {
 unsafe fn wake(task: *const ()) {
     // SAFETY: the caller's: the address of a block.
     let task: &'static Task = unsafe { &*task.cast::<Task>() };
-    // Releases what was done before, also where it was set already (K2).
-    if task.join.fetch_or(WOKEN, Ordering::AcqRel) & WOKEN != 0 {
+    if !set_woken(&task.join) {
         return;
     }
     match (task.shared(), Hub::try_current()) {
@@ -355,5 +379,97 @@ unsafe fn wake(task: *const ()) {
         }
         (Some(shared), _) => shared.send(Message::Poll(TaskRef(task))),
         (None, _) => {}
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::hub::inbox::{AWAKE, Inbox, PARKED};
+    use loom::sync::{Arc, Condvar, Mutex, atomic::AtomicBool};
+
+    /// What a task, its hub's inbox and its hub's sleep are to a waker of another OS thread.
+    struct World {
+        join: AtomicU8,
+        inbox: Inbox<()>,
+        bed: (Mutex<bool>, Condvar),
+        /// What the future waits for, one for each waker. Relaxed: only the wakes order it.
+        came: [AtomicBool; 2],
+    }
+
+    impl World {
+        fn wake(&self) {
+            if set_woken(&self.join) && self.inbox.send((), || true).unwrap() != AWAKE {
+                *self.bed.0.lock().unwrap() = true;
+                self.bed.1.notify_one();
+            }
+        }
+
+        /// Whether there was a message.
+        fn take_messages(&self) -> bool {
+            let mut messages = Vec::new();
+            if self.inbox.is_pending() {
+                self.inbox.drain(&mut messages);
+            }
+            !messages.is_empty()
+        }
+
+        fn sleep(&self) {
+            if self.inbox.fall_asleep(PARKED) {
+                let mut woken = self.bed.0.lock().unwrap();
+                while !*woken {
+                    woken = self.bed.1.wait(woken).unwrap();
+                }
+                *woken = false;
+                self.inbox.wake_up();
+            }
+        }
+
+        /// Polls until all has come; how often.
+        fn run(&self) -> usize {
+            for polls in 1.. {
+                clear_woken(&self.join);
+                if self.came.iter().all(|came| came.load(Ordering::Relaxed)) {
+                    return polls;
+                }
+                // The poll may block: what its hub takes meanwhile finds it running, and is gone.
+                self.take_messages();
+                if is_woken(&self.join) {
+                    continue;
+                }
+                while !self.take_messages() {
+                    self.sleep();
+                }
+            }
+            unreachable!("loom gives up long before")
+        }
+    }
+
+    #[test]
+    fn loom_every_wake_makes_a_poll_that_sees_what_was_done_before() {
+        let mut model = loom::model::Builder::new();
+        // Enough to find a planted bug: wakes that order nothing.
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let world = Arc::new(World {
+                join: AtomicU8::new(0),
+                inbox: Inbox::new(),
+                bed: (Mutex::new(false), Condvar::new()),
+                came: [AtomicBool::new(false), AtomicBool::new(false)],
+            });
+            world.inbox.open();
+            let wakers: Vec<_> = (0..2)
+                .map(|n| {
+                    let world = world.clone();
+                    loom::thread::spawn(move || {
+                        world.came[n].store(true, Ordering::Relaxed);
+                        world.wake();
+                    })
+                })
+                .collect();
+            // A wake makes two polls at most: one that the owner sees to, and one of its message, which is late.
+            assert!(world.run() <= 5);
+            wakers.into_iter().for_each(|waker| waker.join().unwrap());
+        });
     }
 }
