@@ -158,7 +158,7 @@ fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
     }
 }
 
-/// As [`wait_for`], for an `async` function. Dropped, it cancels the task, but cannot wait for its end.
+/// As [`wait_for`], for an `async` function. Dropped, it cancels the task; a task that is cancelled in it ends after that one.
 ///
 /// # Errors
 /// [`TaskError::TimedOut`], or its own.
