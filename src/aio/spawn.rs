@@ -31,6 +31,11 @@ fn all() -> MutexGuard<'static, BTreeMap<u64, AnyTask>> {
 /// What can become a [`Task`]: any future, [`green`] code, either of them if [`fallible`], and a task itself.
 ///
 /// A value is shared by all who hold the task, so it is `Send` and `Sync`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot become a task",
+    label = "neither a future nor green code",
+    note = "a closure that blocks is made a task's body by `aio::green`"
+)]
 pub trait IntoTask {
     /// The task's value.
     type Output: Send + Sync + 'static;

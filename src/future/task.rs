@@ -50,6 +50,16 @@ where
 impl Handle {
     /// Spawns a future on that hub, as [`future::spawn`](spawn) does on the caller's.
     ///
+    /// ```
+    /// use greenthread::hub::Hubs;
+    /// # fn main() -> std::io::Result<()> {
+    /// let hubs = Hubs::new(1)?;
+    /// let task = hubs.handles()[0].spawn_future(async { 6 * 7 })?;
+    /// assert_eq!(futures::executor::block_on(task).unwrap(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `NotConnected` when the hub has ended; the future is dropped.
     ///
