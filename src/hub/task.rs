@@ -298,7 +298,7 @@ impl Task {
     #[cold]
     fn trade_extra(&self, other: &Task) {
         // SAFETY: as in `take_extra`, of two tasks of one owner.
-        unsafe { std::mem::swap(&mut *self.extra.get(), &mut *other.extra.get()) };
+        unsafe { ptr::swap(self.extra.get(), other.extra.get()) };
     }
 
     pub(super) fn take_extra(&self) -> Option<Box<Extra>> {
