@@ -2,7 +2,8 @@
 //!
 //! Run: `cargo run --release --example async_with` or `... -- async`
 //!
-//! Expect: `enter`, `ok`, `666`, `exit`, two seconds in all; then `enter` and `exit` around an error, and around a time-out.
+//! Expect: `enter`, `ok`, `666`, `exit`, two seconds in all; then `enter` and `exit` around an error, a time-out and a
+//! cancel.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use greenthread::aio::{self, AsyncContext, TaskError};
 use greenthread::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
+const WORK: u32 = 666;
 const LONG: Duration = Duration::from_secs(3600);
 
 /// A connection whose opening and closing take `.0` each.
@@ -21,7 +23,7 @@ impl AsyncContext for Connection {
     async fn enter(&mut self) -> u32 {
         aio::sleep(self.0).await;
         println!("enter");
-        666
+        WORK
     }
 
     async fn exit(&mut self) {
@@ -33,16 +35,10 @@ impl AsyncContext for Connection {
 /// The same for green code.
 struct Guard(Duration);
 
-impl Guard {
-    fn new(delay: Duration) -> Guard {
-        sleep(delay);
-        println!("enter");
-        Guard(delay)
-    }
-
-    fn work(&self) -> u32 {
-        666
-    }
+fn guard(delay: Duration) -> Guard {
+    sleep(delay);
+    println!("enter");
+    Guard(delay)
 }
 
 impl Drop for Guard {
@@ -53,40 +49,46 @@ impl Drop for Guard {
 }
 
 fn failing() -> Result<(), &'static str> {
-    let _guard = Guard::new(Duration::ZERO);
+    let _guard = guard(Duration::ZERO);
     Err("no rows")
 }
 
-fn timed(start: Instant) {
-    println!("in all: {:.1} s", start.elapsed().as_secs_f64());
+fn endless() {
+    let _guard = guard(Duration::ZERO);
+    sleep(LONG);
 }
 
 fn green() {
     let start = Instant::now();
-    let guard = Guard::new(SECOND);
-    println!("ok\n{}", guard.work());
+    let guard = guard(SECOND);
+    println!("ok\n{}", WORK);
     drop(guard);
-    timed(start);
+    println!("in all: {:.1} s", start.elapsed().as_secs_f64());
 
     println!("{:?}", failing());
-    let late = greenthread::timeout(SECOND / 10, || {
-        let _guard = Guard::new(Duration::ZERO);
-        sleep(LONG);
-    });
-    println!("timed out: {}", late.is_err());
+    println!("timed out: {}", greenthread::timeout(SECOND / 10, endless).is_err());
+    let task = aio::create_task(aio::green(endless));
+    sleep(SECOND / 10);
+    task.cancel();
+    println!("cancelled: {}", task.wait().is_err());
 }
 
 async fn asynchronous() {
     let start = Instant::now();
     aio::with_async(Connection(SECOND), async |value| println!("ok\n{value}")).await;
-    timed(start);
+    println!("in all: {:.1} s", start.elapsed().as_secs_f64());
 
     let failed = aio::with_async(Connection(Duration::ZERO), async |_| Err::<(), _>("no rows")).await;
     println!("{failed:?}");
-    let body = aio::with_async(Connection(Duration::ZERO), async |_| aio::sleep(LONG).await);
-    let late = aio::timeout(Some(SECOND / 10)).run_async(body).await;
+    let endless = || aio::with_async(Connection(Duration::ZERO), async |_| aio::sleep(LONG).await);
+    let late = aio::timeout(Some(SECOND / 10)).run_async(endless()).await;
     aio::sleep(SECOND / 10).await; // a task of its own leaves
     println!("timed out: {}", late.is_err());
+    let task = aio::create_task(endless());
+    aio::sleep(SECOND / 10).await;
+    task.cancel();
+    aio::sleep(SECOND / 10).await; // likewise
+    println!("cancelled: {}", task.await.is_err());
 }
 
 fn main() -> Result<(), TaskError> {

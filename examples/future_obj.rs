@@ -1,6 +1,6 @@
-//! A result that is to come: a `JoinHandle`, or a `Promise` that somebody sets.
+//! A result that is to come: a `JoinHandle` or a task, or a `Promise` that somebody sets.
 //!
-//! Run: `cargo run --release --example future_obj` or `... -- never`
+//! Run: `cargo run --release --example future_obj` or `... -- async`, and `... -- never`
 //!
 //! Expect: `50! = 30414093201713378043612608166064768844377641568960512000000000000` after one second, `666` after two.
 //! With `never`: nobody sets the result. asyncio would hang. Here stderr gets two lines, and the exit code is 1: first the
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use greenthread::hub::LoopExit;
 use greenthread::sync::Promise;
-use greenthread::{sleep, spawn};
+use greenthread::{aio, sleep, spawn};
 
 /// n! in decimal digits, by hand.
 fn factorial(n: u32) -> String {
@@ -42,10 +42,7 @@ fn never() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("never") {
-        return never();
-    }
+fn green() {
     let product = spawn(|| {
         sleep(Duration::from_secs(1));
         factorial(50)
@@ -59,5 +56,30 @@ fn main() -> ExitCode {
     });
     println!("50! = {}", product.join().expect("it only multiplies"));
     println!("{}", promise.wait());
+}
+
+async fn asynchronous() -> Result<(), aio::TaskError> {
+    let product = aio::create_task(async {
+        aio::sleep(Duration::from_secs(1)).await;
+        factorial(50)
+    });
+    let promise = aio::create_future();
+    let theirs = promise.clone();
+    aio::create_task(async move {
+        aio::sleep(Duration::from_secs(2)).await;
+        theirs.set(666).expect("nobody else sets it");
+        assert_eq!(theirs.set(667), Err(667)); // once only
+    });
+    println!("50! = {}", product.await?);
+    println!("{}", promise.wait_async().await);
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("never") => return never(),
+        Some("async") => aio::run(asynchronous()).flatten().expect("nobody cancels it"),
+        _ => green(),
+    }
     ExitCode::SUCCESS
 }

@@ -1,6 +1,6 @@
 //! A child process that takes a second and prints the date, and a ticker that runs meanwhile.
 //!
-//! Run: `cargo run --release --example subprocess_date`
+//! Run: `cargo run --release --example subprocess_date` or `... -- async`
 //!
 //! Expect, after a second in all:
 //!
@@ -16,26 +16,58 @@
 use std::io::{self, BufRead, BufReader};
 use std::time::Duration;
 
-use greenthread::process::{Command, Stdio};
-use greenthread::{spawn, time};
+use futures::io::AsyncBufReadExt;
+use greenthread::process::{Child, Command, Stdio};
+use greenthread::time::Interval;
+use greenthread::{future, spawn};
 
-fn main() -> io::Result<()> {
+const PERIOD: Duration = Duration::from_millis(220);
+
+fn child() -> io::Result<Child> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "sleep 1; date '+%Y-%m-%d %H:%M:%S'"]);
+    shell.stdout(Stdio::piped()).spawn()
+}
+
+fn green() -> io::Result<()> {
     let ticker = spawn(|| {
-        let mut interval = time::Interval::new(Duration::from_millis(220));
+        let mut interval = Interval::new(PERIOD);
         for tick in 1.. {
             interval.tick();
             println!("tick {tick}");
         }
     });
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "sleep 1; date '+%Y-%m-%d %H:%M:%S'"]);
-    let mut child = shell.stdout(Stdio::piped()).spawn()?;
+    let (mut child, mut line) = (child()?, String::new());
     if let Some(stdout) = child.stdout.take() {
-        let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?; // the ticker runs
-        ticker.kill();
-        print!("Current date: {line}");
     }
+    ticker.kill();
+    print!("Current date: {line}");
     println!("ended with {}", child.wait()?);
     Ok(())
+}
+
+async fn asynchronous() -> io::Result<()> {
+    let ticker = future::spawn(async {
+        let mut interval = Interval::new(PERIOD);
+        for tick in 1.. {
+            interval.tick_async().await;
+            println!("tick {tick}");
+        }
+    });
+    let (mut child, mut line) = (child()?, String::new());
+    if let Some(stdout) = child.stdout.take() {
+        futures::io::BufReader::new(stdout).read_line(&mut line).await?;
+    }
+    ticker.cancel();
+    print!("Current date: {line}");
+    println!("ended with {}", child.wait_async().await?);
+    Ok(())
+}
+
+fn main() -> io::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("async") {
+        return future::block_on(asynchronous());
+    }
+    green()
 }

@@ -1,7 +1,7 @@
 //! A pool of OS threads: ten jobs on five of them, and a folder copied by four.
 //!
 //! ```text
-//! cargo run --release --example thread_pool
+//! cargo run --release --example thread_pool [-- async]
 //! ```
 //!
 //! Expect ten futures at once, five running and five pending; the digits 0 to 9 in two waves, a second apart, in 2.0 s and
@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use greenthread::future;
 use greenthread::threadpool::{self, PoolFuture, ReturnWhen, ThreadPool};
 
 #[path = "servers/mod.rs"]
@@ -19,7 +20,7 @@ mod servers;
 
 use servers::{Folder, Outcome};
 
-fn digits() -> Outcome {
+fn digits(is_async: bool) -> Outcome {
     let start = Instant::now();
     let pool = ThreadPool::new(5);
     let digit = |n: u32| {
@@ -34,8 +35,12 @@ fn digits() -> Outcome {
         greenthread::sleep(Duration::from_millis(1));
     }
     futures.iter().for_each(|future| println!("{future:?}"));
-    let (done, _) = threadpool::wait(futures, None, ReturnWhen::All);
-    done.into_iter().try_for_each(PoolFuture::wait)?;
+    if is_async {
+        future::block_on(futures::future::try_join_all(futures))?;
+    } else {
+        let (done, _) = threadpool::wait(futures, None, ReturnWhen::All);
+        done.into_iter().try_for_each(PoolFuture::wait)?;
+    }
     println!("ten jobs: {:.2} s", start.elapsed().as_secs_f64());
     Ok(())
 }
@@ -70,7 +75,8 @@ fn files() -> Outcome {
 }
 
 fn main() -> ExitCode {
-    match digits().and_then(|()| files()) {
+    let is_async = std::env::args().nth(1).as_deref() == Some("async");
+    match digits(is_async).and_then(|()| files()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

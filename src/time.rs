@@ -27,8 +27,10 @@ use crate::hub::park::{self, Mode, Parker, Wake, Why};
 use crate::hub::task::TaskRef;
 use crate::hub::{Due, Hub, interrupt};
 
+mod limit;
 mod sleep;
 
+pub use limit::{timeout_async, timeout_at_async};
 pub use sleep::Sleep;
 
 static SLEEP: &str = "time to pass (sleep)";
@@ -129,12 +131,13 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
 /// ```
 ///
 /// # Errors
-/// [`Elapsed`], if the time passed and `f` was unwound at a park of its. If `f` returns all the same, its value is given.
+/// [`Elapsed`], if the time passed and `f` was unwound at a park of its. If `f` returns all the same, its value is
+/// given.
 ///
 /// # Blocking and cancellation
 /// `f` unwinds at its next park, so its destructors run; code that does not park, or is in a
-/// [`shield`](crate::thread::shield), is not cut short. What waits whatever happens, as a [`scope`](crate::scope()) for its
-/// children, goes on to the end, and so do green threads that `f` spawned.
+/// [`shield`](crate::thread::shield), is not cut short. What waits whatever happens, as a [`scope`](crate::scope()) for
+/// its children, goes on to the end, and so do green threads that `f` spawned.
 ///
 /// # Coming from Python
 /// `gevent.with_timeout`, `asyncio.timeout`.
@@ -145,8 +148,8 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
 
 /// A deadline for whatever the calling green thread does until it is dropped.
 ///
-/// It is armed from [`new`](Self::new) on. When it expires, the green thread unwinds at its next park, up to this guard's
-/// own [`run`](Self::run): no other catches it.
+/// It is armed from [`new`](Self::new) on. When it expires, the green thread unwinds at its next park, up to this
+/// guard's own [`run`](Self::run): no other catches it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -163,8 +166,8 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
 ///
 /// # Outside its run
 /// If it expires between `new` and `run`, the first park outside unwinds, and nobody catches it: the green thread ends
-/// as by a panic that says nothing; on the native stack a line on stderr says so, and `main` ends. So call `run` at once,
-/// unless what lies between is quick; dropped or [`cancel`](Self::cancel)led without `run`, it is disarmed.
+/// as by a panic that says nothing; on the native stack a line on stderr says so, and `main` ends. So call `run` at
+/// once, unless what lies between is quick; dropped or [`cancel`](Self::cancel)led without `run`, it is disarmed.
 ///
 /// # Coming from Python
 /// `gevent.Timeout(seconds)` with `start`; `run` is its `with` block.

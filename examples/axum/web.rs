@@ -1,4 +1,4 @@
-//! An axum application on one OS thread, without tokio's runtime; its `async` handlers may block.
+//! An axum application whose `async` handlers all run on one OS thread, without tokio's runtime; and they may block.
 //!
 //! ```text
 //! cargo run --release --manifest-path examples/axum/Cargo.toml --bin web -- \
@@ -11,6 +11,7 @@
 //! crates. Ctrl-C lets those who are served finish, for at most five seconds.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
@@ -40,18 +41,29 @@ async fn item(id: Result<Path<i64>, axum::extract::rejection::PathRejection>, Qu
     }
 }
 
-async fn slow() -> &'static str {
+/// After half a second.
+async fn page(title: String) -> Html<String> {
     std::thread::sleep(Duration::from_millis(500)); // patched: it parks
-    "slow"
+    Html(format!("<h1>{title}</h1>"))
+}
+
+/// Connections for the blocking client: one at least, ten at most.
+type Pool = r2d2::Pool<redis::Client>;
+
+fn pool(url: String) -> Result<Pool, Box<dyn Error>> {
+    Ok(Pool::builder()
+        .min_idle(Some(1))
+        .max_size(10)
+        .build(redis::Client::open(url)?)?)
 }
 
 /// Three seconds, and a hash through the blocking client.
-async fn red(State(url): State<Option<String>>) -> Result<Json<Value>, String> {
+async fn red(State(pool): State<Option<Pool>>) -> Result<Json<Value>, String> {
     println!("请求来了");
     std::thread::sleep(Duration::from_secs(3));
-    let Some(url) = url else { return Ok(Json(json!({}))) };
-    let hash = || -> RedisResult<BTreeMap<String, u32>> {
-        let mut connection = redis::Client::open(&*url)?.get_connection()?;
+    let Some(pool) = pool else { return Ok(Json(json!({}))) };
+    let mut connection = pool.get().map_err(|error| error.to_string())?; // waits for one of the ten
+    let mut hash = || -> RedisResult<BTreeMap<String, u32>> {
         let () = connection.hset_multiple("greenthread:web", &[("key1", 1), ("key2", 2), ("key3", 3)])?;
         connection.hgetall("greenthread:web")
     };
@@ -62,21 +74,20 @@ fn option(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     monkey::patch_all()?;
     let host = option("--host").unwrap_or_else(|| String::from("127.0.0.1"));
     let port: u16 = option("--port").map_or(Ok(8000), |port| port.parse())?;
     let router = Router::new()
         .route("/", get(|| async { Json(json!({ "Hello": "World" })) }))
-        .route("/index", get(|| async { Html("<h1>Index</h1>") }))
+        .route("/index", get(|| page(String::from("Index"))))
         .route(
             "/hello/{name}",
-            get(|Path(name): Path<String>| async move { Html(format!("<h1>hello, {name}!</h1>")) }),
+            get(|Path(name): Path<String>| page(format!("hello, {name}!"))),
         )
         .route("/items/{item_id}", get(item))
-        .route("/slow", get(slow))
         .route("/red", get(red))
-        .with_state(option("--redis"));
+        .with_state(option("--redis").map(pool).transpose()?);
     let server =
         HttpServer::tower(TcpListener::bind((&*host, port))?, router).access_log(|access| println!("{access}"));
     println!("listening on http://{}", server.local_addr()?);

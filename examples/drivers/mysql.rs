@@ -1,80 +1,54 @@
-//! An unmodified blocking client, `mysql`, asks several questions at once, on one OS thread.
+//! An unmodified client asks several questions at once, on one OS thread: `mysql`, which blocks, on patched libc; or
+//! `mysql_async`, whose sockets are tokio's, with tokio's reactor beside.
 //!
 //! ```text
-//! cargo run --release --manifest-path examples/drivers/Cargo.toml --bin mysql -- patched [URL]
+//! cargo run --release --manifest-path examples/drivers/Cargo.toml --bin mysql -- [patched|async] [URL]
 //! ```
 //!
 //! Without a URL it starts a MariaDB of its own, which takes some seconds. Expect 开始, the rows of
 //! `SELECT Host,User FROM user`, and 结束; then the same twice at once: 开始, 开始, …, 结束, 结束. Then two `SELECT SLEEP(1)` in
 //! 1.0 s and not 2.0 s; and three at once, of which the second has a wrong password: only it fails.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
-use greenthread::{monkey, spawn};
-use mysql::prelude::Queryable;
-use mysql::{Conn, Opts, OptsBuilder};
+use greenthread::future::block_on;
+use greenthread::thread::JoinError;
 
+#[path = "mysql_async.rs"]
+mod asynchronous;
+#[path = "mysql_patched.rs"]
+mod patched;
 #[path = "../servers/mod.rs"]
 mod servers;
 
-use servers::Outcome;
+use servers::{Outcome, Server};
 
-fn execute(n: u32, opts: Opts) -> mysql::Result<()> {
-    println!("开始 {n}");
-    let mut connection = Conn::new(opts)?;
-    servers::be_far_away();
-    let rows: Vec<(String, String)> = connection.query("SELECT Host,User FROM user")?;
-    println!("{n}: {rows:?}");
-    servers::be_far_away();
-    drop(connection); // closes
-    println!("结束 {n}");
-    Ok(())
+const USERS: &str = "SELECT Host,User FROM user";
+const DOZE: &str = "SELECT SLEEP(1)";
+
+/// The URL that is given, or that of a server of our own, which is ended when it is dropped.
+fn url(mut args: Vec<String>) -> Outcome<(String, Option<Server>)> {
+    match args.pop() {
+        Some(url) => Ok((url, None)),
+        None => servers::mariadb().map(|server| (server.url.clone(), Some(server))),
+    }
 }
 
-fn doze(n: u32, opts: Opts) -> mysql::Result<()> {
-    println!("开始 {n}");
-    let slept: Option<u32> = Conn::new(opts)?.query_first("SELECT SLEEP(1)")?;
-    println!("结束 {n}: {slept:?}");
-    Ok(())
-}
-
-fn ask(url: &str) -> Outcome {
-    let opts = OptsBuilder::from_opts(Opts::from_url(url)?)
-        .db_name(Some("mysql"))
-        .prefer_socket(false); // over TCP, even to this machine
-    let wrong = Opts::from(opts.clone().pass(Some("wrong")));
-    let opts = Opts::from(opts);
-    execute(1, opts.clone())?;
-
-    let two = [1, 2].map(|n| (n, opts.clone()));
-    let executing = two.clone().map(|(n, opts)| spawn(move || execute(n, opts)));
-    servers::join_all("two at once", executing)?;
-    let dozing = two.map(|(n, opts)| spawn(move || doze(n, opts)));
-    servers::join_all("two SELECT SLEEP(1) at once", dozing)?;
-
-    let three = [(1, opts.clone()), (2, wrong), (3, opts)];
-    let three = three.map(|(n, opts)| (n, spawn(move || execute(n, opts))));
-    for (n, green) in three {
-        match green.join() {
+/// Waits for each, and says what became of it: the others know nothing of one that fails.
+fn tell<E: Display, J>(all: [J; 3])
+where
+    J: Future<Output = Result<Result<(), E>, JoinError>>,
+{
+    for (n, end) in (1..).zip(all.map(block_on)) {
+        match end {
             Ok(Ok(())) => println!("{n} did well"),
-            Ok(Err(error)) => println!("{n} failed: {error}"), // the others know nothing of it
-            Err(error) => println!("{n}: {error}"),            // it panicked: nor of that
+            Ok(Err(error)) => println!("{n} failed: {error}"),
+            Err(error) => println!("{n}: {error}"), // it panicked: nor of that
         }
     }
-    Ok(())
-}
-
-fn patched(args: Vec<String>) -> Outcome {
-    let (url, own) = match args.into_iter().next() {
-        Some(url) => (url, None),
-        None => servers::mariadb().map(|server| (server.url.clone(), Some(server)))?,
-    };
-    monkey::patch_all()?;
-    let asked = greenthread::run(move || ask(&url));
-    drop(own); // ends it
-    asked
 }
 
 fn main() -> ExitCode {
-    servers::faces(patched)
+    servers::faces(patched::main, asynchronous::main)
 }

@@ -1,16 +1,13 @@
-//! An https server: `rustls` on std's own sockets, in patched green threads.
+//! A certificate that signs itself: what an https server shows, and what a client is told to trust.
 
-use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::servers::{self, Outcome, Page};
+use crate::servers::Outcome;
 
-/// Starts an https server; gives its address, and a client's configuration that trusts it.
-pub(crate) fn serve(page: Page) -> Outcome<(SocketAddr, Arc<ClientConfig>)> {
+pub(crate) fn configs() -> Outcome<(Arc<ServerConfig>, Arc<ClientConfig>)> {
     let made = rcgen::generate_simple_self_signed([String::from("localhost")])?;
     let certificate = made.cert.der().clone();
     let mut roots = RootCertStore::empty();
@@ -20,13 +17,6 @@ pub(crate) fn serve(page: Page) -> Outcome<(SocketAddr, Arc<ClientConfig>)> {
         .with_no_client_auth();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
     let server = ServerConfig::builder().with_no_client_auth();
-    let server = Arc::new(server.with_single_cert(vec![certificate], key)?);
-    let address = servers::serve(move |stream| {
-        let session = ServerConnection::new(server.clone()).map_err(io::Error::other)?;
-        let mut stream = StreamOwned::new(session, stream);
-        servers::answer(&mut stream, page)?;
-        stream.conn.send_close_notify();
-        stream.flush()
-    })?;
-    Ok((address, Arc::new(client)))
+    let server = server.with_single_cert(vec![certificate], key)?;
+    Ok((Arc::new(server), Arc::new(client)))
 }

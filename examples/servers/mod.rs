@@ -11,22 +11,26 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use greenthread::{JoinHandle, spawn, thread};
+use greenthread::future::block_on;
+use greenthread::spawn;
+use greenthread::thread::JoinError;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// The main of an example that has two faces: its first argument may say which.
-pub(crate) fn faces(patched: fn(Vec<String>) -> Outcome) -> ExitCode {
+pub(crate) fn faces(patched: fn(Vec<String>) -> Outcome, asynchronous: fn(Vec<String>) -> Outcome) -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
-    match args.first().map(String::as_str) {
-        Some("async") => {
-            eprintln!("error: `async`: not yet; this example has its `patched` face only");
-            return ExitCode::from(2);
-        }
-        Some("patched") => drop(args.remove(0)),
-        _ => {}
-    }
-    match patched(args) {
+    let face = match args.first().map(String::as_str) {
+        Some("async") => asynchronous,
+        _ => patched,
+    };
+    args.drain(
+        ..usize::from(
+            args.first()
+                .is_some_and(|first| ["patched", "async"].contains(&&**first)),
+        ),
+    );
+    match face(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -36,12 +40,14 @@ pub(crate) fn faces(patched: fn(Vec<String>) -> Outcome) -> ExitCode {
 }
 
 /// Waits for all of them, then says how long that took; the first error, if any of them has one.
-pub(crate) fn join_all<T, E>(what: &str, all: impl IntoIterator<Item = JoinHandle<Result<T, E>>>) -> Outcome<Vec<T>>
+pub(crate) fn join_all<J, T, E>(what: &str, all: impl IntoIterator<Item = J>) -> Outcome<Vec<T>>
 where
+    J: Future<Output = Result<Result<T, E>, JoinError>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let start = Instant::now();
-    let ended = thread::join_all(all);
+    let all: Vec<_> = all.into_iter().collect(); // now all run
+    let ended: Vec<_> = all.into_iter().map(block_on).collect();
     println!("{what}: {:.2} s", start.elapsed().as_secs_f64());
     let values = ended.into_iter().map(|end| match end {
         Ok(value) => value.map_err(Into::into),
@@ -51,9 +57,7 @@ where
 }
 
 /// As though a server were far away: on loopback an answer may be there before anybody has to wait for it.
-pub(crate) fn be_far_away() {
-    std::thread::sleep(Duration::from_millis(50));
-}
+pub(crate) const FAR_AWAY: Duration = Duration::from_millis(50);
 
 /// A folder: the one that was asked for, which stays; or a fresh one, which is removed with this.
 pub(crate) struct Folder {
@@ -135,9 +139,10 @@ impl Server {
     }
 }
 
-/// A loopback port that nobody listens on, outside the range from which the system gives ports to clients.
+/// A loopback port that nobody listens on, outside the range from which the system gives ports to clients. Programs that
+/// start at the same time look at different ones.
 fn free_port() -> io::Result<u16> {
-    let first = std::process::id() % 10_000;
+    let first = std::process::id() % 625 * 16;
     let mut ports = (0..10_000)
         .map(|n| 20_000 + (first + n) % 10_000)
         .filter_map(|n| u16::try_from(n).ok());
@@ -198,6 +203,23 @@ pub(crate) type Page = fn(&str) -> (Duration, Vec<u8>);
 /// A web server in patched green threads: a plain loop that blocks, one green thread a connection.
 pub(crate) fn http(page: Page) -> io::Result<SocketAddr> {
     serve(move |stream| answer(&mut &stream, page))
+}
+
+/// A page that says the path a thousand times, after a second.
+pub(crate) fn echo_path(path: &str) -> (Duration, Vec<u8>) {
+    (Duration::from_secs(1), path.repeat(1000).into_bytes())
+}
+
+/// The same server on OS threads, for who does not patch; it says [`echo_path`].
+pub(crate) fn http_on_threads() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer(&mut &stream, echo_path));
+        }
+    });
+    Ok(address)
 }
 
 /// Accepts connections for ever, each served in a green thread of its own.

@@ -25,6 +25,8 @@ pub enum TaskError {
     InvalidState,
     /// The time allowed has passed.
     TimedOut,
+    /// Ctrl-C has cancelled it.
+    Interrupted,
     /// The loop was stopped, or closed, before it was done.
     Stopped,
     /// Nothing runs here that could run it.
@@ -65,6 +67,7 @@ impl fmt::Display for TaskError {
             TaskError::Panicked(message) => write!(f, "the task panicked: {message}"),
             TaskError::InvalidState => f.write_str("the result is not ready: wait for the task first"),
             TaskError::TimedOut => f.write_str("the time allowed has passed"),
+            TaskError::Interrupted => f.write_str("interrupted by Ctrl-C"),
             TaskError::Stopped => f.write_str("the event loop was stopped before the task was done"),
             TaskError::NoRunningLoop => f.write_str("no running event loop: start with aio::run or EventLoop"),
         }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::report::{self, ExceptionContext};
+use super::slow;
 use super::wait::after;
 use super::{IntoTask, Task, TaskError};
 use crate::hub;
@@ -42,6 +43,8 @@ struct Inner {
     stopping: AtomicBool,
     closed: AtomicBool,
     debug: AtomicBool,
+    /// In debug mode: a task's future was polled in this turn of a green thread, which is not to be told again.
+    polled: AtomicBool,
     /// Set by `stop`, and by the end of what `run_until_complete` waits for.
     woken: Event,
 }
@@ -86,6 +89,15 @@ pub struct EventLoop(Arc<Inner>);
 
 /// A new loop, not bound yet.
 ///
+/// ```
+/// use greenthread::aio;
+///
+/// let event_loop = aio::new_event_loop();
+/// aio::set_event_loop(&event_loop);
+/// assert_eq!(aio::get_event_loop(), event_loop);
+/// event_loop.close();
+/// ```
+///
 /// # Coming from Python
 /// `asyncio.new_event_loop`.
 pub fn new_event_loop() -> EventLoop {
@@ -104,7 +116,10 @@ pub fn set_event_loop(event_loop: &EventLoop) {
     event_loop.bind();
 }
 
-/// The loop of this OS thread; a new one if there is none.
+/// The loop of this OS thread; a new one if there is none. See [`new_event_loop`].
+///
+/// # Coming from Python
+/// `asyncio.get_event_loop`.
 #[track_caller]
 pub fn get_event_loop() -> EventLoop {
     let here = hub::handle();
@@ -116,6 +131,13 @@ pub fn get_event_loop() -> EventLoop {
 }
 
 /// The loop that runs here: in a task, or in a callback.
+///
+/// ```
+/// use greenthread::aio;
+///
+/// assert!(aio::get_running_loop().is_err()); // in `main`
+/// assert!(aio::run(async { aio::get_running_loop().is_ok() }).unwrap());
+/// ```
 ///
 /// # Errors
 /// [`TaskError::NoRunningLoop`].
@@ -148,6 +170,7 @@ impl EventLoop {
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             debug: AtomicBool::new(false),
+            polled: AtomicBool::new(false),
             woken: Event::new(),
         }))
     }
@@ -184,12 +207,23 @@ impl EventLoop {
         hub
     }
 
+    /// Whether it is bound to the hub of this OS thread.
+    pub(super) fn is_here(&self) -> bool {
+        let hub = self.state().hub.clone();
+        hub.is_some_and(|hub| hub == hub::handle())
+    }
+
     #[track_caller]
     fn check_open(&self) {
         assert!(!self.is_closed(), "the event loop is closed");
     }
 
     /// Calls `f` in the next turn, in order with other calls.
+    ///
+    /// `f` runs on the hub's own stack, so it may not block. A panic of it goes to the exception handler.
+    ///
+    /// # Coming from Python
+    /// `loop.call_soon`.
     #[track_caller]
     pub fn call_soon<F: FnOnce() + Send + 'static>(&self, f: F) -> Handle {
         let (handle, f) = self.wrap(None, f);
@@ -199,10 +233,32 @@ impl EventLoop {
     }
 
     /// As [`call_soon`](Self::call_soon), but never binds the loop: what is asked of one that does not run yet waits for that.
+    ///
+    /// ```
+    /// use greenthread::aio::EventLoop;
+    ///
+    /// let event_loop = EventLoop::new();
+    /// let theirs = event_loop.clone();
+    /// let other = std::thread::spawn(move || {
+    ///     let stopper = theirs.clone();
+    ///     theirs.call_soon_threadsafe(move || stopper.stop())
+    /// });
+    /// event_loop.run_forever(); // until the other OS thread has it stopped
+    /// assert!(!other.join().unwrap().cancelled());
+    /// ```
+    ///
+    /// # Coming from Python
+    /// `loop.call_soon_threadsafe`.
     #[track_caller]
     pub fn call_soon_threadsafe<F: FnOnce() + Send + 'static>(&self, f: F) -> Handle {
         self.check_open();
         let (handle, f) = self.wrap(None, f);
+        self.request(f);
+        handle
+    }
+
+    /// Calls `f` on its hub, as soon as it has one.
+    fn request<F: FnOnce() + Send + 'static>(&self, f: F) {
         let mut state = self.state();
         let hub = state.hub.clone();
         match hub {
@@ -212,10 +268,25 @@ impl EventLoop {
             }
             None => state.requests.push(Box::new(move |hub| drop(hub.call_soon(f)))),
         }
-        handle
     }
 
     /// Calls `f` after `delay`. Of equal times the first asked for comes first.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use greenthread::aio::EventLoop;
+    ///
+    /// let event_loop = EventLoop::new();
+    /// let never = event_loop.call_later(Duration::from_millis(1), || unreachable!());
+    /// never.cancel();
+    /// let stopper = event_loop.clone();
+    /// let soon = event_loop.time() + Duration::from_millis(2);
+    /// assert_eq!(event_loop.call_at(soon, move || stopper.stop()).when(), Some(soon));
+    /// event_loop.run_forever();
+    /// ```
+    ///
+    /// # Coming from Python
+    /// `loop.call_later`.
     #[track_caller]
     pub fn call_later<F: FnOnce() + Send + 'static>(&self, delay: Duration, f: F) -> Handle {
         let hub = self.bind();
@@ -260,6 +331,14 @@ impl EventLoop {
     }
 
     /// Makes a task, whether or not the loop runs yet.
+    ///
+    /// ```
+    /// use greenthread::aio::EventLoop;
+    ///
+    /// let event_loop = EventLoop::new();
+    /// let task = event_loop.create_task(async { 42 });
+    /// assert_eq!(event_loop.run_until_complete(task).unwrap(), 42);
+    /// ```
     ///
     /// # Panics
     /// If the loop is another OS thread's.
@@ -361,6 +440,27 @@ impl EventLoop {
     ///
     /// `f` runs in a green thread of its own, so it may block.
     ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use greenthread::{aio::EventLoop, net::UnixStream};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let event_loop = EventLoop::new();
+    /// let (ours, mut theirs) = UnixStream::pair()?;
+    /// let (mut reader, stopper) = (ours.try_clone()?, event_loop.clone());
+    /// let watch = event_loop.add_reader(&ours, move || {
+    ///     let mut word = [0; 5];
+    ///     reader.read_exact(&mut word).unwrap();
+    ///     assert_eq!(&word, b"hello");
+    ///     stopper.stop();
+    /// })?;
+    /// theirs.write_all(b"hello")?;
+    /// event_loop.run_forever();
+    /// watch.cancel();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The descriptor cannot be duplicated.
     #[track_caller]
@@ -390,6 +490,19 @@ impl EventLoop {
     }
 
     /// Calls `f` at each `number` signal, until the handler is dropped: [`signal::on`].
+    ///
+    /// ```
+    /// use greenthread::{aio::EventLoop, signal::SIGTERM};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let event_loop = EventLoop::new();
+    /// let stopper = event_loop.clone();
+    /// let _handler = event_loop.add_signal_handler(SIGTERM, move || stopper.stop())?;
+    /// event_loop.call_soon(|| signal_hook::low_level::raise(SIGTERM).unwrap()); // somebody sends it
+    /// event_loop.run_forever();
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`signal::on`].
@@ -433,19 +546,65 @@ impl EventLoop {
         self.state().handler.clone()
     }
 
-    /// Tells the exception handler.
+    /// Tells the exception handler, or, if none was set, stderr.
+    ///
+    /// # Coming from Python
+    /// `loop.call_exception_handler`; without a handler, `loop.default_exception_handler`.
     pub fn call_exception_handler(&self, context: &ExceptionContext) {
         report::tell(Some(self), context);
     }
 
-    /// Has callbacks, and steps of tasks that are futures, timed: the handler is told of those that take too long. Green code
-    /// is not timed.
+    /// Has callbacks, steps of tasks that are futures, and green threads from each resume to the next park, timed: the
+    /// handler is told of those that take too long, for they kept all others waiting. It may not block then.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use std::time::Duration;
+    /// use greenthread::aio::{self, EventLoop};
+    ///
+    /// let heard = Arc::new(Mutex::new(String::new()));
+    /// let event_loop = EventLoop::new();
+    /// let note = heard.clone();
+    /// event_loop.set_exception_handler(Some(move |context: &aio::ExceptionContext| {
+    ///     *note.lock().unwrap() = context.to_string();
+    /// }));
+    /// event_loop.set_debug(true);
+    /// event_loop.set_slow_callback_duration(Duration::from_millis(10));
+    /// let hog = aio::green(|| std::thread::sleep(Duration::from_millis(20))); // blocks its OS thread
+    /// event_loop.run_until_complete(hog).unwrap();
+    /// event_loop.close();
+    /// assert!(heard.lock().unwrap().contains("seconds"));
+    /// ```
+    ///
+    /// # Coming from Python
+    /// `loop.set_debug`, `PYTHONASYNCIODEBUG`.
     pub fn set_debug(&self, on: bool) {
-        match (self.0.debug.swap(on, Ordering::AcqRel), on) {
-            (false, true) => DEBUGGED.fetch_add(1, Ordering::AcqRel),
-            (true, false) => DEBUGGED.fetch_sub(1, Ordering::AcqRel),
-            _ => 0,
-        };
+        if self.0.debug.swap(on, Ordering::AcqRel) == on {
+            return;
+        }
+        if on {
+            DEBUGGED.fetch_add(1, Ordering::AcqRel);
+        } else {
+            DEBUGGED.fetch_sub(1, Ordering::AcqRel);
+        }
+        if self.is_here() {
+            return self.observe();
+        }
+        let event_loop = self.clone();
+        self.request(move || event_loop.observe());
+    }
+
+    /// Has the turns of green threads timed, or not any more. On its own hub.
+    fn observe(&self) {
+        hub::set_watch(self.debug().then(|| slow::observer(self.clone())));
+    }
+
+    pub(super) fn note_poll(&self) {
+        self.0.polled.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_poll(&self) -> bool {
+        self.0.polled.swap(false, Ordering::Relaxed)
     }
 
     /// Whether it is in debug mode.

@@ -4,6 +4,7 @@
 //! a time-out would end it, and nothing is left behind of that.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,7 @@ use crate::{thread, time};
 
 #[derive(Default)]
 struct State {
-    live: Vec<AnyTask>,
+    live: BTreeMap<u64, AnyTask>,
     errors: Vec<TaskError>,
     aborting: bool,
 }
@@ -46,7 +47,7 @@ struct State {
 ///
 /// Its block does not end before all of its tasks have, also when it is cancelled: then it cancels them. (A future that is dropped
 /// cannot wait: [`run_async`](Self::run_async) only cancels them then.) A task that is cancelled alone is no error. While it
-/// ends for an error, a new task is cancelled before it begins.
+/// ends for an error, and after its end, a new task is cancelled before it begins.
 ///
 /// # Coming from Python
 /// `async with asyncio.TaskGroup() as group`. With borrows from the stack, and no cancel: [`scope`](crate::scope()).
@@ -164,7 +165,11 @@ impl TaskGroup {
     }
 
     fn sum<T>(&self, result: Option<T>) -> Result<T, ExceptionGroup> {
-        let errors = std::mem::take(&mut self.state().errors);
+        let mut state = self.state();
+        // Who keeps a clone makes no more tasks by it: nobody would wait for them.
+        state.aborting = true;
+        let errors = std::mem::take(&mut state.errors);
+        drop(state);
         match result {
             Some(value) if errors.is_empty() => Ok(value),
             _ => Err(ExceptionGroup { errors }),
@@ -176,7 +181,8 @@ impl TaskGroup {
     pub fn create_task<I: IntoTask>(&self, item: I) -> Task<I::Output> {
         let task = item.into_task();
         let mut state = self.state();
-        state.live.push(task.any());
+        let any = task.any();
+        state.live.insert(any.0.id, any);
         self.0.empty.clear();
         let too_late = state.aborting;
         drop(state);
@@ -190,13 +196,13 @@ impl TaskGroup {
 
     fn ended<T>(&self, task: &Task<T>) {
         let failed = task.result().err().filter(|error| !error.is_cancelled());
-        let any = task.any();
         let mut state = self.state();
-        state.live.retain(|live| *live != any);
+        let listed = state.live.remove(&task.any().0.id);
         let first = failed.is_some() && !state.aborting;
         state.errors.extend(failed);
         let empty = state.live.is_empty();
         drop(state);
+        drop(listed);
         if first {
             self.abort();
         }
@@ -209,7 +215,7 @@ impl TaskGroup {
     fn abort(&self) {
         let mut state = self.state();
         state.aborting = true;
-        let live = state.live.clone();
+        let live: Vec<_> = state.live.values().cloned().collect();
         drop(state);
         cancel_all(&live);
         self.0.body.reschedule(Some(time::now()));

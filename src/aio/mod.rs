@@ -22,8 +22,9 @@
 //! # What differs from asyncio
 //! * **Exceptions.** A panic is one. So is the `Err` of a body that is [`fallible`]; without that it is a value. Errors come as a
 //!   [`TaskError`].
-//! * **Cancel.** Green code unwinds at its next park, and may catch that. A future is dropped: no `async` code can catch it. Who is
-//!   cancelled while it waits for a task cancels that task too, as in Python, but does not stay for its end.
+//! * **Cancel.** Green code unwinds at its next park, and may catch that. A future is dropped: no `async` code can catch
+//!   it. Who is cancelled while it waits for a task cancels that task too, as in Python, and ends after it; but a future
+//!   has been dropped by then.
 //! * **Time-outs** are no cancels: `cancelling()` does not count them.
 //! * **Results** are cloned for each who waits.
 //! * **One hub on each OS thread.** A loop is bound to it, not made.
@@ -32,22 +33,43 @@
 //!
 //! | asyncio | here |
 //! |---|---|
-//! | `Future`, `loop.create_future` | [`Promise`](crate::sync::Promise), [`create_future`] |
+//! | `Future`, `loop.create_future` | [`Promise`](crate::sync::Promise), [`create_future`]; `add_done_callback` is `on_set` |
+//! | `isfuture`, `iscoroutine` | [`IntoTask`] is for what can become a task, by type |
+//! | `Task.get_stack`, `print_stack`, `get_coro`; `ps`, `pstree` | [`debug::dump`](crate::debug::dump) |
+//! | `remove_done_callback` | [`DoneCallback::cancel`] |
+//! | `create_task(.., name=name)` | [`Task::set_name`] |
+//! | `create_eager_task_factory`, `set_task_factory` | none: a task begins soon; [`hub::set_hook`](crate::hub::set_hook) sees each spawn |
+//! | `sleep(delay, result)` | [`sleep`] in `async` code, [`time::sleep`](crate::sleep) in green code; the result is yours |
 //! | `Lock` | [`sync::Mutex`](crate::sync::Mutex), `lock_async` |
 //! | `Event`, `Semaphore`, `BoundedSemaphore`, `Condition`, `Barrier` | the same in [`sync`](crate::sync) (`Condvar`) |
-//! | `Queue`, `LifoQueue`, `PriorityQueue` | the same in [`sync::queue`](crate::sync::queue) |
+//! | `Queue`, `LifoQueue`, `PriorityQueue`, `QueueEmpty`, `QueueFull`, `QueueShutDown` | in [`sync::queue`](crate::sync::queue) |
+//! | `run_coroutine_threadsafe` | [`hub::Handle::spawn`](crate::hub::Handle::spawn), `spawn_future` |
 //! | `loop.run_in_executor`, `to_thread`, `wrap_future` | the same, from [`threadpool`](crate::threadpool) |
-//! | `run_coroutine_threadsafe` | [`hub::Handle::spawn`](crate::hub::Handle::spawn) |
-//! | `create_server(factory)`, `Protocol`, `Transport` | [`serve_protocol`](crate::server::serve_protocol), [`server`](crate::server) |
-//! | `create_connection(factory)` | [`run_protocol`](crate::server::run_protocol) on a connected stream |
-//! | `start_server(f)` | [`StreamServer`](crate::server::StreamServer) |
-//! | `create_datagram_endpoint` | [`DatagramServer`](crate::server::DatagramServer), [`UdpSocket`](crate::net::UdpSocket) |
+//! | `loop.set_default_executor`, `shutdown_default_executor` | none: [`run_in_executor`] takes the pool; the default one ends with the process |
+//! | `create_server(factory, host, port)`, `Protocol`, `Transport` | [`create_server`] on a listener, [`server`](crate::server) |
+//! | `BufferedProtocol` | a green thread that reads into its own buffer |
+//! | `create_unix_server`, `create_unix_connection` | the same functions, with [`UnixListener`](crate::net::UnixListener), and [`connect_accepted_socket`] |
+//! | `start_unix_server`, `open_unix_connection` | [`StreamServer`](crate::server::StreamServer); [`io::Reader`](crate::io::Reader) and [`io::Writer`](crate::io::Writer) on a [`UnixStream`](crate::net::UnixStream) |
+//! | `ssl=context`, `start_tls` | `net::tls::TlsStream`, `server::TlsConnection` (feature `tls`) |
+//! | `Server.close`, `wait_closed`, `serve_forever`, `close_clients` | [`server::Handle`](crate::server::Handle): `close`, `wait`, `stop` |
+//! | `create_datagram_endpoint`, `DatagramProtocol`, `DatagramTransport` | the same, [`server`](crate::server); also [`DatagramServer`](crate::server::DatagramServer) |
 //! | `StreamReader`, `StreamWriter`, `open_connection` | [`io::Reader`](crate::io::Reader), [`io::Writer`](crate::io::Writer), [`open_connection`] |
-//! | `create_subprocess_exec`, `create_subprocess_shell` | [`process::Command`](crate::process::Command), [`create_subprocess_shell`] |
+//! | `IncompleteReadError`, `LimitOverrunError` | [`io::IncompleteRead`](crate::io::IncompleteRead), [`io::LimitOverrun`](crate::io::LimitOverrun) |
+//! | `loop.sock_recv`, `sock_sendall`, `sock_connect`, `sock_accept` | [`net`](crate::net)'s sockets; on a descriptor of your own, [`io::Async`](crate::io::Async) |
+//! | `loop.getaddrinfo`, `getnameinfo` | [`dns::lookup_host`](crate::dns::lookup_host); names of addresses: [`to_thread`] |
+//! | `connect_read_pipe`, `connect_write_pipe` | [`io::Async`](crate::io::Async) on the pipe |
+//! | `remove_reader`, `remove_writer`, `remove_signal_handler` | [`Watch::cancel`]; the drop of the handler |
+//! | `create_subprocess_exec`, `create_subprocess_shell`, `Process` | [`process::Command`](crate::process::Command), [`create_subprocess_shell`], [`process::Child`](crate::process::Child) |
+//! | `SubprocessProtocol`, `loop.subprocess_exec` | a green thread for each pipe of the child |
 //! | `async with` | a guard whose `Drop` may park; [`with_async`] |
+//! | `async for` | an iterator; [`future::block_on_stream`](crate::future::block_on_stream), and `stream` of what has one |
 //! | `contextvars` | [`green_local!`](crate::green_local) |
+//! | `KeyboardInterrupt` out of `run` | [`TaskError::Interrupted`] |
+//! | `CancelledError`, `InvalidStateError`, `TimeoutError` | [`TaskError`] |
+//! | policies, child watchers, `shutdown_asyncgens` | none: there is nothing for them to do |
 #![forbid(unsafe_code)]
 
+mod ctrl_c;
 mod error;
 mod event_loop;
 mod gather;
@@ -55,6 +77,7 @@ mod group;
 mod names;
 mod report;
 mod run;
+mod slow;
 mod spawn;
 mod task;
 mod timeout;
@@ -66,7 +89,8 @@ pub use event_loop::{EventLoop, Handle, Watch, get_event_loop, get_running_loop,
 pub use gather::{gather, gather_exceptions, shield};
 pub use group::TaskGroup;
 pub use names::{
-    Reading, Writing, create_future, create_subprocess_exec, create_subprocess_shell, open_connection, start_server,
+    Reading, Writing, connect_accepted_socket, create_connection, create_datagram_endpoint, create_future,
+    create_subprocess_exec, create_subprocess_shell, open_connection, start_server,
 };
 pub use report::ExceptionContext;
 pub use run::{Runner, run};
@@ -78,6 +102,6 @@ pub use timeout::{Timeout, timeout, timeout_at};
 pub use wait::{AsCompleted, ReturnWhen, as_completed, wait, wait_async, wait_for, wait_for_async};
 pub use with::{AsyncContext, with_async};
 
-pub use crate::server::{run_protocol as create_connection, serve_protocol as create_server};
+pub use crate::server::serve_protocol as create_server;
 pub use crate::threadpool::{run_in_executor, to_thread, wrap_future};
 pub use crate::time::sleep_async as sleep;

@@ -1,13 +1,13 @@
-//! What nobody else hears of: errors that were never looked at, callbacks that panicked, and what was slow.
+//! What nobody else hears of: errors that were never looked at, and callbacks that panicked.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
 
 use super::event_loop::EventLoop;
+use super::slow::slow;
 use super::{AnyTask, TaskError};
-use crate::hub::complain;
+use crate::hub::{self, complain};
 
 /// What an exception handler is told.
 ///
@@ -50,6 +50,16 @@ pub(super) fn never_retrieved(task: AnyTask, error: TaskError) {
     );
 }
 
+/// What a server calls for a connection has failed.
+pub(super) fn callback_failed(failure: &str) {
+    let context = ExceptionContext {
+        message: "unhandled exception in a connection's callback".into(),
+        exception: Some(TaskError::raised(failure)),
+        task: None,
+    };
+    tell(EventLoop::at(&hub::handle()).as_ref(), &context);
+}
+
 /// Tells the loop's handler; without one, stderr.
 pub(super) fn tell(event_loop: Option<&EventLoop>, context: &ExceptionContext) {
     let Some(handler) = event_loop.and_then(EventLoop::exception_handler) else {
@@ -72,36 +82,5 @@ pub(super) fn guarded(event_loop: &EventLoop, who: &dyn fmt::Display, f: impl Fn
                 task: None,
             },
         );
-    }
-}
-
-/// Runs a step of a task's future.
-pub(super) fn timed<R>(task: &AnyTask, step: impl FnOnce() -> R) -> R {
-    if !EventLoop::any_debug() {
-        return step();
-    }
-    let at = EventLoop::at(&task.0.hub);
-    slow(at.as_ref(), &format_args!("{task:?}"), step)
-}
-
-fn slow<R>(event_loop: Option<&EventLoop>, who: &dyn fmt::Display, f: impl FnOnce() -> R) -> R {
-    let Some(event_loop) = event_loop.filter(|event_loop| event_loop.debug()) else {
-        return f();
-    };
-    // By the system's clock: a hub's virtual one stands still while anything runs.
-    let start = Instant::now();
-    let result = f();
-    let took = start.elapsed();
-    if took >= event_loop.slow_callback_duration() {
-        tell(Some(event_loop), &told(who, took));
-    }
-    result
-}
-
-fn told(who: &dyn fmt::Display, took: Duration) -> ExceptionContext {
-    ExceptionContext {
-        message: format!("executing {who} took {:.3} seconds", took.as_secs_f64()),
-        exception: None,
-        task: None,
     }
 }

@@ -1,6 +1,7 @@
 //! The way in: [`run`], [`Runner`].
 #![forbid(unsafe_code)]
 
+use super::ctrl_c::CtrlC;
 use super::event_loop::{EventLoop, set_event_loop};
 use super::spawn::all_tasks;
 use super::task::cancel_all;
@@ -20,6 +21,39 @@ use crate::hub;
 /// assert_eq!(answer.unwrap(), 42);
 /// ```
 ///
+/// The value is cloned, which an `io::Error` cannot be: a `main` that gives a `Result` is run as a
+/// [`fallible`](super::fallible) one, and its error is this one's.
+///
+/// ```
+/// use greenthread::aio::{self, TaskError};
+///
+/// async fn program() -> std::io::Result<usize> {
+///     Ok(std::fs::read("Cargo.toml")?.len())
+/// }
+///
+/// fn main() -> Result<(), TaskError> {
+///     println!("{} bytes", aio::run(aio::fallible(program()))?);
+///     Ok(())
+/// }
+/// ```
+///
+/// # Ctrl-C
+/// The first cancels `main`, so that it can clean up: [`TaskError::Interrupted`] then, after which a program ends with
+/// status 130. If `main` goes on all the same, its value counts. The second ends the program at once. So it is on the
+/// first OS thread of the process, unless the program has a handler of its own for SIGINT.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use greenthread::aio::{self, TaskError};
+///
+/// fn main() -> ExitCode {
+///     match aio::run(std::future::pending::<()>()) {
+///         Err(TaskError::Interrupted) => ExitCode::from(130),
+///         _ => ExitCode::SUCCESS,
+///     }
+/// }
+/// ```
+///
 /// # Errors
 /// How else `main` ended.
 ///
@@ -27,14 +61,14 @@ use crate::hub;
 /// Where a loop runs already: there, [`create_task`](super::create_task) or `.await`.
 ///
 /// # Coming from Python
-/// `asyncio.run`. Ctrl-C ends the program at once; to end `main` by it, wait for [`signal::ctrl_c`](crate::signal::ctrl_c()) in
-/// a task that cancels it.
+/// `asyncio.run`; `TaskError::Interrupted` is its `KeyboardInterrupt`.
 #[track_caller]
 pub fn run<I: IntoTask<Output: Clone>>(main: I) -> Result<I::Output, TaskError> {
     Runner::new().run(main)
 }
 
-/// As [`run`], several times on one loop. Dropped, it closes that.
+/// As [`run`], several times on one loop. Tasks that are left after a run go on in the next; when it is dropped, or
+/// [closed](Self::close), it cancels them, waits for them, and closes the loop.
 ///
 /// ```
 /// use greenthread::aio::Runner;
@@ -45,7 +79,7 @@ pub fn run<I: IntoTask<Output: Clone>>(main: I) -> Result<I::Output, TaskError> 
 /// ```
 ///
 /// # Coming from Python
-/// `asyncio.Runner`. Here tasks that are left are cancelled at the end of each run.
+/// `asyncio.Runner`.
 #[derive(Debug, Default)]
 pub struct Runner {
     event_loop: EventLoop,
@@ -62,7 +96,7 @@ impl Runner {
         self.event_loop.clone()
     }
 
-    /// Runs `main` to its end; then cancels the tasks that are left, and waits for them.
+    /// Runs `main` to its end. Ctrl-C is caught as [`run`] says.
     ///
     /// # Errors
     /// How else `main` ended.
@@ -76,20 +110,28 @@ impl Runner {
             "aio::run where an event loop runs already: use create_task"
         );
         set_event_loop(&self.event_loop);
-        let result = self.event_loop.run_until_complete(main);
-        end_all();
-        result
+        let task = main.into_task();
+        let ctrl_c = CtrlC::cancels(task.any());
+        match self.event_loop.run_until_complete(task.clone()) {
+            // Somebody else's cancel counts more.
+            Err(TaskError::Cancelled(_)) if ctrl_c.came() && task.uncancel() == 0 => Err(TaskError::Interrupted),
+            result => result,
+        }
     }
 
-    /// Closes the loop.
+    /// Cancels the tasks that are left, waits for them, and closes the loop.
     pub fn close(self) {}
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        if !self.event_loop.is_running() {
-            self.event_loop.close();
+        if self.event_loop.is_running() {
+            return;
         }
+        if self.event_loop.is_here() && !std::thread::panicking() {
+            end_all();
+        }
+        self.event_loop.close();
     }
 }
 

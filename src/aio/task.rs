@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,9 +19,11 @@ use std::time::{Duration, Instant};
 
 use super::TaskError;
 use super::report;
+use super::spawn::current_task;
 use super::wait::after;
-use crate::hub::{self, Handle};
+use crate::hub::{self, Handle, Hub, interrupt};
 use crate::sync::{Event, Promise};
+use crate::thread;
 
 /// Cancels those that have not ended.
 pub(super) fn cancel_all(tasks: &[AnyTask]) {
@@ -34,6 +37,8 @@ pub(super) type Outcome<T> = Result<T, TaskError>;
 
 /// What does not depend on the type of the value.
 pub(super) struct About {
+    /// Those made later have a higher one.
+    pub(super) id: u64,
     name: Mutex<Arc<str>>,
     pub(super) hub: Handle,
     requests: AtomicU32,
@@ -42,6 +47,8 @@ pub(super) struct About {
     cancelled: AtomicBool,
     retrieved: AtomicBool,
     cancel: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// While its future is dropped: the tasks that this cancels, for whose end it stays.
+    left: Mutex<Option<Vec<AnyTask>>>,
     /// Set after the outcome.
     over: Event,
 }
@@ -55,6 +62,7 @@ impl About {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(About {
+            id,
             name: Mutex::new(format!("{kind}-{id}").into()),
             hub: hub::handle(),
             requests: AtomicU32::new(0),
@@ -63,6 +71,7 @@ impl About {
             cancelled: AtomicBool::new(false),
             retrieved: AtomicBool::new(false),
             cancel: OnceLock::new(),
+            left: Mutex::new(None),
             over: Event::new(),
         })
     }
@@ -70,6 +79,26 @@ impl About {
     /// The error of one that was cancelled, with the message of the last request.
     pub(super) fn cancelled(&self) -> TaskError {
         TaskError::Cancelled(locked(&self.message).clone())
+    }
+
+    /// Its future is dropped from here on.
+    pub(super) fn begin_drop(&self) {
+        *locked(&self.left) = Some(Vec::new());
+    }
+
+    /// What it stays for.
+    pub(super) fn left(&self) -> Vec<AnyTask> {
+        locked(&self.left).clone().unwrap_or_default()
+    }
+
+    fn stays_for(&self, other: &About) -> bool {
+        let left = locked(&self.left);
+        left.iter().flatten().any(|task| std::ptr::eq(&*task.0, other))
+    }
+
+    /// Its end when a cancel is due that has not reached it: that counts more than a value, and less than an error.
+    pub(super) fn instead_of<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
+        outcome.and_then(|_| Err(self.cancelled()))
     }
 }
 
@@ -104,6 +133,22 @@ impl AnyTask {
         self.0.over.wait();
     }
 
+    /// The same for an `async` function.
+    pub(super) async fn ended(self) {
+        self.0.over.wait_async().await;
+    }
+
+    /// It was waiting for `task`, which is cancelled: if its own future is dropped, its end comes after that one's.
+    fn stay_for(&self, task: &AnyTask) {
+        // Those who wait for each other would do so for ever.
+        if self != task
+            && !task.0.stays_for(&self.0)
+            && let Some(left) = &mut *locked(&self.0.left)
+        {
+            left.push(task.clone());
+        }
+    }
+
     /// Asks it to end; `false` if it has. See [`Task::cancel`].
     pub fn cancel(&self) -> bool {
         self.request(None)
@@ -126,10 +171,14 @@ impl AnyTask {
         self.0.requests.load(Ordering::Acquire)
     }
 
-    /// Takes one request back, and says how many are left. Whoever has caught a cancel and goes on says so by this.
+    /// Takes one request back, and says how many are left. See [`Task::uncancel`].
     pub fn uncancel(&self) -> u32 {
         let less = |requests: u32| requests.checked_sub(1);
         let before = self.0.requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        if before == Ok(1) && current_task().as_ref() == Some(self) {
+            // Nobody asks for it any more, so the kill that was not delivered yet goes as well.
+            interrupt::clear_kill(Hub::current().running());
+        }
         before.map_or(0, |before| before - 1)
     }
 }
@@ -267,7 +316,24 @@ impl<T> Task<T> {
         self.any().cancelling()
     }
 
-    /// Takes one request to cancel back, and says how many are left.
+    /// Takes one request to cancel back, and says how many are left. Whoever has caught a cancel and goes on says so by
+    /// this.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use greenthread::{aio, sleep};
+    ///
+    /// let tough = aio::green(|| {
+    ///     let me = aio::current_task().unwrap();
+    ///     me.cancel();
+    ///     assert_eq!((me.cancelling(), me.uncancel()), (1, 0));
+    ///     sleep(Duration::from_millis(1)); // not cut short
+    ///     "alive"
+    /// });
+    /// assert_eq!(aio::run(tough).unwrap(), "alive");
+    /// ```
+    ///
+    /// Green code that takes its own last request back before it has parked is not cancelled at all. A future is.
     pub fn uncancel(&self) -> u32 {
         self.any().uncancel()
     }
@@ -327,33 +393,50 @@ impl<T: Clone> Task<T> {
     /// How else it ended.
     ///
     /// # Blocking and cancellation
-    /// Parks. Who is cancelled, or timed out, while it waits cancels the task as well, as `await task` does in Python: wait for a
-    /// [`shield`](super::shield) of it if that must not be.
+    /// Parks. Who is cancelled, or timed out, while it waits cancels the task as well, and goes on up when that has
+    /// ended, as `await task` does in Python: wait for a [`shield`](super::shield) of it if that must not be.
     #[track_caller]
     pub fn wait(&self) -> Result<T, TaskError> {
-        let waiting = Waiting::of(self.clone());
-        self.0.promise.wait();
-        drop(waiting);
+        self.together(|| self.0.promise.wait());
         self.value()
+    }
+
+    /// Runs `wait`, which waits for it. If that is cut short it is cancelled, and who is cut short stays for its end.
+    #[track_caller]
+    pub(super) fn together<R>(&self, wait: impl FnOnce() -> R) -> R {
+        let payload = match catch_unwind(AssertUnwindSafe(wait)) {
+            Ok(result) => return result,
+            Err(payload) => payload,
+        };
+        // Of a hub that has ended nothing ends any more.
+        if interrupt::is_ours(&*payload) && self.any().cancel() && self.0.about.hub.is_alive() {
+            thread::shield(|| self.0.promise.wait());
+        }
+        resume_unwind(payload)
     }
 
     /// Waits for its end for at most `timeout`; `None`: not yet, and it goes on.
     #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<T, TaskError>> {
-        match after(Some(timeout)) {
-            Some(deadline) => self.wait_deadline(deadline),
-            None => {
-                self.0.promise.wait();
-                Some(self.value())
-            }
-        }
+        self.is_over_by(after(Some(timeout))).then(|| self.value())
     }
 
     /// Waits for its end, or until `deadline`.
     #[track_caller]
     pub fn wait_deadline(&self, deadline: Instant) -> Option<Result<T, TaskError>> {
-        self.0.promise.wait_deadline(deadline)?;
-        Some(self.value())
+        self.is_over_by(Some(deadline)).then(|| self.value())
+    }
+
+    /// Waits for its end, or until `deadline`; whether it has ended.
+    #[track_caller]
+    pub(super) fn is_over_by(&self, deadline: Option<Instant>) -> bool {
+        match deadline {
+            Some(deadline) => self.0.promise.wait_deadline(deadline).is_some(),
+            None => {
+                self.0.promise.wait();
+                true
+            }
+        }
     }
 
     pub(super) fn value(&self) -> Result<T, TaskError> {
@@ -466,6 +549,9 @@ impl<T> Drop for Waiting<T> {
     fn drop(&mut self) {
         if !self.task.done() {
             self.task.cancel();
+            if let Some(current) = current_task() {
+                current.stay_for(&self.task.any());
+            }
         }
     }
 }

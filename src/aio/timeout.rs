@@ -55,6 +55,19 @@ pub struct Timeout(Arc<Mutex<State>>);
 
 /// A block that may take this long; for ever, and until it is rescheduled, if `None`.
 ///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{aio, time};
+///
+/// aio::run(async {
+///     let limit = aio::timeout(Some(Duration::from_millis(1)));
+///     assert!(limit.run_async(std::future::pending::<()>()).await.unwrap_err().is_timeout());
+///     let limit = aio::timeout_at(Some(time::now() + Duration::from_secs(60)));
+///     assert_eq!(limit.run_async(async { 42 }).await.unwrap(), 42);
+/// })
+/// .unwrap();
+/// ```
+///
 /// # Coming from Python
 /// `asyncio.timeout`.
 #[track_caller]
@@ -62,7 +75,7 @@ pub fn timeout(delay: Option<Duration>) -> Timeout {
     timeout_at(after(delay))
 }
 
-/// A block that must end by `when`.
+/// A block that must end by `when`. See [`timeout`].
 ///
 /// # Coming from Python
 /// `asyncio.timeout_at`.

@@ -136,13 +136,29 @@ pub async fn wait_async<T>(
 /// [`TaskError::TimedOut`], or its own.
 ///
 /// # Coming from Python
-/// `asyncio.wait_for`. Who is cancelled in here cancels the task, but does not wait for its end.
+/// `asyncio.wait_for`. Who is cancelled in here cancels the task, and waits for its end too.
 #[track_caller]
 pub fn wait_for<I: IntoTask<Output: Clone>>(item: I, timeout: Duration) -> Result<I::Output, TaskError> {
-    block_on(wait_for_async(item, timeout))
+    let task = ensure_future(item);
+    task.together(|| {
+        if !task.is_over_by(after(Some(timeout))) {
+            task.cancel();
+            task.is_over_by(None);
+            return in_time(task.value());
+        }
+        task.value()
+    })
 }
 
-/// As [`wait_for`], for an `async` function.
+/// What comes of a task that was cancelled because its time was over.
+fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
+    match outcome {
+        Err(TaskError::Cancelled(_)) => Err(TaskError::TimedOut),
+        outcome => outcome,
+    }
+}
+
+/// As [`wait_for`], for an `async` function. Dropped, it cancels the task; a task that is cancelled in it ends after that one.
 ///
 /// # Errors
 /// [`TaskError::TimedOut`], or its own.
@@ -153,10 +169,7 @@ pub async fn wait_for_async<I: IntoTask<Output: Clone>>(item: I, timeout: Durati
         return outcome;
     }
     task.cancel();
-    match waiting.await {
-        Err(TaskError::Cancelled(_)) => Err(TaskError::TimedOut),
-        outcome => outcome,
-    }
+    in_time(waiting.await)
 }
 
 /// Gives the tasks of `items` in the order of their ends.

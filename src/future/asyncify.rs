@@ -1,7 +1,8 @@
 //! Blocking code as a future: a closure on a stack of its own, that awaits from however deep a call.
 //!
-//! The stack is a generator's: it yields whenever what it awaits is pending, and the poll returns that. Who is polled on
-//! this OS thread now is in a list; the innermost of those whose body runs here is the one that an [`await_`] belongs to.
+//! The stack is a generator's: it yields whenever what it awaits is pending, and the poll returns that. Who is polled
+//! on this OS thread now is in a list; the innermost of those whose body runs here is the one that an [`await_`]
+//! belongs to.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -115,8 +116,8 @@ impl Polled {
 /// assert_eq!(pool.run_until(asyncify(|| answer(question))), 42);
 /// ```
 ///
-/// It starts at the first poll, and stays on the OS thread that made it, so it is for a `LocalSet`, a `LocalExecutor`, or
-/// this crate's [`spawn`](super::spawn); [`asyncify_on`] makes one that is `Send`:
+/// It starts at the first poll, and stays on the OS thread that made it, so it is for a `LocalSet`, a `LocalExecutor`,
+/// or this crate's [`spawn`](super::spawn); [`asyncify_on`] makes one that is `Send`:
 ///
 /// ```compile_fail
 /// fn is_send<T: Send>(_: T) {}
@@ -211,7 +212,8 @@ impl<T> fmt::Debug for Asyncify<T> {
 /// ```
 ///
 /// # Panics
-/// Outside of `asyncify`: "await_ outside of asyncify". There [`block_on`] waits for a future; [`try_await`] gives it back.
+/// Outside of `asyncify`: "await_ outside of asyncify". There [`block_on`] waits for a future; [`try_await`] gives it
+/// back.
 ///
 /// # Blocking and cancellation
 /// Suspends to whoever polls. Unwinds if the future of `asyncify` is dropped meanwhile; and, as every wait, for a
@@ -257,7 +259,8 @@ pub fn try_await<F: Future>(future: F) -> Result<F::Output, F> {
     }
 }
 
-/// Waits for a future wherever this runs, even if what polls here is dropped meanwhile, and if it is killed or timed out.
+/// Waits for a future wherever this runs, even if what polls here is dropped meanwhile, and if it is killed or timed
+/// out.
 pub(super) fn wait_to_the_end<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let Some(polled) = Polled::innermost() else {
@@ -278,7 +281,8 @@ pub(super) fn wait_to_the_end<F: Future>(future: F) -> F::Output {
 
 /// Runs blocking code as a future that may go to any OS thread: `f` runs as a green thread of the hub of `handle`.
 ///
-/// It starts at once, not at the first poll. Dropped, the future asks it to die. [`await_`] works in it as in [`asyncify`].
+/// It starts at once, not at the first poll. Dropped, the future asks it to die. [`await_`] works in it as in
+/// [`asyncify`].
 ///
 /// ```
 /// use greenthread::{future::{asyncify_on, await_}, hub, sleep, thread};

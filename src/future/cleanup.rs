@@ -35,8 +35,8 @@ use super::asyncify::wait_to_the_end;
 /// As `body` or `cleanup` do. If both do, the clean-up's panic goes on.
 ///
 /// # Blocking and cancellation
-/// Under [`asyncify`](super::asyncify) the clean-up is awaited, elsewhere blocked on. It cannot be killed or timed out; if the
-/// future of `asyncify` is dropped meanwhile, the drop waits for it.
+/// Under [`asyncify`](super::asyncify) the clean-up is awaited, elsewhere blocked on. It cannot be killed or timed out;
+/// if the future of `asyncify` is dropped meanwhile, the drop waits for it.
 ///
 /// # Coming from Python
 /// `async with`, around code that blocks.

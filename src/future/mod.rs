@@ -3,13 +3,16 @@
 //! | you have | use |
 //! |---|---|
 //! | a future, in blocking code | [`block_on`], [`block_on_stream`] |
-//! | a future that is to run on its own | [`spawn`]; from another OS thread, [`Handle::spawn_future`](crate::hub::Handle::spawn_future) |
+//! | a future that is to run on its own | [`spawn`]; from another OS thread, [`Handle::spawn_future`] |
 //! | blocking code, in a program of green threads and tasks | call it: a poll may block |
 //! | blocking code, on somebody else's executor | [`asyncify`], [`asyncify_on`]; within it, [`await_`] |
+//! | a stream to write, with `yield` | [`Generator::stream`](crate::generator::Generator::stream) |
 //! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
 //!
-//! A [`JoinHandle`](crate::JoinHandle), the futures of [`sync`](crate::sync) and those of [`time`](crate::time) are awaited
-//! on any executor.
+//! A [`JoinHandle`] and the futures of [`sync`](crate::sync), [`time`](crate::time), [`threadpool`](crate::threadpool),
+//! [`process`](crate::process) and [`signal`](crate::signal) are awaited on any executor. The sockets of
+//! [`net`](crate::net#in-async-code) have the traits of the async world, and are awaited on the OS thread of a hub that
+//! runs. There is no runtime to start: `main` calls [`block_on`], or any other of what blocks.
 //!
 //! ```
 //! use greenthread::{future, sleep, spawn, time::sleep_async};
@@ -24,17 +27,80 @@
 //! assert_eq!(task.join().unwrap(), 42);
 //! ```
 //!
+//! # Who must run
+//! A task, a timer and a socket belong to the hub of one OS thread, and get on while that hub runs: while somebody on
+//! that OS thread blocks in this crate. Another executor that blocks the same OS thread (`futures::executor::block_on`
+//! in `main`) stops its hub: a [`sleep_async`] in there never ends. Use [`block_on`], or give the hub an OS thread of
+//! its own ([`Hubs`]).
+//!
+//! A poll that blocks holds up what the same task polls beside it, in a `join!`, a `select!` or a [`timeout_async`];
+//! nobody else. Where that matters, spawn it.
+//!
 //! # What a drop does
-//! A future that is dropped leaves every queue that it waits in, and passes on what it was handed. A future with a stack
-//! ([`asyncify`]) is unwound by the drop, so its destructors run. The handle of a task or a green thread that is dropped
-//! detaches it.
+//! A future that is dropped leaves every queue that it waits in, and passes on what it was handed. A future with a
+//! stack ([`asyncify`]) is unwound by the drop, so its destructors run. The handle of a task or a green thread that is
+//! dropped detaches it.
+//!
+//! # Coming from tokio
+//!
+//! | tokio | here |
+//! |---|---|
+//! | `#[tokio::main]`, `block_on` | [`block_on`] in a plain `main`; several OS threads: [`Hubs`] |
+//! | `spawn`, `spawn_local` | [`spawn`], for both: it stays on its OS thread, so nothing need be `Send` |
+//! | `JoinHandle`, `abort`, `is_cancelled` | [`Task`], [`cancel`](Task::cancel), [`is_killed`] |
+//! | `JoinSet` | [`TaskGroup`](crate::aio::TaskGroup), [`thread::Group`](crate::thread::Group) |
+//! | `spawn_blocking`, `fs` | [`to_thread`]; what blocks in this crate is just called |
+//! | `time::sleep`, `sleep_until` | [`sleep_async`], [`sleep_until_async`] |
+//! | `time::timeout`, `timeout_at` | [`timeout_async`], [`timeout_at_async`] |
+//! | `time::interval` | [`Interval`](crate::time::Interval), whose first tick is a period away |
+//! | `task::yield_now` | [`yield_now`](crate::yield_now()), or [`sleep_async`] of zero |
+//! | `select!`, `join!` | those of the crate `futures`; in blocking code [`select!`](crate::select!) |
+//! | `sync::mpsc`, `oneshot`, `OnceCell` | [`channel`], [`Promise`], [`OnceCell`] |
+//! | `Mutex`, `RwLock`, `Semaphore`, `Barrier` | the same in [`sync`](crate::sync), `…_async`; a lock may be poisoned |
+//! | `Notify` | [`Event`](crate::sync::Event), which stays set; or tokio's |
+//! | `broadcast`, `watch` | tokio's: its `sync` needs no runtime, and works here as it is |
+//! | `task_local!` | [`green_local!`](crate::green_local) |
+//! | `net`, `process`, `signal` | the same here: [`accept_async`], `wait_async`, `recv_async` |
 //!
 //! # Crates that need tokio
-//! They ask for its reactor and timers, not for its scheduler. *Beside*: `block_on(async_compat::Compat::new(future))`; tokio
-//! runs on an OS thread of its own, and wakes come from there. The first to try. *Inside*: tokio's own `block_on` in a green
-//! thread whose libc is patched (feature `monkey`); it has its own thread-locals, so each may have its runtime. *Around*: the
-//! program is tokio's, and the hub lives in it: [`hub::as_fd`](crate::hub::as_fd) in an `AsyncFd`, then
-//! [`hub::turn`](crate::hub::turn).
+//! reqwest, sqlx, `mysql_async`, redis's async half and their like ask for tokio's reactor, timers and `tokio::spawn`,
+//! not for its scheduler. There are three ways:
+//!
+//! | | how | when |
+//! |---|---|---|
+//! | *beside* | `block_on(async_compat::Compat::new(future))` | the first to try: any async client, from any green thread |
+//! | *inside* | tokio's own `block_on`, in a green thread whose libc is patched (feature `monkey`) | the code to call brings its own runtime, as `postgres` does |
+//! | *around* | [`hub::as_fd`](crate::hub::as_fd) in tokio's `AsyncFd`, then [`hub::turn`](crate::hub::turn) | the program is tokio's, and some of it is to be blocking code on the same OS thread |
+//!
+//! - *Beside*, one OS thread runs tokio for the whole process, and each wake comes from there. tokio's context is
+//!   entered for the length of each poll, and while the future is dropped. `async-compat` runs it on one thread:
+//!   `block_in_place` panics in what it spawns.
+//! - *Inside*, a runtime costs an epoll descriptor, an eventfd and its own timers for each green thread that has one,
+//!   but no OS thread; make it with `new_current_thread`. A green thread of [`spawn`](crate::spawn()) has its own
+//!   thread-locals, so each may be in its own runtime. Green threads of [`spawn_local`](crate::spawn_local) share
+//!   theirs, tokio's context included: one of them that blocks in a poll, or while it holds an `EnterGuard`, shows it
+//!   to the others, and tokio panics if they leave in another order than they came.
+//! - *Around*, whatever the green threads await runs on the same OS thread, and nothing else is needed: a task of
+//!   tokio's and a green thread may share what is not `Send`. tokio's other threads know nothing of the hub;
+//!   [`asyncify_on`] is for them.
+//!
+//! Of crates that have a flavour for each runtime, take tokio's (redis: `tokio-comp`; its `smol-comp` starts threads of
+//! smol's), or the one without any where there is one: hyper, and axum without its feature `tokio`, run on the hub
+//! itself (feature `hyper`).
+//!
+//! [`Handle::spawn_future`]: crate::hub::Handle::spawn_future
+//! [`Hubs`]: crate::hub::Hubs
+//! [`JoinHandle`]: crate::JoinHandle
+//! [`OnceCell`]: crate::sync::OnceCell
+//! [`Promise`]: crate::sync::Promise
+//! [`accept_async`]: crate::net::TcpListener::accept_async
+//! [`channel`]: crate::sync::channel
+//! [`is_killed`]: crate::thread::JoinError::is_killed
+//! [`sleep_async`]: crate::time::sleep_async
+//! [`sleep_until_async`]: crate::time::sleep_until_async
+//! [`timeout_async`]: crate::time::timeout_async
+//! [`timeout_at_async`]: crate::time::timeout_at_async
+//! [`to_thread`]: crate::threadpool::to_thread
 #![forbid(unsafe_code)]
 
 mod asyncify;
@@ -58,8 +124,12 @@ static FUTURE: &str = "a future (block_on)";
 /// Waits for a future: in a green thread it parks that one, in main it pumps the hub.
 ///
 /// ```
-/// use greenthread::future::block_on;
+/// use std::time::Duration;
+/// use greenthread::{future::block_on, timeout};
+///
 /// assert_eq!(block_on(async { 1 + 1 }), 2);
+/// let late = timeout(Duration::from_millis(1), || block_on(std::future::pending::<()>()));
+/// assert!(late.is_err());
 /// ```
 ///
 /// # Panics

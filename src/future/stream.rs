@@ -3,13 +3,16 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
 use super::block_on;
-use crate::sync::channel::Receiver;
+use crate::generator::Generator;
+use crate::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use crate::sync::channel::{Receiver, TryRecvError};
 use crate::time::Interval;
 
 /// Iterates over a stream: each `next` waits for an item, as [`block_on`] does for a future.
@@ -19,6 +22,8 @@ use crate::time::Interval;
 /// let stream = futures::stream::iter([1, 2, 3]);
 /// assert_eq!(block_on_stream(stream).map(|n| n * n).collect::<Vec<_>>(), [1, 4, 9]);
 /// ```
+///
+/// The way back, from an iterator that may block to a stream, is `futures::stream::iter`.
 ///
 /// # Coming from Python
 /// `async for`, in code that blocks.
@@ -87,6 +92,45 @@ impl<T> Receiver<T> {
             polled.map(Result::ok)
         })
     }
+
+    /// As [`stream`](Self::stream), for a stream that outlives the caller: the body of a response, say.
+    ///
+    /// ```
+    /// use greenthread::{future::block_on_stream, spawn, sync::channel};
+    /// use futures::Stream;
+    ///
+    /// fn squares(most: u32) -> impl Stream<Item = u32> + Send + 'static {
+    ///     let (sender, receiver) = channel::bounded(1);
+    ///     spawn(move || (1..=most).try_for_each(|n| sender.send(n * n))); // ends when nobody listens
+    ///     receiver.into_stream()
+    /// }
+    ///
+    /// assert_eq!(block_on_stream(squares(3)).collect::<Vec<_>>(), [1, 4, 9]);
+    /// ```
+    pub fn into_stream(self) -> impl Stream<Item = T> + Unpin {
+        let (mut idle, mut under_way) = (Some(self), None);
+        PollFn(move |context: &mut Context<'_>| {
+            // Most often there is one: only a wait needs a future, which borrows from what it owns.
+            if let Some(receiver) = &idle {
+                match receiver.try_recv() {
+                    Ok(message) => return Poll::Ready(Some(message)),
+                    Err(TryRecvError::Disconnected) => return Poll::Ready(None),
+                    Err(TryRecvError::Empty) => under_way = idle.take().map(|receiver| Box::pin(receive(receiver))),
+                }
+            }
+            let Some(receive) = &mut under_way else {
+                return Poll::Ready(None);
+            };
+            let (receiver, message) = ready!(receive.as_mut().poll(context));
+            (idle, under_way) = (Some(receiver), None);
+            Poll::Ready(message)
+        })
+    }
+}
+
+async fn receive<T>(receiver: Receiver<T>) -> (Receiver<T>, Option<T>) {
+    let message = receiver.recv_async().await.ok();
+    (receiver, message)
 }
 
 impl Interval {
@@ -101,5 +145,74 @@ impl Interval {
     pub fn stream(mut self) -> impl Stream<Item = ()> + Unpin + Send {
         let mut sleep = None;
         PollFn(move |context: &mut Context<'_>| self.poll_tick(&mut sleep, context).map(Some))
+    }
+}
+
+impl<Y: 'static, R: Unpin + 'static> Generator<Y, (), R> {
+    /// What it yields as a stream: the asynchronous generator of `async` code. Each poll runs it to its next `yield_`.
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use greenthread::{future::block_on, generator::Generator, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let lines = Generator::new(|y| {
+    ///     for line in ["one", "two"] {
+    ///         sleep(Duration::from_millis(1)); // reads it from somewhere
+    ///         y.yield_(line);
+    ///     }
+    /// });
+    /// assert_eq!(block_on(lines.stream().collect::<Vec<_>>()), ["one", "two"]);
+    /// ```
+    ///
+    /// # Blocking and cancellation
+    /// Where its body waits, so does the poll: a green thread, or a task of [`future::spawn`](super::spawn), parks for
+    /// it; another executor's thread is blocked.
+    ///
+    /// # Coming from Python
+    /// `async def` with `yield`, for `async for`.
+    pub fn stream(mut self) -> impl Stream<Item = Y> + Unpin {
+        PollFn(move |_: &mut Context<'_>| Poll::Ready(self.next()))
+    }
+}
+
+/// One future after the other as a stream that never ends. Dropped, it drops the one under way.
+fn one_by_one<F: Future>(mut begin: impl FnMut() -> F + Unpin) -> impl Stream<Item = F::Output> + Unpin {
+    let mut under_way: Option<Pin<Box<F>>> = None;
+    PollFn(move |context: &mut Context<'_>| {
+        let future = under_way.get_or_insert_with(|| Box::pin(begin()));
+        let polled = future.as_mut().poll(context);
+        if polled.is_ready() {
+            under_way = None;
+        }
+        polled.map(Some)
+    })
+}
+
+impl TcpListener {
+    /// The connections as a stream, which never ends: each item is an [`accept_async`](Self::accept_async).
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use greenthread::{future, net::{TcpListener, TcpStream}};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// let two = future::spawn(async move { listener.incoming_async().take(2).count().await });
+    /// let _clients = [TcpStream::connect(address)?, TcpStream::connect(address)?];
+    /// assert_eq!(two.join().unwrap(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn incoming_async(&self) -> impl Stream<Item = io::Result<TcpStream>> + Unpin + use<'_> {
+        one_by_one(|| async { Ok(self.accept_async().await?.0) })
+    }
+}
+
+impl UnixListener {
+    /// The connections as a stream, which never ends: each item is an [`accept_async`](Self::accept_async).
+    pub fn incoming_async(&self) -> impl Stream<Item = io::Result<UnixStream>> + Unpin + use<'_> {
+        one_by_one(|| async { Ok(self.accept_async().await?.0) })
     }
 }

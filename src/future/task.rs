@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::hub::{Handle, Hub, task};
 use crate::thread::{JoinError, JoinHandle, Thread, ThreadId};
 
-/// Spawns a future as a *stackless task*: it takes its turns among the green threads of this OS thread, and costs no stack
-/// while it waits.
+/// Spawns a future as a *stackless task*: it takes its turns among the green threads of this OS thread, and costs no
+/// stack while it waits.
 ///
 /// ```
 /// use greenthread::{future, time};
@@ -50,6 +50,16 @@ where
 impl Handle {
     /// Spawns a future on that hub, as [`future::spawn`](spawn) does on the caller's.
     ///
+    /// ```
+    /// use greenthread::hub::Hubs;
+    /// # fn main() -> std::io::Result<()> {
+    /// let hubs = Hubs::new(1)?;
+    /// let task = hubs.handles()[0].spawn_future(async { 6 * 7 })?;
+    /// assert_eq!(futures::executor::block_on(task).unwrap(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `NotConnected` when the hub has ended; the future is dropped.
     ///
@@ -84,8 +94,8 @@ impl<T> Task<T> {
     /// Waits for the end and gives the result.
     ///
     /// # Errors
-    /// [`JoinError`]: a poll panicked, it was cancelled ([`is_killed`](JoinError::is_killed)), its result was given before,
-    /// or its hub ended first.
+    /// [`JoinError`]: a poll panicked, it was cancelled ([`is_killed`](JoinError::is_killed)), its result was given
+    /// before, or its hub ended first.
     ///
     /// # Blocking and cancellation
     /// Parks. If the caller is killed or timed out meanwhile, the task is detached.
@@ -110,7 +120,8 @@ impl<T> Task<T> {
 
     /// Asks it to end: its future is dropped at its next turn, or after the poll under way, on its own hub.
     ///
-    /// This only asks: [`join`](Self::join) tells when it has ended. A task that ends within the poll under way has ended.
+    /// This only asks: [`join`](Self::join) tells when it has ended. A task that ends within the poll under way has
+    /// ended.
     ///
     /// ```
     /// let task = greenthread::future::spawn(std::future::pending::<()>());

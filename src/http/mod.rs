@@ -31,6 +31,60 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # What to depend on
+//! A server of axum's, and a client of hyper's; tokio itself stays out:
+//!
+//! ```toml
+//! greenthread = { path = "../greenthread", features = ["hyper"] }
+//! axum = { version = "0.8", default-features = false, features = ["json", "query"] }
+//! hyper = { version = "1", default-features = false, features = ["client", "http1"] }
+//! http-body-util = "0.1"
+//! ```
+//!
+//! `axum::serve` needs tokio's reactor, so it is not there; [`HttpServer::tower`] serves the same `Router`. The future
+//! of a handler of axum's has to be `Send`, and may then hold whatever this crate has, a lock too; but not an
+//! [`asyncify`](crate::future::asyncify), in whose place a handler just blocks.
+//!
+//! # Time-outs
+//! [`timeout_async`](crate::time::timeout_async) around a request of a client's, or around a part of a handler. A
+//! handler that blocks is cut short by [`timeout`](crate::timeout()).
+//!
+//! ```
+//! use std::time::Duration;
+//! use greenthread::{future::block_on, http::Executor, net::{TcpListener, TcpStream}, time::timeout_async};
+//! use http_body_util::Empty;
+//! use hyper::{Request, body::Bytes, client::conn::http1, rt::Executor as _};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let silent = TcpListener::bind("127.0.0.1:0")?; // it lets connect, and never answers
+//! let stream = TcpStream::connect(silent.local_addr()?)?;
+//! let answer = block_on(async {
+//!     let (mut client, connection) = http1::handshake(stream).await?;
+//!     Executor.execute(connection);
+//!     let request = Request::new(Empty::<Bytes>::new());
+//!     Ok::<_, hyper::Error>(timeout_async(Duration::from_millis(5), client.send_request(request)).await)
+//! })?;
+//! assert_eq!(answer.unwrap_err().to_string(), "the time allowed has passed");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Stopping
+//! `serve_forever` waits until somebody stops the server, by its [`handle`](HttpServer::handle):
+//!
+//! ```no_run
+//! # use std::{convert::Infallible, time::Duration};
+//! # use greenthread::{http::HttpServer, net::TcpListener, signal, spawn};
+//! # use hyper::{Request, Response, body::Incoming, service::service_fn};
+//! # fn main() -> std::io::Result<()> {
+//! # let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(String::new())));
+//! let server = HttpServer::new(TcpListener::bind("127.0.0.1:8000")?, service);
+//! let handle = server.handle();
+//! spawn(move || signal::ctrl_c().map(|()| handle.stop(Duration::from_secs(5))));
+//! server.serve_forever() // returns when those who were served have their answers
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 mod rt;

@@ -65,12 +65,13 @@ struct Settings {
 ///
 /// ```no_run
 /// use greenthread::{http::HttpServer, net::TcpListener};
+/// # use std::task::{Context, Poll};
 /// # #[derive(Clone)] struct Router;
 /// # impl tower_service::Service<hyper::Request<hyper::body::Incoming>> for Router {
 /// #     type Response = hyper::Response<String>;
 /// #     type Error = std::convert::Infallible;
 /// #     type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
-/// #     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> { todo!() }
+/// #     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> { todo!() }
 /// #     fn call(&mut self, _: hyper::Request<hyper::body::Incoming>) -> Self::Future { todo!() }
 /// # }
 /// # fn main() -> std::io::Result<()> {
@@ -86,8 +87,8 @@ struct Settings {
 /// What a service panics with ends its connection, and is reported as that of any green thread.
 ///
 /// # Stopping
-/// [`stop`](Self::stop) lets each connection finish the request that it is at, and closes those that are idle; what is not
-/// done within the patience is killed.
+/// [`stop`](Self::stop) lets each connection finish the request that it is at, and closes those that are idle; what is
+/// not done within the patience is killed.
 ///
 /// # Coming from Python
 /// `gevent.pywsgi.WSGIServer`; `uvicorn.run(app)`.
@@ -115,9 +116,9 @@ where
         })
     }
 
-    /// The same, with [stackless tasks](crate::future::spawn) in place of green threads: the cheapest, and nothing in the
-    /// service need be `Send`. They share the thread-locals of whoever starts the server. When one is killed, a poll that
-    /// blocks is let finish.
+    /// The same, with [stackless tasks](crate::future::spawn) in place of green threads: the cheapest, and nothing in
+    /// the service need be `Send`. They share the thread-locals of whoever starts the server. When one is killed, a
+    /// poll that blocks is let finish.
     #[track_caller]
     pub fn new_local<S, B>(listener: L, service: S) -> HttpServer<L>
     where
@@ -178,8 +179,8 @@ where
         self
     }
 
-    /// How long a client has for the head of a request, from the end of the one before: 30 seconds, unless this is called.
-    /// `None`: for ever. The first that is given counts.
+    /// How long a client has for the head of a request, from the end of the one before: 30 seconds, unless this is
+    /// called. `None`: for ever. The first that is given counts.
     #[must_use]
     pub fn head_timeout(self, limit: Option<Duration>) -> HttpServer<L> {
         let _ = self.settings.head_timeout.set(limit);

@@ -26,7 +26,9 @@ pub enum Event {
     Turn,
 }
 
-pub(crate) type Hook = Rc<dyn Fn(Event) + Send + Sync>;
+pub(super) type Hook = Rc<dyn Fn(Event) + Send + Sync>;
+/// Ours rests on no thread-local of the user's.
+pub(crate) type Watch = Rc<dyn Fn(Event)>;
 
 impl Hub {
     /// Tells the observer, if there is one.
@@ -42,8 +44,8 @@ impl Hub {
         if self.looking.get() {
             return self.untold.borrow_mut().push(event);
         }
-        let hook = self.hook.borrow().clone();
-        if let Some(hook) = hook {
+        let (watch, hook) = (self.watch.borrow().clone(), self.hook.borrow().clone());
+        for hook in [watch, hook.map(|hook| hook as Watch)].into_iter().flatten() {
             // The observer runs on whatever stack the event happens on; it may not park there.
             let told = catch_unwind(AssertUnwindSafe(|| self.as_callback(|| hook(event))));
             if let Err(payload) = told {
@@ -54,6 +56,11 @@ impl Hub {
 }
 
 impl Hub {
+    fn look_for_observers(&self) {
+        self.observed
+            .set(self.watch.borrow().is_some() || self.hook.borrow().is_some());
+    }
+
     /// Lets `f` look at timers and descriptors, which it borrows: the observer hears afterwards of whom it woke.
     pub(super) fn look<R>(&self, f: impl FnOnce() -> R) -> R {
         self.looking.set(true);
@@ -90,7 +97,15 @@ impl Hub {
 /// The observer is a callback of the hub: it may not block. A panic in it is reported, and the hub goes on.
 pub fn set_hook(hook: Option<Box<dyn Fn(Event) + Send + Sync>>) {
     let hub = Hub::current();
-    hub.observed.set(hook.is_some());
     let old = hub.hook.replace(hook.map(Rc::from));
+    hub.look_for_observers();
+    drop(old);
+}
+
+/// The same for an observer of our own, beside the user's.
+pub(crate) fn set_watch(watch: Option<Watch>) {
+    let hub = Hub::current();
+    let old = hub.watch.replace(watch);
+    hub.look_for_observers();
     drop(old);
 }

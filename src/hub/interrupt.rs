@@ -183,6 +183,11 @@ pub(crate) fn is_killed(task: &Task) -> bool {
     task.interrupt.get() & KILL != 0 && task.shield.get() == 0
 }
 
+/// Whether a kill is due that has never unwound it.
+pub(crate) fn is_undelivered(task: &Task) -> bool {
+    task.interrupt.get() & (KILL | RAISED) == KILL
+}
+
 /// Takes a delivered kill back: it has been caught.
 pub(crate) fn clear_kill(task: &Task) {
     task.interrupt.set(task.interrupt.get() & !(KILL | RAISED));

@@ -51,6 +51,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 pub use hooks::{Event, set_hook};
+pub(crate) use hooks::{Watch, set_watch};
 pub use hubs::Hubs;
 pub use public::*;
 pub use remote::{CallHandle, Handle};
@@ -60,7 +61,7 @@ use crate::fiber::current;
 use clock::Clock;
 use park::{Waiter, Wake};
 use remote::{Message, Shared};
-pub(crate) use report::{Reporter, complain, discard, line, lines, report_panic};
+pub(crate) use report::{Reporter, complain, discard, line, lines, named, report_panic};
 use task::{Marks, State, Task, TaskRef};
 
 use crate::tls::{self, Context};
@@ -171,6 +172,8 @@ pub(crate) struct Hub {
     pub(crate) scoped: Cell<usize>,
     observed: Cell<bool>,
     hook: RefCell<Option<hooks::Hook>>,
+    /// An observer of our own.
+    watch: RefCell<Option<hooks::Watch>>,
     /// What happened while `looking`.
     untold: RefCell<Vec<Event>>,
     pub(crate) fork_epoch: u64,
@@ -320,6 +323,7 @@ impl Hub {
             scoped: Cell::new(0),
             observed: Cell::new(false),
             hook: RefCell::default(),
+            watch: RefCell::default(),
             untold: RefCell::default(),
             fork_epoch: crate::sys::thread::fork_epoch(),
             generation: shared.generation(),

@@ -34,6 +34,12 @@ pub(crate) fn line(task: &'static Task) -> String {
     format!("{} {doing}, spawned at {}", Reporter::of(task).who, task.place())
 }
 
+/// Green thread `id` of a hub, in words; `None` if it has ended, or only lends its stack.
+pub(crate) fn named(hub: &Hub, id: u64) -> Option<String> {
+    let task = task::all_of(hub).into_iter().find(|task| task.id() == id)?;
+    Some(Reporter::of(task).who)
+}
+
 /// Who panicked, for the hook.
 pub(crate) struct Reporter {
     pub(crate) who: String,

@@ -50,7 +50,12 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+#[cfg(not(all(test, loom)))]
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+#[cfg(all(test, loom))]
+use loom::sync::atomic::AtomicU8;
 
 use super::context::Kind;
 use super::links::{self, ExitLink, Runs};
@@ -149,7 +154,7 @@ pub(crate) struct Task {
     slot: Slot,
 }
 
-const _: () = assert!(size_of::<Task>() <= 192 || cfg!(feature = "sanitizer"));
+const _: () = assert!(size_of::<Task>() <= 192 || cfg!(any(feature = "sanitizer", loom)));
 
 /// What few green threads need: kept out of the block.
 #[derive(Default)]

@@ -20,11 +20,11 @@
 //! ```
 //!
 //! # While the caller unwinds
-//! A destructor may do I/O while a panic, a kill or a time-out unwinds its green thread. What the kernel does at once is
-//! done. What would have to wait fails, with an error of kind `Other` that says so: other green threads of the same OS
-//! thread must not run while `std::thread::panicking` is true for them. (Who has thread-locals of its own, see
-//! [`is_isolated`](crate::thread::is_isolated), and no local green threads beside it, waits.) A farewell that must go out
-//! is best sent before, by whoever catches: after [`catch_kill`](crate::thread::catch_kill), or after the join.
+//! A destructor may do I/O while a panic, a kill or a time-out unwinds its green thread. What the kernel does at once
+//! is done. What would have to wait fails, with an error of kind `Other` that says so: other green threads of the same
+//! OS thread must not run while `std::thread::panicking` is true for them. (Who has thread-locals of its own, see
+//! [`is_isolated`](crate::thread::is_isolated), and no local green threads beside it, waits.) A farewell that must go
+//! out is best sent before, by whoever catches: after [`catch_kill`](crate::thread::catch_kill), or after the join.
 #![forbid(unsafe_code)]
 
 mod poll;
@@ -114,8 +114,8 @@ impl<T: AsFd> Async<T> {
     /// Runs `op` until it gives anything but `WouldBlock`, waiting meanwhile until the descriptor is readable.
     ///
     /// # Errors
-    /// What `op` gives; `TimedOut` after [`set_read_timeout`](Self::set_read_timeout); an error of kind `Other` if it would
-    /// have to wait [while the caller unwinds](self#while-the-caller-unwinds).
+    /// What `op` gives; `TimedOut` after [`set_read_timeout`](Self::set_read_timeout); an error of kind `Other` if it
+    /// would have to wait [while the caller unwinds](self#while-the-caller-unwinds).
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds between two tries, never within one.
@@ -127,7 +127,8 @@ impl<T: AsFd> Async<T> {
     /// Runs `op` until it gives anything but `WouldBlock`, waiting meanwhile until the descriptor is writable.
     ///
     /// # Errors
-    /// What `op` gives; `TimedOut` after [`set_write_timeout`](Self::set_write_timeout); else as [`read_with`](Self::read_with).
+    /// What `op` gives; `TimedOut` after [`set_write_timeout`](Self::set_write_timeout); else as
+    /// [`read_with`](Self::read_with).
     ///
     /// # Blocking and cancellation
     /// As [`read_with`](Self::read_with). What was written before a kill stays written.
@@ -276,7 +277,8 @@ impl<T: AsFd> Async<T> {
     /// Waits until the descriptor is writable.
     ///
     /// # Errors
-    /// What `poll` and the poller say of the descriptor; `TimedOut` after [`set_write_timeout`](Self::set_write_timeout).
+    /// What `poll` and the poller say of the descriptor; `TimedOut` after
+    /// [`set_write_timeout`](Self::set_write_timeout).
     ///
     /// # Blocking and cancellation
     /// As [`readable`](Self::readable).
@@ -464,6 +466,19 @@ fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>)
 }
 
 /// Waits until any descriptor is readable, for at most `timeout`. What cannot be polled (a file) is ready at once.
+///
+/// ```
+/// use std::{io::{ErrorKind, Write}, time::Duration};
+/// use greenthread::io::wait_readable;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let (reader, mut writer) = std::io::pipe()?;
+/// let late = wait_readable(&reader, Some(Duration::from_millis(1)));
+/// assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+/// writer.write_all(b"!")?;
+/// wait_readable(&reader, None)
+/// # }
+/// ```
 ///
 /// # Errors
 /// `TimedOut`; what `epoll` says of the descriptor; `EBADF` if it is closed by [`close`] meanwhile.

@@ -1,8 +1,8 @@
 //! Operations that are polled: what they share with [`Async::read_with`], without the park.
 //!
-//! For each direction a source remembers the waker of the last poll that came to nothing. It stands beside the line of those
-//! who wait, and is called at the next edge together with the first of them: a task that has turned to something else takes
-//! nothing from a green thread.
+//! For each direction a source remembers the waker of the last poll that came to nothing. It stands beside the line of
+//! those who wait, and is called at the next edge together with the first of them: a task that has turned to something
+//! else takes nothing from a green thread.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -19,11 +19,11 @@ use crate::hub::reactor::Direction;
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 const CHUNK: usize = 8192;
 
-/// For code that polls: in a future that a hub polls ([`block_on`](crate::future::block_on)), or in one of the traits that
-/// the sockets have.
+/// For code that polls: in a future that a hub polls ([`block_on`](crate::future::block_on)), or in one of the traits
+/// that the sockets have.
 ///
-/// For each direction the descriptor keeps the waker of the last poll only; one task may read while another writes. Where
-/// several tasks read, each needs a future of its own: [`read_with_async`](Self::read_with_async).
+/// For each direction the descriptor keeps the waker of the last poll only; one task may read while another writes.
+/// Where several tasks read, each needs a future of its own: [`read_with_async`](Self::read_with_async).
 impl<T: AsFd> Async<T> {
     /// Runs `op`; if it gives `WouldBlock`, the task is woken when the descriptor may be readable.
     ///
@@ -80,8 +80,22 @@ impl<T: AsFd> Async<T> {
         self.poll_write_with(context, |io| look(io.as_fd(), Direction::Write))
     }
 
-    /// As [`read_with`](Self::read_with), without a time-out, for an `async` function that is polled on a hub. Any number
-    /// of tasks may wait in it.
+    /// As [`read_with`](Self::read_with), without a time-out, for an `async` function that is polled on a hub. Any
+    /// number of tasks may wait in it.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use greenthread::{future::{block_on, spawn}, io::Async};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let reader = Async::new(reader)?;
+    /// spawn(async move { writer.write_all(b"!") });
+    /// let mut byte = [0];
+    /// assert_eq!(block_on(reader.read_with_async(|mut pipe| pipe.read(&mut byte)))?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read_with_async<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> impl Future<Output = io::Result<R>> {
         self.with_async(Direction::Read, op)
     }
@@ -168,8 +182,8 @@ impl<T: AsFd> Async<T> {
         got
     }
 
-    /// The same into memory that the caller may not have written to yet: what was read is given to `take`. The copy costs
-    /// less than to clear all of a big buffer would.
+    /// The same into memory that the caller may not have written to yet: what was read is given to `take`. The copy
+    /// costs less than to clear all of a big buffer would.
     #[cfg(any(feature = "tokio-io", feature = "hyper"))]
     pub(crate) fn poll_read_onto(
         &self,

@@ -1,8 +1,8 @@
 //! A buffered reader that gives all or nothing: [`Reader`].
 //!
 //! # Invariants
-//! - **B1** What came from the inner reader is in the buffer until a method returns it: a kill, a time-out or an error in
-//!   the middle of a wait leaves it there.
+//! - **B1** What came from the inner reader is in the buffer until a method returns it: a kill, a time-out or an error
+//!   in the middle of a wait leaves it there.
 //! - **B2** `buffer[start..end]` is what is there; the rest is room.
 #![forbid(unsafe_code)]
 
@@ -16,8 +16,8 @@ const ROOM: usize = 8 * 1024;
 
 /// A `BufReader` that loses nothing when a read is cut short, and that bounds what it waits for.
 ///
-/// std's `read_line`, `read_until` and `read_exact` take bytes out as they come. Killed, timed out or failed half way, they have
-/// them no more. These leave them where they are until all are there, and the next call goes on:
+/// std's `read_line`, `read_until` and `read_exact` take bytes out as they come. Killed, timed out or failed half way,
+/// they have them no more. These leave them where they are until all are there, and the next call goes on:
 ///
 /// ```
 /// use std::io::{BufRead, Write};
@@ -39,8 +39,9 @@ const ROOM: usize = 8 * 1024;
 /// # Errors of its own
 /// They come inside of an `io::Error`; `error.downcast::<IncompleteRead>()` takes them out.
 /// - [`IncompleteRead`], of kind `UnexpectedEof`, has the bytes that came before the end.
-/// - [`LimitOverrun`], of kind `InvalidData`: no delimiter within the limit (64 KiB, or as [`with_limit`](Self::with_limit)
-///   says). The bytes can be read still, by `read`, say. So a loop that ignores the error does not end.
+/// - [`LimitOverrun`], of kind `InvalidData`: no delimiter within the limit (64 KiB, or as
+///   [`with_limit`](Self::with_limit) says). The bytes can be read still, by `read`, say. So a loop that ignores the
+///   error does not end.
 ///
 /// # Coming from Python
 /// `asyncio.StreamReader`: `readexactly` is [`read_exactly`](Self::read_exactly), `readuntil` is
@@ -162,8 +163,8 @@ impl<R: Read> Reader<R> {
     /// Reads up to `delimiter`, and gives it too.
     ///
     /// # Errors
-    /// [`IncompleteRead`] if the end comes before; [`LimitOverrun`] if there is more than the limit before the delimiter;
-    /// what the inner reader gives.
+    /// [`IncompleteRead`] if the end comes before; [`LimitOverrun`] if there is more than the limit before the
+    /// delimiter; what the inner reader gives.
     ///
     /// # Panics
     /// If the delimiter is empty.

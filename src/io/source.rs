@@ -1,7 +1,7 @@
 //! Where a descriptor of ours is registered: mostly with one hub, from its first wait to its end.
 //!
-//! A socket may be used from any OS thread, so it may be registered with several hubs: the first is kept where it is found
-//! without a lock.
+//! A socket may be used from any OS thread, so it may be registered with several hubs: the first is kept where it is
+//! found without a lock.
 #![forbid(unsafe_code)]
 
 use std::io;

@@ -3,8 +3,8 @@
 //! Each is implemented for the type and for a reference to it: two tasks may have a direction each.
 #![forbid(unsafe_code)]
 
-/// The reading traits of a type with an [`Async`](crate::io::Async) in its field `io`; `drained`: a read that gives less
-/// than was asked for has drained it.
+/// The reading traits of a type with an [`Async`](crate::io::Async) in its field `io`; `drained`: a read that gives
+/// less than was asked for has drained it.
 macro_rules! async_read {
     ($name:ident, drained: $drained:expr) => {
         impl $name {

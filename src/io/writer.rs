@@ -9,8 +9,8 @@ const LIMIT: usize = 64 * 1024;
 
 /// A `BufWriter` whose writes never wait: only [`drain`](Self::drain) and `flush` do.
 ///
-/// So a message is written whole or not at all, whoever is killed or timed out: what `write` took stays in the buffer until
-/// the inner writer has it, and the next `flush` goes on where the last one was cut short.
+/// So a message is written whole or not at all, whoever is killed or timed out: what `write` took stays in the buffer
+/// until the inner writer has it, and the next `flush` goes on where the last one was cut short.
 ///
 /// ```
 /// use std::io::Write;

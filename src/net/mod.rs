@@ -20,25 +20,56 @@
 //! # }
 //! ```
 //!
+//! # In async code
+//! `accept_async`, `recv_from_async`, `readable_async` and their like are futures. A byte stream has the traits of
+//! futures-io, and of tokio and hyper by features, for itself and for a reference: so one task may read while another
+//! writes, and what those crates make of the traits works. `connect`, and a name to look up, are just called: a poll
+//! may block, and only its own task waits.
+//!
+//! ```
+//! use futures::io::{AsyncReadExt, AsyncWriteExt};
+//! use greenthread::{future::{self, block_on}, net::{TcpListener, TcpStream}};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let address = listener.local_addr()?;
+//! let server = future::spawn(async move {
+//!     let (mut stream, _) = listener.accept_async().await?;
+//!     stream.write_all(b"hello").await
+//! });
+//! let text = block_on(async {
+//!     let mut text = String::new();
+//!     TcpStream::connect(address)?.read_to_string(&mut text).await?;
+//!     std::io::Result::Ok(text)
+//! })?;
+//! assert_eq!(text, "hello");
+//! server.join().unwrap()
+//! # }
+//! ```
+//!
+//! Where `std::io::Read` is in scope beside `AsyncReadExt`, a `read` is ambiguous: import one of them in each module.
+//! The time-outs of a socket count for its blocking methods only; a future's is
+//! [`timeout_async`](crate::time::timeout_async).
+//!
 //! # What differs from std
-//! - **Connect** tries several addresses at once, the families in turn, a quarter of a second apart, and takes the first
-//!   that answers (RFC 8305); std tries one after the other. A [`UnixStream`] whose listener's queue is full tries again
-//!   every millisecond.
+//! - **Connect** tries several addresses at once, the families in turn, a quarter of a second apart, and takes the
+//!   first that answers (RFC 8305); std tries one after the other. A [`UnixStream`] whose listener's queue is full
+//!   tries again every millisecond.
 //! - **Names** are looked up on the thread pool: hence a [`ToSocketAddrs`] of our own.
 //! - **Accept** waits (10 to 100 ms between tries) while the process or the system has no descriptor or no memory left
-//!   (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`), and passes over a peer that has gone already (`ECONNABORTED`); std gives
-//!   the error. A TCP listener asks for a queue of 4,096, std for 128.
+//!   (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`), and passes over a peer that has gone already (`ECONNABORTED`); std
+//!   gives the error. A TCP listener asks for a queue of 4,096, std for 128.
 //! - **`TCP_NODELAY`** is set on every TCP stream that was connected or accepted here, as in Go; clear it with
 //!   `set_nodelay(false)`.
-//! - **Time-outs** are of kind `TimedOut` (std's are `WouldBlock` on Unix). They are kept here and not in the kernel: each
-//!   handle of a [`try_clone`](TcpStream::try_clone) has its own and starts with none, and one that was set on a socket of
-//!   std is not taken over. Listeners have them too: the read time-out bounds `accept`.
+//! - **Time-outs** are of kind `TimedOut` (std's are `WouldBlock` on Unix). They are kept here and not in the kernel:
+//!   each handle of a [`try_clone`](TcpStream::try_clone) has its own and starts with none, and one that was set on a
+//!   socket of std is not taken over. Listeners have them too: the read time-out bounds `accept`.
 //! - **`ErrorKind::Interrupted`** never comes: a call that a signal cut short is made again.
 //! - **While the caller unwinds** (in a destructor) a call that would have to wait fails instead; see
 //!   [`io`](crate::io#while-the-caller-unwinds).
 //! - **`set_nonblocking`** is not there: the descriptor is non-blocking always, and the methods block the green thread
-//!   always. Code that polls a socket itself wants std's: `std::net::TcpStream::from(stream)`, which is in blocking mode
-//!   again. Whoever shares the open file, by `dup` or with another process, sees the flag.
+//!   always. Code that polls a socket itself wants std's: `std::net::TcpStream::from(stream)`, which is in blocking
+//!   mode again. Whoever shares the open file, by `dup` or with another process, sees the flag.
 //! - **`FromRawFd`** is not there, for it is unsafe: `TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) })`. Nor are
 //!   std's deprecated `set_only_v6` and `only_v6`, and what std has not made stable.
 //! - The iterator of a [`UnixListener`] is called [`UnixIncoming`], since TCP's lives in the same module.

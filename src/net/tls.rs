@@ -1,8 +1,7 @@
 //! TLS on any stream, by [`rustls`], with a handshake that has a deadline. Needs the feature `tls`.
 //!
 //! The handshake belongs in the handler of a connection: there a client that says nothing holds up nobody else, and for no
-//! longer than the patience. A handshake that fails ends the handler, whose result nobody reads: one who wants to know
-//! prints it there.
+//! longer than the patience. A handshake that fails is the handler's error, which the server tells of.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -160,6 +159,12 @@ impl<S: Read + Write> TlsStream<S> {
     /// The stream below. Who reads or writes there breaks what is above.
     pub fn get_ref(&self) -> &S {
         &self.socket
+    }
+}
+
+impl<S> TlsStream<S> {
+    pub(crate) fn into_parts(self) -> (Connection, S) {
+        (self.connection, self.socket)
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Outcome;
 use super::engine::{Engine, Handle, Plan, Spawn, Stopped, isolated, local};
 use crate::net::{SocketAddr, UdpSocket, UnixDatagram};
 
@@ -95,8 +96,9 @@ impl<S: DatagramSocket> DatagramServer<S> {
     pub fn new<F, R>(socket: S, handler: F) -> DatagramServer<S>
     where
         F: Fn(&S, Vec<u8>, S::Address) -> R + Send + Sync + 'static,
+        R: Outcome,
     {
-        let handler = move |(socket, data, peer): Item<S>| drop(handler(&socket, data, peer));
+        let handler = move |(socket, data, peer): Item<S>| handler(&socket, data, peer);
         DatagramServer::with(socket, isolated(handler))
     }
 
@@ -106,8 +108,9 @@ impl<S: DatagramSocket> DatagramServer<S> {
     pub fn new_local<F, R>(socket: S, handler: F) -> DatagramServer<S>
     where
         F: Fn(&S, Vec<u8>, S::Address) -> R + 'static,
+        R: Outcome,
     {
-        let handler = move |(socket, data, peer): Item<S>| drop(handler(&socket, data, peer));
+        let handler = move |(socket, data, peer): Item<S>| handler(&socket, data, peer);
         DatagramServer::with(socket, local(handler))
     }
 
@@ -141,6 +144,14 @@ impl<S: DatagramSocket> DatagramServer<S> {
     #[must_use]
     pub fn on_error(self, hook: impl Fn(&io::Error) + 'static) -> DatagramServer<S> {
         self.engine.on_error(Box::new(hook));
+        self
+    }
+
+    /// Calls `hook` with the error of every handler that gives one, in place of the line on stderr; in that one's green
+    /// thread. (A panic is none: see [`hub::set_panic_hook`](crate::hub::set_panic_hook).) The first hook counts.
+    #[must_use]
+    pub fn on_failure(self, hook: impl Fn(&str) + Send + Sync + 'static) -> DatagramServer<S> {
+        self.engine.on_failure(Box::new(hook));
         self
     }
 

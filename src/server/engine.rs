@@ -15,11 +15,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::panic::Location;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::Outcome;
 use crate::hub::context::Kind;
 use crate::hub::{Hub, complain, interrupt, task};
 use crate::sync::{Condvar, Event, Mutex, MutexGuard, Semaphore};
@@ -55,6 +56,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     slots: Semaphore,
+    /// Hears of the errors of handlers, in place of stderr.
+    failed: OnceLock<Failed>,
     /// No more connections: handlers that serve several requests end after the one they are at.
     closing: Event,
 }
@@ -109,6 +112,7 @@ pub(super) struct Plan<I> {
 pub(super) type Spawn<I> = Box<dyn Fn(I, Slot) -> io::Result<Thread>>;
 
 type Hook = Box<dyn Fn(&io::Error)>;
+type Failed = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A plan, and what is needed to carry it out once.
 pub(super) struct Engine<I> {
@@ -139,6 +143,7 @@ impl<I: 'static> Engine<I> {
                     state: Mutex::new(state),
                     changed: Condvar::new(),
                     slots: Semaphore::new(0),
+                    failed: OnceLock::new(),
                     closing: Event::new(),
                 }),
             },
@@ -157,6 +162,11 @@ impl<I: 'static> Engine<I> {
 
     pub(super) fn on_error(&self, hook: Hook) {
         *self.hook.borrow_mut() = Some(hook);
+    }
+
+    /// The first is the one.
+    pub(super) fn on_failure(&self, hook: Failed) {
+        let _ = self.handle.shared.failed.set(hook);
     }
 
     pub(super) fn start(&self) -> io::Result<()> {
@@ -426,10 +436,11 @@ impl std::fmt::Debug for Handle {
 
 /// How the handlers of a plan are spawned: as isolated green threads.
 #[track_caller]
-pub(super) fn isolated<I, F>(handler: F) -> Spawn<I>
+pub(super) fn isolated<I, F, R>(handler: F) -> Spawn<I>
 where
     I: Send + 'static,
-    F: Fn(I) + Send + Sync + 'static,
+    F: Fn(I) -> R + Send + Sync + 'static,
+    R: Outcome,
 {
     let (handler, place) = (Arc::new(handler), Location::caller());
     Box::new(move |item, slot| {
@@ -440,10 +451,11 @@ where
 
 /// How the handlers of a plan are spawned: as local green threads.
 #[track_caller]
-pub(super) fn local<I, F>(handler: F) -> Spawn<I>
+pub(super) fn local<I, F, R>(handler: F) -> Spawn<I>
 where
     I: 'static,
-    F: Fn(I) + 'static,
+    F: Fn(I) -> R + 'static,
+    R: Outcome,
 {
     let (handler, place) = (std::rc::Rc::new(handler), Location::caller());
     Box::new(move |item, slot| {
@@ -474,9 +486,14 @@ where
 }
 
 /// The slot is given back when the handler, with all that it owned, is gone.
-fn run(slot: Slot, f: impl FnOnce()) {
-    let _slot = slot;
-    f();
+fn run<R: Outcome>(slot: Slot, f: impl FnOnce() -> R) {
+    if let Some(failure) = f().failure() {
+        match slot.shared.failed.get() {
+            Some(hook) => hook(&failure),
+            None => complain(format_args!("a handler of a server has failed: {failure}")),
+        }
+    }
+    drop(slot);
 }
 
 fn spawn(kind: Kind, place: &'static Location<'static>, f: impl FnOnce() + 'static) -> io::Result<Thread> {

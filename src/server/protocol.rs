@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use super::transport::{Connection, Link, Out, Transport};
 use super::{Listener, StreamServer};
-use crate::hub::interrupt;
 use crate::sync::{Mutex, MutexGuard};
 use crate::thread::{JoinHandle, shield, spawn_local, yield_now};
 
@@ -120,27 +119,31 @@ where
 /// Parks. A kill or time-out unwinds here, after `connection_lost`; what was buffered is lost.
 ///
 /// # Coming from Python
-/// `loop.create_connection(factory)`, for a stream that is connected already.
+/// `loop.connect_accepted_socket(factory, sock)`, but it stays until the connection is over; by that name, and
+/// `create_connection`, see [`aio`](crate::aio).
 #[track_caller]
 pub fn run_protocol<C: Connection, P: Protocol + 'static>(stream: C, protocol: P) {
+    run_protocol_then(stream, protocol, drop);
+}
+
+/// The same, and gives the transport to `made` when the protocol has it.
+#[track_caller]
+pub(crate) fn run_protocol_then<C: Connection, P: Protocol + 'static>(
+    stream: C,
+    protocol: P,
+    made: impl FnOnce(Transport),
+) {
     let stream: Arc<dyn Connection> = Arc::new(stream);
     let talk = Talk {
         link: Arc::new(Link::new(stream.clone())),
         stream,
         protocol: Rc::new(Mutex::new(protocol)),
     };
-    let ended = catch_unwind(AssertUnwindSafe(|| talk.run()));
+    let ended = catch_unwind(AssertUnwindSafe(|| talk.run(made)));
     let lost = talk.link.finish();
     let error = match &ended {
         Ok(()) => lost,
-        Err(payload) => {
-            let why = if interrupt::is_ours(&**payload) {
-                "the green thread of the connection was killed or timed out"
-            } else {
-                "a callback of the protocol panicked"
-            };
-            Some(io::Error::new(ErrorKind::ConnectionAborted, why))
-        }
+        Err(payload) => Some(super::aborted(&**payload)),
     };
     // Not cut short: the writer, which is dying, may be in a callback still.
     let mut protocol = shield(|| talk.locked());
@@ -178,8 +181,10 @@ impl Drop for Writer {
 
 impl<P: Protocol + 'static> Talk<P> {
     #[track_caller]
-    fn run(&self) {
-        self.call(|protocol| protocol.connection_made(Transport::new(self.link.clone())));
+    fn run(&self, made: impl FnOnce(Transport)) {
+        let transport = Transport::new(self.link.clone());
+        self.call(|protocol| protocol.connection_made(transport.clone()));
+        made(transport);
         let theirs = self.clone();
         let mut writer = Writer(Some(spawn_local(move || theirs.write_all())));
         if let Err(error) = self.read_all() {
@@ -262,6 +267,7 @@ impl<P: Protocol + 'static> Talk<P> {
                 .link
                 .wait_while(|out| out.buffer.is_empty() && !out.closing && (!out.eof || is_shut));
             let (chunk, shuts) = (std::mem::take(&mut out.buffer), out.eof && !is_shut);
+            let aborted = out.aborted;
             out.in_flight = chunk.len();
             drop(out);
             if !chunk.is_empty() {
@@ -272,6 +278,8 @@ impl<P: Protocol + 'static> Talk<P> {
                 is_shut = true;
                 let _ = self.stream.shutdown(Shutdown::Write);
             } else {
+                // Nobody is there to hear of an error.
+                let _ = if aborted { Ok(()) } else { self.stream.finish() };
                 return;
             }
         }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::Outcome;
 use super::engine::{Engine, Handle, Plan, Spawn, Stopped, isolated, local};
 use crate::net::{SocketAddr, TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -76,9 +77,9 @@ impl Listener for UnixListener {
 /// # }
 /// ```
 ///
-/// What a handler returns is dropped; a panic of its own ends it and nothing else, and is reported as that of any green
-/// thread. With a [`limit`](Self::limit) the server stops accepting while so many run: who connects then waits in the
-/// listener's queue.
+/// An error that a handler returns is a line on stderr, or what [`on_failure`](Self::on_failure) does. A panic of its
+/// own ends it and nothing else, and is reported as that of any green thread. With a [`limit`](Self::limit) the server
+/// stops accepting while so many run: who connects then waits in the listener's queue.
 ///
 /// It belongs to the hub that starts it. Dropped before, it closes its listener; dropped after, it serves on.
 ///
@@ -102,8 +103,9 @@ impl<L: Listener> StreamServer<L> {
     pub fn new<F, R>(listener: L, handler: F) -> StreamServer<L>
     where
         F: Fn(L::Stream, L::Address) -> R + Send + Sync + 'static,
+        R: Outcome,
     {
-        let handler = move |(stream, peer)| drop(handler(stream, peer));
+        let handler = move |(stream, peer)| handler(stream, peer);
         StreamServer::with(listener, isolated(handler))
     }
 
@@ -113,8 +115,9 @@ impl<L: Listener> StreamServer<L> {
     pub fn new_local<F, R>(listener: L, handler: F) -> StreamServer<L>
     where
         F: Fn(L::Stream, L::Address) -> R + 'static,
+        R: Outcome,
     {
-        let handler = move |(stream, peer)| drop(handler(stream, peer));
+        let handler = move |(stream, peer)| handler(stream, peer);
         StreamServer::with(listener, local(handler))
     }
 
@@ -154,6 +157,14 @@ impl<L: Listener> StreamServer<L> {
     #[must_use]
     pub fn on_error(self, hook: impl Fn(&io::Error) + 'static) -> StreamServer<L> {
         self.engine.on_error(Box::new(hook));
+        self
+    }
+
+    /// Calls `hook` with the error of every handler that gives one, in place of the line on stderr; in that one's green
+    /// thread. (A panic is none: see [`hub::set_panic_hook`](crate::hub::set_panic_hook).) The first hook counts.
+    #[must_use]
+    pub fn on_failure(self, hook: impl Fn(&str) + Send + Sync + 'static) -> StreamServer<L> {
+        self.engine.on_failure(Box::new(hook));
         self
     }
 

@@ -36,7 +36,30 @@ pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
     /// What the system says.
     fn write(&self, data: &[u8]) -> io::Result<usize>;
 
-    /// Ends one direction or both.
+    /// Writes what the system takes at once, and does not wait. `Ok(0)`: it is to go by [`write`](Self::write).
+    ///
+    /// # Errors
+    /// What the system says.
+    fn try_write(&self, data: &[u8]) -> io::Result<usize> {
+        #[cfg(target_os = "linux")]
+        let flags = SendFlags::NOSIGNAL;
+        #[cfg(not(target_os = "linux"))]
+        let flags = SendFlags::empty();
+        match send(self.as_fd(), data, flags).map_err(io::Error::from) {
+            Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => Ok(0),
+            result => result,
+        }
+    }
+
+    /// Says what is said at the end of a connection in good order, when all has been written; may wait.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn finish(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Ends one direction or both. Waits, if at all, only for that of writing.
     ///
     /// # Errors
     /// What the system says.
@@ -145,17 +168,8 @@ impl Out {
 
     /// Writes what the system takes at once, if nothing is before it.
     fn try_write(&self, data: &[u8]) -> io::Result<usize> {
-        let Some(stream) = self.stream.as_ref().filter(|_| self.len() == 0) else {
-            return Ok(0);
-        };
-        #[cfg(target_os = "linux")]
-        let flags = SendFlags::NOSIGNAL;
-        #[cfg(not(target_os = "linux"))]
-        let flags = SendFlags::empty();
-        match send(stream.as_fd(), data, flags).map_err(io::Error::from) {
-            Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => Ok(0),
-            result => result,
-        }
+        let stream = self.stream.as_ref().filter(|_| self.len() == 0);
+        stream.map_or(Ok(0), |stream| stream.try_write(data))
     }
 }
 

@@ -8,18 +8,18 @@
 //! assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]); // ends when the sender is gone
 //! ```
 //!
-//! Both ends may be cloned, and sent to other OS threads and to futures. Each message goes to one receiver. When all senders
-//! are gone, receivers get what is left and then [`RecvError`]; when all receivers are gone, senders get their message back.
-//! With a capacity of 0 a sender waits until a receiver comes for its message; if that one is killed before it has it, the
-//! message waits for the next.
+//! Both ends may be cloned, and sent to other OS threads and to futures. Each message goes to one receiver. When all
+//! senders are gone, receivers get what is left and then [`RecvError`]; when all receivers are gone, senders get their
+//! message back. With a capacity of 0 a sender waits until a receiver comes for its message; if that one is killed
+//! before it has it, the message waits for the next.
 //!
 //! # How it works
-//! A sender that has to wait leaves its message in the channel, in line behind those that have room. Whoever takes one lets
-//! the next in and its sender go on; a sender that gives up takes its message back out.
+//! A sender that has to wait leaves its message in the channel, in line behind those that have room. Whoever takes one
+//! lets the next in and its sender go on; a sender that gives up takes its message back out.
 //!
 //! # Coming from Python
-//! `gevent.queue.Channel` is `bounded(0)`. A `gevent.queue.Queue` or `asyncio.Queue` with its `task_done` and `join` is a
-//! [`Queue`](super::queue::Queue); one that ends when nobody is left to put is [`bounded`] or [`unbounded`].
+//! `gevent.queue.Channel` is `bounded(0)`. A `gevent.queue.Queue` or `asyncio.Queue` with its `task_done` and `join` is
+//! a [`Queue`](super::queue::Queue); one that ends when nobody is left to put is [`bounded`] or [`unbounded`].
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -282,7 +282,8 @@ impl<T> Sender<T> {
     /// The message, if all receivers are gone.
     ///
     /// # Blocking and cancellation
-    /// Parks while the channel is full. A kill or time-out unwinds here, and the message is dropped unless a receiver has it.
+    /// Parks while the channel is full. A kill or time-out unwinds here, and the message is dropped unless a receiver
+    /// has it.
     #[inline]
     #[track_caller]
     pub fn send(&self, message: T) -> Result<(), SendError<T>> {
@@ -333,7 +334,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// As [`send`](Self::send), for an `async` function. Dropped before it is ready, the message was not sent.
+    /// As [`send`](Self::send), for an `async` function. Dropped before there was room, the message was not sent.
     pub fn send_async(&self, message: T) -> impl Future<Output = Result<(), SendError<T>>> + use<'_, T>
     where
         T: Unpin,
@@ -378,8 +379,8 @@ impl<T> Receiver<T> {
     /// If the channel is empty and all senders are gone.
     ///
     /// # Blocking and cancellation
-    /// Parks while the channel is empty. A kill or time-out unwinds here; a message that was on its way goes to the next
-    /// receiver.
+    /// Parks while the channel is empty. A kill or time-out unwinds here; a message that was on its way goes to the
+    /// next receiver.
     #[inline]
     #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {

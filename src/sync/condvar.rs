@@ -60,13 +60,22 @@ impl Op<Notices> for Notice {
 /// assert!(*ready);
 /// ```
 ///
-/// Notices go to those who wait in the order of coming. One that was on its way to somebody who is killed or timed out goes to
-/// the next.
+/// Notices go to those who wait in the order of coming. One that was on its way to somebody who is killed or timed out
+/// goes to the next.
 ///
 /// # Coming from Python
 /// `asyncio.Condition`, `threading.Condition`.
 pub struct Condvar {
     core: Core<Notices>,
+}
+
+/// A notice whose taker has no lock yet: if it never gets that, the notice is the next one's.
+struct Owed<'a>(&'a Condvar);
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// Whether a wait for a [`Condvar`] ended because its time was over.
@@ -181,10 +190,14 @@ impl Condvar {
         let noticed = self
             .core
             .wait(&mut Notice, until, Why::new(&CONDVAR, 0), || drop(guard));
-        (mutex.lock(), WaitTimeoutResult(noticed.is_none()))
+        let owed = noticed.map(|()| Owed(self));
+        let guard = mutex.lock();
+        std::mem::forget(owed);
+        (guard, WaitTimeoutResult(noticed.is_none()))
     }
 
-    /// As [`wait`](Self::wait), for an `async` function. Dropped before it is ready, it has given the lock away.
+    /// As [`wait`](Self::wait), for an `async` function. Dropped before it is ready, it has given the lock away, and
+    /// a notice that it got goes to the next.
     pub fn wait_async<'a, T: ?Sized>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -200,7 +213,10 @@ impl Condvar {
                 polled
             })
             .await;
-            mutex.lock_async().await
+            let owed = Owed(self);
+            let guard = mutex.lock_async().await;
+            std::mem::forget(owed);
+            guard
         }
     }
 

@@ -25,10 +25,10 @@ static LAZY_LOCK: &str = "a LazyLock";
 /// assert_eq!(readers.map(|reader| reader.join().unwrap()), [2, 2]);
 /// ```
 ///
-/// The function can be called but once. So if it panics, all who look at the value panic from then on. And so a kill or a
-/// time-out does not end it: both wait, as in a [`shield`](crate::thread::shield), and are delivered at the first park after
-/// it. That goes for a [`timeout`](crate::time::timeout) within it, too; give a time-out to what it waits for, or use a
-/// [`OnceLock`](super::OnceLock), which lets the next in line try.
+/// The function can be called but once. So if it panics, all who look at the value panic from then on. And so a kill or
+/// a time-out does not end it: both wait, as in a [`shield`](crate::thread::shield), and are delivered at the first
+/// park after it. That goes for a [`timeout`](crate::time::timeout) within it, too; give a time-out to what it waits
+/// for, or use a [`OnceLock`](super::OnceLock), which lets the next in line try.
 ///
 /// There is no form for an `async` function, as the function blocks: there is
 /// [`OnceLock::get_or_init_async`](super::OnceLock::get_or_init_async).

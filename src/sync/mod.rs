@@ -10,10 +10,10 @@
 //! | the first of several of these | [`select!`](crate::select!) |
 //! | something that is made once | [`OnceLock`], [`LazyLock`], [`Once`] |
 //!
-//! By std's names and signatures where std has the thing, and usable wherever std's are: by green threads of this OS thread
-//! and of others, by plain OS threads, and by futures on any executor (`…_async`). Who waits lets others run. What may be
-//! waited for has a form that does not wait (`try_…`, `is_set`) and one that waits for a while (`…_timeout`) or until a moment
-//! (`…_deadline`), but for [`Barrier`], where one either comes or not.
+//! By std's names and signatures where std has the thing, and usable wherever std's are: by green threads of this OS
+//! thread and of others, by plain OS threads, and by futures on any executor (`…_async`). Who waits lets others run.
+//! What may be waited for has a form that does not wait (`try_…`, `is_set`) and one that waits for a while
+//! (`…_timeout`) or until a moment (`…_deadline`), but for [`Barrier`], where one either comes or not.
 //!
 //! What can be had is handed over in the order of coming: nobody overtakes, nobody starves. Who is killed, timed out or
 //! dropped on its way passes on what it was handed.
@@ -33,8 +33,8 @@
 //! ```
 //!
 //! # Coming from Python
-//! `gevent.lock`, `gevent.event`, `gevent.queue`, and what `asyncio` has of them. `AsyncResult` and `asyncio.Future` are a
-//! [`Promise`], `RLock` is a [`ReentrantLock`].
+//! `gevent.lock`, `gevent.event`, `gevent.queue`, and what `asyncio` has of them. `AsyncResult` and `asyncio.Future`
+//! are a [`Promise`], `RLock` is a [`ReentrantLock`].
 
 mod barrier;
 pub mod channel;

@@ -120,8 +120,8 @@ impl Poison {
 /// assert_eq!(*total.lock().unwrap(), 10);
 /// ```
 ///
-/// It may be shared with green threads of other OS threads, plain OS threads and futures. A panic while it is held poisons
-/// it, as in std; a kill or a time-out does not, which unwinds through it too.
+/// It may be shared with green threads of other OS threads, plain OS threads and futures. A panic while it is held
+/// poisons it, as in std; a kill or a time-out does not, which unwinds through it too.
 ///
 /// # Coming from Python
 /// `gevent.lock.BoundedSemaphore(1)` and `asyncio.Lock`, with the value inside.
@@ -185,8 +185,8 @@ impl<T: ?Sized> Mutex<T> {
     /// The guard in an error, if somebody panicked while holding the lock.
     ///
     /// # Blocking and cancellation
-    /// Parks if it is held, and gets it after all who came before. A kill or time-out unwinds here, and the lock goes to the
-    /// next in line. In a destructor that runs while unwinding it waits to the end.
+    /// Parks if it is held, and gets it after all who came before. A kill or time-out unwinds here, and the lock goes
+    /// to the next in line. In a destructor that runs while unwinding it waits to the end.
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
@@ -232,6 +232,20 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// As [`lock`](Self::lock), for an `async` function. Dropped before it is ready, it is out of the line.
+    ///
+    /// ```
+    /// use greenthread::{future::block_on, sync::Mutex, time::sleep_async};
+    /// use std::time::Duration;
+    ///
+    /// let count = Mutex::new(0);
+    /// let add = async || {
+    ///     let mut count = count.lock_async().await.unwrap();
+    ///     sleep_async(Duration::from_millis(1)).await; // it may be held meanwhile
+    ///     *count += 1;
+    /// };
+    /// block_on(futures::future::join(add(), add()));
+    /// assert_eq!(count.into_inner().unwrap(), 2);
+    /// ```
     pub fn lock_async(&self) -> impl Future<Output = LockResult<MutexGuard<'_, T>>> + use<'_, T> {
         let locked = self.core.future(Acquire);
         async move {

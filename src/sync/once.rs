@@ -68,8 +68,8 @@ impl Once {
     /// If `f` does, or an earlier one did. If `f` comes back to this `Once`, which would wait for itself.
     ///
     /// # Blocking and cancellation
-    /// Parks while another runs. A kill or time-out unwinds there, or in `f` where that parks; then the next in line runs its
-    /// own.
+    /// Parks while another runs. A kill or time-out unwinds there, or in `f` where that parks; then the next in line
+    /// runs its own.
     #[inline]
     #[track_caller]
     pub fn call_once(&self, f: impl FnOnce()) {

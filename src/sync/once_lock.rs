@@ -1,7 +1,7 @@
 //! A value that is set once.
 //!
-//! The value lies in std's cell, which is never contended: only who has the turn sets it. So a read is what it is in std, one
-//! load, and nobody waits there.
+//! The value lies in std's cell, which is never contended: only who has the turn sets it. So a read is what it is in
+//! std, one load, and nobody waits there.
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
@@ -32,8 +32,8 @@ static ONCE_LOCK: &str = "a OnceLock";
 /// assert!(std::ptr::eq(one.join().unwrap(), two.join().unwrap()));
 /// ```
 ///
-/// Whoever makes the value and panics, is killed, is timed out or dropped leaves that to the next in line: it is not poisoned.
-/// It is named `OnceCell`, too.
+/// Whoever makes the value and panics, is killed, is timed out or dropped leaves that to the next in line: it is not
+/// poisoned. It is named `OnceCell`, too.
 pub struct OnceLock<T> {
     value: Cell<T>,
     turns: Turns,
@@ -92,8 +92,8 @@ impl<T> OnceLock<T> {
     /// If `f` does; the next in line makes the value then. If `f` comes back for the value of this very cell.
     ///
     /// # Blocking and cancellation
-    /// Parks while another makes the value. A kill or time-out unwinds there, or in `f` where that parks; then the next in line
-    /// makes it.
+    /// Parks while another makes the value. A kill or time-out unwinds there, or in `f` where that parks; then the next
+    /// in line makes it.
     #[inline]
     #[track_caller]
     pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
@@ -136,8 +136,8 @@ impl<T> OnceLock<T> {
         Ok(self.value.wait())
     }
 
-    /// As [`get_or_init`](Self::get_or_init), for an `async` function. Dropped while it makes the value, it leaves that to the
-    /// next in line.
+    /// As [`get_or_init`](Self::get_or_init), for an `async` function. Dropped while it makes the value, it leaves that
+    /// to the next in line.
     ///
     /// ```
     /// use greenthread::{future::block_on, sync::OnceLock};
@@ -146,8 +146,8 @@ impl<T> OnceLock<T> {
     /// assert_eq!(block_on(cell.get_or_init_async(|| async { 42 })), &42);
     /// ```
     ///
-    /// A future that comes back for the value of the very cell that it makes waits for ever: one future cannot be told from
-    /// another.
+    /// A future that comes back for the value of the very cell that it makes waits for ever: one future cannot be told
+    /// from another.
     pub async fn get_or_init_async<F, R>(&self, f: F) -> &T
     where
         F: FnOnce() -> R,

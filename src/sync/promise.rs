@@ -126,8 +126,8 @@ impl<T> Promise<T> {
         }
     }
 
-    /// Calls `f` with the value once it is set: on the hub of the caller, in its next turn, in the order of the calls; also
-    /// if it is set already.
+    /// Calls `f` with the value once it is set: on the hub of the caller, in its next turn, in the order of the calls;
+    /// also if it is set already.
     ///
     /// ```
     /// use greenthread::{hub, sync::Promise};
@@ -138,8 +138,8 @@ impl<T> Promise<T> {
     /// hub::idle(); // 42
     /// ```
     ///
-    /// `f` may not block (that panics, and the panic is reported): spawn for that. If the caller's hub has ended by then,
-    /// it is not called.
+    /// `f` may not block (that panics, and the panic is reported): spawn for that. If the caller's hub has ended by
+    /// then, it is not called.
     ///
     /// # Coming from Python
     /// `Future.add_done_callback`, `AsyncResult.rawlink`.

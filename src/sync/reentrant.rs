@@ -1,10 +1,10 @@
 //! A lock that its holder may take again.
 //!
 //! # Invariants
-//! - **R1** `owner` is the number of who holds `core`'s lock, and 0 otherwise. Only the holder writes it, while it holds the
-//!   lock; so whoever reads its own number there has the lock, in whatever order others see the writes.
-//! - **R2** `count` is how many guards there are. A guard stays on the OS thread that it was made on, so all who change `count`
-//!   are on the OS thread that has the lock.
+//! - **R1** `owner` is the number of who holds `core`'s lock, and 0 otherwise. Only the holder writes it, while it
+//!   holds the lock; so whoever reads its own number there has the lock, in whatever order others see the writes.
+//! - **R2** `count` is how many guards there are. A guard stays on the OS thread that it was made on, so all who change
+//!   `count` are on the OS thread that has the lock.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,8 +19,8 @@ use crate::hub::park::Why;
 
 static REENTRANT_LOCK: &str = "a ReentrantLock";
 
-/// A lock that the green thread which holds it may take again, as std's of this name: who waits for it lets others run, and
-/// gets it in the order of coming.
+/// A lock that the green thread which holds it may take again, as std's of this name: who waits for it lets others run,
+/// and gets it in the order of coming.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -37,10 +37,10 @@ static REENTRANT_LOCK: &str = "a ReentrantLock";
 /// assert_eq!(held.get(), 3);
 /// ```
 ///
-/// As there may be many guards at a time, they give `&T` and not `&mut T`. The lock is free when all are dropped. It belongs
-/// to a green thread with all of its greenlets and generators, or to the native stack of an OS thread; a callback of a hub is
-/// somebody else. It has no poison, and no form for an `async` function: a future is polled by anybody, so it cannot be said
-/// who has it.
+/// As there may be many guards at a time, they give `&T` and not `&mut T`. The lock is free when all are dropped. It
+/// belongs to a green thread with all of its greenlets and generators, or to the native stack of an OS thread; a
+/// callback of a hub is somebody else. It has no poison, and no form for an `async` function: a future is polled by
+/// anybody, so it cannot be said who has it.
 ///
 /// # Coming from Python
 /// `gevent.lock.RLock`, `threading.RLock`.
@@ -94,8 +94,8 @@ impl<T: ?Sized> ReentrantLock<T> {
     /// With `usize::MAX` guards.
     ///
     /// # Blocking and cancellation
-    /// Parks if another has it, and gets it after all who came before. A kill or time-out unwinds here, and the lock goes to
-    /// the next in line.
+    /// Parks if another has it, and gets it after all who came before. A kill or time-out unwinds here, and the lock
+    /// goes to the next in line.
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> ReentrantLockGuard<'_, T> {

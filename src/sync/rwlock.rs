@@ -115,8 +115,8 @@ impl Op<Holders> for Write {
 /// names.write().unwrap().push("b");
 /// ```
 ///
-/// Readers that come while a writer waits wait behind it. So a green thread that reads must not read again inside: with a
-/// writer in between neither goes on. A panic while it is held for writing poisons it.
+/// Readers that come while a writer waits wait behind it. So a green thread that reads must not read again inside: with
+/// a writer in between neither goes on. A panic while it is held for writing poisons it.
 ///
 /// # Coming from Python
 /// gevent and asyncio have none.

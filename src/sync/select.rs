@@ -1,4 +1,5 @@
-//! Waiting for the first of several: [`select!`](crate::select!), and [`Select`] where their number is not known before.
+//! Waiting for the first of several: [`select!`](crate::select!), and [`Select`] where their number is not known
+//! before.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -90,18 +91,19 @@ pub fn wait_any(limit: Limit, branches: &mut [Branch<'_>]) -> bool {
 /// | `default` | nothing else is ready now | |
 /// | `default(duration)` | nothing else was ready for so long | |
 ///
-/// `-> pattern` may be left out. The branches are separated by commas; none is needed after a block. What a branch does may
-/// `return`, `break` and `?`, as in a `match`.
+/// `-> pattern` may be left out. The branches are separated by commas; none is needed after a block. What a branch does
+/// may `return`, `break` and `?`, as in a `match`.
 ///
-/// The others are given up before the branch runs: a message that one of them was just granted goes to the next receiver, a
-/// value that was to be sent is dropped. If several are ready, any one of them is taken, each as likely as the others.
+/// The others are given up before the branch runs: a message that one of them was just granted goes to the next
+/// receiver, a value that was to be sent is dropped. If several are ready, any one of them is taken, each as likely as
+/// the others.
 ///
 /// # Blocking and cancellation
 /// Parks, unless there is a `default`. A kill or time-out unwinds, and gives up all branches.
 ///
 /// # In `async` functions
-/// Everything above is a future too (`recv_async`, `wait_async`, ..), which gives up when it is dropped: any `select!` of the
-/// async world takes them.
+/// Everything above is a future too (`recv_async`, `wait_async`, ..), which gives up when it is dropped: any `select!`
+/// of the async world takes them.
 ///
 /// # Coming from Python
 /// `gevent.wait(objects, count=1)`, `asyncio.wait(.., return_when=FIRST_COMPLETED)`; the branches are crossbeam's.
@@ -116,8 +118,8 @@ macro_rules! select {
     ($($branches:tt)+) => { $crate::__select!(@parse [] [] $($branches)+) };
 }
 
-/// Takes the branches one by one, each as `{slot future place (init) (future's expression) (pattern) (body)}`; the names
-/// are new in each step, so that they are its own. Then writes them out.
+/// Takes the branches one by one, each as `{slot future place (init) (future's expression) (pattern) (body)}`; the
+/// names are new in each step, so that they are its own. Then writes them out.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __select {
@@ -186,10 +188,14 @@ macro_rules! __select {
         $crate::__select!(@add $done $default place (&$s) (place.writable_async()) $pattern $body $($rest)*)
     };
     (@branch $done:tt $default:tt after($duration:expr) $pattern:tt $body:tt $($rest:tt)*) => {
-        $crate::__select!(@add $done $default place ($duration) ($crate::time::sleep_async(place)) $pattern $body $($rest)*)
+        $crate::__select!(
+            @add $done $default place ($duration) ($crate::time::sleep_async(place)) $pattern $body $($rest)*
+        )
     };
     (@branch $done:tt $default:tt at($instant:expr) $pattern:tt $body:tt $($rest:tt)*) => {
-        $crate::__select!(@add $done $default place ($instant) ($crate::time::sleep_until_async(place)) $pattern $body $($rest)*)
+        $crate::__select!(
+            @add $done $default place ($instant) ($crate::time::sleep_until_async(place)) $pattern $body $($rest)*
+        )
     };
     (@branch $done:tt $default:tt future($f:expr) $pattern:tt $body:tt $($rest:tt)*) => {
         $crate::__select!(@add $done $default place ($f) (place) $pattern $body $($rest)*)
@@ -204,7 +210,9 @@ macro_rules! __select {
     };
     // All of them.
     (@write $done:tt []) => {
-        $crate::__select!(@write $done [($crate::sync::select::Limit::Never) (unreachable!("it waits until one is ready"))])
+        $crate::__select!(
+            @write $done [($crate::sync::select::Limit::Never) (unreachable!("it waits until one is ready"))]
+        )
     };
     (@write
         [$({$slot:ident $polled:ident $place:ident ($init:expr) ($future:expr) ($pattern:pat) ($body:expr)})*]

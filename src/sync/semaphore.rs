@@ -74,7 +74,8 @@ impl Op<Permits> for Acquire {
 /// ```
 ///
 /// # Coming from Python
-/// `gevent.lock.Semaphore` and `asyncio.Semaphore`; [`add`](Self::add) is their `release` by somebody who has taken none.
+/// `gevent.lock.Semaphore` and `asyncio.Semaphore`; [`add`](Self::add) is their `release` by somebody who has taken
+/// none.
 pub struct Semaphore {
     core: Core<Permits>,
 }
@@ -114,7 +115,8 @@ impl Semaphore {
     /// Waits for a permit.
     ///
     /// # Blocking and cancellation
-    /// Parks while there is none. A kill or time-out unwinds here; a permit that was on its way goes to the next in line.
+    /// Parks while there is none. A kill or time-out unwinds here; a permit that was on its way goes to the next in
+    /// line.
     #[inline]
     #[track_caller]
     pub fn acquire(&self) -> Permit<'_> {

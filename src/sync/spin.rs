@@ -3,13 +3,13 @@
 //! # Invariants
 //! - **S1** The value is touched only between a `swap` of the lock that found it false and the store that sets it false
 //!   again.
-//! - **S2** Under it there is no park, no wake, no code of the user (a waker's clone or drop, say), and nothing that panics:
-//!   its holder goes on to the end unless the kernel takes the processor away.
+//! - **S2** Under it there is no park, no wake, no code of the user (a waker's clone or drop, say), and nothing that
+//!   panics: its holder goes on to the end unless the kernel takes the processor away.
 //!
 //! # Rejected
-//! A lock that belongs to the first hub that takes it, which then needs no exchange, and is taken from it with a barrier on
-//! all OS threads (`membarrier`) by the first other: right (loom), and not quicker. A store that is read again at once costs
-//! here what an exchange does.
+//! A lock that belongs to the first hub that takes it, which then needs no exchange, and is taken from it with a
+//! barrier on all OS threads (`membarrier`) by the first other: right (loom), and not quicker. A store that is read
+//! again at once costs here what an exchange does.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};

@@ -13,12 +13,12 @@
 //!
 //! # Invariants
 //! - **W1** What is set aside for granted waiters is nobody else's: a new attempt leaves as much as there are.
-//! - **W2** After each change of the state, and after a granted waiter has left, `settle` grants what there is, to the first
-//!   in line.
+//! - **W2** After each change of the state, and after a granted waiter has left, `settle` grants what there is, to the
+//!   first in line.
 //! - **W3** Wakes, and drops of wakers, happen outside of the lock (S2).
 //! - **W4** A time-out that finds itself granted takes what it was granted. A kill passes it on.
-//! - **W5** The ticket of a parker that blocks is in one line and nowhere else: a wake with it says that it was granted. So
-//!   who was handed what it came for need not look.
+//! - **W5** The ticket of a parker that blocks is in one line and nowhere else: a wake with it says that it was
+//!   granted. So who was handed what it came for need not look.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -222,8 +222,8 @@ impl<S, O: Op<S>> Op<S> for &mut O {
     }
 }
 
-/// An operation under way. As a future it resolves when the operation is done. Dropped, it waits no more, and what it was
-/// granted goes to the next.
+/// An operation under way. As a future it resolves when the operation is done. Dropped, it waits no more, and what it
+/// was granted goes to the next.
 #[must_use = "a future does nothing unless it is polled"]
 pub(super) struct Wait<'a, S: State, O: Op<S>, L: Lock = AtomicBool> {
     core: &'a Core<S, L>,
@@ -257,7 +257,8 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         self.go_on(Some(wake), deadline, why)
     }
 
-    /// All that is not the rule: it could not get in line at once, or was woken by something else than what it waits for.
+    /// All that is not the rule: it could not get in line at once, or was woken by something else than what it waits
+    /// for.
     #[cold]
     #[inline(never)]
     #[track_caller]
@@ -496,8 +497,8 @@ mod loom_tests {
         }
     }
 
-    /// One permit, two that want it for a moment, and one that gives up half way: in the end it is free, and everybody has
-    /// had it.
+    /// One permit, two that want it for a moment, and one that gives up half way: in the end it is free, and everybody
+    /// has had it.
     fn goes_round<O: Op<Permits, Output = ()> + Unpin + 'static>(hands: bool, op: fn() -> O) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);

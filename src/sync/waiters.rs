@@ -108,7 +108,8 @@ impl Waiters {
         handed
     }
 
-    /// Takes the first out of the line, to whom the caller has given what it wants already: it is not counted as granted.
+    /// Takes the first out of the line, to whom the caller has given what it wants already: it is not counted as
+    /// granted.
     #[inline]
     pub(super) fn hand_first(&mut self, woken: &mut Woken) -> bool {
         self.skip_the_dead();

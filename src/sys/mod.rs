@@ -7,6 +7,7 @@ pub(crate) mod base;
 pub(crate) mod glibc;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod ids;
+pub(crate) mod ctrl_c;
 pub(crate) mod mem;
 pub(crate) mod poll;
 pub(crate) mod signal;

@@ -163,6 +163,26 @@ fn four_loops_sleep_at_the_same_time() {
 }
 
 #[test]
+fn the_error_of_a_servers_callback_is_told() {
+    fresh(|| {
+        let (event_loop, notes) = (EventLoop::new(), Notes::default());
+        notes.hear(&event_loop);
+        let serve = async {
+            let server = aio::start_server("127.0.0.1:0", |_, _, _| Err::<(), _>("no milk")).unwrap();
+            server.start().unwrap();
+            let (mut reader, _writer) = aio::open_connection(server.local_addr().unwrap()).unwrap();
+            assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+            server.stop(secs(1));
+        };
+        event_loop.run_until_complete(serve).unwrap();
+        assert_eq!(
+            notes.take(),
+            ["unhandled exception in a connection's callback: no milk"]
+        );
+    });
+}
+
+#[test]
 fn a_callback_that_panics_is_told_and_the_loop_goes_on() {
     virtually(|| {
         let (event_loop, notes) = (EventLoop::new(), Notes::default());
@@ -207,6 +227,38 @@ fn in_debug_mode_what_is_slow_is_told() {
         assert!(told[0].starts_with("executing <Handle created at tests/it/aio_loop.rs:"));
         assert!(told[1].starts_with("executing <Task pending name='Task-") && told[1].contains("took 0.1"));
         event_loop.set_debug(false);
+    });
+}
+
+#[test]
+fn in_debug_mode_slow_turns_of_green_threads_are_told_too() {
+    fresh(|| {
+        let (event_loop, notes) = (EventLoop::new(), Notes::default());
+        notes.hear(&event_loop);
+        event_loop.set_debug(true); // before there is a hub
+        let hog = aio::green(|| {
+            sleep(ms(120)); // others may be slow: this is no hog
+            std::thread::sleep(ms(110));
+            thread::yield_now();
+            std::thread::sleep(ms(110));
+            sleep(ms(1));
+            let other = thread::spawn(|| std::thread::sleep(ms(110)));
+            other.join().unwrap();
+        });
+        let task = event_loop.create_task(hog);
+        task.set_name("hog");
+        event_loop.run_until_complete(task).unwrap();
+        let told = notes.take();
+        assert_eq!(told.len(), 3, "{told:?}");
+        for (told, who) in told.iter().zip([": Task-", ": Task-", ": #"]) {
+            assert!(told.starts_with("executing <GreenThread 0x"), "{told}");
+            assert!(told.contains(who) && told.contains("took 0.1"), "{told}");
+        }
+        event_loop.set_debug(false);
+        event_loop
+            .run_until_complete(aio::green(|| std::thread::sleep(ms(110))))
+            .unwrap();
+        assert!(notes.take().is_empty(), "not in debug mode");
     });
 }
 

@@ -348,6 +348,36 @@ fn channel_is_a_stream_that_loses_nothing_when_dropped() {
 }
 
 #[test]
+fn channel_is_a_stream_of_its_own_too() {
+    fresh(|| {
+        let (sender, receiver) = channel::unbounded();
+        let other = receiver.clone();
+        let mut stream = receiver.into_stream();
+        is_send(&stream);
+        let mut context = Context::from_waker(Waker::noop());
+        sender.send(1).unwrap();
+        assert_eq!(stream.poll_next_unpin(&mut context), Poll::Ready(Some(1)));
+        assert!(stream.poll_next_unpin(&mut context).is_pending());
+        // Granted while it waited, and given up: it goes to the other one.
+        sender.send(2).unwrap();
+        drop(stream);
+        assert_eq!(other.try_recv(), Ok(2));
+
+        let mut stream = other.into_stream();
+        let producer = spawn_green(move || {
+            thread::yield_now();
+            sender.send(3).unwrap();
+        });
+        block_on(async {
+            assert_eq!(stream.next().await, Some(3));
+            assert_eq!(stream.next().await, None);
+            assert_eq!(stream.next().await, None);
+        });
+        producer.join().unwrap();
+    });
+}
+
+#[test]
 fn interval_is_a_stream_of_its_ticks() {
     virtually(|| {
         let start = time::now();

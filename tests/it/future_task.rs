@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -165,44 +165,6 @@ fn green_locals_of_a_task_are_its_own() {
         assert_eq!((a.join().unwrap(), b.join().unwrap()), (3, 5));
         assert_eq!(spawn(count(1)).join().unwrap(), 1);
         assert_eq!(COUNT.get(), 0);
-    });
-}
-
-/// Counts up to `rounds` asks, of which each is one wake at least.
-#[test]
-fn wakes_of_four_os_threads_are_not_lost_and_coalesce() {
-    const WAKES: usize = 100_000;
-    fresh(|| {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let polls = Rc::new(Cell::new(0));
-        let (theirs, counted) = (asked.clone(), polls.clone());
-        let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
-        let place = waker.clone();
-        let task = spawn(poll_fn(move |context| {
-            counted.set(counted.get() + 1);
-            *place.lock().unwrap() = Some(context.waker().clone());
-            if theirs.load(Ordering::Relaxed) == WAKES {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        }));
-        hub::idle();
-        let waker = waker.lock().unwrap().clone().unwrap();
-        let wakers: Vec<_> = (0..4)
-            .map(|_| {
-                let (asked, waker) = (asked.clone(), waker.clone());
-                std::thread::spawn(move || {
-                    for _ in 0..WAKES / 4 {
-                        asked.fetch_add(1, Ordering::Relaxed);
-                        waker.wake_by_ref();
-                    }
-                })
-            })
-            .collect();
-        task.join().unwrap();
-        wakers.into_iter().for_each(|waker| waker.join().unwrap());
-        assert!(polls.get() <= WAKES + 1, "{} polls", polls.get());
     });
 }
 

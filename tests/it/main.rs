@@ -3,19 +3,24 @@
 mod async_io_poll;
 #[cfg(feature = "tokio-io")]
 mod async_io_tokio;
+mod aio_cancel;
 mod aio_group;
 mod aio_loop;
 mod aio_task;
+mod aio_transport;
 mod aio_wait;
 mod aio_with;
 mod child;
+mod compat_drop;
+mod compat_send;
+mod compat_wakes;
 mod crash;
 mod crawl;
 mod examples;
-mod examples_aio;
 mod fs_file;
 mod future_asyncify;
 mod future_block_on;
+mod future_stream;
 #[cfg(feature = "hyper")]
 mod http_server;
 mod future_task;
@@ -42,8 +47,11 @@ mod signal_wait;
 mod net_tls;
 mod server_protocol;
 mod server_stream;
+#[cfg(feature = "tls")]
+mod server_tls;
 #[cfg(feature = "process-pool")]
 mod processpool;
+mod rows;
 mod sync;
 mod sync_once;
 mod sync_promise;
@@ -68,6 +76,7 @@ mod thread_scope_handle;
 mod threadpool_future;
 mod threadpool_pool;
 mod tidy;
+mod time_async;
 mod time_sleep;
 mod time_timeout;
 mod greenlet_switch;

@@ -25,13 +25,13 @@ fn certificate() -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(include_bytes!("tls/certificate.pem")).unwrap()
 }
 
-fn server_config() -> Arc<ServerConfig> {
+pub(crate) fn server_config() -> Arc<ServerConfig> {
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/key.pem")).unwrap();
     let config = ServerConfig::builder().with_no_client_auth();
     Arc::new(config.with_single_cert(vec![certificate()], key).unwrap())
 }
 
-fn client_config(trusts: bool) -> Arc<ClientConfig> {
+pub(crate) fn client_config(trusts: bool) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     if trusts {
         roots.add(certificate()).unwrap();

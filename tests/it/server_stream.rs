@@ -191,6 +191,43 @@ fn killed_or_panicking_handlers_give_their_places_back() {
 }
 
 #[test]
+fn the_error_of_a_handler_is_told_and_the_server_goes_on() {
+    fresh(|| {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hook = || {
+            let heard = heard.clone();
+            move |error: &str| heard.lock().unwrap().push(error.to_owned())
+        };
+        let take = || std::mem::take(&mut *heard.lock().unwrap());
+        let fails = |_: TcpStream, _| Err::<(), _>("no milk");
+        let never = |_: TcpStream, _| loop {
+            sleep(secs(3600));
+        };
+        let servers = [
+            StreamServer::new(listen(), fails).on_failure(hook()),
+            StreamServer::new_local(listen(), fails).on_failure(hook()),
+            StreamServer::new(listen(), |_, _| io::Result::Ok(())).on_failure(hook()),
+        ];
+        for (server, errors) in servers.iter().zip([2, 2, 0]) {
+            server.start().unwrap();
+            for _ in 0..2 {
+                assert_eq!(hear(server.local_addr().unwrap()).unwrap(), "");
+            }
+            server.stop(secs(20));
+            assert_eq!(take(), vec!["no milk"; errors]);
+        }
+        drop(StreamServer::new(listen(), never)); // it compiles
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = DatagramServer::new(socket, |_, data, _| Err::<(), _>(data.len())).on_failure(hook());
+        server.start().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"four", server.local_addr().unwrap()).unwrap();
+        until("it is told", || !heard.lock().unwrap().is_empty());
+        assert_eq!(take(), ["4"]);
+    });
+}
+
+#[test]
 fn handlers_are_isolated_or_local_as_told() {
     fresh(|| {
         let server = StreamServer::new(listen(), |mut stream: TcpStream, _| {
@@ -407,7 +444,7 @@ fn a_descriptor_that_is_no_listener_ends_the_server() {
 #[test]
 fn stop_finds_the_acceptor_wherever_it_waits() {
     virtually(|| {
-        let server = StreamServer::new(listen(), |mut stream: TcpStream, _| stream.read(&mut [0]).unwrap()).limit(1);
+        let server = StreamServer::new(listen(), |mut stream: TcpStream, _| stream.read(&mut [0])).limit(1);
         server.start().unwrap();
         let address = server.local_addr().unwrap();
         let client = TcpStream::connect(address).unwrap();

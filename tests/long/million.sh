@@ -8,7 +8,7 @@ n=1000000
 [[ -z ${SHORT:-} ]] || n=100000
 echo "note: vm.max_map_count = $(cat /proc/sys/vm/max_map_count)"
 cargo build --release --manifest-path benches/peers/Cargo.toml --bin ours || exit 1
-out=$(timeout 300 benches/peers/target/release/ours mem "$n") || { echo "failed with $?: $out"; exit 1; }
+out=$(timeout 300 "${CARGO_TARGET_DIR:-benches/peers/target}/release/ours" mem "$n") || { echo "failed with $?: $out"; exit 1; }
 value() { sed -n "s/.*\"metric\":\"$1\",\"value\":\([0-9.]*\).*/\1/p" <<<"$out"; }
 rss=$(value rss_each) pte=$(value pte_each)
 [[ -n $rss && -n $pte ]] || { echo "no figures in: $out"; exit 1; }

@@ -17,7 +17,7 @@ impl Args {
         let mut words = std::env::args().skip(1 + skip);
         let workload = words.next().unwrap_or_else(|| {
             eprintln!(
-                "what? [PEER] switch|spawn|yield|mem|timers|chan|echo|redis|redisblock|blpop|httpdelay|\
+                "what? [PEER] switch|spawn|yield|mem|timers|chan|echo|http|redis|redisblock|blpop|httpdelay|\
                  threads|threads-patched [N] [PORT]"
             );
             std::process::exit(2)
@@ -40,6 +40,12 @@ impl Args {
 
 pub fn emit(workload: &str, metric: &str, value: f64, unit: &str) {
     println!(r#"{{"workload":"{workload}","metric":"{metric}","value":{value:.3},"unit":"{unit}"}}"#);
+}
+
+/// The application of the workload `http`.
+#[cfg(feature = "http")]
+pub fn router() -> axum::Router {
+    axum::Router::new().route("/", axum::routing::get(|| async { "Hello, World!" }))
 }
 
 /// Ends the program, because this peer has no such workload.

@@ -31,8 +31,8 @@ use std::task::{Context as PollContext, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::blocks::take_block;
 use super::{
-    Body, DETACHED, Ended, Join, Marks, Reserved, Settle, State, Task, TaskRef, WOKEN, end, end_locals, enqueue, lay,
-    leave, lose, prepare, settle_slot,
+    AtomicU8, Body, DETACHED, Ended, Join, Marks, Reserved, Settle, State, Task, TaskRef, WOKEN, end, end_locals,
+    enqueue, lay, leave, lose, prepare, settle_slot,
 };
 use crate::hub::context::{self, Kind};
 use crate::hub::park::{Wake, Why};
@@ -226,10 +226,7 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     let result = if interrupt::is_killed(runner) {
         Err(interrupt::killed_payload())
     } else {
-        // Acquires what was done before the wakes that it stands for (K2).
-        if task.join.load(Ordering::Acquire) & WOKEN != 0 {
-            task.join.fetch_and(!WOKEN, Ordering::AcqRel);
-        }
+        clear_woken(&task.join);
         catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: K1; only the runner that was assigned this task comes here, and it is in no queue meanwhile.
             let work = unsafe { &mut *task.fiber.get().cast::<Work>() };
@@ -259,12 +256,33 @@ fn trade(runner: &Task, task: &Task) {
     }
 }
 
+/// Before a poll (K2). Acquires what was done before the wakes that the bit stands for.
+#[inline(always)]
+fn clear_woken(join: &AtomicU8) {
+    if is_woken(join) {
+        join.fetch_and(!WOKEN, Ordering::AcqRel);
+    }
+}
+
+/// After a poll, and once it counts as waiting (K2).
+#[inline(always)]
+fn is_woken(join: &AtomicU8) -> bool {
+    join.load(Ordering::Acquire) & WOKEN != 0
+}
+
+/// By a waker (K2); whether it was not set, so that a turn is the caller's to see to. Releases what was done before, also
+/// where it was set already.
+#[inline(always)]
+fn set_woken(join: &AtomicU8) -> bool {
+    join.fetch_or(WOKEN, Ordering::AcqRel) & WOKEN == 0
+}
+
 /// Until its waker is called, or was meanwhile.
 #[inline]
 fn wait(hub: &Hub, task: &'static Task) {
     task.why.set(Why::new(&WAKE, 0));
     task.state.set(State::Parked);
-    if task.join.load(Ordering::Acquire) & WOKEN != 0 {
+    if is_woken(&task.join) {
         task.state.set(State::Ready);
         hub.ready.push(task);
     }
@@ -352,8 +370,7 @@ pub(in crate::hub) fn is_ours(waker: &Waker) -> bool {
 unsafe fn wake(task: *const ()) {
     // SAFETY: the caller's: the address of a block.
     let task: &'static Task = unsafe { &*task.cast::<Task>() };
-    // Releases what was done before, also where it was set already (K2).
-    if task.join.fetch_or(WOKEN, Ordering::AcqRel) & WOKEN != 0 {
+    if !set_woken(&task.join) {
         return;
     }
     match (task.shared(), Hub::try_current()) {
@@ -362,5 +379,97 @@ unsafe fn wake(task: *const ()) {
         }
         (Some(shared), _) => shared.send(Message::Poll(TaskRef(task))),
         (None, _) => {}
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::hub::inbox::{AWAKE, Inbox, PARKED};
+    use loom::sync::{Arc, Condvar, Mutex, atomic::AtomicBool};
+
+    /// What a task, its hub's inbox and its hub's sleep are to a waker of another OS thread.
+    struct World {
+        join: AtomicU8,
+        inbox: Inbox<()>,
+        bed: (Mutex<bool>, Condvar),
+        /// What the future waits for, one for each waker. Relaxed: only the wakes order it.
+        came: [AtomicBool; 2],
+    }
+
+    impl World {
+        fn wake(&self) {
+            if set_woken(&self.join) && self.inbox.send((), || true).unwrap() != AWAKE {
+                *self.bed.0.lock().unwrap() = true;
+                self.bed.1.notify_one();
+            }
+        }
+
+        /// Whether there was a message.
+        fn take_messages(&self) -> bool {
+            let mut messages = Vec::new();
+            if self.inbox.is_pending() {
+                self.inbox.drain(&mut messages);
+            }
+            !messages.is_empty()
+        }
+
+        fn sleep(&self) {
+            if self.inbox.fall_asleep(PARKED) {
+                let mut woken = self.bed.0.lock().unwrap();
+                while !*woken {
+                    woken = self.bed.1.wait(woken).unwrap();
+                }
+                *woken = false;
+                self.inbox.wake_up();
+            }
+        }
+
+        /// Polls until all has come; how often.
+        fn run(&self) -> usize {
+            for polls in 1.. {
+                clear_woken(&self.join);
+                if self.came.iter().all(|came| came.load(Ordering::Relaxed)) {
+                    return polls;
+                }
+                // The poll may block: what its hub takes meanwhile finds it running, and is gone.
+                self.take_messages();
+                if is_woken(&self.join) {
+                    continue;
+                }
+                while !self.take_messages() {
+                    self.sleep();
+                }
+            }
+            unreachable!("loom gives up long before")
+        }
+    }
+
+    #[test]
+    fn loom_every_wake_makes_a_poll_that_sees_what_was_done_before() {
+        let mut model = loom::model::Builder::new();
+        // Enough to find a planted bug: wakes that order nothing.
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let world = Arc::new(World {
+                join: AtomicU8::new(0),
+                inbox: Inbox::new(),
+                bed: (Mutex::new(false), Condvar::new()),
+                came: [AtomicBool::new(false), AtomicBool::new(false)],
+            });
+            world.inbox.open();
+            let wakers: Vec<_> = (0..2)
+                .map(|n| {
+                    let world = world.clone();
+                    loom::thread::spawn(move || {
+                        world.came[n].store(true, Ordering::Relaxed);
+                        world.wake();
+                    })
+                })
+                .collect();
+            // A wake makes two polls at most: one that the owner sees to, and one of its message, which is late.
+            assert!(world.run() <= 5);
+            wakers.into_iter().for_each(|waker| waker.join().unwrap());
+        });
     }
 }

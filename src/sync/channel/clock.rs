@@ -25,8 +25,8 @@ use crate::sync::wait::Core;
 /// }
 /// ```
 ///
-/// The time is that of the hub of the OS thread that calls, and it comes when that hub runs. When all receivers are gone,
-/// the timer is too.
+/// The time is that of the hub of the OS thread that calls, and it comes when that hub runs. When all receivers are
+/// gone, the timer is too.
 #[track_caller]
 pub fn after(duration: Duration) -> Receiver<Instant> {
     let hub = Hub::current();

@@ -17,8 +17,8 @@ pub enum TryPutError<T> {
     ShutDown(T),
 }
 
-/// What [`put_timeout`](super::QueueOf::put_timeout) and [`put_deadline`](super::QueueOf::put_deadline) fail with. The item
-/// comes back in it.
+/// What [`put_timeout`](super::QueueOf::put_timeout) and [`put_deadline`](super::QueueOf::put_deadline) fail with. The
+/// item comes back in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum PutTimeoutError<T> {
     /// There was no room in time.
@@ -27,7 +27,8 @@ pub enum PutTimeoutError<T> {
     ShutDown(T),
 }
 
-/// The queue was shut down and is empty: what [`get`](super::QueueOf::get) and [`peek`](super::QueueOf::peek) fail with.
+/// The queue was shut down and is empty: what [`get`](super::QueueOf::get) and [`peek`](super::QueueOf::peek) fail
+/// with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetError;
 

@@ -26,14 +26,15 @@
 //! | the smallest item first | [`PriorityQueue`] |
 //! | an end when the other side is gone, or no capacity at all | a [`channel`](super::channel) |
 //!
-//! A queue is one object for both sides: borrow it, keep it in an `Arc` or in a `static`. All three kinds are a [`QueueOf`],
-//! where the methods are. Who waits to put and who waits to get is served in the order of coming, and each item goes to one
-//! getter. A getter that is killed, timed out or dropped takes no item; a putter that is takes no place.
+//! A queue is one object for both sides: borrow it, keep it in an `Arc` or in a `static`. All three kinds are a
+//! [`QueueOf`], where the methods are. Who waits to put and who waits to get is served in the order of coming, and each
+//! item goes to one getter. A getter that is killed, timed out or dropped takes no item; a putter that is takes no
+//! place.
 //!
 //! # Coming from Python
-//! `gevent.queue` and `asyncio.Queue`, `LifoQueue`, `PriorityQueue`: `put_nowait` is `try_put`, `get_nowait` is `try_get`,
-//! `qsize` is `len`. A capacity of 0 is refused rather than without limit: say [`unbounded`](QueueOf::unbounded).
-//! `gevent.queue.Channel` is [`channel::bounded(0)`](super::channel::bounded).
+//! `gevent.queue` and `asyncio.Queue`, `LifoQueue`, `PriorityQueue`: `put_nowait` is `try_put`, `get_nowait` is
+//! `try_get`, `qsize` is `len`. A capacity of 0 is refused rather than without limit: say
+//! [`unbounded`](QueueOf::unbounded). `gevent.queue.Channel` is [`channel::bounded(0)`](super::channel::bounded).
 #![forbid(unsafe_code)]
 
 mod error;
@@ -186,7 +187,8 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     /// The item, if the queue was shut down, even while this waited.
     ///
     /// # Blocking and cancellation
-    /// Parks while the queue is full. A kill or time-out unwinds here, and the item is dropped unless it is in the queue.
+    /// Parks while the queue is full. A kill or time-out unwinds here, and the item is dropped unless it is in the
+    /// queue.
     #[inline]
     #[track_caller]
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
@@ -248,7 +250,8 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     /// If the queue was shut down and is empty.
     ///
     /// # Blocking and cancellation
-    /// Parks while the queue is empty. A kill or time-out unwinds here; an item that was on its way goes to the next in line.
+    /// Parks while the queue is empty. A kill or time-out unwinds here; an item that was on its way goes to the next in
+    /// line.
     #[inline]
     #[track_caller]
     pub fn get(&self) -> Result<T, GetError> {
@@ -368,11 +371,11 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         self.core.future(Join)
     }
 
-    /// Takes no more items from now on, for good: whoever puts, or waits to, gets its item back. What is in the queue can
-    /// still be got, and then getters, those who wait included, are told.
+    /// Takes no more items from now on, for good: whoever puts, or waits to, gets its item back. What is in the queue
+    /// can still be got, and then getters, those who wait included, are told.
     ///
-    /// With `immediate` the items that are in the queue are dropped, and count as done: so whoever [joins](Self::join) waits
-    /// only for what was got before.
+    /// With `immediate` the items that are in the queue are dropped, and count as done: so whoever [joins](Self::join)
+    /// waits only for what was got before.
     ///
     /// ```
     /// use greenthread::sync::queue::{GetError, Queue};
@@ -413,8 +416,8 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     }
 }
 
-/// A look at the next item, which stays. The item's `clone` is called while the queue is locked: it must not use the queue,
-/// and it panics if it blocks.
+/// A look at the next item, which stays. The item's `clone` is called while the queue is locked: it must not use the
+/// queue, and it panics if it blocks.
 impl<T: Clone, S: Store<T>> QueueOf<T, S> {
     /// The item that [`get`](Self::get) would take; waits while there is none, in line with those who take one.
     ///

@@ -1,10 +1,10 @@
 //! The state of a queue, and what may have to wait for it.
 //!
 //! # Invariants
-//! - **Q1** `late` holds items only while `items` is full and the queue is not shut down, but for those that a shutdown sends
-//!   back: their putters have been granted that, and come for them.
-//! - **Q2** While the queue is not shut down there are at least as many items as granted getters: whoever comes anew takes
-//!   only what is beyond that.
+//! - **Q1** `late` holds items only while `items` is full and the queue is not shut down, but for those that a shutdown
+//!   sends back: their putters have been granted that, and come for them.
+//! - **Q2** While the queue is not shut down there are at least as many items as granted getters: whoever comes anew
+//!   takes only what is beyond that.
 //! - **Q3** `unfinished` counts what was put in `items` and has neither been done nor been drained.
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! What a queue keeps its items in: the order in which they come out.
 //!
-//! All of this runs under the queue's lock. A store of priorities calls the user's `Ord` there, and keeps every item whatever
-//! that does; a heap of std's would drop the one it takes out if a comparison panics.
+//! All of this runs under the queue's lock. A store of priorities calls the user's `Ord` there, and keeps every item
+//! whatever that does; a heap of std's would drop the one it takes out if a comparison panics.
 #![forbid(unsafe_code)]
 
 use std::any::Any;

@@ -27,6 +27,12 @@ fn main() {
         "inbox" => local(move || inbox(args.n_or(5_000_000))),
         "threads" | "threads-patched" => threads(&args.workload, args.n_or(2_000)),
         "echo" => local(move || echo(args.port())),
+        #[cfg(feature = "http")]
+        "http" => local(move || {
+            let listener = TcpListener::bind(("127.0.0.1", args.port())).expect("a free port");
+            let server = greenthread::http::HttpServer::tower_local(listener, peers::router());
+            server.serve_forever().expect("no error");
+        }),
         other => unsupported(other),
     }
 }

@@ -1,4 +1,4 @@
-//! The load for an echo server: so many connections, each with one request on its way at any time.
+//! The load for a server: so many connections, each with one request on its way at any time.
 
 use std::fs;
 use std::io::{Error, Read, Write};
@@ -7,26 +7,53 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 const WARM_UP: Duration = Duration::from_millis(300);
-const REQUEST: [u8; 64] = [b'x'; 64];
+
+/// What is asked, and how what comes back begins and ends.
+pub(crate) struct Dialogue {
+    pub(crate) request: &'static [u8],
+    pub(crate) begin: &'static [u8],
+    pub(crate) end: &'static [u8],
+}
+
+/// What comes back is what was sent.
+pub(crate) const ECHO: Dialogue = Dialogue {
+    request: &[b'x'; 64],
+    begin: &[b'x'; 64],
+    end: &[],
+};
+
+/// A page of few words, on a connection that is kept.
+pub(crate) const HTTP: Dialogue = Dialogue {
+    request: b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    begin: b"HTTP/1.1 200 OK\r\n",
+    end: b"\r\n\r\nHello, World!",
+};
 
 /// What was measured, with its name and unit.
 pub(crate) type Figure = (&'static str, f64, &'static str);
 
 struct Connection {
     stream: TcpStream,
+    dialogue: &'static Dialogue,
     sent: Instant,
-    missing: usize,
+    answer: Vec<u8>,
 }
 
 /// Loads the server `pid` at `port` for `time`, after a warm-up.
-pub(crate) fn echo(pid: u32, port: u16, connections: usize, time: Duration) -> Result<Vec<Figure>, Error> {
+pub(crate) fn load(
+    dialogue: &'static Dialogue,
+    pid: u32,
+    port: u16,
+    connections: usize,
+    time: Duration,
+) -> Result<Vec<Figure>, Error> {
     // SAFETY: no pointers.
     let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     let mut all = (0..connections)
-        .map(|i| connect(epoll, port, i as u64))
+        .map(|i| connect(dialogue, epoll, port, i as u64))
         .collect::<Result<Vec<_>, _>>()?;
     for connection in &mut all {
-        connection.send()?;
+        connection.ask()?;
     }
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 1024];
     let mut latencies: Vec<u32> = Vec::with_capacity(1 << 20);
@@ -39,10 +66,12 @@ pub(crate) fn echo(pid: u32, port: u16, connections: usize, time: Duration) -> R
             break Err(Error::other("the server fell silent"));
         }
         for event in &events[..n as usize] {
-            if let Some(latency) = all[event.u64 as usize].receive()?
-                && measured.is_some()
-            {
-                latencies.push(latency.as_nanos() as u32);
+            let connection = &mut all[event.u64 as usize];
+            if let Some(latency) = connection.hear()? {
+                connection.ask()?;
+                if measured.is_some() {
+                    latencies.push(latency.as_nanos() as u32);
+                }
             }
         }
         match measured {
@@ -68,18 +97,19 @@ pub(crate) fn echo(pid: u32, port: u16, connections: usize, time: Duration) -> R
     ])
 }
 
-fn connect(epoll: i32, port: u16, index: u64) -> Result<Connection, Error> {
+fn connect(dialogue: &'static Dialogue, epoll: i32, port: u16, index: u64) -> Result<Connection, Error> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     let mut connection = Connection {
         stream,
+        dialogue,
         sent: Instant::now(),
-        missing: 0,
+        answer: Vec::with_capacity(4096),
     };
     // one round before the start: each is accepted and served
     connection.stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    connection.send()?;
-    connection.stream.read_exact(&mut [0; REQUEST.len()])?;
+    connection.ask()?;
+    while connection.hear()?.is_none() {}
     connection.stream.set_nonblocking(true)?;
     let mut event = libc::epoll_event {
         events: (libc::EPOLLIN | libc::EPOLLET) as u32,
@@ -93,31 +123,28 @@ fn connect(epoll: i32, port: u16, index: u64) -> Result<Connection, Error> {
 }
 
 impl Connection {
-    fn send(&mut self) -> Result<(), Error> {
+    fn ask(&mut self) -> Result<(), Error> {
         self.sent = Instant::now();
-        self.missing = REQUEST.len();
-        self.stream.write_all(&REQUEST)
+        self.answer.clear();
+        self.stream.write_all(self.dialogue.request)
     }
 
-    /// Reads; when the answer is whole, sends the next request and says how long it took.
-    fn receive(&mut self) -> Result<Option<Duration>, Error> {
+    /// Reads; says how long the answer took, when it is whole.
+    fn hear(&mut self) -> Result<Option<Duration>, Error> {
         let mut buffer = [0; 4096];
-        let n = match self.stream.read(&mut buffer) {
+        match self.stream.read(&mut buffer) {
             Ok(0) => return Err(Error::other("the server closed a connection")),
-            Ok(n) => n,
+            Ok(n) => self.answer.extend_from_slice(&buffer[..n]),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
-        };
-        if buffer[..n] != REQUEST[..n.min(REQUEST.len())] || n > self.missing {
+        }
+        let Dialogue { begin, end, .. } = self.dialogue;
+        let common = begin.len().min(self.answer.len());
+        if self.answer[..common] != begin[..common] || end.is_empty() && self.answer.len() > begin.len() {
             return Err(Error::other("the server sent something else"));
         }
-        self.missing -= n;
-        if self.missing > 0 {
-            return Ok(None);
-        }
-        let latency = self.sent.elapsed();
-        self.send()?;
-        Ok(Some(latency))
+        let whole = self.answer.len() >= begin.len() && self.answer.ends_with(end);
+        Ok(whole.then(|| self.sent.elapsed()))
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use load::Dialogue;
 use table::Results;
 
 /// The peers, the words that start them, and what they can do.
@@ -18,34 +19,45 @@ const PEERS: &[(&str, &[&str], &[&str])] = &[
     (
         "ours",
         &["ours"],
-        &["switch", "spawn", "yield", "mem", "timers", "echo"],
+        &["switch", "spawn", "yield", "chan", "mem", "timers", "echo", "http"],
     ),
-    ("bare", &["peers", "bare"], &["switch", "spawn", "yield"]),
+    ("bare", &["peers", "bare"], &["switch", "spawn", "yield", "chan"]),
     ("epoll", &["peers", "epoll"], &["echo"]),
     (
         "tokio",
         &["peers", "tokio"],
-        &["switch", "spawn", "yield", "mem", "timers", "echo"],
+        &["switch", "spawn", "yield", "chan", "mem", "timers", "echo", "http"],
     ),
     (
         "may",
         &["peers", "may"],
-        &["switch", "spawn", "yield", "mem", "timers", "echo"],
+        &["switch", "spawn", "yield", "chan", "mem", "timers", "echo"],
     ),
-    ("threads", &["peers", "threads"], &["switch", "spawn", "yield", "echo"]),
+    (
+        "threads",
+        &["peers", "threads"],
+        &["switch", "spawn", "yield", "chan", "echo"],
+    ),
+    ("gevent", &[PYTHON, "gevent"], &["echo"]),
+    ("uvloop", &[PYTHON, "uvloop"], &["echo"]),
 ];
+/// Stands for the Python of `PEERS_PYTHON`, which has gevent and uvloop, and its script.
+const PYTHON: &str = "python";
 const ALL: &[&str] = &[
     "switch",
     "spawn",
     "yield",
+    "chan",
     "mem:10000",
     "mem:100000",
     "timers:10000",
     "timers:100000",
     "echo",
 ];
-const CONNECTIONS: &[usize] = &[1, 50, 1000];
-const ECHO_TIME: Duration = Duration::from_secs(1);
+/// With so many connections each.
+const ECHO: &[usize] = &[1, 50, 1000];
+const HTTP: &[usize] = &[64];
+const LOAD_TIME: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(120);
 
 fn main() {
@@ -68,14 +80,20 @@ fn main() {
             PEERS[0].2.contains(&name),
             "{name}: no such workload; there are {ALL:?}"
         );
+        assert!(
+            name != "http" || cfg!(feature = "http"),
+            "http: build it with --features http"
+        );
+        let python = std::env::var_os("PEERS_PYTHON");
         let mut results = Results::default();
         for round in 1..=rounds {
-            for (peer, command, _) in PEERS.iter().filter(|peer| peer.2.contains(&name)) {
+            let here = |peer: &&(&str, &[&str], &[&str])| peer.1[0] != PYTHON || python.is_some();
+            for (peer, command, _) in PEERS.iter().filter(|peer| peer.2.contains(&name)).filter(here) {
                 results.begin(peer, round);
-                let done = if name == "echo" {
-                    echo(command, &mut results)
-                } else {
-                    work(command, name, n, &mut results)
+                let done = match name {
+                    "echo" => serve(command, name, &load::ECHO, ECHO, &mut results),
+                    "http" => serve(command, name, &load::HTTP, HTTP, &mut results),
+                    _ => work(command, name, n, &mut results),
                 };
                 if let Err(error) = done {
                     eprintln!("{peer} {workload}: {error}");
@@ -87,8 +105,15 @@ fn main() {
     }
 }
 
-/// The program that stands beside this one.
+/// The program that stands beside this one, or the script.
 fn command(words: &[&str]) -> Command {
+    if let (PYTHON, Some(python)) = (words[0], std::env::var_os("PEERS_PYTHON")) {
+        let mut command = Command::new(python);
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/echo.py"))
+            .args(&words[1..]);
+        return command;
+    }
     let this: PathBuf = std::env::current_exe().expect("the path of this program");
     let mut command = Command::new(this.with_file_name(words[0]));
     command.args(&words[1..]).stdin(Stdio::null());
@@ -136,10 +161,16 @@ impl Drop for Server {
 }
 
 /// Starts the server on core 0 and loads it from core 1.
-fn echo(words: &[&str], results: &mut Results) -> Result<(), Error> {
+fn serve(
+    words: &[&str],
+    workload: &str,
+    dialogue: &'static Dialogue,
+    connections: &[usize],
+    results: &mut Results,
+) -> Result<(), Error> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let mut command = command(words);
-    command.args(["echo", &port.to_string()]);
+    command.args([workload, &port.to_string()]);
     // SAFETY: between fork and exec there is but one system call.
     unsafe { command.pre_exec(|| pin(0)) };
     let server = Server(command.spawn()?);
@@ -150,12 +181,12 @@ fn echo(words: &[&str], results: &mut Results) -> Result<(), Error> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    for &connections in CONNECTIONS {
+    for &connections in connections {
         let pid = server.0.id();
-        let load = move || pin(1).and_then(|()| load::echo(pid, port, connections, ECHO_TIME));
+        let load = move || pin(1).and_then(|()| load::load(dialogue, pid, port, connections, LOAD_TIME));
         let figures = std::thread::spawn(load).join().expect("no panic")?;
         for (metric, value, unit) in figures {
-            results.add(&format!("echo{connections}"), metric, value, unit);
+            results.add(&format!("{workload}{connections}"), metric, value, unit);
         }
     }
     Ok(())

@@ -2,9 +2,11 @@
 //!
 //! H1: a thread is in memory for as long as it has an owner, the hub or its handle; all is of one OS thread.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::ptr::{null, null_mut};
+use std::rc::Rc;
 
 use corosensei::stack::{DefaultStack, Stack, StackPointer};
 use corosensei::{Coroutine, Yielder};
@@ -88,7 +90,128 @@ pub(crate) fn main(args: Args) {
                 emit("spawn", "batch", each(n, || (0..n / 1000).for_each(batch)), "ns");
             });
         }
+        "chan" => {
+            let n = args.n_or(1_000_000);
+            run(move || channels(n));
+        }
         other => unsupported(other),
+    }
+}
+
+fn channels(n: u64) {
+    let (there, back) = (Rc::new(Channel::new(1)), Rc::new(Channel::new(1)));
+    let ns = each(n, || {
+        let (theirs, answers) = (there.clone(), back.clone());
+        let other = spawn(move || (0..n / 2).for_each(|_| answers.send(theirs.recv())));
+        for i in 0..n / 2 {
+            there.send(i);
+            assert_eq!(back.recv(), i);
+        }
+        other.join();
+    });
+    emit("chan", "pingpong", ns, "ns");
+
+    let stream = Rc::new(Channel::new(1024));
+    let ns = each(n, || {
+        let theirs = stream.clone();
+        let other = spawn(move || (0..n).for_each(|i| theirs.send(i)));
+        assert_eq!((0..n).map(|_| stream.recv()).sum::<u64>(), n * (n - 1) / 2);
+        other.join();
+    });
+    emit("chan", "stream", ns, "ns");
+
+    let (total, rounds) = (Rc::new((Lock::default(), Cell::new(0))), n / 2000);
+    let ns = each(rounds * 1000, || {
+        let adder = |_| {
+            let total = total.clone();
+            spawn(move || {
+                for _ in 0..rounds {
+                    total.0.lock();
+                    yield_now();
+                    total.1.set(total.1.get() + 1);
+                    total.0.unlock();
+                }
+            })
+        };
+        join((0..1000).map(adder).collect());
+    });
+    assert_eq!(total.1.get(), rounds * 1000);
+    emit("chan", "mutex", ns, "ns");
+}
+
+/// Messages of one OS thread.
+struct Channel {
+    queue: RefCell<VecDeque<u64>>,
+    most: usize,
+    sending: Line,
+    receiving: Line,
+}
+
+impl Channel {
+    fn new(most: usize) -> Channel {
+        Channel {
+            queue: RefCell::default(),
+            most,
+            sending: Line::default(),
+            receiving: Line::default(),
+        }
+    }
+
+    fn send(&self, message: u64) {
+        while self.queue.borrow().len() == self.most {
+            self.sending.wait();
+        }
+        self.queue.borrow_mut().push_back(message);
+        self.receiving.wake();
+    }
+
+    fn recv(&self) -> u64 {
+        loop {
+            let message = self.queue.borrow_mut().pop_front();
+            match message {
+                Some(message) => {
+                    self.sending.wake();
+                    return message;
+                }
+                None => self.receiving.wait(),
+            }
+        }
+    }
+}
+
+/// Handed over in the order of coming.
+#[derive(Default)]
+struct Lock {
+    held: Cell<bool>,
+    line: Line,
+}
+
+impl Lock {
+    fn lock(&self) {
+        if self.held.replace(true) {
+            self.line.wait();
+        }
+    }
+
+    fn unlock(&self) {
+        self.held.set(self.line.wake());
+    }
+}
+
+/// Who waits for one thing.
+#[derive(Default)]
+struct Line(RefCell<VecDeque<*mut Thread>>);
+
+impl Line {
+    fn wait(&self) {
+        let hub = Hub::get();
+        self.0.borrow_mut().push_back(hub.current.get());
+        park(hub);
+    }
+
+    fn wake(&self) -> bool {
+        let first = self.0.borrow_mut().pop_front();
+        first.inspect(|first| Hub::get().push(*first)).is_some()
     }
 }
 

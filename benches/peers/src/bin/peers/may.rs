@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use may::coroutine::{self, JoinHandle, yield_now};
 use may::go;
 use may::net::{TcpListener, TcpStream};
-use may::sync::Semphore;
+use may::sync::{Mutex, Semphore, mpsc};
 use peers::{Args, Memory, Timers, each, emit, emit_mem, late, unsupported};
 
 pub(crate) fn main(args: Args) {
@@ -43,6 +43,7 @@ fn work(args: Args) {
             emit("yield", "each", each(1000 * n, || yields(1000, n)), "ns");
         }
         "spawn" => spawns(args.n_or(200_000)),
+        "chan" => channels(args.n_or(500_000)),
         "echo" => {
             let listener = TcpListener::bind(("127.0.0.1", args.port())).expect("a free port");
             while let Ok((stream, _)) = listener.accept() {
@@ -70,6 +71,45 @@ fn spawns(n: u64) {
         }
     });
     emit("spawn", "batch", batch, "ns");
+}
+
+fn channels(n: u64) {
+    let (to, theirs) = mpsc::channel();
+    let (back, from) = mpsc::channel();
+    let ns = each(n, || {
+        let other = go!(move || theirs.iter().for_each(|message| back.send(message).expect("open")));
+        for i in 0..n / 2 {
+            to.send(i).expect("open");
+            assert_eq!(from.recv(), Ok(i));
+        }
+        drop(to);
+        other.join().expect("no panic");
+    });
+    emit("chan", "pingpong", ns, "ns");
+
+    let (to, from) = mpsc::channel();
+    let ns = each(n, || {
+        let other = go!(move || (0..n).for_each(|i| to.send(i).expect("open")));
+        assert_eq!(from.iter().sum::<u64>(), n * (n - 1) / 2);
+        other.join().expect("no panic");
+    });
+    emit("chan", "stream", ns, "ns");
+
+    let (total, rounds) = (Arc::new(Mutex::new(0_u64)), n / 5000);
+    let ns = each(rounds * 1000, || {
+        let adder = |_| {
+            let total = total.clone();
+            go!(move || {
+                for _ in 0..rounds {
+                    let mut total = total.lock().expect("no poison");
+                    yield_now();
+                    *total += 1;
+                }
+            })
+        };
+        join((0..1000).map(adder).collect());
+    });
+    emit("chan", "mutex", ns, "ns");
 }
 
 fn mem(n: u64) {

@@ -34,6 +34,7 @@ pub(crate) fn main(args: Args) {
             let batches = || (0..n / 1000).for_each(|_| join((0..1000).map(|_| spawn(|| ())).collect()));
             emit("spawn", "batch", each(n, batches), "ns");
         }
+        "chan" => channels(args.n_or(200_000)),
         "echo" => {
             let listener = TcpListener::bind(("127.0.0.1", args.port())).expect("a free port");
             while let Ok((stream, _)) = listener.accept() {
@@ -62,6 +63,18 @@ fn handoffs(n: u64) {
     }
     drop(ping);
     other.join().expect("no panic");
+}
+
+fn channels(n: u64) {
+    emit("chan", "pingpong", each(n, || handoffs(n / 2)), "ns");
+
+    let (to, from) = std::sync::mpsc::sync_channel(1024);
+    let ns = each(n, || {
+        let other = spawn(move || (0..n).for_each(|i| to.send(i).expect("open")));
+        assert_eq!(from.iter().sum::<u64>(), n * (n - 1) / 2);
+        other.join().expect("no panic");
+    });
+    emit("chan", "stream", ns, "ns");
 }
 
 fn echo(mut stream: TcpStream) {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+#[cfg(feature = "http")]
+use axum::serve::ListenerExt;
 use peers::{Args, Memory, Timers, emit, emit_mem, late, unsupported};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::{spawn, yield_now};
 use tokio::time::{Instant, sleep_until};
 
@@ -32,6 +34,19 @@ async fn work(args: Args) {
         "spawn" => spawns(args.n_or(500_000)).await,
         "mem" => mem(args.n_or(10_000)).await,
         "timers" => timers(args.n_or(100_000)).await,
+        "chan" => channels(args.n_or(1_000_000)).await,
+        #[cfg(feature = "http")]
+        "http" => {
+            let listener = TcpListener::bind(("127.0.0.1", args.port()))
+                .await
+                .expect("a free port");
+            axum::serve(
+                listener.tap_io(|stream| stream.set_nodelay(true).expect("a socket")),
+                peers::router(),
+            )
+            .await
+            .expect("no error");
+        }
         "echo" => {
             let listener = TcpListener::bind(("127.0.0.1", args.port()))
                 .await
@@ -122,6 +137,55 @@ async fn timers(n: u64) {
         lates.push(task.await.expect("no panic"));
     }
     timers.emit(lates);
+}
+
+async fn channels(n: u64) {
+    let (to, mut theirs) = mpsc::channel(1);
+    let (back, mut from) = mpsc::channel(1);
+    let start = Instant::now();
+    let other = spawn(async move {
+        while let Some(message) = theirs.recv().await {
+            back.send(message).await.expect("open");
+        }
+    });
+    for i in 0..n / 2 {
+        to.send(i).await.expect("open");
+        assert_eq!(from.recv().await, Some(i));
+    }
+    drop(to);
+    other.await.expect("no panic");
+    emit("chan", "pingpong", per(start, n), "ns");
+
+    let (to, mut from) = mpsc::channel(1024);
+    let start = Instant::now();
+    spawn(async move {
+        for i in 0..n {
+            to.send(i).await.expect("open");
+        }
+    });
+    let mut sum = 0;
+    while let Some(i) = from.recv().await {
+        sum += i;
+    }
+    assert_eq!(sum, n * (n - 1) / 2);
+    emit("chan", "stream", per(start, n), "ns");
+
+    let (total, rounds) = (Arc::new(Mutex::new(0_u64)), n / 2000);
+    let start = Instant::now();
+    let adder = |_| {
+        let total = total.clone();
+        spawn(async move {
+            for _ in 0..rounds {
+                let mut total = total.lock().await;
+                yield_now().await;
+                *total += 1;
+            }
+        })
+    };
+    for task in (0..1000).map(adder).collect::<Vec<_>>() {
+        task.await.expect("no panic");
+    }
+    emit("chan", "mutex", per(start, rounds * 1000), "ns");
 }
 
 async fn echo(mut stream: TcpStream) {

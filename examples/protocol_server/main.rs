@@ -1,17 +1,20 @@
 //! A server of lines, written as callbacks: `add` numbers, or tell it to shut down.
 //!
 //! Run: `cargo run --release --example protocol_server -- 127.0.0.1:7002` (port 0: the system chooses), and then
-//! `cargo run --release --example protocol_server -- client 127.0.0.1:7002 "add 1 2 3" nope "add x" shutdown`
+//! `cargo run --release --example protocol_server -- client 127.0.0.1:7002 "add 1 2 3" nope "add x" shutdown`; both take `async` as
+//! their first word.
 //!
 //! Expect `listening on 127.0.0.1:7002`, and at the client `Welecome.`, `6`, `Invalid command: nope`, `Error: ..` and
 //! `Okay. Shutting down.`; then the server is gone.
 
-use std::io::{self, BufRead, Write};
+mod client;
+
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenthread::io::Reader;
-use greenthread::net::{TcpListener, TcpStream};
+use greenthread::future::block_on;
+use greenthread::net::TcpListener;
 use greenthread::server::{Protocol, Transport, serve_protocol};
 use greenthread::sync::Event;
 
@@ -61,24 +64,17 @@ impl Protocol for Lines {
     }
 }
 
-fn client(address: &str, commands: &[String]) -> io::Result<()> {
-    let stream = TcpStream::connect(address)?;
-    let mut answers = Reader::new(&stream).lines();
-    for command in [None].into_iter().chain(commands.iter().map(Some)) {
-        if let Some(command) = command {
-            (&stream).write_all(format!("{command}\n").as_bytes())?;
-        }
-        println!("{}", answers.next().ok_or(io::ErrorKind::UnexpectedEof)??);
-    }
-    Ok(())
-}
-
 fn main() -> io::Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let is_async = arguments.first().is_some_and(|first| first == "async");
+    arguments.drain(..usize::from(is_async));
     if let [mode, address, commands @ ..] = &arguments[..]
         && mode == "client"
     {
-        return client(address, commands);
+        return match is_async {
+            true => block_on(client::asynchronous(address, commands)),
+            false => client::green(address, commands),
+        };
     }
     let address = arguments.first().map_or("127.0.0.1:7002", String::as_str);
     let shutdown = Arc::new(Event::new());
@@ -90,7 +86,10 @@ fn main() -> io::Result<()> {
     let server = serve_protocol(TcpListener::bind(address)?, factory);
     println!("listening on {}", server.local_addr()?);
     server.start()?;
-    shutdown.wait();
+    match is_async {
+        true => block_on(shutdown.wait_async()),
+        false => shutdown.wait(),
+    }
     server.stop(Duration::from_millis(100)); // the last answers have gone out; who still talks is cut off
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Queues: what they hold, what they refuse, and workers that share jobs.
 //!
-//! Run: `cargo run --release --example queues`
+//! Run: `cargo run --release --example queues` or `... -- async`
 //!
 //! Expect, in 1.4 s:
 //!
@@ -17,11 +17,11 @@
 //! 10 jobs by 3 workers: 0.40 s
 //! ```
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod asynchronous;
+mod green;
 
+use greenthread::aio;
 use greenthread::sync::queue::{LifoQueue, PriorityQueue, Queue, QueueOf, Store, TryGetError, TryPutError};
-use greenthread::{sleep, spawn};
 
 /// Nobody waits.
 fn at_once() {
@@ -33,19 +33,6 @@ fn at_once() {
     if queue.try_get() == Err(TryGetError::Empty) {
         println!("QueueEmpty");
     }
-}
-
-/// One waits for what comes later.
-fn later() {
-    let queue = Arc::new(Queue::unbounded());
-    let theirs = queue.clone();
-    let getter = spawn(move || theirs.get().unwrap());
-    sleep(Duration::from_secs(1));
-    if !getter.is_finished() {
-        println!("pending after 1.0 s");
-    }
-    queue.put("bar").unwrap();
-    println!("{}", getter.join().unwrap());
 }
 
 fn full() {
@@ -62,30 +49,18 @@ fn in_order<S: Store<u32>>(name: &str, queue: QueueOf<u32, S>) {
     println!("{name} first: {}", numbers.join(" "));
 }
 
-fn workers() {
-    let (jobs, start) = (Arc::new(Queue::bounded(3)), Instant::now());
-    for _ in 0..3 {
-        let jobs = jobs.clone();
-        spawn(move || {
-            // Ends when the queue is shut down.
-            for job in &*jobs {
-                sleep(job);
-                jobs.task_done().unwrap();
-            }
-        });
-    }
-    // Waits while three are in the queue.
-    (0..10).for_each(|_| jobs.put(Duration::from_millis(100)).unwrap());
-    jobs.join();
-    jobs.shutdown(false);
-    println!("10 jobs by 3 workers: {:.2} s", start.elapsed().as_secs_f64());
-}
-
 fn main() {
+    let is_async = std::env::args().nth(1).as_deref() == Some("async");
     at_once();
-    later();
+    match is_async {
+        true => aio::run(asynchronous::later()).unwrap(),
+        false => green::later(),
+    }
     full();
     in_order("smallest", PriorityQueue::unbounded());
     in_order("newest", LifoQueue::unbounded());
-    workers();
+    match is_async {
+        true => aio::run(asynchronous::workers()).unwrap(),
+        false => green::workers(),
+    }
 }

@@ -1,0 +1,53 @@
+//! The blocking client, in green threads on patched libc.
+
+use greenthread::{monkey, spawn};
+use mysql::prelude::Queryable;
+use mysql::{Conn, Opts, OptsBuilder, Result};
+
+use crate::servers::{self, Outcome};
+
+fn execute(n: u32, opts: Opts) -> Result<()> {
+    println!("开始 {n}");
+    let mut connection = Conn::new(opts)?;
+    std::thread::sleep(servers::FAR_AWAY);
+    let rows: Vec<(String, String)> = connection.query(crate::USERS)?;
+    println!("{n}: {rows:?}");
+    std::thread::sleep(servers::FAR_AWAY);
+    drop(connection); // closes
+    println!("结束 {n}");
+    Ok(())
+}
+
+fn doze(n: u32, opts: Opts) -> Result<()> {
+    println!("开始 {n}");
+    let slept: Option<u32> = Conn::new(opts)?.query_first(crate::DOZE)?;
+    println!("结束 {n}: {slept:?}");
+    Ok(())
+}
+
+fn ask(url: &str) -> Outcome {
+    let opts = OptsBuilder::from_opts(Opts::from_url(url)?)
+        .db_name(Some("mysql"))
+        .prefer_socket(false); // over TCP, even to this machine
+    let wrong = Opts::from(opts.clone().pass(Some("wrong")));
+    let opts = Opts::from(opts);
+    execute(1, opts.clone())?;
+
+    let two = [1, 2].map(|n| (n, opts.clone()));
+    let executing = two.clone().map(|(n, opts)| spawn(move || execute(n, opts)));
+    servers::join_all("two at once", executing)?;
+    let dozing = two.map(|(n, opts)| spawn(move || doze(n, opts)));
+    servers::join_all("two SELECT SLEEP(1) at once", dozing)?;
+
+    let three = [(1, opts.clone()), (2, wrong), (3, opts)];
+    crate::tell(three.map(|(n, opts)| spawn(move || execute(n, opts))));
+    Ok(())
+}
+
+pub(crate) fn main(args: Vec<String>) -> Outcome {
+    let (url, own) = crate::url(args)?;
+    monkey::patch_all()?;
+    let asked = greenthread::run(move || ask(&url));
+    drop(own); // ends it
+    asked
+}

@@ -1,0 +1,285 @@
+//! A [`Protocol`](super::Protocol) over TLS, or two halves of a stream with TLS: reading and writing at once.
+//!
+//! ```text
+//!   read:  reading (one after the other) ─► the socket ─► pending ─► state ─► plain bytes
+//!   write: sending (one after the other) ─► state ─► out ─► the socket
+//! ```
+//!
+//! # Invariants
+//! - **Y1** `state` is never held while anything parks.
+//! - **Y2** Bytes for the socket leave `state` only under `sending`, and leave `sending` in the order in which they
+//!   came: what is killed half way stays in `out`, for the next.
+//! - **Y3** `state` is fed only while it has no plain bytes, so it is never full.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, PoisonError, TryLockError};
+
+use rustls::Connection as Rustls;
+
+use super::transport::Connection;
+use crate::net::tls::TlsStream;
+use crate::sync::{Mutex, MutexGuard};
+
+const CHUNK: usize = 16 * 1024;
+
+/// A stream with TLS on it, for who reads and writes at once: a [`Protocol`](super::Protocol), or a
+/// [`Reader`](crate::io::Reader) and a [`Writer`](crate::io::Writer). A clone is the same stream.
+///
+/// ```
+/// use std::io::Read;
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use greenthread::net::{TcpListener, TcpStream, tls::TlsStream};
+/// use greenthread::server::{Protocol, StreamServer, TlsConnection, Transport, run_protocol};
+/// # use greenthread::net::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+/// # use greenthread::net::tls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+/// # macro_rules! pem { ($name:literal) => {
+/// #     include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/", $name))
+/// # } }
+/// # fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+/// #     let certificate = CertificateDer::from_pem_slice(pem!("certificate.pem")).unwrap();
+/// #     let key = PrivateKeyDer::from_pem_slice(pem!("key.pem")).unwrap();
+/// #     let mut roots = RootCertStore::empty();
+/// #     roots.add(certificate.clone()).unwrap();
+/// #     let server = ServerConfig::builder().with_no_client_auth();
+/// #     let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+/// #     (Arc::new(server.with_single_cert(vec![certificate], key).unwrap()), Arc::new(client))
+/// # }
+///
+/// struct Greeter;
+/// impl Protocol for Greeter {
+///     fn connection_made(&mut self, transport: Transport) {
+///         transport.write(b"in private");
+///         transport.close();
+///     }
+///     fn data_received(&mut self, _data: &[u8]) {}
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// const PATIENCE: Duration = Duration::from_secs(10);
+/// let (server_config, client_config) = configs(); // of rustls, with a certificate for `localhost`
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let server = StreamServer::new(listener, move |socket, _peer| {
+///     if let Ok(stream) = TlsStream::accept(server_config.clone(), socket, PATIENCE) {
+///         run_protocol(TlsConnection::new(stream), Greeter);
+///     }
+/// });
+/// server.start()?;
+///
+/// let socket = TcpStream::connect(server.local_addr()?)?;
+/// let stream = TlsStream::connect(client_config, "localhost", socket, PATIENCE)?;
+/// assert_eq!(std::io::read_to_string(TlsConnection::new(stream))?, "in private");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A transport that is [closed](super::Transport::close) says good-bye first (`close_notify`), and so does one whose
+/// [`write_eof`](super::Transport::write_eof) is called; as a stream, [`shutdown`](Connection::shutdown) of its writing
+/// says it. Dropped or aborted, it says nothing, and the peer's read is an error.
+///
+/// # Coming from Python
+/// `create_server(.., ssl=context)`, `create_connection(.., ssl=context)`; `start_tls`: say what is to be said before
+/// on the plain stream, and then do as here.
+pub struct TlsConnection<S>(Arc<Shared<S>>);
+
+struct Shared<S> {
+    socket: S,
+    state: std::sync::Mutex<State>,
+    reading: Mutex<Vec<u8>>,
+    sending: Mutex<Vec<u8>>,
+}
+
+struct State {
+    rustls: Rustls,
+    /// Read, and not fed yet.
+    pending: Vec<u8>,
+}
+
+impl State {
+    /// Plain bytes; feeds it while it has none (Y3). `WouldBlock`: more must be read from the socket.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.rustls.reader().read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.pending.is_empty() => self.feed()?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Takes what was read from the socket: of nothing, that this is its end.
+    fn take(&mut self, read: &[u8]) -> io::Result<()> {
+        self.pending.extend_from_slice(read);
+        if read.is_empty() { self.feed() } else { Ok(()) }
+    }
+
+    fn feed(&mut self) -> io::Result<()> {
+        let mut rest = &self.pending[..];
+        let fed = self.rustls.read_tls(&mut rest);
+        let left = rest.len();
+        self.pending.drain(..self.pending.len() - left);
+        fed?;
+        let processed = self.rustls.process_new_packets();
+        processed
+            .map(drop)
+            .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+    }
+}
+
+impl<S: Connection> TlsConnection<S> {
+    /// Of a stream that is past its handshake, as [`TlsStream::accept`] and [`TlsStream::connect`] make it.
+    pub fn new(stream: TlsStream<S>) -> TlsConnection<S> {
+        let (rustls, socket) = stream.into_parts();
+        let pending = Vec::new();
+        TlsConnection(Arc::new(Shared {
+            socket,
+            state: std::sync::Mutex::new(State { rustls, pending }),
+            reading: Mutex::new(vec![0; CHUNK]),
+            sending: Mutex::new(Vec::new()),
+        }))
+    }
+
+    fn state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sends what there is to send, `out` first.
+    #[track_caller]
+    fn send(&self, out: &mut MutexGuard<'_, Vec<u8>>) -> io::Result<()> {
+        loop {
+            while !out.is_empty() {
+                match self.0.socket.write(out)? {
+                    0 => return Err(ErrorKind::WriteZero.into()),
+                    written => drop(out.drain(..written)),
+                }
+            }
+            let out = &mut **out;
+            self.state(|state| {
+                while state.rustls.wants_write() {
+                    state.rustls.write_tls(out)?;
+                }
+                io::Result::Ok(())
+            })?;
+            if out.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends what is left to say. Whoever sends just now does it too, for that one looks again when it has let go.
+    #[track_caller]
+    fn answer(&self) -> io::Result<()> {
+        while self.state(|state| state.rustls.wants_write()) {
+            let mut out = match self.0.sending.try_lock() {
+                Ok(out) => out,
+                Err(TryLockError::Poisoned(out)) => out.into_inner(),
+                Err(TryLockError::WouldBlock) => break,
+            };
+            self.send(&mut out)?;
+        }
+        Ok(())
+    }
+
+    /// Has rustls say something, and sends it.
+    #[track_caller]
+    fn say<R>(&self, what: impl FnOnce(&mut Rustls) -> io::Result<R>) -> io::Result<R> {
+        let mut out = self.0.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        self.send(&mut out)?;
+        let said = self.state(|state| what(&mut state.rustls))?;
+        self.send(&mut out)?;
+        drop(out);
+        self.answer()?;
+        Ok(said)
+    }
+}
+
+impl<S: Connection> Connection for TlsConnection<S> {
+    #[track_caller]
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut chunk = self.0.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let read = self.state(|state| state.read(buffer));
+            let answered = self.answer();
+            match read {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => answered?,
+                result => return result,
+            }
+            let len = self.0.socket.read(&mut chunk)?;
+            self.state(|state| state.take(&chunk[..len]))?;
+        }
+    }
+
+    #[track_caller]
+    fn write(&self, data: &[u8]) -> io::Result<usize> {
+        self.say(|rustls| rustls.writer().write(data))
+    }
+
+    /// All goes by `write`, for it is to be encrypted first.
+    fn try_write(&self, _data: &[u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    /// Of writing: says good-bye first.
+    #[track_caller]
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if how == Shutdown::Write {
+            self.finish()?;
+        }
+        self.0.socket.shutdown(how)
+    }
+
+    #[track_caller]
+    fn finish(&self) -> io::Result<()> {
+        self.say(|rustls| {
+            rustls.send_close_notify();
+            Ok(())
+        })
+    }
+
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        self.0.socket.peer_addr()
+    }
+}
+
+impl<S: Connection> Read for TlsConnection<S> {
+    #[track_caller]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Connection::read(self, buffer)
+    }
+}
+
+impl<S: Connection> Write for TlsConnection<S> {
+    #[track_caller]
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        Connection::write(self, data)
+    }
+
+    #[track_caller]
+    fn flush(&mut self) -> io::Result<()> {
+        self.say(|_| Ok(()))
+    }
+}
+
+impl<S: Connection> AsFd for TlsConnection<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.socket.as_fd()
+    }
+}
+
+impl<S> Clone for TlsConnection<S> {
+    fn clone(&self) -> TlsConnection<S> {
+        TlsConnection(self.0.clone())
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for TlsConnection<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsConnection")
+            .field("socket", &self.0.socket)
+            .finish_non_exhaustive()
+    }
+}
