@@ -1,4 +1,4 @@
-//! What is noted about a task: whose kind its id is, what it is doing, and marks, a bit each.
+//! Notes about a task: what its id says, what it is doing, and marks, a bit each.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
