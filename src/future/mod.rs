@@ -9,9 +9,9 @@
 //! | a stream to write, with `yield` | [`Generator::stream`](crate::generator::Generator::stream) |
 //! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
 //!
-//! A [`JoinHandle`], the futures of [`sync`](crate::sync) and those of [`time`](crate::time) are awaited on any executor.
-//! The sockets of [`net`](crate::net#in-async-code) have the traits of the async world. There is no runtime to start:
-//! `main` calls [`block_on`], or any other of what blocks.
+//! A [`JoinHandle`], the futures of [`sync`](crate::sync) and those of [`time`](crate::time) are awaited on any
+//! executor. The sockets of [`net`](crate::net#in-async-code) have the traits of the async world. There is no runtime
+//! to start: `main` calls [`block_on`], or any other of what blocks.
 //!
 //! ```
 //! use greenthread::{future, sleep, spawn, time::sleep_async};
