@@ -79,7 +79,8 @@ impl Handle {
 
 /// Owns the result of a spawned future. Dropping it detaches the task.
 ///
-/// Green threads [`join`](Task::join) it; as a `Future` it is awaited, on any executor.
+/// Green threads [`join`](Task::join) it; as a `Future` it is awaited, on any executor. Messages name it as they do a
+/// green thread: by its number, and by where it was spawned.
 ///
 /// ```
 /// use greenthread::future::{block_on, spawn};
