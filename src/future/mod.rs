@@ -9,9 +9,10 @@
 //! | a stream to write, with `yield` | [`Generator::stream`](crate::generator::Generator::stream) |
 //! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
 //!
-//! A [`JoinHandle`], the futures of [`sync`](crate::sync) and those of [`time`](crate::time) are awaited on any
-//! executor. The sockets of [`net`](crate::net#in-async-code) have the traits of the async world. There is no runtime
-//! to start: `main` calls [`block_on`], or any other of what blocks.
+//! A [`JoinHandle`] and the futures of [`sync`](crate::sync), [`time`](crate::time), [`threadpool`](crate::threadpool),
+//! [`process`](crate::process) and [`signal`](crate::signal) are awaited on any executor. The sockets of
+//! [`net`](crate::net#in-async-code) have the traits of the async world, and are awaited on the OS thread of a hub that
+//! runs. There is no runtime to start: `main` calls [`block_on`], or any other of what blocks.
 //!
 //! ```
 //! use greenthread::{future, sleep, spawn, time::sleep_async};

@@ -150,3 +150,28 @@ fn compat_around_a_green_thread_awaits_what_tokio_does_on_the_same_thread_and_on
     });
     assert_eq!((here, there), (7, 8));
 }
+
+#[test]
+fn compat_around_tasks_of_tokios_await_our_sockets_and_timers() {
+    let text = inside_tokio(|| {
+        use futures::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = greenthread::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept_async().await.unwrap();
+            greenthread::time::sleep_async(ms(20)).await;
+            tokio::time::sleep(ms(20)).await;
+            stream.write_all(b"both").await.unwrap();
+            stream.close().await.unwrap();
+        });
+        let mut stream = greenthread::net::TcpStream::connect(address).unwrap();
+        let client = tokio::spawn(async move {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            text
+        });
+        block_on(server).unwrap();
+        block_on(client).unwrap()
+    });
+    assert_eq!(text, "both");
+}

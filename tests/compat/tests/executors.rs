@@ -14,6 +14,8 @@ use async_executor::{Executor, LocalExecutor};
 use compat::ms;
 use futures::executor::block_on as plain;
 use greenthread::future::{asyncify, asyncify_on, await_};
+use greenthread::process::Command;
+use greenthread::signal::{SIGWINCH, Signals};
 use greenthread::sync::queue::Queue;
 use greenthread::sync::{Barrier, Condvar, Event, Mutex, OnceLock, Promise, RwLock, Semaphore, channel};
 use greenthread::threadpool::ThreadPool;
@@ -65,6 +67,7 @@ impl World {
         world.locks();
         world.what_comes_once();
         world.what_carries_values();
+        world.what_the_system_tells();
         world
     }
 
@@ -171,7 +174,9 @@ impl World {
         self.add("OnceLock", async move { assert_eq!(*cell.wait_async().await, 6) });
         let barrier = Arc::new(Barrier::new(2));
         let theirs = barrier.clone();
-        later(&handle, move || drop(theirs.wait().is_leader()));
+        later(&handle, move || {
+            theirs.wait();
+        });
         self.add("Barrier", async move {
             barrier.wait_async().await;
         });
@@ -202,6 +207,21 @@ impl World {
                 queue.put_async(n).await.unwrap();
             }
             queue.join_async().await;
+        });
+    }
+
+    fn what_the_system_tells(&mut self) {
+        let mut child = Command::new("sleep").arg("0.02").spawn().unwrap();
+        self.add("a child", async move {
+            assert!(child.wait_async().await.unwrap().success())
+        });
+        let signals = Signals::new([SIGWINCH]).unwrap();
+        // SAFETY: somebody listens to it.
+        later(&self.handle, || {
+            assert_eq!(unsafe { libc::kill(libc::getpid(), SIGWINCH) }, 0)
+        });
+        self.add("a signal", async move {
+            assert_eq!(signals.recv_async().await.unwrap(), SIGWINCH)
         });
     }
 
@@ -287,7 +307,7 @@ fn compat_native_futures_on_smols_executor() {
         std::thread::scope(|scope| {
             let executor = &executor;
             // Another thread runs them, and this one.
-            scope.spawn(move || plain(executor.run(async { drop(stopped.await) })));
+            scope.spawn(move || plain(executor.run(stopped)));
             plain(executor.run(async {
                 for task in tasks {
                     task.await;
