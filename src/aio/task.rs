@@ -283,8 +283,9 @@ impl<T> Task<T> {
     /// Asks it to end by a cancel; `false` if it has ended.
     ///
     /// Green code unwinds at its next park, and may catch that by [`catch_kill`](crate::thread::catch_kill): it then goes on, and
-    /// should say [`uncancel`](Self::uncancel). A future is dropped where it stands, with all that it holds: `async` code in Rust
-    /// cannot catch it, only `Drop` sees it. One that never ran does not begin.
+    /// should say [`uncancel`](Self::uncancel). A future is dropped where it stands, with all that it holds: `async`
+    /// code in Rust cannot catch it, only `Drop` sees it. If it blocks in a poll, that is let finish first. One that
+    /// never ran does not begin.
     ///
     /// ```
     /// use greenthread::{aio, thread};
