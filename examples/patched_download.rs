@@ -7,8 +7,8 @@
 //!
 //! A server of its own on loopback thinks 1.0, 0.8 and 0.6 s about them. Expect three `GET:` lines, then three
 //! `… bytes received`, the quickest first, in 1.0 s and not 2.4 s. With `files` it writes two files of 5,000,000 bytes,
-//! to a fresh folder, which vanishes at the end, if none is given: two `GET:`, two `… bytes written`, 1.0 s and not
-//! 1.8 s.
+//! to a fresh folder, which vanishes at the end, if none is given: two `GET:`, two `… bytes written`, 2.0 s and not
+//! 3.5 s.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ fn pages() -> Outcome {
 
 fn files(folder: PathBuf) -> Outcome {
     let address = servers::http(page)?;
-    let names = ["after1000.mp4", "after800.mp4"].map(|name| (format!("http://{address}/{name}"), folder.join(name)));
+    let names = ["after2000.mp4", "after1500.mp4"].map(|name| (format!("http://{address}/{name}"), folder.join(name)));
     servers::join_all("two files", names.map(|(url, file)| spawn(move || save(&url, &file))))?;
     Ok(())
 }

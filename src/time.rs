@@ -93,8 +93,8 @@ fn sleep_to(at: u64) {
 /// block_on(sleep_async(Duration::from_millis(1)));
 /// ```
 ///
-/// It may go to another OS thread, whose executor it wakes; but the time is that hub's, and comes when that hub runs. If that
-/// one ends first, it goes on with the hub of whoever polls. Dropped, it leaves nothing behind.
+/// It may go to another OS thread, whose executor it wakes; but the time is that hub's, and comes when that hub runs.
+/// If that one ends first, it goes on with the hub of whoever polls. Dropped, it leaves nothing behind.
 #[track_caller]
 pub fn sleep_async(duration: Duration) -> Sleep {
     let hub = Hub::current();

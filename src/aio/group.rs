@@ -4,6 +4,7 @@
 //! a time-out would end it, and nothing is left behind of that.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,7 @@ use crate::{thread, time};
 
 #[derive(Default)]
 struct State {
-    live: Vec<AnyTask>,
+    live: BTreeMap<u64, AnyTask>,
     errors: Vec<TaskError>,
     aborting: bool,
 }
@@ -180,7 +181,8 @@ impl TaskGroup {
     pub fn create_task<I: IntoTask>(&self, item: I) -> Task<I::Output> {
         let task = item.into_task();
         let mut state = self.state();
-        state.live.push(task.any());
+        let any = task.any();
+        state.live.insert(any.0.id, any);
         self.0.empty.clear();
         let too_late = state.aborting;
         drop(state);
@@ -194,13 +196,13 @@ impl TaskGroup {
 
     fn ended<T>(&self, task: &Task<T>) {
         let failed = task.result().err().filter(|error| !error.is_cancelled());
-        let any = task.any();
         let mut state = self.state();
-        state.live.retain(|live| *live != any);
+        let listed = state.live.remove(&task.any().0.id);
         let first = failed.is_some() && !state.aborting;
         state.errors.extend(failed);
         let empty = state.live.is_empty();
         drop(state);
+        drop(listed);
         if first {
             self.abort();
         }
@@ -213,7 +215,7 @@ impl TaskGroup {
     fn abort(&self) {
         let mut state = self.state();
         state.aborting = true;
-        let live = state.live.clone();
+        let live: Vec<_> = state.live.values().cloned().collect();
         drop(state);
         cancel_all(&live);
         self.0.body.reschedule(Some(time::now()));

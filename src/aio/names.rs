@@ -73,7 +73,9 @@ pub fn create_future<T>() -> Promise<T> {
 /// As [`TcpStream::connect`].
 ///
 /// # Blocking and cancellation
-/// As [`TcpStream::connect`]. The writes wait only in `drain` and `flush`.
+/// As [`TcpStream::connect`]. The writes wait only in `drain` and `flush`. In `async` code all of these block in the
+/// poll: what is to be timed out or cancelled there goes into [`green`](super::green) code, or awaits
+/// [a socket's own traits](crate::net#in-async-code).
 ///
 /// # Coming from Python
 /// `asyncio.open_connection`; `readexactly` is [`read_exactly`](Reader::read_exactly), `readuntil`

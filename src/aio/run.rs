@@ -21,6 +21,22 @@ use crate::hub;
 /// assert_eq!(answer.unwrap(), 42);
 /// ```
 ///
+/// The value is cloned, which an `io::Error` cannot be: a `main` that gives a `Result` is run as a
+/// [`fallible`](super::fallible) one, and its error is this one's.
+///
+/// ```
+/// use greenthread::aio::{self, TaskError};
+///
+/// async fn program() -> std::io::Result<usize> {
+///     Ok(std::fs::read("Cargo.toml")?.len())
+/// }
+///
+/// fn main() -> Result<(), TaskError> {
+///     println!("{} bytes", aio::run(aio::fallible(program()))?);
+///     Ok(())
+/// }
+/// ```
+///
 /// # Ctrl-C
 /// The first cancels `main`, so that it can clean up: [`TaskError::Interrupted`] then, after which a program ends with
 /// status 130. If `main` goes on all the same, its value counts. The second ends the program at once. So it is on the

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,16 +21,21 @@ crate::green_local! {
     static CURRENT: RefCell<Option<AnyTask>> = RefCell::new(None);
 }
 
-/// The tasks that have not ended, of all hubs.
-static ALL: Mutex<Vec<AnyTask>> = Mutex::new(Vec::new());
+/// The tasks that have not ended, of all hubs, in the order of their making.
+static ALL: Mutex<BTreeMap<u64, AnyTask>> = Mutex::new(BTreeMap::new());
 
-fn all() -> MutexGuard<'static, Vec<AnyTask>> {
+fn all() -> MutexGuard<'static, BTreeMap<u64, AnyTask>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What can become a [`Task`]: any future, [`green`] code, either of them if [`fallible`], and a task itself.
 ///
 /// A value is shared by all who hold the task, so it is `Send` and `Sync`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot become a task",
+    label = "neither a future nor green code",
+    note = "a closure that blocks is made a task's body by `aio::green`"
+)]
 pub trait IntoTask {
     /// The task's value.
     type Output: Send + Sync + 'static;
@@ -144,27 +150,50 @@ impl<T: Send + Sync + 'static> IntoTask for Task<T> {
     }
 }
 
-/// Ends its task: with an outcome, or, if it is dropped without, as cancelled.
-struct End<T>(Task<T>);
+/// Ends its task: with an outcome, or, if it is dropped without, as cancelled; then after those that it has waited for.
+struct End<T: Send + Sync + 'static>(Task<T>);
 
-impl<T> End<T> {
+impl<T: Send + Sync + 'static> End<T> {
     fn with(self, outcome: Outcome<T>) {
         self.0.finish(outcome);
     }
 }
 
-impl<T> Drop for End<T> {
+impl<T: Send + Sync + 'static> Drop for End<T> {
+    fn drop(&mut self) {
+        let last = Last(self.0.clone());
+        let any = self.0.any();
+        let left = any.0.left();
+        if left.is_empty() || any.done() {
+            return;
+        }
+        let wait = async move {
+            for task in left {
+                task.ended().await;
+            }
+            drop(last);
+        };
+        drop(future::spawn(wait));
+    }
+}
+
+/// The end of a task, as cancelled if it has not ended.
+struct Last<T>(Task<T>);
+
+impl<T> Drop for Last<T> {
     fn drop(&mut self) {
         let any = self.0.any();
-        all().retain(|task| *task != any);
+        let listed = all().remove(&any.0.id);
+        drop(listed);
         self.0.finish(Err(any.0.cancelled()));
     }
 }
 
 /// A task whose body is about to run.
-fn begin<T>() -> (Task<T>, End<T>) {
+fn begin<T: Send + Sync + 'static>() -> (Task<T>, End<T>) {
     let task = Task::pending("Task");
-    all().push(task.any());
+    let any = task.any();
+    all().insert(any.0.id, any);
     (task.clone(), End(task))
 }
 
@@ -224,17 +253,42 @@ where
     task
 }
 
-/// Polls `future` as the current task `any`.
+/// Some task is the current one, until this is dropped.
+struct Current(Option<AnyTask>);
+
+impl Current {
+    fn is(any: &AnyTask) -> Current {
+        Current(CURRENT.with(|current| current.replace(Some(any.clone()))))
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.with(|current| current.replace(self.0.take()));
+    }
+}
+
+/// Polls `future` as the current task `any`, and drops it so, too.
 async fn as_current<F: Future>(any: AnyTask, future: F) -> F::Output {
-    struct Restore(Option<AnyTask>);
-    impl Drop for Restore {
+    /// What is dropped after this is dropped as `any`, up to the drop of `until`.
+    struct Dropped<'a> {
+        any: &'a AnyTask,
+        until: &'a Cell<Option<Current>>,
+    }
+    impl Drop for Dropped<'_> {
         fn drop(&mut self) {
-            CURRENT.with(|current| current.replace(self.0.take()));
+            self.any.0.begin_drop();
+            self.until.set(Some(Current::is(self.any)));
         }
     }
+    let until = Cell::new(None);
     let mut future = pin!(future);
+    let _dropped = Dropped {
+        any: &any,
+        until: &until,
+    };
     let poll = |context: &mut Context<'_>| {
-        let _restore = Restore(CURRENT.with(|current| current.replace(Some(any.clone()))));
+        let _current = Current::is(&any);
         slow::timed(&any, || future.as_mut().poll(context))
     };
     poll_fn(poll).await
@@ -339,5 +393,5 @@ pub fn current_task() -> Option<AnyTask> {
 /// `asyncio.all_tasks`.
 pub fn all_tasks() -> Vec<AnyTask> {
     let here = hub::handle();
-    all().iter().filter(|task| task.0.hub == here).cloned().collect()
+    all().values().filter(|task| task.0.hub == here).cloned().collect()
 }

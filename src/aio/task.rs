@@ -37,6 +37,8 @@ pub(super) type Outcome<T> = Result<T, TaskError>;
 
 /// What does not depend on the type of the value.
 pub(super) struct About {
+    /// Those made later have a higher one.
+    pub(super) id: u64,
     name: Mutex<Arc<str>>,
     pub(super) hub: Handle,
     requests: AtomicU32,
@@ -45,6 +47,8 @@ pub(super) struct About {
     cancelled: AtomicBool,
     retrieved: AtomicBool,
     cancel: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// While its future is dropped: the tasks that this cancels, for whose end it stays.
+    left: Mutex<Option<Vec<AnyTask>>>,
     /// Set after the outcome.
     over: Event,
 }
@@ -58,6 +62,7 @@ impl About {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(About {
+            id,
             name: Mutex::new(format!("{kind}-{id}").into()),
             hub: hub::handle(),
             requests: AtomicU32::new(0),
@@ -66,6 +71,7 @@ impl About {
             cancelled: AtomicBool::new(false),
             retrieved: AtomicBool::new(false),
             cancel: OnceLock::new(),
+            left: Mutex::new(None),
             over: Event::new(),
         })
     }
@@ -73,6 +79,21 @@ impl About {
     /// The error of one that was cancelled, with the message of the last request.
     pub(super) fn cancelled(&self) -> TaskError {
         TaskError::Cancelled(locked(&self.message).clone())
+    }
+
+    /// Its future is dropped from here on.
+    pub(super) fn begin_drop(&self) {
+        *locked(&self.left) = Some(Vec::new());
+    }
+
+    /// What it stays for.
+    pub(super) fn left(&self) -> Vec<AnyTask> {
+        locked(&self.left).clone().unwrap_or_default()
+    }
+
+    fn stays_for(&self, other: &About) -> bool {
+        let left = locked(&self.left);
+        left.iter().flatten().any(|task| std::ptr::eq(&*task.0, other))
     }
 
     /// Its end when a cancel is due that has not reached it: that counts more than a value, and less than an error.
@@ -110,6 +131,22 @@ impl AnyTask {
     #[track_caller]
     pub(super) fn wait_over(&self) {
         self.0.over.wait();
+    }
+
+    /// The same for an `async` function.
+    pub(super) async fn ended(self) {
+        self.0.over.wait_async().await;
+    }
+
+    /// It was waiting for `task`, which is cancelled: if its own future is dropped, its end comes after that one's.
+    fn stay_for(&self, task: &AnyTask) {
+        // Those who wait for each other would do so for ever.
+        if self != task
+            && !task.0.stays_for(&self.0)
+            && let Some(left) = &mut *locked(&self.0.left)
+        {
+            left.push(task.clone());
+        }
     }
 
     /// Asks it to end; `false` if it has. See [`Task::cancel`].
@@ -246,8 +283,9 @@ impl<T> Task<T> {
     /// Asks it to end by a cancel; `false` if it has ended.
     ///
     /// Green code unwinds at its next park, and may catch that by [`catch_kill`](crate::thread::catch_kill): it then goes on, and
-    /// should say [`uncancel`](Self::uncancel). A future is dropped where it stands, with all that it holds: `async` code in Rust
-    /// cannot catch it, only `Drop` sees it. One that never ran does not begin.
+    /// should say [`uncancel`](Self::uncancel). A future is dropped where it stands, with all that it holds: `async`
+    /// code in Rust cannot catch it, only `Drop` sees it. If it blocks in a poll, that is let finish first. One that
+    /// never ran does not begin.
     ///
     /// ```
     /// use greenthread::{aio, thread};
@@ -512,6 +550,9 @@ impl<T> Drop for Waiting<T> {
     fn drop(&mut self) {
         if !self.task.done() {
             self.task.cancel();
+            if let Some(current) = current_task() {
+                current.stay_for(&self.task.any());
+            }
         }
     }
 }

@@ -155,7 +155,8 @@ impl Timeout {
         })
     }
 
-    /// Runs a future within it, which is dropped when the time is over.
+    /// Runs a future within it, which is dropped when the time is over; if it blocks in a poll, after that. Without
+    /// a task's kind of error: [`timeout_async`](crate::time::timeout_async).
     ///
     /// # Errors
     /// [`TaskError::TimedOut`].

@@ -158,7 +158,31 @@ fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
     }
 }
 
-/// As [`wait_for`], for an `async` function. Dropped, it cancels the task, but cannot wait for its end.
+/// As [`wait_for`], for an `async` function. Dropped, it cancels the task; a task that is cancelled in it ends after
+/// that one.
+///
+/// A future is cancelled between its polls. So one that blocks in a poll, as the methods of an
+/// [`io::Reader`](crate::io::Reader) do, is waited for until it blocks no more: what blocks is given as
+/// [`green`](super::green) code, which is cut short.
+///
+/// ```
+/// use std::{io::BufRead, time::Duration};
+/// use greenthread::{aio, net::TcpListener};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let silent = TcpListener::bind("127.0.0.1:0")?;
+/// let (mut reader, _writer) = aio::open_connection(silent.local_addr()?)?;
+/// let line = aio::run(async {
+///     let read = aio::green(move || {
+///         let mut line = String::new();
+///         reader.read_line(&mut line).map(|_| line)
+///     });
+///     aio::wait_for_async(aio::fallible(read), Duration::from_millis(5)).await
+/// });
+/// assert!(line.unwrap().unwrap_err().is_timeout());
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// [`TaskError::TimedOut`], or its own.

@@ -16,8 +16,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::block_on;
 use crate::generator::{Generator, KeptYielder, State, Yielder};
-use crate::hub::Handle;
+use crate::hub::{Handle, Hub, interrupt};
 use crate::thread::{JoinError, JoinHandle, shield};
+use crate::time::Sleep;
 
 /// What a body and its polls share.
 struct Polled {
@@ -31,7 +32,7 @@ struct Polled {
 enum Step<T> {
     Ready(T),
     Pending(KeptYielder<()>),
-    /// Nobody polls the body any more.
+    /// Nobody polls the body any more, or it may not be put aside: whoever polls would be `panicking()` in its place.
     Alone,
 }
 
@@ -49,7 +50,11 @@ impl Polled {
 
     /// Polls in the body, in the name of who polls that.
     fn step<F: Future>(&self, future: Pin<&mut F>) -> Step<F::Output> {
-        let Some(yielder) = self.yielder.get().filter(|_| !self.ends.get()) else {
+        let Some(yielder) = self
+            .yielder
+            .get()
+            .filter(|_| !self.ends.get() && !interrupt::is_unwinding())
+        else {
             return Step::Alone;
         };
         let waker = self.waker.borrow().clone();
@@ -57,6 +62,18 @@ impl Polled {
             Poll::Ready(output) => Step::Ready(output),
             Poll::Pending => Step::Pending(yielder),
         }
+    }
+
+    /// Sees to it that the body is polled when its next time-out expires; false if that has.
+    fn set_alarm(&self, alarm: &mut Option<(u64, Sleep)>) -> bool {
+        let Some(deadline) = interrupt::next_deadline().filter(|deadline| *deadline != u64::MAX) else {
+            *alarm = None;
+            return true;
+        };
+        alarm.take_if(|(at, _)| *at != deadline);
+        let (_, sleep) = alarm.get_or_insert_with(|| (deadline, Sleep::at(Hub::current(), deadline)));
+        let waker = self.waker.borrow().clone();
+        Pin::new(sleep).poll(&mut Context::from_waker(&waker)).is_pending()
     }
 
     /// Runs `f`, which resumes the body.
@@ -112,8 +129,8 @@ impl Polled {
 ///
 /// # Blocking and cancellation
 /// Code in it that blocks by other means than [`await_`] blocks whoever polls: on a hub of this crate that is one green
-/// thread, elsewhere the OS thread. A destructor that awaits while the future is dropped blocks in the same way:
-/// there is nobody left to poll.
+/// thread, elsewhere the OS thread. A destructor that awaits while the future is dropped, or while a panic unwinds, blocks
+/// in the same way: there is nobody left to poll, or nobody who may see [`panicking`](std::thread::panicking).
 ///
 /// # Coming from Python
 /// SQLAlchemy's `greenlet_spawn`, `asyncio_gevent.greenlet_to_future`.
@@ -199,7 +216,8 @@ impl<T> fmt::Debug for Asyncify<T> {
 /// back.
 ///
 /// # Blocking and cancellation
-/// Suspends to whoever polls. Unwinds if the future of `asyncify` is dropped meanwhile.
+/// Suspends to whoever polls. Unwinds if the future of `asyncify` is dropped meanwhile; and, as every wait, for a
+/// [`timeout`](crate::time::timeout), if the hub runs that has its timer.
 ///
 /// # Coming from Python
 /// SQLAlchemy's `await_only`, whose error outside is `MissingGreenlet`.
@@ -226,10 +244,16 @@ pub fn try_await<F: Future>(future: F) -> Result<F::Output, F> {
         return Err(future);
     };
     let mut future = pin!(future);
+    let mut alarm = None;
     loop {
         match polled.step(future.as_mut()) {
             Step::Ready(output) => return Ok(output),
-            Step::Pending(yielder) => yielder.yield_(()),
+            Step::Pending(yielder) => {
+                if polled.set_alarm(&mut alarm) {
+                    yielder.yield_(());
+                }
+                interrupt::raise_if_due();
+            }
             Step::Alone => return Ok(block_on(future)),
         }
     }

@@ -6,6 +6,7 @@
 //! | a future that is to run on its own | [`spawn`]; from another OS thread, [`Handle::spawn_future`] |
 //! | blocking code, in a program of green threads and tasks | call it: a poll may block |
 //! | blocking code, on somebody else's executor | [`asyncify`], [`asyncify_on`]; within it, [`await_`] |
+//! | a stream to write, with `yield` | [`Generator::stream`](crate::generator::Generator::stream) |
 //! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
 //!
 //! A [`JoinHandle`] and the futures of [`sync`](crate::sync), [`time`](crate::time), [`threadpool`](crate::threadpool),

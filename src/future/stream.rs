@@ -5,14 +5,14 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
 use super::block_on;
 use crate::generator::Generator;
 use crate::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use crate::sync::channel::Receiver;
+use crate::sync::channel::{Receiver, TryRecvError};
 use crate::time::Interval;
 
 /// Iterates over a stream: each `next` waits for an item, as [`block_on`] does for a future.
@@ -22,6 +22,8 @@ use crate::time::Interval;
 /// let stream = futures::stream::iter([1, 2, 3]);
 /// assert_eq!(block_on_stream(stream).map(|n| n * n).collect::<Vec<_>>(), [1, 4, 9]);
 /// ```
+///
+/// The way back, from an iterator that may block to a stream, is `futures::stream::iter`.
 ///
 /// # Coming from Python
 /// `async for`, in code that blocks.
@@ -90,6 +92,45 @@ impl<T> Receiver<T> {
             polled.map(Result::ok)
         })
     }
+
+    /// As [`stream`](Self::stream), for a stream that outlives the caller: the body of a response, say.
+    ///
+    /// ```
+    /// use greenthread::{future::block_on_stream, spawn, sync::channel};
+    /// use futures::Stream;
+    ///
+    /// fn squares(most: u32) -> impl Stream<Item = u32> + Send + 'static {
+    ///     let (sender, receiver) = channel::bounded(1);
+    ///     spawn(move || (1..=most).try_for_each(|n| sender.send(n * n))); // ends when nobody listens
+    ///     receiver.into_stream()
+    /// }
+    ///
+    /// assert_eq!(block_on_stream(squares(3)).collect::<Vec<_>>(), [1, 4, 9]);
+    /// ```
+    pub fn into_stream(self) -> impl Stream<Item = T> + Unpin {
+        let (mut idle, mut under_way) = (Some(self), None);
+        PollFn(move |context: &mut Context<'_>| {
+            // Most often there is one: only a wait needs a future, which borrows from what it owns.
+            if let Some(receiver) = &idle {
+                match receiver.try_recv() {
+                    Ok(message) => return Poll::Ready(Some(message)),
+                    Err(TryRecvError::Disconnected) => return Poll::Ready(None),
+                    Err(TryRecvError::Empty) => under_way = idle.take().map(|receiver| Box::pin(receive(receiver))),
+                }
+            }
+            let Some(receive) = &mut under_way else {
+                return Poll::Ready(None);
+            };
+            let (receiver, message) = ready!(receive.as_mut().poll(context));
+            (idle, under_way) = (Some(receiver), None);
+            Poll::Ready(message)
+        })
+    }
+}
+
+async fn receive<T>(receiver: Receiver<T>) -> (Receiver<T>, Option<T>) {
+    let message = receiver.recv_async().await.ok();
+    (receiver, message)
 }
 
 impl Interval {

@@ -28,8 +28,9 @@ use crate::thread::{JoinError, JoinHandle, Thread, ThreadId};
 /// It is first polled at the next turn, in order with green threads that were spawned. It may block: its polls run on a
 /// green thread that is lent to it, and if one blocks in this crate, the others go on meanwhile. It belongs to the
 /// context that spawns it, so nothing in it need be `Send`, and it sees that one's thread-locals. Its
-/// [`green_local!`](crate::green_local)s are its own, as is its number in [`thread::current`](crate::thread::current): that it
-/// kills while the task is polled. A [`Timeout`](crate::time::Timeout) counts within a poll: keep none over an `await`.
+/// [`green_local!`](crate::green_local)s are its own, as is its number in [`thread::current`](crate::thread::current):
+/// that it kills while the task is polled. A [`Timeout`](crate::time::Timeout) counts within a poll: keep none over an
+/// `await`.
 ///
 /// When the OS thread ends, a task that is left is neither run nor dropped, and its handle says [`JoinError::is_lost`].
 ///
@@ -50,6 +51,16 @@ where
 impl Handle {
     /// Spawns a future on that hub, as [`future::spawn`](spawn) does on the caller's.
     ///
+    /// ```
+    /// use greenthread::hub::Hubs;
+    /// # fn main() -> std::io::Result<()> {
+    /// let hubs = Hubs::new(1)?;
+    /// let task = hubs.handles()[0].spawn_future(async { 6 * 7 })?;
+    /// assert_eq!(futures::executor::block_on(task).unwrap(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `NotConnected` when the hub has ended; the future is dropped.
     ///
@@ -68,7 +79,8 @@ impl Handle {
 
 /// Owns the result of a spawned future. Dropping it detaches the task.
 ///
-/// Green threads [`join`](Task::join) it; as a `Future` it is awaited, on any executor.
+/// Green threads [`join`](Task::join) it; as a `Future` it is awaited, on any executor. Messages name it as they do a
+/// green thread: by its number, and by where it was spawned.
 ///
 /// ```
 /// use greenthread::future::{block_on, spawn};

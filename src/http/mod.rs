@@ -42,7 +42,9 @@
 //! http-body-util = "0.1"
 //! ```
 //!
-//! `axum::serve` needs tokio's reactor, so it is not there; [`HttpServer::tower`] serves the same `Router`.
+//! `axum::serve` needs tokio's reactor, so it is not there; [`HttpServer::tower`] serves the same `Router`. The future
+//! of a handler of axum's has to be `Send`, and may then hold whatever this crate has, a lock too; but not an
+//! [`asyncify`](crate::future::asyncify), in whose place a handler just blocks.
 //!
 //! # Time-outs
 //! [`timeout_async`](crate::time::timeout_async) around a request of a client's, or around a part of a handler. A

@@ -12,6 +12,16 @@ use hyper::rt;
 use crate::{future, time};
 
 /// Spawns on the hub of whoever executes, as [`future::spawn`]: the future need not be `Send`, and may block.
+///
+/// ```
+/// use greenthread::{future::block_on, http::Executor, sync::Promise};
+/// use hyper::rt::Executor as _;
+///
+/// let answer = Promise::new();
+/// let theirs = answer.clone();
+/// Executor.execute(async move { theirs.set(42) });
+/// assert_eq!(block_on(answer.wait_async()), &42);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Executor;
 

@@ -92,6 +92,37 @@ pub(crate) fn raise() {
     resume_unwind(payload)
 }
 
+/// When the next time-out of the code that runs expires, if it has one that may be raised here.
+pub(crate) fn next_deadline() -> Option<u64> {
+    let task = Hub::try_current()?.running();
+    if !task.has_extra() || task.shield.get() > 0 || cfg!(panic = "abort") || panicking() {
+        return None;
+    }
+    task.with_extra(|extra| {
+        let armed = extra.guards.iter().filter(|guard| !guard.expired);
+        armed.map(|guard| guard.deadline).min()
+    })
+}
+
+/// Unwinds, like [`raise`], for what is due by now, even if its timer has rung for a runner that has turned to others.
+pub(crate) fn raise_if_due() {
+    let Some(hub) = Hub::try_current() else { return };
+    let task = hub.running();
+    if task.has_extra() {
+        let now = hub.clock.now();
+        let late = task.with_extra(|extra| {
+            let late = extra.guards.iter_mut().filter(|guard| guard.deadline <= now);
+            late.map(|guard| guard.expired = true).count()
+        });
+        if late > 0 {
+            task.interrupt.set(task.interrupt.get() | EXPIRED);
+        }
+    }
+    if task.interrupt.get() != 0 {
+        raise();
+    }
+}
+
 /// Says that somebody is there to catch guard `id`.
 pub(crate) fn catches(task: &Task, id: u64) {
     task.with_extra(|extra| {
@@ -112,6 +143,11 @@ pub(super) fn was_raised(task: &Task) -> bool {
 /// Whether the code that runs unwinds for a kill or a time-out, and not for a panic.
 pub(crate) fn unwinds() -> bool {
     panicking() && Hub::try_current().is_some_and(|hub| was_raised(hub.running()))
+}
+
+/// Whether the code that runs unwinds, as far as can be told: not if another's [`panicking`] has leaked to it.
+pub(crate) fn is_unwinding() -> bool {
+    panicking() && Hub::try_current().is_none_or(|hub| hub.leaks.get() == 0)
 }
 
 pub(super) fn killed_payload() -> Box<dyn Any + Send> {

@@ -220,6 +220,11 @@ impl Drop for End {
         else {
             return ENDED.set(true);
         };
+        if hub.scoped.get() > 0 && (hub.current.get().is_some() || hub.pumping.get()) {
+            // No end of the OS thread: code that the hub runs has called `exit`. What waits for it would never come, and
+            // nothing that a scope has lent is freed any more.
+            return;
+        }
         hub.end_scoped();
         task::end_runners(hub);
         ENDED.set(true);

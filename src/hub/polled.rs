@@ -58,20 +58,34 @@ pub(crate) fn poll_until<R>(
     super::check_can_park();
     let (signal, waker) = take_pair();
     let mut context = Context::from_waker(&waker);
+    let mut mode = Mode::Cancel;
+    let mut interrupted = false;
     let output = loop {
         if let Poll::Ready(output) = poll(&mut context) {
             break Some(output);
         }
-        let woken = loop {
-            if signal.woken.swap(false, Ordering::AcqRel) {
-                break true;
+        if std::mem::take(&mut interrupted) {
+            interrupt::raise();
+            // It has been caught in there; or nothing can unwind, there is no value to give but what it waits for, and so
+            // the kill waits for the next park.
+            if cfg!(panic = "abort") {
+                mode = Mode::Must;
             }
-            if !wait(&signal, deadline, why) {
-                break false;
+        }
+        let came = loop {
+            if signal.woken.swap(false, Ordering::AcqRel) {
+                break Came::Wake;
+            }
+            let came = wait(&signal, deadline, mode, why);
+            if came != Came::Wake {
+                break came;
             }
         };
-        if !woken {
-            break None;
+        match came {
+            Came::Wake => {}
+            Came::Deadline => break None,
+            // Blocking code that awaits has it first (`asyncify`): it may be that one's own time-out.
+            Came::Interrupt => interrupted = true,
         }
     };
     give_pair(signal, waker);
@@ -109,33 +123,30 @@ fn give_pair(signal: Arc<Signal>, waker: Waker) {
     }
 }
 
-/// Waits for the signal; whether it came before the deadline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Came {
+    Wake,
+    Deadline,
+    Interrupt,
+}
+
+/// Waits once, for the signal or what comes before it.
 #[track_caller]
-fn wait(signal: &Signal, deadline: Option<u64>, why: Why) -> bool {
-    let mut mode = if std::thread::panicking() {
-        Mode::Must
-    } else {
-        Mode::Cancel
-    };
-    loop {
-        let parker = Parker::new();
-        drop(signal.replace(Some(parker.waiter())));
-        if signal.woken.load(Ordering::Acquire) {
-            return true;
-        }
-        match parker.park(deadline, mode, why) {
-            park::Wake::Interrupted => {
-                drop(signal.replace(None));
-                interrupt::raise();
-                // A `panic = "abort"` build: there is no value to give but what it waits for, so the kill waits for the
-                // next park.
-                mode = Mode::Must;
-            }
-            park::Wake::TimedOut => {
-                drop(signal.replace(None));
-                return signal.woken.load(Ordering::Acquire);
-            }
-            park::Wake::Ready | park::Wake::Early => return true,
-        }
+fn wait(signal: &Signal, deadline: Option<u64>, mode: Mode, why: Why) -> Came {
+    let mode = if std::thread::panicking() { Mode::Must } else { mode };
+    let parker = Parker::new();
+    drop(signal.replace(Some(parker.waiter())));
+    if signal.woken.load(Ordering::Acquire) {
+        return Came::Wake;
+    }
+    let wake = parker.park(deadline, mode, why);
+    if matches!(wake, park::Wake::Ready | park::Wake::Early) {
+        return Came::Wake;
+    }
+    drop(signal.replace(None));
+    match wake {
+        park::Wake::Interrupted => Came::Interrupt,
+        _ if signal.woken.load(Ordering::Acquire) => Came::Wake,
+        _ => Came::Deadline,
     }
 }

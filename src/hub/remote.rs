@@ -123,6 +123,10 @@ impl Shared {
     }
 
     fn send_if(&self, message: Message, accept: impl FnOnce() -> bool) -> Result<(), Message> {
+        // In a forked child nobody takes it out; and whoever had the lock in the parent is not there to give it back.
+        if self.is_of_parent() {
+            return Err(message);
+        }
         let state = self.inbox.send(message, accept)?;
         if state != AWAKE {
             // It has something to do, though it may get the processor only after the patience of whoever waits for that.
@@ -188,9 +192,9 @@ impl Handle {
         self.shared.send_if(message, || self.is_alive()).map_err(|_| gone())
     }
 
-    /// Whether the hub's OS thread has not ended.
+    /// Whether the hub's OS thread has not ended; in a forked child that of the parent has.
     pub fn is_alive(&self) -> bool {
-        self.shared.generation() == self.generation
+        self.shared.generation() == self.generation && !self.shared.is_of_parent()
     }
 
     /// Reserves a green thread there, and sends its body.

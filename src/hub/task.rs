@@ -37,6 +37,7 @@
 //!   [`TaskRef`] and [`Join`] carry one across threads, and off the owner's thread they use atomics alone.
 
 mod blocks;
+mod locals;
 mod marks;
 mod stackless;
 
@@ -69,6 +70,8 @@ use crate::tls::Context;
 pub(super) use blocks::Keep;
 pub(crate) use blocks::all_of;
 use blocks::{recycle, take_block, take_common};
+use locals::end_locals;
+pub(super) use locals::with_own_locals;
 use marks::NATIVE;
 pub(crate) use marks::{Marks, State, is_native};
 pub(crate) use stackless::spawn_future;
@@ -489,32 +492,6 @@ fn clear<T>(task: &'static Task) {
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
         settle_slot::<T>(task);
     }
-}
-
-/// Runs `f` on the stack of `task` with locals that are there for it alone.
-pub(super) fn with_own_locals<R>(task: &'static Task, f: impl FnOnce() -> R) -> R {
-    let before = task.has_extra().then(|| task.with_extra(|extra| extra.locals.take()));
-    let result = f();
-    if task.has_extra() {
-        end_locals(task);
-        task.with_extra(|extra| extra.locals = before.flatten());
-    }
-    result
-}
-
-/// Drops the locals on the green thread's own stack. Their destructors are the user's code and may make new ones: after a
-/// few rounds, as with an OS thread's, what is left is leaked.
-#[cold]
-fn end_locals(task: &'static Task) {
-    for _ in 0..4 {
-        let Some(locals) = task.with_extra(|extra| extra.locals.take()) else {
-            return;
-        };
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(locals))) {
-            super::report_panic(&super::Reporter::of(task), payload);
-        }
-    }
-    std::mem::forget(task.with_extra(|extra| extra.locals.take()));
 }
 
 /// # Safety

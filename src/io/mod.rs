@@ -467,6 +467,19 @@ fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>)
 
 /// Waits until any descriptor is readable, for at most `timeout`. What cannot be polled (a file) is ready at once.
 ///
+/// ```
+/// use std::{io::{ErrorKind, Write}, time::Duration};
+/// use greenthread::io::wait_readable;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let (reader, mut writer) = std::io::pipe()?;
+/// let late = wait_readable(&reader, Some(Duration::from_millis(1)));
+/// assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+/// writer.write_all(b"!")?;
+/// wait_readable(&reader, None)
+/// # }
+/// ```
+///
 /// # Errors
 /// `TimedOut`; what `epoll` says of the descriptor; `EBADF` if it is closed by [`close`] meanwhile.
 ///

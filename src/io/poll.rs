@@ -82,6 +82,20 @@ impl<T: AsFd> Async<T> {
 
     /// As [`read_with`](Self::read_with), without a time-out, for an `async` function that is polled on a hub. Any
     /// number of tasks may wait in it.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use greenthread::{future::{block_on, spawn}, io::Async};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let reader = Async::new(reader)?;
+    /// spawn(async move { writer.write_all(b"!") });
+    /// let mut byte = [0];
+    /// assert_eq!(block_on(reader.read_with_async(|mut pipe| pipe.read(&mut byte)))?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read_with_async<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> impl Future<Output = io::Result<R>> {
         self.with_async(Direction::Read, op)
     }

@@ -40,8 +40,8 @@ impl TcpListener {
         Ok(TcpListener::from(listener))
     }
 
-    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`): the system shares the
-    /// connections out among them. A listener for each hub, say.
+    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`): the system shares
+    /// the connections out among them. A listener for each hub, say.
     ///
     /// ```
     /// use greenthread::net::TcpListener;
@@ -53,8 +53,8 @@ impl TcpListener {
     /// # }
     /// ```
     ///
-    /// On Linux the peer's address decides who gets a connection; elsewhere it may be the last to bind who gets them all. A
-    /// listener that is dropped takes the connections along that nobody has accepted there.
+    /// On Linux the peer's address decides who gets a connection; elsewhere it may be the last to bind who gets them
+    /// all. A listener that is dropped takes the connections along that nobody has accepted there.
     ///
     /// # Errors
     /// As [`bind`](Self::bind); `AddrInUse` if somebody has the port who did not bind in this way, or another user has.
@@ -69,12 +69,12 @@ impl TcpListener {
     /// Waits for a connection. Its stream has `TCP_NODELAY` set.
     ///
     /// # Errors
-    /// What the system says of the listener. Not when there are no descriptors or no memory left: then it waits until there
-    /// are; nor when the peer has gone before it was accepted.
+    /// What the system says of the listener. Not when there are no descriptors or no memory left: then it waits until
+    /// there are; nor when the peer has gone before it was accepted.
     ///
     /// # Blocking and cancellation
-    /// Parks. [`set_read_timeout`](Self::set_read_timeout) bounds each wait for a connection. A kill or time-out unwinds
-    /// while it waits, never with a connection in hand.
+    /// Parks. [`set_read_timeout`](Self::set_read_timeout) bounds each wait for a connection. A kill or time-out
+    /// unwinds while it waits, never with a connection in hand.
     #[track_caller]
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         accepted(accept_patiently(&self.io)?)
@@ -86,8 +86,8 @@ impl TcpListener {
         accepted(self.io.read_with(accept)?)
     }
 
-    /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of tasks
-    /// may wait in it.
+    /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of
+    /// tasks may wait in it.
     pub async fn accept_async(&self) -> io::Result<(TcpStream, SocketAddr)> {
         accepted(accept_patiently_async(&self.io).await?)
     }
@@ -157,7 +157,8 @@ impl Iterator for Incoming<'_> {
     }
 }
 
-/// A TCP connection; std's, but it parks. Several green threads may use one, by reference or by [`try_clone`](Self::try_clone).
+/// A TCP connection; std's, but it parks. Several green threads may use one, by reference or by
+/// [`try_clone`](Self::try_clone).
 pub struct TcpStream {
     io: Async<std::net::TcpStream>,
 }

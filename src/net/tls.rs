@@ -1,7 +1,7 @@
 //! TLS on any stream, by [`rustls`], with a handshake that has a deadline. Needs the feature `tls`.
 //!
-//! The handshake belongs in the handler of a connection: there a client that says nothing holds up nobody else, and for no
-//! longer than the patience. A handshake that fails is the handler's error, which the server tells of.
+//! The handshake belongs in the handler of a connection: there a client that says nothing holds up nobody else, and for
+//! no longer than the patience. A handshake that fails is the handler's error, which the server tells of.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -60,9 +60,9 @@ use crate::time::timeout;
 
 /// A stream with TLS on it, past its handshake.
 ///
-/// One green thread at a time uses it. A read or write that is killed or timed out loses nothing: the next goes on.
-/// A peer that goes without a word of good-bye is an error of the read, `UnexpectedEof`: what it sent may have been cut off.
-/// So say it: [`close`](Self::close). Dropped, it says nothing.
+/// One green thread at a time uses it. A read or write that is killed or timed out loses nothing: the next goes on. A
+/// peer that goes without a word of good-bye is an error of the read, `UnexpectedEof`: what it sent may have been cut
+/// off. So say it: [`close`](Self::close). Dropped, it says nothing.
 ///
 /// # Coming from Python
 /// `gevent.ssl.SSLSocket`.
@@ -91,8 +91,8 @@ impl<S: Read + Write> TlsStream<S> {
     /// Greets a server, whose certificate must be for `name`, and waits for its side of the handshake.
     ///
     /// # Errors
-    /// `TimedOut` after `patience`; `InvalidInput` for what is no name; `InvalidData` for what TLS is not content with, an
-    /// unknown certificate say; what the socket gives.
+    /// `TimedOut` after `patience`; `InvalidInput` for what is no name; `InvalidData` for what TLS is not content with,
+    /// an unknown certificate say; what the socket gives.
     ///
     /// # Blocking and cancellation
     /// Parks as the socket does. A kill or time-out drops the socket.

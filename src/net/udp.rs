@@ -39,8 +39,8 @@ impl UdpSocket {
         )?))
     }
 
-    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`): the system shares the
-    /// datagrams out among them, those of one sender to one socket.
+    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`): the system shares
+    /// the datagrams out among them, those of one sender to one socket.
     ///
     /// # Errors
     /// As [`bind`](Self::bind); `AddrInUse` if somebody has the port who did not bind in this way, or another user has.
@@ -72,8 +72,8 @@ impl UdpSocket {
         self.io.read_with(|socket| socket.recv_from(buffer))
     }
 
-    /// As [`recv_from`](Self::recv_from), without a time-out, for an `async` function that is polled on a hub. Any number of
-    /// tasks may wait in it. Dropped, it has taken no datagram.
+    /// As [`recv_from`](Self::recv_from), without a time-out, for an `async` function that is polled on a hub. Any
+    /// number of tasks may wait in it. Dropped, it has taken no datagram.
     pub fn recv_from_async<'a>(
         &'a self,
         buffer: &'a mut [u8],
@@ -81,8 +81,8 @@ impl UdpSocket {
         self.io.read_with_async(|socket| socket.recv_from(buffer))
     }
 
-    /// As [`send_to`](Self::send_to), to one address and without a time-out, for an `async` function that is polled on a
-    /// hub.
+    /// As [`send_to`](Self::send_to), to one address and without a time-out, for an `async` function that is polled on
+    /// a hub.
     pub fn send_to_async<'a>(
         &'a self,
         buffer: &'a [u8],
@@ -91,8 +91,8 @@ impl UdpSocket {
         self.io.write_with_async(move |socket| socket.send_to(buffer, address))
     }
 
-    /// Takes a datagram, if there is one; if not, the task is woken when there may be. The last that polls is the one that
-    /// is woken.
+    /// Takes a datagram, if there is one; if not, the task is woken when there may be. The last that polls is the one
+    /// that is woken.
     ///
     /// # Errors
     /// What the system says.

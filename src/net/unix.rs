@@ -58,8 +58,8 @@ impl UnixListener {
     /// Waits for a connection.
     ///
     /// # Errors
-    /// What the system says of the listener. Not when there are no descriptors or no memory left: then it waits until there
-    /// are.
+    /// What the system says of the listener. Not when there are no descriptors or no memory left: then it waits until
+    /// there are.
     ///
     /// # Blocking and cancellation
     /// As [`TcpListener::accept`](super::TcpListener::accept).
@@ -74,8 +74,8 @@ impl UnixListener {
         accepted(self.io.read_with(accept)?.0)
     }
 
-    /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of tasks
-    /// may wait in it.
+    /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of
+    /// tasks may wait in it.
     pub async fn accept_async(&self) -> io::Result<(UnixStream, SocketAddr)> {
         accepted(accept_patiently_async(&self.io).await?.0)
     }

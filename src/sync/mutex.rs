@@ -232,6 +232,20 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// As [`lock`](Self::lock), for an `async` function. Dropped before it is ready, it is out of the line.
+    ///
+    /// ```
+    /// use greenthread::{future::block_on, sync::Mutex, time::sleep_async};
+    /// use std::time::Duration;
+    ///
+    /// let count = Mutex::new(0);
+    /// let add = async || {
+    ///     let mut count = count.lock_async().await.unwrap();
+    ///     sleep_async(Duration::from_millis(1)).await; // it may be held meanwhile
+    ///     *count += 1;
+    /// };
+    /// block_on(futures::future::join(add(), add()));
+    /// assert_eq!(count.into_inner().unwrap(), 2);
+    /// ```
     pub fn lock_async(&self) -> impl Future<Output = LockResult<MutexGuard<'_, T>>> + use<'_, T> {
         let locked = self.core.future(Acquire);
         async move {

@@ -51,7 +51,7 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    pub(super) fn at(hub: &'static Hub, deadline: u64) -> Sleep {
+    pub(crate) fn at(hub: &'static Hub, deadline: u64) -> Sleep {
         let state = Arc::new(Mutex::new(State::default()));
         let bell = Bell(state.clone());
         let ring = move || bell.tell(|state| state.is_over = true);

@@ -143,6 +143,81 @@ fn who_is_cancelled_in_a_wait_goes_on_up_when_the_task_has_ended() {
 }
 
 #[test]
+fn an_async_task_that_is_cancelled_in_a_wait_ends_after_what_it_waited_for() {
+    for wait_for in [true, false] {
+        main_task(move || {
+            let notes = Arc::default();
+            let inner = aio::create_task(slow_to_die(&notes));
+            let waited = inner.clone();
+            let middle = aio::create_task(async move {
+                if wait_for {
+                    drop(aio::wait_for_async(waited, secs(30)).await);
+                } else {
+                    drop(waited.await);
+                }
+            });
+            let outer = aio::create_task(async move { drop(middle.await) });
+            sleep(ms(1));
+            let start = time::now();
+            outer.cancel();
+            sleep(ms(1));
+            assert!(!outer.done() && !inner.done());
+            assert!(outer.wait().unwrap_err().is_cancelled());
+            assert_eq!(time::now() - start, secs(1));
+            assert_eq!(*notes.lock().unwrap(), ["inner has ended"]);
+            assert!(inner.cancelled());
+        });
+    }
+}
+
+#[test]
+fn tasks_that_wait_for_each_other_or_for_themselves_can_be_cancelled() {
+    main_task(|| {
+        let handles: [Arc<Mutex<Option<aio::Task<()>>>>; 2] = Default::default();
+        let waits = |n: usize| {
+            let other = handles[n].clone();
+            aio::create_task(async move {
+                let other = other.lock().unwrap().clone().unwrap();
+                drop(other.await);
+            })
+        };
+        for others in [[1, 0], [0, 1]] {
+            let tasks = others.map(waits);
+            for (handle, task) in handles.iter().zip(&tasks) {
+                *handle.lock().unwrap() = Some(task.clone());
+            }
+            sleep(ms(1));
+            tasks.iter().for_each(|task| assert!(task.cancel_with("both")));
+            for task in tasks {
+                assert!(task.wait().unwrap_err().is_cancelled());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_destructor_of_a_cancelled_future_runs_as_its_task() {
+    struct Who(Arc<Mutex<Option<Arc<str>>>>);
+    impl Drop for Who {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap() = aio::current_task().map(|task| task.name());
+        }
+    }
+    main_task(|| {
+        let who = Arc::new(Mutex::new(None));
+        let theirs = Who(who.clone());
+        let task = aio::create_task(async move {
+            let _who = theirs;
+            std::future::pending::<()>().await;
+        });
+        sleep(ms(1));
+        task.cancel();
+        assert!(task.wait().unwrap_err().is_cancelled());
+        assert_eq!(*who.lock().unwrap(), Some(task.name()));
+    });
+}
+
+#[test]
 fn a_time_out_in_a_wait_cancels_the_task_and_waits_for_its_end() {
     let took = main_task(|| {
         let notes = Arc::default();

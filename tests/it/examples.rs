@@ -154,10 +154,10 @@ fn patched_download_writes_two_files_in_full() {
     prints(
         "patched_download",
         &["files", folder.to_str().unwrap()],
-        ms(1000),
+        ms(2000),
         ms(20_000),
     );
-    for name in ["after1000.mp4", "after800.mp4"] {
+    for name in ["after2000.mp4", "after1500.mp4"] {
         let bytes = std::fs::read(folder.join(name)).unwrap();
         assert!(
             bytes.len() == 5_000_000 && bytes.iter().all(|byte| *byte == b'x'),

@@ -18,7 +18,7 @@ use greenthread::future::{
 use greenthread::time::{self, Interval, sleep_async};
 use greenthread::{generator::Generator, hub, sleep, spawn as spawn_green, spawn_local, sync::channel, thread};
 
-use crate::thread_fresh::{fresh, secs, text, virtually};
+use crate::thread_fresh::{fresh, ms, secs, text, virtually};
 
 /// Pending once, and woken at once.
 fn give_way() -> impl Future<Output = ()> {
@@ -348,6 +348,36 @@ fn channel_is_a_stream_that_loses_nothing_when_dropped() {
 }
 
 #[test]
+fn channel_is_a_stream_of_its_own_too() {
+    fresh(|| {
+        let (sender, receiver) = channel::unbounded();
+        let other = receiver.clone();
+        let mut stream = receiver.into_stream();
+        is_send(&stream);
+        let mut context = Context::from_waker(Waker::noop());
+        sender.send(1).unwrap();
+        assert_eq!(stream.poll_next_unpin(&mut context), Poll::Ready(Some(1)));
+        assert!(stream.poll_next_unpin(&mut context).is_pending());
+        // Granted while it waited, and given up: it goes to the other one.
+        sender.send(2).unwrap();
+        drop(stream);
+        assert_eq!(other.try_recv(), Ok(2));
+
+        let mut stream = other.into_stream();
+        let producer = spawn_green(move || {
+            thread::yield_now();
+            sender.send(3).unwrap();
+        });
+        block_on(async {
+            assert_eq!(stream.next().await, Some(3));
+            assert_eq!(stream.next().await, None);
+            assert_eq!(stream.next().await, None);
+        });
+        producer.join().unwrap();
+    });
+}
+
+#[test]
 fn interval_is_a_stream_of_its_ticks() {
     virtually(|| {
         let start = time::now();
@@ -382,5 +412,81 @@ fn ready_futures_reuse_a_waker_that_nobody_keeps() {
         assert_ne!(count(&mut kept, false), first);
         let nested = block_on(async { block_on(async { Arc::new(5) }) });
         assert_eq!(*nested, 5);
+    });
+}
+
+/// Blocking code that awaits under time-outs, wherever its polls come from.
+#[test]
+fn a_time_out_around_an_await_is_caught_where_it_was_set() {
+    fn waits() -> [bool; 4] {
+        let slow = || await_(sleep_async(secs(10)));
+        let inner = time::timeout(ms(10), slow).is_err();
+        let outer = time::timeout(ms(10), || time::timeout(secs(1), slow)).is_err();
+        let late = time::timeout(secs(1), || await_(sleep_async(ms(1)))).is_ok();
+        // One that expires while nobody can be interrupted counts afterwards.
+        let shielded = time::timeout(ms(1), || {
+            thread::shield(|| await_(sleep_async(ms(5))));
+            await_(sleep_async(secs(10)));
+        });
+        [inner, outer, late, shielded.is_err()]
+    }
+    virtually(|| {
+        assert_eq!(block_on(asyncify(waits)), [true; 4]);
+        assert_eq!(spawn_local(|| block_on(asyncify(waits))).join().unwrap(), [true; 4]);
+        assert_eq!(spawn(asyncify(waits)).join().unwrap(), [true; 4]);
+        // From outside it ends the body as well, and a kill may be caught in it.
+        let body = || time::timeout(ms(10), || block_on(asyncify(|| await_(sleep_async(secs(10)))))).is_err();
+        assert!(spawn_green(body).join().unwrap());
+        let killed = spawn_green(|| {
+            block_on(asyncify(|| {
+                thread::catch_kill(|| await_(sleep_async(secs(10)))).is_err()
+            }))
+        });
+        hub::idle();
+        killed.kill();
+        assert!(killed.join().unwrap());
+    });
+    // On a foreign executor the hub must turn.
+    fresh(|| {
+        let mut pool = LocalPool::new();
+        let done = Rc::new(Cell::new(None));
+        let tells = done.clone();
+        let body = asyncify(|| time::timeout(ms(10), || await_(pending::<()>())).is_err());
+        pool.spawner()
+            .spawn_local(async move { tells.set(Some(body.await)) })
+            .unwrap();
+        while done.get().is_none() {
+            hub::turn();
+            pool.run_until_stalled();
+        }
+        assert_eq!(done.get(), Some(true));
+    });
+}
+
+#[test]
+fn destructor_that_awaits_in_a_panic_keeps_it_to_itself() {
+    struct Waits(Rc<Cell<bool>>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            await_(sleep_async(ms(10)));
+            self.0.set(true);
+        }
+    }
+    virtually(|| {
+        let ended = Rc::new(Cell::new(false));
+        let waits = Waits(ended.clone());
+        let body = asyncify(move || {
+            let _waits = waits;
+            std::panic::resume_unwind(Box::new("on purpose"))
+        });
+        let task: Task<()> = spawn(body);
+        let other = spawn(async {
+            give_way().await;
+            spawn_local(|| sleep(ms(1))).join().is_ok()
+        });
+        assert!(other.join().unwrap(), "it took the panic for its own");
+        assert!(!ended.get());
+        assert!(task.join().unwrap_err().is_panic());
+        assert!(ended.get() && !std::thread::panicking());
     });
 }

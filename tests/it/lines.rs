@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 /// Runs one; what came of it, its lines, and how long it took.
 pub(crate) fn run(binary: impl AsRef<Path>, args: &[&str]) -> (Output, Vec<String>, Duration) {
     let start = Instant::now();
-    let output = Command::new(binary.as_ref()).args(args).output().unwrap();
+    // To print a backtrace takes longer than debug mode has patience.
+    let mut command = Command::new(binary.as_ref());
+    let output = command.args(args).env_remove("RUST_BACKTRACE").output().unwrap();
     let lines = lines_of(&output.stdout);
     (output, lines, start.elapsed())
 }
@@ -168,7 +170,8 @@ fn took(note: &str) -> Range<f64> {
     let at_once = number(at_once).unwrap_or_else(|_| panic!("{note}: what is that?"));
     // Where all is in turn, what the machine is slow by.
     let in_turn = number(in_turn).unwrap_or(2.0 * at_once + 10.0);
-    at_once..f64::midpoint(at_once, in_turn)
+    // A process takes a moment to start on a machine that has other things to do.
+    at_once..f64::midpoint(at_once, in_turn) + 0.5
 }
 
 impl Shown {
@@ -266,7 +269,7 @@ fn a_block_is_held_against_what_is_printed() {
         panic!("two: {:?}", blocks(text));
     };
     assert_eq!((&*asynchronous.args[0], &*green.args[0]), ("async", "green"));
-    assert_eq!((&*green.name, green.took.clone()), ("x", 2.0..3.0));
+    assert_eq!((&*green.name, green.took.clone()), ("x", 2.0..3.5));
     let printed = |words: &str| same(&green.lines, &words.split(',').map(String::from).collect::<Vec<_>>());
     assert_eq!(printed("1 x,b,tick 1,a,all: 1.2 s,tick 2"), Ok(()));
     for wrong in [

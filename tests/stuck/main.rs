@@ -124,6 +124,16 @@ const TESTS: &[Test] = &[
         child: fork_with_lock,
         check: succeeds_silently,
     },
+    Test {
+        name: "a_forked_child_sends_nothing_to_the_hubs_of_the_parent",
+        child: fork_with_hubs,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "a_local_child_of_a_scope_may_exit",
+        child: exit_in_scope,
+        check: succeeds_silently,
+    },
     // The address sanitizer takes the stacks of the parent's OS threads, which the child uses again, for used.
     #[cfg(not(feature = "sanitizer"))]
     Test {
@@ -436,6 +446,36 @@ fn fork_on_main() {
     assert_eq!(lost.join().unwrap(), 1);
     parked.thread().unpark();
     parked.join().unwrap();
+}
+
+/// Another OS thread may have had the lock of an inbox, which nobody gives back in the child.
+fn fork_with_hubs() {
+    let handle = hub::handle();
+    let waker = std::rc::Rc::new(std::cell::RefCell::new(None));
+    let left = waker.clone();
+    let task = greenthread::future::spawn(std::future::poll_fn(move |context| {
+        *left.borrow_mut() = Some(context.waker().clone());
+        std::task::Poll::<()>::Pending
+    }));
+    sleep(ms(1));
+    let code = forked(|| {
+        waker.take().into_iter().for_each(std::task::Waker::wake);
+        task.cancel();
+        assert!(!handle.is_alive() && handle.spawn(|| ()).is_err());
+        assert!(hub::handle().is_alive());
+    });
+    assert_eq!(code, 0);
+    assert!(!task.is_finished() && handle.is_alive());
+}
+
+fn exit_in_scope() {
+    greenthread::scope(|s| {
+        s.spawn_local(|| {
+            sleep(ms(1));
+            std::process::exit(0)
+        });
+        s.spawn_local(thread::park);
+    });
 }
 
 fn fork_in_green_thread() {
