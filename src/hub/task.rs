@@ -72,7 +72,8 @@ pub(crate) use blocks::all_of;
 use blocks::{recycle, take_block, take_common};
 use locals::end_locals;
 pub(super) use locals::with_own_locals;
-pub(crate) use marks::Marks;
+use marks::NATIVE;
+pub(crate) use marks::{Marks, State, is_native};
 pub(crate) use stackless::spawn_future;
 pub(super) use stackless::{end_runners, is_ours, stack_at_hand, with_stack};
 
@@ -84,37 +85,6 @@ const LOST: u8 = 16;
 const LINKED: u8 = 32;
 const SCOPED: u8 = 64;
 const WOKEN: u8 = 128;
-
-/// In the id of every native stack.
-const NATIVE: u64 = 1 << 63;
-
-/// Whether an id is that of a native stack.
-pub(crate) fn is_native(id: u64) -> bool {
-    id & NATIVE != 0
-}
-
-/// What a task is doing; the owner's view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// In no list: on a free list, or ended.
-    Idle,
-    /// Spawned, not yet run.
-    New,
-    /// In the ready queue.
-    Ready,
-    /// On the processor (or, of the native task: its code is).
-    Running,
-    /// Waiting for a wake with its ticket, a kill or a time-out.
-    Parked,
-    /// Waiting for a wake with its ticket, and nothing else.
-    Held,
-}
-
-impl State {
-    pub(crate) fn is_parked(self) -> bool {
-        matches!(self, State::Parked | State::Held)
-    }
-}
 
 /// Drops what lies in the slot; knows the type.
 type Settle = fn(&'static Task);

@@ -18,8 +18,8 @@
 //! use std::time::Duration;
 //! use greenthread::{sleep, thread};
 //!
-//! let slow = thread::spawn(|| { sleep(Duration::from_millis(20)); "slow" });
-//! let fast = thread::spawn(|| { sleep(Duration::from_millis(10)); "fast" });
+//! let slow = thread::spawn(|| { sleep(Duration::from_millis(100)); "slow" });
+//! let fast = thread::spawn(|| { sleep(Duration::from_millis(1)); "fast" });
 //! assert_eq!(thread::iwait([slow, fast]).map(|h| h.join().unwrap()).collect::<Vec<_>>(), ["fast", "slow"]);
 //! ```
 //!

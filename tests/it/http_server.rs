@@ -193,6 +193,38 @@ fn a_stop_closes_the_idle_finishes_the_busy_and_kills_the_late() {
     });
 }
 
+/// The poll of its own connection is not one to wait for: no patience is lost, and the answer arrives.
+#[test]
+fn a_handler_may_stop_its_own_server() {
+    let own = Arc::new(Mutex::new(None::<greenthread::server::Handle>));
+    let stops = move |given: Arc<Mutex<Option<greenthread::server::Handle>>>| {
+        service_fn(move |_: Request<Incoming>| {
+            let handle = given.lock().unwrap().clone().unwrap();
+            async move {
+                let stopped = handle.stop(secs(5));
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(format!("{stopped:?}"))))
+            }
+        })
+    };
+    for local in [false, true] {
+        let (own, service) = (own.clone(), stops(own.clone()));
+        virtually(move || {
+            let (listener, address) = listener();
+            let server = if local {
+                HttpServer::new_local(listener, service)
+            } else {
+                HttpServer::new(listener, service)
+            };
+            *own.lock().unwrap() = Some(server.handle());
+            server.start().unwrap();
+            let start = time::now();
+            let said = block_on(ask(&mut client(address), "/", b"")).unwrap();
+            assert_eq!(said, "Stopped { killed: 0, left: 0 }");
+            assert!(time::now() - start < secs(5));
+        });
+    }
+}
+
 #[test]
 fn a_panic_ends_its_connection_and_nothing_else() {
     KINDS.into_iter().for_each(|server| {
@@ -210,12 +242,12 @@ fn a_panic_ends_its_connection_and_nothing_else() {
 #[test]
 fn a_client_that_does_not_finish_its_head_is_let_go() {
     KINDS.into_iter().for_each(|server| {
-        fresh(move || {
+        virtually(move || {
             let (listener, address) = listener();
             let server = server(listener).head_timeout(Some(ms(50)));
             server.start().unwrap();
-            let mut stream = TcpStream::connect(address).unwrap();
             let start = time::now();
+            let mut stream = TcpStream::connect(address).unwrap();
             stream.write_all(b"GET / HTTP/1.1\r\nhost: he").unwrap();
             let mut rest = String::new();
             let _ = stream.read_to_string(&mut rest);

@@ -1,7 +1,38 @@
-//! What the owner notes about a task, a bit each.
+//! Notes about a task: what its id says, what it is doing, and marks, a bit each.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+
+/// In the id of every native stack.
+pub(super) const NATIVE: u64 = 1 << 63;
+
+/// Whether an id is that of a native stack.
+pub(crate) fn is_native(id: u64) -> bool {
+    id & NATIVE != 0
+}
+
+/// What a task is doing; the owner's view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// In no list: on a free list, or ended.
+    Idle,
+    /// Spawned, not yet run.
+    New,
+    /// In the ready queue.
+    Ready,
+    /// On the processor (or, of the native task: its code is).
+    Running,
+    /// Waiting for a wake with its ticket, a kill or a time-out.
+    Parked,
+    /// Waiting for a wake with its ticket, and nothing else.
+    Held,
+}
+
+impl State {
+    pub(crate) fn is_parked(self) -> bool {
+        matches!(self, State::Parked | State::Held)
+    }
+}
 
 /// Marks of a task, in one byte.
 #[derive(Default)]
