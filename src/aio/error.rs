@@ -64,7 +64,7 @@ impl fmt::Display for TaskError {
             TaskError::Cancelled(Some(message)) => write!(f, "the task was cancelled: {message}"),
             TaskError::Cancelled(None) => f.write_str("the task was cancelled"),
             TaskError::Raised(error) => fmt::Display::fmt(error, f),
-            TaskError::Panicked(message) => write!(f, "the task panicked: {message}"),
+            TaskError::Panicked(message) => write!(f, "panicked: {message}"),
             TaskError::InvalidState => f.write_str("the result is not ready: wait for the task first"),
             TaskError::TimedOut => f.write_str("the time allowed has passed"),
             TaskError::Interrupted => f.write_str("interrupted by Ctrl-C"),

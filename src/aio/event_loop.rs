@@ -17,9 +17,10 @@ use super::slow;
 use super::wait::after;
 use super::{IntoTask, Task, TaskError};
 use crate::hub;
+use crate::hub::park::Why;
 use crate::io::{wait_readable, wait_writable};
 use crate::signal;
-use crate::sync::Event;
+use crate::sync::{Event, Until};
 use crate::thread::{self, Thread};
 use crate::time;
 
@@ -49,6 +50,7 @@ struct Inner {
     woken: Event,
 }
 
+static MAIN: &str = "the end of its task (run_until_complete)";
 /// The bound ones.
 static BOUND: Mutex<Vec<(hub::Handle, EventLoop)>> = Mutex::new(Vec::new());
 /// How many are in debug mode.
@@ -372,7 +374,7 @@ impl EventLoop {
             if self.0.stopping.swap(false, Ordering::AcqRel) {
                 return Err(TaskError::Stopped);
             }
-            self.0.woken.wait();
+            self.0.woken.wait_for(Until::Ever, Why::new(&MAIN, 0));
         }
     }
 

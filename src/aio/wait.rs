@@ -161,9 +161,7 @@ fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
 /// As [`wait_for`], for an `async` function. Dropped, it cancels the task; a task that is cancelled in it ends after
 /// that one.
 ///
-/// A future is cancelled between its polls. So one that blocks in a poll, as the methods of an
-/// [`io::Reader`](crate::io::Reader) do, is waited for until it blocks no more: what blocks is given as
-/// [`green`](super::green) code, which is cut short.
+/// A future that blocks in a poll, as by the methods of an [`io::Reader`](crate::io::Reader), is cut short there.
 ///
 /// ```
 /// use std::{io::BufRead, time::Duration};
@@ -173,10 +171,10 @@ fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
 /// let silent = TcpListener::bind("127.0.0.1:0")?;
 /// let (mut reader, _writer) = aio::open_connection(silent.local_addr()?)?;
 /// let line = aio::run(async {
-///     let read = aio::green(move || {
+///     let read = async move {
 ///         let mut line = String::new();
-///         reader.read_line(&mut line).map(|_| line)
-///     });
+///         reader.read_line(&mut line).map(|_| line) // blocks, and nobody but this task waits
+///     };
 ///     aio::wait_for_async(aio::fallible(read), Duration::from_millis(5)).await
 /// });
 /// assert!(line.unwrap().unwrap_err().is_timeout());

@@ -120,10 +120,10 @@ impl<T> Task<T> {
         self.0.join_deadline(deadline)
     }
 
-    /// Asks it to end: its future is dropped at its next turn, or after the poll under way, on its own hub.
+    /// Asks it to end: its future is dropped at its next turn, on its own hub. A poll that blocks right now unwinds where
+    /// it does, as a green thread that is killed.
     ///
-    /// This only asks: [`join`](Self::join) tells when it has ended. A task that ends within the poll under way has
-    /// ended.
+    /// This only asks: [`join`](Self::join) tells when it has ended.
     ///
     /// ```
     /// let task = greenthread::future::spawn(std::future::pending::<()>());
@@ -132,7 +132,7 @@ impl<T> Task<T> {
     /// ```
     ///
     /// # Coming from Python
-    /// `task.cancel()`, but nothing is raised in the future: it is dropped.
+    /// `task.cancel()`, but nothing is raised at an `await`: the future is dropped.
     pub fn cancel(&self) {
         self.0.kill();
     }

@@ -117,8 +117,7 @@ where
     }
 
     /// The same, with [stackless tasks](crate::future::spawn) in place of green threads: the cheapest, and nothing in
-    /// the service need be `Send`. They share the thread-locals of whoever starts the server. When one is killed, a
-    /// poll that blocks is let finish.
+    /// the service need be `Send`. They share the thread-locals of whoever starts the server.
     #[track_caller]
     pub fn new_local<S, B>(listener: L, service: S) -> HttpServer<L>
     where

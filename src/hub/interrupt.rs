@@ -12,7 +12,7 @@ use std::panic::resume_unwind;
 use std::thread::panicking;
 
 use super::park::Wake;
-use super::task::{State, Task, TaskRef};
+use super::task::{self, State, Task, TaskRef};
 use super::timer::Key;
 use super::{Due, Hub};
 
@@ -229,6 +229,7 @@ fn poke(hub: &'static Hub, task: &'static Task) {
 pub(crate) fn kill(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task) else { return };
     if task.id() == id && !task.is_finished() {
+        let task = task::face(task);
         task.interrupt.set(task.interrupt.get() | KILL);
         poke(hub, task);
     }

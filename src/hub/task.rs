@@ -75,7 +75,7 @@ pub(super) use locals::with_own_locals;
 use marks::NATIVE;
 pub(crate) use marks::{Marks, State, is_native};
 pub(crate) use stackless::spawn_future;
-pub(super) use stackless::{end_runners, is_ours, stack_at_hand, with_stack};
+pub(super) use stackless::{end_runners, face, is_ours, stack_at_hand, with_stack};
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;

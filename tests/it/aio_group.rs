@@ -131,7 +131,7 @@ fn the_first_error_cancels_the_rest_and_the_body_and_all_errors_are_there() {
         });
         let errors = result.unwrap_err();
         let texts: Vec<_> = errors.errors().iter().map(ToString::to_string).collect();
-        assert_eq!(texts, ["milk", "the task panicked: sugar"]);
+        assert_eq!(texts, ["milk", "panicked: sugar"]);
         assert_eq!(cut.load(Ordering::Relaxed), 1);
         assert_eq!(time::now() - start, secs(1));
         sleep(secs(200)); // the body's time-out is gone
@@ -163,7 +163,7 @@ fn a_panic_of_the_body_is_an_error_and_a_cancelled_task_is_none() {
         });
         assert_eq!(
             result.map(|()| 0).unwrap_err().errors()[0].to_string(),
-            "the task panicked: body"
+            "panicked: body"
         );
         assert_eq!(cut.load(Ordering::Relaxed), 1);
 

@@ -195,7 +195,7 @@ fn a_callback_that_panics_is_told_and_the_loop_goes_on() {
             told[0].starts_with("exception in callback <Handle created at tests/it/aio_loop.rs:"),
             "{told:?}"
         );
-        assert!(told[0].ends_with("the task panicked: boom") && told.len() == 1);
+        assert!(told[0].ends_with("panicked: boom") && told.len() == 1);
         event_loop.set_exception_handler(Some(|_: &ExceptionContext| panic!("the handler too")));
         event_loop.call_soon(|| panic!("boom"));
         event_loop.call_soon(stop(&event_loop));

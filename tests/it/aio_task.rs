@@ -254,7 +254,7 @@ fn a_panic_is_an_exception_and_its_text_is_kept() {
                 aio::create_task(aio::green(|| panic!("boom"))),
             ] {
                 let error = task.clone().await.unwrap_err();
-                assert_eq!(error.to_string(), "the task panicked: boom");
+                assert_eq!(error.to_string(), "panicked: boom");
                 assert!(matches!(task.exception(), Ok(Some(TaskError::Panicked(_)))));
             }
         })

@@ -125,7 +125,7 @@ fn to_cancel_the_task_aborts_the_connection_and_a_panic_is_its_exception() {
         let (factory, _hear) = telling();
         let (_transport, task) = aio::connect_accepted_socket(factory, ours).unwrap();
         theirs.write_all(b"panic").unwrap();
-        assert_eq!(task.wait().unwrap_err().to_string(), "the task panicked: as asked");
+        assert_eq!(task.wait().unwrap_err().to_string(), "panicked: as asked");
     });
 }
 
@@ -141,7 +141,7 @@ fn a_panic_as_the_connection_is_made_is_the_callers_error() {
     fresh(|| {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let error = aio::connect_accepted_socket(|| Bad, ours).unwrap_err();
-        assert_eq!(error.to_string(), "the task panicked: not today");
+        assert_eq!(error.to_string(), "panicked: not today");
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
     });
 }
@@ -225,7 +225,7 @@ fn an_endpoint_is_closed_from_elsewhere_and_tells_of_errors_and_panics() {
             aio::create_datagram_endpoint(factory, UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.send_to(b"panic", transport.local_addr().unwrap()).unwrap();
-        assert_eq!(task.wait().unwrap_err().to_string(), "the task panicked: as asked");
+        assert_eq!(task.wait().unwrap_err().to_string(), "panicked: as asked");
         assert_eq!(hear.try_iter().last().unwrap(), "lost ConnectionAborted");
         yield_now();
     });

@@ -38,7 +38,7 @@ fn it_leaves_after_a_value_and_after_a_panic() {
         );
         assert_eq!(time::now() - start, secs(2));
         let panicked = aio::run(async { aio::with_async(again, async |_| panic!("no")).await });
-        assert_eq!(panicked.map(|()| 0).unwrap_err().to_string(), "the task panicked: no");
+        assert_eq!(panicked.map(|()| 0).unwrap_err().to_string(), "panicked: no");
         assert_eq!(*slow.0.borrow(), ["enter", "exit", "enter", "exit"]);
     });
 }

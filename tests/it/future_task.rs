@@ -252,7 +252,7 @@ fn cancelled_at_every_await_point_it_leaves_nothing() {
 }
 
 #[test]
-fn cancelled_in_the_middle_of_a_poll_it_ends_after_it() {
+fn cancelled_while_a_poll_blocks_it_unwinds_there() {
     virtually(|| {
         let dropped = Rc::new(Cell::new(0));
         let guard = Counted(dropped.clone());
@@ -265,12 +265,57 @@ fn cancelled_in_the_middle_of_a_poll_it_ends_after_it() {
         hub::idle();
         task.cancel();
         assert!(task.join().unwrap_err().is_killed());
-        assert_eq!((time::now() - start, dropped.get()), (Duration::from_secs(1), 1));
-        // A poll that ends it has ended it.
-        let task = spawn(async { time::sleep(Duration::from_secs(1)) });
+        assert_eq!((time::now() - start, dropped.get()), (Duration::ZERO, 1));
+    });
+}
+
+#[test]
+fn cancelled_while_a_poll_is_shielded_it_ends_after_it() {
+    virtually(|| {
+        // The shield ends before the poll does; a poll that ends the task has ended it.
+        for (wait, killed) in [(true, true), (false, false)] {
+            let task = spawn(async move {
+                thread::shield(|| time::sleep(Duration::from_secs(1)));
+                if wait {
+                    pending::<()>().await;
+                }
+            });
+            let start = time::now();
+            hub::idle();
+            task.cancel();
+            assert_eq!(task.join().is_err_and(|error| error.is_killed()), killed);
+            assert_eq!(time::now() - start, Duration::from_secs(1));
+        }
+    });
+}
+
+#[test]
+fn cancel_that_a_blocking_poll_catches_is_over() {
+    virtually(|| {
+        let task = spawn(async {
+            let caught = thread::catch_kill(|| time::sleep(Duration::from_secs(1))).is_err();
+            time::sleep_async(Duration::from_secs(1)).await;
+            caught
+        });
+        let start = time::now();
         hub::idle();
         task.cancel();
-        task.join().unwrap();
+        assert!(task.join().unwrap());
+        assert_eq!(time::now() - start, Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn cancel_from_another_os_thread_reaches_a_blocking_poll() {
+    fresh(|| {
+        let task = spawn(async { time::sleep(Duration::from_secs(3600)) });
+        hub::idle();
+        let task = std::thread::spawn(move || {
+            task.cancel();
+            task
+        });
+        let task = greenthread::threadpool::unblock(move || task.join().unwrap());
+        assert!(task.join().unwrap_err().is_killed());
     });
 }
 

@@ -19,6 +19,7 @@
 //! - **K3** A runner is resumed for a task that `assigned` names, and takes it from there at once; for none, it ends.
 //! - **K4** While a runner polls a task, it has that one's number, shield, time-outs, locals and kill: what a task leaves there
 //!   between two polls is never the next one's.
+//! - **K5** Of a stackless task whose state is `Running`, `depth` is the runner that polls it; else where its future is.
 
 use std::future::Future;
 use std::io;
@@ -222,6 +223,7 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task, own: u64) {
 /// One turn of a stackless task, on the stack of its runner.
 fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     task.state.set(State::Running);
+    let depth = task.depth.replace(ptr::from_ref(runner).cast());
     trade(runner, task);
     let result = if interrupt::is_killed(runner) {
         Err(interrupt::killed_payload())
@@ -233,16 +235,26 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
             work.as_mut().poll(&mut PollContext::from_waker(&waker(task)))
         }))
     };
-    // A kill of the task during the poll counts from here on.
-    runner.interrupt.set(runner.interrupt.get() | task.interrupt.take());
     match result {
         Ok(Poll::Pending) if !interrupt::is_killed(runner) => {
             trade(runner, task);
+            task.depth.set(depth);
             wait(hub, task);
         }
         Ok(Poll::Pending) => finish(hub, runner, task, Err(interrupt::killed_payload())),
         Ok(Poll::Ready(settle)) => finish(hub, runner, task, Ok(settle)),
         Err(payload) => finish(hub, runner, task, Err(payload)),
+    }
+}
+
+/// Who has the kill of a task: itself, or, if it is stackless and polled right now, its runner (K4).
+#[inline]
+pub(in crate::hub) fn face(task: &'static Task) -> &'static Task {
+    if task.marks.get(Marks::STACKLESS) && task.state.get() == State::Running {
+        // SAFETY: K5; blocks are never freed, and null is none.
+        unsafe { task.depth.get().cast::<Task>().as_ref() }.unwrap_or(task)
+    } else {
+        task
     }
 }
 
