@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use greenthread::future::{Asyncify, Task, asyncify, await_};
-use greenthread::{JoinHandle, future, green_local, hub, spawn, spawn_local};
+use greenthread::{JoinHandle, future, green_local, hub, spawn, spawn_local, thread};
 
 use crate::future_asyncify::poll;
 use crate::thread_fresh::fresh;
@@ -95,6 +95,9 @@ fn green_locals_of_a_callback_are_its_own() {
         let told = told.clone();
         hub::call_soon(move || NATIVE_LOCAL.set(Some(Native::new(&told))));
     }));
+    if thread::isolation().is_err() {
+        return; // As under a sanitizer: then all have one context, and one set of locals is right.
+    }
     // And those of the native stack are there again afterwards.
     fresh(|| {
         let told = Arc::new(AtomicBool::new(false));
