@@ -46,6 +46,8 @@ use crate::hub::reactor::Direction;
 use crate::hub::{Hub, interrupt};
 use source::Source;
 
+#[cfg(any(feature = "tokio-io", feature = "hyper"))]
+pub(crate) use poll::{read, receive};
 pub use reader::{IncompleteRead, LimitOverrun, Reader};
 pub use writer::Writer;
 

@@ -7,8 +7,15 @@
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
+#[cfg(any(feature = "tokio-io", feature = "hyper"))]
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+#[cfg(any(feature = "tokio-io", feature = "hyper"))]
+use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
+
+#[cfg(any(feature = "tokio-io", feature = "hyper"))]
+use rustix::net::RecvFlags;
 
 use super::Async;
 use super::ready::{Readiness, look};
@@ -188,18 +195,35 @@ impl<T: AsFd> Async<T> {
     pub(crate) fn poll_read_onto(
         &self,
         context: &mut Context<'_>,
+        read: ReadOnto,
         most: usize,
         drained: bool,
         mut take: impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
-        let mut chunk = [std::mem::MaybeUninit::<u8>::uninit(); CHUNK];
+        let mut chunk = [MaybeUninit::<u8>::uninit(); CHUNK];
         let chunk = &mut chunk[..most.min(CHUNK)];
         let len = if drained { chunk.len() } else { 0 };
         let got = self.poll_read_stream(context, len, |io| {
-            let (got, _) = rustix::io::read(io.as_fd(), &mut *chunk)?;
+            let got = read(io.as_fd(), &mut *chunk)?;
             take(got);
             Ok(got.len())
         });
         got.map_ok(|_| ())
     }
+}
+
+/// Reads into memory that need not have been written to, and gives the part that it has.
+#[cfg(any(feature = "tokio-io", feature = "hyper"))]
+pub(crate) type ReadOnto = for<'a> fn(BorrowedFd<'_>, &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>;
+
+/// What works on any descriptor.
+#[cfg(any(feature = "tokio-io", feature = "hyper"))]
+pub(crate) fn read<'a>(fd: BorrowedFd<'_>, memory: &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]> {
+    Ok(rustix::io::read(fd, memory)?.0)
+}
+
+/// What the kernel does quicker, on a socket.
+#[cfg(any(feature = "tokio-io", feature = "hyper"))]
+pub(crate) fn receive<'a>(fd: BorrowedFd<'_>, memory: &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]> {
+    Ok(rustix::net::recv(fd, memory, RecvFlags::empty())?.0.0)
 }

@@ -4,9 +4,9 @@
 #![forbid(unsafe_code)]
 
 /// The reading traits of a type with an [`Async`](crate::io::Async) in its field `io`; `drained`: a read that gives
-/// less than was asked for has drained it.
+/// less than was asked for has drained it; `read`: [`receive`](crate::io::receive) or [`read`](crate::io::read).
 macro_rules! async_read {
-    ($name:ident, drained: $drained:expr) => {
+    ($name:ident, drained: $drained:expr, read: $read:ident) => {
         impl $name {
             fn poll_read_bytes(
                 &self,
@@ -25,7 +25,8 @@ macro_rules! async_read {
                 most: usize,
                 take: impl FnMut(&[u8]),
             ) -> std::task::Poll<std::io::Result<()>> {
-                self.io.poll_read_onto(context, most, $drained, take)
+                self.io
+                    .poll_read_onto(context, crate::io::$read, most, $drained, take)
             }
         }
 

@@ -295,7 +295,7 @@ macro_rules! stream {
             }
         }
 
-        crate::io::traits::async_read!($name, drained: $drained);
+        crate::io::traits::async_read!($name, drained: $drained, read: receive);
         crate::io::traits::async_write!($name, close: |stream| stream.shutdown(std::net::Shutdown::Write));
     };
 }

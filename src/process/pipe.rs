@@ -95,7 +95,7 @@ macro_rules! reader {
             }
         }
 
-        crate::io::traits::async_read!($name, drained: true);
+        crate::io::traits::async_read!($name, drained: true, read: read);
 
         impl ReadBefore for $name {
             #[track_caller]
