@@ -90,7 +90,7 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 echo "open files: $(ulimit -n), max_map_count: $(cat /proc/sys/vm/max_map_count 2>/dev/null), cores: $(nproc), $(rustc -V)"
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # One place for what several of the packages depend on; and no more for the debugger than where a line is.
-export CARGO_TARGET_DIR=$PWD/target CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_DEBUG=0
+export CARGO_TARGET_DIR=$PWD/target CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 FEATURES=$(features)
 PEERS=(--manifest-path benches/peers/Cargo.toml)
 COMPAT=(--manifest-path tests/compat/Cargo.toml)

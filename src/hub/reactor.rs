@@ -126,9 +126,13 @@ impl Reactor {
     fn with_poller<R>(&self, hub: &Hub, f: impl FnOnce(&mut Poller) -> io::Result<R>) -> io::Result<R> {
         let mut poller = self.poller.borrow_mut();
         if poller.is_none() {
-            let new = Poller::new()?;
-            hub.shared.set_poller(new.shared());
-            *poller = Some(new);
+            // As in a callback, for the bell's lock may be held: with patched libc a green thread would park, with the
+            // poller in hand.
+            *poller = Some(hub.as_callback(|| {
+                let new = Poller::new()?;
+                hub.shared.set_poller(new.shared());
+                Ok::<_, io::Error>(new)
+            })?);
         }
         // Just made sure.
         poller.as_mut().map_or_else(|| Err(io::ErrorKind::Other.into()), f)

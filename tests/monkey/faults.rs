@@ -720,3 +720,27 @@ fn loops_of_sleeps_end_by_themselves() {
         assert!(polls.join().unwrap_err().is_killed());
     });
 }
+
+/// Who rings a hub's bell still holds it when the hub runs: the hub's first poller comes just then.
+#[test]
+fn a_first_wait_of_a_hub_that_was_just_woken() {
+    for _ in 0..300 {
+        patched(|| {
+            let (sender, receiver) = greenthread::sync::channel::bounded::<()>(1);
+            let wakers: Vec<_> = (0..3)
+                .map(|_| {
+                    let sender = sender.clone();
+                    std::thread::spawn(move || sender.send(()).is_ok())
+                })
+                .collect();
+            receiver.recv().unwrap();
+            let (mut near, mut far) = UnixStream::pair().unwrap();
+            let reader = spawn(move || near.read(&mut [0; 1]).unwrap());
+            yield_now();
+            far.write_all(b"x").unwrap();
+            assert_eq!(reader.join().unwrap(), 1);
+            (0..2).for_each(|_| receiver.recv().unwrap());
+            wakers.into_iter().for_each(|waker| assert!(waker.join().unwrap()));
+        });
+    }
+}
