@@ -261,8 +261,14 @@ pub(in crate::hub) fn face(task: &'static Task) -> &'static Task {
 /// The runner becomes the task, or itself again, in what code that it runs may ask or leave (K4).
 #[inline]
 fn trade(runner: &Task, task: &Task) {
-    runner.shield.swap(&task.shield);
-    runner.interrupt.swap(&task.interrupt);
+    // Mostly there is nothing to trade.
+    if [runner, task]
+        .iter()
+        .any(|side| side.shield.get() | side.interrupt.get() != 0)
+    {
+        runner.shield.swap(&task.shield);
+        runner.interrupt.swap(&task.interrupt);
+    }
     if runner.has_extra() || task.has_extra() {
         runner.trade_extra(task);
     }
