@@ -241,16 +241,21 @@ pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
         for task in &left {
             interrupt::kill(hub, TaskRef::new(task), task.id());
         }
+        // A round at least, however late it is.
+        let ended = park_again(left.len());
         if hub.clock.now() >= end {
-            return Err(Survivors {
-                lines: left.iter().map(|task| super::line(task)).collect(),
-            });
+            let lines: Vec<_> = others().map(super::line).collect();
+            return if lines.is_empty() {
+                Ok(())
+            } else {
+                Err(Survivors { lines })
+            };
+        }
+        if ended {
+            continue;
         }
         static WHY: &str = "green threads to die (shutdown)";
         let soon = hub.after(Duration::from_millis(1)).min(end);
-        if park_again(left.len()) {
-            continue;
-        }
         if Parker::new().park(Some(soon), Mode::Cancel, Why::new(&WHY, left.len())) == Wake::Interrupted {
             interrupt::raise();
         }
