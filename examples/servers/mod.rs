@@ -168,6 +168,8 @@ pub(crate) fn mariadb() -> Outcome<Server> {
     let (folder, port) = (Folder::fresh()?, free_port()?);
     let file = |name| folder.path.join(name).display().to_string();
     let mut args = vec![String::from("--no-defaults"), format!("--datadir={}", file("data"))];
+    // Of its own: it begins by clearing away what it takes for its leftovers, which may be another's.
+    args.push(format!("--tmpdir={}", folder.path.display()));
     args.extend(["--innodb-log-file-size=4M", "--innodb-flush-method=nosync"].map(String::from));
     // It wants to be told that root may run it; the folder's owner is who we are.
     if fs::metadata(&folder.path)?.uid() == 0 {

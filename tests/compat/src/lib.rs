@@ -230,6 +230,8 @@ pub fn mariadb() -> Server {
             "--skip-test-db",
         ])
         .arg(format!("--datadir={}", data.display()))
+        // Of its own: it begins by clearing away what it takes for its leftovers, which may be another's.
+        .arg(format!("--tmpdir={}", folder.display()))
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");
@@ -243,6 +245,7 @@ pub fn mariadb() -> Server {
         ])
         .arg(format!("--port={port}"))
         .arg(format!("--datadir={}", data.display()))
+        .arg(format!("--tmpdir={}", folder.display()))
         .arg(format!("--socket={}", folder.join("sock").display()))
         .arg(format!("--pid-file={}", folder.join("pid").display()));
     start(command, folder, port)
