@@ -23,7 +23,7 @@
 //! * **Exceptions.** A panic is one. So is the `Err` of a body that is [`fallible`]; without that it is a value. Errors come as a
 //!   [`TaskError`].
 //! * **Cancel.** Green code unwinds at its next park, and may catch that. A future is dropped: no `async` code can catch
-//!   it. Who is cancelled while it waits for a task cancels that task too, as in Python, and ends after it; but a future
+//!   it, but what blocks in its poll unwinds there. Who is cancelled while it waits for a task cancels that task too, as in Python, and ends after it; but a future
 //!   has been dropped by then.
 //! * **Time-outs** are no cancels: `cancelling()` does not count them.
 //! * **Results** are cloned for each who waits.

@@ -284,8 +284,8 @@ impl<T> Task<T> {
     ///
     /// Green code unwinds at its next park, and may catch that by [`catch_kill`](crate::thread::catch_kill): it then goes on, and
     /// should say [`uncancel`](Self::uncancel). A future is dropped where it stands, with all that it holds: `async`
-    /// code in Rust cannot catch it, only `Drop` sees it. If it blocks in a poll, that is let finish first. One that
-    /// never ran does not begin.
+    /// code in Rust cannot catch it, only `Drop` sees it. Where it blocks in a poll it unwinds, as green code does. One
+    /// that never ran does not begin.
     ///
     /// ```
     /// use greenthread::{aio, thread};
