@@ -6,6 +6,7 @@
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use super::budget;
 use super::task::{self, State, Stop, Task, enter};
 use super::{Callback, HUB, Hub, complain, green};
 use crate::fiber::{Outcome, current};
@@ -107,16 +108,11 @@ pub(super) fn for_spawn(hub: &Hub, kind: Kind) -> Option<&'static Context> {
 }
 
 /// Resumes green threads that have thread-locals of their own, for as long as such come up: `first`, then others of the
-/// queue while `budget` lasts. Returns one of the other kind that came up instead.
+/// queue while the batch lasts. Returns one of the other kind that came up instead.
 ///
 /// From one to the next the base is changed once, and not at all within one context.
 #[inline(never)]
-pub(super) fn run(
-    hub: &'static Hub,
-    first: &'static Task,
-    queue: &super::ready::Ready,
-    budget: &mut usize,
-) -> Option<&'static Task> {
+pub(super) fn run(hub: &'static Hub, first: &'static Task, queue: &super::ready::Ready) -> Option<&'static Task> {
     // No thread-local may be used here (B2): what does is in functions of their own.
     let mut base = Base::native(hub);
     let mut task = first;
@@ -136,7 +132,7 @@ pub(super) fn run(
         if hub.observed.get() {
             return None;
         }
-        match queue.pop_within(budget) {
+        match queue.pop_within(hub) {
             Some(next) if next.context.get().is_some() => match task::stack_at_hand(hub, next) {
                 Some(next) => task = next,
                 None => return Some(next),
@@ -201,12 +197,14 @@ fn lease_new(hub: &'static Hub, task: &'static Task) -> Option<&'static Context>
 #[inline(never)]
 fn begin(hub: &'static Hub, task: &'static Task, context: &Context) -> Stop {
     plant(hub, context);
+    budget::begin();
     // SAFETY: the turn took it from the ready queue, and its context was just entered.
     unsafe { enter(task) }
 }
 
 #[inline(never)]
 fn go_on(task: &'static Task) -> Stop {
+    budget::begin();
     // SAFETY: as above.
     unsafe { enter(task) }
 }

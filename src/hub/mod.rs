@@ -20,10 +20,11 @@
 //!
 //! # One turn
 //! ```text
-//!   inbox ─► callbacks ─► ready queue (at most BUDGET resumes) ─► timers ─► poll, sleeping if nothing is ready
+//!   inbox ─► callbacks ─► ready queue (128 resumes, or 1 ms) ─► timers ─► poll, sleeping if nothing is ready
 //! ```
 
 pub(crate) mod alarm;
+pub(crate) mod budget;
 mod callback;
 mod clock;
 pub(crate) mod context;
@@ -66,9 +67,6 @@ use task::{Marks, State, Task, TaskRef};
 
 use crate::tls::{self, Context};
 
-/// Resumes in a row before timers and descriptors are looked at again.
-const BUDGET: usize = 128;
-
 /// Freed stacks looked at before a long sleep.
 const TIDY: usize = 256;
 
@@ -96,9 +94,12 @@ impl Timers {
         let due = self.0.borrow_mut().remove(key);
         drop(due);
     }
-}
 
-impl Timers {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     /// Drops all that are left: the hub has ended.
     fn end(&self) {
         self.0.borrow_mut().expire(u64::MAX, &mut |_, due| discard(due));
@@ -125,7 +126,13 @@ pub(crate) struct Hub {
     due: ready::Ready,
     /// Timers and descriptors are being looked at.
     looking: Cell<bool>,
-    /// Turns that ended because the native task came up.
+    /// When they were last looked at, by the hub's clock; none if that is not known.
+    looked: Cell<Option<u64>>,
+    /// Resumes between two looks at the clock; those that are left until the next look, and in the batch after that.
+    stride: Cell<u32>,
+    in_stride: Cell<u32>,
+    in_batch: Cell<u32>,
+    /// Turns in a row that ended because the native task came up.
     natives: Cell<u32>,
     /// The green thread on the processor; none while the native stack runs.
     current: Cell<Option<&'static Task>>,
@@ -289,6 +296,10 @@ impl Hub {
             ready: ready::Ready::default(),
             due: ready::Ready::default(),
             looking: Cell::new(false),
+            looked: Cell::new(None),
+            stride: Cell::new(1),
+            in_stride: Cell::new(0),
+            in_batch: Cell::new(0),
             natives: Cell::new(0),
             current: Cell::new(None),
             native,
@@ -381,6 +392,7 @@ impl Hub {
         current::restore(chain);
         self.pumping.set(false);
         self.native.state.set(State::Running);
+        budget::begin();
         if self.embedded.get() {
             // The foreign loop waits in our place from here on; what came meanwhile shows in `next_deadline`.
             self.shared.inbox().fall_asleep(inbox::POLLING);
@@ -428,11 +440,7 @@ impl Hub {
         self.run_callbacks();
         self.ready.shuffle();
         if self.run(&self.due) || self.run(&self.ready) {
-            // A native stack that only yields must not keep the timers waiting.
-            self.natives.set(self.natives.get().wrapping_add(1));
-            if self.natives.get().is_multiple_of(16) {
-                self.look_around();
-            }
+            self.native_came_up();
             return Turned::Native;
         }
         let idle = self.is_quiet() && self.callbacks.borrow().is_empty();
@@ -449,12 +457,22 @@ impl Hub {
         self.ready.is_empty() && self.due.is_empty() && self.callbacks.borrow().is_empty()
     }
 
+    /// The turn ends early. A native stack that only yields must not keep the timers waiting.
+    fn native_came_up(&'static self) {
+        const TURNS: u32 = 16;
+        self.natives.set(self.natives.get() + 1);
+        let asks = self.natives.get() >= self.stride.get().min(TURNS);
+        if self.natives.get() >= TURNS || asks && self.may_be_late() && self.is_late() {
+            self.look_around();
+        }
+    }
+
     /// Resumes those in a queue, in order; `true` if the native task comes up.
     #[inline]
     fn run(&'static self, queue: &ready::Ready) -> bool {
-        let mut budget = BUDGET;
+        self.begin_batch();
         let mut next = None;
-        while let Some(task) = next.take().or_else(|| queue.pop_within(&mut budget)) {
+        while let Some(task) = next.take().or_else(|| queue.pop_within(self)) {
             if std::ptr::eq(task, self.native) {
                 return true;
             }
@@ -463,7 +481,7 @@ impl Hub {
             };
             self.emit(|| Event::Resume(task.id()));
             if task.context.get().is_some() {
-                next = context::run(self, task, queue, &mut budget);
+                next = context::run(self, task, queue);
             } else {
                 task::resume(self, task);
             }
@@ -473,6 +491,8 @@ impl Hub {
 
     /// Timers that are due and descriptors that are ready, without sleeping.
     fn look_around(&'static self) {
+        self.natives.set(0);
+        self.looks(None);
         self.fire_timers();
         if self.reactor.is_waited_for() {
             self.poll(Some(Duration::ZERO));
@@ -488,10 +508,11 @@ impl Hub {
     }
 
     fn fire_timers(&'static self) {
-        if self.timers.0.borrow().is_empty() {
+        if self.timers.is_empty() {
             return;
         }
         let now = self.clock.now();
+        self.looks(Some(now));
         let mut fire = |_, due| match due {
             Due::Park(task, ticket) => {
                 self.wake_local(task.get(), ticket, Wake::TimedOut);
@@ -586,6 +607,8 @@ impl Hub {
             crate::sys::thread::park(timeout);
         }
         self.shared.inbox().wake_up();
+        self.looks(None);
+        self.stride.set(1);
         let quiet = self.is_quiet() && !self.shared.inbox().is_pending();
         if let Some(patience) = patience
             && quiet

@@ -8,13 +8,13 @@
 //! ```
 //!
 //! # Invariants
-//! - **P1** Only [`Parker::park`] and [`yield_now`] suspend a green thread (and a runner that rests, see
-//!   `task/stackless.rs`), and only the hub's turn resumes one.
+//! - **P1** Only [`Parker::park`], [`yield_now`] and a used-up [budget](super::budget) suspend a green thread (and a runner
+//!   that rests, see `task/stackless.rs`), and only the hub's turn resumes one.
 //! - **P2** A waiter is (task, ticket). A wake with another ticket than the task's does nothing; one that matches takes
 //!   the ticket away, so that the first wake wins and every later one is stale.
 //! - **P3** A wake that comes before the park is not lost: the ticket is gone, and the park returns at once. So it does if
 //!   another park came between, for each has a ticket of its own.
-//! - **P4** Kill and time-out are delivered here and nowhere else: not in a shield, not once the body has returned, and
+//! - **P4** Kill and time-out are delivered here, at the end of a budget, and nowhere else: not in a shield, not once the body has returned, and
 //!   not to who unwinds.
 //! - **P5** No borrow, lock or reference to a thread-local of ours is held over a park.
 
@@ -323,8 +323,22 @@ impl Hub {
         }
     }
 
+    /// Whether others would see that the code that runs unwinds, if it gave way now.
+    pub(super) fn would_leak(&self) -> bool {
+        panicking() && self.leaks.get() == 0 && !self.running().is_alone()
+    }
+
+    /// Lets all others run first, and `panicking()` leak to them meanwhile.
+    #[cold]
+    pub(super) fn give_way_unwinding(&'static self) {
+        self.leaks.set(1);
+        self.leaked.set(self.leaked.get() + 1);
+        self.give_way(self.running());
+        self.leaks.set(0);
+    }
+
     /// Lets all others that are ready run first.
-    fn give_way(&'static self, task: &'static Task) {
+    pub(super) fn give_way(&'static self, task: &'static Task) {
         task.state.set(State::Ready);
         self.ready.push(task);
         match self.current.get() {
@@ -398,12 +412,10 @@ fn yield_slowly() -> Wake {
     let hub = Hub::current();
     hub.check_can_park();
     let task = hub.running();
-    let unwinding = panicking();
-    if unwinding && hub.leaks.get() == 0 && !task.is_alone() {
-        // The others of this context would see `panicking()`.
+    if hub.would_leak() {
         return Wake::Ready;
     }
-    let is_due = !unwinding && task.interrupt.get() != 0 && interrupt::is_due(task);
+    let is_due = !panicking() && task.interrupt.get() != 0 && interrupt::is_due(task);
     if !is_due || interrupt::was_raised(task) {
         hub.give_way(task);
     }

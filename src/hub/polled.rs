@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 
-use super::interrupt;
 use super::park::{self, Mode, Parker, Waiter, Why};
+use super::{Hub, interrupt};
 
 /// Wakes who waits for the polled, once for each time it was asked to.
 ///
@@ -72,12 +72,18 @@ pub(crate) fn poll_until<R>(
                 mode = Mode::Must;
             }
         }
-        let came = loop {
-            if signal.woken.swap(false, Ordering::AcqRel) {
-                break Came::Wake;
+        if signal.woken.swap(false, Ordering::AcqRel) {
+            // The future woke itself: that is how foreign code yields. It goes on after all others, and not for ever.
+            match yields(deadline, mode) {
+                Came::Wake => {}
+                Came::Deadline => break None,
+                Came::Interrupt => interrupted = true,
             }
+            continue;
+        }
+        let came = loop {
             let came = wait(&signal, deadline, mode, why);
-            if came != Came::Wake {
+            if came != Came::Wake || signal.woken.swap(false, Ordering::AcqRel) {
                 break came;
             }
         };
@@ -128,6 +134,24 @@ enum Came {
     Wake,
     Deadline,
     Interrupt,
+}
+
+/// Gives way once, in place of a wait that would have been over at once.
+fn yields(deadline: Option<u64>, mode: Mode) -> Came {
+    let Some(hub) = Hub::try_current() else {
+        return Came::Wake;
+    };
+    if hub.would_leak() {
+        // As a park that has to be: what the future waits for may be theirs to do.
+        hub.give_way_unwinding();
+    }
+    if hub.let_others_run(mode) == park::Wake::Interrupted {
+        Came::Interrupt
+    } else if deadline.is_some_and(|at| at <= hub.clock.now()) {
+        Came::Deadline
+    } else {
+        Came::Wake
+    }
 }
 
 /// Waits once, for the signal or what comes before it.

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 
+use super::Hub;
 use super::task::Task;
 
 /// Who runs next.
@@ -45,11 +46,10 @@ impl Ready {
         Some(task)
     }
 
-    /// One of the `budget` that may be taken.
+    /// The next, if the turn still has a resume for it.
     #[inline]
-    pub(super) fn pop_within(&self, budget: &mut usize) -> Option<&'static Task> {
-        *budget = budget.checked_sub(1)?;
-        self.pop()
+    pub(super) fn pop_within(&self, hub: &Hub) -> Option<&'static Task> {
+        if hub.takes_resume() { self.pop() } else { None }
     }
 
     #[inline]

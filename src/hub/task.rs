@@ -63,7 +63,7 @@ use super::park::{Waiter, Why};
 use super::remote::Shared;
 use super::slot::Slot;
 pub(crate) use super::slot::{Ended, Exit};
-use super::{Hub, context, interrupt};
+use super::{Hub, budget, context, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
 use crate::tls::Context;
@@ -541,6 +541,7 @@ fn settle_slot<T>(task: &'static Task) {
 pub(super) fn resume(hub: &'static Hub, task: &'static Task) {
     task.state.set(State::Running);
     hub.current.set(Some(task));
+    budget::begin();
     // SAFETY: the turn took it from the ready queue.
     let outcome = unsafe { enter(task) };
     hub.current.set(None);

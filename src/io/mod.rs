@@ -41,9 +41,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::hub::park::{Parker, Wake, Why};
+use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
-use crate::hub::{Hub, interrupt};
+use crate::hub::{Hub, budget, interrupt};
 use source::Source;
 
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
@@ -120,7 +120,8 @@ impl<T: AsFd> Async<T> {
     /// would have to wait [while the caller unwinds](self#while-the-caller-unwinds).
     ///
     /// # Blocking and cancellation
-    /// Parks. A kill or time-out unwinds between two tries, never within one.
+    /// Parks, or gives way after many operations that succeeded at once. A kill or time-out unwinds between two tries,
+    /// never within one.
     #[track_caller]
     pub fn read_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         self.run(Direction::Read, op)
@@ -145,7 +146,17 @@ impl<T: AsFd> Async<T> {
     pub(crate) fn read_stream(&self, len: usize, op: impl FnMut(&T) -> io::Result<usize>) -> io::Result<usize> {
         let got = self.run(Direction::Read, op)?;
         self.drained_if_short(got, len);
+        budget::charge(got);
         Ok(got)
+    }
+
+    /// A write of bytes.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn write_stream(&self, op: impl FnMut(&T) -> io::Result<usize>) -> io::Result<usize> {
+        let put = self.run(Direction::Write, op)?;
+        budget::charge(put);
+        Ok(put)
     }
 
     #[inline]
@@ -205,6 +216,9 @@ impl<T: AsFd> Async<T> {
         mut deadline: Option<u64>,
         mut op: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
+        if budget::spend(Mode::Cancel) == Wake::Interrupted {
+            return Err(interrupted());
+        }
         // A wait whose deadline has passed never comes to ask the kernel, so the first try does.
         let mut asks = deadline.is_some();
         loop {
@@ -426,13 +440,15 @@ fn answer(wake: Wake, late: impl FnOnce() -> io::Error) -> io::Result<()> {
     match wake {
         Wake::Ready | Wake::Early => Ok(()),
         Wake::TimedOut => Err(late()),
-        Wake::Interrupted => {
-            interrupt::raise();
-            Err(io::Error::other(
-                "it would have to wait, and cannot: the caller is unwinding or was killed",
-            ))
-        }
+        Wake::Interrupted => Err(interrupted()),
     }
+}
+
+/// Unwinds for what is due; or gives the error, where that cannot be.
+#[cold]
+fn interrupted() -> io::Error {
+    interrupt::raise();
+    io::Error::other("it would have to wait, and cannot: the caller is unwinding or was killed")
 }
 
 /// The error that says what did not come, and within what time.

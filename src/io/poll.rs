@@ -5,22 +5,22 @@
 //! else takes nothing from a green thread.
 #![forbid(unsafe_code)]
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 use std::os::fd::BorrowedFd;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 use rustix::net::RecvFlags;
 
 use super::Async;
 use super::ready::{Readiness, look};
-use crate::hub::Hub;
 use crate::hub::reactor::Direction;
+use crate::hub::{Hub, budget};
 
 /// At most so much at once, of what is copied.
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
@@ -114,6 +114,7 @@ impl<T: AsFd> Async<T> {
 
     async fn with_async<R>(&self, direction: Direction, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         loop {
+            poll_fn(|context| budget::poll(context)).await;
             match op(self.get_ref()) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -150,6 +151,7 @@ impl<T: AsFd> Async<T> {
         if Hub::has_ended() {
             return Poll::Ready(Err(super::ended()));
         }
+        ready!(budget::poll(context));
         let hub = Hub::current();
         loop {
             let known = self.source.key(hub);
@@ -185,8 +187,22 @@ impl<T: AsFd> Async<T> {
         let got = self.poll_read_with(context, op);
         if let Poll::Ready(Ok(got)) = got {
             self.drained_if_short(got, len);
+            budget::charge(got);
         }
         got
+    }
+
+    /// A write of bytes.
+    pub(crate) fn poll_write_stream(
+        &self,
+        context: &mut Context<'_>,
+        op: impl FnMut(&T) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let put = self.poll_write_with(context, op);
+        if let Poll::Ready(Ok(put)) = put {
+            budget::charge(put);
+        }
+        put
     }
 
     /// The same into memory that the caller may not have written to yet: what was read is given to `take`. The copy

@@ -5,14 +5,14 @@ use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Async;
-use crate::hub::Hub;
 use crate::hub::reactor::{Direction, Key};
 use crate::hub::remote::{Message, Shared};
+use crate::hub::{Hub, budget};
 
 /// One look, which takes nothing away.
 pub(super) fn look(fd: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
@@ -77,6 +77,8 @@ impl<'a, T: AsFd> Readiness<'a, T> {
         if Hub::has_ended() {
             return Poll::Ready(Err(super::ended()));
         }
+        // It keeps its place meanwhile.
+        ready!(budget::poll(context));
         self.leave(true);
         let hub = Hub::current();
         let fd = self.io.as_fd();

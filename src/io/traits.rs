@@ -87,7 +87,7 @@ macro_rules! async_write {
                 buffer: &[u8],
             ) -> std::task::Poll<std::io::Result<usize>> {
                 use std::io::Write;
-                self.io.poll_write_with(context, |mut io| io.write(buffer))
+                self.io.poll_write_stream(context, |mut io| io.write(buffer))
             }
 
             fn poll_write_slices(
@@ -96,7 +96,7 @@ macro_rules! async_write {
                 buffers: &[std::io::IoSlice<'_>],
             ) -> std::task::Poll<std::io::Result<usize>> {
                 use std::io::Write;
-                self.io.poll_write_with(context, |mut io| io.write_vectored(buffers))
+                self.io.poll_write_stream(context, |mut io| io.write_vectored(buffers))
             }
 
             /// Ends the stream, unless the other end has done so.

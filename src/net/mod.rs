@@ -252,12 +252,12 @@ macro_rules! stream {
             #[inline]
             #[track_caller]
             fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
-                self.io.write_with(|mut socket| socket.write(buffer))
+                self.io.write_stream(|mut socket| socket.write(buffer))
             }
 
             #[track_caller]
             fn write_vectored(&mut self, buffers: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
-                self.io.write_with(|mut socket| socket.write_vectored(buffers))
+                self.io.write_stream(|mut socket| socket.write_vectored(buffers))
             }
 
             fn flush(&mut self) -> std::io::Result<()> {

@@ -169,12 +169,12 @@ impl ChildStdin {
 impl Write for &ChildStdin {
     #[track_caller]
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.io.write_with(|mut pipe| pipe.write(buffer))
+        self.io.write_stream(|mut pipe| pipe.write(buffer))
     }
 
     #[track_caller]
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.io.write_with(|mut pipe| pipe.write_vectored(buffers))
+        self.io.write_stream(|mut pipe| pipe.write_vectored(buffers))
     }
 
     fn flush(&mut self) -> io::Result<()> {
