@@ -218,7 +218,7 @@ impl Timeout {
     fn arm(hub: &'static Hub, deadline: u64) -> Timeout {
         let task = hub.running();
         let id = hub.guard_id();
-        let timer = (deadline != u64::MAX).then(|| hub.timers.insert(deadline, Due::Guard(TaskRef::new(task), id)));
+        let timer = (deadline != u64::MAX).then(|| hub.insert_timer(deadline, Due::Guard(TaskRef::new(task), id)));
         task.with_extra(|extra| {
             extra.guards.push(interrupt::Guard {
                 id,

@@ -17,7 +17,7 @@ impl Alarm {
         Alarm {
             shared: hub.shared,
             generation: hub.generation,
-            timer: hub.timers.insert(at, Due::Call(Box::new(f))),
+            timer: hub.insert_timer(at, Due::Call(Box::new(f))),
         }
     }
 }

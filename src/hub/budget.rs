@@ -23,7 +23,8 @@
 //! - **U4** Operations that never wait (`try_…`, `set`, an unlock, a send without a bound) take no step: local code holds
 //!   borrows over them.
 //! - **U5** A turn resumes at most [`RESUMES`] from each queue, and stops earlier once [`SLICE`] has passed. The clock is
-//!   read after a *stride* of resumes, which is 1 after a long one and doubles while they are short.
+//!   read after a *stride* of resumes, which is 1 after a long one and doubles while they are short. While there is no timer,
+//!   no descriptor and no message it is not read; the first timer or descriptor ends the stride that is under way.
 //!
 //! With a virtual clock only operations and resumes are counted, so that the order does not depend on the machine.
 #![forbid(unsafe_code)]
@@ -195,6 +196,12 @@ impl Hub {
     pub(super) fn may_be_late(&self) -> bool {
         !self.clock.is_virtual()
             && (!self.timers.is_empty() || self.reactor.is_waited_for() || self.shared.inbox().is_pending())
+    }
+
+    /// From now on something may be late: the stride under way, which may be a long one, is over.
+    #[inline]
+    pub(super) fn watches_clock(&self) {
+        self.in_stride.set(0);
     }
 
     /// Whether nothing at all waits for the code that runs to give way.

@@ -266,7 +266,7 @@ fn holder(hub: &'static Hub, task: TaskRef, id: u64) -> Option<&'static Task> {
 pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
     let Some(owned) = holder(hub, task, id) else { return };
     let due_now = deadline <= hub.clock.now();
-    let timer = (deadline != u64::MAX && !due_now).then(|| hub.timers.insert(deadline, Due::Guard(task, id)));
+    let timer = (deadline != u64::MAX && !due_now).then(|| hub.insert_timer(deadline, Due::Guard(task, id)));
     // The old timer, or the new one if there is no use for it.
     let spare = owned.with_extra(|extra| {
         let guard = extra.guards.iter_mut().find(|guard| guard.id == id && !guard.expired);

@@ -85,7 +85,7 @@ pub(crate) struct Timers(RefCell<timer::Wheel<Due>>);
 
 impl Timers {
     #[inline]
-    pub(crate) fn insert(&self, deadline: u64, due: Due) -> timer::Key {
+    fn insert(&self, deadline: u64, due: Due) -> timer::Key {
         self.0.borrow_mut().insert(deadline, due)
     }
 
@@ -368,9 +368,17 @@ impl Hub {
         self.clock.now().saturating_add(delay)
     }
 
+    #[inline]
+    pub(crate) fn insert_timer(&self, at: u64, due: Due) -> timer::Key {
+        if self.timers.is_empty() {
+            self.watches_clock();
+        }
+        self.timers.insert(at, due)
+    }
+
     /// Has `f` called when the hub's clock says `at`.
     pub(crate) fn call_at(&self, at: u64, f: Callback) {
-        self.timers.insert(at, Due::Call(Box::new(f)));
+        self.insert_timer(at, Due::Call(Box::new(f)));
     }
 
     /// Whether this is code of a foreign loop that the hub lives in: it must be rung, for nobody asks when its next turn is.

@@ -283,7 +283,7 @@ impl Parker {
         } else {
             State::Held
         });
-        let timer = deadline.map(|at| hub.timers.insert(at, Due::Park(TaskRef::new(task), ticket)));
+        let timer = deadline.map(|at| hub.insert_timer(at, Due::Park(TaskRef::new(task), ticket)));
         hub.switch_away(task);
         let wake = task.wake.get();
         if let (Some(key), true) = (timer, wake != Wake::TimedOut) {

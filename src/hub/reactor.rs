@@ -123,6 +123,14 @@ impl Reactor {
         self.waiting.get() > 0
     }
 
+    #[inline]
+    fn begins_to_wait(&self, hub: &Hub) {
+        if self.waiting.get() == 0 {
+            hub.watches_clock();
+        }
+        self.waiting.set(self.waiting.get() + 1);
+    }
+
     fn with_poller<R>(&self, hub: &Hub, f: impl FnOnce(&mut Poller) -> io::Result<R>) -> io::Result<R> {
         let mut poller = self.poller.borrow_mut();
         if poller.is_none() {
@@ -275,7 +283,7 @@ impl Reactor {
         if queued != Some(true) {
             return Wake::Ready;
         }
-        self.waiting.set(self.waiting.get() + 1);
+        self.begins_to_wait(hub);
         let wake = parker.park(deadline, Mode::Cancel, why);
         self.waiting.set(self.waiting.get() - 1);
         if wake != Wake::Ready {
@@ -290,7 +298,7 @@ impl Reactor {
 
     /// As [`wait`](Self::wait), for a future: has `waker` called when the source may be ready. The number is for
     /// [`dequeue`](Self::dequeue); none if it may be ready now.
-    pub(crate) fn enqueue(&self, key: Key, direction: Direction, waker: Waker) -> Option<u64> {
+    pub(crate) fn enqueue(&self, hub: &Hub, key: Key, direction: Direction, waker: Waker) -> Option<u64> {
         let number = self.numbers.get() + 1;
         self.numbers.set(number);
         let mut waker = Some(waker);
@@ -306,12 +314,12 @@ impl Reactor {
         if waker.is_some() {
             return None;
         }
-        self.waiting.set(self.waiting.get() + 1);
+        self.begins_to_wait(hub);
         Some(number)
     }
 
     /// Has `waker` called at the next edge, in place of the one that was left before; `false` if it may be ready now.
-    pub(crate) fn wake_later(&self, key: Key, direction: Direction, waker: &Waker) -> bool {
+    pub(crate) fn wake_later(&self, hub: &Hub, key: Key, direction: Direction, waker: &Waker) -> bool {
         let stands = self.with(key, |source| {
             let slot = &source.slots[direction as usize];
             (!slot.ready).then(|| slot.polled.as_ref().is_some_and(|polled| polled.will_wake(waker)))
@@ -334,7 +342,9 @@ impl Reactor {
         if was_left != Some(true) {
             return false;
         }
-        self.waiting.set(self.waiting.get() + usize::from(waker.is_none()));
+        if waker.is_none() {
+            self.begins_to_wait(hub);
+        }
         true
     }
 
@@ -399,7 +409,7 @@ impl Reactor {
                 Err(error)
             };
         }
-        self.waiting.set(self.waiting.get() + 1);
+        self.begins_to_wait(hub);
         let wake = parker.park(deadline, Mode::Cancel, why);
         self.waiting.set(self.waiting.get() - 1);
         self.with(key, |source| source.slots[direction as usize].remove(number));

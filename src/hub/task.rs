@@ -537,7 +537,7 @@ fn settle_slot<T>(task: &'static Task) {
 }
 
 /// Runs a green thread until it parks, yields or ends. Only the hub's turn calls it.
-#[inline]
+#[inline(always)]
 pub(super) fn resume(hub: &'static Hub, task: &'static Task) {
     task.state.set(State::Running);
     hub.current.set(Some(task));

@@ -171,7 +171,7 @@ impl<T: AsFd> Async<T> {
                 }
             }
             let key = self.source.join(hub, self.as_fd())?;
-            if hub.reactor.wake_later(key, direction, context.waker()) {
+            if hub.reactor.wake_later(hub, key, direction, context.waker()) {
                 return Poll::Pending;
             }
         }

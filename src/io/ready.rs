@@ -95,7 +95,7 @@ impl<'a, T: AsFd> Readiness<'a, T> {
                 }
                 hub.reactor.drained(key, self.direction);
             }
-            let queued = hub.reactor.enqueue(key, self.direction, context.waker().clone());
+            let queued = hub.reactor.enqueue(hub, key, self.direction, context.waker().clone());
             if let Some(number) = queued {
                 self.place = Some(Place {
                     shared: hub.shared,

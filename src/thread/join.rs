@@ -7,14 +7,14 @@ use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::Thread;
 use crate::hub::links::Runs;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 use crate::hub::task::{Ended, Exit, Join};
-use crate::hub::{Hub, interrupt};
+use crate::hub::{Hub, budget, interrupt};
 
 static JOIN: &str = "the end of green thread";
 
@@ -109,6 +109,10 @@ impl<T> JoinHandle<T> {
     #[inline(always)]
     #[track_caller]
     fn wait(&mut self, deadline: Option<u64>) -> Option<Result<T, JoinError>> {
+        if budget::spend(Mode::Cancel) == Wake::Interrupted {
+            interrupt::raise();
+            return Some(Err(self.error(Repr::Interrupted)));
+        }
         while !self.join.is_finished() {
             if Hub::has_ended() {
                 return Some(Err(self.error(Repr::Lost)));
@@ -287,6 +291,7 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        ready!(budget::poll(context));
         if !self.join.is_finished() && self.join.register(Waiter::Waker(context.waker().clone())) {
             return Poll::Pending;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{JoinError, JoinHandle};
 use crate::hub::park::{Mode, Parker, Wake, Why};
-use crate::hub::{Hub, interrupt};
+use crate::hub::{Hub, budget, interrupt};
 
 static SOME: &str = "the end of any of some green threads";
 
@@ -115,6 +115,10 @@ impl<T> Wait<T> {
     /// The next that ends, until `deadline`.
     #[track_caller]
     fn next_until(&mut self, deadline: Option<u64>) -> Option<JoinHandle<T>> {
+        if budget::spend(Mode::Cancel) == Wake::Interrupted {
+            interrupt::raise();
+            return None;
+        }
         loop {
             if let Some(handle) = self.done.pop_front() {
                 return Some(handle);

@@ -14,6 +14,12 @@
 //! All run on the hub of the OS thread that spawns them, and never leave it. They switch where they block in this crate
 //! and nowhere else; a computation that should share the processor calls [`yield_now`].
 //!
+//! An operation that might block but is done at once (a read from a peer that is never short of bytes, a free lock, a channel
+//! with room) does not switch by itself. After 128 of them, or sooner once a timer or a socket may have waited for a
+//! millisecond, the next one lets the others run before it begins, and takes notice of a kill or a time-out. What never
+//! waits (`try_lock`, `set`, an unlock, `unpark`, `spawn`) never switches. A call to [`yield_now`] lets timers and sockets
+//! have their turn after a millisecond as well.
+//!
 //! ```
 //! use std::time::Duration;
 //! use greenthread::{sleep, thread};
@@ -80,7 +86,7 @@ use crate::hub::context::Kind;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::remote::Message;
 use crate::hub::task::{self, Marks, TaskRef};
-use crate::hub::{Handle, Hub, PARK, interrupt, park as hub_park};
+use crate::hub::{Handle, Hub, PARK, budget, interrupt, park as hub_park};
 
 /// Spawns a green thread, as `std::thread::spawn` does an OS thread: it starts at the next turn, in order.
 ///
@@ -253,6 +259,9 @@ pub fn park_timeout(timeout: Duration) {
 
 #[track_caller]
 fn park_until(timeout: Option<Duration>) {
+    if budget::spend(Mode::Cancel) == Wake::Interrupted {
+        interrupt::raise();
+    }
     let parker = Parker::new();
     let task = parker.task;
     if task.marks.get(Marks::TOKEN) {

@@ -5,14 +5,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::Abroad;
 use super::error::JobError;
 use super::job::{Job, Next, Outcome, State, guarded};
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::{Hub, interrupt};
+use crate::hub::{Hub, budget, interrupt};
 
 static JOB: &str = "a job of a pool";
 
@@ -96,6 +96,10 @@ impl<T> PoolFuture<T> {
 
     #[track_caller]
     pub(super) fn wait_until(&mut self, deadline: Option<u64>, mode: Mode, why: Why) -> Option<Outcome<T>> {
+        if budget::spend(mode) == Wake::Interrupted {
+            interrupt::raise();
+            return Some(Err(JobError::interrupted()));
+        }
         loop {
             if let Some(outcome) = self.job.take() {
                 return Some(outcome);
@@ -236,6 +240,7 @@ impl<T> Future for PoolFuture<T> {
     type Output = Result<T, JobError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        ready!(budget::poll(context));
         if let Some(outcome) = self.job.take() {
             return Poll::Ready(outcome);
         }

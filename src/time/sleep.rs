@@ -5,11 +5,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use crate::hub::Hub;
 use crate::hub::alarm::Alarm;
+use crate::hub::{Hub, budget};
 
 #[derive(Default)]
 struct State {
@@ -77,6 +77,7 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        ready!(budget::poll(context));
         loop {
             {
                 let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

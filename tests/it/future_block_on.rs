@@ -43,27 +43,6 @@ fn others_run_while_one_waits_for_a_future() {
 }
 
 #[test]
-fn a_future_that_wakes_itself_lets_others_run() {
-    fresh(|| {
-        let done = Rc::new(Cell::new(false));
-        let theirs = done.clone();
-        let other = spawn_local(move || theirs.set(true));
-        let mut polls = 0;
-        block_on(poll_fn(|context| {
-            polls += 1;
-            if polls == 100 {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        }));
-        assert_eq!(polls, 100);
-        other.join().unwrap();
-        assert!(done.get());
-    });
-}
-
-#[test]
 fn wakes_from_another_os_thread_arrive_and_spurious_ones_do_no_harm() {
     fresh(|| {
         let slot: Arc<Mutex<(Option<Waker>, u32)>> = Arc::default();

@@ -17,6 +17,7 @@ mod compat_wakes;
 mod crash;
 mod crawl;
 mod examples;
+mod fair_budget;
 mod fs_file;
 mod future_asyncify;
 mod future_block_on;
