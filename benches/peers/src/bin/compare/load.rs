@@ -29,6 +29,15 @@ pub(crate) const HTTP: Dialogue = Dialogue {
     end: b"\r\n\r\nHello, World!",
 };
 
+/// How long the load lasts.
+#[derive(Clone, Copy)]
+pub(crate) enum Span {
+    /// So long after the warm-up.
+    Time(Duration),
+    /// Until so many answers have come, from the first on.
+    Requests(usize),
+}
+
 /// What was measured, with its name and unit.
 pub(crate) type Figure = (&'static str, f64, &'static str);
 
@@ -39,13 +48,13 @@ struct Connection {
     answer: Vec<u8>,
 }
 
-/// Loads the server `pid` at `port` for `time`, after a warm-up.
+/// Loads the server `pid` at `port` for `span`.
 pub(crate) fn load(
     dialogue: &'static Dialogue,
     pid: u32,
     port: u16,
     connections: usize,
-    time: Duration,
+    span: Span,
 ) -> Result<Vec<Figure>, Error> {
     // SAFETY: no pointers.
     let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
@@ -75,8 +84,8 @@ pub(crate) fn load(
             }
         }
         match measured {
-            None if begin.elapsed() > WARM_UP => measured = Some((Instant::now(), cpu_ns(pid))),
-            Some((start, cpu)) if start.elapsed() > time => {
+            None if begin.elapsed() > span.warm_up() => measured = Some((Instant::now(), cpu_ns(pid))),
+            Some((start, cpu)) if span.is_over(start.elapsed(), latencies.len()) => {
                 break Ok((start.elapsed(), cpu_ns(pid) - cpu));
             }
             _ => {}
@@ -95,6 +104,22 @@ pub(crate) fn load(
         ("p99", at(0.99), "us"),
         ("server_busy", cpu as f64 * 100.0 / time.as_nanos() as f64, "%"),
     ])
+}
+
+impl Span {
+    fn warm_up(self) -> Duration {
+        match self {
+            Span::Time(_) => WARM_UP,
+            Span::Requests(_) => Duration::ZERO,
+        }
+    }
+
+    fn is_over(self, passed: Duration, answers: usize) -> bool {
+        match self {
+            Span::Time(time) => passed > time,
+            Span::Requests(count) => answers >= count,
+        }
+    }
 }
 
 fn connect(dialogue: &'static Dialogue, epoll: i32, port: u16, index: u64) -> Result<Connection, Error> {

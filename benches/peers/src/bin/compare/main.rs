@@ -1,10 +1,12 @@
 //! Runs the workloads on every peer, round by round, and prints tables:
-//! `cargo run --release --bin compare -- [-r ROUNDS] [WORKLOAD[:N] ..]`.
+//! `cargo run --release --bin compare -- [-r ROUNDS] [WORKLOAD[:N] ..]`; or one build of ours against another, see
+//! [`against`].
 
+mod against;
 mod load;
 mod table;
 
-use std::io::Error;
+use std::io::{Error, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -61,15 +63,25 @@ const LOAD_TIME: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(120);
 
 fn main() {
-    let mut rounds = 5;
+    let mut rounds = None;
+    let (mut other, mut bar) = (None, 1.03);
     let mut workloads = Vec::new();
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
-            "-r" => rounds = words.next().and_then(|n| n.parse().ok()).expect("-r ROUNDS"),
+            "-r" => rounds = Some(words.next().and_then(|n| n.parse().ok()).expect("-r ROUNDS")),
+            "--against" => other = Some(PathBuf::from(words.next().expect("--against PATH"))),
+            "--bar" => bar = words.next().and_then(|n| n.parse().ok()).expect("--bar RATIO"),
             name => workloads.push(name.to_owned()),
         }
     }
+    if let Some(other) = other {
+        raise_open_files();
+        let rounds = rounds.unwrap_or(15);
+        let holds = against::Against { other, bar, rounds }.run(&workloads);
+        std::process::exit(i32::from(!holds));
+    }
+    let rounds = rounds.unwrap_or(5);
     if workloads.is_empty() {
         workloads = ALL.iter().map(|name| name.to_string()).collect();
     }
@@ -90,10 +102,11 @@ fn main() {
             let here = |peer: &&(&str, &[&str], &[&str])| peer.1[0] != PYTHON || python.is_some();
             for (peer, command, _) in PEERS.iter().filter(|peer| peer.2.contains(&name)).filter(here) {
                 results.begin(peer, round);
+                let program = self::command(command);
                 let done = match name {
-                    "echo" => serve(command, name, &load::ECHO, ECHO, &mut results),
-                    "http" => serve(command, name, &load::HTTP, HTTP, &mut results),
-                    _ => work(command, name, n, &mut results),
+                    "echo" => serve_program(program, name, &load::ECHO, ECHO, &mut results),
+                    "http" => serve_program(program, name, &load::HTTP, HTTP, &mut results),
+                    _ => work_program(program, name, n, &mut results),
                 };
                 if let Err(error) = done {
                     eprintln!("{peer} {workload}: {error}");
@@ -114,15 +127,19 @@ fn command(words: &[&str]) -> Command {
             .args(&words[1..]);
         return command;
     }
-    let this: PathBuf = std::env::current_exe().expect("the path of this program");
-    let mut command = Command::new(this.with_file_name(words[0]));
+    let mut command = Command::new(here(words[0]));
     command.args(&words[1..]).stdin(Stdio::null());
     command
 }
 
+/// A program that stands beside this one.
+fn here(name: &str) -> PathBuf {
+    let this: PathBuf = std::env::current_exe().expect("the path of this program");
+    this.with_file_name(name)
+}
+
 /// Runs a workload to its end and takes its lines.
-fn work(words: &[&str], name: &str, n: &str, results: &mut Results) -> Result<(), Error> {
-    let mut command = command(words);
+fn work_program(mut command: Command, name: &str, n: &str, results: &mut Results) -> Result<(), Error> {
     command.arg(name).args(Some(n).filter(|n| !n.is_empty()));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let status = wait(&mut child)?;
@@ -151,39 +168,66 @@ fn wait(child: &mut Child) -> Result<std::process::ExitStatus, Error> {
 }
 
 /// A server, which ends with this value.
-struct Server(Child);
+struct Server {
+    child: Child,
+    port: u16,
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
-/// Starts the server on core 0 and loads it from core 1.
-fn serve(
-    words: &[&str],
+impl Server {
+    /// Starts a server on core 0, and waits until it accepts.
+    fn start(mut command: Command, workload: &str) -> Result<Server, Error> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        command.args([workload, &port.to_string()]);
+        // SAFETY: between fork and exec there is but one system call.
+        unsafe { command.pre_exec(|| pin(0)) };
+        let child = command.spawn()?;
+        let server = Server { child, port };
+        let begin = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if begin.elapsed() > Duration::from_secs(20) {
+                return Err(Error::other("the server did not come up"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(server)
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end, and gives what it said on stderr.
+    fn stop(mut self) -> Result<Vec<u8>, Error> {
+        // SAFETY: no pointers; a child that is waited for only below.
+        unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) };
+        let mut said = Vec::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_end(&mut said)?;
+        }
+        self.child.wait()?;
+        Ok(said)
+    }
+}
+
+/// Loads a server from core 1.
+fn serve_program(
+    command: Command,
     workload: &str,
     dialogue: &'static Dialogue,
     connections: &[usize],
     results: &mut Results,
 ) -> Result<(), Error> {
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut command = command(words);
-    command.args([workload, &port.to_string()]);
-    // SAFETY: between fork and exec there is but one system call.
-    unsafe { command.pre_exec(|| pin(0)) };
-    let server = Server(command.spawn()?);
-    let begin = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if begin.elapsed() > Duration::from_secs(5) {
-            return Err(Error::other("the server did not come up"));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let server = Server::start(command, workload)?;
     for &connections in connections {
-        let pid = server.0.id();
-        let load = move || pin(1).and_then(|()| load::load(dialogue, pid, port, connections, LOAD_TIME));
+        let (pid, port) = (server.pid(), server.port);
+        let load = move || pin(1).and_then(|()| load::load(dialogue, pid, port, connections, against::SPAN));
         let figures = std::thread::spawn(load).join().expect("no panic")?;
         for (metric, value, unit) in figures {
             results.add(&format!("{workload}{connections}"), metric, value, unit);

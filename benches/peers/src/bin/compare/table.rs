@@ -93,6 +93,19 @@ impl Results {
         }
     }
 
+    /// All figures with their units, in the order in which they came.
+    pub(crate) fn figures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.points
+            .iter()
+            .map(|point| (&*point.workload, &*point.metric, &*point.unit))
+    }
+
+    /// The figure, if there is one.
+    pub(crate) fn value(&self, workload: &str, metric: &str) -> Option<f64> {
+        let same = |point: &&Point| point.workload == workload && point.metric == metric;
+        self.points.iter().find(same).map(|point| point.value)
+    }
+
     /// In the order in which they came.
     fn distinct<'a, T: PartialEq>(&'a self, of: impl Fn(&'a Point) -> Option<T>) -> Vec<T> {
         let mut found = Vec::new();
