@@ -1,0 +1,58 @@
+//! A time-out of 200 ms around the handler of a peer that is never short of bytes strikes within 300 ms of the processor time
+//! of the hub's OS thread, 20 times of 20.
+//!
+//! `deadline [KIND ..]`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cases::flood::{self, KINDS};
+use cases::{Verdict, ms};
+use greenthread::{monkey, run, spawn, timeout};
+
+const LIMIT: Duration = ms(200);
+const TIMES: u32 = 20;
+
+fn main() -> ExitCode {
+    monkey::patch_all().expect("isolation");
+    let wanted: Vec<_> = std::env::args().skip(1).collect();
+    let mut verdict = Verdict::default();
+    let floods = KINDS
+        .iter()
+        .filter(|kind| **kind != "worker" && !kind.ends_with("write"));
+    for kind in floods.filter(|kind| wanted.is_empty() || wanted.iter().any(|wanted| wanted == *kind)) {
+        let mut worst = Duration::ZERO;
+        let mut struck = 0;
+        for _ in 0..TIMES {
+            let (strikes, used) = run(|| once(kind));
+            struck += u32::from(strikes);
+            worst = worst.max(used);
+        }
+        let holds = struck == TIMES && worst <= LIMIT * 3 / 2;
+        verdict.holds(
+            holds,
+            format_args!("{kind}: struck {struck} of {TIMES}, after at most {worst:.0?} of processor time"),
+        );
+    }
+    verdict.end()
+}
+
+fn once(kind: &str) -> (bool, Duration) {
+    let (peer, work) = flood::peer(kind, true);
+    let handler = spawn(|| {
+        let begin = processor_time();
+        let strikes = timeout(LIMIT, work).is_err();
+        (strikes, processor_time() - begin)
+    });
+    let result = handler.join().expect("no panic");
+    drop(peer);
+    result
+}
+
+/// Of this OS thread, which is the hub's.
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists, and the place is valid for a write.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
