@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use crate::hub::park::{self, Mode, Parker, Wake, Why};
 use crate::hub::task::TaskRef;
-use crate::hub::{Due, Hub, interrupt};
+use crate::hub::{self, Due, Hub, interrupt};
 
 mod limit;
 mod sleep;
@@ -51,10 +51,7 @@ pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return give_way();
     }
-    if Hub::has_ended() {
-        return;
-    }
-    sleep_to(Hub::current().after(duration));
+    sleep_to(hub::deadline_in(duration));
 }
 
 /// Sleeps until `deadline`; returns at once (after a yield) if that has passed.
@@ -63,9 +60,8 @@ pub fn sleep(duration: Duration) {
 /// As [`sleep`].
 #[track_caller]
 pub fn sleep_until(deadline: Instant) {
-    let hub = Hub::current();
-    let at = hub.clock.nanos(deadline);
-    if at <= hub.clock.now() {
+    let at = hub::deadline_at(deadline);
+    if at <= Hub::try_current().map_or(0, |hub| hub.clock.now()) {
         return give_way();
     }
     sleep_to(at);
@@ -80,6 +76,9 @@ fn give_way() {
 
 #[track_caller]
 fn sleep_to(at: u64) {
+    if hub::is_past(Some(at)) {
+        return;
+    }
     if Parker::new().park(Some(at), Mode::Cancel, Why::new(&SLEEP, 0)) == Wake::Interrupted {
         interrupt::raise();
     }
@@ -97,20 +96,21 @@ fn sleep_to(at: u64) {
 /// If that one ends first, it goes on with the hub of whoever polls. Dropped, it leaves nothing behind.
 #[track_caller]
 pub fn sleep_async(duration: Duration) -> Sleep {
-    let hub = Hub::current();
-    Sleep::at(hub, hub.after(duration))
+    Sleep::at(hub::deadline_in(duration))
 }
 
 /// A future that is ready at `deadline`; see [`sleep_async`].
 #[track_caller]
 pub fn sleep_until_async(deadline: Instant) -> Sleep {
-    let hub = Hub::current();
-    Sleep::at(hub, hub.clock.nanos(deadline))
+    Sleep::at(hub::deadline_at(deadline))
 }
 
 /// What the hub's clock says: `Instant::now()`, or a virtual time that a test set up.
 #[track_caller]
 pub fn now() -> Instant {
+    if Hub::has_ended() {
+        return Instant::now();
+    }
     Hub::current().clock.instant()
 }
 
@@ -175,7 +175,8 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
 pub struct Timeout {
     id: u64,
     deadline: u64,
-    task: TaskRef,
+    /// Who armed it; nobody after the hub's end, when no time comes any more.
+    task: Option<TaskRef>,
     disarmed: bool,
     /// It belongs to the green thread that made it, and so to its OS thread.
     _not_send: PhantomData<*const ()>,
@@ -191,20 +192,18 @@ impl Timeout {
     /// Arms one for `duration` from now.
     #[track_caller]
     pub fn new(duration: Duration) -> Timeout {
-        let hub = Hub::current();
-        Timeout::arm(hub, hub.after(duration))
+        Timeout::arm(hub::deadline_in(duration))
     }
 
     /// Arms one for `deadline`.
     #[track_caller]
     pub fn at(deadline: Instant) -> Timeout {
-        let hub = Hub::current();
-        Timeout::arm(hub, hub.clock.nanos(deadline))
+        Timeout::arm(hub::deadline_at(deadline))
     }
 
     /// One that only [`Rearm`] can make expire.
     pub(crate) fn never() -> Timeout {
-        Timeout::arm(Hub::current(), u64::MAX)
+        Timeout::arm(u64::MAX)
     }
 
     /// For whoever moves the deadline.
@@ -215,7 +214,18 @@ impl Timeout {
         }
     }
 
-    fn arm(hub: &'static Hub, deadline: u64) -> Timeout {
+    #[track_caller]
+    fn arm(deadline: u64) -> Timeout {
+        if Hub::has_ended() {
+            return Timeout {
+                id: 0,
+                deadline: u64::MAX,
+                task: None,
+                disarmed: true,
+                _not_send: PhantomData,
+            };
+        }
+        let hub = Hub::current();
         let task = hub.running();
         let id = hub.guard_id();
         let timer = (deadline != u64::MAX).then(|| hub.insert_timer(deadline, Due::Guard(TaskRef::new(task), id)));
@@ -231,7 +241,7 @@ impl Timeout {
         Timeout {
             id,
             deadline,
-            task: TaskRef::new(task),
+            task: Some(TaskRef::new(task)),
             disarmed: false,
             _not_send: PhantomData,
         }
@@ -242,7 +252,8 @@ impl Timeout {
     /// # Errors
     /// [`Elapsed`] with this guard's identity.
     pub fn run<F: FnOnce() -> T, T>(mut self, f: F) -> Result<T, Elapsed> {
-        if let Some(task) = Hub::current().own(self.task) {
+        let armed = self.task.zip(Hub::try_current());
+        if let Some(task) = armed.and_then(|(task, hub)| hub.own(task)) {
             interrupt::catches(task, self.id);
         }
         let result = catch_unwind(AssertUnwindSafe(f));
@@ -259,9 +270,10 @@ impl Timeout {
         self.disarm();
     }
 
-    /// How long until it expires.
+    /// How long until it expires; [`Duration::MAX`] after the hub's end, when it never does.
     pub fn remaining(&self) -> Duration {
-        Duration::from_nanos(self.deadline.saturating_sub(Hub::current().clock.now()))
+        let left = |hub: &Hub| Duration::from_nanos(self.deadline.saturating_sub(hub.clock.now()));
+        Hub::try_current().map_or(Duration::MAX, left)
     }
 
     /// Whether it has expired, delivered or not.
@@ -274,23 +286,26 @@ impl Timeout {
             return false;
         }
         self.disarmed = true;
-        Hub::try_current().is_some_and(|hub| interrupt::disarm(hub, self.task, self.id))
+        let armed = self.task.zip(Hub::try_current());
+        armed.is_some_and(|(task, hub)| interrupt::disarm(hub, task, self.id))
     }
 }
 
 /// Moves the deadline of a [`Timeout`], from the same OS thread.
 #[derive(Clone, Copy)]
 pub(crate) struct Rearm {
-    task: TaskRef,
+    task: Option<TaskRef>,
     id: u64,
 }
 
 impl Rearm {
     /// `None` is never. One that has expired, or is no more, stays so.
     pub(crate) fn at(self, deadline: Option<Instant>) {
-        let hub = Hub::current();
+        let Some((task, hub)) = self.task.zip(Hub::try_current()) else {
+            return;
+        };
         let deadline = deadline.map_or(u64::MAX, |deadline| hub.clock.nanos(deadline));
-        interrupt::rearm(hub, self.task, self.id, deadline);
+        interrupt::rearm(hub, task, self.id, deadline);
     }
 }
 
@@ -362,7 +377,7 @@ impl Interval {
         let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         Interval {
             period,
-            next: Hub::current().clock.now().saturating_add(period),
+            next: hub::deadline_in(Duration::ZERO).saturating_add(period),
         }
     }
 
@@ -372,7 +387,7 @@ impl Interval {
     /// Parks, or yields if the tick is due already. A kill or time-out unwinds here, and the tick is still to come.
     #[track_caller]
     pub fn tick(&mut self) {
-        let now = Hub::current().clock.now();
+        let now = hub::deadline_in(Duration::ZERO);
         if now < self.next {
             sleep_to(self.next);
         } else {
@@ -383,7 +398,7 @@ impl Interval {
 
     /// Skips the ticks that have passed.
     fn go_on(&mut self) {
-        let now = Hub::current().clock.now();
+        let now = hub::deadline_in(Duration::ZERO);
         let missed = now.saturating_sub(self.next) / self.period;
         self.next = self.next.saturating_add(self.period.saturating_mul(missed + 1));
     }
@@ -395,7 +410,7 @@ impl Interval {
     }
 
     fn sleep(&self) -> Sleep {
-        Sleep::at(Hub::current(), self.next)
+        Sleep::at(self.next)
     }
 
     /// As [`tick`](Self::tick), for a poll; `sleep` is the wait under way.

@@ -147,8 +147,9 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
+impl Pool {
+    /// Frees what is in it: its OS thread ends.
+    pub(crate) fn end(&self) {
         for context in self.free.take() {
             if let Ok(glibc) = glibc::get() {
                 // SAFETY: C3, and it was leaked by `take`.
@@ -158,6 +159,12 @@ impl Drop for Pool {
                 }
             }
         }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

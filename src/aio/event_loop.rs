@@ -202,9 +202,11 @@ impl EventLoop {
         let requests = std::mem::take(&mut state.requests);
         drop(state);
         let mut all = bound();
-        all.retain(|(at, _)| at.is_alive() && *at != hub);
+        let gone: Vec<_> = all.extract_if(.., |(at, _)| !at.is_alive() || *at == hub).collect();
         all.push((hub.clone(), self.clone()));
         drop(all);
+        // What the user left in them goes where there is no lock.
+        drop(gone);
         requests.into_iter().for_each(|request| request(&hub));
         hub
     }

@@ -92,11 +92,17 @@ struct Leave<'a>(&'a Timeout);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        self.0.state().inside = Inside::Nobody;
+        self.0.enter(Inside::Nobody);
     }
 }
 
 impl Timeout {
+    /// Says who is inside from now on. The waker of whoever was is the user's to drop: not under the lock.
+    fn enter(&self, who: Inside) {
+        let before = std::mem::replace(&mut self.state().inside, who);
+        drop(before);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,7 +147,7 @@ impl Timeout {
         let guard = time::Timeout::never();
         let rearm = guard.rearm();
         let when = self.when();
-        self.state().inside = Inside::Green(rearm);
+        self.enter(Inside::Green(rearm));
         let _leave = Leave(self);
         let result = guard.run(|| {
             if when.is_some() {
@@ -168,7 +174,7 @@ impl Timeout {
             if let Poll::Ready(value) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(value));
             }
-            self.state().inside = Inside::Future(context.waker().clone());
+            self.enter(Inside::Future(context.waker().clone()));
             self.poll_time(&mut sleep, context)
         })
         .await

@@ -52,6 +52,8 @@ impl Link {
 thread_local! {
     /// The innermost running fiber above the root; null if the root itself runs.
     pub(crate) static TOP: Cell<*const Link> = const { Cell::new(ptr::null()) };
+    /// How many fibers above a root have begun and not ended: what they hold may be used again.
+    static BEGUN: Cell<usize> = const { Cell::new(0) };
     static NATIVE: Cell<u64> = const { Cell::new(0) };
     static GREEN: Cell<Option<fn() -> u64>> = const { Cell::new(None) };
 }
@@ -73,6 +75,27 @@ fn is_below(mut at: *const Link, link: *const Link) -> bool {
         at = unsafe { (*at).prev.get() };
     }
     true
+}
+
+/// Counts a fiber until its end.
+pub(super) struct Begun(());
+
+impl Begun {
+    pub(super) fn new() -> Begun {
+        BEGUN.set(BEGUN.get() + 1);
+        Begun(())
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        BEGUN.set(BEGUN.get() - 1);
+    }
+}
+
+/// Whether there are fibers above a root of this context that have begun and not ended, suspended for good perhaps.
+pub(crate) fn any_begun() -> bool {
+    BEGUN.get() > 0
 }
 
 /// Puts the native stack's chain aside while the hub runs on it; [`restore`] brings it back.

@@ -42,7 +42,7 @@ use std::ptr::{self, NonNull};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use crate::stack::Stack;
-use current::{Link, TOP};
+use current::{Begun, Link, TOP};
 
 /// What came back from a resume.
 pub(crate) enum Outcome<Y, R> {
@@ -99,9 +99,9 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
-        // corosensei lays a small body on the new stack, and refuses one of more than 1,024 bytes.
+        // corosensei lays a small body on the new stack, and refuses one of more than 1,024 bytes, what aligns it included.
         const MOST: usize = 768;
-        if size_of::<F>() > MOST {
+        if size_of::<F>() + align_of::<F>() > MOST {
             let body = Box::new(body);
             return Self::laid_on(stack, root, move |suspender, input| body(suspender, input));
         }
@@ -129,7 +129,10 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             let suspender = Suspender {
                 frame: &raw const frame,
             };
-            catch_unwind(AssertUnwindSafe(|| body(&suspender, input)))
+            let begun = (!root).then(Begun::new);
+            let ended = catch_unwind(AssertUnwindSafe(|| body(&suspender, input)));
+            drop(begun);
+            ended
         });
         Fiber {
             coroutine: UnsafeCell::new(ManuallyDrop::new(coroutine)),

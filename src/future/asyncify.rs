@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::block_on;
 use crate::generator::{Generator, KeptYielder, State, Yielder};
-use crate::hub::{Handle, Hub, interrupt};
+use crate::hub::{Handle, interrupt};
 use crate::thread::{JoinError, JoinHandle, shield};
 use crate::time::Sleep;
 
@@ -71,7 +71,7 @@ impl Polled {
             return true;
         };
         alarm.take_if(|(at, _)| *at != deadline);
-        let (_, sleep) = alarm.get_or_insert_with(|| (deadline, Sleep::at(Hub::current(), deadline)));
+        let (_, sleep) = alarm.get_or_insert_with(|| (deadline, Sleep::at(deadline)));
         let waker = self.waker.borrow().clone();
         Pin::new(sleep).poll(&mut Context::from_waker(&waker)).is_pending()
     }

@@ -133,7 +133,9 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let (Some(home), Some(alarm)) = (&self.home, self.alarm.take()) {
-            *home.lock().unwrap_or_else(PoisonError::into_inner) = Some(alarm);
+            let before = home.lock().unwrap_or_else(PoisonError::into_inner).replace(alarm);
+            // With the waker of whoever polled it, which is not to be dropped under the lock.
+            drop(before);
         }
     }
 }

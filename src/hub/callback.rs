@@ -1,18 +1,21 @@
 //! Code of the user where it may not park: callbacks and observers.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::task::Task;
-use super::{Callback, Hub, Reporter, report_panic};
+use super::{Callback, Hub, Reporter, call_user, report_panic};
 use crate::fiber::current;
 
-/// Tells a callback from the stack that it runs on.
+/// Tells a callback's number from that of a green thread.
 const CALLBACK: u64 = 1 << 62;
 
 /// A callback that has not returned.
 pub(super) struct Frame {
     number: u64,
+    /// Who it is to a lock, once that was asked.
+    who: Cell<u64>,
     root: &'static Task,
     /// The fiber above the root that it runs on; null if it runs on the root itself.
     top: *const current::Link,
@@ -24,6 +27,7 @@ impl Hub {
         let number = self.guard_id();
         self.frames.borrow_mut().push(Frame {
             number,
+            who: Cell::new(0),
             root: self.running(),
             top: current::TOP.get(),
         });
@@ -42,24 +46,53 @@ impl Hub {
         self.in_callback.get() > 0 && self.is_above_callback()
     }
 
-    #[cold]
-    fn is_above_callback(&self) -> bool {
-        let runs = |frame: &Frame| {
-            let is_root = frame.top.is_null();
-            if is_root {
-                std::ptr::eq(frame.root, self.running())
-            } else {
-                current::is_on_chain(frame.top)
-            }
-        };
-        self.frames.borrow().iter().any(runs)
+    /// Whether the code that runs is the hub's own: a turn is under way on the native stack. Code of the user that it calls is
+    /// a callback (I11).
+    #[inline(always)]
+    pub(super) fn is_on_own_stack(&self) -> bool {
+        self.current.get().is_none() && self.pumping.get()
     }
 
-    /// The number of who runs: of the green thread or native stack, or of a callback on it, which is somebody else.
+    /// Whether the code that runs may not park.
+    #[inline(always)]
+    pub(super) fn may_not_park(&self) -> bool {
+        self.is_on_own_stack() || self.is_in_callback()
+    }
+
+    #[cold]
+    fn is_above_callback(&self) -> bool {
+        self.frames.borrow().iter().any(|frame| self.runs(frame))
+    }
+
+    fn runs(&self, frame: &Frame) -> bool {
+        let is_root = frame.top.is_null();
+        if is_root {
+            std::ptr::eq(frame.root, self.running())
+        } else {
+            current::is_on_chain(frame.top)
+        }
+    }
+
+    /// The number of who runs: of the green thread or native stack, or of a callback on it. Each callback is somebody else,
+    /// so what it forgets to give back is nobody's.
     #[inline]
     pub(crate) fn who(&self) -> u64 {
-        let callback = if self.is_in_callback() { CALLBACK } else { 0 };
-        self.running().id() | callback
+        if self.in_callback.get() > 0
+            && let Some(who) = self.which_callback()
+        {
+            return who;
+        }
+        self.running().id()
+    }
+
+    #[cold]
+    fn which_callback(&self) -> Option<u64> {
+        let frames = self.frames.borrow();
+        let frame = frames.iter().rev().find(|frame| self.runs(frame))?;
+        if frame.who.get() == 0 {
+            frame.who.set(self.next_id() | CALLBACK);
+        }
+        Some(frame.who.get())
     }
 
     /// Has `f` called at the turn's one place for code of the user.
@@ -74,8 +107,7 @@ impl Hub {
             let Some(f) = self.callbacks.borrow_mut().pop_front() else {
                 return;
             };
-            let result = catch_unwind(AssertUnwindSafe(|| self.as_callback(f)));
-            if let Err(payload) = result {
+            if let Err(payload) = call_user(f) {
                 report_panic(&Reporter::callback(), payload);
             }
         }

@@ -48,6 +48,8 @@ impl Hub {
         for hook in [watch, hook.map(|hook| hook as Watch)].into_iter().flatten() {
             // The observer runs on whatever stack the event happens on; it may not park there.
             let told = catch_unwind(AssertUnwindSafe(|| self.as_callback(|| hook(event))));
+            // It may be the last of it, if it has replaced itself.
+            self.as_callback(|| super::discard(hook));
             if let Err(payload) = told {
                 super::report_panic(&super::Reporter::callback(), payload);
             }

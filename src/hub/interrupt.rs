@@ -72,14 +72,15 @@ pub(super) fn is_due(task: &Task) -> bool {
 /// Unwinds for what is due. Returns if nothing is, while unwinding already, and in a `panic = "abort"` build.
 #[cold]
 pub(crate) fn raise() {
-    let task = Hub::current().running();
+    let Some(hub) = Hub::try_current() else { return };
+    let task = hub.running();
     if cfg!(panic = "abort") || panicking() {
         return;
     }
     let payload = match due(task) {
         Some(Interrupt::Kill) => killed_payload(),
         Some(Interrupt::Expired(id)) => {
-            if Hub::current().is_native() && !is_caught(task, id) {
+            if hub.is_native() && !is_caught(task, id) {
                 super::complain(format_args!(
                     "a time-out of the native stack has expired outside of Timeout::run, and unwinds it"
                 ));
@@ -207,6 +208,10 @@ pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
                 task.shield.set(task.shield.get().saturating_sub(1));
             }
         }
+    }
+    if Hub::has_ended() {
+        // Nobody is left who could kill the caller.
+        return f();
     }
     let task = Hub::current().running();
     let Some(raised) = task.shield.get().checked_add(1) else {

@@ -5,12 +5,12 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::sync::{Mutex, PoisonError};
 
 use super::context::Kind;
 use super::task::{self, Ended, TaskRef};
-use super::{Hub, Reporter};
+use super::{Hub, Reporter, call_user};
 
 /// Called with how the green thread ended.
 pub(crate) type ExitLink = Box<dyn FnOnce(Ended) + Send>;
@@ -88,14 +88,18 @@ pub(super) fn run(hub: &'static Hub, task: TaskRef, id: u64, ended: Ended) {
     for Left { place, runs, link, .. } in take(task, |left| left.id == id) {
         if runs == Runs::AtOnce {
             // It may call wakers, which are the user's.
-            let called = catch_unwind(AssertUnwindSafe(|| hub.as_callback(|| link(ended))));
-            if let Err(payload) = called {
+            if let Err(payload) = call_user(|| link(ended)) {
                 super::report_panic(&Reporter::callback(), payload);
             }
-        } else if task::spawn(hub, Kind::Local, None, place, move || link(ended)).is_err() {
+            continue;
+        }
+        // The link goes in there if there is no memory.
+        let spawned = call_user(|| task::spawn(hub, Kind::Local, None, place, move || link(ended)).is_ok());
+        if !matches!(spawned, Ok(true)) {
             super::complain(format_args!(
                 "no memory for an on_exit of green thread #{id}, spawned at {place}"
             ));
+            spawned.err().into_iter().for_each(super::discard);
         }
     }
 }
@@ -108,7 +112,7 @@ pub(super) fn lose(task: TaskRef, id: u64) {
         match Hub::try_current() {
             Some(hub) => hub.call(Box::new(call)),
             None => {
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+                if let Err(payload) = call_user(call) {
                     super::report_panic(&Reporter::callback(), payload);
                 }
             }

@@ -48,8 +48,9 @@ mod timer;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
-use std::time::Duration;
+use std::io;
+use std::panic::{Location, resume_unwind};
+use std::time::{Duration, Instant};
 
 pub use hooks::{Event, set_hook};
 pub(crate) use hooks::{Watch, set_watch};
@@ -62,7 +63,7 @@ use crate::fiber::current;
 use clock::Clock;
 use park::{Waiter, Wake};
 use remote::{Message, Shared};
-pub(crate) use report::{Reporter, complain, discard, line, lines, named, report_panic};
+pub(crate) use report::{Reporter, call_user, complain, discard, line, lines, named, report_panic};
 use task::{Marks, State, Task, TaskRef};
 
 use crate::tls::{self, Context};
@@ -92,7 +93,9 @@ impl Timers {
     #[inline]
     pub(crate) fn remove(&self, key: timer::Key) {
         let due = self.0.borrow_mut().remove(key);
-        drop(due);
+        if let Some(Due::Call(f)) = due {
+            discard(f);
+        }
     }
 
     #[inline]
@@ -102,7 +105,9 @@ impl Timers {
 
     /// Drops all that are left: the hub has ended.
     fn end(&self) {
-        self.0.borrow_mut().expire(u64::MAX, &mut |_, due| discard(due));
+        let mut left = Vec::new();
+        self.0.borrow_mut().expire(u64::MAX, &mut |_, due| left.push(due));
+        left.into_iter().for_each(discard);
     }
 
     /// When to look again: exactly at the next deadline, or where several may be served at once.
@@ -210,6 +215,57 @@ enum Sleep {
     Yes,
 }
 
+/// What is wrong with a call that needs the hub, after its end.
+const AFTER_END: &str = "the hub of this OS thread has ended: this runs in a destructor of a thread-local";
+
+/// The same as an error.
+#[cold]
+pub(crate) fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, AFTER_END)
+}
+
+/// A deadline `timeout` from now, for a wait of the caller's. After the hub's end nothing can be waited for, and the
+/// deadline of whatever has one counts as passed.
+#[inline]
+#[track_caller]
+pub(crate) fn deadline_in(timeout: Duration) -> u64 {
+    if Hub::has_ended() {
+        0
+    } else {
+        Hub::current().after(timeout)
+    }
+}
+
+/// The same for a moment of std's time.
+#[inline]
+#[track_caller]
+pub(crate) fn deadline_at(moment: Instant) -> u64 {
+    if Hub::has_ended() {
+        0
+    } else {
+        Hub::current().clock.nanos(moment)
+    }
+}
+
+/// Whether the hub has ended, so that a wait with this deadline is over at once. One without a deadline goes on to make a
+/// `Parker`, which says in a panic what is wrong.
+#[inline]
+pub(crate) fn is_past(deadline: Option<u64>) -> bool {
+    deadline.is_some() && Hub::has_ended()
+}
+
+/// The number of who runs: see [`Hub::who`]. After the hub's end that of the OS thread.
+#[inline]
+#[track_caller]
+pub(crate) fn who() -> u64 {
+    const AFTER: u64 = 1 << 61;
+    if Hub::has_ended() {
+        current::root() | AFTER
+    } else {
+        Hub::current().who()
+    }
+}
+
 thread_local! {
     static HUB: Cell<Option<&'static Hub>> = const { Cell::new(None) };
     static ENDED: Cell<bool> = const { Cell::new(false) };
@@ -261,17 +317,15 @@ impl Hub {
     }
 
     /// Whether this OS thread's hub has ended, in a destructor of a thread-local.
+    #[inline]
     pub(crate) fn has_ended() -> bool {
-        ENDED.get() && HUB.get().is_none()
+        HUB.get().is_none() && ENDED.get()
     }
 
     #[cold]
     #[track_caller]
     fn make(clock: Clock, seed: Option<u64>) -> &'static Hub {
-        assert!(
-            !ENDED.get(),
-            "the hub of this OS thread has ended: this runs in a destructor of a thread-local"
-        );
+        assert!(!ENDED.get(), "{AFTER_END}");
         // In this order: what the hub ends gives its stacks back to a pool that is still there.
         let _ = crate::stack::home();
         END.with(|_| ());
@@ -638,22 +692,26 @@ impl Hub {
         waiter.map(|waiter| self.wake(waiter)).is_some()
     }
 
-    /// The OS thread ends: what is parked is leaked, and whoever joins it is told.
+    /// The OS thread ends: what is parked is leaked, and whoever joins it is told. All that is the user's goes here, where
+    /// destructors of thread-locals run; the memory itself later, see [`Keep`](task::Keep).
     fn end(&'static self) {
+        // A park that was begun before finds that another task runs, and does not take place.
+        self.current.set(Some(task::native(self.shared, self.native.place())));
         for task in task::all_of(self) {
             task::lose(task);
         }
-        let left = self.shared.close();
-        let callbacks = (self.callbacks.take(), self.emptied.take());
-        // Closures of the user: their destructors may do anything but block.
-        for drops in [
-            catch_unwind(AssertUnwindSafe(|| drop(left))),
-            catch_unwind(AssertUnwindSafe(|| drop(callbacks))),
-        ] {
-            if let Err(payload) = drops {
-                report_panic(&Reporter::callback(), payload);
-            }
-        }
+        // One by one: each destructor may do anything but block.
+        self.shared.close().into_iter().for_each(discard);
+        self.callbacks.take().into_iter().for_each(discard);
+        self.emptied.take().into_iter().for_each(discard);
+        self.timers.end();
+        self.reactor.end();
+        self.observed.set(false);
+        discard(self.hook.take());
+        discard(self.watch.take());
+        discard(self.native.take_extra());
+        self.contexts.end();
+        task::give_back(self);
     }
 
     /// The OS thread ends, and there are children of scopes that wait elsewhere: what they borrow may only go when their
@@ -666,6 +724,7 @@ impl Hub {
             interrupt::kill(self, TaskRef::new(task), task.id());
         }
         let chain = current::set_aside();
+        self.pumping.set(true);
         while self.scoped.get() > 0 {
             if self.turn(Sleep::Yes) == Turned::Stuck {
                 complain(format_args!(
@@ -674,6 +733,7 @@ impl Hub {
                 std::process::abort();
             }
         }
+        self.pumping.set(false);
         current::restore(chain);
     }
 
@@ -699,6 +759,12 @@ impl Hub {
         }
         let shared = task.shared()?;
         std::ptr::eq(shared, self.shared).then(|| task.get())
+    }
+
+    /// Whether it has ended, and only frames of its native stack still name it.
+    #[cold]
+    fn is_over(&self) -> bool {
+        self.shared.generation() != self.generation
     }
 
     /// Whether the native stack runs, and not a green thread.

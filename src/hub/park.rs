@@ -134,6 +134,17 @@ impl Waiter {
     }
 }
 
+/// Wakes as it goes: also if the hub ends before the callback that it is for has run.
+struct Wakes(Option<Waker>);
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        if let Some(waker) = self.0.take() {
+            waker.wake();
+        }
+    }
+}
+
 impl std::fmt::Debug for Waiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -157,7 +168,10 @@ impl Hub {
             },
             Waiter::Waker(waker) if super::task::is_ours(&waker) || super::polled::is_ours(&waker) => waker.wake(),
             // A waker is the user's code.
-            Waiter::Waker(waker) => self.call(Box::new(move || waker.wake())),
+            Waiter::Waker(waker) => {
+                let wakes = Wakes(Some(waker));
+                self.call(Box::new(move || drop(wakes)));
+            }
         }
     }
 
@@ -211,7 +225,7 @@ impl Parker {
     /// The same, if the caller has a hub and may park: so this makes nothing, and does not panic.
     #[inline]
     pub(crate) fn at_once() -> Option<Parker> {
-        let hub = Hub::try_current().filter(|hub| !hub.is_in_callback())?;
+        let hub = Hub::try_current().filter(|hub| !hub.may_not_park())?;
         Some(Parker::of(hub))
     }
 
@@ -370,6 +384,10 @@ impl Hub {
     #[cold]
     #[track_caller]
     fn refuse(&self) -> ! {
+        debug_assert!(
+            self.is_in_callback(),
+            "a turn is under way on the native stack, and calls code that parks, but not as a callback"
+        );
         let at = Location::caller();
         panic!("cannot block at {at}: this code runs in a callback of the hub; spawn a green thread for it")
     }
@@ -377,7 +395,7 @@ impl Hub {
     #[inline]
     #[track_caller]
     pub(crate) fn check_can_park(&self) {
-        if self.is_in_callback() {
+        if self.may_not_park() {
             self.refuse();
         }
     }
@@ -409,6 +427,9 @@ pub(crate) fn yield_now() -> Wake {
 #[inline(never)]
 #[track_caller]
 fn yield_slowly() -> Wake {
+    if Hub::has_ended() {
+        return Wake::Ready;
+    }
     let hub = Hub::current();
     hub.check_can_park();
     let task = hub.running();

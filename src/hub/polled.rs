@@ -55,6 +55,11 @@ pub(crate) fn poll_until<R>(
     why: Why,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<R>,
 ) -> Option<R> {
+    if Hub::has_ended()
+        && let Some(output) = poll_once(deadline, &mut poll)
+    {
+        return output;
+    }
     super::check_can_park();
     let (signal, waker) = take_pair();
     let mut context = Context::from_waker(&waker);
@@ -96,6 +101,15 @@ pub(crate) fn poll_until<R>(
     };
     give_pair(signal, waker);
     output
+}
+
+/// After the hub's end: what is ready at once is given, and what has a deadline is late. `None`: it would have to wait.
+#[cold]
+fn poll_once<R>(deadline: Option<u64>, poll: &mut impl FnMut(&mut Context<'_>) -> Poll<R>) -> Option<Option<R>> {
+    match poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(Some(output)),
+        Poll::Pending => deadline.map(|_| None),
+    }
 }
 
 type Pair = (Arc<Signal>, Waker);

@@ -89,7 +89,9 @@ pub fn run_forever() {
 /// Lets every [`run_forever`] of this hub return.
 #[track_caller]
 pub fn stop() {
-    Hub::current().stop();
+    if !Hub::has_ended() {
+        Hub::current().stop();
+    }
 }
 
 /// Whether this code runs under a hub: in a green thread, in a callback, or in main while it is pumped.
@@ -110,6 +112,9 @@ pub fn is_running() -> bool {
 /// `gevent.idle()`.
 #[track_caller]
 pub fn idle() {
+    if Hub::has_ended() {
+        return;
+    }
     static WHY: &str = "the hub to be idle";
     let parker = Parker::new();
     parker.hub.idlers.borrow_mut().push_back(parker.waiter());
@@ -192,9 +197,12 @@ pub fn next_deadline() -> Option<Instant> {
 /// loop runs. The loop is shown at [`turn`].
 ///
 /// # Errors
-/// When the system has no descriptor left.
+/// When the system has no descriptor left; `NotConnected` after the hub's end.
 #[track_caller]
 pub fn as_fd() -> io::Result<HubFd> {
+    if Hub::has_ended() {
+        return Err(super::ended());
+    }
     let hub = Hub::current();
     let poller = hub.reactor.ensure_poller(hub)?;
     hub.embedded.set(true);
@@ -228,6 +236,9 @@ impl AsFd for HubFd {
 /// [`Survivors`], with a line for each green thread that is still there.
 #[track_caller]
 pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
+    if Hub::has_ended() {
+        return Ok(());
+    }
     let hub = Hub::current();
     let me = hub.running();
     // By number: a stackless task and the runner that polls it have the same.
@@ -305,7 +316,9 @@ where
     F: Fn(&str, &(dyn std::any::Any + Send)) + Send + Sync + 'static,
 {
     let hook = hook.map(|hook| Arc::new(hook) as Arc<super::report::PanicHook>);
-    *PANIC_HOOK.write().unwrap_or_else(|e| e.into_inner()) = hook;
+    let before = std::mem::replace(&mut *PANIC_HOOK.write().unwrap_or_else(|e| e.into_inner()), hook);
+    // The user's, and so not under the lock.
+    drop(before);
 }
 
 /// How many green threads of this hub have not ended.
@@ -367,7 +380,8 @@ impl Builder {
     /// Makes it this OS thread's hub.
     ///
     /// # Errors
-    /// `AlreadyExists` if this OS thread has a hub: install before anything else of this crate is used.
+    /// `AlreadyExists` if this OS thread has a hub: install before anything else of this crate is used. `NotConnected` after
+    /// its hub's end.
     #[track_caller]
     pub fn install(self) -> io::Result<()> {
         if HUB.get().is_some() {
@@ -375,6 +389,9 @@ impl Builder {
                 io::ErrorKind::AlreadyExists,
                 "this OS thread has a hub already: install yours before anything else",
             ));
+        }
+        if Hub::has_ended() {
+            return Err(super::ended());
         }
         let clock = if self.virtual_clock {
             Clock::virtual_()

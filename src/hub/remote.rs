@@ -84,13 +84,17 @@ impl Shared {
         shared
     }
 
-    /// The hub ends: refuses messages, gives back those that wait, and frees the block for another hub.
+    /// The hub ends: refuses messages, and gives back those that wait.
     pub(super) fn close(&'static self) -> Vec<Message> {
         let left = self.inbox.close();
         self.generation.fetch_add(1, Ordering::Release);
         self.bell(|bell| *bell = Bell::default());
-        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(self);
         left
+    }
+
+    /// Frees the block for another hub, when nothing names this one any more.
+    pub(super) fn spare(&'static self) {
+        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(self);
     }
 
     fn bell<R>(&self, f: impl FnOnce(&mut Bell) -> R) -> R {
@@ -101,7 +105,7 @@ impl Shared {
         self.bell(|bell| bell.poller = Some(poller));
     }
 
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 

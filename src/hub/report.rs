@@ -57,7 +57,7 @@ impl Reporter {
         }
     }
 
-    pub(super) fn callback() -> Reporter {
+    pub(crate) fn callback() -> Reporter {
         Reporter {
             who: String::from("a hub callback"),
         }
@@ -67,9 +67,20 @@ impl Reporter {
 pub(super) type PanicHook = dyn Fn(&str, &(dyn Any + Send)) + Send + Sync;
 pub(super) static PANIC_HOOK: RwLock<Option<Arc<PanicHook>>> = RwLock::new(None);
 
-/// Drops what the user made: its destructor may panic, and that goes no further.
+/// Calls code of the user where this crate has to, on whatever stack that is: a panic of it goes no further, and on the
+/// hub's own stack it is a callback. All of it comes here that is not called on its owner's behalf: hooks, wakers, and
+/// the destructors of what nobody wants any more ([`discard`]).
+pub(crate) fn call_user<R>(f: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
+    let on_own_stack = Hub::try_current().filter(|hub| hub.is_on_own_stack());
+    catch_unwind(AssertUnwindSafe(|| match on_own_stack {
+        Some(hub) => hub.as_callback(f),
+        None => f(),
+    }))
+}
+
+/// Drops what the user made, see [`call_user`].
 pub(crate) fn discard<T>(value: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+    if let Err(payload) = call_user(move || drop(value)) {
         // Its own destructor may panic as well: leaked.
         std::mem::forget(payload);
     }
@@ -89,7 +100,9 @@ pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn Any + Send>) {
     let hook = PANIC_HOOK.read().unwrap_or_else(|e| e.into_inner()).clone();
     match hook {
         Some(hook) => {
-            let told = catch_unwind(AssertUnwindSafe(|| hook(&who.who, &*payload)));
+            let told = call_user(|| hook(&who.who, &*payload));
+            // It may be the last of it, if it was replaced meanwhile.
+            discard(hook);
             if let Err(payload) = told {
                 complain(format_args!("the panic hook itself panicked, about {}", who.who));
                 discard(payload);

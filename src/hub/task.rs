@@ -67,8 +67,8 @@ use super::{Hub, budget, context, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
 use crate::tls::Context;
-pub(super) use blocks::Keep;
 pub(crate) use blocks::all_of;
+pub(super) use blocks::{Keep, give_back};
 use blocks::{recycle, take_block, take_common};
 use locals::end_locals;
 pub(super) use locals::with_own_locals;
@@ -409,7 +409,7 @@ impl<F> Reserved<F> {
 
 impl<F> Drop for Reserved<F> {
     fn drop(&mut self) {
-        drop(self.body.take());
+        super::discard(self.body.take());
         lose(self.task.0);
     }
 }
@@ -658,7 +658,7 @@ pub(super) fn lose(task: &'static Task) {
         // SAFETY: T4, as in `release`.
         if let Some(waiter) = unsafe { (*task.joiner.get()).take() }
             // The hub may have ended: then a waker, which is the user's, is called here and now.
-            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| waiter.wake()))
+            && let Err(payload) = super::call_user(|| waiter.wake())
         {
             super::report_panic(&super::Reporter::callback(), payload);
         }

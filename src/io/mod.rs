@@ -197,7 +197,7 @@ impl<T: AsFd> Async<T> {
         deadline: Option<Instant>,
         op: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
-        let deadline = deadline.map(|deadline| Hub::current().clock.nanos(deadline));
+        let deadline = deadline.map(crate::hub::deadline_at);
         self.run_until(direction, deadline, op)
     }
 
@@ -247,13 +247,13 @@ impl<T: AsFd> Async<T> {
     /// Waits until a try may succeed.
     #[track_caller]
     fn wait(&self, direction: Direction, deadline: &mut Option<u64>) -> io::Result<()> {
+        // The user's code, which may do anything: before the hub is asked for.
+        let fd = self.get_ref().as_fd();
         if Hub::has_ended() {
-            return Err(ended());
+            return Err(crate::hub::ended());
         }
         crate::hub::check_can_park();
         let hub = Hub::current();
-        // The user's code, which may do anything: before the ticket is taken.
-        let fd = self.get_ref().as_fd();
         let key = self.source.join(hub, fd)?;
         let timeout = self.timeouts[direction as usize].load(Ordering::Relaxed);
         if timeout != 0 && deadline.is_none() {
@@ -428,13 +428,6 @@ where
     }
 }
 
-fn ended() -> io::Error {
-    io::Error::new(
-        ErrorKind::NotConnected,
-        "the hub of this OS thread has ended: it cannot wait for a descriptor",
-    )
-}
-
 /// What a wait for a descriptor came to.
 fn answer(wake: Wake, late: impl FnOnce() -> io::Error) -> io::Result<()> {
     match wake {
@@ -470,6 +463,9 @@ fn late(fd: BorrowedFd<'_>, direction: Direction, what: &str, limit: Option<Dura
 
 #[track_caller]
 fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+    if Hub::has_ended() {
+        return Err(crate::hub::ended());
+    }
     let hub = Hub::current();
     let deadline = timeout.map(|timeout| hub.after(timeout));
     let why = Why::new(

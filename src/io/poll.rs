@@ -149,11 +149,15 @@ impl<T: AsFd> Async<T> {
         mut op: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         if Hub::has_ended() {
-            return Poll::Ready(Err(super::ended()));
+            return Poll::Ready(Err(crate::hub::ended()));
         }
         ready!(budget::poll(context));
-        let hub = Hub::current();
         loop {
+            // Each time: `op` is the user's code, and may have come back after the hub's end.
+            if Hub::has_ended() {
+                return Poll::Ready(Err(crate::hub::ended()));
+            }
+            let hub = Hub::current();
             let known = self.source.key(hub);
             if !known.is_some_and(|key| hub.reactor.is_drained(key, direction)) {
                 match op(self.get_ref()) {

@@ -74,14 +74,15 @@ impl<'a, T: AsFd> Readiness<'a, T> {
     }
 
     fn poll_ready(&mut self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        // The user's code, and so before the hub is asked for.
+        let fd = self.io.as_fd();
         if Hub::has_ended() {
-            return Poll::Ready(Err(super::ended()));
+            return Poll::Ready(Err(crate::hub::ended()));
         }
         // It keeps its place meanwhile.
         ready!(budget::poll(context));
         self.leave(true);
         let hub = Hub::current();
-        let fd = self.io.as_fd();
         loop {
             let key = self.io.source.join(hub, fd)?;
             if !hub.reactor.is_drained(key, self.direction) {

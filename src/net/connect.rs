@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::hub::{self, Hub};
 use crate::io::{Async, wait_writable};
 use crate::thread::{JoinHandle, spawn_local, wait};
 
@@ -54,6 +55,9 @@ pub(super) fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<std::net::Tc
     };
     if addresses.len() == 0 {
         return connect_one(first);
+    }
+    if Hub::has_ended() {
+        return Err(hub::ended());
     }
     let mut racing = Racing(vec![spawn_local(move || connect_one(first))]);
     let mut last = io::Error::from(ErrorKind::NotConnected);

@@ -161,7 +161,9 @@ impl<I: 'static> Engine<I> {
     }
 
     pub(super) fn on_error(&self, hook: Hook) {
-        *self.hook.borrow_mut() = Some(hook);
+        let before = self.hook.replace(Some(hook));
+        // The user's, and so not under the borrow.
+        drop(before);
     }
 
     /// The first is the one.
@@ -170,6 +172,9 @@ impl<I: 'static> Engine<I> {
     }
 
     pub(super) fn start(&self) -> io::Result<()> {
+        if Hub::has_ended() {
+            return Err(crate::hub::ended());
+        }
         let shared = &self.handle.shared;
         let plan = self.plan.borrow_mut().take();
         if shared.locked().stage == Stage::Closed {
@@ -214,7 +219,8 @@ impl<I: 'static> Engine<I> {
     }
 
     pub(super) fn stop(&self, patience: Duration) -> Stopped {
-        drop(self.plan.borrow_mut().take());
+        let plan = self.plan.take();
+        drop(plan);
         self.handle.stop(patience)
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::event::Event;
 use super::wait::Until;
 use crate::hub::park::Why;
+use crate::hub::{Hub, Reporter, call_user, report_panic};
 
 static PROMISE: &str = "a Promise";
 
@@ -58,7 +59,12 @@ impl<T> Promise<T> {
         self.0.value.set(value)?;
         self.0.is_set.set();
         let callbacks = self.callbacks().take();
-        callbacks.into_iter().flatten().for_each(|callback| callback(self));
+        for callback in callbacks.into_iter().flatten() {
+            // Of a hub that has ended it drops what the user left, which may panic: the others are called all the same.
+            if let Err(payload) = call_user(|| callback(self)) {
+                report_panic(&Reporter::callback(), payload);
+            }
+        }
         Ok(())
     }
 
@@ -149,6 +155,9 @@ impl<T> Promise<T> {
         F: FnOnce(&T) + Send + 'static,
         T: Send + Sync + 'static,
     {
+        if Hub::has_ended() {
+            return;
+        }
         let hub = crate::hub::handle();
         let callback = move |promise: &Promise<T>| {
             let promise = promise.clone();

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use super::mutex::{Acquire, Lock};
 use super::wait::{Core, Until};
-use crate::hub::Hub;
 use crate::hub::park::Why;
 
 static REENTRANT_LOCK: &str = "a ReentrantLock";
@@ -99,7 +98,7 @@ impl<T: ?Sized> ReentrantLock<T> {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> ReentrantLockGuard<'_, T> {
-        let me = Hub::current().who();
+        let me = crate::hub::who();
         self.again(me).unwrap_or_else(|| {
             self.core.block(&mut Acquire, Until::Ever, Why::new(&REENTRANT_LOCK, 0));
             self.first(me)
@@ -112,7 +111,7 @@ impl<T: ?Sized> ReentrantLock<T> {
     /// As [`lock`](Self::lock).
     #[track_caller]
     pub fn try_lock(&self) -> Option<ReentrantLockGuard<'_, T>> {
-        let me = Hub::current().who();
+        let me = crate::hub::who();
         self.again(me)
             .or_else(|| self.core.attempt(&mut Acquire).map(|()| self.first(me)))
     }
@@ -137,7 +136,7 @@ impl<T: ?Sized> ReentrantLock<T> {
 
     #[track_caller]
     fn lock_until(&self, until: Until) -> Option<ReentrantLockGuard<'_, T>> {
-        let me = Hub::current().who();
+        let me = crate::hub::who();
         self.again(me).or_else(|| {
             let locked = self.core.block(&mut Acquire, until, Why::new(&REENTRANT_LOCK, 0));
             locked.map(|()| self.first(me))

@@ -12,8 +12,8 @@ use std::future::Future;
 
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
+use crate::hub::interrupt;
 use crate::hub::park::Why;
-use crate::hub::{Hub, interrupt};
 
 /// Whom a future's turn belongs to: it may be polled by anybody.
 const NOBODY: u64 = 0;
@@ -139,8 +139,7 @@ impl Turns {
     /// If who calls has the turn already.
     #[track_caller]
     pub(super) fn begin(&self, what: &'static &'static str) -> Option<Turn<'_>> {
-        // In the last destructors of an OS thread there is no hub.
-        let me = if Hub::has_ended() { NOBODY } else { Hub::current().who() };
+        let me = crate::hub::who();
         let came = self.core.block(&mut Come(me), Until::Ever, Why::new(what, 0));
         if let Some(Came::Recursive) = came {
             panic!("{what} is initialised by this very thread, which would wait for itself");

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use super::spin::{Lock, Spin};
 use super::waiters::{Key, Waiters, Woken};
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::{Hub, interrupt};
+use crate::hub::{self, interrupt};
 
 /// What the lock of a primitive is over.
 pub(super) trait State {
@@ -89,8 +89,8 @@ impl Until {
     pub(super) fn deadline(self) -> Option<u64> {
         match self {
             Until::Ever => None,
-            Until::After(duration) => Some(Hub::current().after(duration)),
-            Until::At(deadline) => Some(Hub::current().clock.nanos(deadline)),
+            Until::After(duration) => Some(hub::deadline_in(duration)),
+            Until::At(deadline) => Some(hub::deadline_at(deadline)),
         }
     }
 }
@@ -170,6 +170,10 @@ impl<S: State, L: Lock> Core<S, L> {
     #[track_caller]
     pub(super) fn wait<O: Op<S>>(&self, op: &mut O, until: Until, why: Why, then: impl FnOnce()) -> Option<O::Output> {
         let deadline = until.deadline();
+        if hub::is_past(deadline) {
+            then();
+            return None;
+        }
         let mut line = self.future(op);
         let parker = Parker::new();
         if let Some(done) = line.step(parker.waiter()) {
@@ -277,6 +281,9 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             }
             if std::thread::panicking() {
                 mode = Mode::Must;
+            }
+            if hub::is_past(deadline) {
+                return self.leave(true);
             }
             let parker = Parker::new();
             if let Some(done) = self.step(parker.waiter()) {

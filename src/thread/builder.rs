@@ -176,10 +176,7 @@ impl Builder {
 
 fn check_hub() -> io::Result<()> {
     if Hub::has_ended() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotConnected,
-            "the hub of this OS thread has ended: this runs in a destructor of a thread-local",
-        ));
+        return Err(crate::hub::ended());
     }
     Ok(())
 }

@@ -301,15 +301,18 @@ impl Group {
 fn leave(shared: &Mutex<State>, id: ThreadId, error: Option<JoinError>) -> bool {
     let gone = with(shared, |state| {
         let member = state.members.remove(&id)?;
-        if let Some(error) = error.filter(|error| !error.is_killed()) {
-            state.failure.get_or_insert(error);
+        let mut spare = error.filter(|error| !error.is_killed());
+        if state.failure.is_none() {
+            state.failure = spare.take();
         }
         let last = state.last.take_if(|_| state.members.is_empty());
-        Some((member, last))
+        Some((member, spare, last))
     });
-    // G1.
-    let Some((member, last)) = gone else { return false };
-    drop(member);
+    // G1; and the payload of a panic is the user's to drop.
+    let Some((member, spare, last)) = gone else {
+        return false;
+    };
+    drop((member, spare));
     last.iter().for_each(|last| last.set());
     true
 }

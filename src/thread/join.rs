@@ -14,7 +14,7 @@ use super::Thread;
 use crate::hub::links::Runs;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 use crate::hub::task::{Ended, Exit, Join};
-use crate::hub::{Hub, budget, interrupt};
+use crate::hub::{self, Hub, budget, interrupt};
 
 static JOIN: &str = "the end of green thread";
 
@@ -95,14 +95,14 @@ impl<T> JoinHandle<T> {
     /// ```
     #[track_caller]
     pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, JoinError>> {
-        let deadline = Hub::current().after(timeout);
+        let deadline = hub::deadline_in(timeout);
         self.wait(Some(deadline))
     }
 
     /// Waits for the end until `deadline`; see [`join_timeout`](Self::join_timeout).
     #[track_caller]
     pub fn join_deadline(&mut self, deadline: Instant) -> Option<Result<T, JoinError>> {
-        let deadline = Hub::current().clock.nanos(deadline);
+        let deadline = hub::deadline_at(deadline);
         self.wait(Some(deadline))
     }
 
@@ -114,8 +114,11 @@ impl<T> JoinHandle<T> {
             return Some(Err(self.error(Repr::Interrupted)));
         }
         while !self.join.is_finished() {
+            if hub::is_past(deadline) {
+                return None;
+            }
             if Hub::has_ended() {
-                return Some(Err(self.error(Repr::Lost)));
+                return Some(Err(self.error(Repr::Interrupted)));
             }
             let parker = Parker::new();
             if self.join.id() == parker.task.id() {
@@ -193,7 +196,8 @@ impl<T> JoinHandle<T> {
 
     /// Has `f` called when it ends, in a fresh local green thread of its hub; if it has ended, soon and here.
     ///
-    /// `f` is told how: `Ok(())` if it returned. If its hub ends first, `f` is called on the ending OS thread.
+    /// `f` is told how: `Ok(())` if it returned. If its hub ends first, `f` is called on the ending OS thread; if it has ended
+    /// and so has the caller's hub, here and now.
     ///
     /// # Coming from Python
     /// `greenlet.link(callback)`.
@@ -205,6 +209,9 @@ impl<T> JoinHandle<T> {
         let who = self.who();
         let link = Box::new(move |ended| f(told(who, ended)));
         if let Err((link, ended)) = self.join.link(Runs::Apart, link) {
+            if Hub::has_ended() {
+                return link(ended);
+            }
             drop(super::spawn(move || link(ended)));
         }
     }
@@ -382,8 +389,8 @@ impl JoinError {
         matches!(self.parts.1, Repr::Taken)
     }
 
-    /// Whether the caller could not wait: it was unwinding, or was killed in a `panic = "abort"` build. Nothing is known
-    /// of the green thread.
+    /// Whether the caller could not wait: it was unwinding, was killed in a `panic = "abort"` build, or its hub has ended (in a
+    /// destructor of a thread-local). Nothing is known of the green thread.
     pub fn is_interrupted(&self) -> bool {
         matches!(self.parts.1, Repr::Interrupted)
     }
@@ -427,7 +434,7 @@ impl fmt::Display for JoinError {
             Repr::Itself => write!(f, "{who} cannot join itself: it would wait for ever"),
             Repr::Interrupted => write!(
                 f,
-                "the wait for {who} was cut short: the caller is unwinding or was killed"
+                "the wait for {who} was cut short: the caller is unwinding, was killed, or its hub has ended"
             ),
             Repr::Taken => write!(f, "{who} has given its result before"),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{JoinError, JoinHandle};
 use crate::hub::park::{Mode, Parker, Wake, Why};
-use crate::hub::{Hub, budget, interrupt};
+use crate::hub::{self, Hub, budget, interrupt};
 
 static SOME: &str = "the end of any of some green threads";
 
@@ -72,7 +72,7 @@ pub fn wait<T>(
     count: impl Into<Option<usize>>,
 ) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
     let count = count.into().unwrap_or(handles.len());
-    let deadline = timeout.map(|timeout| Hub::current().after(timeout));
+    let deadline = timeout.map(hub::deadline_in);
     let mut waiting = Wait {
         rest: handles,
         done: VecDeque::new(),
@@ -125,6 +125,15 @@ impl<T> Wait<T> {
             }
             if self.rest.is_empty() {
                 return None;
+            }
+            if Hub::has_ended() {
+                self.sort_out();
+                if !self.done.is_empty() {
+                    continue;
+                }
+                if hub::is_past(deadline) {
+                    return None;
+                }
             }
             let parker = Parker::new();
             let mut some_ended = false;

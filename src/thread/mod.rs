@@ -262,6 +262,9 @@ fn park_until(timeout: Option<Duration>) {
     if budget::spend(Mode::Cancel) == Wake::Interrupted {
         interrupt::raise();
     }
+    if timeout.is_some() && Hub::has_ended() {
+        return;
+    }
     let parker = Parker::new();
     let task = parker.task;
     if task.marks.get(Marks::TOKEN) {

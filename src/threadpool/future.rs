@@ -12,7 +12,7 @@ use super::Abroad;
 use super::error::JobError;
 use super::job::{Job, Next, Outcome, State, guarded};
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::{Hub, budget, interrupt};
+use crate::hub::{self, Hub, budget, interrupt};
 
 static JOB: &str = "a job of a pool";
 
@@ -83,14 +83,14 @@ impl<T> PoolFuture<T> {
     /// ```
     #[track_caller]
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<T, JobError>> {
-        let deadline = Hub::current().after(timeout);
+        let deadline = hub::deadline_in(timeout);
         self.wait_until(Some(deadline), Mode::Cancel, Why::new(&JOB, 0))
     }
 
     /// Waits for the job until `deadline`. `None`: not yet, and the future is as good as before.
     #[track_caller]
     pub fn wait_deadline(&mut self, deadline: Instant) -> Option<Result<T, JobError>> {
-        let deadline = Hub::current().clock.nanos(deadline);
+        let deadline = hub::deadline_at(deadline);
         self.wait_until(Some(deadline), Mode::Cancel, Why::new(&JOB, 0))
     }
 
@@ -104,6 +104,9 @@ impl<T> PoolFuture<T> {
             if let Some(outcome) = self.job.take() {
                 return Some(outcome);
             }
+            if hub::is_past(deadline) {
+                return None;
+            }
             if self.job.is_of_parent() || Hub::has_ended() {
                 return Some(Err(JobError::lost()));
             }
@@ -112,7 +115,7 @@ impl<T> PoolFuture<T> {
                 continue;
             }
             let wake = {
-                let _abroad = Abroad::new(Hub::current());
+                let _abroad = Abroad::new();
                 parker.park(deadline, mode, why)
             };
             if wake == Wake::Ready {
@@ -213,7 +216,10 @@ impl<T> PoolFuture<T> {
         F: FnOnce(Result<T, JobError>) + Send + 'static,
         T: Send + 'static,
     {
-        let hub = crate::hub::handle();
+        if Hub::has_ended() {
+            return;
+        }
+        let hub = hub::handle();
         self.give(move |outcome| {
             // A hub that has ended calls nobody.
             let _ = hub.call_soon(move || f(outcome));

@@ -10,7 +10,6 @@ use super::Abroad;
 use super::error::{JobError, ShutDown};
 use super::future::PoolFuture;
 use super::job::Next;
-use crate::hub::Hub;
 use crate::hub::park::{Mode, Why};
 use crate::sync::channel::{Receiver, unbounded};
 
@@ -87,7 +86,7 @@ impl<T> Iterator for Map<T> {
     #[track_caller]
     fn next(&mut self) -> Option<Self::Item> {
         let mut future = self.futures.pop_front()?;
-        let deadline = self.deadline.map(|deadline| Hub::current().clock.nanos(deadline));
+        let deadline = self.deadline.map(crate::hub::deadline_at);
         let outcome = future.wait_until(deadline, Mode::Cancel, Why::new(&MAPPED, 0));
         Some(outcome.unwrap_or_else(|| {
             self.futures.push_back(future);
@@ -243,7 +242,7 @@ impl<T> AsCompleted<T> {
         if self.left == 0 {
             return None;
         }
-        let _abroad = Abroad::new(Hub::current());
+        let _abroad = Abroad::new();
         match deadline {
             None => self.done.recv().ok(),
             Some(deadline) => self.done.recv_deadline(deadline).ok(),

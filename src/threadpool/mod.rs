@@ -79,9 +79,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Abroad(&'static Hub);
 
 impl Abroad {
-    fn new(hub: &'static Hub) -> Abroad {
+    /// None after the hub's end: nothing waits there.
+    #[track_caller]
+    fn new() -> Option<Abroad> {
+        if Hub::has_ended() {
+            return None;
+        }
+        let hub = Hub::current();
         hub.abroad.set(hub.abroad.get() + 1);
-        Abroad(hub)
+        Some(Abroad(hub))
     }
 }
 
@@ -109,7 +115,7 @@ impl Drop for Abroad {
 ///
 /// # Blocking and cancellation
 /// Parks. If the caller is killed or timed out, `f` runs on and its result is dropped. With [`MAX`] calls under way, the next
-/// waits for its turn.
+/// waits for its turn. After the end of the caller's hub `f` runs on the caller's own OS thread, which nobody else needs.
 ///
 /// # Coming from Python
 /// `gevent.get_hub().threadpool.apply(f)`, `asyncio.to_thread(f)`.
@@ -119,6 +125,9 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    if Hub::has_ended() {
+        return f();
+    }
     crate::hub::check_can_park();
     value_of(to_thread(f))
 }

@@ -132,7 +132,7 @@ impl ThreadPool {
     #[track_caller]
     fn wait(&self) {
         if !self.pool.ended().is_set() && !self.pool.is_member() {
-            let _abroad = Abroad::new(Hub::current());
+            let _abroad = Abroad::new();
             self.pool.ended().wait();
         }
     }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::{Elapsed, Sleep};
-use crate::hub::Hub;
+use crate::hub::{self, Hub};
 
 /// Awaits `future` for at most `duration`, counted from the call; then drops it.
 ///
@@ -35,8 +35,7 @@ use crate::hub::Hub;
 /// `asyncio.wait_for(future, timeout)`, but it makes no task; `async with asyncio.timeout(delay)`.
 #[track_caller]
 pub fn timeout_async<F: IntoFuture>(duration: Duration, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
-    let hub = Hub::current();
-    limit(hub, hub.after(duration), future.into_future())
+    limit(hub::deadline_in(duration), future.into_future())
 }
 
 /// Awaits `future` until `deadline`; see [`timeout_async`].
@@ -48,16 +47,11 @@ pub fn timeout_at_async<F: IntoFuture>(
     deadline: Instant,
     future: F,
 ) -> impl Future<Output = Result<F::Output, Elapsed>> {
-    let hub = Hub::current();
-    limit(hub, hub.clock.nanos(deadline), future.into_future())
+    limit(hub::deadline_at(deadline), future.into_future())
 }
 
-fn limit<F: Future>(
-    hub: &'static Hub,
-    deadline: u64,
-    future: F,
-) -> impl Future<Output = Result<F::Output, Elapsed>> + use<F> {
-    let (id, sleep) = (hub.guard_id(), Sleep::at(hub, deadline));
+fn limit<F: Future>(deadline: u64, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> + use<F> {
+    let (id, sleep) = (Hub::try_current().map_or(0, Hub::guard_id), Sleep::at(deadline));
     async move {
         let (mut future, mut sleep) = (pin!(future), pin!(sleep));
         poll_fn(|context| match future.as_mut().poll(context) {

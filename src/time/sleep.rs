@@ -47,18 +47,33 @@ pub struct Sleep {
     state: Arc<Mutex<State>>,
     /// None: it is too far for std's type.
     deadline: Option<Instant>,
-    _alarm: Alarm,
+    /// None after the hub's end: then it is over.
+    _alarm: Option<Alarm>,
 }
 
 impl Sleep {
-    pub(crate) fn at(hub: &'static Hub, deadline: u64) -> Sleep {
+    /// Until `deadline` (nanoseconds of the hub's clock).
+    #[track_caller]
+    pub(crate) fn at(deadline: u64) -> Sleep {
+        if Hub::has_ended() {
+            let over = State {
+                is_over: true,
+                ..State::default()
+            };
+            return Sleep {
+                state: Arc::new(Mutex::new(over)),
+                deadline: None,
+                _alarm: None,
+            };
+        }
+        let hub = Hub::current();
         let state = Arc::new(Mutex::new(State::default()));
         let bell = Bell(state.clone());
         let ring = move || bell.tell(|state| state.is_over = true);
         Sleep {
             state,
             deadline: hub.clock.at(deadline),
-            _alarm: Alarm::set(hub, deadline, Box::new(ring)),
+            _alarm: Some(Alarm::set(hub, deadline, Box::new(ring))),
         }
     }
 
@@ -66,7 +81,7 @@ impl Sleep {
     #[cold]
     fn move_on(&mut self) -> bool {
         match self.deadline {
-            Some(deadline) if !Hub::has_ended() => *self = super::sleep_until_async(deadline),
+            Some(deadline) => *self = super::sleep_until_async(deadline),
             _ => return false,
         }
         true

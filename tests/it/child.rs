@@ -71,6 +71,8 @@ fn entry() {
         "many lives" => crate::isolation::many_lives(),
         "stop" => crate::isolation::stop(),
         "process descriptors" => crate::process_wait::no_descriptor_is_left(),
+        "drops under locks" => crate::hub_drops::under_locks(),
+        "one descriptor twice" => crate::io_double::all(),
         "return" => {}
         other => crate::crash::scenario(other),
     }

@@ -4,8 +4,10 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use super::{Extra, Marks, Task, TaskRef};
+use super::{Marks, Task, TaskRef};
+use crate::fiber::current;
 use crate::hub::Hub;
+use crate::sys;
 
 struct Chunk(&'static [Task]);
 // SAFETY: T5: the lists below hand blocks from thread to thread only while nobody owns them.
@@ -71,37 +73,47 @@ pub(in crate::hub) struct Keep(*mut Hub);
 
 impl Keep {
     pub(in crate::hub) fn new(hub: Hub) -> (Keep, &'static Hub) {
+        sys::last::prepare();
         let hub = Box::into_raw(Box::new(hub));
-        // SAFETY: it is there until `retire`, which is the last to be called on this OS thread; see there.
+        // SAFETY: it is there until `free`; see there.
         (Keep(hub), unsafe { &*hub })
     }
 
-    /// Frees an ended hub: its blocks go to the others. Takes no reference, for none may outlive this.
+    /// Has an ended hub freed at the very end of its OS thread. Until then destructors of thread-locals may run frames that
+    /// name it: of generators and greenlets of the native stack that were suspended in code which the hub had called.
     pub(in crate::hub) fn retire(self) {
-        // SAFETY: T5: this is the hub's OS thread.
-        let extra = unsafe { give_back(&*self.0) };
-        // SAFETY: made by `Box::into_raw`, and no longer this OS thread's hub. What still names it are frames of green
-        // threads that were lost, which never run again.
-        let hub = unsafe { Box::from_raw(self.0) };
-        // First what the user left, one by one: the destructor of each may panic.
-        hub.timers.end();
-        hub.reactor.end();
-        crate::hub::discard(hub);
-        crate::hub::discard(extra);
+        // SAFETY: `free` says when.
+        unsafe { sys::last::at_end(free, self.0.cast()) };
     }
 }
 
-/// Gives the blocks of an ended hub back, and what its native task leaves.
-fn give_back(hub: &Hub) -> Option<Box<Extra>> {
+/// Frees a hub that has ended; `false` if a fiber of the native stack is still suspended, which may name it.
+///
+/// # Safety
+/// After the destructors of the thread-locals of the hub's OS thread, with the pointer of its `Keep`; once, if it gives
+/// `true`.
+unsafe fn free(hub: *mut ()) -> bool {
+    if current::any_begun() {
+        return false;
+    }
+    // SAFETY: made by `Box::into_raw`. Nothing of the native stack is left but what called this, no fiber above it is, and
+    // green threads that were lost never run again: so nothing names it any more.
+    let hub = unsafe { Box::from_raw(hub.cast::<Hub>()) };
+    let (shared, tasks) = (hub.shared, [Some(hub.native), hub.current.get()]);
+    crate::hub::discard(hub);
+    // After the hub: what has these next has them for itself.
+    tasks.into_iter().flatten().for_each(recycle);
+    shared.spare();
+    true
+}
+
+/// Gives the unused blocks of a hub that ends to the others.
+pub(in crate::hub) fn give_back(hub: &Hub) {
     let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
     while let Some(task) = hub.free.take() {
         hub.free.set(task.next.take());
         free.push(TaskRef(task));
     }
-    drop(free);
-    let extra = hub.native.take_extra();
-    recycle(hub.native);
-    extra
 }
 
 /// All unfinished green threads of a hub, in no order. For its own OS thread.
