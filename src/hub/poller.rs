@@ -30,6 +30,20 @@ pub(crate) struct Readiness {
     pub(crate) closed: bool,
 }
 
+/// Both directions, edge-triggered.
+const BOTH: epoll::EventFlags = epoll::EventFlags::IN
+    .union(epoll::EventFlags::OUT)
+    .union(epoll::EventFlags::RDHUP)
+    .union(epoll::EventFlags::PRI)
+    .union(epoll::EventFlags::ET);
+
+/// The same as polling has it.
+fn both(key: u64) -> polling::Event {
+    let mut event = polling::Event::all(key as usize);
+    event.set_priority(true);
+    event
+}
+
 /// polling's key for its bell.
 const BELL: u64 = u64::MAX;
 
@@ -80,29 +94,29 @@ impl Poller {
         self.inner.clone()
     }
 
-    /// Registers for its life: edge-triggered, both directions.
-    pub(super) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+    /// Registers for its life: edge-triggered, both directions. `false` if its number and open file are registered already.
+    pub(super) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<bool> {
+        let added = match self.portable() {
+            Some(poller) => poll::add(poller, fd, both(key), PollMode::Edge),
+            None => epoll::add(self.inner.as_fd(), fd, epoll::EventData::new_u64(key), BOTH).map_err(io::Error::from),
+        };
+        match added {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// The same in the place of a registration that is nobody's any more.
+    pub(super) fn replace(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         if let Some(poller) = self.portable() {
-            let mut event = polling::Event::all(key as usize);
-            event.set_priority(true);
-            return match poll::add(poller, fd, event, PollMode::Edge) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    poller.modify_with_mode(fd, event, PollMode::Edge)
-                }
-                other => other,
-            };
+            return poller.modify_with_mode(fd, both(key), PollMode::Edge);
         }
-        let flags = epoll::EventFlags::IN
-            | epoll::EventFlags::OUT
-            | epoll::EventFlags::RDHUP
-            | epoll::EventFlags::PRI
-            | epoll::EventFlags::ET;
-        let data = epoll::EventData::new_u64(key);
-        match epoll::add(self.inner.as_fd(), fd, data, flags) {
-            // Left here by who had the same open file before and gave it away on another OS thread.
-            Err(Errno::EXIST) => Ok(epoll::modify(self.inner.as_fd(), fd, data, flags)?),
-            other => Ok(other?),
-        }
+        Ok(epoll::modify(
+            self.inner.as_fd(),
+            fd,
+            epoll::EventData::new_u64(key),
+            BOTH,
+        )?)
     }
 
     /// Registers a descriptor that is not ours, for nothing yet; `false` if its open file is registered already.

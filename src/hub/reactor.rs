@@ -6,6 +6,8 @@
 //! leaves its waker beside the line: an edge wakes it as well.
 //! *Foreign* descriptors (`wait_readable`) are armed for one event at each wait: that survives dup, close behind our back
 //! and reuse of the number.
+//! A poller has one registration for a number and its open file. It is never taken from whoever has it, nor deleted for
+//! them: a second one waits for a copy of the descriptor.
 //!
 //! A key is (index, generation). An event with an old generation is dropped, so a reused number never gets a stale one.
 #![forbid(unsafe_code)]
@@ -13,7 +15,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -93,8 +95,9 @@ struct Source {
     live: bool,
     /// Hung up or shut down, in part at least: that the end comes is no longer told by an edge.
     closed: bool,
-    /// The descriptor's number, if it is foreign.
-    foreign: Option<RawFd>,
+    /// The descriptor's number.
+    fd: RawFd,
+    foreign: bool,
     slots: [Slot; 2],
 }
 
@@ -133,6 +136,9 @@ impl Reactor {
 
     fn with_poller<R>(&self, hub: &Hub, f: impl FnOnce(&mut Poller) -> io::Result<R>) -> io::Result<R> {
         let mut poller = self.poller.borrow_mut();
+        if poller.is_none() && hub.is_over() {
+            return Err(super::ended());
+        }
         if poller.is_none() {
             // As in a callback, for the bell's lock may be held: with patched libc a green thread would park, with the
             // poller in hand.
@@ -150,7 +156,7 @@ impl Reactor {
         self.with_poller(hub, |poller| Ok(poller.shared()))
     }
 
-    fn make(&self, foreign: Option<RawFd>) -> Key {
+    fn make(&self, fd: RawFd, foreign: bool) -> Key {
         let mut sources = self.sources.borrow_mut();
         let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
             sources.push(Source::default());
@@ -159,6 +165,7 @@ impl Reactor {
         let source = &mut sources[index];
         source.live = true;
         source.closed = false;
+        source.fd = fd;
         source.foreign = foreign;
         source.slots = Default::default();
         Key::new(index, source.generation)
@@ -170,29 +177,58 @@ impl Reactor {
         (source.live && Key::new(key.index(), source.generation) == key).then(|| f(source))
     }
 
-    /// Registers one of our own sockets.
-    pub(crate) fn register(&self, hub: &Hub, fd: BorrowedFd<'_>) -> io::Result<Key> {
-        // The number may have been a foreign one's before.
-        let stale = self.foreign.borrow_mut().remove(&fd.as_raw_fd());
-        if let (Some(stale), Some(hub)) = (stale, Hub::try_current()) {
-            self.wake_all(hub, stale);
-            self.forget(stale);
+    /// Registers one of our own sockets. If another source has the registration of its number, which there is only one
+    /// of, a copy of the descriptor is registered: the caller keeps it as long as the key.
+    pub(crate) fn register(&self, hub: &'static Hub, fd: BorrowedFd<'_>) -> io::Result<(Key, Option<OwnedFd>)> {
+        let raw = fd.as_raw_fd();
+        let is_taken = self.is_taken(raw);
+        let key = self.make(raw, false);
+        let added = self.with_poller(hub, |poller| {
+            let is_new = poller.add(fd, key.0)?;
+            if !is_new && !is_taken {
+                // Left by who had the same open file before, and gave it away on another OS thread; or by foreign waits.
+                poller.replace(fd, key.0)?;
+            }
+            Ok(is_new)
+        });
+        match added {
+            Ok(false) if is_taken => {
+                self.forget(key);
+                let copy = fd.try_clone_to_owned()?;
+                let (key, other) = self.register(hub, copy.as_fd())?;
+                Ok((key, other.or(Some(copy))))
+            }
+            Ok(_) => {
+                // Who waits for the number as a foreign one waits for a file that was closed.
+                self.break_foreign(hub, raw);
+                Ok((key, None))
+            }
+            Err(error) => {
+                self.forget(key);
+                Err(error)
+            }
         }
-        let key = self.make(None);
-        let added = self.with_poller(hub, |poller| poller.add(fd, key.0));
-        if let Err(error) = added {
-            self.forget(key);
-            return Err(error);
-        }
-        Ok(key)
+    }
+
+    /// Whether somebody has the registration of a number: a source of our own, or foreign waits that are under way.
+    fn is_taken(&self, raw: RawFd) -> bool {
+        let has_it = |source: &Source| source.live && source.fd == raw;
+        let is_used = |source: &Source| !source.foreign || source.slots.iter().any(Slot::is_waited_for);
+        self.sources
+            .borrow()
+            .iter()
+            .any(|source| has_it(source) && is_used(source))
     }
 
     /// Takes one of our own sockets out, before it is closed. Who waits for it is woken.
     ///
     /// Without `fd` (it is closed by another OS thread) the kernel takes it out, or its last `dup` does; events until
-    /// then have an old key.
+    /// then have an old key. An `fd` with another number than it was registered by is somebody else's.
     pub(crate) fn deregister(&self, hub: &'static Hub, key: Key, fd: Option<BorrowedFd<'_>>) {
-        if let (Some(fd), Some(poller)) = (fd, &*self.poller.borrow()) {
+        let registered = self.with(key, |source| source.fd);
+        if let Some(fd) = fd.filter(|fd| Some(fd.as_raw_fd()) == registered)
+            && let Some(poller) = &*self.poller.borrow()
+        {
             poller.delete(fd);
         }
         self.wake_all(hub, key);
@@ -210,8 +246,10 @@ impl Reactor {
         }
     }
 
-    /// Drops all wakers that are left: the hub has ended.
+    /// Closes the poller, and drops all wakers that are left: the hub has ended.
     pub(super) fn end(&self) {
+        drop(self.poller.take());
+        self.foreign.take();
         for slot in self.sources.take().iter_mut().flat_map(|source| &mut source.slots) {
             super::discard(slot.polled.take());
             while let Some(waiter) = slot.pop() {
@@ -222,10 +260,10 @@ impl Reactor {
 
     fn wake_all(&self, hub: &'static Hub, key: Key) {
         for direction in [Direction::Read, Direction::Write] {
-            // Nobody can poll what goes. The waker is the user's: dropped outside of the borrow.
+            // Nobody can poll what goes. The waker is the user's.
             let polled = self.with(key, |s| s.slots[direction as usize].polled.take()).flatten();
             self.waiting.set(self.waiting.get() - usize::from(polled.is_some()));
-            drop(polled);
+            super::discard(polled);
             while let Some(waiter) = self.with(key, |s| s.slots[direction as usize].pop()).flatten() {
                 hub.wake(waiter);
             }
@@ -376,7 +414,7 @@ impl Reactor {
         let raw = fd.as_raw_fd();
         let known = self.foreign.borrow().get(&raw).copied();
         let key = known.unwrap_or_else(|| {
-            let key = self.make(Some(raw));
+            let key = self.make(raw, true);
             self.foreign.borrow_mut().insert(raw, key);
             key
         });
@@ -385,14 +423,7 @@ impl Reactor {
             self.foreign.borrow_mut().remove(&raw);
             self.forget(key);
             let copy = fd.try_clone_to_owned()?;
-            return self.wait_foreign(
-                parker,
-                std::os::fd::AsFd::as_fd(&copy),
-                direction,
-                deadline,
-                why,
-                is_closed,
-            );
+            return self.wait_foreign(parker, copy.as_fd(), direction, deadline, why, is_closed);
         }
         let number = self.numbers.get() + 1;
         self.numbers.set(number);
@@ -413,19 +444,20 @@ impl Reactor {
         let wake = parker.park(deadline, Mode::Cancel, why);
         self.waiting.set(self.waiting.get() - 1);
         self.with(key, |source| source.slots[direction as usize].remove(number));
-        if is_closed() {
+        if self.takes_broken(number) || is_closed() {
             // Its number may be another's by now.
             self.forget_foreign(raw, key);
             return Err(rustix::io::Errno::BADF.into());
         }
-        let mut broken = self.broken.borrow_mut();
-        if let Some(at) = broken.iter().position(|n| *n == number) {
-            broken.swap_remove(at);
-            return Err(rustix::io::Errno::BADF.into());
-        }
-        drop(broken);
         self.settle_foreign(hub, key, fd);
         Ok(wake)
+    }
+
+    /// Whether the descriptor of this wait was closed meanwhile, as far as we were told.
+    fn takes_broken(&self, number: u64) -> bool {
+        let mut broken = self.broken.borrow_mut();
+        let at = broken.iter().position(|n| *n == number);
+        at.map(|at| broken.swap_remove(at)).is_some()
     }
 
     fn arm(&self, hub: &Hub, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
@@ -454,8 +486,17 @@ impl Reactor {
 
     /// A foreign number is about to be closed: wakes all who wait for it, with `EBADF`.
     pub(crate) fn close_foreign(&self, hub: &'static Hub, fd: BorrowedFd<'_>) {
-        let Some(key) = self.foreign.borrow_mut().remove(&fd.as_raw_fd()) else {
-            return;
+        if self.break_foreign(hub, fd.as_raw_fd())
+            && let Some(poller) = &*self.poller.borrow()
+        {
+            poller.delete(fd);
+        }
+    }
+
+    /// Forgets a foreign number, and wakes all who wait for it, with `EBADF`; whether it was known.
+    fn break_foreign(&self, hub: &'static Hub, raw: RawFd) -> bool {
+        let Some(key) = self.foreign.borrow_mut().remove(&raw) else {
+            return false;
         };
         for direction in [Direction::Read, Direction::Write] {
             while let Some((number, waiter)) = self
@@ -469,10 +510,8 @@ impl Reactor {
                 hub.wake(waiter);
             }
         }
-        if let Some(poller) = &*self.poller.borrow() {
-            poller.delete(fd);
-        }
         self.forget(key);
+        true
     }
 
     /// Asks the kernel, for at most `timeout`, and wakes whoever may go on.
@@ -487,7 +526,7 @@ impl Reactor {
     #[inline]
     fn dispatch(&self, hub: &'static Hub, key: Key, readiness: Readiness) {
         let woken = self.with(key, |source| {
-            let foreign = source.foreign.is_some();
+            let foreign = source.foreign;
             source.closed |= readiness.closed && !foreign;
             let everybody = foreign || source.closed;
             let mut woken = [None, None];

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::hub::Hub;
@@ -13,11 +13,12 @@ use crate::hub::reactor::Key;
 use crate::hub::remote::{Message, Shared};
 use crate::sys::thread::fork_epoch;
 
-#[derive(Clone, Copy)]
 struct Registration {
     shared: &'static Shared,
     generation: u64,
     key: Key,
+    /// What is registered in place of the descriptor, if that is registered there by another source.
+    copy: Option<OwnedFd>,
     /// In a forked child the parent's poller must be left alone.
     fork_epoch: u64,
 }
@@ -26,6 +27,11 @@ impl Registration {
     #[inline]
     fn is_with(&self, hub: &Hub) -> bool {
         std::ptr::eq(self.shared, hub.shared) && self.generation == hub.generation && self.fork_epoch == hub.fork_epoch
+    }
+
+    /// Whether its hub has not ended.
+    fn is_alive(&self) -> bool {
+        self.shared.generation() == self.generation && self.fork_epoch == fork_epoch()
     }
 }
 
@@ -63,15 +69,19 @@ impl Source {
         if let Some(key) = self.key(hub) {
             return Ok(key);
         }
-        let key = hub.reactor.register(hub, fd)?;
+        let (key, copy) = hub.reactor.register(hub, fd)?;
         let new = Registration {
             shared: hub.shared,
             generation: hub.generation,
             key,
+            copy,
             fork_epoch: hub.fork_epoch,
         };
-        if self.home.set(new).is_err() {
-            self.others.lock().unwrap_or_else(PoisonError::into_inner).push(new);
+        if let Err(new) = self.home.set(new) {
+            let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those whose hubs have ended are of no use, and there may be any number in a long life.
+            others.retain(Registration::is_alive);
+            others.push(new);
         }
         Ok(key)
     }
@@ -80,15 +90,19 @@ impl Source {
     pub(super) fn leave(&self, fd: BorrowedFd<'_>) {
         let Some(home) = self.home.get() else { return };
         let others = std::mem::take(&mut *self.others.lock().unwrap_or_else(PoisonError::into_inner));
-        for place in std::iter::once(*home).chain(others) {
+        for place in std::iter::once(home).chain(&others) {
             if place.fork_epoch != fork_epoch() {
                 continue;
             }
+            let key = place.key;
             match Hub::try_current() {
-                Some(hub) if place.is_with(hub) => hub.reactor.deregister(hub, place.key, Some(fd)),
+                Some(hub) if place.is_with(hub) => {
+                    let registered = place.copy.as_ref().map_or(fd, OwnedFd::as_fd);
+                    hub.reactor.deregister(hub, key, Some(registered));
+                }
                 _ => place.shared.send_to(
                     place.generation,
-                    Message::Internal(Box::new(move |hub| hub.reactor.deregister(hub, place.key, None))),
+                    Message::Internal(Box::new(move |hub| hub.reactor.deregister(hub, key, None))),
                 ),
             }
         }
