@@ -128,7 +128,7 @@ fn next_round(hub: &Hub) -> bool {
 #[cold]
 #[inline(never)]
 fn end_round(mode: Mode) -> Wake {
-    let Some(hub) = Hub::try_current().filter(|hub| !hub.is_in_callback()) else {
+    let Some(hub) = Hub::try_current().filter(|hub| !hub.may_not_park()) else {
         begin();
         return Wake::Ready;
     };

@@ -18,6 +18,28 @@
 //! It waits with `epoll` itself, in one system call. With `GREEN_LOOP=polling` in the environment it goes through the portable
 //! interface of the crate `polling` instead, which takes five, and is the same to everybody above.
 //!
+//! # After its end
+//! The hub ends with its OS thread, as a destructor of a thread-local. Those of thread-locals that were used before it run
+//! after that (and for main, after `main` has returned). What they may expect of this crate:
+//!
+//! | what | after the hub's end |
+//! |---|---|
+//! | [`sleep`](crate::sleep()), `sleep_until`, `sleep_async`, [`Interval`](crate::time::Interval), [`yield_now`](crate::yield_now), [`idle`], [`stop`] | return at once |
+//! | every wait with a deadline: `recv_timeout`, `lock_timeout`, `wait_timeout`, `get_timeout`, `join_timeout`, `park_timeout`, `select!` with `after` … | takes what is there; else its time is over at once |
+//! | a wait without one: a lock, a permit, a message, `block_on`, `join` of another hub's, `iwait` | takes what is there; else panics (`join`: an error with [`is_interrupted`](crate::thread::JoinError::is_interrupted)) |
+//! | [`join`](crate::JoinHandle::join) of this hub's green threads | [`is_lost`](crate::thread::JoinError::is_lost), as they are; `on_exit` calls here and now |
+//! | [`timeout`](crate::timeout), [`Timeout`](crate::time::Timeout) | runs its closure; the time never comes ([`remaining`](crate::time::Timeout::remaining) is `Duration::MAX`) |
+//! | [`shield`](crate::thread::shield), [`catch_kill`](crate::thread::catch_kill), [`unblock`](crate::threadpool::unblock) | run their closure, here |
+//! | what gives an `io::Result`: sockets, [`Async`](crate::io::Async), `connect`, `accept`, `wait_readable`, [`Builder::spawn`](crate::thread::Builder::spawn), servers' `start`, [`as_fd`], [`Builder::install`] | does what the kernel does at once; else `NotConnected` |
+//! | [`Handle`] | `NotConnected` |
+//! | [`shutdown`], [`live`], [`next_deadline`] | nobody is left |
+//! | [`Promise::on_set`](crate::sync::Promise::on_set), [`PoolFuture::on_done_soon`](crate::threadpool::PoolFuture::on_done_soon) | call nobody |
+//! | [`ReentrantLock`](crate::sync::ReentrantLock), `Once`, `OnceLock`, `LazyLock` | as before |
+//! | [`spawn`](crate::spawn()), `spawn_local`, [`run`](crate::run), [`scope`](crate::scope()), [`future::spawn`](crate::future::spawn), [`thread::current`](crate::thread::current), `park`, [`handle`], [`call_soon`], [`run_forever`], [`turn`], [`set_hook`], [`dump`](crate::debug::dump), `green_local!`, `channel::{after, at, tick}`, [`aio`](crate::aio)'s loop, `ThreadPool::shutdown` that has to wait | panic: "the hub of this OS thread has ended" |
+//!
+//! A panic in a destructor of a thread-local aborts the process: catch it there, or drop such things before. A generator or
+//! greenlet that is kept in such a thread-local may go on in its destructor, wherever it has stopped.
+//!
 //! # One turn
 //! ```text
 //!   inbox ─► callbacks ─► ready queue (128 resumes, or 1 ms) ─► timers ─► poll, sleeping if nothing is ready

@@ -399,7 +399,9 @@ impl<F> Reserved<F> {
         F: FnOnce() -> T + 'static,
     {
         // No memory for a stack: dropping `self` says that it is lost.
-        if let (Ok(stack), Some(body)) = (Stack::new(crate::stack::DEFAULT_SIZE), self.body.take()) {
+        if let Ok(stack) = Stack::new(crate::stack::DEFAULT_SIZE)
+            && let Some(body) = self.body.take()
+        {
             hub.arrivals.set(hub.arrivals.get() + 1);
             start(hub, Kind::Isolated, self.task.0, stack, body);
             std::mem::forget(self);

@@ -56,7 +56,9 @@ static WRITE: &str = "room to write to descriptor";
 
 /// A descriptor in non-blocking mode, whose operations park the green thread that must wait.
 ///
-/// Several green threads, of several hubs even, may use one: as with std's sockets, the kernel gives each its share.
+/// Several green threads, of several hubs even, may use one: as with std's sockets, the kernel gives each its share. So may
+/// several of these over one descriptor (over references to it, say): each that waits beside another keeps a copy of the
+/// descriptor (`dup`) from its first wait on.
 pub struct Async<T: AsFd> {
     /// Taken by `into_inner` and by the drop, after `source` has been taken out of every hub.
     io: Option<T>,

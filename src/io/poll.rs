@@ -148,9 +148,6 @@ impl<T: AsFd> Async<T> {
         context: &mut Context<'_>,
         mut op: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        if Hub::has_ended() {
-            return Poll::Ready(Err(crate::hub::ended()));
-        }
         ready!(budget::poll(context));
         loop {
             // Each time: `op` is the user's code, and may have come back after the hub's end.

@@ -108,3 +108,27 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn only_hubs_that_have_not_ended_are_remembered() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let (reader, source) = (Arc::new(reader), Arc::new(Source::new()));
+        let join = || {
+            let (reader, source) = (reader.clone(), source.clone());
+            move || source.join(Hub::current(), reader.as_fd()).map(drop)
+        };
+        for _ in 0..20 {
+            std::thread::spawn(join()).join().unwrap().unwrap();
+        }
+        join()().unwrap();
+        assert_eq!(source.others.lock().unwrap().len(), 1);
+        assert!(source.key(Hub::current()).is_some());
+        source.leave(reader.as_fd());
+    }
+}

@@ -47,6 +47,16 @@
 //! its closure. [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an `extern "C"`
 //! function aborts the process, as a panic would: shield such a callback.
 //!
+//! # What an isolated green thread has of its own
+//! Its thread-locals, `errno` among them: nothing else. The control words of the floating-point unit belong to the processor, and a
+//! switch leaves them alone, as a switch that is a function call may: what one green thread sets there (rounding, or
+//! flush-to-zero and denormals-are-zero in MXCSR, as some numeric and audio libraries do) holds for all of its OS thread.
+//! Set them back before the next wait. The signal mask, the working directory and the like are the OS thread's or the
+//! process's too.
+//!
+//! # After the end of the OS thread's hub
+//! What destructors of thread-locals may do then is in a table of [`hub`](crate::hub#after-its-end).
+//!
 //! # Soundness of local green threads
 //! Local green threads share their OS thread's thread-locals, as all of corosensei's coroutines do. Code that parks
 //! *inside* the initialiser of a `thread_local!` or the closure of a scoped thread-local can be entered again by another

@@ -72,6 +72,7 @@ fn entry() {
         "stop" => crate::isolation::stop(),
         "process descriptors" => crate::process_wait::no_descriptor_is_left(),
         "drops under locks" => crate::hub_drops::under_locks(),
+        "drops without memory" => crate::hub_drops::without_memory(),
         "one descriptor twice" => crate::io_double::all(),
         "return" => {}
         other => crate::crash::scenario(other),

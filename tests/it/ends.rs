@@ -582,7 +582,12 @@ fn what_is_an_error() -> Vec<Use> {
 fn what_panics() -> Vec<Use> {
     let pool = threadpool::ThreadPool::new(1);
     let (slow, open) = job_of(&pool);
-    let refuses: [(&'static str, fn()); 18] = [
+    greenthread::green_local! {
+        static NUMBER: u32 = 1;
+    }
+    let refuses: [(&'static str, fn()); 20] = [
+        ("green_local!", || NUMBER.with(|_| ())),
+        ("aio::get_event_loop", || drop(greenthread::aio::get_event_loop())),
         ("spawn", || drop(spawn(|| ()))),
         ("spawn_local", || drop(spawn_local(|| ()))),
         ("thread::run", || thread::run(|| ())),

@@ -289,6 +289,35 @@ fn zero_sized_and_large_values_arrive_whole() {
 }
 
 #[test]
+fn bodies_of_any_alignment_have_a_place() {
+    #[repr(align(2048))]
+    #[derive(Clone, Copy)]
+    struct Nothing;
+    #[repr(align(512))]
+    #[derive(Clone, Copy)]
+    struct Some512([u8; 512]);
+    #[repr(align(4096))]
+    #[derive(Clone, Copy)]
+    struct Page([u8; 4096]);
+    fn aligned<T>(value: &T) -> bool {
+        std::hint::black_box(std::ptr::from_ref(value))
+            .addr()
+            .is_multiple_of(align_of::<T>())
+    }
+    fn everywhere<T: Copy + Send + 'static>(value: T) {
+        let body = move || aligned(&value);
+        assert!(Generator::<bool>::new(move |y| y.yield_(body())).next().unwrap());
+        assert!(greenthread::spawn(body).join().unwrap());
+        assert!(greenthread::spawn_local(body).join().unwrap());
+        let body = move |n: u32| n + u32::from(aligned(&value));
+        assert_eq!(Greenlet::new(body).switch(1), 2);
+    }
+    everywhere(Nothing);
+    everywhere(Some512([1; 512]));
+    everywhere(Page([1; 4096]));
+}
+
+#[test]
 fn a_stack_that_cannot_be_had_is_an_error() {
     let refused = Generator::<u32>::with_stack_size(1 << 50, |_| ());
     assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);

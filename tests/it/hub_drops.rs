@@ -3,8 +3,8 @@
 //! Every kind of message that carries one to a hub is here, and everything that is left with a hub when it ends.
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 
 use greenthread::hub::Handle;
@@ -317,5 +317,44 @@ fn a_dead_loop_goes(how: How) {
 #[test]
 fn what_is_replaced_is_dropped_where_nothing_is_locked() {
     let ended = child::run("drops under locks");
+    assert!(ended.ok, "{ended:?}");
+}
+
+/// In a process of little address space: green threads that another OS thread sends, and no memory for their stacks.
+pub(crate) fn without_memory() {
+    fresh(|| {
+        let (handle, (ask, asked), (tell, told)) = (hub::handle(), mpsc::channel::<Left>(), mpsc::channel());
+        // It has its own stack already.
+        let other = std::thread::spawn(move || {
+            for left in asked {
+                tell.send(handle.spawn(move || drop(left)).unwrap()).unwrap();
+            }
+        });
+        let mut parked = Vec::new();
+        while let Ok(green) = thread::Builder::new().spawn(thread::park) {
+            parked.push(green);
+            assert!(parked.len() < 100_000, "no limit");
+        }
+        for how in How::ALL {
+            let drops = Arc::new(AtomicUsize::new(0));
+            ask.send(Left(how, drops.clone())).unwrap();
+            let green = told.recv().unwrap();
+            assert!(green.join().unwrap_err().is_lost());
+            assert_eq!(drops.load(Ordering::SeqCst), 1, "{how:?}");
+        }
+        let green = parked.pop().unwrap();
+        green.thread().unpark();
+        green.join().unwrap();
+        assert_eq!(spawn(|| 7).join().unwrap(), 7);
+        drop(ask);
+        other.join().unwrap();
+        parked.iter().for_each(|green| green.thread().unpark());
+        assert!(thread::join_all(parked).iter().all(Result::is_ok));
+    });
+}
+
+#[test]
+fn a_green_thread_that_gets_no_stack_is_lost_and_its_closure_dropped_as_a_callback() {
+    let ended = child::run_with_memory("drops without memory", 600 * 1024);
     assert!(ended.ok, "{ended:?}");
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use greenthread::generator::Generator;
 use greenthread::sync::ReentrantLock;
@@ -116,6 +117,30 @@ fn a_callback_is_not_the_stack_that_it_runs_on() {
         }
         let (no, yes) = ((false, false), (true, true));
         assert_eq!(*seen.borrow(), [no, yes, no, yes]);
+    });
+}
+
+#[test]
+fn what_a_callback_forgets_to_give_back_is_shared_with_no_other() {
+    virtually(|| {
+        let lock = Arc::new(ReentrantLock::new(()));
+        let theirs = lock.clone();
+        hub::call_soon(move || std::mem::forget(theirs.lock()));
+        sleep(ms(1));
+        let (theirs, seen) = (lock.clone(), Arc::new(AtomicU32::new(0)));
+        let log = seen.clone();
+        let ask = move || {
+            let (theirs, log) = (theirs.clone(), log.clone());
+            hub::call_soon(move || {
+                _ = log.fetch_add(if theirs.try_lock().is_none() { 1 } else { 100 }, Ordering::Relaxed)
+            });
+            sleep(ms(1));
+        };
+        // Of the native stack, and of a green thread that has other thread-locals.
+        ask();
+        spawn(ask).join().unwrap();
+        assert_eq!(seen.load(Ordering::Relaxed), 2);
+        assert!(lock.try_lock().is_none());
     });
 }
 

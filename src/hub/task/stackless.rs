@@ -134,6 +134,10 @@ fn runner_for(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
             Err(error) => {
                 crate::hub::complain(format_args!("no stack to run a future on, which is lost: {error}"));
                 lose(task);
+                hub.live.set(hub.live.get() - 1);
+                if hub.live.get() == 0 {
+                    hub.emptied();
+                }
                 return None;
             }
         },
