@@ -50,6 +50,7 @@ pub(crate) mod budget;
 mod callback;
 mod clock;
 pub(crate) mod context;
+mod end;
 mod hooks;
 pub(crate) mod hubs;
 mod inbox;
@@ -70,10 +71,11 @@ mod timer;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
 use std::panic::{Location, resume_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use end::{AFTER_END, End};
+pub(crate) use end::{deadline_at, deadline_in, ended, is_past, who};
 pub use hooks::{Event, set_hook};
 pub(crate) use hooks::{Watch, set_watch};
 pub use hubs::Hubs;
@@ -237,88 +239,10 @@ enum Sleep {
     Yes,
 }
 
-/// What is wrong with a call that needs the hub, after its end.
-const AFTER_END: &str = "the hub of this OS thread has ended: this runs in a destructor of a thread-local";
-
-/// The same as an error.
-#[cold]
-pub(crate) fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, AFTER_END)
-}
-
-/// A deadline `timeout` from now, for a wait of the caller's. After the hub's end nothing can be waited for, and the
-/// deadline of whatever has one counts as passed.
-#[inline]
-#[track_caller]
-pub(crate) fn deadline_in(timeout: Duration) -> u64 {
-    if Hub::has_ended() {
-        0
-    } else {
-        Hub::current().after(timeout)
-    }
-}
-
-/// The same for a moment of std's time.
-#[inline]
-#[track_caller]
-pub(crate) fn deadline_at(moment: Instant) -> u64 {
-    if Hub::has_ended() {
-        0
-    } else {
-        Hub::current().clock.nanos(moment)
-    }
-}
-
-/// Whether the hub has ended, so that a wait with this deadline is over at once. One without a deadline goes on to make a
-/// `Parker`, which says in a panic what is wrong.
-#[inline]
-pub(crate) fn is_past(deadline: Option<u64>) -> bool {
-    deadline.is_some() && Hub::has_ended()
-}
-
-/// The number of who runs: see [`Hub::who`]. After the hub's end that of the OS thread.
-#[inline]
-#[track_caller]
-pub(crate) fn who() -> u64 {
-    const AFTER: u64 = 1 << 61;
-    if Hub::has_ended() {
-        current::root() | AFTER
-    } else {
-        Hub::current().who()
-    }
-}
-
 thread_local! {
     static HUB: Cell<Option<&'static Hub>> = const { Cell::new(None) };
     static ENDED: Cell<bool> = const { Cell::new(false) };
     static END: End = const { End(Cell::new(None)) };
-}
-
-/// Ends the hub with its OS thread.
-struct End(Cell<Option<task::Keep>>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let Some(hub) = HUB
-            .get()
-            .filter(|hub| hub.fork_epoch == crate::sys::thread::fork_epoch())
-        else {
-            return ENDED.set(true);
-        };
-        if hub.scoped.get() > 0 && (hub.current.get().is_some() || hub.pumping.get()) {
-            // No end of the OS thread: code that the hub runs has called `exit`. What waits for it would never come, and
-            // nothing that a scope has lent is freed any more.
-            return;
-        }
-        hub.end_scoped();
-        task::end_runners(hub);
-        ENDED.set(true);
-        HUB.set(None);
-        hub.end();
-        if let Some(keep) = self.0.take() {
-            keep.retire();
-        }
-    }
 }
 
 impl Hub {
@@ -336,12 +260,6 @@ impl Hub {
     #[inline]
     pub(crate) fn try_current() -> Option<&'static Hub> {
         HUB.get()
-    }
-
-    /// Whether this OS thread's hub has ended, in a destructor of a thread-local.
-    #[inline]
-    pub(crate) fn has_ended() -> bool {
-        HUB.get().is_none() && ENDED.get()
     }
 
     #[cold]
@@ -714,51 +632,6 @@ impl Hub {
         waiter.map(|waiter| self.wake(waiter)).is_some()
     }
 
-    /// The OS thread ends: what is parked is leaked, and whoever joins it is told. All that is the user's goes here, where
-    /// destructors of thread-locals run; the memory itself later, see [`Keep`](task::Keep).
-    fn end(&'static self) {
-        // A park that was begun before finds that another task runs, and does not take place.
-        self.current.set(Some(task::native(self.shared, self.native.place())));
-        for task in task::all_of(self) {
-            task::lose(task);
-        }
-        // One by one: each destructor may do anything but block.
-        self.shared.close().into_iter().for_each(discard);
-        self.callbacks.take().into_iter().for_each(discard);
-        self.emptied.take().into_iter().for_each(discard);
-        self.timers.end();
-        self.reactor.end();
-        self.observed.set(false);
-        discard(self.hook.take());
-        discard(self.watch.take());
-        discard(self.native.take_extra());
-        self.contexts.end();
-        task::give_back(self);
-    }
-
-    /// The OS thread ends, and there are children of scopes that wait elsewhere: what they borrow may only go when their
-    /// stacks have, so they are killed, and it waits for them.
-    fn end_scoped(&'static self) {
-        if self.scoped.get() == 0 {
-            return;
-        }
-        for task in task::all_of(self).into_iter().filter(|task| task.is_scoped()) {
-            interrupt::kill(self, TaskRef::new(task), task.id());
-        }
-        let chain = current::set_aside();
-        self.pumping.set(true);
-        while self.scoped.get() > 0 {
-            if self.turn(Sleep::Yes) == Turned::Stuck {
-                complain(format_args!(
-                    "an OS thread ends, and a scoped green thread of it never will: abort"
-                ));
-                std::process::abort();
-            }
-        }
-        self.pumping.set(false);
-        current::restore(chain);
-    }
-
     /// A green thread's body has returned: if the process was forked meanwhile by this very thread, then this is the
     /// child, whose only thread ends here, and so does the process.
     #[inline]
@@ -781,12 +654,6 @@ impl Hub {
         }
         let shared = task.shared()?;
         std::ptr::eq(shared, self.shared).then(|| task.get())
-    }
-
-    /// Whether it has ended, and only frames of its native stack still name it.
-    #[cold]
-    fn is_over(&self) -> bool {
-        self.shared.generation() != self.generation
     }
 
     /// Whether the native stack runs, and not a green thread.

@@ -595,7 +595,7 @@ fn what_panics() -> Vec<Use> {
         ("future::spawn", || drop(greenthread::future::spawn(async {}))),
         ("thread::current", || drop(thread::current())),
         ("park", thread::park),
-        ("hub::handle", || drop(hub::handle())),
+        ("hub::handle", || _ = hub::handle()),
         ("hub::call_soon", || hub::call_soon(|| ())),
         ("hub::run_forever", hub::run_forever),
         ("hub::turn", hub::turn),

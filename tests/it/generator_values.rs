@@ -295,9 +295,11 @@ fn bodies_of_any_alignment_have_a_place() {
     struct Nothing;
     #[repr(align(512))]
     #[derive(Clone, Copy)]
+    #[expect(dead_code, reason = "only its size counts")]
     struct Some512([u8; 512]);
     #[repr(align(4096))]
     #[derive(Clone, Copy)]
+    #[expect(dead_code, reason = "only its size counts")]
     struct Page([u8; 4096]);
     fn aligned<T>(value: &T) -> bool {
         std::hint::black_box(std::ptr::from_ref(value))
