@@ -181,24 +181,25 @@ impl Reactor {
     /// of, a copy of the descriptor is registered: the caller keeps it as long as the key.
     pub(crate) fn register(&self, hub: &'static Hub, fd: BorrowedFd<'_>) -> io::Result<(Key, Option<OwnedFd>)> {
         let raw = fd.as_raw_fd();
-        let is_taken = self.is_taken(raw);
         let key = self.make(raw, false);
         let added = self.with_poller(hub, |poller| {
-            let is_new = poller.add(fd, key.0)?;
-            if !is_new && !is_taken {
-                // Left by who had the same open file before, and gave it away on another OS thread; or by foreign waits.
-                poller.replace(fd, key.0)?;
+            if poller.add(fd, key.0)? {
+                return Ok(true);
             }
-            Ok(is_new)
+            if self.is_taken(raw, key) {
+                return Ok(false);
+            }
+            // Left by who had the same open file before, and gave it away on another OS thread; or by foreign waits.
+            poller.replace(fd, key.0).map(|()| true)
         });
         match added {
-            Ok(false) if is_taken => {
+            Ok(false) => {
                 self.forget(key);
                 let copy = fd.try_clone_to_owned()?;
                 let (key, other) = self.register(hub, copy.as_fd())?;
                 Ok((key, other.or(Some(copy))))
             }
-            Ok(_) => {
+            Ok(true) => {
                 // Who waits for the number as a foreign one waits for a file that was closed.
                 self.break_foreign(hub, raw);
                 Ok((key, None))
@@ -210,14 +211,13 @@ impl Reactor {
         }
     }
 
-    /// Whether somebody has the registration of a number: a source of our own, or foreign waits that are under way.
-    fn is_taken(&self, raw: RawFd) -> bool {
+    /// Whether another than `key` has the registration of a number: a source of our own, or foreign waits under way.
+    fn is_taken(&self, raw: RawFd, key: Key) -> bool {
         let has_it = |source: &Source| source.live && source.fd == raw;
         let is_used = |source: &Source| !source.foreign || source.slots.iter().any(Slot::is_waited_for);
-        self.sources
-            .borrow()
-            .iter()
-            .any(|source| has_it(source) && is_used(source))
+        let sources = self.sources.borrow();
+        let mut others = sources.iter().enumerate().filter(|(index, _)| *index != key.index());
+        others.any(|(_, source)| has_it(source) && is_used(source))
     }
 
     /// Takes one of our own sockets out, before it is closed. Who waits for it is woken.
