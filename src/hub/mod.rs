@@ -185,7 +185,7 @@ pub(crate) struct Hub {
     untold: RefCell<Vec<Event>>,
     pub(crate) fork_epoch: u64,
     pub(crate) generation: u64,
-    _registered: stuck::Registered,
+    registered: stuck::Registered,
 }
 
 /// The number of the running green thread, or 0.
@@ -223,7 +223,7 @@ impl Drop for End {
     fn drop(&mut self) {
         let Some(hub) = HUB
             .get()
-            .filter(|hub| hub.fork_epoch == crate::sys::thread::fork_epoch())
+            .filter(|hub| hub.fork_epoch == crate::sys::fork::fork_epoch())
         else {
             return ENDED.set(true);
         };
@@ -275,7 +275,7 @@ impl Hub {
         // In this order: what the hub ends gives its stacks back to a pool that is still there.
         let _ = crate::stack::home();
         END.with(|_| ());
-        crate::sys::thread::on_fork(crate::sys::thread::Child::Hub, forked);
+        crate::sys::fork::on_fork(crate::sys::fork::Child::Hub, forked);
         crate::stack::set_describe(describe);
         crate::sys::signal::ensure_alt_stack();
         current::set_green(green);
@@ -336,9 +336,9 @@ impl Hub {
             hook: RefCell::default(),
             watch: RefCell::default(),
             untold: RefCell::default(),
-            fork_epoch: crate::sys::thread::fork_epoch(),
+            fork_epoch: crate::sys::fork::fork_epoch(),
             generation: shared.generation(),
-            _registered: stuck::Registered::new(shared.idle.clone()),
+            registered: stuck::Registered::hub(shared),
         }
     }
 
@@ -596,11 +596,11 @@ impl Hub {
     fn sleep(&'static self, timeout: Option<Duration>, hopeless: bool) -> Turned {
         let by_poller = self.reactor.has_poller();
         let how = if by_poller { inbox::POLLING } else { inbox::PARKED };
-        // First this: whoever finds it asleep, and sends it something, takes it back.
-        self.shared.idle.store(hopeless, std::sync::atomic::Ordering::SeqCst);
         if !self.shared.inbox().fall_asleep(how) {
-            self.shared.idle.store(false, std::sync::atomic::Ordering::SeqCst);
             return Turned::Again;
+        }
+        if hopeless {
+            self.registered.rest();
         }
         let waits_forever = !self.forever.borrow().is_empty();
         let patience = if hopeless && !waits_forever {
@@ -621,7 +621,9 @@ impl Hub {
         if let Some(patience) = patience
             && quiet
         {
+            // Its inbox last: whatever was sent to it by those who rest is there.
             if stuck::all_others_idle() && !self.shared.inbox().is_pending() {
+                self.registered.rise();
                 return Turned::Stuck;
             }
             // Somebody else is busy, and may hold the other end: look again, ever more seldom.
@@ -629,7 +631,7 @@ impl Hub {
         } else {
             self.patience.set(None);
         }
-        self.shared.idle.store(false, std::sync::atomic::Ordering::SeqCst);
+        self.registered.rise();
         Turned::Again
     }
 
@@ -681,7 +683,7 @@ impl Hub {
     /// child, whose only thread ends here, and so does the process.
     #[inline]
     pub(super) fn check_fork(task: &'static Task) {
-        if crate::sys::thread::fork_epoch() != 0 && !HUB.get().is_some_and(|hub| hub.owns(task)) {
+        if crate::sys::fork::fork_epoch() != 0 && !HUB.get().is_some_and(|hub| hub.owns(task)) {
             std::process::exit(0);
         }
     }
@@ -717,6 +719,7 @@ impl Hub {
 fn forked() {
     HUB.set(None);
     stuck::forget_all();
+    Shared::forget_spare();
 }
 
 /// The name of the running green thread, for the report of a stack overflow. Runs in a signal handler.

@@ -305,7 +305,9 @@ where
     F: Fn(&str, &(dyn std::any::Any + Send)) + Send + Sync + 'static,
 {
     let hook = hook.map(|hook| Arc::new(hook) as Arc<super::report::PanicHook>);
-    *PANIC_HOOK.write().unwrap_or_else(|e| e.into_inner()) = hook;
+    let before = std::mem::replace(&mut *PANIC_HOOK.lock(), hook);
+    // Without the lock: it is the user's.
+    drop(before);
 }
 
 /// How many green threads of this hub have not ended.

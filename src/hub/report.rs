@@ -5,10 +5,11 @@ use std::any::Any;
 use std::fmt;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use super::task::{self, Marks, State, Task};
 use super::{Hub, interrupt};
+use crate::sys::fork::{Global, Order};
 
 /// All green threads of a hub, a line each: state, what each waits for, where it was spawned.
 pub(crate) fn lines(hub: &Hub) -> Vec<String> {
@@ -65,7 +66,7 @@ impl Reporter {
 }
 
 pub(super) type PanicHook = dyn Fn(&str, &(dyn Any + Send)) + Send + Sync;
-pub(super) static PANIC_HOOK: RwLock<Option<Arc<PanicHook>>> = RwLock::new(None);
+pub(super) static PANIC_HOOK: Global<Option<Arc<PanicHook>>> = Global::new(Order::PanicHook, None);
 
 /// Drops what the user made: its destructor may panic, and that goes no further.
 pub(crate) fn discard<T>(value: T) {
@@ -86,7 +87,7 @@ pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn Any + Send>) {
     if interrupt::is_ours(&*payload) {
         return discard(payload);
     }
-    let hook = PANIC_HOOK.read().unwrap_or_else(|e| e.into_inner()).clone();
+    let hook = PANIC_HOOK.lock().clone();
     match hook {
         Some(hook) => {
             let told = catch_unwind(AssertUnwindSafe(|| hook(&who.who, &*payload)));

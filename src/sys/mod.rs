@@ -8,6 +8,7 @@ pub(crate) mod glibc;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod ids;
 pub(crate) mod ctrl_c;
+pub(crate) mod fork;
 pub(crate) mod mem;
 pub(crate) mod poll;
 pub(crate) mod signal;

@@ -1,18 +1,18 @@
 //! The memory of tasks: leaked chunks, and free lists of blocks of a hub and of the process.
 
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use super::{Extra, Marks, Task, TaskRef};
 use crate::hub::Hub;
+use crate::sys::fork::{Global, Order};
 
 struct Chunk(&'static [Task]);
 // SAFETY: T5: the lists below hand blocks from thread to thread only while nobody owns them.
 unsafe impl Send for Chunk {}
 
-static CHUNKS: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
-static FREE: Mutex<Vec<TaskRef>> = Mutex::new(Vec::new());
+static CHUNKS: Global<Vec<Chunk>> = Global::new(Order::Chunks, Vec::new());
+static FREE: Global<Vec<TaskRef>> = Global::new(Order::Free, Vec::new());
 const CHUNK: usize = 64;
 
 /// A block from the hub's free list, the common one, or a new chunk.
@@ -29,11 +29,11 @@ pub(super) fn take_block(hub: &Hub) -> &'static Task {
 
 #[cold]
 fn refill(hub: &Hub) -> &'static Task {
-    if let Some(task) = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop() {
+    if let Some(task) = FREE.lock().pop() {
         return task.0;
     }
     let chunk: &'static [Task] = Box::leak((0..CHUNK).map(|_| Task::blank()).collect());
-    CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
+    CHUNKS.lock().push(Chunk(chunk));
     for task in &chunk[1..] {
         task.next.set(hub.free.replace(Some(task)));
     }
@@ -42,11 +42,11 @@ fn refill(hub: &Hub) -> &'static Task {
 
 /// A block from the common list, or a chunk of one.
 pub(super) fn take_common() -> &'static Task {
-    let free = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop();
+    let free = FREE.lock().pop();
     free.map_or_else(
         || {
             let chunk: &'static [Task] = Box::leak(Box::new([Task::blank()]));
-            CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
+            CHUNKS.lock().push(Chunk(chunk));
             &chunk[0]
         },
         |task| task.0,
@@ -62,7 +62,7 @@ pub(super) fn recycle(task: &'static Task) {
     task.ticket.fetch_add(1, Ordering::Relaxed);
     match Hub::try_current() {
         Some(hub) if ptr::eq(hub.shared, owner) => task.next.set(hub.free.replace(Some(task))),
-        _ => FREE.lock().unwrap_or_else(|e| e.into_inner()).push(TaskRef(task)),
+        _ => FREE.lock().push(TaskRef(task)),
     }
 }
 
@@ -93,7 +93,7 @@ impl Keep {
 
 /// Gives the blocks of an ended hub back, and what its native task leaves.
 fn give_back(hub: &Hub) -> Option<Box<Extra>> {
-    let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut free = FREE.lock();
     while let Some(task) = hub.free.take() {
         hub.free.set(task.next.take());
         free.push(TaskRef(task));
@@ -106,7 +106,7 @@ fn give_back(hub: &Hub) -> Option<Box<Extra>> {
 
 /// All unfinished green threads of a hub, in no order. For its own OS thread.
 pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
-    let chunks = CHUNKS.lock().unwrap_or_else(|e| e.into_inner());
+    let chunks = CHUNKS.lock();
     let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
     // The owner's fields are read only after `hub` says that we own the block (T5).
     let live = blocks.filter(|task| !task.is_finished());
