@@ -25,7 +25,8 @@ pub fn lookup_host(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let name = host.to_owned();
-    let found = unblock_name(move || std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port)).map(Vec::from_iter));
+    let found =
+        unblock_name(move || std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port)).map(Vec::from_iter));
     found.map_err(|error| io::Error::new(error.kind(), format!("cannot look up {host}: {error}")))
 }
 

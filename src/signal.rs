@@ -154,7 +154,9 @@ impl Socket {
 impl Shared {
     /// This process's socket.
     fn socket(&self) -> io::Result<&Socket> {
-        self.sockets.get().get_or_try_init(|| Socket::new(&self.flags).map(Box::new))
+        self.sockets
+            .get()
+            .get_or_try_init(|| Socket::new(&self.flags).map(Box::new))
     }
 
     /// Takes a byte, and the first signal that is set; `WouldBlock` if there is none.
@@ -205,7 +207,10 @@ impl Signals {
     /// Parks. A kill or time-out unwinds here, and no signal is lost.
     #[track_caller]
     pub fn recv(&self) -> io::Result<i32> {
-        self.shared.socket()?.reader.read_with(|stream| self.shared.take(stream))
+        self.shared
+            .socket()?
+            .reader
+            .read_with(|stream| self.shared.take(stream))
     }
 
     /// The next, if one has come.

@@ -155,7 +155,10 @@ impl File {
 
     fn spare(&self) -> Vec<u8> {
         // Nobody waits for it: in a forked child another OS thread of the parent may have had it.
-        self.spare.try_lock().map(|mut spare| std::mem::take(&mut *spare)).unwrap_or_default()
+        self.spare
+            .try_lock()
+            .map(|mut spare| std::mem::take(&mut *spare))
+            .unwrap_or_default()
     }
 
     fn keep(&self, buffer: Vec<u8>) {

@@ -65,6 +65,7 @@ use remote::{Message, Shared};
 pub(crate) use report::{Reporter, complain, discard, line, lines, named, report_panic};
 use task::{Marks, State, Task, TaskRef};
 
+use crate::sys::report::last_words;
 use crate::tls::{self, Context};
 
 /// Freed stacks looked at before a long sleep.
@@ -221,10 +222,7 @@ struct End(Cell<Option<task::Keep>>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        let Some(hub) = HUB
-            .get()
-            .filter(|hub| hub.fork_epoch == crate::sys::fork::fork_epoch())
-        else {
+        let Some(hub) = HUB.get().filter(|hub| hub.fork_epoch == crate::sys::fork::fork_epoch()) else {
             return ENDED.set(true);
         };
         if hub.scoped.get() > 0 && (hub.current.get().is_some() || hub.pumping.get()) {
@@ -417,7 +415,7 @@ impl Hub {
         self.native.bump();
         complain(format_args!("{exit}"));
         if self.scopes.get() > 0 {
-            complain(format_args!(
+            last_words(format_args!(
                 "a scope on the native stack would be left while its green threads run: abort"
             ));
             std::process::abort();
@@ -430,7 +428,7 @@ impl Hub {
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
-                complain(format_args!("a panic on the hub's own stack: abort"));
+                last_words(format_args!("a panic on the hub's own stack: abort"));
                 std::process::abort();
             }
         }
@@ -670,7 +668,7 @@ impl Hub {
         let chain = current::set_aside();
         while self.scoped.get() > 0 {
             if self.turn(Sleep::Yes) == Turned::Stuck {
-                complain(format_args!(
+                last_words(format_args!(
                     "an OS thread ends, and a scoped green thread of it never will: abort"
                 ));
                 std::process::abort();
@@ -718,6 +716,7 @@ impl Hub {
 /// In a forked child, on the OS thread that forked: a fresh hub, and none of the green threads.
 fn forked() {
     HUB.set(None);
+    crate::sys::report::forget_all();
     stuck::forget_all();
     Shared::forget_spare();
 }

@@ -310,6 +310,27 @@ where
     drop(before);
 }
 
+/// Has the message of each panic, which std writes, written as this crate's own reports are: not by the OS thread that
+/// panics, and no more of one kind than a reader can follow.
+///
+/// std writes it in the green thread that panics, and waits for stderr: if what reads that (a log's collector, say) has stopped
+/// and the pipe is full, the hub stops with it. A server that may meet panics calls this first thing in `main`. It takes the
+/// place of the panic hook of the whole process, for OS threads too; one that is set later takes its place in turn.
+///
+/// ```
+/// use greenthread::{hub, spawn};
+/// hub::write_panics_aside();
+/// assert!(spawn(|| panic!("told aside")).join().is_err());
+/// ```
+///
+/// The message is std's, backtrace included: `RUST_BACKTRACE` says whether there is one.
+pub fn write_panics_aside() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or(("unknown", 0), |at| (at.file(), at.line()));
+        crate::sys::report::print(place, || super::report::panic_message(panic));
+    }));
+}
+
 /// How many green threads of this hub have not ended.
 pub fn live() -> usize {
     HUB.get().map_or(0, |hub| hub.live.get())

@@ -2,14 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::any::Any;
-use std::fmt;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::task::{self, Marks, State, Task};
 use super::{Hub, interrupt};
 use crate::sys::fork::{Global, Order};
+pub(crate) use crate::sys::report::complain;
 
 /// All green threads of a hub, a line each: state, what each waits for, where it was spawned.
 pub(crate) fn lines(hub: &Hub) -> Vec<String> {
@@ -76,11 +75,6 @@ pub(crate) fn discard<T>(value: T) {
     }
 }
 
-/// A line on stderr; if that is broken, nobody can be told.
-pub(crate) fn complain(text: fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "greenthread: {text}");
-}
-
 /// Reports a panic that nobody will read: once, to the hook, or to stderr.
 #[cold]
 pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn Any + Send>) {
@@ -103,4 +97,26 @@ pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn Any + Send>) {
         )),
     }
     discard(payload);
+}
+
+/// What std writes of a panic.
+pub(super) fn panic_message(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("<unnamed>");
+    let text = crate::fiber::unwind::message(panic.payload());
+    let mut message = format!("\nthread '{name}' ({}) panicked at ", crate::sys::thread::id());
+    if let Some(place) = panic.location() {
+        message.push_str(&place.to_string());
+    }
+    message.push_str(&format!(":\n{text}\n"));
+    let asked = std::env::var_os("RUST_BACKTRACE").is_some_and(|style| style != "0");
+    if asked {
+        message.push_str(&format!(
+            "stack backtrace:\n{}",
+            std::backtrace::Backtrace::force_capture()
+        ));
+    } else {
+        message.push_str("note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n");
+    }
+    message
 }

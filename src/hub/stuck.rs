@@ -147,11 +147,7 @@ impl Drop for Registered {
 }
 
 /// Two looks at all, and `meanwhile` between them; whether all rested all the time, and `meanwhile` says so too.
-fn all_rest(
-    looks: &[impl Fn() -> Option<u64>],
-    queued: impl Fn() -> bool,
-    meanwhile: impl FnOnce() -> bool,
-) -> bool {
+fn all_rest(looks: &[impl Fn() -> Option<u64>], queued: impl Fn() -> bool, meanwhile: impl FnOnce() -> bool) -> bool {
     let look = || -> Option<Vec<u64>> {
         if queued() {
             return None;
@@ -171,7 +167,9 @@ pub(super) fn all_others_idle() -> bool {
     let are_ours = || {
         crate::sys::thread::all().is_some_and(|threads| {
             let mut threads = threads.into_iter().filter(|thread| *thread != me);
-            threads.all(|thread| others.iter().any(|known| known.thread == thread))
+            threads.all(|thread| {
+                crate::sys::report::is_writer(thread) || others.iter().any(|known| known.thread == thread)
+            })
         })
     };
     all_rest(&looks, || QUEUED.load(Ordering::Acquire) > 0, are_ours)

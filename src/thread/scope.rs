@@ -122,7 +122,7 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        crate::hub::complain(format_args!("a scope would be left while its green threads run: abort"));
+        crate::sys::report::last_words(format_args!("a scope would be left while its green threads run: abort"));
         std::process::abort();
     }
 }
