@@ -662,19 +662,53 @@ impl Hub {
         if self.scoped.get() == 0 {
             return;
         }
-        for task in task::all_of(self).into_iter().filter(|task| task.is_scoped()) {
+        for task in self.scoped_tasks() {
             interrupt::kill(self, TaskRef::new(task), task.id());
+        }
+        // The end of the first one is that of the process: nothing that a child borrows goes any more.
+        let is_last = crate::sys::thread::id() == u64::from(std::process::id());
+        let end = self.after(hubs::PATIENCE);
+        if is_last {
+            self.call_at(end, Box::new(|| ()));
         }
         let chain = current::set_aside();
         while self.scoped.get() > 0 {
-            if self.turn(Sleep::Yes) == Turned::Stuck {
-                last_words(format_args!(
-                    "an OS thread ends, and a scoped green thread of it never will: abort"
-                ));
-                std::process::abort();
+            let stuck = self.turn(Sleep::Yes) == Turned::Stuck;
+            if self.scoped.get() > 0 && (stuck || is_last && self.clock.now() >= end) {
+                self.leave_scoped(is_last);
+                break;
             }
         }
         current::restore(chain);
+    }
+
+    fn scoped_tasks(&self) -> impl Iterator<Item = &'static Task> {
+        task::all_of(self).into_iter().filter(|task| task.is_scoped())
+    }
+
+    /// Children of scopes will not end.
+    #[cold]
+    fn leave_scoped(&'static self, is_last: bool) {
+        let lines: Vec<String> = self.scoped_tasks().map(line).collect();
+        let lines = lines.join("\n  ");
+        if !is_last {
+            last_words(format_args!(
+                "an OS thread ends, and scoped green threads of it never will: abort\n  {lines}"
+            ));
+            std::process::abort();
+        }
+        complain(format_args!(
+            "the process ends, and scoped green threads have not ended\n  {lines}"
+        ));
+    }
+
+    /// A child of a scope, which runs here, has ended.
+    pub(crate) fn leave_scope(&self) {
+        self.scoped.set(self.scoped.get().saturating_sub(1));
+        if self.scoped.get() == 0 && !self.pumping.get() {
+            // The end of the OS thread may wait for it: its turn is not to sleep.
+            self.call(Box::new(|| ()));
+        }
     }
 
     /// A green thread's body has returned: if the process was forked meanwhile by this very thread, then this is the

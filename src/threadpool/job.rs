@@ -196,8 +196,8 @@ impl<T> Job<T> {
                 drop(slot);
                 return match next {
                     Next::Give(taker) => guarded(|| taker(outcome)),
-                    // Its destructor may panic, and nobody waits for it any more.
-                    _ => discard(outcome),
+                    // Nobody waits for it any more.
+                    _ => settle(outcome),
                 };
             }
             let callbacks = mem::take(&mut slot.callbacks);
@@ -244,6 +244,14 @@ impl<T: Send> Run for Job<T> {
         discard(work);
         self.complete(Err(error));
         true
+    }
+}
+
+/// Drops a value that nobody has taken: its destructor may panic, which is reported.
+pub(super) fn settle<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        let who = String::from("the value of a pool's job, as it was dropped,");
+        report_panic(&Reporter { who }, payload);
     }
 }
 

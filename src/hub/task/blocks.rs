@@ -61,7 +61,10 @@ pub(super) fn recycle(task: &'static Task) {
     let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);
     task.ticket.fetch_add(1, Ordering::Relaxed);
     match Hub::try_current() {
-        Some(hub) if ptr::eq(hub.shared, owner) => task.next.set(hub.free.replace(Some(task))),
+        // On the hub's own list a block that another OS thread took would never be found by the next that spawns from there.
+        Some(hub) if ptr::eq(hub.shared, owner) && !task.marks.get(Marks::COMMON) => {
+            task.next.set(hub.free.replace(Some(task)))
+        }
         _ => FREE.lock().push(TaskRef(task)),
     }
 }
