@@ -227,3 +227,99 @@ impl fmt::Debug for LoopExit {
 }
 
 impl std::error::Error for LoopExit {}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::super::inbox::{Inbox, PARKED};
+    use super::*;
+    use loom::sync::{Condvar, Mutex};
+
+    /// An OS thread with a hub: its inbox, its rest, and where it sleeps.
+    struct Thread {
+        inbox: Inbox<usize>,
+        idle: Idle,
+        bed: (Mutex<bool>, Condvar),
+    }
+
+    impl Thread {
+        fn new() -> Thread {
+            let inbox = Inbox::new();
+            inbox.open();
+            Thread {
+                inbox,
+                idle: Idle::new(),
+                bed: (Mutex::new(false), Condvar::new()),
+            }
+        }
+
+        fn send(&self, message: usize) {
+            if self.inbox.send(message, || true) == Ok(PARKED) {
+                *self.bed.0.lock().unwrap() = true;
+                self.bed.1.notify_one();
+            }
+        }
+
+        /// What a hub does until it gets a message: as `Hub::sleep`.
+        fn receive(&self) -> usize {
+            loop {
+                if self.inbox.fall_asleep(PARKED) {
+                    self.idle.rest();
+                    let mut rung = self.bed.0.lock().unwrap();
+                    while !*rung {
+                        rung = self.bed.1.wait(rung).unwrap();
+                    }
+                    *rung = false;
+                    drop(rung);
+                    self.inbox.wake_up();
+                    self.idle.rise();
+                }
+                let mut messages = Vec::new();
+                self.inbox.drain(&mut messages);
+                if let Some(message) = messages.pop() {
+                    return message;
+                }
+            }
+        }
+
+        fn look(&self) -> Option<u64> {
+            if self.inbox.is_pending() {
+                return None;
+            }
+            self.idle.look()
+        }
+    }
+
+    /// Two that rest, a message to one of them on its way, who wakes the other, who wakes the one that looks.
+    #[test]
+    fn loom_a_wake_on_its_way_along_a_chain_is_seen() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let threads: Arc<[Thread; 3]> = Arc::new([Thread::new(), Thread::new(), Thread::new()]);
+            // To `first`, before anybody looks.
+            threads[1].send(1);
+            let chain = [1, 2].map(|me| {
+                let threads = threads.clone();
+                loom::thread::spawn(move || {
+                    let message = threads[me].receive();
+                    let next = if me == 1 { 2 } else { 0 };
+                    threads[next].send(message + 1);
+                    // And it rests again, for good.
+                    if threads[me].inbox.fall_asleep(PARKED) {
+                        threads[me].idle.rest();
+                    }
+                })
+            });
+            let looks = [1, 2].map(|thread| {
+                let threads = threads.clone();
+                move || threads[thread].look()
+            });
+            // As `Hub::sleep`: its own inbox last.
+            let hopeless = all_rest(&looks, || false, || true) && !threads[0].inbox.is_pending();
+            for link in chain {
+                link.join().unwrap();
+            }
+            assert!(!hopeless, "a message was on its way");
+        });
+    }
+}

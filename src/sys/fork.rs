@@ -328,3 +328,104 @@ impl<T> PerProcess<T> {
         &this.value
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Forks; how the child ends, in which `f` runs, and which dies if that takes ten seconds.
+    fn in_child(f: impl FnOnce() -> bool) -> i32 {
+        // SAFETY: the child calls `f`, which takes only locks of ours, and leaves by `_exit`.
+        unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                libc::alarm(10);
+                libc::_exit(if f() { 0 } else { 1 });
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+            status
+        }
+    }
+
+    /// Another OS thread is in the midst of changing two values whenever this one forks.
+    #[test]
+    fn a_lock_that_another_thread_holds_is_free_in_the_child() {
+        static LOCK: Global<u32> = Global::new(Order::Known, 7);
+        static NESTED: Global<u32> = Global::new(Order::Glibc, 7);
+        let (tell, told) = mpsc::channel();
+        let holder = std::thread::spawn(move || {
+            for _ in 0..20 {
+                let mut held = LOCK.lock();
+                let mut nested = NESTED.lock();
+                *held += 1;
+                tell.send(()).unwrap();
+                // The fork comes in here, and is to wait.
+                std::thread::sleep(Duration::from_millis(5));
+                *held += 1;
+                *nested += 2;
+            }
+        });
+        for _ in told.iter() {
+            let status = in_child(|| {
+                let (value, nested) = (*LOCK.lock(), *NESTED.lock());
+                value % 2 == 1 && value == nested
+            });
+            assert_eq!(status, 0);
+        }
+        holder.join().unwrap();
+    }
+
+    #[test]
+    fn a_value_that_another_thread_makes_is_made_again_in_the_child() {
+        static ONCE: GlobalOnce<u32> = GlobalOnce::new(Order::Trial);
+        let (tell, told) = mpsc::channel();
+        let maker = std::thread::spawn(move || {
+            let make = || {
+                tell.send(()).unwrap();
+                std::thread::sleep(Duration::from_millis(50));
+                7
+            };
+            *ONCE.get_or_init(make)
+        });
+        told.recv().unwrap();
+        assert_eq!(in_child(|| *ONCE.get_or_init(|| 7) == 7), 0);
+        assert_eq!(maker.join().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_child_has_a_fresh_value_of_its_own_even_if_the_parents_is_locked() {
+        let value = PerProcess::new(|| Mutex::new(0));
+        let mut held = value.get().lock().unwrap();
+        *held += 1;
+        let status = in_child(|| {
+            *value.get().lock().unwrap() += 5;
+            // And so has a child of the child.
+            let status = in_child(|| *value.get().lock().unwrap() == 0);
+            status == 0 && *value.get().lock().unwrap() == 5
+        });
+        assert_eq!(status, 0);
+        assert_eq!(*held, 1);
+    }
+
+    /// A handler of a signal, say, on top of code that has a lock.
+    #[test]
+    fn a_fork_by_the_holder_of_a_lock_comes_to_an_end() {
+        static LOCK: Global<u32> = Global::new(Order::Known, 7);
+        let held = LOCK.lock();
+        assert_eq!(in_child(|| true), 0);
+        drop(held);
+    }
+
+    #[test]
+    fn the_list_is_in_order() {
+        static LATE: Global<()> = Global::new(Order::Glibc, ());
+        static EARLY: Global<()> = Global::new(Order::Orphans, ());
+        drop(LATE.lock());
+        drop(EARLY.lock());
+        let list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(list.len() >= 2 && list.is_sorted_by_key(|lock| lock.order()));
+    }
+}
