@@ -117,3 +117,28 @@ pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
     let seen = |task: &&'static Task| !super::is_native(task.id.get()) && !task.marks.get(Marks::RESTS);
     mine.filter(seen).collect()
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::CHUNKS;
+    use crate::hub::Hubs;
+
+    /// The pattern of accept and dispatch: blocks come back to where the next spawn takes them from.
+    #[test]
+    fn spawns_from_another_os_thread_use_the_same_blocks_again() {
+        let hubs = Hubs::new(1).unwrap();
+        let chunks = || CHUNKS.lock().len();
+        let before = chunks();
+        for _ in 0..100 {
+            for n in 0..50 {
+                let spawned = hubs.spawn(move || n).unwrap();
+                if n % 2 == 0 {
+                    assert_eq!(spawned.join().unwrap(), n);
+                }
+            }
+            hubs.join();
+        }
+        // Other tests take some meanwhile.
+        assert!(chunks() < before + 1000, "{} of {before}", chunks());
+    }
+}
