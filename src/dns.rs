@@ -1,11 +1,11 @@
-//! Names to addresses, by the system's resolver on the thread pool.
+//! Names to addresses, by the system's resolver on OS threads that do nothing else.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::net::SocketAddr;
 use std::vec;
 
-use crate::threadpool::unblock;
+use crate::threadpool::unblock_name;
 
 /// Looks a host up, without blocking the other green threads. A numeric address is not looked up at all.
 ///
@@ -25,7 +25,8 @@ pub fn lookup_host(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let name = host.to_owned();
-    let found = unblock(move || std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port)).map(Vec::from_iter));
+    let found =
+        unblock_name(move || std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port)).map(Vec::from_iter));
     found.map_err(|error| io::Error::new(error.kind(), format!("cannot look up {host}: {error}")))
 }
 
@@ -47,7 +48,7 @@ pub trait ToSocketAddrs {
     /// A bad text, or a failed lookup.
     ///
     /// # Blocking and cancellation
-    /// A name parks the caller for the lookup; see [`unblock`]. Numeric addresses do not.
+    /// A name parks the caller for the lookup, of which [`MAX`](crate::threadpool::MAX) run at once. Numeric addresses do not.
     fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>>;
 }
 

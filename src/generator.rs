@@ -70,6 +70,7 @@ use std::thread::panicking;
 use crate::fiber::unwind::{TRIES, message};
 use crate::fiber::{Fiber, Kept, Outcome, Suspender};
 use crate::stack::DEFAULT_SIZE;
+use crate::sys::report::complain;
 
 type Payload = Box<dyn Any + Send>;
 
@@ -536,7 +537,9 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
                 return;
             }
         }
-        eprintln!("greenthread: a dropped generator would not end ({CloseError}): its stack is leaked");
+        complain(format_args!(
+            "a dropped generator would not end ({CloseError}): its stack is leaked"
+        ));
     }
 }
 
@@ -558,10 +561,10 @@ fn tell_panic(result: Result<(), Payload>) {
     if let Err(payload) = result
         && !payload.is::<GeneratorExit>()
     {
-        eprintln!(
-            "greenthread: a generator panicked while it was dropped: {}",
+        complain(format_args!(
+            "a generator panicked while it was dropped: {}",
             message(&*payload)
-        );
+        ));
     }
 }
 

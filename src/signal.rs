@@ -19,12 +19,13 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use once_cell::race::OnceBox;
 use signal_hook::{SigId, low_level};
 
 pub use signal_hook::consts::{
@@ -33,6 +34,7 @@ pub use signal_hook::consts::{
 };
 
 use crate::io::Async;
+use crate::sys::fork::{Global, Order, PerProcess};
 use crate::thread::{self, JoinHandle};
 use crate::threadpool::watch::watch;
 use crate::time;
@@ -85,31 +87,78 @@ use crate::time;
 /// # }
 /// ```
 ///
+/// In a forked child it listens for that process from its first use there on, and each of the two has its own signals. One that
+/// came before the fork, and that nobody had received by then, both receive.
+///
 /// # Coming from Python
 /// asyncio's `add_signal_handler`, `signal.set_wakeup_fd`.
 pub struct Signals {
     shared: Arc<Shared>,
 }
 
+struct Shared {
+    flags: Vec<(i32, Arc<AtomicBool>)>,
+    sockets: PerProcess<OnceBox<Socket>>,
+}
+
+/// Where the handlers of one process write to. A forked child makes its own: if it read its parent's, it would take the bytes
+/// that wake that.
+///
 /// # Invariant
 /// There are at least as many bytes in the socket, or about to be written, as flags are set: a handler sets its flag, then
 /// writes. Who takes one byte takes at most one flag. So whoever finds the socket empty finds no flag that another will not
 /// be woken for, on whatever hub it waits. A full socket swallows bytes, but holds more than there are signals.
-struct Shared {
+struct Socket {
     reader: Async<UnixStream>,
-    flags: Vec<(i32, Arc<AtomicBool>)>,
     listening: Vec<SigId>,
 }
 
-impl Drop for Shared {
+/// Held while something is registered with signal-hook, whose own lock a fork knows nothing of.
+static REGISTERING: Global<()> = Global::new(Order::Signals, ());
+
+impl Drop for Socket {
     fn drop(&mut self) {
+        let _registering = REGISTERING.lock();
         for id in self.listening.drain(..) {
             low_level::unregister(id);
         }
     }
 }
 
+impl Socket {
+    fn new(flags: &[(i32, Arc<AtomicBool>)]) -> io::Result<Socket> {
+        let (reader, writer) = UnixStream::pair()?;
+        let mut socket = Socket {
+            reader: Async::new(reader)?,
+            listening: Vec::new(),
+        };
+        for (signal, flag) in flags {
+            socket.listen(*signal, flag, writer.try_clone()?)?;
+            if flag.load(Ordering::Acquire) {
+                // In a forked child: it came before there was this socket.
+                (&writer).write_all(&[0])?;
+            }
+        }
+        Ok(socket)
+    }
+
+    fn listen(&mut self, signal: i32, flag: &Arc<AtomicBool>, writer: UnixStream) -> io::Result<()> {
+        let _registering = REGISTERING.lock();
+        // In this order: they are called in it.
+        self.listening.push(signal_hook::flag::register(signal, flag.clone())?);
+        self.listening.push(low_level::pipe::register(signal, writer)?);
+        Ok(())
+    }
+}
+
 impl Shared {
+    /// This process's socket.
+    fn socket(&self) -> io::Result<&Socket> {
+        self.sockets
+            .get()
+            .get_or_try_init(|| Socket::new(&self.flags).map(Box::new))
+    }
+
     /// Takes a byte, and the first signal that is set; `WouldBlock` if there is none.
     fn take(&self, mut stream: &UnixStream) -> io::Result<i32> {
         loop {
@@ -119,15 +168,6 @@ impl Shared {
                 return Ok(*signal);
             }
         }
-    }
-
-    fn listen(&mut self, signal: i32, writer: UnixStream) -> io::Result<()> {
-        let flag = Arc::new(AtomicBool::new(false));
-        // In this order: they are called in it.
-        self.listening.push(signal_hook::flag::register(signal, flag.clone())?);
-        self.listening.push(low_level::pipe::register(signal, writer)?);
-        self.flags.push((signal, flag));
-        Ok(())
     }
 }
 
@@ -141,20 +181,18 @@ impl Signals {
     where
         I: IntoIterator<Item: Borrow<i32>>,
     {
-        let (reader, writer) = UnixStream::pair()?;
-        let mut shared = Shared {
-            reader: Async::new(reader)?,
-            flags: Vec::new(),
-            listening: Vec::new(),
-        };
+        let mut flags = Vec::new();
         for signal in signals {
             let signal = *signal.borrow();
             check(signal)?;
-            shared.listen(signal, writer.try_clone()?)?;
+            flags.push((signal, Arc::default()));
         }
-        if shared.flags.is_empty() {
+        if flags.is_empty() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "no signal to listen to"));
         }
+        let sockets = PerProcess::new(OnceBox::new);
+        let shared = Shared { flags, sockets };
+        shared.socket()?;
         Ok(Signals {
             shared: Arc::new(shared),
         })
@@ -169,12 +207,15 @@ impl Signals {
     /// Parks. A kill or time-out unwinds here, and no signal is lost.
     #[track_caller]
     pub fn recv(&self) -> io::Result<i32> {
-        self.shared.reader.read_with(|stream| self.shared.take(stream))
+        self.shared
+            .socket()?
+            .reader
+            .read_with(|stream| self.shared.take(stream))
     }
 
     /// The next, if one has come.
     pub fn try_recv(&self) -> Option<i32> {
-        self.shared.take(self.shared.reader.get_ref()).ok()
+        self.shared.take(self.shared.socket().ok()?.reader.get_ref()).ok()
     }
 
     /// Waits for the next for at most `timeout`. `None`: there was none.
@@ -198,7 +239,7 @@ impl Signals {
     #[track_caller]
     fn recv_until(&self, deadline: Option<Instant>) -> io::Result<Option<i32>> {
         let take = |stream: &UnixStream| self.shared.take(stream);
-        match self.shared.reader.read_before(deadline, take) {
+        match self.shared.socket()?.reader.read_before(deadline, take) {
             Err(error) if error.kind() == ErrorKind::TimedOut => Ok(None),
             signal => signal.map(Some),
         }
@@ -226,7 +267,7 @@ impl Signals {
                 return Ok(signal);
             }
             let shared = self.shared.clone();
-            watch(move || shared.reader.readable())?.await?;
+            watch(move || shared.socket()?.reader.readable())?.await?;
         }
     }
 

@@ -32,9 +32,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::sys::fork::{GlobalOnce, Order};
 use crate::sys::{base, glibc};
 
 /// A set of thread-locals of its own.
@@ -277,7 +277,7 @@ impl Context {
 
 /// Whether isolation works in this process: what it rests on is there, and a trial passes.
 fn available() -> Result<(), &'static str> {
-    static TRIED: OnceLock<Result<(), &'static str>> = OnceLock::new();
+    static TRIED: GlobalOnce<Result<(), &'static str>> = GlobalOnce::new(Order::Trial);
     *TRIED.get_or_init(|| {
         if cfg!(feature = "sanitizer") {
             return Err("the address sanitizer keeps its own state for each OS thread");

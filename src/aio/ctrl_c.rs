@@ -6,13 +6,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::AnyTask;
 use crate::hub::stuck::Registered;
+use crate::sys::fork::{Global, Order, fork_epoch};
 use crate::sys::{ctrl_c, thread};
 
 #[derive(Default)]
@@ -23,14 +23,17 @@ struct State {
     came: bool,
 }
 
-static STATE: Mutex<State> = Mutex::new(State {
-    writer: None,
-    main: None,
-    came: false,
-});
+static STATE: Global<State> = Global::new(
+    Order::CtrlC,
+    State {
+        writer: None,
+        main: None,
+        came: false,
+    },
+);
 
 fn state() -> MutexGuard<'static, State> {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+    STATE.lock()
 }
 
 /// The first Ctrl-C is a cancel, until this is dropped.
@@ -64,7 +67,7 @@ impl Drop for CtrlC {
 
 /// Where the signal is to write to; with somebody who reads.
 fn writer(state: &mut State) -> io::Result<i32> {
-    let epoch = thread::fork_epoch();
+    let epoch = fork_epoch();
     if let Some((_, writer)) = state.writer.as_ref().filter(|(of, _)| *of == epoch) {
         return Ok(writer.as_raw_fd());
     }
@@ -77,12 +80,11 @@ fn writer(state: &mut State) -> io::Result<i32> {
 }
 
 fn listen(reader: &OwnedFd) {
-    let idle = Arc::new(AtomicBool::new(false));
-    let _registered = Registered::new(idle.clone());
+    let registered = Registered::new();
     loop {
-        idle.store(true, Ordering::SeqCst);
+        registered.rest();
         let read = rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut [0]));
-        idle.store(false, Ordering::SeqCst);
+        registered.rise();
         if read != Ok(1) {
             return;
         }

@@ -21,6 +21,7 @@ use crate::hub::park::Why;
 use crate::io::{wait_readable, wait_writable};
 use crate::signal;
 use crate::sync::{Event, Until};
+use crate::sys::fork::{Global, Order};
 use crate::thread::{self, Thread};
 use crate::time;
 
@@ -52,12 +53,12 @@ struct Inner {
 
 static MAIN: &str = "the end of its task (run_until_complete)";
 /// The bound ones.
-static BOUND: Mutex<Vec<(hub::Handle, EventLoop)>> = Mutex::new(Vec::new());
+static BOUND: Global<Vec<(hub::Handle, EventLoop)>> = Global::new(Order::Loops, Vec::new());
 /// How many are in debug mode.
 static DEBUGGED: AtomicUsize = AtomicUsize::new(0);
 
 fn bound() -> MutexGuard<'static, Vec<(hub::Handle, EventLoop)>> {
-    BOUND.lock().unwrap_or_else(PoisonError::into_inner)
+    BOUND.lock()
 }
 
 /// The hub of an OS thread, as asyncio's event loop. A clone is the same loop.

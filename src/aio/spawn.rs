@@ -8,13 +8,14 @@ use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::task::{Context, Poll};
 
 use super::event_loop::EventLoop;
 use super::task::{AnyTask, Outcome, Task};
 use super::{TaskError, slow};
 use crate::hub::{self, Hub, interrupt};
+use crate::sys::fork::{Global, Order};
 use crate::{future, thread};
 
 crate::green_local! {
@@ -22,10 +23,10 @@ crate::green_local! {
 }
 
 /// The tasks that have not ended, of all hubs, in the order of their making.
-static ALL: Mutex<BTreeMap<u64, AnyTask>> = Mutex::new(BTreeMap::new());
+static ALL: Global<BTreeMap<u64, AnyTask>> = Global::new(Order::Tasks, BTreeMap::new());
 
 fn all() -> MutexGuard<'static, BTreeMap<u64, AnyTask>> {
-    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+    ALL.lock()
 }
 
 /// What can become a [`Task`]: any future, [`green`] code, either of them if [`fallible`], and a task itself.

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::threadpool::unblock;
+use crate::threadpool::unblock_file;
 
 /// What is in a directory, in no order. It is read as a whole, here and now; std reads bit by bit.
 ///
@@ -62,7 +62,7 @@ impl DirEntry {
     #[track_caller]
     pub fn metadata(&self) -> io::Result<Metadata> {
         let std = self.std.clone();
-        unblock(move || std.metadata())
+        unblock_file(move || std.metadata())
     }
 
     /// What it is.
@@ -72,7 +72,7 @@ impl DirEntry {
     #[track_caller]
     pub fn file_type(&self) -> io::Result<FileType> {
         let std = self.std.clone();
-        unblock(move || std.file_type())
+        unblock_file(move || std.file_type())
     }
 }
 

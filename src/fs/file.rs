@@ -5,16 +5,17 @@ use std::fmt;
 use std::fs::{Metadata, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use crate::sync::Semaphore;
-use crate::threadpool::unblock;
+use crate::sys::fork::PerProcess;
+use crate::threadpool::{unblock_apart, unblock_file};
 
 /// The most that one call moves: the copy then costs about as much as the way to the pool and back.
 const MOST: usize = 256 * 1024;
 
-/// A file; std's, but its calls run on the thread pool.
+/// A file; std's, but its calls run on OS threads of a pool; see [`fs`](super).
 ///
 /// ```
 /// use std::io::{Read, Seek, Write};
@@ -47,8 +48,11 @@ pub struct File {
 
 struct Shared {
     std: std::fs::File,
-    /// Whose turn it is. It is given back by the call itself, which its caller may have left.
-    turn: Semaphore,
+    /// Whether a call may last for ever: then the pool does not do it.
+    may_wait: bool,
+    /// Whose turn it is. It is given back by the call itself, which its caller may have left, and which a forked child is not
+    /// to wait for.
+    turn: PerProcess<Semaphore>,
 }
 
 /// The turn, wherever it goes.
@@ -56,31 +60,57 @@ struct Turn(Arc<Shared>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.turn.add(1);
+        self.0.turn.get().add(1);
     }
 }
 
 /// Takes std's over.
 impl From<std::fs::File> for File {
     fn from(std: std::fs::File) -> File {
-        File {
-            shared: Arc::new(Shared {
-                std,
-                turn: Semaphore::new(1),
-            }),
-            spare: Mutex::default(),
-        }
+        File::of(Opened::of(std))
+    }
+}
+
+/// An open file, and whether a call on it may last for ever.
+struct Opened {
+    std: std::fs::File,
+    may_wait: bool,
+}
+
+impl Opened {
+    fn of(std: std::fs::File) -> Opened {
+        let may_wait = std.metadata().is_ok_and(|data| super::may_wait(data.file_type()));
+        Opened { std, may_wait }
     }
 }
 
 impl File {
+    fn of(opened: Opened) -> File {
+        File {
+            shared: Arc::new(Shared {
+                std: opened.std,
+                may_wait: opened.may_wait,
+                turn: PerProcess::new(|| Semaphore::new(1)),
+            }),
+            spare: Mutex::default(),
+        }
+    }
+
+    #[track_caller]
+    fn open_by<F>(path: impl AsRef<Path>, open: F) -> io::Result<File>
+    where
+        F: FnOnce(PathBuf) -> io::Result<std::fs::File> + Send + 'static,
+    {
+        super::open_at(path, |path| open(path).map(Opened::of)).map(File::of)
+    }
+
     /// Opens a file to be read.
     ///
     /// # Errors
     /// What the system says.
     #[track_caller]
     pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
-        super::at(path, std::fs::File::open).map(File::from)
+        File::open_by(path, std::fs::File::open)
     }
 
     /// Makes a file to be written, or empties it.
@@ -89,7 +119,7 @@ impl File {
     /// What the system says.
     #[track_caller]
     pub fn create(path: impl AsRef<Path>) -> io::Result<File> {
-        super::at(path, std::fs::File::create).map(File::from)
+        File::open_by(path, std::fs::File::create)
     }
 
     /// Makes a file to be read and written, which must not be there.
@@ -98,7 +128,7 @@ impl File {
     /// What the system says; `AlreadyExists`.
     #[track_caller]
     pub fn create_new(path: impl AsRef<Path>) -> io::Result<File> {
-        super::at(path, std::fs::File::create_new).map(File::from)
+        File::open_by(path, std::fs::File::create_new)
     }
 
     /// How else to open one.
@@ -113,17 +143,28 @@ impl File {
         T: Send + 'static,
         F: FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
     {
-        self.shared.turn.acquire().forget();
+        self.shared.turn.get().acquire().forget();
         let turn = Turn(self.shared.clone());
-        unblock(move || f(&turn.0.std))
+        let call = move || f(&turn.0.std);
+        if self.shared.may_wait {
+            unblock_apart(call)
+        } else {
+            unblock_file(call)
+        }
     }
 
     fn spare(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner))
+        // Nobody waits for it: in a forked child another OS thread of the parent may have had it.
+        self.spare
+            .try_lock()
+            .map(|mut spare| std::mem::take(&mut *spare))
+            .unwrap_or_default()
     }
 
     fn keep(&self, buffer: Vec<u8>) {
-        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = buffer;
+        if let Ok(mut spare) = self.spare.try_lock() {
+            *spare = buffer;
+        }
     }
 
     /// Waits until all that was written is on the disk.
@@ -361,6 +402,6 @@ impl OpenOptions {
     #[track_caller]
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
         let options = self.0.clone();
-        super::at(path, move |path| options.open(path)).map(File::from)
+        File::open_by(path, move |path| options.open(path))
     }
 }

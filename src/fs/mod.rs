@@ -1,4 +1,4 @@
-//! Files, by std's names: each call runs on the [thread pool](crate::threadpool), and other green threads run meanwhile.
+//! Files, by std's names: each call runs on an OS thread of a pool that only files have, and other green threads run meanwhile.
 //!
 //! ```
 //! use greenthread::fs;
@@ -21,7 +21,9 @@
 //! # Blocking and cancellation
 //! Every function here parks. A kill or time-out unwinds the caller at once; the call itself goes on to its end on the pool:
 //! a file that is to be removed is removed. For [`File`] see there. At most [`MAX`](crate::threadpool::MAX) calls run at
-//! once, so a FIFO or a terminal, which may take for ever, is better opened by std and wrapped in [`Async`](crate::io::Async).
+//! once. A FIFO or a terminal, which may take for ever, does not count: each call on one is done by an OS thread of its own,
+//! and one that was killed keeps that until its other end comes. So these are better opened by std and wrapped in
+//! [`Async`](crate::io::Async).
 //!
 //! # Coming from Python
 //! `gevent.fileobject.FileObjectThread`, `asyncio.to_thread(path.read_text)`.
@@ -31,6 +33,7 @@ mod dir;
 mod file;
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 pub use std::fs::{FileType, Metadata, Permissions};
@@ -38,7 +41,7 @@ pub use std::fs::{FileType, Metadata, Permissions};
 pub use dir::{DirEntry, ReadDir, read_dir};
 pub use file::{File, OpenOptions};
 
-use crate::threadpool::unblock;
+use crate::threadpool::{unblock_apart, unblock_file};
 
 /// Runs `f` with a path on the pool.
 #[track_caller]
@@ -48,7 +51,31 @@ where
     F: FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
 {
     let path = path.as_ref().to_owned();
-    unblock(move || f(path))
+    unblock_file(move || f(path))
+}
+
+/// The same for an `f` that opens what is there. A FIFO waits for its other end, and a device for whatever it likes, so that
+/// is done on an OS thread of its own: 32 of them would keep all other files waiting.
+#[track_caller]
+fn open_at<T, F>(path: impl AsRef<Path>, f: F) -> io::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+{
+    let path = path.as_ref().to_owned();
+    let opened = unblock_file(move || {
+        if std::fs::metadata(&path).is_ok_and(|data| may_wait(data.file_type())) {
+            Err((path, f))
+        } else {
+            Ok(f(path))
+        }
+    });
+    opened.unwrap_or_else(|(path, f)| unblock_apart(move || f(path)))
+}
+
+/// Whether a call on such a file may last for ever.
+fn may_wait(kind: FileType) -> bool {
+    kind.is_fifo() || kind.is_char_device() || kind.is_socket()
 }
 
 /// Runs `f` with two paths on the pool.
@@ -68,7 +95,7 @@ where
 /// As `std::fs::read`.
 #[track_caller]
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    at(path, std::fs::read)
+    open_at(path, std::fs::read)
 }
 
 /// The whole of a file, which is text.
@@ -77,7 +104,7 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 /// As `std::fs::read_to_string`.
 #[track_caller]
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
-    at(path, std::fs::read_to_string)
+    open_at(path, std::fs::read_to_string)
 }
 
 /// Makes a file with these contents, or replaces it. They are copied once.
@@ -87,7 +114,7 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
 #[track_caller]
 pub fn write(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> io::Result<()> {
     let contents = contents.as_ref().to_owned();
-    at(path, move |path| std::fs::write(path, contents))
+    open_at(path, move |path| std::fs::write(path, contents))
 }
 
 /// Copies a file, with its permissions; how many bytes.
@@ -96,7 +123,8 @@ pub fn write(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> io::Result<(
 /// As `std::fs::copy`.
 #[track_caller]
 pub fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<u64> {
-    between(from, to, std::fs::copy)
+    let to = to.as_ref().to_owned();
+    open_at(from, move |from| std::fs::copy(from, to))
 }
 
 /// Renames; what is there by the new name is replaced.

@@ -84,6 +84,7 @@ use std::rc::{Rc, Weak};
 use crate::fiber::unwind::{TRIES, message as text_of};
 use crate::fiber::{Fiber, Outcome, Suspender, current as chain};
 use crate::stack::DEFAULT_SIZE;
+use crate::sys::report::complain;
 use family::{Answer, Family, Hop, Message, Node, Payload, Stage, next_id};
 
 pub use error::{GreenletExit, ParentError, SwitchError};
@@ -439,7 +440,9 @@ impl<T: 'static> Greenlet<T> {
         let caller = self.node.parent.replace(parent);
         drop(caller);
         if !self.is_dead() && is_last() {
-            eprintln!("greenthread: {self:?} would not end when its last handle was dropped: its stack is leaked");
+            complain(format_args!(
+                "{self:?} would not end when its last handle was dropped: its stack is leaked"
+            ));
             std::mem::forget(self);
         }
     }
@@ -448,10 +451,10 @@ impl<T: 'static> Greenlet<T> {
         if let Err(payload) = result
             && !payload.is::<GreenletExit>()
         {
-            eprintln!(
-                "greenthread: {self:?} panicked while it was dropped: {}",
+            complain(format_args!(
+                "{self:?} panicked while it was dropped: {}",
                 text_of(&*payload)
-            );
+            ));
         }
     }
 }

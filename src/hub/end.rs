@@ -6,9 +6,10 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::task::{self, TaskRef};
-use super::{ENDED, HUB, Hub, Sleep, Turned, complain, discard, interrupt};
+use super::task::{self, Task, TaskRef};
+use super::{ENDED, HUB, Hub, Sleep, Turned, complain, discard, hubs, interrupt, line};
 use crate::fiber::current;
+use crate::sys::report::last_words;
 
 /// What is wrong with a call that needs the hub, after its end.
 pub(super) const AFTER_END: &str = "the hub of this OS thread has ended: this runs in a destructor of a thread-local";
@@ -68,7 +69,7 @@ impl Drop for End {
     fn drop(&mut self) {
         let Some(hub) = HUB
             .get()
-            .filter(|hub| hub.fork_epoch == crate::sys::thread::fork_epoch())
+            .filter(|hub| hub.fork_epoch == crate::sys::fork::fork_epoch())
         else {
             return ENDED.set(true);
         };
@@ -129,20 +130,54 @@ impl Hub {
         if self.scoped.get() == 0 {
             return;
         }
-        for task in task::all_of(self).into_iter().filter(|task| task.is_scoped()) {
+        for task in self.scoped_tasks() {
             interrupt::kill(self, TaskRef::new(task), task.id());
+        }
+        // The end of the first one is that of the process: nothing that a child borrows goes any more.
+        let is_last = crate::sys::thread::id() == u64::from(std::process::id());
+        let end = self.after(hubs::PATIENCE);
+        if is_last {
+            self.call_at(end, Box::new(|| ()));
         }
         let chain = current::set_aside();
         self.pumping.set(true);
         while self.scoped.get() > 0 {
-            if self.turn(Sleep::Yes) == Turned::Stuck {
-                complain(format_args!(
-                    "an OS thread ends, and a scoped green thread of it never will: abort"
-                ));
-                std::process::abort();
+            let stuck = self.turn(Sleep::Yes) == Turned::Stuck;
+            if self.scoped.get() > 0 && (stuck || is_last && self.clock.now() >= end) {
+                self.leave_scoped(is_last);
+                break;
             }
         }
         self.pumping.set(false);
         current::restore(chain);
+    }
+
+    fn scoped_tasks(&self) -> impl Iterator<Item = &'static Task> {
+        task::all_of(self).into_iter().filter(|task| task.is_scoped())
+    }
+
+    /// Children of scopes will not end.
+    #[cold]
+    fn leave_scoped(&'static self, is_last: bool) {
+        let lines: Vec<String> = self.scoped_tasks().map(line).collect();
+        let lines = lines.join("\n  ");
+        if !is_last {
+            last_words(format_args!(
+                "an OS thread ends, and scoped green threads of it never will: abort\n  {lines}"
+            ));
+            std::process::abort();
+        }
+        complain(format_args!(
+            "the process ends, and scoped green threads have not ended\n  {lines}"
+        ));
+    }
+
+    /// A child of a scope, which runs here, has ended.
+    pub(crate) fn leave_scope(&self) {
+        self.scoped.set(self.scoped.get().saturating_sub(1));
+        if self.scoped.get() == 0 {
+            // The end of the OS thread may wait for it: its turn is not to sleep.
+            self.call(Box::new(|| ()));
+        }
     }
 }

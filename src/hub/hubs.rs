@@ -20,7 +20,7 @@ pub(super) enum Told {
 }
 
 /// How long the green threads of a hub that stops have to unwind.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Hubs on OS threads of their own, for the work of several processors.
 ///

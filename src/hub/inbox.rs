@@ -74,7 +74,7 @@ impl<M> Inbox<M> {
 
     #[inline]
     pub(super) fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::Relaxed)
+        self.pending.load(Ordering::Acquire)
     }
 
     /// Takes all messages, into an empty vector.

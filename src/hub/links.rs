@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 use std::panic::Location;
-use std::sync::{Mutex, PoisonError};
 
 use super::context::Kind;
 use super::task::{self, Ended, TaskRef};
 use super::{Hub, Reporter, call_user};
+use crate::sys::fork::{Global, Order};
 
 /// Called with how the green thread ended.
 pub(crate) type ExitLink = Box<dyn FnOnce(Ended) + Send>;
@@ -40,10 +40,10 @@ struct Register {
     left: HashMap<usize, Vec<Left>>,
 }
 
-static REGISTER: Mutex<Option<Register>> = Mutex::new(None);
+static REGISTER: Global<Option<Register>> = Global::new(Order::Links, None);
 
 fn register<R>(f: impl FnOnce(&mut Register) -> R) -> R {
-    let mut register = REGISTER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut register = REGISTER.lock();
     f(register.get_or_insert_default())
 }
 

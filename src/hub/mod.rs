@@ -90,6 +90,7 @@ use remote::{Message, Shared};
 pub(crate) use report::{Reporter, call_user, complain, discard, line, lines, named, report_panic};
 use task::{Marks, State, Task, TaskRef};
 
+use crate::sys::report::last_words;
 use crate::tls::{self, Context};
 
 /// Freed stacks looked at before a long sleep.
@@ -214,7 +215,7 @@ pub(crate) struct Hub {
     untold: RefCell<Vec<Event>>,
     pub(crate) fork_epoch: u64,
     pub(crate) generation: u64,
-    _registered: stuck::Registered,
+    registered: stuck::Registered,
 }
 
 /// The number of the running green thread, or 0.
@@ -269,7 +270,7 @@ impl Hub {
         // In this order: what the hub ends gives its stacks back to a pool that is still there.
         let _ = crate::stack::home();
         END.with(|_| ());
-        crate::sys::thread::on_fork(crate::sys::thread::Child::Hub, forked);
+        crate::sys::fork::on_fork(crate::sys::fork::Child::Hub, forked);
         crate::stack::set_describe(describe);
         crate::sys::signal::ensure_alt_stack();
         current::set_green(green);
@@ -330,9 +331,9 @@ impl Hub {
             hook: RefCell::default(),
             watch: RefCell::default(),
             untold: RefCell::default(),
-            fork_epoch: crate::sys::thread::fork_epoch(),
+            fork_epoch: crate::sys::fork::fork_epoch(),
             generation: shared.generation(),
-            _registered: stuck::Registered::new(shared.idle.clone()),
+            registered: stuck::Registered::hub(shared),
         }
     }
 
@@ -411,7 +412,7 @@ impl Hub {
         self.native.bump();
         complain(format_args!("{exit}"));
         if self.scopes.get() > 0 {
-            complain(format_args!(
+            last_words(format_args!(
                 "a scope on the native stack would be left while its green threads run: abort"
             ));
             std::process::abort();
@@ -424,7 +425,7 @@ impl Hub {
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
-                complain(format_args!("a panic on the hub's own stack: abort"));
+                last_words(format_args!("a panic on the hub's own stack: abort"));
                 std::process::abort();
             }
         }
@@ -590,11 +591,11 @@ impl Hub {
     fn sleep(&'static self, timeout: Option<Duration>, hopeless: bool) -> Turned {
         let by_poller = self.reactor.has_poller();
         let how = if by_poller { inbox::POLLING } else { inbox::PARKED };
-        // First this: whoever finds it asleep, and sends it something, takes it back.
-        self.shared.idle.store(hopeless, std::sync::atomic::Ordering::SeqCst);
         if !self.shared.inbox().fall_asleep(how) {
-            self.shared.idle.store(false, std::sync::atomic::Ordering::SeqCst);
             return Turned::Again;
+        }
+        if hopeless {
+            self.registered.rest();
         }
         let waits_forever = !self.forever.borrow().is_empty();
         let patience = if hopeless && !waits_forever {
@@ -615,7 +616,9 @@ impl Hub {
         if let Some(patience) = patience
             && quiet
         {
+            // Its inbox last: whatever was sent to it by those who rest is there.
             if stuck::all_others_idle() && !self.shared.inbox().is_pending() {
+                self.registered.rise();
                 return Turned::Stuck;
             }
             // Somebody else is busy, and may hold the other end: look again, ever more seldom.
@@ -623,7 +626,7 @@ impl Hub {
         } else {
             self.patience.set(None);
         }
-        self.shared.idle.store(false, std::sync::atomic::Ordering::SeqCst);
+        self.registered.rise();
         Turned::Again
     }
 
@@ -636,7 +639,7 @@ impl Hub {
     /// child, whose only thread ends here, and so does the process.
     #[inline]
     pub(super) fn check_fork(task: &'static Task) {
-        if crate::sys::thread::fork_epoch() != 0 && !HUB.get().is_some_and(|hub| hub.owns(task)) {
+        if crate::sys::fork::fork_epoch() != 0 && !HUB.get().is_some_and(|hub| hub.owns(task)) {
             std::process::exit(0);
         }
     }
@@ -671,7 +674,9 @@ impl Hub {
 /// In a forked child, on the OS thread that forked: a fresh hub, and none of the green threads.
 fn forked() {
     HUB.set(None);
+    crate::sys::report::forget_all();
     stuck::forget_all();
+    Shared::forget_spare();
 }
 
 /// The name of the running green thread, for the report of a stack overflow. Runs in a signal handler.

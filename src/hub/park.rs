@@ -26,7 +26,7 @@ use std::thread::panicking;
 use super::remote::Shared;
 use super::task::{Marks, State, Task, TaskRef};
 use super::{Due, Hub, interrupt};
-use crate::sys::thread::fork_epoch;
+use crate::sys::fork::fork_epoch;
 
 /// Why a park ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
+
+use once_cell::race::OnceRef;
 
 use super::park::{self, Mode, Parker, Waiter, Why};
 use super::{Hub, interrupt};
@@ -37,12 +39,12 @@ impl Wake for Signal {
     }
 }
 
-static VTABLE: OnceLock<&'static RawWakerVTable> = OnceLock::new();
+static VTABLE: OnceRef<'static, RawWakerVTable> = OnceRef::new();
 
 /// Whether it is one of those that are made here, which run no code of the user's.
 #[inline]
 pub(super) fn is_ours(waker: &Waker) -> bool {
-    VTABLE.get().is_some_and(|ours| std::ptr::eq(*ours, waker.vtable()))
+    VTABLE.get().is_some_and(|ours| std::ptr::eq(ours, waker.vtable()))
 }
 
 /// Polls until it is ready, and parks in between; `None`: the deadline (nanoseconds of the hub's clock) came first.

@@ -11,9 +11,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use once_cell::race::OnceBox;
 use polling::PollMode;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -60,12 +61,14 @@ enum Events {
 
 /// Whether `GREEN_LOOP` asks for polling's own interface.
 fn is_portable() -> io::Result<bool> {
-    static ASKED: OnceLock<Result<bool, String>> = OnceLock::new();
-    let asked = ASKED.get_or_init(|| match std::env::var_os("GREEN_LOOP") {
-        None => Ok(false),
-        Some(name) if name.is_empty() || name == "epoll" => Ok(false),
-        Some(name) if name == "polling" => Ok(true),
-        Some(name) => Err(format!("GREEN_LOOP={}: it is `epoll` or `polling`", name.display())),
+    static ASKED: OnceBox<Result<bool, String>> = OnceBox::new();
+    let asked = ASKED.get_or_init(|| {
+        Box::new(match std::env::var_os("GREEN_LOOP") {
+            None => Ok(false),
+            Some(name) if name.is_empty() || name == "epoll" => Ok(false),
+            Some(name) if name == "polling" => Ok(true),
+            Some(name) => Err(format!("GREEN_LOOP={}: it is `epoll` or `polling`", name.display())),
+        })
     });
     asked
         .clone()

@@ -5,11 +5,12 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::thread::panicking;
 use std::time::{Duration, Instant};
 
 use super::park::{Mode, Parker, Wake, Why};
 use super::remote::Handle;
-use super::task::TaskRef;
+use super::task::{Task, TaskRef};
 use crate::fiber::current;
 
 use super::report::PANIC_HOOK;
@@ -234,51 +235,57 @@ impl AsFd for HubFd {
 ///
 /// # Errors
 /// [`Survivors`], with a line for each green thread that is still there.
+///
+/// # Blocking and cancellation
+/// Parks. In a destructor, while a local green thread or a native stack unwinds, it waits as well, but those that share its
+/// thread-locals (the local ones, then) cannot be killed: they are told as survivors at once.
 #[track_caller]
 pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
     if Hub::has_ended() {
         return Ok(());
     }
     let hub = Hub::current();
+    hub.check_can_park();
     let me = hub.running();
+    // In a destructor it waits all the same, and those who share the caller's thread-locals take themselves for unwinding.
+    let unwinding = panicking();
+    let shares = |task: &Task| unwinding && !task.is_alone() && !me.is_alone();
     // By number: a stackless task and the runner that polls it have the same.
     let others = || task::all_of(hub).into_iter().filter(|task| task.id() != me.id());
     let end = hub.after(patience);
     loop {
         let left: Vec<_> = others().collect();
-        if left.is_empty() {
-            return Ok(());
-        }
-        for task in &left {
+        // A kill cannot unwind who unwinds.
+        let (spared, dying): (Vec<_>, Vec<_>) = left.into_iter().partition(|task| shares(task));
+        for task in &dying {
             interrupt::kill(hub, TaskRef::new(task), task.id());
         }
-        // A round at least, however late it is.
-        let ended = park_again(left.len());
-        if hub.clock.now() >= end {
-            let lines: Vec<_> = others().map(super::line).collect();
-            return if lines.is_empty() {
-                Ok(())
-            } else {
-                Err(Survivors { lines })
-            };
+        let live = hub.live.get();
+        if !dying.is_empty() {
+            // A round at least, however late it is.
+            give_way(hub, None, dying.len(), unwinding);
         }
-        if ended {
-            continue;
+        if dying.is_empty() || hub.clock.now() >= end {
+            return Survivors::of(if dying.is_empty() { spared } else { others().collect() });
         }
-        static WHY: &str = "green threads to die (shutdown)";
-        let soon = hub.after(Duration::from_millis(1)).min(end);
-        if Parker::new().park(Some(soon), Mode::Cancel, Why::new(&WHY, left.len())) == Wake::Interrupted {
-            interrupt::raise();
+        if hub.live.get() == live {
+            give_way(hub, Some(end), dying.len(), unwinding);
         }
     }
 }
 
-/// Gives the dying a round of the ready queue; `true` if that ended some of `before`.
-fn park_again(before: usize) -> bool {
-    let hub = Hub::current();
-    let live = hub.live.get();
-    let _ = super::park::yield_now();
-    hub.live.get() < live && before > 0
+/// Lets others run: a round of the ready queue, or a millisecond, but no longer than `end`.
+fn give_way(hub: &'static Hub, end: Option<u64>, dying: usize, unwinding: bool) {
+    static WHY: &str = "green threads to die (shutdown)";
+    if end.is_none() && !unwinding {
+        let _ = super::park::yield_now();
+        return;
+    }
+    let until = end.map_or(hub.clock.now(), |end| hub.after(Duration::from_millis(1)).min(end));
+    let mode = if unwinding { Mode::Must } else { Mode::Cancel };
+    if Parker::new().park(Some(until), mode, Why::new(&WHY, dying)) == Wake::Interrupted {
+        interrupt::raise();
+    }
 }
 
 /// Green threads that [`shutdown`] could not end.
@@ -288,6 +295,15 @@ pub struct Survivors {
 }
 
 impl Survivors {
+    fn of(left: Vec<&'static Task>) -> Result<(), Survivors> {
+        let lines: Vec<_> = left.into_iter().map(super::line).collect();
+        if lines.is_empty() {
+            Ok(())
+        } else {
+            Err(Survivors { lines })
+        }
+    }
+
     /// One line for each: who it is, what it waits for, where it was spawned.
     pub fn lines(&self) -> &[String] {
         &self.lines
@@ -316,9 +332,30 @@ where
     F: Fn(&str, &(dyn std::any::Any + Send)) + Send + Sync + 'static,
 {
     let hook = hook.map(|hook| Arc::new(hook) as Arc<super::report::PanicHook>);
-    let before = std::mem::replace(&mut *PANIC_HOOK.write().unwrap_or_else(|e| e.into_inner()), hook);
-    // The user's, and so not under the lock.
+    let before = std::mem::replace(&mut *PANIC_HOOK.lock(), hook);
+    // Without the lock: it is the user's.
     drop(before);
+}
+
+/// Has the message of each panic, which std writes, written as this crate's own reports are: not by the OS thread that
+/// panics, and no more of one kind than a reader can follow.
+///
+/// std writes it in the green thread that panics, and waits for stderr: if what reads that (a log's collector, say) has stopped
+/// and the pipe is full, the hub stops with it. A server that may meet panics calls this first thing in `main`. It takes the
+/// place of the panic hook of the whole process, for OS threads too; one that is set later takes its place in turn.
+///
+/// ```
+/// use greenthread::{hub, spawn};
+/// hub::write_panics_aside();
+/// assert!(spawn(|| panic!("told aside")).join().is_err());
+/// ```
+///
+/// The message is std's, backtrace included: `RUST_BACKTRACE` says whether there is one.
+pub fn write_panics_aside() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or(("unknown", 0), |at| (at.file(), at.line()));
+        crate::sys::report::print(place, || super::report::panic_message(panic));
+    }));
 }
 
 /// How many green threads of this hub have not ended.

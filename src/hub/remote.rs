@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::inbox::{AWAKE, Inbox, PARKED};
 use super::task::TaskRef;
 use super::{Hub, task};
-use crate::sys::thread::fork_epoch;
+use crate::sys::fork::{Global, Order, fork_epoch};
 
 /// What one OS thread may ask of another's hub.
 pub(crate) enum Message {
@@ -40,8 +40,6 @@ pub(crate) struct Shared {
     generation: AtomicU64,
     /// The process that its hub is of.
     fork_epoch: AtomicU64,
-    /// Sleeps with nothing to wait for but a message; see [`stuck`](super::stuck).
-    pub(super) idle: Arc<AtomicBool>,
     waker: Mutex<Bell>,
 }
 
@@ -51,7 +49,7 @@ struct Bell {
     poller: Option<Arc<polling::Poller>>,
 }
 
-static SPARE: Mutex<Vec<&'static Shared>> = Mutex::new(Vec::new());
+static SPARE: Global<Vec<&'static Shared>> = Global::new(Order::Spare, Vec::new());
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// A number for one green thread, from any OS thread.
@@ -67,13 +65,12 @@ pub(super) fn take_ids(count: u64) -> u64 {
 impl Shared {
     /// A block for a new hub of this OS thread.
     pub(super) fn take() -> &'static Shared {
-        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = SPARE.lock().pop();
         let shared = spare.unwrap_or_else(|| {
             Box::leak(Box::new(Shared {
                 inbox: Inbox::new(),
                 generation: AtomicU64::new(0),
                 fork_epoch: AtomicU64::new(0),
-                idle: Arc::default(),
                 waker: Mutex::default(),
             }))
         });
@@ -82,6 +79,11 @@ impl Shared {
         shared.generation.fetch_add(1, Ordering::Release);
         shared.inbox.open();
         shared
+    }
+
+    /// In a forked child: whoever was at the parent's at that moment may have left it locked.
+    pub(super) fn forget_spare() {
+        SPARE.lock().clear();
     }
 
     /// The hub ends: refuses messages, and gives back those that wait.
@@ -94,7 +96,7 @@ impl Shared {
 
     /// Frees the block for another hub, when nothing names this one any more.
     pub(super) fn spare(&'static self) {
-        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+        SPARE.lock().push(self);
     }
 
     fn bell<R>(&self, f: impl FnOnce(&mut Bell) -> R) -> R {
@@ -131,12 +133,7 @@ impl Shared {
         if self.is_of_parent() {
             return Err(message);
         }
-        let state = self.inbox.send(message, accept)?;
-        if state != AWAKE {
-            // It has something to do, though it may get the processor only after the patience of whoever waits for that.
-            self.idle.store(false, Ordering::SeqCst);
-        }
-        match state {
+        match self.inbox.send(message, accept)? {
             AWAKE => {}
             PARKED => self.bell(|bell| bell.thread.iter().for_each(Thread::unpark)),
             _ => self.bell(|bell| {

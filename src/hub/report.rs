@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::any::Any;
-use std::fmt;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use super::task::{self, Marks, State, Task};
 use super::{Hub, interrupt};
+use crate::sys::fork::{Global, Order};
+pub(crate) use crate::sys::report::complain;
 
 /// All green threads of a hub, a line each: state, what each waits for, where it was spawned.
 pub(crate) fn lines(hub: &Hub) -> Vec<String> {
@@ -65,7 +65,7 @@ impl Reporter {
 }
 
 pub(super) type PanicHook = dyn Fn(&str, &(dyn Any + Send)) + Send + Sync;
-pub(super) static PANIC_HOOK: RwLock<Option<Arc<PanicHook>>> = RwLock::new(None);
+pub(super) static PANIC_HOOK: Global<Option<Arc<PanicHook>>> = Global::new(Order::PanicHook, None);
 
 /// Calls code of the user where this crate has to, on whatever stack that is: a panic of it goes no further, and on the
 /// hub's own stack it is a callback. All of it comes here that is not called on its owner's behalf: hooks, wakers, and
@@ -86,18 +86,13 @@ pub(crate) fn discard<T>(value: T) {
     }
 }
 
-/// A line on stderr; if that is broken, nobody can be told.
-pub(crate) fn complain(text: fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "greenthread: {text}");
-}
-
 /// Reports a panic that nobody will read: once, to the hook, or to stderr.
 #[cold]
 pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn Any + Send>) {
     if interrupt::is_ours(&*payload) {
         return discard(payload);
     }
-    let hook = PANIC_HOOK.read().unwrap_or_else(|e| e.into_inner()).clone();
+    let hook = PANIC_HOOK.lock().clone();
     match hook {
         Some(hook) => {
             let told = call_user(|| hook(&who.who, &*payload));
@@ -115,4 +110,26 @@ pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn Any + Send>) {
         )),
     }
     discard(payload);
+}
+
+/// What std writes of a panic.
+pub(super) fn panic_message(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("<unnamed>");
+    let text = crate::fiber::unwind::message(panic.payload());
+    let mut message = format!("\nthread '{name}' ({}) panicked at ", crate::sys::thread::id());
+    if let Some(place) = panic.location() {
+        message.push_str(&place.to_string());
+    }
+    message.push_str(&format!(":\n{text}\n"));
+    let asked = std::env::var_os("RUST_BACKTRACE").is_some_and(|style| style != "0");
+    if asked {
+        message.push_str(&format!(
+            "stack backtrace:\n{}",
+            std::backtrace::Backtrace::force_capture()
+        ));
+    } else {
+        message.push_str("note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n");
+    }
+    message
 }

@@ -376,6 +376,7 @@ where
 pub(crate) fn reserve<T: Send + 'static>(shared: &'static Shared, place: &'static Location<'static>) -> Join<T> {
     let task = take_common();
     prepare(task, super::remote::next_id(), shared, place);
+    task.marks.set(Marks::COMMON, true);
     Join {
         task,
         _value: PhantomData,

@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::hub::Hub;
 use crate::hub::reactor::Key;
 use crate::hub::remote::{Message, Shared};
-use crate::sys::thread::fork_epoch;
+use crate::sys::fork::fork_epoch;
 
 struct Registration {
     shared: &'static Shared,

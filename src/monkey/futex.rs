@@ -573,7 +573,7 @@ unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *
     };
     if op & libc::FUTEX_PRIVATE_FLAG == 0 {
         // Shared with other processes, which know nothing of our table.
-        let waited = names::elsewhere(|| plain(time) as c_int);
+        let waited = names::apart(|| plain(time) as c_int);
         return c_long::from(waited.unwrap_or_else(|| fail(libc::ENOMEM)));
     }
     // The kernel's look: a bad address, a bad time, another value. Time zero, or long past, is over at once.

@@ -151,7 +151,7 @@ use crate::hub::Hub;
 use crate::hub::interrupt;
 use crate::hub::park::{Mode, Parker, Why};
 use crate::sys::base;
-use crate::sys::thread::{Child, on_fork};
+use crate::sys::fork::{Child, on_fork};
 
 /// A choice of calls to patch; [`patch_all`] is all of them.
 ///

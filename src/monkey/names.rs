@@ -6,7 +6,7 @@ use super::symbol::patch;
 use super::{contained, errno, set_errno};
 use crate::hub::Hub;
 use crate::thread::shield;
-use crate::threadpool::{unblock, unblock_apart};
+use crate::threadpool::{unblock_apart, unblock_name};
 
 patch! {
     NAMES getaddrinfo(node: *const c_char, service: *const c_char, hints: *const addrinfo, found: *mut *mut addrinfo) -> c_int => getaddrinfo_green;
@@ -29,7 +29,7 @@ impl<T> Sent<T> {
 
 /// Runs an original on a pool thread and waits to the end: it writes to what the caller lent. `None`: it did not run.
 pub(super) fn elsewhere(call: impl FnOnce() -> c_int) -> Option<c_int> {
-    away(call, unblock::<Boxed, (c_int, c_int)>)
+    away(call, unblock_name::<Boxed, (c_int, c_int)>)
 }
 
 /// The same on an OS thread of its own, for waits that may last as long as they like.

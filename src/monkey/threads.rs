@@ -8,13 +8,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use libc::{c_char, c_int, c_void, pthread_attr_t, pthread_t, stack_t};
 
 use super::symbol::patch;
 use super::{contained, set_errno};
 use crate::hub::Hub;
+use crate::sys::fork::{Global, Order};
 use crate::thread::{Builder, JoinHandle, shield};
 
 /// Where a thread of C's begins.
@@ -31,19 +31,19 @@ static STD: AtomicUsize = AtomicUsize::new(0);
 static LEARNING: AtomicUsize = AtomicUsize::new(0);
 
 /// Handles of green threads that were neither joined nor detached, by their `pthread_t`.
-static GREEN: Mutex<Option<HashMap<pthread_t, JoinHandle<usize>>>> = Mutex::new(None);
+static GREEN: Global<Option<HashMap<pthread_t, JoinHandle<usize>>>> = Global::new(Order::Green, None);
 /// Whether there was ever one.
 static ANY: AtomicUsize = AtomicUsize::new(0);
 
 fn green<R>(f: impl FnOnce(&mut HashMap<pthread_t, JoinHandle<usize>>) -> R) -> R {
-    let mut green = GREEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut green = GREEN.lock();
     f(green.get_or_insert_default())
 }
 
 /// Learns where std's threads begin; whether that worked.
 pub(super) fn learn() -> bool {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    static ONE: Global<()> = Global::new(Order::Learning, ());
+    let _one = ONE.lock();
     if STD.load(Ordering::SeqCst) == 0 {
         LEARNING.store(whose(), Ordering::SeqCst);
         let _ = std::thread::spawn(|| ()).join();

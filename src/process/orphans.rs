@@ -1,22 +1,22 @@
 //! Children that were dropped before their end: reaped when they have ended, at the next spawn.
 #![forbid(unsafe_code)]
 
-use std::sync::{Mutex, PoisonError};
-
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-static ORPHANS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+use crate::sys::fork::{Global, Order};
+
+static ORPHANS: Global<Vec<Pid>> = Global::new(Order::Orphans, Vec::new());
 
 /// Leaves a child that has not been reaped.
 pub(super) fn adopt(child: Pid) {
     if is_left(child) {
-        ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+        ORPHANS.lock().push(child);
     }
 }
 
 /// Reaps those that have ended.
 pub(super) fn reap() {
-    let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut orphans = ORPHANS.lock();
     orphans.retain(|child| is_left(*child));
 }
 

@@ -13,10 +13,10 @@
 //! - **O2** An entry with `len` above 1 describes a slab that is mapped.
 //! - **O3** `DESCRIBE` is 0 or a `fn(usize, &mut [u8]) -> usize` that may run in a signal handler.
 
-use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::{DEFAULT_SIZE, GUARD_SIZE, PAGE};
+use crate::sys::fork::{GlobalOnce, Order};
 use crate::sys::{attr, signal};
 
 /// One slab; `len` 0 means free.
@@ -94,8 +94,8 @@ pub(super) fn set_describe(f: fn(usize, &mut [u8]) -> usize) {
 
 /// Installs the handler, once in the process.
 pub(super) fn install() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    static INSTALLED: GlobalOnce<()> = GlobalOnce::new(Order::Overflow);
+    INSTALLED.get_or_init(|| {
         signal::on_fault(look);
         attr::set_find(stack_of);
     });

@@ -13,6 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use super::fork::fork_epoch;
 use super::thread;
 
 static WRITER: AtomicI32 = AtomicI32::new(-1);
@@ -30,7 +31,7 @@ pub(crate) fn catch(writer: RawFd) -> Option<Caught> {
     if !is_main || present() != libc::SIG_DFL {
         return None;
     }
-    EPOCH.store(thread::fork_epoch(), Ordering::Release);
+    EPOCH.store(fork_epoch(), Ordering::Release);
     WRITER.store(writer, Ordering::Release);
     install(handler as extern "C" fn(_) as usize);
     Some(Caught(()))
@@ -71,7 +72,7 @@ extern "C" fn handler(signal: libc::c_int) {
         // Whoever has put a handler of theirs in our place calls us from it: it is theirs now.
         return;
     }
-    if thread::fork_epoch() != EPOCH.load(Ordering::Acquire) {
+    if fork_epoch() != EPOCH.load(Ordering::Acquire) {
         // The parent reads there. This process dies of it as soon as we return.
         // SAFETY: async-signal-safe.
         unsafe { libc::raise(signal) };

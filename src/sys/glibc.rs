@@ -20,10 +20,10 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::base;
+use super::fork::{GlobalOnce, Order};
 
 /// `struct pthread_key_struct`.
 #[repr(C)]
@@ -104,7 +104,7 @@ const POINTER_GUARD: usize = 0x30;
 
 /// The glibc of this process, or why it will not do.
 pub(crate) fn get() -> Result<&'static Glibc, &'static str> {
-    static FOUND: OnceLock<Result<Glibc, &'static str>> = OnceLock::new();
+    static FOUND: GlobalOnce<Result<Glibc, &'static str>> = GlobalOnce::new(Order::Glibc);
     FOUND.get_or_init(Glibc::find).as_ref().map_err(|reason| *reason)
 }
 

@@ -8,8 +8,25 @@ pub(crate) mod glibc;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod ids;
 pub(crate) mod ctrl_c;
+pub(crate) mod fork;
 pub(crate) mod last;
 pub(crate) mod mem;
 pub(crate) mod poll;
+pub(crate) mod report;
 pub(crate) mod signal;
 pub(crate) mod thread;
+
+/// Has `f` called when the process exits in good order. It does not unwind.
+pub(crate) fn at_exit(f: fn()) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static CALLED: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn call() {
+        let f = CALLED.load(Ordering::Acquire);
+        // SAFETY: `at_exit` stored a `fn()` before it registered this.
+        let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
+        f();
+    }
+    CALLED.store(f as usize, Ordering::Release);
+    // SAFETY: a function that lives as long as the program.
+    unsafe { libc::atexit(call) };
+}

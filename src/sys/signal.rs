@@ -13,11 +13,12 @@
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::fork::{GlobalOnce, Order};
+
 /// What the handlers were before ours: SIGSEGV, SIGBUS.
-static BEFORE: OnceLock<[libc::sigaction; 2]> = OnceLock::new();
+static BEFORE: GlobalOnce<[libc::sigaction; 2]> = GlobalOnce::new(Order::Faults);
 static LOOK: AtomicUsize = AtomicUsize::new(0);
 
 /// Has `look` called with the address of every memory fault, on the alternate stack; it returns if the fault is not its.

@@ -8,7 +8,8 @@
 //!   then runs the child.
 //! - **C4** [`Leave`] is the last thing of a child to go, after all that it owns or borrows.
 //! - **C5** Nor does the end of a child's OS thread leave its stack behind: the hub counts the children in `scoped`, kills
-//!   those that are left, and waits for them.
+//!   those that are left, and waits for them. Those of the first OS thread, whose end is that of the process, get a second;
+//!   one that has not ended by then stays as it is, and so does all that it borrows, for its scope never returns.
 //! - **C6** A child's panic is kept beside its value, for [`ScopedJoinHandle::join`]; if nobody reads it, the scope itself
 //!   panics. So it counts as heard, and the hub does not report it too.
 
@@ -25,10 +26,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{JoinError, JoinHandle, Thread};
-use crate::hub::Hub;
 use crate::hub::context::Kind;
 use crate::hub::park::{Mode, Parker, Waiter, Why};
 use crate::hub::task::{self, Options};
+use crate::hub::{Hub, Reporter, report_panic};
 
 static CHILDREN: &str = "the end of its scope's green threads";
 
@@ -122,7 +123,7 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        crate::hub::complain(format_args!("a scope would be left while its green threads run: abort"));
+        crate::sys::report::last_words(format_args!("a scope would be left while its green threads run: abort"));
         std::process::abort();
     }
 }
@@ -169,7 +170,7 @@ impl Drop for Leave {
     fn drop(&mut self) {
         // C5: it never leaves the OS thread that made it; in a forked child there is another hub.
         if let Some(hub) = Hub::try_current() {
-            hub.scoped.set(hub.scoped.get().saturating_sub(1));
+            hub.leave_scope();
         }
         if self.0.running.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
@@ -359,6 +360,17 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// Where it was spawned.
     pub fn spawned_at(&self) -> &'static Location<'static> {
         self.handle.spawned_at()
+    }
+}
+
+impl<T> Drop for ScopedJoinHandle<'_, T> {
+    /// Drops what was not read. The caller may unwind, for a kill, and what a destructor panics with must not meet that.
+    fn drop(&mut self) {
+        let left = lock(&self.result).take();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(left))) {
+            let who = String::from("the value of a scoped green thread, as it was dropped,");
+            report_panic(&Reporter { who }, payload);
+        }
     }
 }
 

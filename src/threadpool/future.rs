@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Abroad;
 use super::error::JobError;
-use super::job::{Job, Next, Outcome, State, guarded};
+use super::job::{Job, Next, Outcome, State, guarded, settle};
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 use crate::hub::{self, Hub, budget, interrupt};
 
@@ -266,8 +266,9 @@ impl<T> Unpin for PoolFuture<T> {}
 impl<T> Drop for PoolFuture<T> {
     fn drop(&mut self) {
         if !self.given_away && self.job.set_next(Next::Gone).is_err() {
-            // Here, and not on the OS thread that may hold the job for a moment longer.
-            drop(self.job.take());
+            // Here, and not on the OS thread that may hold the job for a moment longer. The caller may unwind, for a kill, and what
+            // the value's destructor panics with must not meet that.
+            settle(self.job.take());
         }
     }
 }

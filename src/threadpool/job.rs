@@ -12,14 +12,14 @@
 use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use super::error::JobError;
 use super::locked;
 use crate::hub::park::Waiter;
 use crate::hub::{Reporter, discard, report_panic};
 use crate::sync::channel::Sender;
-use crate::sys::thread::fork_epoch;
+use crate::sys::fork::fork_epoch;
 
 pub(crate) type Outcome<T> = Result<T, JobError>;
 type Work<T> = Box<dyn FnOnce() -> Outcome<T> + Send>;
@@ -101,17 +101,30 @@ impl<T> Job<T> {
         }
     }
 
+    /// What lies in it. `None` in a forked child, if an OS thread of the parent was about to change it: then nobody can tell.
+    fn slot(&self) -> Option<MutexGuard<'_, Slot<T>>> {
+        if !self.is_of_parent() {
+            return Some(locked(&self.slot));
+        }
+        match self.slot.try_lock() {
+            Ok(slot) => Some(slot),
+            Err(TryLockError::Poisoned(slot)) => Some(slot.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     pub(super) fn state(&self) -> State {
-        locked(&self.slot).state
+        self.slot().map_or(State::Running, |slot| slot.state)
     }
 
     pub(super) fn is_done(&self) -> bool {
-        locked(&self.slot).done
+        self.slot().is_some_and(|slot| slot.done)
     }
 
     /// Whether its outcome is there and is an error, other than a cancel.
     pub(super) fn has_failed(&self) -> bool {
-        matches!(&locked(&self.slot).outcome, Some(Err(error)) if !error.is_cancelled())
+        let slot = self.slot();
+        slot.is_some_and(|slot| matches!(&slot.outcome, Some(Err(error)) if !error.is_cancelled()))
     }
 
     /// Whether it will never be done: the OS thread that would do it is the parent process's.
@@ -121,19 +134,23 @@ impl<T> Job<T> {
 
     /// The outcome, once; `None` before it is there.
     pub(super) fn take(&self) -> Option<Outcome<T>> {
-        let mut slot = locked(&self.slot);
+        let mut slot = self.slot()?;
         slot.done
             .then(|| slot.outcome.take().unwrap_or_else(|| Err(JobError::taken())))
     }
 
     /// Gives back what [`take`](Self::take) gave.
     pub(super) fn put_back(&self, outcome: Outcome<T>) {
-        locked(&self.slot).outcome = Some(outcome);
+        if let Some(mut slot) = self.slot() {
+            slot.outcome = Some(outcome);
+        }
     }
 
     /// Says who is next, in the place of whom was; if it is done already this does nothing, and gives it back.
     pub(super) fn set_next(&self, next: Next<T>) -> Result<(), Next<T>> {
-        let mut slot = locked(&self.slot);
+        let Some(mut slot) = self.slot() else {
+            return Ok(());
+        };
         if slot.done {
             return Err(next);
         }
@@ -145,7 +162,9 @@ impl<T> Job<T> {
 
     /// Has it called as it completes; if it is done already this does nothing, and gives it back.
     pub(super) fn push(&self, callback: Callback<T>) -> Result<(), Callback<T>> {
-        let mut slot = locked(&self.slot);
+        let Some(mut slot) = self.slot() else {
+            return Ok(());
+        };
         if slot.done {
             return Err(callback);
         }
@@ -154,7 +173,7 @@ impl<T> Job<T> {
     }
 
     fn begin(&self, state: State) -> Option<Work<T>> {
-        let mut slot = locked(&self.slot);
+        let mut slot = self.slot()?;
         let work = slot.work.take()?;
         slot.state = state;
         Some(work)
@@ -177,8 +196,8 @@ impl<T> Job<T> {
                 drop(slot);
                 return match next {
                     Next::Give(taker) => guarded(|| taker(outcome)),
-                    // Its destructor may panic, and nobody waits for it any more.
-                    _ => discard(outcome),
+                    // Nobody waits for it any more.
+                    _ => settle(outcome),
                 };
             }
             let callbacks = mem::take(&mut slot.callbacks);
@@ -225,6 +244,14 @@ impl<T: Send> Run for Job<T> {
         discard(work);
         self.complete(Err(error));
         true
+    }
+}
+
+/// Drops a value that nobody has taken: its destructor may panic, which is reported.
+pub(super) fn settle<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        let who = String::from("the value of a pool's job, as it was dropped,");
+        report_panic(&Reporter { who }, payload);
     }
 }
 

@@ -8,7 +8,8 @@
 //! | to have one job's crash harm nobody else | `processpool` (feature `process-pool`) |
 //!
 //! [`unblock`] and [`to_thread`] share the default pool: it grows to [`MAX`] OS threads as they are needed, and they go after
-//! ten idle seconds. Names are looked up there.
+//! ten idle seconds. Files ([`fs`](crate::fs)) and names ([`dns`](crate::dns)) have such a pool each, which slow jobs do not
+//! fill.
 //!
 //! ```
 //! use greenthread::threadpool::{self, ThreadPool};
@@ -36,7 +37,7 @@ pub(crate) mod watch;
 mod worker;
 
 use std::panic::resume_unwind;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use error::{JobError, ShutDown};
@@ -48,28 +49,63 @@ pub use pool::{Builder, ThreadPool};
 #[cfg(feature = "process-pool")]
 pub(crate) use job::Outcome;
 
+use once_cell::race::OnceBox;
+
 use crate::hub::Hub;
 use crate::hub::park::{self, Mode, Why};
 use crate::sync::Promise;
 use worker::{Config, Pool};
 
-/// The most OS threads that the default pool has at once.
+/// The most OS threads that the default pool has at once; those of files and of names have as many each.
 pub const MAX: usize = 32;
 
 const IDLE: Duration = Duration::from_secs(10);
 const NAME: &str = "greenthread-pool";
 static UNBLOCK: &str = "a call on the thread pool (unblock)";
 
-static DEFAULT: LazyLock<Arc<Pool>> = LazyLock::new(|| {
-    let config = Config {
-        name: String::from(NAME),
-        numbered: false,
-        idle: IDLE,
-        set_up: None,
-        tear_down: None,
-    };
-    Pool::new(config, MAX)
-});
+/// A pool of the whole process; made without a lock, see `sys/fork.rs`.
+struct Common {
+    made: OnceBox<Arc<Pool>>,
+    name: &'static str,
+}
+
+impl Common {
+    const fn new(name: &'static str) -> Common {
+        let made = OnceBox::new();
+        Common { made, name }
+    }
+
+    fn get(&self) -> &Arc<Pool> {
+        self.made.get_or_init(|| {
+            let config = Config {
+                name: String::from(self.name),
+                numbered: false,
+                idle: IDLE,
+                set_up: None,
+                tear_down: None,
+            };
+            Box::new(Pool::new(config, MAX))
+        })
+    }
+
+    fn submit<F, T>(&self, f: F) -> PoolFuture<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        match self.get().submit(move || Ok(f())) {
+            Some(future) => future,
+            None => unreachable!("nobody has it to shut it down"),
+        }
+    }
+}
+
+/// The user's jobs.
+static JOBS: Common = Common::new(NAME);
+/// Files: the user's jobs, which may last, are not to keep them waiting.
+static FILES: Common = Common::new("greenthread-files");
+/// Names, likewise: a server that does not answer keeps an OS thread for half a minute.
+static NAMES: Common = Common::new("greenthread-names");
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -132,9 +168,30 @@ where
     value_of(to_thread(f))
 }
 
+/// As [`unblock`], for a call on a file.
+#[track_caller]
+pub(crate) fn unblock_file<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    crate::hub::check_can_park();
+    value_of(FILES.submit(f))
+}
+
+/// As [`unblock`], for the look-up of a name.
+#[track_caller]
+pub(crate) fn unblock_name<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    crate::hub::check_can_park();
+    value_of(NAMES.submit(f))
+}
+
 /// As [`unblock`], for what may last as long as it likes: on an OS thread of its own, so that the pool's stay free. The pool
 /// does it if there is none to be had.
-#[cfg(feature = "monkey")]
 #[track_caller]
 pub(crate) fn unblock_apart<F, T>(f: F) -> T
 where
@@ -146,7 +203,7 @@ where
     let job = Arc::new(job::Job::new(move || Ok(f())));
     let theirs = job.clone();
     if crate::sys::thread::start(NAME, move || theirs.run()).is_err() {
-        DEFAULT.queue(job.clone());
+        JOBS.get().queue(job.clone());
     }
     value_of(PoolFuture::new(job))
 }
@@ -198,10 +255,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    match DEFAULT.submit(move || Ok(f())) {
-        Some(future) => future,
-        None => unreachable!("nobody has the default pool to shut it down"),
-    }
+    JOBS.submit(f)
 }
 
 /// Has `f` run by this pool, or by the default one.

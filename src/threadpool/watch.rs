@@ -5,11 +5,11 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::task::{Context, Poll};
 
 use crate::hub::{self, Handle};
-use crate::sys::thread::fork_epoch;
+use crate::sys::fork::{Global, Order, fork_epoch};
 use crate::thread::JoinHandle;
 
 struct Watcher {
@@ -18,7 +18,7 @@ struct Watcher {
     fork_epoch: u64,
 }
 
-static WATCHER: Mutex<Option<Watcher>> = Mutex::new(None);
+static WATCHER: Global<Option<Watcher>> = Global::new(Order::Watcher, None);
 
 impl Watcher {
     fn is_alive(&self) -> bool {
@@ -44,12 +44,12 @@ fn start() -> io::Result<Watcher> {
 /// The hub, started if need be.
 fn watcher() -> io::Result<Handle> {
     let known = |watcher: &Option<Watcher>| watcher.as_ref().filter(|w| w.is_alive()).map(|w| w.hub.clone());
-    if let Some(hub) = known(&super::locked(&WATCHER)) {
+    if let Some(hub) = known(&WATCHER.lock()) {
         return Ok(hub);
     }
     // Without the lock: a patched `recv` parks.
     let new = start()?;
-    let mut watcher = super::locked(&WATCHER);
+    let mut watcher = WATCHER.lock();
     if let Some(first) = known(&watcher) {
         new.hub.stop()?;
         return Ok(first);

@@ -10,13 +10,15 @@
 //!   found nothing to do. So no job waits for a thread that has decided to go.
 //! - **T2** `ended` is set once the pool is shut, and every thread has given back its slot and torn down.
 //! - **T3** No code of the user runs under the lock, nor is dropped there.
+//! - **T4** A forked child begins with no threads and no jobs, and with a lock of its own: those are the parent's, and the
+//!   lock may have been held at that moment. So what is to be the same in the child stands beside it: `most`, `shut`.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +27,8 @@ use super::job::{Job, Outcome, Run};
 use super::{PoolFuture, locked};
 use crate::hub::{Reporter, discard, report_panic, stuck};
 use crate::sync::Event;
-use crate::sys::thread::{count_forks, fork_epoch, id};
+use crate::sys::fork::{PerProcess, fork_epoch};
+use crate::sys::thread::id;
 
 type Call = Arc<dyn Fn() + Send + Sync>;
 
@@ -41,16 +44,26 @@ pub(super) struct Config {
 
 pub(super) struct Pool {
     config: Config,
+    /// How many slots there may be; changed under the lock.
+    most: AtomicUsize,
+    /// Changed under the lock.
+    shut: AtomicBool,
+    here: PerProcess<Here>,
+}
+
+/// What each process has of a pool (T4).
+struct Here {
     state: Mutex<State>,
     work: Condvar,
     ended: Event,
+    fork_epoch: u64,
 }
 
+#[derive(Default)]
 struct State {
-    jobs: VecDeque<Arc<dyn Run>>,
-    /// Slots in use, and how many there may be.
+    jobs: VecDeque<(Arc<dyn Run>, stuck::Waiting)>,
+    /// Slots in use.
     threads: usize,
-    most: usize,
     idle: usize,
     /// Threads that have given back their slots, and tear down.
     leaving: usize,
@@ -58,13 +71,32 @@ struct State {
     started: usize,
     /// The kernel's numbers of the threads.
     members: Vec<u64>,
-    shut: bool,
-    fork_epoch: u64,
+}
+
+impl Here {
+    fn new() -> Here {
+        Here {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            ended: Event::new(),
+            fork_epoch: fork_epoch(),
+        }
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        if self.fork_epoch != fork_epoch() {
+            // The parent's jobs are neither run nor dropped in a child.
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            mem::forget(mem::take(&mut state.jobs));
+        }
+    }
 }
 
 impl State {
-    fn wants_thread(&self) -> bool {
-        self.idle < self.jobs.len() && self.threads < self.most
+    fn wants_thread(&self, most: usize) -> bool {
+        self.idle < self.jobs.len() && self.threads < most
     }
 
     fn leave(&mut self) {
@@ -73,42 +105,27 @@ impl State {
         self.leaving += 1;
     }
 
-    fn has_ended(&self) -> bool {
-        self.shut && self.threads == 0 && self.leaving == 0
+    fn is_empty(&self) -> bool {
+        self.threads == 0 && self.leaving == 0
     }
 }
 
 impl Pool {
     pub(super) fn new(config: Config, most: usize) -> Arc<Pool> {
-        count_forks();
         Arc::new(Pool {
             config,
-            state: Mutex::new(State {
-                jobs: VecDeque::new(),
-                threads: 0,
-                most,
-                idle: 0,
-                leaving: 0,
-                started: 0,
-                members: Vec::new(),
-                shut: false,
-                fork_epoch: fork_epoch(),
-            }),
-            work: Condvar::new(),
-            ended: Event::new(),
+            most: AtomicUsize::new(most),
+            shut: AtomicBool::new(false),
+            here: PerProcess::new(Here::new),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = locked(&self.state);
-        if state.fork_epoch != fork_epoch() {
-            // A forked child: the OS threads are the parent's, and so are the jobs, which are neither run nor dropped here.
-            mem::forget(mem::take(&mut state.jobs));
-            (state.threads, state.idle, state.leaving) = (0, 0, 0);
-            state.members.clear();
-            state.fork_epoch = fork_epoch();
-        }
-        state
+        locked(&self.here.get().state)
+    }
+
+    fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Acquire)
     }
 
     /// Takes a job; `None` if the pool was shut down.
@@ -124,18 +141,18 @@ impl Pool {
     /// with none at all it runs here. `false` if the pool was shut down.
     pub(super) fn queue(self: &Arc<Self>, job: Arc<dyn Run>) -> bool {
         let mut state = self.state();
-        if state.shut {
+        if self.is_shut() {
             return false;
         }
-        state.jobs.push_back(job);
+        state.jobs.push_back((job, stuck::Waiting::new()));
         drop(self.grow(state));
         true
     }
 
     /// Sees to it that there are threads for the jobs (T1), of which the last was pushed just now.
     fn grow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) -> Option<MutexGuard<'a, State>> {
-        if !state.wants_thread() {
-            self.work.notify_one();
+        if !state.wants_thread(self.most()) {
+            self.here.get().work.notify_one();
             return Some(state);
         }
         state.threads += 1;
@@ -148,7 +165,10 @@ impl Pool {
         }
         let alone = state.jobs.pop_back();
         drop(state);
-        alone.into_iter().for_each(|job| job.run());
+        if let Some((job, waiting)) = alone {
+            drop(waiting);
+            job.run();
+        }
         None
     }
 
@@ -165,11 +185,10 @@ impl Pool {
 
     /// What each OS thread does.
     fn work(&self) {
-        let quiet = Arc::new(AtomicBool::new(false));
-        let _registered = stuck::Registered::new(quiet.clone());
+        let registered = stuck::Registered::new();
         self.state().members.push(id());
         if self.set_up() {
-            while let Some(job) = self.next(&quiet) {
+            while let Some(job) = self.next(&registered) {
                 // What it gives back may panic as it is dropped, if nobody waits for it any more.
                 discard(catch_unwind(AssertUnwindSafe(move || job.run())));
             }
@@ -180,10 +199,10 @@ impl Pool {
         let mut state = self.state();
         state.leaving = state.leaving.saturating_sub(1);
         state.members.retain(|member| *member != id());
-        let ended = state.has_ended();
+        let ended = self.is_shut() && state.is_empty();
         drop(state);
         if ended {
-            self.ended.set();
+            self.ended().set();
         }
     }
 
@@ -206,7 +225,7 @@ impl Pool {
             drop(state);
             let text = crate::fiber::unwind::message(&*payload);
             let error = JobError::broken(format!("its initializer panicked: {text}"));
-            if job.is_some_and(|job| job.fail(error)) {
+            if job.is_some_and(|(job, _)| job.fail(error)) {
                 discard(payload);
             } else {
                 let who = String::from("the initializer of a thread pool");
@@ -219,22 +238,23 @@ impl Pool {
     }
 
     /// The next job; `None`: the thread has left.
-    fn next(&self, quiet: &AtomicBool) -> Option<Arc<dyn Run>> {
+    fn next(&self, registered: &stuck::Registered) -> Option<Arc<dyn Run>> {
         let mut state = self.state();
         loop {
-            if state.threads > state.most {
+            if state.threads > self.most() {
                 break;
             }
-            if let Some(job) = state.jobs.pop_front() {
-                quiet.store(false, Ordering::SeqCst);
+            // Before it takes a job.
+            registered.rise();
+            if let Some((job, _)) = state.jobs.pop_front() {
                 return Some(job);
             }
-            if state.shut {
+            if self.is_shut() {
                 break;
             }
-            quiet.store(true, Ordering::SeqCst);
+            registered.rest();
             state.idle += 1;
-            let waited = self.work.wait_timeout(state, self.config.idle);
+            let waited = self.here.get().work.wait_timeout(state, self.config.idle);
             let (again, timed) = waited.unwrap_or_else(PoisonError::into_inner);
             state = again;
             state.idle = state.idle.saturating_sub(1);
@@ -242,11 +262,11 @@ impl Pool {
                 break;
             }
         }
-        quiet.store(false, Ordering::SeqCst);
+        registered.rise();
         state.leave();
         if !state.jobs.is_empty() {
             // It may have been called for one of them.
-            self.work.notify_one();
+            self.here.get().work.notify_one();
         }
         None
     }
@@ -254,11 +274,11 @@ impl Pool {
     /// Has at most `most` threads from now on.
     pub(super) fn resize(self: &Arc<Self>, most: usize) {
         let mut state = self.state();
-        state.most = most;
-        self.work.notify_all();
+        self.most.store(most, Ordering::Release);
+        self.here.get().work.notify_all();
         // One each for the jobs that no idle thread takes.
         for _ in state.idle..state.jobs.len() {
-            if !state.wants_thread() {
+            if !state.wants_thread(most) {
                 return;
             }
             match self.grow(state) {
@@ -277,7 +297,7 @@ impl Pool {
     }
 
     pub(super) fn most(&self) -> usize {
-        self.state().most
+        self.most.load(Ordering::Acquire)
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -287,26 +307,26 @@ impl Pool {
     /// Takes no more jobs; with `cancel`, those that wait are cancelled.
     pub(super) fn shut_down(&self, cancel: bool) {
         let mut state = self.state();
-        state.shut = true;
+        self.shut.store(true, Ordering::Release);
         let jobs = if cancel {
             mem::take(&mut state.jobs)
         } else {
             VecDeque::new()
         };
-        let ended = state.has_ended();
+        let ended = state.is_empty();
         drop(state);
-        self.work.notify_all();
+        self.here.get().work.notify_all();
         if ended {
-            self.ended.set();
+            self.ended().set();
         }
-        for job in jobs {
+        for (job, _) in jobs {
             job.fail(JobError::cancelled());
         }
     }
 
     /// Set when the pool was shut down, and all its threads have gone.
     pub(super) fn ended(&self) -> &Event {
-        &self.ended
+        &self.here.get().ended
     }
 
     /// Whether the caller is on a thread of the pool.

@@ -230,3 +230,55 @@ fn one_who_waits_for_the_turn_can_be_killed() {
         assert!(greenthread::timeout(secs(50), || fs::exists("Cargo.toml")).is_ok());
     });
 }
+
+/// More FIFOs than a pool has OS threads, each with a reader first and then a writer; and in between a file.
+#[test]
+fn fifos_that_wait_for_their_other_end_keep_no_file_waiting() {
+    fresh(|| {
+        let folder = Folder::new("fifos");
+        let paths: Vec<_> = (0..threadpool::MAX + 8).map(|n| folder.at(&n.to_string())).collect();
+        let made = std::process::Command::new("mkfifo").args(&paths).status().unwrap();
+        assert!(made.success());
+        let readers = paths.iter().cloned().map(|path| {
+            spawn(move || {
+                let mut text = String::new();
+                File::open(path).unwrap().read_to_string(&mut text).unwrap();
+                text
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        (0..60).for_each(|_| yield_now());
+        fs::write(folder.at("file"), "at once").unwrap();
+        assert_eq!(fs::read_to_string(folder.at("file")).unwrap(), "at once");
+        let files: Vec<_> = paths
+            .iter()
+            .map(|path| OpenOptions::new().write(true).open(path).unwrap())
+            .collect();
+        // All readers read by now, and wait for bytes.
+        assert_eq!(fs::read_to_string(folder.at("file")).unwrap(), "at once");
+        for mut file in files {
+            file.write_all(b"late").unwrap();
+        }
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap() == "late"));
+    });
+}
+
+#[test]
+fn slow_jobs_keep_no_file_and_no_name_waiting() {
+    fresh(|| {
+        let (gate, open) = std::sync::mpsc::channel::<()>();
+        let open = Arc::new(std::sync::Mutex::new(open));
+        let slow: Vec<_> = (0..threadpool::MAX + 8)
+            .map(|_| {
+                let open = open.clone();
+                threadpool::to_thread(move || open.lock().unwrap().recv().is_err())
+            })
+            .collect();
+        // While all of the pool's OS threads wait for the gate.
+        assert!(!fs::read("/proc/self/comm").unwrap().is_empty());
+        assert!(greenthread::dns::lookup_host("localhost", 80).is_ok());
+        assert!(!slow.iter().any(threadpool::PoolFuture::is_done));
+        drop(gate);
+        assert!(slow.into_iter().all(|job| job.wait().unwrap()));
+    });
+}

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -415,4 +416,38 @@ fn the_portable_reactor_does_the_same_and_a_wrong_name_is_told() {
         !out.ok && out.stderr.contains("GREEN_LOOP=uring: it is `epoll` or `polling`"),
         "{out:?}"
     );
+}
+
+#[test]
+fn a_shutdown_in_a_destructor_ends_the_others_and_returns_at_once() {
+    struct Guard(Rc<RefCell<Option<Result<(), hub::Survivors>>>>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            // Longer than the test may take: it is not waited for.
+            *self.0.borrow_mut() = Some(hub::shutdown(Duration::from_secs(3600)));
+        }
+    }
+    let unwound = |local: bool| {
+        fresh(move || {
+            let told = Rc::new(RefCell::new(None));
+            let unwound = catch_unwind(AssertUnwindSafe(|| {
+                (0..10).for_each(|_| drop(spawn(thread::park)));
+                if local {
+                    drop(spawn_local(thread::park));
+                }
+                yield_now();
+                let _guard = Guard(told.clone());
+                std::panic::resume_unwind(Box::new("main unwinds"));
+            }));
+            assert!(unwound.is_err());
+            let survivors = told.take().unwrap().err();
+            let left = survivors.map_or(0, |survivors| survivors.lines().len());
+            assert_eq!(left, hub::live());
+            hub::shutdown(Duration::from_secs(3600)).unwrap();
+            left
+        })
+    };
+    assert_eq!(unwound(false), 0);
+    // One that shares the thread-locals of who unwinds cannot be killed meanwhile.
+    assert_eq!(unwound(true), 1);
 }

@@ -135,3 +135,28 @@ fn a_childs_panic_is_told_by_the_panic_hook_and_the_scope_and_nobody_else() {
     );
     assert!(!out.stderr.contains("greenthread:"), "{out:?}");
 }
+
+/// Panics as it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as it is dropped");
+    }
+}
+
+#[test]
+fn a_childs_value_that_panics_as_it_is_dropped_does_not_meet_the_kill_of_its_reader() {
+    fresh(|| {
+        let reader = greenthread::spawn(|| {
+            thread::scope(|s| {
+                let _child = s.spawn(|| Bomb);
+                thread::park();
+            });
+        });
+        (0..5).for_each(|_| greenthread::yield_now());
+        reader.kill();
+        // Had the two met, the process would have aborted.
+        assert!(reader.join().unwrap_err().is_killed());
+    });
+}

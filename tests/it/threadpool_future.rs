@@ -460,3 +460,34 @@ fn a_wrapped_future_serves_many() {
         assert!(failed.wait().as_ref().unwrap_err().is_panic());
     });
 }
+
+/// Panics as it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as it is dropped");
+    }
+}
+
+#[test]
+fn a_value_that_panics_as_it_is_dropped_does_not_meet_the_kill_of_who_waited() {
+    fresh(|| {
+        let future = threadpool::to_thread(|| Bomb);
+        while !future.is_done() {
+            sleep(ms(1));
+        }
+        let waiter = spawn(move || {
+            let _future = future;
+            greenthread::thread::park();
+        });
+        yield_now();
+        waiter.kill();
+        // Had the two met, the process would have aborted.
+        assert!(waiter.join().unwrap_err().is_killed());
+        // The same in the call that waits, and without a kill.
+        let waiter = spawn(|| drop(threadpool::to_thread(|| Bomb)));
+        assert!(waiter.join().is_ok());
+        assert_eq!(threadpool::unblock(|| 7), 7);
+    });
+}

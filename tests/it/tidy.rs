@@ -224,6 +224,39 @@ fn left_behind(code: &str) -> Vec<String> {
     code.lines().enumerate().filter_map(found).collect()
 }
 
+/// Locks of the whole process that a fork would not know of, with their lines.
+fn unknown_locks(path: &str, code: &str) -> Vec<String> {
+    const LOCKS: [&str; 6] = ["Mutex", "RwLock", "OnceLock", "LazyLock", "Once", "ReentrantLock"];
+    let found = |(i, line): (usize, &str)| {
+        let (_, rest) = line.split_once("static ")?;
+        let kind = rest.split_once(':')?.1;
+        let kind = kind.split('=').next().unwrap_or_default();
+        let name = words(kind).find(|word| LOCKS.contains(word))?;
+        Some(format!(
+            "src/{path}:{}: a static {name}: use `Global` of `sys/fork.rs`",
+            i + 1
+        ))
+    };
+    if path == "sys/fork.rs" {
+        return Vec::new();
+    }
+    code.lines().enumerate().filter_map(found).collect()
+}
+
+#[test]
+fn every_lock_of_the_process_is_known_to_a_fork() {
+    let all = sources("src").into_iter();
+    assert_none(
+        all.flat_map(|s| unknown_locks(&s.path, &without_tests(&code_only(&s.text))))
+            .collect(),
+    );
+    let one = |code: &str| unknown_locks("a.rs", code).len();
+    assert_eq!(one("static A: Mutex<u8> = Mutex::new(0);"), 1);
+    assert_eq!(one("    pub(crate) static A: std::sync::OnceLock<u8> = x();"), 1);
+    assert_eq!(one("static A: Global<u8> = Global::new(Order::A, 0);"), 0);
+    assert_eq!(one("fn f(a: &'static str) -> Mutex<u8> {"), 0);
+}
+
 /// What is wrong with the head of an example, or with its size.
 fn example_faults(path: &str, text: &str) -> Vec<String> {
     let head: Vec<&str> = text.lines().take_while(|l| l.starts_with("//!")).collect();

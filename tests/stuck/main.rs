@@ -1,6 +1,10 @@
 //! `LoopExit` and fork: what can only be seen in a process whose OS threads are all known, so without libtest.
 //! Each scenario runs in a child: this binary, run again.
 
+mod ends;
+mod fork;
+mod late;
+
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,6 +55,16 @@ const TESTS: &[Test] = &[
     Test {
         name: "not_while_a_pool_thread_works",
         child: busy_pool,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "not_while_an_idle_pool_thread_is_late_for_its_job",
+        child: late::pool_thread,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "not_while_another_hub_is_late_for_its_message",
+        child: late::hub,
         check: succeeds_silently,
     },
     Test {
@@ -140,6 +154,43 @@ const TESTS: &[Test] = &[
         name: "the_pool_works_in_the_forked_child",
         child: fork_with_pool,
         check: succeeds_silently,
+    },
+    // The sanitizer's run-time has locks of its own that a fork knows nothing of.
+    #[cfg(not(feature = "sanitizer"))]
+    Test {
+        name: "a_child_that_is_forked_in_the_midst_of_everything_can_use_everything",
+        child: fork::while_others_use_everything,
+        check: succeeds,
+    },
+    Test {
+        name: "a_listener_to_signals_works_on_both_sides_of_a_fork",
+        child: fork::with_a_listener_on_both_sides,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "the_end_of_main_ends_the_children_of_a_scope_in_good_order",
+        child: ends::scope_child_that_ends,
+        check: succeeds_silently,
+    },
+    Test {
+        name: "the_end_of_main_names_the_child_of_a_scope_that_will_not_end",
+        child: ends::scope_child_that_does_not,
+        check: ends::named,
+    },
+    Test {
+        name: "a_full_stderr_keeps_no_hub_and_what_was_left_out_is_counted",
+        child: ends::full_stderr,
+        check: succeeds,
+    },
+    Test {
+        name: "a_flood_of_one_kind_is_cut_and_counted_and_no_other_kind_suffers",
+        child: ends::flood,
+        check: ends::cut,
+    },
+    Test {
+        name: "panics_written_aside_read_as_std_writes_them",
+        child: ends::panics_aside,
+        check: ends::panics_read,
     },
     Test {
         name: "sockets_work_on_both_sides_of_a_fork",
@@ -380,7 +431,11 @@ fn idle_hubs() {
     let others: Vec<_> = (0..2)
         .map(|_| std::thread::spawn(|| drop(loop_exit(thread::park))))
         .collect();
+    // One that was told goes on, and might wake the others: those are told when it waits again.
     loop_exit(thread::park);
+    while !others.iter().all(std::thread::JoinHandle::is_finished) {
+        loop_exit(thread::park);
+    }
     others.into_iter().for_each(|other| other.join().unwrap());
 }
 

@@ -1,20 +1,20 @@
 //! The memory of tasks: leaked chunks, and free lists of blocks of a hub and of the process.
 
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use super::{Marks, Task, TaskRef};
 use crate::fiber::current;
 use crate::hub::Hub;
 use crate::sys;
+use crate::sys::fork::{Global, Order};
 
 struct Chunk(&'static [Task]);
 // SAFETY: T5: the lists below hand blocks from thread to thread only while nobody owns them.
 unsafe impl Send for Chunk {}
 
-static CHUNKS: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
-static FREE: Mutex<Vec<TaskRef>> = Mutex::new(Vec::new());
+static CHUNKS: Global<Vec<Chunk>> = Global::new(Order::Chunks, Vec::new());
+static FREE: Global<Vec<TaskRef>> = Global::new(Order::Free, Vec::new());
 const CHUNK: usize = 64;
 
 /// A block from the hub's free list, the common one, or a new chunk.
@@ -31,11 +31,11 @@ pub(super) fn take_block(hub: &Hub) -> &'static Task {
 
 #[cold]
 fn refill(hub: &Hub) -> &'static Task {
-    if let Some(task) = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop() {
+    if let Some(task) = FREE.lock().pop() {
         return task.0;
     }
     let chunk: &'static [Task] = Box::leak((0..CHUNK).map(|_| Task::blank()).collect());
-    CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
+    CHUNKS.lock().push(Chunk(chunk));
     for task in &chunk[1..] {
         task.next.set(hub.free.replace(Some(task)));
     }
@@ -44,11 +44,11 @@ fn refill(hub: &Hub) -> &'static Task {
 
 /// A block from the common list, or a chunk of one.
 pub(super) fn take_common() -> &'static Task {
-    let free = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop();
+    let free = FREE.lock().pop();
     free.map_or_else(
         || {
             let chunk: &'static [Task] = Box::leak(Box::new([Task::blank()]));
-            CHUNKS.lock().unwrap_or_else(|e| e.into_inner()).push(Chunk(chunk));
+            CHUNKS.lock().push(Chunk(chunk));
             &chunk[0]
         },
         |task| task.0,
@@ -63,8 +63,11 @@ pub(super) fn recycle(task: &'static Task) {
     let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);
     task.ticket.fetch_add(1, Ordering::Relaxed);
     match Hub::try_current() {
-        Some(hub) if ptr::eq(hub.shared, owner) => task.next.set(hub.free.replace(Some(task))),
-        _ => FREE.lock().unwrap_or_else(|e| e.into_inner()).push(TaskRef(task)),
+        // On the hub's own list a block that another OS thread took would never be found by the next that spawns from there.
+        Some(hub) if ptr::eq(hub.shared, owner) && !task.marks.get(Marks::COMMON) => {
+            task.next.set(hub.free.replace(Some(task)))
+        }
+        _ => FREE.lock().push(TaskRef(task)),
     }
 }
 
@@ -109,7 +112,7 @@ unsafe fn free(hub: *mut ()) -> bool {
 
 /// Gives the unused blocks of a hub that ends to the others.
 pub(in crate::hub) fn give_back(hub: &Hub) {
-    let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut free = FREE.lock();
     while let Some(task) = hub.free.take() {
         hub.free.set(task.next.take());
         free.push(TaskRef(task));
@@ -118,11 +121,36 @@ pub(in crate::hub) fn give_back(hub: &Hub) {
 
 /// All unfinished green threads of a hub, in no order. For its own OS thread.
 pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
-    let chunks = CHUNKS.lock().unwrap_or_else(|e| e.into_inner());
+    let chunks = CHUNKS.lock();
     let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
     // The owner's fields are read only after `hub` says that we own the block (T5).
     let live = blocks.filter(|task| !task.is_finished());
     let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
     let seen = |task: &&'static Task| !super::is_native(task.id.get()) && !task.marks.get(Marks::RESTS);
     mine.filter(seen).collect()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::CHUNKS;
+    use crate::hub::Hubs;
+
+    /// The pattern of accept and dispatch: blocks come back to where the next spawn takes them from.
+    #[test]
+    fn spawns_from_another_os_thread_use_the_same_blocks_again() {
+        let hubs = Hubs::new(1).unwrap();
+        let chunks = || CHUNKS.lock().len();
+        let before = chunks();
+        for _ in 0..100 {
+            for n in 0..50 {
+                let spawned = hubs.spawn(move || n).unwrap();
+                if n % 2 == 0 {
+                    assert_eq!(spawned.join().unwrap(), n);
+                }
+            }
+            hubs.join();
+        }
+        // Other tests take some meanwhile.
+        assert!(chunks() < before + 1000, "{} of {before}", chunks());
+    }
 }

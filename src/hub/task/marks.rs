@@ -47,6 +47,8 @@ impl Marks {
     pub(crate) const STACKLESS: u8 = 4;
     /// A runner that has nothing to poll.
     pub(crate) const RESTS: u8 = 8;
+    /// Its block came from the common list, for another OS thread spawned it, and goes back there.
+    pub(super) const COMMON: u8 = 16;
 
     pub(crate) fn get(&self, mark: u8) -> bool {
         self.0.get() & mark != 0
