@@ -78,6 +78,9 @@
 /// What every socket here has: construction from std's type and from a descriptor, and the way back.
 macro_rules! socket {
     ($name:ident, $std:ty) => {
+        socket!($name, $std, another: |_: &_, socket| crate::io::Async::new_nonblocking(socket));
+    };
+    ($name:ident, $std:ty, another: $another:expr) => {
         impl $name {
             /// How long a read may wait. `None`: for ever.
             ///
@@ -158,12 +161,15 @@ macro_rules! socket {
             /// # Errors
             /// When there is no descriptor left.
             pub fn try_clone(&self) -> std::io::Result<Self> {
-                self.io.get_ref().try_clone().map(Self::from_nonblocking)
+                let socket = self.io.get_ref().try_clone()?;
+                Ok(Self {
+                    io: ($another)(&self.io, socket),
+                })
             }
 
             fn from_nonblocking(socket: $std) -> Self {
                 Self {
-                    io: crate::io::Async::new_nonblocking(socket),
+                    io: crate::io::Async::new_nonblocking(socket).into(),
                 }
             }
         }
@@ -302,6 +308,7 @@ macro_rules! stream {
 
 mod accept;
 mod connect;
+pub(crate) mod linger;
 mod reuse;
 mod tcp;
 #[cfg(feature = "tls")]

@@ -21,6 +21,7 @@ use std::sync::{Arc, PoisonError, TryLockError};
 use rustls::Connection as Rustls;
 
 use super::transport::Connection;
+use crate::hub::interrupt;
 use crate::net::tls::TlsStream;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -184,16 +185,14 @@ impl<S: Connection> TlsConnection<S> {
         Ok(())
     }
 
-    /// Has rustls say something, and sends it.
+    /// Has rustls say something that may be said twice, and sends it.
     #[track_caller]
-    fn say<R>(&self, what: impl FnOnce(&mut Rustls) -> io::Result<R>) -> io::Result<R> {
+    fn say(&self, what: impl FnOnce(&mut Rustls)) -> io::Result<()> {
         let mut out = self.0.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        self.send(&mut out)?;
-        let said = self.state(|state| what(&mut state.rustls))?;
+        self.state(|state| what(&mut state.rustls));
         self.send(&mut out)?;
         drop(out);
-        self.answer()?;
-        Ok(said)
+        self.answer()
     }
 }
 
@@ -202,20 +201,31 @@ impl<S: Connection> Connection for TlsConnection<S> {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut chunk = self.0.reading.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let read = self.state(|state| state.read(buffer));
-            let answered = self.answer();
-            match read {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => answered?,
-                result => return result,
+            match self.state(|state| state.read(buffer)) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.answer()?,
+                result => {
+                    // The bytes are out already: they are given back, though the answer is cut short.
+                    let _ = interrupt::put_off(|| self.answer());
+                    return result;
+                }
             }
             let len = self.0.socket.read(&mut chunk)?;
             self.state(|state| state.take(&chunk[..len]))?;
         }
     }
 
+    /// Gives back what was taken, though it is cut short while that is sent: see `TlsStream`.
     #[track_caller]
     fn write(&self, data: &[u8]) -> io::Result<usize> {
-        self.say(|rustls| rustls.writer().write(data))
+        let mut out = self.0.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        self.send(&mut out)?;
+        let taken = self.state(|state| state.rustls.writer().write(data))?;
+        let _ = interrupt::put_off(|| {
+            self.send(&mut out)?;
+            drop(out);
+            self.answer()
+        });
+        Ok(taken)
     }
 
     /// All goes by `write`, for it is to be encrypted first.
@@ -234,10 +244,7 @@ impl<S: Connection> Connection for TlsConnection<S> {
 
     #[track_caller]
     fn finish(&self) -> io::Result<()> {
-        self.say(|rustls| {
-            rustls.send_close_notify();
-            Ok(())
-        })
+        self.say(|rustls| rustls.send_close_notify())
     }
 
     fn peer_addr(&self) -> Option<SocketAddr> {
@@ -260,7 +267,7 @@ impl<S: Connection> Write for TlsConnection<S> {
 
     #[track_caller]
     fn flush(&mut self) -> io::Result<()> {
-        self.say(|_| Ok(()))
+        self.say(|_| ())
     }
 }
 
