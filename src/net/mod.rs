@@ -59,11 +59,13 @@
 //! - **Accept** waits (10 to 100 ms between tries) while the process or the system has no descriptor or no memory left
 //!   (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`), and passes over a peer that has gone already (`ECONNABORTED`); std
 //!   gives the error. A TCP listener asks for a queue of 4,096, std for 128.
+//! - **Descriptors** are one for each socket, and a process may have 1,024 by default: [`raise_open_files`].
 //! - **`TCP_NODELAY`** is set on every TCP stream that was connected or accepted here, as in Go; clear it with
 //!   `set_nodelay(false)`.
 //! - **Time-outs** are of kind `TimedOut` (std's are `WouldBlock` on Unix). They are kept here and not in the kernel:
 //!   each handle of a [`try_clone`](TcpStream::try_clone) has its own and starts with none, and one that was set on a
-//!   socket of std is not taken over. Listeners have them too: the read time-out bounds `accept`.
+//!   socket of std is not taken over. Listeners have them too: the read time-out bounds `accept`, its wait
+//!   for a descriptor too.
 //! - **`ErrorKind::Interrupted`** never comes: a call that a signal cut short is made again.
 //! - **While the caller unwinds** (in a destructor) a call that would have to wait fails instead; see
 //!   [`io`](crate::io#while-the-caller-unwinds).
@@ -308,6 +310,7 @@ macro_rules! stream {
 
 mod accept;
 mod connect;
+mod files;
 pub(crate) mod linger;
 mod reuse;
 mod tcp;
@@ -319,6 +322,8 @@ mod unix;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use crate::dns::{ToSocketAddrs, lookup_host};
+pub(crate) use files::explained;
+pub use files::raise_open_files;
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixDatagram, UnixIncoming, UnixListener, UnixStream};

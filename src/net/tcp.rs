@@ -74,7 +74,7 @@ impl TcpListener {
     /// there are; nor when the peer has gone before it was accepted.
     ///
     /// # Blocking and cancellation
-    /// Parks. [`set_read_timeout`](Self::set_read_timeout) bounds each wait for a connection. A kill or time-out
+    /// Parks. [`set_read_timeout`](Self::set_read_timeout) bounds it, the wait for a descriptor too. A kill or time-out
     /// unwinds while it waits, never with a connection in hand.
     #[track_caller]
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {

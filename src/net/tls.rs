@@ -257,6 +257,10 @@ impl<S> TlsStream<S> {
 impl<S: Read + Write> Read for TlsStream<S> {
     #[track_caller]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // What is decrypted already is given without a look at the socket, which would count it.
+        if !self.connection.wants_read() {
+            crate::io::give_way()?;
+        }
         stream!(self, stream => stream.read(buffer))
     }
 }

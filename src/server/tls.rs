@@ -17,6 +17,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, PoisonError, TryLockError};
+use std::time::Duration;
 
 use rustls::Connection as Rustls;
 
@@ -81,7 +82,11 @@ const CHUNK: usize = 16 * 1024;
 ///
 /// A transport that is [closed](super::Transport::close) says good-bye first (`close_notify`), and so does one whose
 /// [`write_eof`](super::Transport::write_eof) is called; as a stream, [`shutdown`](Connection::shutdown) of its writing
-/// says it. Dropped or aborted, it says nothing, and the peer's read is an error.
+/// says it, after which reading to the end keeps the system from resetting the connection. Dropped or aborted, it says
+/// nothing, and the peer's read is an error.
+///
+/// A read, write or flush that is killed or timed out loses nothing and doubles nothing: what `write` gives back was
+/// taken, and the next call goes on with the sending, as with [`TlsStream`].
 ///
 /// # Coming from Python
 /// `create_server(.., ssl=context)`, `create_connection(.., ssl=context)`; `start_tls`: say what is to be said before
@@ -200,6 +205,10 @@ impl<S: Connection> Connection for TlsConnection<S> {
     #[track_caller]
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut chunk = self.0.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is there already is given without a look at the socket, which would count it.
+        if self.state(|state| !state.rustls.wants_read() || !state.pending.is_empty()) {
+            crate::io::give_way()?;
+        }
         loop {
             match self.state(|state| state.read(buffer)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.answer()?,
@@ -245,6 +254,10 @@ impl<S: Connection> Connection for TlsConnection<S> {
     #[track_caller]
     fn finish(&self) -> io::Result<()> {
         self.say(|rustls| rustls.send_close_notify())
+    }
+
+    fn linger(&self) -> Duration {
+        self.0.socket.linger()
     }
 
     fn peer_addr(&self) -> Option<SocketAddr> {

@@ -46,6 +46,8 @@ mod process_wait;
 mod signal_wait;
 #[cfg(feature = "tls")]
 mod net_tls;
+#[cfg(feature = "tls")]
+mod net_tls_cut;
 mod server_protocol;
 mod server_stream;
 #[cfg(feature = "tls")]
