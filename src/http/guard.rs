@@ -129,7 +129,10 @@ impl Watch {
             Some(left) => self.body_left.store(left, Relaxed),
             None => {
                 self.fault.store(TOO_LARGE, Relaxed);
-                return Err(io::Error::new(ErrorKind::InvalidData, "the body of the request is too large"));
+                return Err(io::Error::new(
+                    ErrorKind::InvalidData,
+                    "the body of the request is too large",
+                ));
             }
         }
         Ok(())
@@ -259,11 +262,7 @@ impl<I: Read + Unpin> Io<I> {
 }
 
 impl<I: Read + Unpin> Read for Io<I> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let got = this.poll_some(context, buffer);
         this.waits = got.is_pending();
@@ -323,7 +322,8 @@ impl<I: Read + Write + Unpin> Write for Io<I> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().write(context, |stream, context| stream.poll_shutdown(context))
+        self.get_mut()
+            .write(context, |stream, context| stream.poll_shutdown(context))
     }
 }
 
@@ -346,10 +346,7 @@ impl<B: Body> Body for Answer<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         match self.project().body.as_pin_mut() {
             Some(body) => body.poll_frame(context),
             None => Poll::Ready(None),
@@ -361,6 +358,8 @@ impl<B: Body> Body for Answer<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.body
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -100,7 +100,10 @@ impl Socket {
 
 impl From<Async<std::net::TcpStream>> for Socket {
     fn from(io: Async<std::net::TcpStream>) -> Socket {
-        Socket { io: Some(io), end: None }
+        Socket {
+            io: Some(io),
+            end: None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use super::Handle;
-use crate::hub::Hub;
+use crate::hub::{self, Hub};
 use crate::io::Async;
 use crate::net::linger::{MOST, Peer, look, read_away};
 use crate::time::timeout_async;
@@ -21,16 +21,22 @@ pub(super) fn let_go(server: &Handle, socket: Async<TcpStream>) {
         return;
     }
     let _ = socket.get_ref().shutdown(Shutdown::Write);
-    if peer == Peer::Silent && server.is_closing() || Hub::try_current().is_none() {
+    if peer == Peer::Silent && server.is_closing() {
+        return;
+    }
+    // There is none at the end of an OS thread, and on one that has never waited.
+    if Hub::try_current().is_none() {
         return;
     }
     let Some(lingering) = server.lingers() else { return };
     let server = server.clone();
-    drop(crate::future::spawn(async move {
+    let lingers = async move {
         let _ = timeout_async(patience, to_the_end(&server, &socket)).await;
         drop(socket);
         drop(lingering);
-    }));
+    };
+    // As work of the hub, and not of the green thread that lets go: its thread-locals need not wait for this.
+    drop(hub::handle().spawn_future(lingers));
 }
 
 /// Reads until the peer ends, or has sent too much; of a server that closes, until the peer is silent.

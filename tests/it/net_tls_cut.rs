@@ -22,9 +22,7 @@ const LEN: usize = 200_000;
 
 /// No part of it is like another of the same length.
 fn data() -> Vec<u8> {
-    (0..LEN)
-        .map(|at| (at.wrapping_mul(2_654_435_761) >> 7) as u8)
-        .collect()
+    (0..LEN).map(|at| (at.wrapping_mul(2_654_435_761) >> 7) as u8).collect()
 }
 
 /// A client with little room in its socket, and a server.
