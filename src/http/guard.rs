@@ -1,8 +1,8 @@
 //! What a connection of a server is bound by: how long it may stand still, and how much may come.
 //!
 //! hyper sees the socket through [`Io`]. It says there whenever it waits, and since it is told to allow half-closed
-//! connections (`half_close`), a read that waits while a request is answered is one of that request's body. So the watch
-//! knows what is being waited for:
+//! connections (`half_close`), a read that waits while a request is answered is one of that request's body. So the
+//! watch knows what is being waited for:
 //!
 //! ```text
 //!   between requests   read waits: the next head, which hyper's own timer bounds
@@ -49,8 +49,8 @@ pub(super) struct Watch {
     limits: Limits,
     /// From the head of a request to the end of its response.
     busy: AtomicBool,
-    /// When the read that waits is late, when the write, and when a client that has ended is given up: nanoseconds of the
-    /// hub's clock.
+    /// When the read that waits is late, when the write, and when a client that has ended is given up: nanoseconds of
+    /// the hub's clock.
     read_due: AtomicU64,
     write_due: AtomicU64,
     half_due: AtomicU64,

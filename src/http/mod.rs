@@ -47,8 +47,8 @@
 //! [`asyncify`](crate::future::asyncify), in whose place a handler just blocks.
 //!
 //! # Time-outs and limits
-//! What a server of [`HttpServer`] bounds, and what is usual elsewhere (none: a client can hold a connection that way for
-//! ever). The methods take `None` for no bound, too.
+//! What a server of [`HttpServer`] bounds, and what is usual elsewhere (none: a client can hold a connection that way
+//! for ever). The methods take `None` for no bound, too.
 //!
 //! | what | method | here | axum::serve | Go `net/http` | gevent `pywsgi` |
 //! |---|---|---|---|---|---|

@@ -117,8 +117,9 @@ struct Settings {
 /// What a service panics with ends its connection, and is reported as that of any green thread.
 ///
 /// # Time-outs and limits
-/// See [the module](super#time-outs-and-limits) for all of them, and what they are at first. A body that comes too slowly
-/// is answered by `408`, one that is too large by `413`, a service that is too slow by `503`; each ends its connection.
+/// See [the module](super#time-outs-and-limits) for all of them, and what they are at first. A body that comes too
+/// slowly is answered by `408`, one that is too large by `413`, a service that is too slow by `503`; each ends its
+/// connection.
 ///
 /// # Stopping
 /// [`stop`](Self::stop) lets each connection finish the request that it is at, and closes those that are idle; what is
@@ -227,8 +228,8 @@ where
         self
     }
 
-    /// How long the body of a request may stand still while the service waits for it: 30 seconds, unless this is called.
-    /// `None`: for ever. Then the service's read of the body is an error, and the client is answered by `408`.
+    /// How long the body of a request may stand still while the service waits for it: 30 seconds, unless this is
+    /// called. `None`: for ever. Then the service's read of the body is an error, and the client is answered by `408`.
     ///
     /// nginx's `client_body_timeout`. Go's `ReadTimeout` bounds the whole body, and so the size that a slow client can
     /// send: for that there is [`request_timeout`](Self::request_timeout).
@@ -238,8 +239,8 @@ where
         self
     }
 
-    /// How long a client may take nothing of what is written to it: 30 seconds, unless this is called. `None`: for ever.
-    /// Then the connection ends.
+    /// How long a client may take nothing of what is written to it: 30 seconds, unless this is called. `None`: for
+    /// ever. Then the connection ends.
     ///
     /// nginx's `send_timeout`. Go's `WriteTimeout` bounds the whole response.
     #[must_use]
@@ -249,7 +250,8 @@ where
     }
 
     /// How long the service has, from the head of the request to that of its response: for ever, unless this is called.
-    /// Then it is cut short, also where it blocks, as by [`timeout`](crate::timeout()), and the client is answered by `503`.
+    /// Then it is cut short, also where it blocks, as by [`timeout`](crate::timeout()), and the client is answered by
+    /// `503`.
     ///
     /// Go's `TimeoutHandler`. It does not bound the body of the response.
     #[must_use]
@@ -258,10 +260,10 @@ where
         self
     }
 
-    /// How many bytes the body of a request may have: any number, unless this is called. One that says that it has more is
-    /// answered by `413`, and the service is not asked. One that does not say (`transfer-encoding: chunked`) is cut off when
-    /// more has come than that, what marks its chunks counted, and what came along with its head (400 KB at most) not
-    /// counted: then the service's read of the body is an error, and the client is answered by `413`.
+    /// How many bytes the body of a request may have: any number, unless this is called. One that says that it has more
+    /// is answered by `413`, and the service is not asked. One that does not say (`transfer-encoding: chunked`) is cut
+    /// off when more has come than that, what marks its chunks counted, and what came along with its head (400 KB at
+    /// most) not counted: then the service's read of the body is an error, and the client is answered by `413`.
     ///
     /// Go's `MaxBytesHandler`. (The extractors of axum have a limit of their own, 2 MB.)
     #[must_use]
@@ -271,8 +273,8 @@ where
     }
 
     /// How long a client that has ended its side of the connection may wait for the answer to what it has asked: 30
-    /// seconds, unless this is called. Then, or at once with `None`, the service is dropped, as it is when the connection
-    /// breaks: to a server a client that has gone looks like one that only sends no more.
+    /// seconds, unless this is called. Then, or at once with `None`, the service is dropped, as it is when the
+    /// connection breaks: to a server a client that has gone looks like one that only sends no more.
     ///
     /// hyper's `half_close`, with an end. A service that blocks is not dropped.
     #[must_use]

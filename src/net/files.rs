@@ -7,8 +7,8 @@ use std::io;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the number of descriptors that this process may have open (`RLIMIT_NOFILE`) to the most that it is allowed: its
-/// soft limit to its hard one. Gives the new limit.
+/// Raises the number of descriptors that this process may have open (`RLIMIT_NOFILE`) to the most that it is allowed:
+/// its soft limit to its hard one. Gives the new limit.
 ///
 /// Each connection takes a descriptor, and most systems start a process with a soft limit of 1,024, for the sake of
 /// `select`; the hard one is 4,096 to a million. Called once, at the start of `main`, by a server or a busy client.
@@ -21,8 +21,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// # }
 /// ```
 ///
-/// Child processes inherit it: one that uses `select` on high numbers may need `ulimit -S -n 1024` in front. To go beyond
-/// the hard limit is for root: `LimitNOFILE=` of systemd, `nofile` in `/etc/security/limits.conf`, `--ulimit` of docker.
+/// Child processes inherit it: one that uses `select` on high numbers may need `ulimit -S -n 1024` in front. To go
+/// beyond the hard limit is for root: `LimitNOFILE=` of systemd, `nofile` in `/etc/security/limits.conf`, `--ulimit` of
+/// docker.
 ///
 /// # Errors
 /// What the system says.

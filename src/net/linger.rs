@@ -1,9 +1,9 @@
 //! Letting a TCP connection go so that the peer gets all that was written to it.
 //!
-//! A socket that is closed while it has unread input resets the connection, and so does input that comes after the close.
-//! The system then throws away what was not sent yet; some peers' systems, what was received and not read yet. So writing
-//! is shut down first, and input is read away until the peer has ended too: not for ever ([`PATIENCE`]), and not without
-//! end ([`MOST`]).
+//! A socket that is closed while it has unread input resets the connection, and so does input that comes after the
+//! close. The system then throws away what was not sent yet; some peers' systems, what was received and not read yet.
+//! So writing is shut down first, and input is read away until the peer has ended too: not for ever ([`PATIENCE`]), and
+//! not without end ([`MOST`]).
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -29,7 +29,7 @@ pub(crate) const MOST: usize = 16 * 1024 * 1024;
 pub(crate) fn still_sending() -> io::Error {
     io::Error::new(
         ErrorKind::TimedOut,
-        "the peer goes on sending after the good-bye: the close resets the connection, and what it has not read is lost",
+        "the peer goes on sending after the good-bye: the close resets it, and what the peer has not read is lost",
     )
 }
 

@@ -64,13 +64,14 @@ use crate::time::timeout;
 /// A stream with TLS on it, past its handshake.
 ///
 /// One green thread at a time uses it. A read or write that is killed or timed out loses nothing, and doubles nothing:
-/// see [its `Write`](#impl-Write-for-TlsStream<S>). A peer that goes without a word of good-bye is an error of the read,
-/// `UnexpectedEof`: what it sent may have been cut off. So say it: [`close`](Self::close).
+/// what `write` gives back was taken, and is sent exactly once. A peer that goes without a word of good-bye is an error
+/// of the read, `UnexpectedEof`: what it sent may have been cut off. So say it: [`close`](Self::close).
 ///
 /// Dropped, it says nothing, so that what was cut short by a panic does not look whole to the peer; and it waits for
-/// nothing: bytes that a cut-short write has left in it are lost, and if the peer has sent what was not read (the session
-/// tickets of TLS 1.3 count too), the system resets the connection, and throws away what the peer has not read. Only the
-/// socket of a server's handler is let go of more gently: see [`StreamServer`](crate::server::StreamServer#the-end-of-a-connection).
+/// nothing: bytes that a cut-short write has left in it are lost, and if the peer has sent what was not read (the
+/// session tickets of TLS 1.3 count too), the system resets the connection, and throws away what the peer has not read.
+/// Only the socket of a server's handler is let go of more gently: see
+/// [`StreamServer`](crate::server::StreamServer#the-end-of-a-connection).
 ///
 /// # Coming from Python
 /// `gevent.ssl.SSLSocket`.
@@ -146,8 +147,8 @@ impl<S: Read + Write> TlsStream<S> {
         }
     }
 
-    /// Says good-bye (`close_notify`), after all that was written. Nothing may be written after it; what the peer has to
-    /// say still can be read.
+    /// Says good-bye (`close_notify`), after all that was written. Nothing may be written after it; what the peer has
+    /// to say still can be read.
     ///
     /// # Errors
     /// What the socket gives.
@@ -182,9 +183,9 @@ impl<S: Read + Write> TlsStream<S> {
     /// some afterwards, resets the connection.
     ///
     /// # Errors
-    /// What the socket gives: `ConnectionReset` if the peer closed before it had read all. `TimedOut` if the peer is still
-    /// sending after `patience`, or after 16 MiB: then the close resets the connection. A peer that is silent for so long
-    /// is no error: what it has not read is on its way.
+    /// What the socket gives: `ConnectionReset` if the peer closed before it had read all. `TimedOut` if the peer is
+    /// still sending after `patience`, or after 16 MiB: then the close resets the connection. A peer that is silent for
+    /// so long is no error: what it has not read is on its way.
     ///
     /// # Blocking and cancellation
     /// Parks while the socket has no room, however long that is, and then for at most `patience`. A kill or time-out
@@ -265,10 +266,10 @@ impl<S: Read + Write> Read for TlsStream<S> {
     }
 }
 
-/// What `write` gives back is what was taken: it is encrypted, and sent exactly once. Cut short by a kill, a time-out or
-/// an error of the socket while it is being sent, `write` gives it back all the same, and the kill, time-out or error comes
-/// at the next wait: `flush`, `read` and the next `write` go on with the sending. So an [`io::Writer`](crate::io::Writer)
-/// over it is exact.
+/// What `write` gives back is what was taken: it is encrypted, and sent exactly once. Cut short by a kill, a time-out
+/// or an error of the socket while it is being sent, `write` gives it back all the same, and the kill, time-out or
+/// error comes at the next wait: `flush`, `read` and the next `write` go on with the sending. So an
+/// [`io::Writer`](crate::io::Writer) over it is exact.
 impl<S: Read + Write> Write for TlsStream<S> {
     #[track_caller]
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {

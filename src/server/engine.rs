@@ -7,7 +7,8 @@
 //!
 //! # Invariants
 //! - **V1** A [`Slot`] is one permit and one entry in `live`; its drop gives both back, wherever it happens.
-//! - **V2** Between a spawn and its entry in `live` nothing is cut short: who has seen the acceptor gone sees all handlers.
+//! - **V2** Between a spawn and its entry in `live` nothing is cut short: who has seen the acceptor gone sees all
+//!   handlers.
 //! - **V3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
 #![forbid(unsafe_code)]
 
@@ -70,7 +71,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Not cut short by a kill: a destructor must have it (V1), and so must who has accepted (V2). Nobody has it for long.
+    /// Not cut short by a kill: a destructor must have it (V1), and so must who has accepted (V2). Nobody has it for
+    /// long.
     fn locked(&self) -> MutexGuard<'_, State> {
         let lock = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match Hub::try_current() {

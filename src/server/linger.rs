@@ -12,8 +12,8 @@ use crate::io::Async;
 use crate::net::linger::{MOST, Peer, look, read_away};
 use crate::time::timeout_async;
 
-/// Closes the socket: now if that loses nothing, else when the peer has ended, in a task of its own. Called by a drop, on
-/// whatever OS thread that is, and by one that unwinds too.
+/// Closes the socket: now if that loses nothing, else when the peer has ended, in a task of its own. Called by a drop,
+/// on whatever OS thread that is, and by one that unwinds too.
 pub(super) fn let_go(server: &Handle, socket: Async<TcpStream>) {
     let Some(patience) = server.patience() else { return };
     let peer = look(socket.get_ref());

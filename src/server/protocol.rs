@@ -41,8 +41,8 @@ const ROW: usize = 16;
 /// }
 /// ```
 ///
-/// A callback may wait, as any code in a green thread; the others of the same connection then wait for it. One that panics
-/// ends the connection, and the panic is that of the connection's green thread.
+/// A callback may wait, as any code in a green thread; the others of the same connection then wait for it. One that
+/// panics ends the connection, and the panic is that of the connection's green thread.
 ///
 /// # Coming from Python
 /// `asyncio.Protocol`. There the callbacks must not wait.
@@ -215,8 +215,8 @@ impl<P: Protocol + 'static> Talk<P> {
         result
     }
 
-    /// Tells the protocol to pause or to go on. While a callback runs that is left to its caller, who settles behind it: it
-    /// may be waiting for the writer.
+    /// Tells the protocol to pause or to go on. While a callback runs that is left to its caller, who settles behind
+    /// it: it may be waiting for the writer.
     fn settle(&self) {
         while self.link.locked().is_news() {
             let mut protocol = match self.protocol.try_lock() {

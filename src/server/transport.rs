@@ -5,8 +5,9 @@
 //! # Invariants
 //! - **T1** Bytes go out in the order of `write`: past the buffer only while nothing is on its way.
 //! - **T2** The lock is never held while anything parks; the one write under it is a try.
-//! - **T3** Once `closing` is set nothing is added, and what the reader reads is dropped. It goes on reading, for to close
-//!   while input is unread resets a TCP connection. When all is written the writer waits for it, within a patience.
+//! - **T3** Once `closing` is set nothing is added, and what the reader reads is dropped. It goes on reading, for to
+//!   close while input is unread resets a TCP connection. When all is written the writer waits for it, within a
+//!   patience.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -265,8 +266,8 @@ impl Transport {
 
     /// Writes without waiting: what the system does not take at once is kept, and goes out in order.
     ///
-    /// After [`write_eof`](Self::write_eof), [`close`](Self::close) or the end of the connection it does nothing. An error is
-    /// told to [`connection_lost`](super::Protocol::connection_lost). Who writes much stops at
+    /// After [`write_eof`](Self::write_eof), [`close`](Self::close) or the end of the connection it does nothing. An
+    /// error is told to [`connection_lost`](super::Protocol::connection_lost). Who writes much stops at
     /// [`pause_writing`](super::Protocol::pause_writing), or calls [`drain`](Self::drain).
     pub fn write(&self, data: &[u8]) {
         let mut out = self.link.locked();

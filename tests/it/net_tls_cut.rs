@@ -18,7 +18,7 @@ use greenthread::{JoinHandle, sleep, spawn_local, timeout};
 use crate::net_tls::{client_config, server_config};
 use crate::thread_fresh::{ms, secs, virtually};
 
-const LEN: usize = 200_000;
+const LEN: usize = 100_000;
 
 /// No part of it is like another of the same length.
 fn data() -> Vec<u8> {
