@@ -46,7 +46,23 @@
 //! of a handler of axum's has to be `Send`, and may then hold whatever this crate has, a lock too; but not an
 //! [`asyncify`](crate::future::asyncify), in whose place a handler just blocks.
 //!
-//! # Time-outs
+//! # Time-outs and limits
+//! What a server of [`HttpServer`] bounds, and what is usual elsewhere (none: a client can hold a connection that way
+//! for ever). The methods take `None` for no bound, too.
+//!
+//! | what | method | here | axum::serve | Go `net/http` | gevent `pywsgi` |
+//! |---|---|---|---|---|---|
+//! | the head of a request, and idleness before it | [`head_timeout`](HttpServer::head_timeout) | 30 s | none | none (`ReadHeaderTimeout`, `IdleTimeout`) | none |
+//! | a body that stands still | [`body_timeout`](HttpServer::body_timeout) | 30 s, `408` | none | none (`ReadTimeout`: the whole) | none |
+//! | a client that does not read | [`write_timeout`](HttpServer::write_timeout) | 30 s | none | none (`WriteTimeout`: the whole) | none |
+//! | the service | [`request_timeout`](HttpServer::request_timeout) | none; `503` | none (tower-http's `TimeoutLayer`) | none (`TimeoutHandler`) | none |
+//! | the size of a body | [`body_limit`](HttpServer::body_limit) | none; `413` | 2 MB in extractors | none (`MaxBytesHandler`) | none |
+//! | the size of a head | [`http1`](HttpServer::http1): `max_header_size`, `max_headers` | about 400 KB, 100 headers; `431` | the same | 1 MB (`MaxHeaderBytes`) | 8 KB a line, 100 headers |
+//! | an answer to a client that sends no more | [`half_close`](HttpServer::half_close) | 30 s | dropped at once | for ever | for ever |
+//! | the client's end, after the server's | [`linger`](HttpServer::linger) | 2 s | none: it may reset | 0.5 s, if there is unread input | none: it may reset |
+//! | connections at once | [`limit`](HttpServer::limit) | none | none | none (`LimitListener`) | none (`spawn=Pool(n)`) |
+//!
+//! # Time-outs in services and clients
 //! [`timeout_async`](crate::time::timeout_async) around a request of a client's, or around a part of a handler. A
 //! handler that blocks is cut short by [`timeout`](crate::timeout()).
 //!
@@ -87,6 +103,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod guard;
 mod rt;
 mod server;
 

@@ -8,24 +8,27 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
+use super::guard::{Alarm, Answer, Busy, Io, Limits, Watch};
 use super::rt::OneAlarm;
 use crate::future::block_on;
 use crate::server::{Handle, Listener, Stopped, StreamServer};
-use crate::time;
+use crate::time::{self, Elapsed, timeout, timeout_async};
 
-/// How long a client has for the head of a request, unless the program says otherwise.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take for whatever is waited for, unless the program says otherwise.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
 
 type Failure = Box<dyn Error + Send + Sync>;
-type Log = Box<dyn Fn(&Access) + Send + Sync>;
+type Log = Arc<dyn Fn(&Access) + Send + Sync>;
 
 /// A request that was answered: a line of the access log.
 ///
@@ -53,11 +56,38 @@ impl fmt::Display for Access {
     }
 }
 
+/// What the program has set.
+#[derive(Clone)]
+struct Config {
+    log: Option<Log>,
+    head_timeout: Option<Duration>,
+    request_timeout: Option<Duration>,
+    limits: Limits,
+    http1: http1::Builder,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            log: None,
+            head_timeout: PATIENCE,
+            request_timeout: None,
+            limits: Limits {
+                body_timeout: PATIENCE,
+                write_timeout: PATIENCE,
+                half_close: PATIENCE,
+                body: None,
+            },
+            http1: http1::Builder::new(),
+        }
+    }
+}
+
 /// What the connections of a server have in common.
 #[derive(Default)]
 struct Settings {
-    log: OnceLock<Log>,
-    head_timeout: OnceLock<Option<Duration>>,
+    /// Set by the start.
+    config: OnceLock<Config>,
     server: OnceLock<Handle>,
 }
 
@@ -86,6 +116,11 @@ struct Settings {
 /// (`monkey`) wait so in [`new`](Self::new) and [`tower`](Self::tower), where thread-locals are each connection's own.
 /// What a service panics with ends its connection, and is reported as that of any green thread.
 ///
+/// # Time-outs and limits
+/// See [the module](super#time-outs-and-limits) for all of them, and what they are at first. A body that comes too
+/// slowly is answered by `408`, one that is too large by `413`, a service that is too slow by `503`; each ends its
+/// connection.
+///
 /// # Stopping
 /// [`stop`](Self::stop) lets each connection finish the request that it is at, and closes those that are idle; what is
 /// not done within the patience is killed.
@@ -95,6 +130,7 @@ struct Settings {
 pub struct HttpServer<L: Listener> {
     server: StreamServer<L>,
     settings: Arc<Settings>,
+    config: Config,
 }
 
 impl<L> HttpServer<L>
@@ -168,22 +204,115 @@ where
         let settings = Arc::<Settings>::default();
         let server = server(settings.clone());
         let _ = settings.server.set(server.handle());
-        HttpServer { server, settings }
+        HttpServer {
+            server,
+            settings,
+            config: Config::default(),
+        }
     }
 
-    /// Calls `log` after each request that was answered; the first that is given counts.
+    /// Calls `log` after each request that was answered.
     #[must_use]
-    pub fn access_log(self, log: impl Fn(&Access) + Send + Sync + 'static) -> HttpServer<L> {
-        let _ = self.settings.log.set(Box::new(log));
+    pub fn access_log(mut self, log: impl Fn(&Access) + Send + Sync + 'static) -> HttpServer<L> {
+        self.config.log = Some(Arc::new(log));
         self
     }
 
-    /// How long a client has for the head of a request, from the end of the one before: 30 seconds, unless this is
-    /// called. `None`: for ever. The first that is given counts.
+    /// How long a client has for the head of a request, from the end of the one before: so how long a connection may be
+    /// idle, too. 30 seconds, unless this is called. `None`: for ever.
+    ///
+    /// hyper's `header_read_timeout`; Go's `ReadHeaderTimeout` and `IdleTimeout` in one.
     #[must_use]
-    pub fn head_timeout(self, limit: Option<Duration>) -> HttpServer<L> {
-        let _ = self.settings.head_timeout.set(limit);
+    pub fn head_timeout(mut self, limit: Option<Duration>) -> HttpServer<L> {
+        self.config.head_timeout = limit;
         self
+    }
+
+    /// How long the body of a request may stand still while the service waits for it: 30 seconds, unless this is
+    /// called. `None`: for ever. Then the service's read of the body is an error, and the client is answered by `408`.
+    ///
+    /// nginx's `client_body_timeout`. Go's `ReadTimeout` bounds the whole body, and so the size that a slow client can
+    /// send: for that there is [`request_timeout`](Self::request_timeout).
+    #[must_use]
+    pub fn body_timeout(mut self, limit: Option<Duration>) -> HttpServer<L> {
+        self.config.limits.body_timeout = limit;
+        self
+    }
+
+    /// How long a client may take nothing of what is written to it: 30 seconds, unless this is called. `None`: for
+    /// ever. Then the connection ends.
+    ///
+    /// nginx's `send_timeout`. Go's `WriteTimeout` bounds the whole response.
+    #[must_use]
+    pub fn write_timeout(mut self, limit: Option<Duration>) -> HttpServer<L> {
+        self.config.limits.write_timeout = limit;
+        self
+    }
+
+    /// How long the service has, from the head of the request to that of its response: for ever, unless this is called.
+    /// Then it is cut short, also where it blocks, as by [`timeout`](crate::timeout()), and the client is answered by
+    /// `503`.
+    ///
+    /// Go's `TimeoutHandler`. It does not bound the body of the response.
+    #[must_use]
+    pub fn request_timeout(mut self, limit: Option<Duration>) -> HttpServer<L> {
+        self.config.request_timeout = limit;
+        self
+    }
+
+    /// How many bytes the body of a request may have: any number, unless this is called. One that says that it has more
+    /// is answered by `413`, and the service is not asked. One that does not say (`transfer-encoding: chunked`) is cut
+    /// off when more has come than that, what marks its chunks counted, and what came along with its head (400 KB at
+    /// most) not counted: then the service's read of the body is an error, and the client is answered by `413`.
+    ///
+    /// Go's `MaxBytesHandler`. (The extractors of axum have a limit of their own, 2 MB.)
+    #[must_use]
+    pub fn body_limit(mut self, bytes: Option<u64>) -> HttpServer<L> {
+        self.config.limits.body = bytes;
+        self
+    }
+
+    /// How long a client that has ended its side of the connection may wait for the answer to what it has asked: 30
+    /// seconds, unless this is called. Then, or at once with `None`, the service is dropped, as it is when the
+    /// connection breaks: to a server a client that has gone looks like one that only sends no more.
+    ///
+    /// hyper's `half_close`, with an end. A service that blocks is not dropped.
+    #[must_use]
+    pub fn half_close(mut self, patience: Option<Duration>) -> HttpServer<L> {
+        self.config.limits.half_close = patience;
+        self
+    }
+
+    /// Sets what else hyper can be told: `keep_alive`, `max_headers`, `max_header_size`, `max_buf_size`,
+    /// `pipeline_flush`, `title_case_headers` and so on.
+    ///
+    /// ```no_run
+    /// # use std::convert::Infallible;
+    /// # use greenthread::{http::HttpServer, net::TcpListener};
+    /// # use hyper::{Request, Response, body::Incoming, service::service_fn};
+    /// # fn main() -> std::io::Result<()> {
+    /// # let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(String::new())));
+    /// let server = HttpServer::new(TcpListener::bind("127.0.0.1:8000")?, service).http1(|http1| {
+    ///     http1.max_headers(50).max_header_size(16 * 1024);
+    /// });
+    /// # server.serve_forever()
+    /// # }
+    /// ```
+    ///
+    /// The server itself sets hyper's `timer`, `header_read_timeout` and `half_close`.
+    #[must_use]
+    pub fn http1(mut self, set: impl FnOnce(&mut http1::Builder)) -> HttpServer<L> {
+        set(&mut self.config.http1);
+        self
+    }
+
+    /// How long a connection lingers that the server has closed, as [`StreamServer::linger`].
+    #[must_use]
+    pub fn linger(self, patience: Option<Duration>) -> HttpServer<L> {
+        HttpServer {
+            server: self.server.linger(patience),
+            ..self
+        }
     }
 
     /// At most so many connections at once, as [`StreamServer::limit`].
@@ -204,6 +333,7 @@ where
     /// # Errors
     /// As there.
     pub fn start(&self) -> io::Result<()> {
+        self.settings.config.get_or_init(|| self.config.clone());
         self.server.start()
     }
 
@@ -216,6 +346,7 @@ where
     /// Parks. A kill or time-out unwinds here, and closes the listener; the connections finish what they are at.
     #[track_caller]
     pub fn serve_forever(&self) -> io::Result<()> {
+        self.settings.config.get_or_init(|| self.config.clone());
         self.server.serve_forever()
     }
 
@@ -251,6 +382,63 @@ async fn ask<S: tower_service::Service<R>, R>(mut service: S, request: R) -> Res
     service.call(request).await
 }
 
+/// Awaits an answer for at most `limit`; a poll that blocks is cut short too.
+async fn within<F: Future>(limit: Option<Duration>, answer: F) -> Result<F::Output, Elapsed> {
+    let Some(limit) = limit else {
+        return Ok(answer.await);
+    };
+    let begun = time::now();
+    let mut answer = pin!(answer);
+    let bounded = poll_fn(|context| {
+        let left = limit.saturating_sub(time::now().saturating_duration_since(begun));
+        match timeout(left, || answer.as_mut().poll(context)) {
+            Ok(poll) => poll.map(Ok),
+            Err(elapsed) => Poll::Ready(Err(elapsed)),
+        }
+    });
+    timeout_async(limit, bounded).await.and_then(|answer| answer)
+}
+
+/// An answer of the server's own, which ends the connection.
+fn refuse<B>(status: StatusCode, busy: Busy) -> Response<Answer<B>> {
+    let mut response = Response::new(Answer::new(None, busy));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+impl Config {
+    /// Has `call` answer a request, within the bounds.
+    async fn answer<F, A, B, E>(
+        &self,
+        watch: &Arc<Watch>,
+        call: F,
+        request: Request<Incoming>,
+        (busy, refused): (Busy, Option<StatusCode>),
+    ) -> Result<Response<Answer<B>>, E>
+    where
+        F: Fn(Request<Incoming>) -> A,
+        A: Future<Output = Result<Response<B>, E>>,
+    {
+        let log = self.log.as_ref().map(|log| (log, Begun::new(&request)));
+        let response = if let Some(status) = refused {
+            refuse(status, busy)
+        } else {
+            let answer = within(self.request_timeout, async { call(request).await }).await;
+            match (watch.fault(), answer) {
+                (Some(status), _) => refuse(status, busy),
+                (None, Ok(response)) => response?.map(|body| Answer::new(Some(body), busy)),
+                (None, Err(_)) => refuse(StatusCode::SERVICE_UNAVAILABLE, busy),
+            }
+        };
+        if let Some((log, begun)) = log {
+            log(&begun.end(response.status()));
+        }
+        Ok(response)
+    }
+}
+
 impl Settings {
     /// Answers the requests of one connection with `call`.
     async fn serve<I, F, A, B, E>(&self, stream: I, call: F)
@@ -261,31 +449,30 @@ impl Settings {
         B: Body<Error: Into<Failure>> + 'static,
         E: Into<Failure>,
     {
+        let config = self.config.get_or_init(Config::default);
+        let watch = Watch::new(config.limits.clone());
         let service = service_fn(|request: Request<Incoming>| {
-            let log = self.log.get().map(|log| (log, Begun::new(&request)));
-            let answer = call(request);
-            async move {
-                let response = answer.await?;
-                if let Some((log, begun)) = log {
-                    log(&begun.end(response.status()));
-                }
-                Ok::<_, E>(response)
-            }
+            let begun = watch.begin(&request.body().size_hint());
+            config.answer(&watch, &call, request, begun)
         });
-        let head_timeout = self.head_timeout.get().copied().unwrap_or(Some(HEAD_TIMEOUT));
-        let mut builder = http1::Builder::new();
-        builder.timer(OneAlarm::default()).header_read_timeout(head_timeout);
-        let mut connection = pin!(builder.serve_connection(stream, service));
+        let mut builder = config.http1.clone();
+        builder
+            .timer(OneAlarm::default())
+            .header_read_timeout(config.head_timeout)
+            .half_close(true);
+        let io = Io::new(stream, watch.clone());
+        let mut connection = pin!(builder.serve_connection(io, service));
         let mut closing = pin!(async {
             match self.server.get() {
                 Some(server) => server.closing().await,
                 None => std::future::pending().await,
             }
         });
+        let (mut alarm, mut rang) = (Alarm::default(), false);
         let mut closes = false;
         let mut waits = false;
         // An error is the client's, who is gone, or the service's, who knows.
-        let _ = poll_fn(|context| {
+        poll_fn(|context| {
             // One task polls this from first to last: its waker is left once.
             let is_closing = self.server.get().is_some_and(Handle::is_closing);
             if !closes && (is_closing || !waits) && closing.as_mut().poll(context).is_ready() {
@@ -293,7 +480,20 @@ impl Settings {
                 connection.as_mut().graceful_shutdown();
             }
             waits = true;
-            connection.as_mut().poll(context)
+            loop {
+                if connection.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                // What was late has failed in this poll, or is not waited for any more.
+                if std::mem::take(&mut rang) {
+                    watch.forget_late();
+                }
+                ready!(alarm.poll(&watch, context));
+                rang = true;
+                if watch.is_gone() {
+                    return Poll::Ready(());
+                }
+            }
         })
         .await;
     }

@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::any::Any;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread::panicking;
 
 use super::park::Wake;
@@ -192,6 +192,21 @@ pub(crate) fn is_undelivered(task: &Task) -> bool {
 /// Takes a delivered kill back: it has been caught.
 pub(crate) fn clear_kill(task: &Task) {
     task.interrupt.set(task.interrupt.get() & !(KILL | RAISED));
+}
+
+/// Runs `f`, and puts off a kill or time-out that unwinds it to the next park: `None`. For work behind a step that the
+/// caller must be told of, bytes that were taken say.
+pub(crate) fn put_off<R>(f: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(value) => Some(value),
+        Err(payload) if is_ours(&*payload) => {
+            // It comes again, and as what it is: one that has not unwound anything yet.
+            let task = Hub::current().running();
+            task.interrupt.set(task.interrupt.get() & !RAISED);
+            None
+        }
+        Err(payload) => resume_unwind(payload),
+    }
 }
 
 /// Runs `f` with kill and time-out deferred.

@@ -439,6 +439,16 @@ fn answer(wake: Wake, late: impl FnOnce() -> io::Error) -> io::Result<()> {
     }
 }
 
+/// A step of the budget, for an operation that finds in a buffer what it would else wait for.
+#[cfg(feature = "tls")]
+#[track_caller]
+pub(crate) fn give_way() -> io::Result<()> {
+    match budget::spend(Mode::Cancel) {
+        Wake::Interrupted => Err(interrupted()),
+        _ => Ok(()),
+    }
+}
+
 /// Unwinds for what is due; or gives the error, where that cannot be.
 #[cold]
 fn interrupted() -> io::Error {

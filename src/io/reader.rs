@@ -36,6 +36,9 @@ const ROOM: usize = 8 * 1024;
 /// # }
 /// ```
 ///
+/// What is buffered is given without a look at the inner reader, and so without giving way to others: a loop over
+/// buffered lines comes to the end of the buffer, and there it does.
+///
 /// # Errors of its own
 /// They come inside of an `io::Error`; `error.downcast::<IncompleteRead>()` takes them out.
 /// - [`IncompleteRead`], of kind `UnexpectedEof`, has the bytes that came before the end.

@@ -10,7 +10,11 @@ const LIMIT: usize = 64 * 1024;
 /// A `BufWriter` whose writes never wait: only [`drain`](Self::drain) and `flush` do.
 ///
 /// So a message is written whole or not at all, whoever is killed or timed out: what `write` took stays in the buffer
-/// until the inner writer has it, and the next `flush` goes on where the last one was cut short.
+/// until the inner writer has it, and the next `flush` goes on where the last one was cut short. That asks of the inner
+/// writer that it tells of all that it has taken, as this crate's sockets, pipes and TLS do; a write to an
+/// [`fs::File`](crate::fs::File) that is cut short is made all the same, and would be made twice.
+///
+/// Since `write` never waits it never gives way to others either, as a push to a `Vec`; `drain` and `flush` do.
 ///
 /// ```
 /// use std::io::Write;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags};
 
+use super::files::explained;
 use crate::io::Async;
+use crate::time;
 
 /// One connection, non-blocking from the start, in one system call.
 pub(super) fn accept<T: AsFd>(listener: &T) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
@@ -18,13 +20,22 @@ pub(super) fn accept<T: AsFd>(listener: &T) -> io::Result<(OwnedFd, Option<Socke
 
 /// Accepts; when the process or the system has no descriptor left, tries again ever more seldom (10 ms to 100 ms), so
 /// that a full server neither spins nor ends. Other errors are the caller's.
+///
+/// The listener's read time-out bounds all of it.
 #[track_caller]
 pub(super) fn accept_patiently<T: AsFd>(listener: &Async<T>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    let limit = listener.read_timeout();
+    // None too if it is so far away that std has no name for it.
+    let deadline = limit.and_then(|limit| time::now().checked_add(limit));
     let mut pause = Duration::from_millis(10);
     loop {
-        match listener.read_with(accept) {
+        match listener.read_before(deadline, accept) {
             Err(error) if is_exhausted(&error) => {
-                crate::time::sleep(pause);
+                let left = deadline.map(|deadline| deadline.saturating_duration_since(time::now()));
+                if left.is_some_and(|left| left.is_zero()) {
+                    return Err(late(limit, &error));
+                }
+                time::sleep(left.map_or(pause, |left| left.min(pause)));
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
             // The peer went away between its SYN and now: not the listener's fault.
@@ -42,13 +53,25 @@ pub(super) async fn accept_patiently_async<T: AsFd>(
     loop {
         match listener.read_with_async(accept).await {
             Err(error) if is_exhausted(&error) => {
-                crate::time::sleep_async(pause).await;
+                time::sleep_async(pause).await;
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
             Err(error) if error.raw_os_error() == Some(Errno::CONNABORTED.raw_os_error()) => {}
             other => return other,
         }
     }
+}
+
+#[cold]
+fn late(limit: Option<Duration>, error: &io::Error) -> io::Error {
+    let limit = limit.unwrap_or_default();
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!(
+            "nothing could be accepted within the read time-out of {limit:?}: {}",
+            explained(error)
+        ),
+    )
 }
 
 fn is_exhausted(error: &io::Error) -> bool {

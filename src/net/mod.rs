@@ -59,11 +59,13 @@
 //! - **Accept** waits (10 to 100 ms between tries) while the process or the system has no descriptor or no memory left
 //!   (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`), and passes over a peer that has gone already (`ECONNABORTED`); std
 //!   gives the error. A TCP listener asks for a queue of 4,096, std for 128.
+//! - **Descriptors** are one for each socket, and a process may have 1,024 by default: [`raise_open_files`].
 //! - **`TCP_NODELAY`** is set on every TCP stream that was connected or accepted here, as in Go; clear it with
 //!   `set_nodelay(false)`.
 //! - **Time-outs** are of kind `TimedOut` (std's are `WouldBlock` on Unix). They are kept here and not in the kernel:
 //!   each handle of a [`try_clone`](TcpStream::try_clone) has its own and starts with none, and one that was set on a
-//!   socket of std is not taken over. Listeners have them too: the read time-out bounds `accept`.
+//!   socket of std is not taken over. Listeners have them too: the read time-out bounds `accept`, its wait
+//!   for a descriptor too.
 //! - **`ErrorKind::Interrupted`** never comes: a call that a signal cut short is made again.
 //! - **While the caller unwinds** (in a destructor) a call that would have to wait fails instead; see
 //!   [`io`](crate::io#while-the-caller-unwinds).
@@ -78,6 +80,9 @@
 /// What every socket here has: construction from std's type and from a descriptor, and the way back.
 macro_rules! socket {
     ($name:ident, $std:ty) => {
+        socket!($name, $std, another: |_: &_, socket| crate::io::Async::new_nonblocking(socket));
+    };
+    ($name:ident, $std:ty, another: $another:expr) => {
         impl $name {
             /// How long a read may wait. `None`: for ever.
             ///
@@ -158,12 +163,15 @@ macro_rules! socket {
             /// # Errors
             /// When there is no descriptor left.
             pub fn try_clone(&self) -> std::io::Result<Self> {
-                self.io.get_ref().try_clone().map(Self::from_nonblocking)
+                let socket = self.io.get_ref().try_clone()?;
+                Ok(Self {
+                    io: ($another)(&self.io, socket),
+                })
             }
 
             fn from_nonblocking(socket: $std) -> Self {
                 Self {
-                    io: crate::io::Async::new_nonblocking(socket),
+                    io: crate::io::Async::new_nonblocking(socket).into(),
                 }
             }
         }
@@ -302,6 +310,8 @@ macro_rules! stream {
 
 mod accept;
 mod connect;
+mod files;
+pub(crate) mod linger;
 mod reuse;
 mod tcp;
 #[cfg(feature = "tls")]
@@ -312,6 +322,8 @@ mod unix;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use crate::dns::{ToSocketAddrs, lookup_host};
+pub(crate) use files::explained;
+pub use files::raise_open_files;
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixDatagram, UnixIncoming, UnixListener, UnixStream};

@@ -11,6 +11,7 @@ use rustix::net::SocketAddrAny;
 
 use super::accept::{accept, accept_patiently, accept_patiently_async};
 use super::connect::{connect_any, connect_one, without_delay};
+use super::linger::{Leave, Socket};
 use crate::dns::ToSocketAddrs;
 use crate::io::Async;
 use crate::time::timeout;
@@ -73,7 +74,7 @@ impl TcpListener {
     /// there are; nor when the peer has gone before it was accepted.
     ///
     /// # Blocking and cancellation
-    /// Parks. [`set_read_timeout`](Self::set_read_timeout) bounds each wait for a connection. A kill or time-out
+    /// Parks. [`set_read_timeout`](Self::set_read_timeout) bounds it, the wait for a descriptor too. A kill or time-out
     /// unwinds while it waits, never with a connection in hand.
     #[track_caller]
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
@@ -160,10 +161,10 @@ impl Iterator for Incoming<'_> {
 /// A TCP connection; std's, but it parks. Several green threads may use one, by reference or by
 /// [`try_clone`](Self::try_clone).
 pub struct TcpStream {
-    io: Async<std::net::TcpStream>,
+    io: Socket,
 }
 
-socket!(TcpStream, std::net::TcpStream);
+socket!(TcpStream, std::net::TcpStream, another: Socket::another);
 stream!(TcpStream, drained: true);
 
 impl TcpStream {
@@ -178,7 +179,7 @@ impl TcpStream {
     #[track_caller]
     pub fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
         let stream = connect_any(address.to_socket_addrs()?.collect())?;
-        without_delay(stream).map(|io| TcpStream { io })
+        without_delay(stream).map(|io| TcpStream { io: io.into() })
     }
 
     /// Connects to one address within `limit`.
@@ -194,7 +195,12 @@ impl TcpStream {
             ));
         }
         let stream = timeout(limit, || connect_one(*address))??;
-        without_delay(stream).map(|io| TcpStream { io })
+        without_delay(stream).map(|io| TcpStream { io: io.into() })
+    }
+
+    /// When the last handle is dropped, the socket goes to `leave` and is not closed.
+    pub(crate) fn leave_to(&mut self, leave: Leave) {
+        self.io.leave_to(leave);
     }
 
     /// The address at the other end.

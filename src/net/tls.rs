@@ -49,6 +49,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,13 +57,21 @@ pub use rustls;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, Stream};
 
+use super::linger;
+use crate::hub::interrupt;
 use crate::time::timeout;
 
 /// A stream with TLS on it, past its handshake.
 ///
-/// One green thread at a time uses it. A read or write that is killed or timed out loses nothing: the next goes on. A
-/// peer that goes without a word of good-bye is an error of the read, `UnexpectedEof`: what it sent may have been cut
-/// off. So say it: [`close`](Self::close). Dropped, it says nothing.
+/// One green thread at a time uses it. A read or write that is killed or timed out loses nothing, and doubles nothing:
+/// what `write` gives back was taken, and is sent exactly once. A peer that goes without a word of good-bye is an error
+/// of the read, `UnexpectedEof`: what it sent may have been cut off. So say it: [`close`](Self::close).
+///
+/// Dropped, it says nothing, so that what was cut short by a panic does not look whole to the peer; and it waits for
+/// nothing: bytes that a cut-short write has left in it are lost, and if the peer has sent what was not read (the
+/// session tickets of TLS 1.3 count too), the system resets the connection, and throws away what the peer has not read.
+/// Only the socket of a server's handler is let go of more gently: see
+/// [`StreamServer`](crate::server::StreamServer#the-end-of-a-connection).
 ///
 /// # Coming from Python
 /// `gevent.ssl.SSLSocket`.
@@ -138,17 +147,95 @@ impl<S: Read + Write> TlsStream<S> {
         }
     }
 
-    /// Says good-bye (`close_notify`), after all that was written, and drops the socket.
+    /// Says good-bye (`close_notify`), after all that was written. Nothing may be written after it; what the peer has
+    /// to say still can be read.
     ///
     /// # Errors
     /// What the socket gives.
     ///
     /// # Blocking and cancellation
-    /// Parks while the socket has no room.
+    /// Parks while the socket has no room. A kill or time-out loses nothing: the next call, or `flush`, goes on.
     #[track_caller]
-    pub fn close(mut self) -> io::Result<()> {
+    pub fn close_notify(&mut self) -> io::Result<()> {
         self.connection.send_close_notify();
         self.flush()
+    }
+
+    /// Ends the connection in good order: says good-bye ([`close_notify`](Self::close_notify)), shuts down writing, and
+    /// reads to the peer's end, for two seconds at most. See [`close_timeout`](Self::close_timeout).
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Blocking and cancellation
+    /// As there.
+    #[track_caller]
+    pub fn close(self) -> io::Result<()>
+    where
+        S: AsFd,
+    {
+        self.close_timeout(linger::PATIENCE)
+    }
+
+    /// As [`close`](Self::close), but waits `patience` for the peer's end.
+    ///
+    /// Without that wait what was written may be lost: a socket that is closed while it has unread input, or that gets
+    /// some afterwards, resets the connection.
+    ///
+    /// # Errors
+    /// What the socket gives: `ConnectionReset` if the peer closed before it had read all. `TimedOut` if the peer is
+    /// still sending after `patience`, or after 16 MiB: then the close resets the connection. A peer that is silent for
+    /// so long is no error: what it has not read is on its way.
+    ///
+    /// # Blocking and cancellation
+    /// Parks while the socket has no room, however long that is, and then for at most `patience`. A kill or time-out
+    /// drops the stream.
+    ///
+    /// # Coming from Python
+    /// `ssl.SSLSocket.unwrap` and `close`; `ssl_shutdown_timeout` of asyncio.
+    #[track_caller]
+    pub fn close_timeout(mut self, patience: Duration) -> io::Result<()>
+    where
+        S: AsFd,
+    {
+        self.close_notify()?;
+        // What is no socket has nothing to shut down.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
+        match timeout(patience, || self.read_away()) {
+            Ok(ended) => ended,
+            Err(_) if rustix::io::ioctl_fionread(&self.socket).is_ok_and(|unread| unread == 0) => Ok(()),
+            Err(_) => Err(linger::still_sending()),
+        }
+    }
+
+    /// Reads to the peer's end, whether it says good-bye or not.
+    #[track_caller]
+    fn read_away(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        let mut left = linger::MOST;
+        loop {
+            match self.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(len) if len > left => return Err(linger::still_sending()),
+                Ok(len) => left -= len,
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends all that rustls has for the socket.
+    #[track_caller]
+    fn send(&mut self) -> io::Result<()> {
+        while self.connection.wants_write() {
+            match self.connection.write_tls(&mut self.socket) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.socket.flush()
     }
 
     /// What rustls knows of it: the peer's certificates, the protocol that was agreed on.
@@ -171,19 +258,35 @@ impl<S> TlsStream<S> {
 impl<S: Read + Write> Read for TlsStream<S> {
     #[track_caller]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // What is decrypted already is given without a look at the socket, which would count it.
+        if !self.connection.wants_read() {
+            crate::io::give_way()?;
+        }
         stream!(self, stream => stream.read(buffer))
     }
 }
 
+/// What `write` gives back is what was taken: it is encrypted, and sent exactly once. Cut short by a kill, a time-out
+/// or an error of the socket while it is being sent, `write` gives it back all the same, and the kill, time-out or
+/// error comes at the next wait: `flush`, `read` and the next `write` go on with the sending. So an
+/// [`io::Writer`](crate::io::Writer) over it is exact.
 impl<S: Read + Write> Write for TlsStream<S> {
     #[track_caller]
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        stream!(self, stream => stream.write(data))
+        if self.connection.wants_write() {
+            self.send()?;
+        }
+        let taken = self.connection.writer().write(data)?;
+        // Told to the caller, whatever becomes of the sending; an error that lasts comes again.
+        let _ = interrupt::put_off(|| self.send());
+        Ok(taken)
     }
 
     #[track_caller]
     fn flush(&mut self) -> io::Result<()> {
-        stream!(self, stream => stream.flush())
+        self.send()?;
+        // What rustls has met with since, as it read, say.
+        self.connection.writer().flush()
     }
 }
 

@@ -124,7 +124,7 @@ impl<S: DatagramSocket> DatagramServer<S> {
             Ok((socket.clone(), buffer[..len].to_vec(), peer))
         });
         DatagramServer {
-            engine: Engine::new(Plan { next, spawn }),
+            engine: Engine::new(|_| Plan { next, spawn }),
             address,
         }
     }

@@ -7,7 +7,8 @@
 //!
 //! # Invariants
 //! - **V1** A [`Slot`] is one permit and one entry in `live`; its drop gives both back, wherever it happens.
-//! - **V2** Between a spawn and its entry in `live` nothing is cut short: who has seen the acceptor gone sees all handlers.
+//! - **V2** Between a spawn and its entry in `live` nothing is cut short: who has seen the acceptor gone sees all
+//!   handlers.
 //! - **V3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ use rustix::io::Errno;
 use super::Outcome;
 use crate::hub::context::Kind;
 use crate::hub::{Hub, complain, interrupt, task};
+use crate::net::{explained, linger};
 use crate::sync::{Condvar, Event, Mutex, MutexGuard, Semaphore};
 use crate::thread::{JoinHandle, Thread, yield_now};
 
@@ -31,6 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// So many in a row, then the others on this hub have a turn.
 const ROW: u64 = 100;
+/// So many connections linger at once; more are closed at once.
+const CROWD: usize = 1024;
 /// How long those who are killed have to unwind.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -50,6 +54,8 @@ struct State {
     error: Option<io::Error>,
     /// Somebody has killed the handlers, and waited long enough for them.
     given_up: bool,
+    /// Connections whose handlers are done with them, and whose peers are not.
+    lingering: usize,
 }
 
 struct Shared {
@@ -58,12 +64,15 @@ struct Shared {
     slots: Semaphore,
     /// Hears of the errors of handlers, in place of stderr.
     failed: OnceLock<Failed>,
+    /// How long a connection lingers, if it does; `PATIENCE` unless it is set.
+    linger: OnceLock<Option<Duration>>,
     /// No more connections: handlers that serve several requests end after the one they are at.
     closing: Event,
 }
 
 impl Shared {
-    /// Not cut short by a kill: a destructor must have it (V1), and so must who has accepted (V2). Nobody has it for long.
+    /// Not cut short by a kill: a destructor must have it (V1), and so must who has accepted (V2). Nobody has it for
+    /// long.
     fn locked(&self) -> MutexGuard<'_, State> {
         let lock = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match Hub::try_current() {
@@ -100,6 +109,15 @@ impl Drop for Slot {
     }
 }
 
+/// A connection that lingers.
+pub(super) struct Lingering(Handle);
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.0.shared.change(|state| state.lingering -= 1);
+    }
+}
+
 /// What a server does, item by item.
 pub(super) struct Plan<I> {
     /// Waits for the next item; owns the listener.
@@ -125,28 +143,31 @@ pub(super) struct Engine<I> {
 
 impl<I: 'static> Engine<I> {
     #[track_caller]
-    pub(super) fn new(plan: Plan<I>) -> Engine<I> {
+    pub(super) fn new(plan: impl FnOnce(&Handle) -> Plan<I>) -> Engine<I> {
         let state = State {
             stage: Stage::New,
             acceptor: None,
             live: HashMap::new(),
             error: None,
             given_up: false,
+            lingering: 0,
+        };
+        let handle = Handle {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Condvar::new(),
+                slots: Semaphore::new(0),
+                failed: OnceLock::new(),
+                linger: OnceLock::new(),
+                closing: Event::new(),
+            }),
         };
         Engine {
-            plan: RefCell::new(Some(plan)),
+            plan: RefCell::new(Some(plan(&handle))),
             hook: RefCell::new(None),
             limit: Cell::new(usize::MAX),
             place: Location::caller(),
-            handle: Handle {
-                shared: Arc::new(Shared {
-                    state: Mutex::new(state),
-                    changed: Condvar::new(),
-                    slots: Semaphore::new(0),
-                    failed: OnceLock::new(),
-                    closing: Event::new(),
-                }),
-            },
+            handle,
         }
     }
 
@@ -169,6 +190,11 @@ impl<I: 'static> Engine<I> {
     /// The first is the one.
     pub(super) fn on_failure(&self, hook: Failed) {
         let _ = self.handle.shared.failed.set(hook);
+    }
+
+    /// The first is the one.
+    pub(super) fn linger(&self, patience: Option<Duration>) {
+        let _ = self.handle.shared.linger.set(patience);
     }
 
     pub(super) fn start(&self) -> io::Result<()> {
@@ -288,7 +314,10 @@ impl<I> Running<I> {
     fn tell(&self, error: &io::Error, pause: Option<Duration>) {
         match (&self.hook, pause) {
             (Some(hook), _) => hook(error),
-            (None, Some(pause)) => complain(format_args!("a server cannot accept: {error}; next try in {pause:?}")),
+            (None, Some(pause)) => {
+                let error = explained(error);
+                complain(format_args!("a server cannot accept: {error}; next try in {pause:?}"));
+            }
             (None, None) => complain(format_args!("a server closes, for it cannot accept any more: {error}")),
         }
     }
@@ -351,13 +380,26 @@ impl Handle {
         self.shared.closing.set();
     }
 
+    /// How long a connection lingers, if it does.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.shared.linger.get().copied().unwrap_or(Some(linger::PATIENCE))
+    }
+
+    /// Counts one more connection that lingers, unless there are too many.
+    pub(super) fn lingers(&self) -> Option<Lingering> {
+        let counted = self.shared.change(|state| {
+            let room = state.lingering < CROWD;
+            state.lingering += usize::from(room);
+            room
+        });
+        counted.then(|| Lingering(self.clone()))
+    }
+
     /// Waits until it closes, for handlers that are to end then.
-    #[cfg(feature = "hyper")]
     pub(crate) fn closing(&self) -> impl Future<Output = ()> + use<'_> {
         self.shared.closing.wait_async()
     }
 
-    #[cfg(feature = "hyper")]
     pub(crate) fn is_closing(&self) -> bool {
         self.shared.closing.is_set()
     }
@@ -365,6 +407,8 @@ impl Handle {
     /// Closes the listener, waits for the handlers for at most `patience`, and kills those that are left.
     ///
     /// Twice is fine, and so is before the start. A handler that stops its own server is not waited for and not killed.
+    /// Connections that [linger](super::StreamServer::linger) while their peers send are waited for within the same
+    /// patience, and are not counted.
     ///
     /// # Blocking and cancellation
     /// Parks. Those who are killed have a second to unwind. A kill or time-out of the caller unwinds here; the listener
@@ -382,7 +426,8 @@ impl Handle {
         };
         // The acceptor has died before the patience is counted, so that all handlers are known (V2).
         self.shared.wait_while(GRACE, |state| state.acceptor.is_some());
-        if !self.shared.wait_while(patience, |state| !others(state).is_empty()) {
+        let lasts = |state: &State| !others(state).is_empty() || state.lingering > 0;
+        if !self.shared.wait_while(patience, lasts) {
             return Stopped { killed: 0, left: 0 };
         }
         let late = others(&self.shared.locked());
@@ -410,7 +455,7 @@ impl Handle {
     pub fn wait(&self) -> io::Result<()> {
         let runs = |state: &State| {
             let closed = state.stage == Stage::Closed && state.acceptor.is_none();
-            !closed || !(state.live.is_empty() || state.given_up)
+            !closed || !(state.live.is_empty() && state.lingering == 0 || state.given_up)
         };
         self.shared.wait_while(Duration::MAX, runs);
         self.shared.locked().error.take().map_or(Ok(()), Err)

@@ -33,6 +33,7 @@
 mod datagram;
 mod endpoint;
 mod engine;
+mod linger;
 mod outcome;
 mod protocol;
 mod stream;

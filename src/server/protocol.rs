@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::transport::{Connection, Link, Out, Transport};
 use super::{Listener, StreamServer};
+use crate::net::linger;
 use crate::sync::{Mutex, MutexGuard};
 use crate::thread::{JoinHandle, shield, spawn_local, yield_now};
 
@@ -40,8 +41,8 @@ const ROW: usize = 16;
 /// }
 /// ```
 ///
-/// A callback may wait, as any code in a green thread; the others of the same connection then wait for it. One that panics
-/// ends the connection, and the panic is that of the connection's green thread.
+/// A callback may wait, as any code in a green thread; the others of the same connection then wait for it. One that
+/// panics ends the connection, and the panic is that of the connection's green thread.
 ///
 /// # Coming from Python
 /// `asyncio.Protocol`. There the callbacks must not wait.
@@ -60,6 +61,7 @@ pub trait Protocol {
     }
 
     /// The connection is over: `None` if it was closed or aborted here, or has ended at the peer's; else what broke it.
+    /// After a [`close`](Transport::close) over TCP it comes with the peer's end, but at most two seconds late.
     /// When the green thread was killed or timed out, or another callback has panicked, it is `ConnectionAborted`.
     fn connection_lost(&mut self, error: Option<io::Error>) {
         drop(error);
@@ -190,7 +192,10 @@ impl<P: Protocol + 'static> Talk<P> {
         if let Err(error) = self.read_all() {
             self.link.change(|out| out.fail(error));
         }
-        self.link.change(Out::close);
+        self.link.change(|out| {
+            out.ended = true;
+            out.close();
+        });
         let ended = writer.0.as_mut().and_then(|writer| writer.join_timeout(Duration::MAX));
         writer.0 = None;
         if let Some(Err(error)) = ended
@@ -210,8 +215,8 @@ impl<P: Protocol + 'static> Talk<P> {
         result
     }
 
-    /// Tells the protocol to pause or to go on. While a callback runs that is left to its caller, who settles behind it: it
-    /// may be waiting for the writer.
+    /// Tells the protocol to pause or to go on. While a callback runs that is left to its caller, who settles behind
+    /// it: it may be waiting for the writer.
     fn settle(&self) {
         while self.link.locked().is_news() {
             let mut protocol = match self.protocol.try_lock() {
@@ -231,19 +236,28 @@ impl<P: Protocol + 'static> Talk<P> {
     /// What the reader does. What was read as somebody closed or paused is dropped, or kept.
     fn read_all(&self) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
+        let mut most = linger::MOST;
         for chunk in 1_usize.. {
             let read = self.stream.read(&mut buffer);
-            if self.link.wait_while(|out| !out.reading && !out.closing).closing {
-                break;
-            }
-            let len = read?;
-            if len == 0 {
-                if self.call(P::eof_received) {
-                    drop(self.link.wait_while(|out| !out.closing));
+            let closing = self.link.wait_while(|out| !out.reading && !out.closing).closing;
+            match read {
+                Ok(len @ 1..) if closing => match most.checked_sub(len) {
+                    Some(left) => most = left,
+                    None => break,
+                },
+                _ if closing => break,
+                Ok(0) => {
+                    if self.call(P::eof_received) {
+                        drop(self.link.wait_while(|out| {
+                            out.ended = true;
+                            !out.closing
+                        }));
+                    }
+                    break;
                 }
-                break;
+                Ok(len) => self.call(|protocol| protocol.data_received(&buffer[..len])),
+                Err(error) => return Err(error),
             }
-            self.call(|protocol| protocol.data_received(&buffer[..len]));
             if chunk % ROW == 0 {
                 yield_now();
             }
@@ -277,12 +291,22 @@ impl<P: Protocol + 'static> Talk<P> {
             } else if shuts {
                 is_shut = true;
                 let _ = self.stream.shutdown(Shutdown::Write);
-            } else {
-                // Nobody is there to hear of an error.
-                let _ = if aborted { Ok(()) } else { self.stream.finish() };
+            } else if aborted {
                 return;
+            } else {
+                return self.part(is_shut);
             }
         }
+    }
+
+    /// Ends writing, waits for the peer's end, and then for nothing any more. Of an error there is nobody to tell.
+    fn part(&self, is_shut: bool) {
+        let _ = self.stream.finish();
+        if !is_shut {
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+        self.link.wait_for_end(self.stream.linger());
+        self.link.change(Out::abort);
     }
 
     fn write(&self, mut chunk: &[u8]) -> io::Result<()> {

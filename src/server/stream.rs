@@ -1,12 +1,15 @@
 //! A server for connections.
 #![forbid(unsafe_code)]
 
+use std::any::Any;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Outcome;
 use super::engine::{Engine, Handle, Plan, Spawn, Stopped, isolated, local};
+use crate::net::linger::Leave;
 use crate::net::{SocketAddr, TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Something that a [`StreamServer`] can accept from.
@@ -83,11 +86,23 @@ impl Listener for UnixListener {
 ///
 /// It belongs to the hub that starts it. Dropped before, it closes its listener; dropped after, it serves on.
 ///
+/// # The end of a connection
+/// The connection ends when the handler has dropped its stream (the last handle, where it was cloned). A TCP socket
+/// that is closed with unread input, or that gets some afterwards, would reset the connection, and the peer might lose
+/// what was written to it. So, unless the peer has ended already, the server shuts down writing and reads away what
+/// still comes, until the peer ends, for two seconds ([`linger`](Self::linger)) and 16 MiB at most. That is no part of
+/// the handler: it does not count for the [`limit`](Self::limit). A server that is stopped waits so only for peers that
+/// send.
+///
+/// A descriptor that is given away (`OwnedFd::from(stream)`) or an `abort`ed transport does without. A copy that the
+/// server cannot know of (`stream.as_fd().try_clone_to_owned()`, for a child process say) is shut down with the stream:
+/// `linger(None)` is for handlers that do so.
+///
 /// # When accepting fails
 /// Also for want of descriptors, or of memory for a handler's stack: a line on stderr says so, or what
 /// [`on_error`](Self::on_error) does, and the server tries again in 10 ms, then in 20, up to a second. When the
-/// descriptor is no listener any more (`EBADF`, `EINVAL`, `ENOTSOCK`) it closes, and [`serve_forever`](Self::serve_forever)
-/// gives the error.
+/// descriptor is no listener any more (`EBADF`, `EINVAL`, `ENOTSOCK`) it closes, and
+/// [`serve_forever`](Self::serve_forever) gives the error.
 ///
 /// # Coming from Python
 /// `gevent.server.StreamServer(listener, handle, spawn=Pool(n))`, where `spawn=Pool(n)` is `limit(n)`;
@@ -135,9 +150,20 @@ impl<L: Listener> StreamServer<L> {
     #[track_caller]
     fn with(listener: L, spawn: Spawn<(L::Stream, L::Address)>) -> StreamServer<L> {
         let address = listener.local_addr();
-        let next = Box::new(move || listener.accept());
+        let plan = |handle: &Handle| {
+            let handle = handle.clone();
+            let leave: Leave = Arc::new(move |socket| super::linger::let_go(&handle, socket));
+            let next = Box::new(move || {
+                let (mut stream, peer) = listener.accept()?;
+                if let Some(stream) = (&mut stream as &mut dyn Any).downcast_mut::<TcpStream>() {
+                    stream.leave_to(leave.clone());
+                }
+                Ok((stream, peer))
+            });
+            Plan { next, spawn }
+        };
         StreamServer {
-            engine: Engine::new(Plan { next, spawn }),
+            engine: Engine::new(plan),
             address,
         }
     }
@@ -150,6 +176,14 @@ impl<L: Listener> StreamServer<L> {
     #[track_caller]
     pub fn limit(self, handlers: usize) -> StreamServer<L> {
         self.engine.limit(handlers);
+        self
+    }
+
+    /// How long a TCP connection [lingers](#the-end-of-a-connection), its handler done with it: two seconds, unless
+    /// this is called. `None`: it is closed at once. The first that is given counts.
+    #[must_use]
+    pub fn linger(self, patience: Option<Duration>) -> StreamServer<L> {
+        self.engine.linger(patience);
         self
     }
 

@@ -17,10 +17,12 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, PoisonError, TryLockError};
+use std::time::Duration;
 
 use rustls::Connection as Rustls;
 
 use super::transport::Connection;
+use crate::hub::interrupt;
 use crate::net::tls::TlsStream;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -80,7 +82,11 @@ const CHUNK: usize = 16 * 1024;
 ///
 /// A transport that is [closed](super::Transport::close) says good-bye first (`close_notify`), and so does one whose
 /// [`write_eof`](super::Transport::write_eof) is called; as a stream, [`shutdown`](Connection::shutdown) of its writing
-/// says it. Dropped or aborted, it says nothing, and the peer's read is an error.
+/// says it, after which reading to the end keeps the system from resetting the connection. Dropped or aborted, it says
+/// nothing, and the peer's read is an error.
+///
+/// A read, write or flush that is killed or timed out loses nothing and doubles nothing: what `write` gives back was
+/// taken, and the next call goes on with the sending, as with [`TlsStream`].
 ///
 /// # Coming from Python
 /// `create_server(.., ssl=context)`, `create_connection(.., ssl=context)`; `start_tls`: say what is to be said before
@@ -184,16 +190,14 @@ impl<S: Connection> TlsConnection<S> {
         Ok(())
     }
 
-    /// Has rustls say something, and sends it.
+    /// Has rustls say something that may be said twice, and sends it.
     #[track_caller]
-    fn say<R>(&self, what: impl FnOnce(&mut Rustls) -> io::Result<R>) -> io::Result<R> {
+    fn say(&self, what: impl FnOnce(&mut Rustls)) -> io::Result<()> {
         let mut out = self.0.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        self.send(&mut out)?;
-        let said = self.state(|state| what(&mut state.rustls))?;
+        self.state(|state| what(&mut state.rustls));
         self.send(&mut out)?;
         drop(out);
-        self.answer()?;
-        Ok(said)
+        self.answer()
     }
 }
 
@@ -201,21 +205,36 @@ impl<S: Connection> Connection for TlsConnection<S> {
     #[track_caller]
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut chunk = self.0.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is there already is given without a look at the socket, which would count it.
+        if self.state(|state| !state.rustls.wants_read() || !state.pending.is_empty()) {
+            crate::io::give_way()?;
+        }
         loop {
-            let read = self.state(|state| state.read(buffer));
-            let answered = self.answer();
-            match read {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => answered?,
-                result => return result,
+            match self.state(|state| state.read(buffer)) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.answer()?,
+                result => {
+                    // The bytes are out already: they are given back, though the answer is cut short.
+                    let _ = interrupt::put_off(|| self.answer());
+                    return result;
+                }
             }
             let len = self.0.socket.read(&mut chunk)?;
             self.state(|state| state.take(&chunk[..len]))?;
         }
     }
 
+    /// Gives back what was taken, though it is cut short while that is sent: see `TlsStream`.
     #[track_caller]
     fn write(&self, data: &[u8]) -> io::Result<usize> {
-        self.say(|rustls| rustls.writer().write(data))
+        let mut out = self.0.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        self.send(&mut out)?;
+        let taken = self.state(|state| state.rustls.writer().write(data))?;
+        let _ = interrupt::put_off(|| {
+            self.send(&mut out)?;
+            drop(out);
+            self.answer()
+        });
+        Ok(taken)
     }
 
     /// All goes by `write`, for it is to be encrypted first.
@@ -234,10 +253,11 @@ impl<S: Connection> Connection for TlsConnection<S> {
 
     #[track_caller]
     fn finish(&self) -> io::Result<()> {
-        self.say(|rustls| {
-            rustls.send_close_notify();
-            Ok(())
-        })
+        self.say(|rustls| rustls.send_close_notify())
+    }
+
+    fn linger(&self) -> Duration {
+        self.0.socket.linger()
     }
 
     fn peer_addr(&self) -> Option<SocketAddr> {
@@ -260,7 +280,7 @@ impl<S: Connection> Write for TlsConnection<S> {
 
     #[track_caller]
     fn flush(&mut self) -> io::Result<()> {
-        self.say(|_| Ok(()))
+        self.say(|_| ())
     }
 }
 

@@ -5,7 +5,9 @@
 //! # Invariants
 //! - **T1** Bytes go out in the order of `write`: past the buffer only while nothing is on its way.
 //! - **T2** The lock is never held while anything parks; the one write under it is a try.
-//! - **T3** Once `closing` is set nothing is added, and the reader wakes: its half of the connection is shut.
+//! - **T3** Once `closing` is set nothing is added, and what the reader reads is dropped. It goes on reading, for to
+//!   close while input is unread resets a TCP connection. When all is written the writer waits for it, within a
+//!   patience.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -13,10 +15,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
 
-use crate::net::{TcpStream, UnixStream};
+use crate::net::{TcpStream, UnixStream, linger};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 const HIGH: usize = 64 * 1024;
@@ -59,6 +62,12 @@ pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// How long a close waits for the peer's end, once all is written and the peer has been told so: two seconds. A TCP
+    /// connection that is closed before, and has or gets input, is reset, and what the peer has not read may be lost.
+    fn linger(&self) -> Duration {
+        linger::PATIENCE
+    }
+
     /// Ends one direction or both. Waits, if at all, only for that of writing.
     ///
     /// # Errors
@@ -96,6 +105,11 @@ impl Connection for UnixStream {
         Write::write(&mut &*self, data)
     }
 
+    /// Not at all: what was written is at the peer.
+    fn linger(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         UnixStream::shutdown(self, how)
     }
@@ -119,6 +133,8 @@ pub(super) struct Out {
     pub(super) closing: bool,
     pub(super) aborted: bool,
     pub(super) reading: bool,
+    /// The reader reads no more.
+    pub(super) ended: bool,
     /// The protocol has been told to pause.
     told: bool,
     pub(super) error: Option<io::Error>,
@@ -131,9 +147,6 @@ impl Out {
 
     pub(super) fn close(&mut self) {
         self.closing = true;
-        if let Some(stream) = &self.stream {
-            let _ = stream.shutdown(Shutdown::Read);
-        }
     }
 
     pub(super) fn abort(&mut self) {
@@ -192,6 +205,7 @@ impl Link {
             closing: false,
             aborted: false,
             reading: true,
+            ended: false,
             told: false,
             error: None,
         };
@@ -217,6 +231,12 @@ impl Link {
     pub(super) fn wait_while(&self, mut condition: impl FnMut(&mut Out) -> bool) -> MutexGuard<'_, Out> {
         let waited = self.changed.wait_while(self.locked(), |out| condition(out));
         waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the reader has ended, or somebody aborts.
+    pub(super) fn wait_for_end(&self, patience: Duration) {
+        let waits = |out: &mut Out| !out.ended && !out.aborted;
+        drop(self.changed.wait_timeout_while(self.locked(), patience, waits));
     }
 
     /// The connection is over; gives what ended it.
@@ -246,8 +266,8 @@ impl Transport {
 
     /// Writes without waiting: what the system does not take at once is kept, and goes out in order.
     ///
-    /// After [`write_eof`](Self::write_eof), [`close`](Self::close) or the end of the connection it does nothing. An error is
-    /// told to [`connection_lost`](super::Protocol::connection_lost). Who writes much stops at
+    /// After [`write_eof`](Self::write_eof), [`close`](Self::close) or the end of the connection it does nothing. An
+    /// error is told to [`connection_lost`](super::Protocol::connection_lost). Who writes much stops at
     /// [`pause_writing`](super::Protocol::pause_writing), or calls [`drain`](Self::drain).
     pub fn write(&self, data: &[u8]) {
         let mut out = self.link.locked();
@@ -292,7 +312,8 @@ impl Transport {
         self.link.change(|out| out.eof = true);
     }
 
-    /// Reads no more, sends what is buffered, and closes.
+    /// Receives no more, sends what is buffered, tells the peer so, and closes when the peer has ended too, but no more
+    /// than two seconds later (over TCP; see [`Connection::linger`]).
     pub fn close(&self) {
         self.link.change(Out::close);
     }

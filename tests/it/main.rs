@@ -24,6 +24,8 @@ mod future_asyncify;
 mod future_block_on;
 mod future_stream;
 #[cfg(feature = "hyper")]
+mod http_limits;
+#[cfg(feature = "hyper")]
 mod http_server;
 mod future_task;
 mod hub_drops;
@@ -49,7 +51,10 @@ mod process_wait;
 mod signal_wait;
 #[cfg(feature = "tls")]
 mod net_tls;
+#[cfg(feature = "tls")]
+mod net_tls_cut;
 mod server_protocol;
+mod server_linger;
 mod server_stream;
 #[cfg(feature = "tls")]
 mod server_tls;

@@ -5,7 +5,7 @@
 //! -startdate 20200101000000Z -enddate 21200101000000Z` with `subjectAltName=DNS:localhost` and
 //! `basicConstraints=critical,CA:FALSE`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -153,7 +153,7 @@ fn an_end_without_a_word_is_an_error() {
     fresh(|| {
         let (mut client, mut server) = pair();
         server.write_all(b"all").unwrap();
-        server.close().unwrap();
+        server.close_notify().unwrap();
         let mut text = String::new();
         client.read_to_string(&mut text).unwrap();
         assert_eq!(text, "all");
@@ -205,27 +205,134 @@ fn a_read_that_is_killed_at_any_byte_loses_nothing() {
     }
 }
 
+/// A client and a server over TCP, past their handshake. What the server says behind it (session tickets) is not read.
+fn tcp_pair() -> (TlsStream<TcpStream>, TlsStream<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = spawn_local(move || {
+        let (socket, _) = listener.accept().unwrap();
+        TlsStream::accept(server_config(), socket, secs(20)).unwrap()
+    });
+    let client = connect(address, "localhost", true).unwrap();
+    (client, server.join().unwrap())
+}
+
 #[test]
-fn a_write_that_is_cut_short_goes_on() {
+fn a_close_loses_nothing_though_the_peers_words_were_not_read() {
+    for size in [1, 10_000, 1_000_000] {
+        fresh(move || {
+            let (mut client, mut server) = tcp_pair();
+            server.write_all(b"never read").unwrap();
+            let reads = spawn_local(move || {
+                let (mut all, mut buffer) = (0, [0; 16_384]);
+                loop {
+                    sleep(ms(1)); // it does something with what it has
+                    match server.read(&mut buffer) {
+                        Ok(0) => return Ok(all),
+                        Ok(len) => all += len,
+                        Err(error) => return Err((all, error)),
+                    }
+                }
+            });
+            client.write_all(&vec![7; size]).unwrap();
+            client.close().unwrap();
+            assert_eq!(reads.join().unwrap().unwrap(), size);
+        });
+    }
+}
+
+#[test]
+fn a_close_waits_for_a_silent_peer_as_long_as_it_is_told() {
+    virtually(|| {
+        for (patience, close) in [
+            (
+                2,
+                (|client| client.close()) as fn(TlsStream<TcpStream>) -> io::Result<()>,
+            ),
+            (7, |client| client.close_timeout(secs(7))),
+        ] {
+            let (mut client, mut server) = tcp_pair();
+            client.write_all(b"all").unwrap();
+            let start = time::now();
+            close(client).unwrap();
+            let took = time::now() - start;
+            assert!((secs(patience)..secs(patience + 1)).contains(&took), "{took:?}");
+            let mut text = String::new();
+            server.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "all");
+        }
+    });
+}
+
+#[test]
+fn a_close_that_resets_a_peer_says_so() {
+    fresh(|| {
+        let (client, server) = tcp_pair();
+        let floods = spawn_local(move || {
+            let mut server = server;
+            while server.write_all(&[1; 60_000]).is_ok() {}
+        });
+        let error = client.close_timeout(secs(1000)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        floods.join().unwrap();
+
+        let (mut client, server) = tcp_pair();
+        client.write_all(&[1; 1000]).unwrap();
+        drop(server); // with unread input: it resets
+        let error = client.close().unwrap_err();
+        assert!(
+            [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind()),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn one_that_says_good_bye_may_read_on() {
     fresh(|| {
         let (mut client, mut server) = pair();
-        let mut written = 0;
-        // Until the socket is full: what write has taken counts, the rest comes again.
-        while timeout(ms(20), || client.write(&[7; 10_000]).map(|len| written += len)).is_ok() {}
-        assert!(written > 0);
-        let reader = spawn_local(move || {
-            let mut all = Vec::new();
-            server.read_to_end(&mut all).map(|_| all)
+        client.write_all(b"question").unwrap();
+        client.close_notify().unwrap();
+        let mut text = String::new();
+        server.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "question");
+        server.write_all(b"answer").unwrap();
+        server.close_notify().unwrap();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "questionanswer");
+    });
+}
+
+/// What rustls has decrypted already is read without a look at the socket: it counts all the same.
+#[test]
+fn reads_of_what_is_decrypted_already_let_others_run() {
+    fresh(|| {
+        let (mut client, mut server) = pair();
+        client.write_all(&[7; 16_000]).unwrap();
+        server.read_exact(&mut [0]).unwrap(); // and so the rest of the record is there
+        let turns = Rc::new(RefCell::new(0));
+        let theirs = turns.clone();
+        let ticker = spawn_local(move || {
+            loop {
+                *theirs.borrow_mut() += 1;
+                yield_now();
+            }
         });
-        sleep(ms(5));
-        client.close().unwrap();
-        let all = reader.join().unwrap().unwrap();
-        // The one that was cut short was taken, or was not.
-        assert!(
-            [written, written + 10_000].contains(&all.len()),
-            "{written} {}",
-            all.len()
-        );
-        assert!(all.iter().all(|byte| *byte == 7));
+        for _ in 0..10_000 {
+            server.read_exact(&mut [0]).unwrap();
+        }
+        assert!(*turns.borrow() >= 50, "{}", turns.borrow());
+        // And a time-out comes, with no byte in hand.
+        let count = Cell::new(10_001);
+        let late = timeout(ms(0), || {
+            loop {
+                count.set(count.get() + server.read(&mut [0]).unwrap());
+            }
+        });
+        assert!(late.is_err());
+        assert!(count.get() < 16_000, "before all is read");
+        let mut rest = vec![0; 16_000 - count.get()];
+        server.read_exact(&mut rest).unwrap();
+        ticker.kill();
     });
 }

@@ -193,3 +193,40 @@ fn the_two_halves_and_a_connection_by_name() {
         server.stop(PATIENCE);
     });
 }
+
+/// Uploads a megabyte, and closes.
+struct Upload;
+
+impl Protocol for Upload {
+    fn connection_made(&mut self, transport: Transport) {
+        transport.write(&[7; 1_000_000]);
+        transport.close();
+    }
+
+    fn data_received(&mut self, _: &[u8]) {}
+}
+
+#[test]
+fn a_protocol_that_uploads_and_closes_loses_nothing() {
+    fresh(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = spawn_local(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let mut stream = TlsStream::accept(server_config(), socket, PATIENCE).unwrap();
+            stream.write_all(b"never read").unwrap();
+            let (mut all, mut buffer) = (0, [0; 16_384]);
+            loop {
+                sleep(ms(1));
+                match stream.read(&mut buffer).unwrap() {
+                    0 => return all,
+                    len => all += len,
+                }
+            }
+        });
+        let socket = TcpStream::connect(address).unwrap();
+        let stream = TlsStream::connect(client_config(true), "localhost", socket, PATIENCE).unwrap();
+        run_protocol(TlsConnection::new(stream), Upload);
+        assert_eq!(server.join().unwrap(), 1_000_000);
+    });
+}

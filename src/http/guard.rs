@@ -1,0 +1,365 @@
+//! What a connection of a server is bound by: how long it may stand still, and how much may come.
+//!
+//! hyper sees the socket through [`Io`]. It says there whenever it waits, and since it is told to allow half-closed
+//! connections (`half_close`), a read that waits while a request is answered is one of that request's body. So the
+//! watch knows what is being waited for:
+//!
+//! ```text
+//!   between requests   read waits: the next head, which hyper's own timer bounds
+//!   from a head to the end of its response ("busy")
+//!                      read waits: the body
+//!                      none waits: we look ahead, for the client may have ended or gone
+//!   always             write waits: the client does not read
+//! ```
+#![forbid(unsafe_code)]
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use pin_project_lite::pin_project;
+
+use crate::hub::Hub;
+use crate::time::Sleep;
+
+/// No time is due, no limit is set.
+const NEVER: u64 = u64::MAX;
+/// So much is read at once of what is looked at.
+const CHUNK: usize = 8192;
+
+/// The bounds, as the program has set them.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub(super) body_timeout: Option<Duration>,
+    pub(super) write_timeout: Option<Duration>,
+    pub(super) half_close: Option<Duration>,
+    pub(super) body: Option<u64>,
+}
+
+/// What is known of one connection. One task uses it: the atomics are for `Send` only.
+pub(super) struct Watch {
+    limits: Limits,
+    /// From the head of a request to the end of its response.
+    busy: AtomicBool,
+    /// When the read that waits is late, when the write, and when a client that has ended is given up: nanoseconds of
+    /// the hub's clock.
+    read_due: AtomicU64,
+    write_due: AtomicU64,
+    half_due: AtomicU64,
+    /// What may come still of a body whose length was not said.
+    body_left: AtomicU64,
+    fault: AtomicU8,
+}
+
+/// What was wrong with a body.
+const TOO_SLOW: u8 = 1;
+const TOO_LARGE: u8 = 2;
+
+impl Watch {
+    pub(super) fn new(limits: Limits) -> Arc<Watch> {
+        Arc::new(Watch {
+            limits,
+            busy: AtomicBool::new(false),
+            read_due: AtomicU64::new(NEVER),
+            write_due: AtomicU64::new(NEVER),
+            half_due: AtomicU64::new(NEVER),
+            body_left: AtomicU64::new(NEVER),
+            fault: AtomicU8::new(0),
+        })
+    }
+
+    /// The head of a request has come, and this is the size of its body, as far as it is known. The second is what to
+    /// refuse it with.
+    pub(super) fn begin(self: &Arc<Watch>, body: &SizeHint) -> (Busy, Option<StatusCode>) {
+        self.busy.store(true, Relaxed);
+        self.fault.store(0, Relaxed);
+        let limit = self.limits.body.unwrap_or(NEVER);
+        let is_told = body.upper().is_some();
+        self.body_left.store(if is_told { NEVER } else { limit }, Relaxed);
+        let refused = (body.lower() > limit).then_some(StatusCode::PAYLOAD_TOO_LARGE);
+        (Busy(self.clone()), refused)
+    }
+
+    /// What to answer in place of the service, whose body was cut off.
+    pub(super) fn fault(&self) -> Option<StatusCode> {
+        match self.fault.load(Relaxed) {
+            TOO_SLOW => Some(StatusCode::REQUEST_TIMEOUT),
+            TOO_LARGE => Some(StatusCode::PAYLOAD_TOO_LARGE),
+            _ => None,
+        }
+    }
+
+    /// The client has ended, and its time for an answer is over.
+    pub(super) fn is_gone(&self) -> bool {
+        let due = self.half_due.load(Relaxed);
+        self.busy.load(Relaxed) && due != NEVER && due <= Hub::current().clock.now()
+    }
+
+    /// When to look again.
+    fn due(&self) -> u64 {
+        let [read, write, half] = [&self.read_due, &self.write_due, &self.half_due].map(|due| due.load(Relaxed));
+        read.min(write).min(if self.busy.load(Relaxed) { half } else { NEVER })
+    }
+
+    /// What was due and did not fail is not waited for any more.
+    pub(super) fn forget_late(&self) {
+        let now = Hub::current().clock.now();
+        for due in [&self.read_due, &self.write_due] {
+            if due.load(Relaxed) <= now {
+                due.store(NEVER, Relaxed);
+            }
+        }
+    }
+
+    /// Takes bytes of a body whose length was not said.
+    fn take(&self, len: usize) -> io::Result<()> {
+        let left = self.body_left.load(Relaxed);
+        if left == NEVER || !self.busy.load(Relaxed) {
+            return Ok(());
+        }
+        match left.checked_sub(len as u64) {
+            Some(left) => self.body_left.store(left, Relaxed),
+            None => {
+                self.fault.store(TOO_LARGE, Relaxed);
+                return Err(io::Error::new(
+                    ErrorKind::InvalidData,
+                    "the body of the request is too large",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn body_is_late(&self) -> io::Error {
+        self.fault.store(TOO_SLOW, Relaxed);
+        io::Error::new(ErrorKind::TimedOut, "the body of the request stands still")
+    }
+}
+
+/// An operation waits, for no longer than `limit` since it began to; whether it is late.
+fn is_late(due: &AtomicU64, limit: Option<Duration>) -> bool {
+    let Some(limit) = limit else { return false };
+    let hub = Hub::current();
+    match due.load(Relaxed) {
+        NEVER => {
+            due.store(hub.after(limit), Relaxed);
+            false
+        }
+        due => due <= hub.clock.now(),
+    }
+}
+
+/// A request is being answered.
+pub(super) struct Busy(Arc<Watch>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Relaxed);
+        self.0.read_due.store(NEVER, Relaxed);
+        self.0.body_left.store(NEVER, Relaxed);
+    }
+}
+
+/// The one timer of a connection: it rings at the earliest time that was ever due, and is set anew then.
+#[derive(Default)]
+pub(super) struct Alarm(Option<(u64, Sleep)>);
+
+impl Alarm {
+    /// Whether something is due; wakes the task when it is.
+    pub(super) fn poll(&mut self, watch: &Watch, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let due = watch.due();
+            if due == NEVER {
+                return Poll::Pending;
+            }
+            let (rings, mut sleep) = self.0.take().filter(|(rings, _)| *rings <= due).unwrap_or_else(|| {
+                let hub = Hub::current();
+                (due, Sleep::at(hub, due))
+            });
+            if Pin::new(&mut sleep).poll(context).is_pending() {
+                self.0 = Some((rings, sleep));
+                return Poll::Pending;
+            }
+            if rings == due {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+/// A socket, as hyper sees it.
+pub(super) struct Io<I> {
+    stream: I,
+    watch: Arc<Watch>,
+    /// hyper waits for something to read.
+    waits: bool,
+    /// What was read ahead.
+    ahead: Vec<u8>,
+    ended: bool,
+}
+
+impl<I: Read + Unpin> Io<I> {
+    pub(super) fn new(stream: I, watch: Arc<Watch>) -> Io<I> {
+        Io {
+            stream,
+            watch,
+            waits: false,
+            ahead: Vec::new(),
+            ended: false,
+        }
+    }
+
+    fn poll_some(&mut self, context: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let len = self.ahead.len().min(buffer.remaining());
+            self.watch.take(len)?;
+            buffer.put_slice(&self.ahead[..len]);
+            self.ahead.drain(..len);
+            return Poll::Ready(Ok(()));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        if self.watch.body_left.load(Relaxed) == NEVER {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let mut chunk = [MaybeUninit::<u8>::uninit(); CHUNK];
+        let most = buffer.remaining().min(CHUNK);
+        let mut chunk = ReadBuf::uninit(&mut chunk[..most]);
+        ready!(Pin::new(&mut self.stream).poll_read(context, chunk.unfilled()))?;
+        self.watch.take(chunk.filled().len())?;
+        buffer.put_slice(chunk.filled());
+        Poll::Ready(Ok(()))
+    }
+
+    /// While hyper reads nothing: whether the client has ended, or is gone.
+    fn look_ahead(&mut self, context: &mut Context<'_>) {
+        let watch = &self.watch;
+        if self.waits || self.ended || !self.ahead.is_empty() || !watch.busy.load(Relaxed) {
+            return;
+        }
+        let mut chunk = [MaybeUninit::<u8>::uninit(); CHUNK];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        match Pin::new(&mut self.stream).poll_read(context, chunk.unfilled()) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) if !chunk.filled().is_empty() => self.ahead = chunk.filled().to_vec(),
+            // It may be waiting for its answer still. After an error it is not.
+            Poll::Ready(result) => {
+                self.ended = true;
+                let patience = result.ok().and(watch.limits.half_close).unwrap_or_default();
+                watch.half_due.store(Hub::current().after(patience), Relaxed);
+            }
+        }
+    }
+}
+
+impl<I: Read + Unpin> Read for Io<I> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let got = this.poll_some(context, buffer);
+        this.waits = got.is_pending();
+        if !this.waits {
+            this.watch.read_due.store(NEVER, Relaxed);
+        } else if this.watch.busy.load(Relaxed) && is_late(&this.watch.read_due, this.watch.limits.body_timeout) {
+            this.waits = false;
+            return Poll::Ready(Err(this.watch.body_is_late()));
+        }
+        got
+    }
+}
+
+impl<I: Write + Unpin> Io<I> {
+    /// One of the writing operations.
+    fn write<R>(
+        &mut self,
+        context: &mut Context<'_>,
+        operation: impl FnOnce(Pin<&mut I>, &mut Context<'_>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        let result = operation(Pin::new(&mut self.stream), context);
+        let watch = &self.watch;
+        if result.is_ready() {
+            watch.write_due.store(NEVER, Relaxed);
+        } else if is_late(&watch.write_due, watch.limits.write_timeout) {
+            let late = "the client does not read what is written to it";
+            return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, late)));
+        }
+        result
+    }
+}
+
+impl<I: Read + Write + Unpin> Write for Io<I> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let write = |stream: Pin<&mut I>, context: &mut Context<'_>| stream.poll_write(context, data);
+        self.get_mut().write(context, write)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let write = |stream: Pin<&mut I>, context: &mut Context<'_>| stream.poll_write_vectored(context, data);
+        self.get_mut().write(context, write)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper comes here at the end of each of its rounds.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.look_ahead(context);
+        this.write(context, |stream, context| stream.poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut()
+            .write(context, |stream, context| stream.poll_shutdown(context))
+    }
+}
+
+pin_project! {
+    /// The body of a response: the service's, or none; while it lasts the connection is busy.
+    pub(super) struct Answer<B> {
+        #[pin]
+        body: Option<B>,
+        busy: Busy,
+    }
+}
+
+impl<B> Answer<B> {
+    pub(super) fn new(body: Option<B>, busy: Busy) -> Answer<B> {
+        Answer { body, busy }
+    }
+}
+
+impl<B: Body> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().body.as_pin_mut() {
+            Some(body) => body.poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}

@@ -1,0 +1,59 @@
+//! How many descriptors the process may have: the limit that servers meet first.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the number of descriptors that this process may have open (`RLIMIT_NOFILE`) to the most that it is allowed:
+/// its soft limit to its hard one. Gives the new limit.
+///
+/// Each connection takes a descriptor, and most systems start a process with a soft limit of 1,024, for the sake of
+/// `select`; the hard one is 4,096 to a million. Called once, at the start of `main`, by a server or a busy client.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let most = greenthread::net::raise_open_files()?;
+/// assert!(most >= 20, "{most}");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Child processes inherit it: one that uses `select` on high numbers may need `ulimit -S -n 1024` in front. To go
+/// beyond the hard limit is for root: `LimitNOFILE=` of systemd, `nofile` in `/etc/security/limits.conf`, `--ulimit` of
+/// docker.
+///
+/// # Errors
+/// What the system says.
+///
+/// # Coming from Python
+/// `resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))`. Go does so by itself.
+pub fn raise_open_files() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let current = limit.maximum;
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit })?;
+    }
+    Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+}
+
+/// An error in words, and what can be done about it if it is want of descriptors.
+pub(crate) fn explained(error: &io::Error) -> impl fmt::Display {
+    let help = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => {
+            let limit = getrlimit(Resource::Nofile);
+            let [soft, hard] = [limit.current, limit.maximum].map(|limit| limit.unwrap_or(u64::MAX));
+            let how = if soft < hard {
+                format!("net::raise_open_files() or `ulimit -n {hard}` raises it to {hard}")
+            } else {
+                String::from("it is the hard limit too, which LimitNOFILE= of systemd or root raises")
+            };
+            format!("; this process may have {soft} descriptors: {how}")
+        }
+        Some(Errno::NFILE) => String::from("; the whole system has no more: see /proc/sys/fs/file-max"),
+        _ => String::new(),
+    };
+    format!("{error}{help}")
+}

@@ -1,0 +1,60 @@
+//! What a server does with a TCP connection whose handler is done with it: see `net::linger` for why.
+#![forbid(unsafe_code)]
+
+use std::future::{Future, poll_fn};
+use std::net::{Shutdown, TcpStream};
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use super::Handle;
+use crate::hub::{self, Hub};
+use crate::io::Async;
+use crate::net::linger::{MOST, Peer, look, read_away};
+use crate::time::timeout_async;
+
+/// Closes the socket: now if that loses nothing, else when the peer has ended, in a task of its own. Called by a drop,
+/// on whatever OS thread that is, and by one that unwinds too.
+pub(super) fn let_go(server: &Handle, socket: Async<TcpStream>) {
+    let Some(patience) = server.patience() else { return };
+    let peer = look(socket.get_ref());
+    if peer == Peer::Ended {
+        return;
+    }
+    let _ = socket.get_ref().shutdown(Shutdown::Write);
+    if peer == Peer::Silent && server.is_closing() {
+        return;
+    }
+    // There is none at the end of an OS thread, and on one that has never waited.
+    if Hub::try_current().is_none() {
+        return;
+    }
+    let Some(lingering) = server.lingers() else { return };
+    let server = server.clone();
+    let lingers = async move {
+        let _ = timeout_async(patience, to_the_end(&server, &socket)).await;
+        drop(socket);
+        drop(lingering);
+    };
+    // As work of the hub, and not of the green thread that lets go: its thread-locals need not wait for this.
+    drop(hub::handle().spawn_future(lingers));
+}
+
+/// Reads until the peer ends, or has sent too much; of a server that closes, until the peer is silent.
+async fn to_the_end(server: &Handle, socket: &Async<TcpStream>) {
+    let mut closing = pin!(server.closing());
+    let mut left = MOST;
+    let mut closes = false;
+    poll_fn(|context: &mut Context<'_>| {
+        closes = closes || closing.as_mut().poll(context).is_ready();
+        loop {
+            match socket.poll_read_with(context, read_away) {
+                Poll::Ready(Ok(len @ 1..)) if len <= left => left -= len,
+                Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(()),
+                // It may be pending because others have to run first.
+                Poll::Pending if closes && look(socket.get_ref()) != Peer::Sending => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+}
