@@ -131,8 +131,10 @@
 //! # Coming from Python
 //! `gevent.monkey.patch_all()`.
 
+mod accept;
 mod bulk;
 mod child;
+mod connect;
 mod fd;
 mod futex;
 mod locks;
@@ -273,7 +275,8 @@ fn tell_all_threads() {
 /// In a forked child: those who waited, or were about to, are the parent's.
 fn forked() {
     futex::forget_all();
-    fd::forget_all();
+    accept::forget_all();
+    connect::forget_all();
 }
 
 /// Patches everything but `std::thread::spawn`, for which see [`patch_threads`].
@@ -350,8 +353,11 @@ pub fn unpatched<F: FnOnce() -> T, T>(f: F) -> T {
 /// # Coming from Python
 /// `gevent.monkey.get_original`.
 pub mod original {
+    pub use super::accept::original::*;
     pub use super::bulk::original::*;
     pub use super::child::original::*;
+    pub use super::connect::flags::*;
+    pub use super::connect::original::*;
     pub use super::fd::original::*;
     pub use super::futex::original::*;
     pub use super::locks::original::*;

@@ -12,3 +12,5 @@ pub(crate) mod mem;
 pub(crate) mod poll;
 pub(crate) mod signal;
 pub(crate) mod thread;
+#[cfg(all(feature = "monkey", target_os = "linux"))]
+pub(crate) mod uring;
