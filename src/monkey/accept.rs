@@ -7,7 +7,8 @@
 //! Where there is no io_uring (Linux before 6.10, seccomp, `GREEN_ACCEPT=thread` in the environment) each listener from
 //! which green threads accept has an OS thread. It gets a copy of the descriptor once the listener is readable, accepts
 //! one connection, and leaves it at the listener's *line*, where who waits finds it. If the one it was for is killed or
-//! timed out meanwhile, it lies there for the next: no connection is lost.
+//! timed out meanwhile, it lies there for the next: no connection is lost. A listener that is closed while another process
+//! was quicker than its OS thread stays open in the kernel until one more connection comes, as with a blocking accept.
 //!
 //! ```text
 //!   green thread                                  OS thread of the line

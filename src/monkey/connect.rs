@@ -189,13 +189,8 @@ unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, 
     // A wake may be an older descriptor's of the same number: it counts when the kernel says so.
     while !ready::is_ready(fd, libc::POLLOUT) {
         // SAFETY: it was good a moment ago.
-        match fd::wait(
-            hub,
-            unsafe { fd::borrow(fd) },
-            Direction::Write,
-            call.deadline(),
-            "connect",
-        ) {
+        let borrowed = unsafe { fd::borrow(fd) };
+        match fd::wait(hub, borrowed, Direction::Write, call.deadline(), "connect") {
             Ok(Ok(())) => {}
             Ok(Err(Cut::TimedOut)) => return fail(libc::EINPROGRESS),
             Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
