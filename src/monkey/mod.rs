@@ -52,7 +52,7 @@
 //! system calls without libc, locks of stdio, and C locks shared between processes or inheriting priorities.
 //!
 //! # How patching works, what it promises, what it cannot see
-//! **By linking.** A program that is built with the feature has definitions of its own for about 75 symbols of libc's. The
+//! **By linking.** A program that is built with the feature has definitions of its own for about 80 symbols of libc's. The
 //! linker takes them for std and for every crate, and the dynamic loader for C libraries, so no pointer is
 //! overwritten. What stands behind each symbol is looked up before `main`, and nothing else happens then; [`original`] has it
 //! under the same name, [`report`] says whether the program's calls really come here.
@@ -60,8 +60,18 @@
 //! **Waits** concern isolated green threads alone: anywhere else a call costs some ten instructions more than libc's. In
 //! one, a call first tries without waiting (`MSG_DONTWAIT`, `RWF_NOWAIT`, a time-out of zero). What would block parks until
 //! the descriptor is ready, the time is over, or somebody wakes it. A descriptor that its user made non-blocking stays so,
-//! and `SO_RCVTIMEO` and `SO_SNDTIMEO` hold. Names are looked up on the thread pool; children are waited for by pidfd; what
+//! and `SO_RCVTIMEO` and `SO_SNDTIMEO` hold, once for a call. Names are looked up on the thread pool; children are waited for by pidfd; what
 //! may wait for ever without a descriptor (a C barrier, the join of an OS thread) has an OS thread to wait in its place.
+//!
+//! **The non-blocking flag** belongs to the open file, which other threads and processes may have, so it is left alone.
+//! `accept` goes by io_uring, whose accept can be told not to wait (Linux 6.10; set `GREEN_ACCEPT=thread` in the environment
+//! to do without); elsewhere, and under seccomp, an OS thread for each listener accepts in the caller's place, and a
+//! connection that comes when its caller was killed is the next one's. `sendfile` and `splice` with a socket copy.
+//! Only `connect` of a stream socket sets the flag, for one system call, and `fcntl` and `ioctl` elsewhere in the process wait
+//! that long: a raw system call, or another process that has the unconnected socket, might see it.
+//!
+//! **Fairness.** A call that succeeds at once, or never waits, lets others run now and then, and after each `accept`. A kill
+//! or a time-out is told before anything is moved, and not to a call that never waits.
 //!
 //! **Wakes** concern everybody: an unlock, a futex wake, a close. Once anything is armed they look, on any OS thread, for
 //! green threads that wait, and then do what libc does: locks and channels work between green threads and OS threads.
@@ -125,14 +135,17 @@
 //! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside), never in a callback
 //!   of the hub, nor while it unwinds and shares its thread-locals with others that would take part in that, nor in
 //!   [`unpatched`]; anywhere else it is the original, at the price of one look at a thread-local.
-//! - **M2** Before it knows that it must park it allocates nothing, and makes no call but the original's.
+//! - **M2** Before it knows that it must park it allocates nothing (but a buffer for what copies), and makes no call but
+//!   the original's, questions, and those that do the same without waiting.
 //! - **M3** It returns what the original would: result and errno.
 //!
 //! # Coming from Python
 //! `gevent.monkey.patch_all()`.
 
+mod accept;
 mod bulk;
 mod child;
+mod connect;
 mod fd;
 mod futex;
 mod locks;
@@ -273,7 +286,8 @@ fn tell_all_threads() {
 /// In a forked child: those who waited, or were about to, are the parent's.
 fn forked() {
     futex::forget_all();
-    fd::forget_all();
+    accept::forget_all();
+    connect::forget_all();
 }
 
 /// Patches everything but `std::thread::spawn`, for which see [`patch_threads`].
@@ -350,8 +364,11 @@ pub fn unpatched<F: FnOnce() -> T, T>(f: F) -> T {
 /// # Coming from Python
 /// `gevent.monkey.get_original`.
 pub mod original {
+    pub use super::accept::original::*;
     pub use super::bulk::original::*;
     pub use super::child::original::*;
+    pub use super::connect::flags::*;
+    pub use super::connect::original::*;
     pub use super::fd::original::*;
     pub use super::futex::original::*;
     pub use super::locks::original::*;

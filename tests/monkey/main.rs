@@ -3,8 +3,11 @@
 
 mod bulk;
 mod differential;
+mod fair;
 mod faults;
+mod limits;
 mod odd;
+mod open_file;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
