@@ -48,6 +48,7 @@
 pub(crate) mod alarm;
 pub(crate) mod budget;
 mod callback;
+pub(crate) mod choice;
 mod clock;
 pub(crate) mod context;
 mod end;
@@ -65,9 +66,11 @@ mod ready;
 mod report;
 pub(crate) mod remote;
 mod slot;
+pub(crate) mod spin;
 pub(crate) mod stuck;
 pub(crate) mod task;
 mod timer;
+mod wakers;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -667,6 +670,11 @@ impl Hub {
     /// Whether the native stack runs, and not a green thread.
     pub(crate) fn is_native(&self) -> bool {
         self.current.get().is_none()
+    }
+
+    /// The next number of the seed, if the hub has one: for choices that are anybody's guess.
+    pub(crate) fn seeded(&'static self) -> Option<u64> {
+        self.ready.seeded()
     }
 
     /// A number for a time-out or a callback; never used again on this OS thread.

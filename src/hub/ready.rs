@@ -76,6 +76,11 @@ impl Ready {
         }
     }
 
+    /// A number that depends on the seed alone, if there is one.
+    pub(super) fn seeded(&self) -> Option<u64> {
+        (self.seed.get() != 0).then(|| self.random())
+    }
+
     /// xorshift64*
     fn random(&self) -> u64 {
         let mut x = self.seed.get();
