@@ -68,8 +68,13 @@ impl<M> Inbox<M> {
             queue.messages.push(message);
             Ok(())
         })?;
+        Ok(self.nudge())
+    }
+
+    /// A send without a message: the owner looks around. Says how it is to be woken, if it sleeps. Takes no lock.
+    pub(super) fn nudge(&self) -> u8 {
         self.pending.swap(true, Ordering::AcqRel);
-        Ok(self.sleeping.swap(AWAKE, Ordering::AcqRel))
+        self.sleeping.swap(AWAKE, Ordering::AcqRel)
     }
 
     #[inline]

@@ -48,6 +48,8 @@
 pub(crate) mod alarm;
 pub(crate) mod budget;
 mod callback;
+#[cfg(feature = "monkey")]
+pub(crate) mod caught;
 mod clock;
 pub(crate) mod context;
 mod end;
@@ -213,6 +215,8 @@ pub(crate) struct Hub {
     watch: RefCell<Option<hooks::Watch>>,
     /// What happened while `looking`.
     untold: RefCell<Vec<Event>>,
+    #[cfg(feature = "monkey")]
+    signals: caught::Caught,
     pub(crate) fork_epoch: u64,
     pub(crate) generation: u64,
     registered: stuck::Registered,
@@ -331,6 +335,8 @@ impl Hub {
             hook: RefCell::default(),
             watch: RefCell::default(),
             untold: RefCell::default(),
+            #[cfg(feature = "monkey")]
+            signals: caught::Caught::default(),
             fork_epoch: crate::sys::fork::fork_epoch(),
             generation: shared.generation(),
             registered: stuck::Registered::hub(shared),
@@ -544,6 +550,8 @@ impl Hub {
             }
         }
         *self.scratch.borrow_mut() = messages;
+        #[cfg(feature = "monkey")]
+        self.look_at_signals();
     }
 
     fn stop(&'static self) {

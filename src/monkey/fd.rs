@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, timeval};
 
+use super::device::{self, Sort};
 use super::symbol::patch;
 use super::{Cut, contained, errno, fail, futex, interrupted, ready, set_errno};
 use crate::hub::Hub;
+use crate::hub::caught::Handlers;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 
@@ -47,12 +49,31 @@ pub(super) fn wait(
     deadline: Option<u64>,
     call: &str,
 ) -> Result<Result<(), Cut>, c_int> {
+    // As signal(7) has it: with a time-out of its own a call on a socket is never restarted.
+    let handlers = if deadline.is_some() {
+        Handlers::All
+    } else {
+        Handlers::NotRestarting
+    };
+    wait_or_signal(hub, fd, direction, deadline, call, handlers)
+}
+
+/// The same; main's wait ends with `EINTR` when one of these handlers has run.
+pub(super) fn wait_or_signal(
+    hub: &'static Hub,
+    fd: BorrowedFd<'_>,
+    direction: Direction,
+    deadline: Option<u64>,
+    call: &str,
+    handlers: Handlers,
+) -> Result<Result<(), Cut>, c_int> {
     use std::os::fd::AsRawFd;
     let raw = fd.as_raw_fd();
     let parked = contained(|| {
         futex::watching(raw, |watched| {
             let parker = Parker::new();
             watched.start(parker.waiter());
+            hub.hear_signals(&parker, handlers);
             let why = Why::new(&SOCKET, raw as usize);
             let wake = hub
                 .reactor
@@ -62,6 +83,7 @@ pub(super) fn wait(
         })
     });
     match parked {
+        Some(Ok(Wake::Ready | Wake::Early)) if hub.was_cut() => Ok(Err(Cut::Interrupted(libc::EINTR))),
         Some(Ok(Wake::Ready | Wake::Early)) => Ok(Ok(())),
         Some(Ok(Wake::TimedOut)) => Ok(Err(Cut::TimedOut)),
         Some(Ok(Wake::Interrupted)) => Ok(Err(interrupted(hub, call))),
@@ -72,7 +94,7 @@ pub(super) fn wait(
 
 /// # Safety
 /// The descriptor is not closed while it is borrowed, other than through the patched close, which wakes who waits.
-unsafe fn borrow(fd: c_int) -> BorrowedFd<'static> {
+pub(super) unsafe fn borrow(fd: c_int) -> BorrowedFd<'static> {
     // SAFETY: the caller's; not -1, for a call on that has failed before.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
@@ -480,19 +502,14 @@ fn rest_of(vectors: &[iovec], mut done: usize) -> Vec<iovec> {
 pub(super) enum File {
     Pipe,
     Socket,
-    /// A file, a terminal, a device: it blocks as ever.
+    /// A file, a terminal, a device.
     Other,
 }
 
 pub(super) fn kind(fd: c_int) -> File {
-    // SAFETY: writes a `stat`, for which all-zero is valid.
-    let (result, stat) = unsafe {
-        let mut stat: libc::stat = zeroed();
-        (libc::fstat(fd, &raw mut stat), stat)
-    };
-    match stat.st_mode & libc::S_IFMT {
-        libc::S_IFIFO if result == 0 => File::Pipe,
-        libc::S_IFSOCK if result == 0 => File::Socket,
+    match device::sort(fd) {
+        Sort::Pipe => File::Pipe,
+        Sort::Socket => File::Socket,
         _ => File::Other,
     }
 }
@@ -551,7 +568,7 @@ unsafe fn readv_with(
     unsafe { readv_nowait(hub, fd, vectors, count, plainly) }
 }
 
-/// As `readv` on a pipe or a socket, whatever the vectors are; plainly on anything else.
+/// As `readv` on whatever can be waited for; plainly on anything else.
 ///
 /// # Safety
 /// As for `readv`.
@@ -562,8 +579,11 @@ unsafe fn readv_nowait(
     count: c_int,
     plainly: impl Fn() -> ssize_t,
 ) -> ssize_t {
-    if kind(fd) == File::Other {
-        return plainly();
+    match device::sort(fd) {
+        Sort::Pipe | Sort::Socket => {}
+        Sort::File => return plainly(),
+        // SAFETY: the caller's.
+        sort => return unsafe { device::read(hub, fd, sort, (vectors, count), plainly) },
     }
     // SAFETY: the caller's.
     let piped = attempt(hub, fd, Direction::Read, "read", || unsafe {
@@ -624,7 +644,7 @@ unsafe fn writev_with(
     unsafe { writev_nowait(hub, fd, vectors, count, plainly) }
 }
 
-/// As `writev` on a pipe or a socket, whatever the vectors are; plainly on anything else.
+/// As `writev` on whatever can be waited for; plainly on anything else.
 ///
 /// # Safety
 /// As for `writev`.
@@ -635,8 +655,11 @@ unsafe fn writev_nowait(
     count: c_int,
     plainly: impl Fn() -> ssize_t,
 ) -> ssize_t {
-    if kind(fd) == File::Other {
-        return plainly();
+    match device::sort(fd) {
+        Sort::Pipe | Sort::Socket => {}
+        Sort::File => return plainly(),
+        // SAFETY: the caller's.
+        sort => return unsafe { device::write(hub, fd, sort, (vectors, count), plainly) },
     }
     // SAFETY: the caller's.
     let first = attempt(hub, fd, Direction::Write, "write", || unsafe {

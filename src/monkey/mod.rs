@@ -133,8 +133,10 @@
 
 mod bulk;
 mod child;
+mod device;
 mod fd;
 mod futex;
+mod handlers;
 mod locks;
 mod names;
 mod ready;
@@ -174,6 +176,9 @@ const PROCESSES: u32 = 16;
 const LOCKS: u32 = 32;
 const THREADS: u32 = 64;
 const SHARED: u32 = 128;
+
+/// Any of them.
+const ANY: u32 = SHARED - 1;
 
 /// What is armed.
 static ARMED: AtomicU32 = AtomicU32::new(0);
@@ -354,6 +359,7 @@ pub mod original {
     pub use super::child::original::*;
     pub use super::fd::original::*;
     pub use super::futex::original::*;
+    pub use super::handlers::original::*;
     pub use super::locks::original::*;
     pub use super::locks::release::*;
     pub use super::names::original::*;
@@ -413,7 +419,8 @@ fn gate_here(group: u32) -> Option<&'static Hub> {
     if armed & group == 0 || PLAIN.get() > 0 {
         return None;
     }
-    Hub::try_current().filter(|hub| hub.may_park_patched(armed & SHARED != 0))
+    let hub = Hub::try_current().filter(|hub| hub.may_park_patched(armed & SHARED != 0))?;
+    (!handlers::is_in_one(hub)).then_some(hub)
 }
 
 /// Why a patched call ends without having done what it was called for.

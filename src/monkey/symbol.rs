@@ -151,6 +151,7 @@ pub(super) fn all() -> impl Iterator<Item = Listed> {
     let threads = super::threads::symbols().chain(super::threads::join_symbols());
     data.chain(rest)
         .chain(super::child::symbols())
+        .chain(super::handlers::symbols())
         .chain(locks)
         .chain(threads)
 }
@@ -171,6 +172,7 @@ extern "C" fn look_up() {
     super::child::original::look_up();
     super::fd::original::look_up();
     super::futex::original::look_up();
+    super::handlers::original::look_up();
     super::locks::original::look_up();
     super::locks::release::look_up();
     super::names::original::look_up();

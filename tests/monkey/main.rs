@@ -2,9 +2,11 @@
 //! waits of d take far less than N times d.
 
 mod bulk;
+mod devices;
 mod differential;
 mod faults;
 mod odd;
+mod signals;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
