@@ -1,5 +1,5 @@
 //! Reads and writes of what is neither socket nor pipe nor a file on a disk, and can be waited for: terminals, and the
-//! kernel's own kinds (eventfd, timerfd, signalfd, inotify).
+//! kernel's own kinds (eventfd, timerfd, signalfd, inotify); and of FIFOs, which are pipes but for `RWF_NOWAIT`.
 //!
 //! Some know how to read without waiting (`RWF_NOWAIT`); of the others `poll` is asked, which says so of whatever epoll
 //! accepts. Then the call itself is made: between the two another OS thread may take what there was, and this one then
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libc::{c_int, iovec, ssize_t};
 
-use super::fd::{self, attempt};
+use super::fd::{self, attempt, attempt_all};
 use super::{Cut, errno, fail, names, ready};
 use crate::hub::Hub;
 use crate::hub::reactor::Direction;
@@ -119,6 +119,12 @@ fn read_if_ready(fd: c_int, before: c_int, plainly: &impl Fn() -> ssize_t) -> ss
     plainly()
 }
 
+/// As `read`, once there is something.
+pub(super) fn read_when_ready(hub: &'static Hub, fd: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
+    let before = errno();
+    attempt(hub, fd, Direction::Read, "read", || read_if_ready(fd, before, &plainly))
+}
+
 /// A terminal that gives bytes as they come: at least `least` of them, or whatever has come after `tenths` of a second.
 fn read_raw(
     hub: &'static Hub,
@@ -201,6 +207,36 @@ pub(super) unsafe fn write(
         }
         // A terminal that has some room may not have enough, nor may a counter.
         apart(&plainly)
+    })
+}
+
+/// As `writev` on a FIFO, of which poll says that it has room for as much as is written in one piece.
+///
+/// # Safety
+/// As for `writev`.
+pub(super) unsafe fn write_fifo(
+    hub: &'static Hub,
+    fd: c_int,
+    vectors: &[iovec],
+    plainly: impl Fn() -> ssize_t,
+) -> ssize_t {
+    if fd::is_nonblocking(fd) {
+        return plainly();
+    }
+    let len = vectors.iter().map(|vector| vector.iov_len).sum();
+    attempt_all(hub, fd, Direction::Write, "write", len, |done| {
+        if !ready::is_ready(fd, libc::POLLOUT) {
+            return fail(libc::EAGAIN) as ssize_t;
+        }
+        let mut piece = fd::rest_of(vectors, done);
+        let mut room = libc::PIPE_BUF;
+        piece.retain_mut(|vector| {
+            vector.iov_len = vector.iov_len.min(room);
+            room -= vector.iov_len;
+            vector.iov_len > 0
+        });
+        // SAFETY: parts of the caller's buffers.
+        unsafe { fd::original::writev(fd, piece.as_ptr(), piece.len() as c_int) }
     })
 }
 

@@ -482,7 +482,7 @@ pub(super) unsafe fn vectors_of<'a>(at: *const iovec, count: usize) -> &'a [iove
 }
 
 /// What is left of `vectors` after `done` bytes.
-fn rest_of(vectors: &[iovec], mut done: usize) -> Vec<iovec> {
+pub(super) fn rest_of(vectors: &[iovec], mut done: usize) -> Vec<iovec> {
     let mut rest = Vec::with_capacity(vectors.len());
     for vector in vectors {
         let skip = done.min(vector.iov_len);
@@ -590,7 +590,8 @@ unsafe fn readv_nowait(
         libc::preadv2(fd, vectors, count, -1, libc::RWF_NOWAIT)
     });
     if piped < 0 && errno() == libc::EOPNOTSUPP {
-        return plainly();
+        // A FIFO does not know how.
+        return device::read_when_ready(hub, fd, plainly);
     }
     piped
 }
@@ -666,7 +667,9 @@ unsafe fn writev_nowait(
         libc::pwritev2(fd, vectors, count, -1, libc::RWF_NOWAIT)
     });
     let Ok(begun) = usize::try_from(first) else {
-        return if errno() == libc::EOPNOTSUPP { plainly() } else { first };
+        // SAFETY: the caller's.
+        let fifo = || unsafe { device::write_fifo(hub, fd, vectors_of(vectors, count as usize), plainly) };
+        return if errno() == libc::EOPNOTSUPP { fifo() } else { first };
     };
     // SAFETY: the caller's: the kernel has just read them.
     let vectors = unsafe { std::slice::from_raw_parts(vectors, count as usize) };

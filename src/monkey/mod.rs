@@ -132,11 +132,14 @@
 //! `gevent.monkey.patch_all()`.
 
 mod bulk;
+mod c11;
 mod child;
 mod device;
 mod fd;
+mod files;
 mod futex;
 mod handlers;
+mod ipc;
 mod locks;
 mod names;
 mod ready;
@@ -356,10 +359,14 @@ pub fn unpatched<F: FnOnce() -> T, T>(f: F) -> T {
 /// `gevent.monkey.get_original`.
 pub mod original {
     pub use super::bulk::original::*;
+    pub use super::c11::original::*;
     pub use super::child::original::*;
     pub use super::fd::original::*;
+    pub use super::files::commands::*;
+    pub use super::files::original::*;
     pub use super::futex::original::*;
     pub use super::handlers::original::*;
+    pub use super::ipc::original::*;
     pub use super::locks::original::*;
     pub use super::locks::release::*;
     pub use super::names::original::*;
@@ -419,8 +426,9 @@ fn gate_here(group: u32) -> Option<&'static Hub> {
     if armed & group == 0 || PLAIN.get() > 0 {
         return None;
     }
-    let hub = Hub::try_current().filter(|hub| hub.may_park_patched(armed & SHARED != 0))?;
-    (!handlers::is_in_one(hub)).then_some(hub)
+    // First what takes little of a signal handler's stack.
+    let hub = Hub::try_current()?;
+    (!handlers::is_in_one(hub) && hub.may_park_patched(armed & SHARED != 0)).then_some(hub)
 }
 
 /// Why a patched call ends without having done what it was called for.

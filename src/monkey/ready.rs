@@ -157,7 +157,7 @@ pub(super) unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds
 }
 
 /// Nothing to wait for but time.
-fn rest(hub: &'static Hub, deadline: Option<u64>) -> c_int {
+pub(super) fn rest(hub: &'static Hub, deadline: Option<u64>) -> c_int {
     // An epoll descriptor of nothing is never ready.
     match gather(&[]) {
         Ok(all) => looking(hub, deadline, "poll", all.as_fd(), || 0),
@@ -169,7 +169,7 @@ fn rest(hub: &'static Hub, deadline: Option<u64>) -> c_int {
 ///
 /// # Safety
 /// It is null or may be read.
-unsafe fn is_in_force(mask: *const sigset_t) -> bool {
+pub(super) unsafe fn is_in_force(mask: *const sigset_t) -> bool {
     /// As many as the kernel knows, without those that nothing blocks: SIGKILL, SIGSTOP, and the two that glibc keeps.
     fn words(set: *const sigset_t) -> u64 {
         let unblockable = [libc::SIGKILL, libc::SIGSTOP, 32, 33];
@@ -189,7 +189,7 @@ unsafe fn is_in_force(mask: *const sigset_t) -> bool {
 }
 
 /// Waits with a mask of its own, on an OS thread in the caller's place: the mask is the OS thread's, and here others run.
-fn elsewhere(call: impl FnOnce() -> c_int) -> c_int {
+pub(super) fn elsewhere(call: impl FnOnce() -> c_int) -> c_int {
     super::names::apart(call).unwrap_or_else(|| fail(libc::ENOMEM))
 }
 

@@ -97,7 +97,7 @@ unsafe fn nanosleep_green(hub: &'static Hub, time: *const timespec, left: *mut t
     }
 }
 
-unsafe fn clock_nanosleep_green(
+pub(super) unsafe fn clock_nanosleep_green(
     hub: &'static Hub,
     clock: clockid_t,
     flags: c_int,

@@ -152,6 +152,11 @@ pub(super) fn all() -> impl Iterator<Item = Listed> {
     data.chain(rest)
         .chain(super::child::symbols())
         .chain(super::handlers::symbols())
+        .chain(super::files::symbols())
+        .chain(super::files::command_symbols())
+        .chain(super::ipc::symbols())
+        .chain(super::c11::symbols())
+        .chain(super::c11::lock_symbols())
         .chain(locks)
         .chain(threads)
 }
@@ -169,9 +174,13 @@ static LOOK_UP: extern "C" fn() = look_up;
 
 extern "C" fn look_up() {
     super::bulk::original::look_up();
+    super::c11::original::look_up();
     super::child::original::look_up();
     super::fd::original::look_up();
+    super::files::commands::look_up();
+    super::files::original::look_up();
     super::futex::original::look_up();
+    super::ipc::original::look_up();
     super::handlers::original::look_up();
     super::locks::original::look_up();
     super::locks::release::look_up();

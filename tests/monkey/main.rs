@@ -5,6 +5,7 @@ mod bulk;
 mod devices;
 mod differential;
 mod faults;
+mod files;
 mod odd;
 mod signals;
 

@@ -162,6 +162,26 @@ fn a_handler_on_the_green_thread_s_stack_does_not_park() {
     }
 }
 
+/// Two of them on one alternate stack, which is std's, unless that is too small.
+#[test]
+fn handlers_on_the_alternate_stack_nest() {
+    if !alone("signals::handlers_on_the_alternate_stack_nest") {
+        return;
+    }
+    extern "C" fn outer(_: i32) {
+        let frame = std::hint::black_box([7_u8; 600]);
+        send(os_thread(), libc::SIGUSR2);
+        assert!(std::hint::black_box(&frame).iter().all(|byte| *byte == 7));
+        writes(0);
+    }
+    let (mut reader, writer) = io::pipe().unwrap();
+    WRITER.store(writer.as_raw_fd(), Ordering::SeqCst);
+    install(libc::SIGUSR1, outer, libc::SA_ONSTACK | libc::SA_RESTART);
+    install(libc::SIGUSR2, writes, libc::SA_ONSTACK | libc::SA_RESTART);
+    patched(|| send(os_thread(), libc::SIGUSR1));
+    assert_eq!(reader.read(&mut [0; 8]).unwrap(), 2);
+}
+
 /// As crates do that grow the stack for deep recursion.
 #[cfg(target_arch = "x86_64")]
 #[test]
