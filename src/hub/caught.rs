@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock};
 use super::park::{Parker, Wake};
 use super::task::TaskRef;
 use super::{Hub, inbox};
+use crate::sys::plain::plainly;
 
 /// A handler was called.
 const ANY: u8 = 1;
@@ -55,7 +56,7 @@ impl Hub {
             && let Some(bell) = self.signals.bell.get()
         {
             // As in `Shared::send`.
-            let _ = bell.notify();
+            let _ = plainly(|| bell.notify());
         }
     }
 

@@ -11,9 +11,14 @@ use std::time::Duration;
 use libc::{c_int, iovec, ssize_t};
 
 use super::fd::{self, attempt, attempt_all};
+use super::symbol::patch;
 use super::{Cut, errno, fail, names, ready};
 use crate::hub::Hub;
 use crate::hub::reactor::Direction;
+
+patch! {
+    SOCKETS tcdrain(fd: c_int) -> c_int => tcdrain_green;
+}
 
 /// What a descriptor is, as far as waiting is concerned.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,14 +153,13 @@ fn read_raw(
         return apart(plainly);
     }
     let before = errno();
-    let got = attempt(hub, fd, Direction::Read, "read", || {
+    attempt(hub, fd, Direction::Read, "read", || {
         if least > 1 && tenths > 0 && ready::is_ready(fd, libc::POLLIN) {
             // From the first byte on it waits for each of the others.
             return apart(&plainly);
         }
         read_if_ready(fd, before, &plainly)
-    });
-    got
+    })
 }
 
 /// Reads what comes within a time, if anything does.
@@ -208,6 +212,21 @@ pub(super) unsafe fn write(
         // A terminal that has some room may not have enough, nor may a counter.
         apart(&plainly)
     })
+}
+
+/// Until a terminal has sent what it was given.
+unsafe fn tcdrain_green(_hub: &'static Hub, fd: c_int) -> c_int {
+    // SAFETY: no pointers.
+    let drain = || unsafe { original::tcdrain(fd) };
+    let before = errno();
+    let mut left: c_int = 0;
+    // SAFETY: writes a number.
+    let asked = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut left) };
+    super::set_errno(before);
+    if asked != 0 || left == 0 {
+        return drain();
+    }
+    names::apart(drain).unwrap_or_else(|| fail(libc::ENOMEM))
 }
 
 /// As `writev` on a FIFO, of which poll says that it has room for as much as is written in one piece.

@@ -60,16 +60,10 @@ unsafe fn on_queue(
     if first >= 0 || errno() != libc::ETIMEDOUT {
         return first;
     }
+    // SAFETY: it was good a moment ago.
+    let end = unsafe { fd::borrow(queue) };
     loop {
-        // SAFETY: it was good a moment ago.
-        match fd::wait_or_signal(
-            hub,
-            unsafe { fd::borrow(queue) },
-            direction,
-            deadline,
-            call,
-            Handlers::NotRestarting,
-        ) {
+        match fd::wait_or_signal(hub, end, direction, deadline, call, Handlers::NotRestarting) {
             Ok(Ok(())) => {}
             Ok(Err(Cut::TimedOut)) => return fail(libc::ETIMEDOUT) as ssize_t,
             Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error) as ssize_t,

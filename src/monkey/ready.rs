@@ -16,6 +16,7 @@ use crate::hub::reactor::Direction;
 patch! {
     READINESS poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int => poll_green;
     READINESS ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int => ppoll_green;
+    READINESS __ppoll_chk(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t, room: libc::size_t) -> c_int => ppoll_chk_green;
     READINESS select(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *mut timeval) -> c_int => select_green;
     READINESS pselect(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *const timespec, mask: *const sigset_t) -> c_int => pselect_green;
     READINESS epoll_wait(fd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int => epoll_wait_green;
@@ -224,6 +225,23 @@ unsafe fn ppoll_green(
             }
             None => fail(libc::EINVAL),
         }
+    }
+}
+
+unsafe fn ppoll_chk_green(
+    hub: &'static Hub,
+    fds: *mut pollfd,
+    count: nfds_t,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+    room: libc::size_t,
+) -> c_int {
+    // SAFETY: the caller's, as libc's, which ends the program if there is not room enough.
+    unsafe {
+        if room / size_of::<pollfd>() < count as usize {
+            return original::__ppoll_chk(fds, count, timeout, mask, room);
+        }
+        ppoll_green(hub, fds, count, timeout, mask)
     }
 }
 

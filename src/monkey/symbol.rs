@@ -151,6 +151,7 @@ pub(super) fn all() -> impl Iterator<Item = Listed> {
     let threads = super::threads::symbols().chain(super::threads::join_symbols());
     data.chain(rest)
         .chain(super::child::symbols())
+        .chain(super::device::symbols())
         .chain(super::handlers::symbols())
         .chain(super::files::symbols())
         .chain(super::files::command_symbols())
@@ -176,6 +177,7 @@ extern "C" fn look_up() {
     super::bulk::original::look_up();
     super::c11::original::look_up();
     super::child::original::look_up();
+    super::device::original::look_up();
     super::fd::original::look_up();
     super::files::commands::look_up();
     super::files::original::look_up();

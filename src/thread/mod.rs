@@ -200,6 +200,8 @@ where
 /// assert_eq!(greenthread::run(|| 42), 42);
 /// ```
 ///
+/// With patched libc (feature `monkey`) it stands for its OS thread: a signal handler interrupts what it waits for.
+///
 /// # Panics
 /// If `main` panics, with the same payload.
 ///

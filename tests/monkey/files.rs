@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::mem::zeroed;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 
@@ -186,7 +186,7 @@ fn locks_that_do_not_wait_and_odd_ones_are_as_libc_has_them() {
     });
 }
 
-fn fifo(path: &PathBuf) {
+fn fifo(path: &Path) {
     let path = CString::new(path.to_str().unwrap()).unwrap();
     // SAFETY: a string.
     assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
@@ -197,7 +197,7 @@ fn the_open_of_a_fifo_waits_for_its_other_end() {
     patched(|| {
         // More than a pool has threads, all readers first.
         let paths: Vec<_> = (0..40).map(|n| path(&format!("fifo-{n}"))).collect();
-        paths.iter().for_each(fifo);
+        paths.iter().for_each(|path| fifo(path));
         let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
         let readers: Vec<_> = paths.iter().cloned().map(|path| spawn(move || read(path))).collect();
         sleep(ms(20));
@@ -360,9 +360,13 @@ fn system_v_s_queues_and_semaphores_are_waited_for() {
                 let got = libc::msgrcv(queue, (&raw mut message).cast(), 1, 0, 0);
                 (got, message.1)
             };
-            let send = |byte: u8| libc::msgsnd(queue, (&raw const *&Message(1, byte)).cast(), 1, 0);
+            let send = |byte: u8| {
+                let message = Message(1, byte);
+                libc::msgsnd(queue, (&raw const message).cast(), 1, 0)
+            };
             assert_eq!(meanwhile(spawn(receive), || assert_eq!(send(7), 0)), (1, 7));
-            let at_once = libc::msgrcv(queue, (&raw mut *&mut Message(0, 0)).cast(), 1, 0, libc::IPC_NOWAIT);
+            let mut message = Message(0, 0);
+            let at_once = libc::msgrcv(queue, (&raw mut message).cast(), 1, 0, libc::IPC_NOWAIT);
             assert_eq!((at_once, last()), (-1, libc::ENOMSG));
             libc::msgctl(queue, libc::IPC_RMID, std::ptr::null_mut());
 

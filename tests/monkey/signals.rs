@@ -30,10 +30,8 @@ fn os_thread() -> i32 {
 
 fn send(thread: i32, signal: i32) {
     // SAFETY: a signal to an OS thread of this process.
-    assert_eq!(
-        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) },
-        0
-    );
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) };
+    assert_eq!(sent, 0);
 }
 
 fn install(signal: i32, handler: extern "C" fn(i32), flags: i32) -> libc::sigaction {
