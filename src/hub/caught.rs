@@ -15,9 +15,9 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::Hub;
 use super::park::{Parker, Wake};
 use super::task::TaskRef;
-use super::{Hub, inbox};
 use crate::sys::plain::plainly;
 
 /// A handler was called.
@@ -33,6 +33,11 @@ pub(crate) enum Handlers {
     /// All.
     All,
 }
+
+/// Whether signals end a park.
+#[derive(Clone, Copy)]
+#[must_use]
+pub(crate) struct Hears(bool);
 
 #[derive(Default)]
 pub(super) struct Caught {
@@ -52,8 +57,9 @@ impl Hub {
     pub(crate) fn caught(&self, interrupts: bool) {
         let what = if interrupts { ANY | INTERRUPTS } else { ANY };
         self.signals.seen.fetch_or(what, Ordering::SeqCst);
-        if self.shared.inbox().nudge() == inbox::POLLING
-            && let Some(bell) = self.signals.bell.get()
+        let bell = self.signals.bell.get();
+        if self.shared.inbox().nudge(bell.is_some())
+            && let Some(bell) = bell
         {
             // As in `Shared::send`.
             let _ = plainly(|| bell.notify());
@@ -66,26 +72,28 @@ impl Hub {
     }
 
     /// Has signals end the park that is about to begin, if main begins it; or the native stack, where its calls park.
-    pub(crate) fn hear_signals(&self, parker: &Parker, which: Handlers) {
-        self.signals.cut.set(false);
+    /// Whether they do is for [`was_cut`](Self::was_cut).
+    pub(crate) fn hear_signals(&self, parker: &Parker, which: Handlers) -> Hears {
         let id = parker.task.id();
         if id != self.signals.main.get() && !std::ptr::eq(parker.task, self.native) {
-            return;
+            return Hears(false);
         }
         if self.signals.bell.get().is_none() {
             // Without a descriptor for it no signal is heard.
             let Ok(poller) = self.reactor.ensure_poller(self) else {
-                return;
+                return Hears(false);
             };
             let _ = self.signals.bell.set(poller);
         }
         let (task, ticket) = parker.named();
+        self.signals.cut.set(false);
         self.signals.waits.set(Some((task, ticket, which)));
+        Hears(true)
     }
 
     /// Whether a signal has ended the park that [`hear_signals`](Self::hear_signals) was called for.
-    pub(crate) fn was_cut(&self) -> bool {
-        self.signals.cut.take()
+    pub(crate) fn was_cut(&self, hears: Hears) -> bool {
+        hears.0 && self.signals.cut.take()
     }
 
     /// The turn's half.

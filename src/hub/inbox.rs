@@ -68,13 +68,20 @@ impl<M> Inbox<M> {
             queue.messages.push(message);
             Ok(())
         })?;
-        Ok(self.nudge())
+        self.pending.swap(true, Ordering::AcqRel);
+        Ok(self.sleeping.swap(AWAKE, Ordering::AcqRel))
     }
 
-    /// A send without a message: the owner looks around. Says how it is to be woken, if it sleeps. Takes no lock.
-    pub(super) fn nudge(&self) -> u8 {
+    /// A send without a message, from a signal handler of the owner's OS thread: it takes no lock. Whether the owner is to be
+    /// woken in its poller, which only who can do that takes from other senders (`rings`).
+    #[cfg(feature = "monkey")]
+    pub(super) fn nudge(&self, rings: bool) -> bool {
         self.pending.swap(true, Ordering::AcqRel);
-        self.sleeping.swap(AWAKE, Ordering::AcqRel)
+        let wakes = || {
+            self.sleeping
+                .compare_exchange(POLLING, AWAKE, Ordering::AcqRel, Ordering::Acquire)
+        };
+        rings && wakes().is_ok()
     }
 
     #[inline]

@@ -73,20 +73,20 @@ pub(super) fn wait_or_signal(
         futex::watching(raw, |watched| {
             let parker = Parker::new();
             watched.start(parker.waiter());
-            hub.hear_signals(&parker, handlers);
+            let hears = hub.hear_signals(&parker, handlers);
             let why = Why::new(&SOCKET, raw as usize);
             let wake = hub
                 .reactor
                 .wait_foreign(parker, fd, direction, deadline, why, || watched.is_closed());
             watched.stop();
-            wake
+            wake.map(|wake| (wake, hub.was_cut(hears)))
         })
     });
     match parked {
-        Some(Ok(Wake::Ready | Wake::Early)) if hub.was_cut() => Ok(Err(Cut::Interrupted(libc::EINTR))),
-        Some(Ok(Wake::Ready | Wake::Early)) => Ok(Ok(())),
-        Some(Ok(Wake::TimedOut)) => Ok(Err(Cut::TimedOut)),
-        Some(Ok(Wake::Interrupted)) => Ok(Err(interrupted(hub, call))),
+        Some(Ok((Wake::Ready | Wake::Early, true))) => Ok(Err(Cut::Interrupted(libc::EINTR))),
+        Some(Ok((Wake::Ready | Wake::Early, false))) => Ok(Ok(())),
+        Some(Ok((Wake::TimedOut, _))) => Ok(Err(Cut::TimedOut)),
+        Some(Ok((Wake::Interrupted, _))) => Ok(Err(interrupted(hub, call))),
         Some(Err(error)) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
         None => Err(libc::EIO),
     }

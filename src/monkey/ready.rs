@@ -78,13 +78,14 @@ fn napping(hub: &'static Hub, deadline: Option<u64>, call: &str, look: impl Fn()
         let until = hub.after(nap).min(deadline.unwrap_or(u64::MAX));
         let wake = contained(|| {
             let parker = Parker::new();
-            hub.hear_signals(&parker, Handlers::All);
-            parker.park(Some(until), Mode::Cancel, Why::new(&LOOK, 0))
+            let hears = hub.hear_signals(&parker, Handlers::All);
+            let wake = parker.park(Some(until), Mode::Cancel, Why::new(&LOOK, 0));
+            (wake, hub.was_cut(hears))
         });
-        if wake == Some(Wake::Ready) && hub.was_cut() {
+        if wake == Some((Wake::Ready, true)) {
             return fail(libc::EINTR);
         }
-        if wake == Some(Wake::Interrupted)
+        if wake.is_some_and(|(wake, _)| wake == Wake::Interrupted)
             && let Cut::Interrupted(error) = interrupted(hub, call)
         {
             return fail(error);

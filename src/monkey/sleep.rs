@@ -30,10 +30,10 @@ fn pause(hub: &'static Hub, duration: Duration) -> Result<(), Duration> {
     let told = hub.refusals(interrupt::due_number(parker.task));
     let mode = if told < EARLY { Mode::Cancel } else { Mode::Must };
     let until = hub.after(duration);
-    hub.hear_signals(&parker, Handlers::All);
+    let hears = hub.hear_signals(&parker, Handlers::All);
     match parker.park(Some(until), mode, Why::new(&SLEEP, 0)) {
         Wake::Interrupted => drop(interrupted(hub, "sleep")),
-        Wake::Ready if hub.was_cut() => return Err(Duration::from_nanos(until.saturating_sub(hub.clock.now()))),
+        Wake::Ready if hub.was_cut(hears) => return Err(Duration::from_nanos(until.saturating_sub(hub.clock.now()))),
         _ => {}
     }
     Ok(())

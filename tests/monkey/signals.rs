@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use greenthread::generator::Generator;
-use greenthread::{spawn, timeout, yield_now};
+use greenthread::{monkey, spawn, timeout, yield_now};
 
 use super::{alone, ms, patched};
 
@@ -445,6 +445,71 @@ fn nobody_but_main_is_interrupted_and_no_lock_is() {
         let got = timeout(ms(20), || near.read(&mut [0])).unwrap();
         assert_eq!(got.unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
     });
+}
+
+/// Others come back from their waits at the very turn that main's is ended.
+#[test]
+fn those_who_are_woken_beside_main_are_not_interrupted() {
+    if !alone("signals::those_who_are_woken_beside_main_are_not_interrupted") {
+        return;
+    }
+    install(libc::SIGUSR1, counts, 0);
+    patched(|| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let pairs = (0..8).map(|_| {
+            let (mut near, mut far) = UnixStream::pair().unwrap();
+            let stop = stop.clone();
+            let answers = spawn(move || while near.read(&mut [0]).unwrap() > 0 && near.write(b"x").unwrap() > 0 {});
+            spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    assert_eq!(far.write(b"x").unwrap(), 1);
+                    assert_eq!(far.read(&mut [0]).unwrap(), 1);
+                }
+                drop(far);
+                answers.join().unwrap();
+            })
+        });
+        let pairs: Vec<_> = pairs.collect();
+        let (mut near, _far) = UnixStream::pair().unwrap();
+        signalled(libc::SIGUSR1, || {
+            for _ in 0..100 {
+                assert_eq!(near.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::Interrupted);
+            }
+        });
+        stop.store(true, Ordering::SeqCst);
+        super::join_all(pairs);
+    });
+}
+
+/// A hub that sleeps, and hears no signals, is woken by others as before.
+#[test]
+fn a_handler_takes_nobody_s_wake() {
+    if !alone("signals::a_handler_takes_nobody_s_wake") {
+        return;
+    }
+    install(libc::SIGUSR1, counts, 0);
+    monkey::patch_all().unwrap();
+    for by_poller in [false, true] {
+        let (tell, told) = mpsc::channel();
+        let hub = std::thread::spawn(move || {
+            if by_poller {
+                let (near, far) = UnixStream::pair().unwrap();
+                drop(spawn(move || (&near).read(&mut [0]).map(|_| drop(far))));
+            }
+            tell.send((greenthread::hub::handle(), os_thread())).unwrap();
+            greenthread::hub::run_forever();
+        });
+        let (handle, thread) = told.recv().unwrap();
+        for n in 0..200 {
+            for _ in 0..n % 3 + 1 {
+                send(thread, libc::SIGUSR1);
+            }
+            let answer = handle.spawn(move || n).unwrap();
+            assert_eq!(answer.join().unwrap(), n);
+        }
+        handle.stop().unwrap();
+        hub.join().unwrap();
+    }
 }
 
 #[test]
