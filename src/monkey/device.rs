@@ -66,8 +66,8 @@ fn raw_terminal(fd: c_int) -> Option<(usize, u64)> {
     (modes.c_lflag & libc::ICANON == 0).then(|| (usize::from(count(libc::VMIN)), count(libc::VTIME).into()))
 }
 
-/// Makes a call that may wait a little although the descriptor is ready.
-fn apart(call: impl FnOnce() -> ssize_t) -> ssize_t {
+/// Has an OS thread make a call in the caller's place.
+pub(super) fn apart(call: impl FnOnce() -> ssize_t) -> ssize_t {
     let mut result = 0;
     let done = names::apart(|| {
         result = call();
@@ -82,7 +82,7 @@ fn apart(call: impl FnOnce() -> ssize_t) -> ssize_t {
 /// As `readv`, by `plainly` where it is known not to wait.
 ///
 /// # Safety
-/// As for `readv`; `len` is what the vectors have room for.
+/// As for `readv`.
 pub(super) unsafe fn read(
     hub: &'static Hub,
     fd: c_int,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use libc::{c_char, c_int, c_long, c_uint, c_void, mqd_t, sembuf, siginfo_t, sigset_t, size_t, ssize_t, timespec};
 
 use super::symbol::patch;
-use super::{Cut, errno, fail, fd, names, ready, set_errno, sleep};
+use super::{Cut, device, errno, fail, fd, ready, set_errno, sleep};
 use crate::hub::Hub;
 use crate::hub::caught::Handlers;
 use crate::hub::reactor::Direction;
@@ -139,15 +139,7 @@ fn apart(would: &[c_int], attempt: impl FnOnce() -> ssize_t, waits: impl FnOnce(
         return result;
     }
     set_errno(before);
-    let mut result = 0;
-    let done = names::apart(|| {
-        result = waits();
-        0
-    });
-    match done {
-        Some(_) => result,
-        None => fail(libc::ENOMEM) as ssize_t,
-    }
+    device::apart(waits)
 }
 
 unsafe fn msgrcv_green(
