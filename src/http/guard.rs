@@ -180,10 +180,11 @@ impl Alarm {
             if due == NEVER {
                 return Poll::Pending;
             }
-            let (rings, mut sleep) = self.0.take().filter(|(rings, _)| *rings <= due).unwrap_or_else(|| {
-                let hub = Hub::current();
-                (due, Sleep::at(hub, due))
-            });
+            let (rings, mut sleep) = self
+                .0
+                .take()
+                .filter(|(rings, _)| *rings <= due)
+                .unwrap_or_else(|| (due, Sleep::at(due)));
             if Pin::new(&mut sleep).poll(context).is_pending() {
                 self.0 = Some((rings, sleep));
                 return Poll::Pending;

@@ -93,6 +93,13 @@ pub(crate) fn spend(mode: Mode) -> Wake {
     if step() { Wake::Ready } else { end_round(mode) }
 }
 
+/// The same where the mode is not known without asking the system.
+#[cfg(all(feature = "monkey", target_os = "linux"))]
+#[inline(always)]
+pub(crate) fn spend_with(mode: impl FnOnce() -> Mode) -> Wake {
+    if step() { Wake::Ready } else { end_round(mode()) }
+}
+
 /// The same for the poll of a future (U3): `Pending` has woken the task.
 #[inline(always)]
 pub(crate) fn poll(context: &Context<'_>) -> Poll<()> {

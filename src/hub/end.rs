@@ -67,10 +67,7 @@ pub(super) struct End(pub(super) Cell<Option<task::Keep>>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        let Some(hub) = HUB
-            .get()
-            .filter(|hub| hub.fork_epoch == crate::sys::fork::fork_epoch())
-        else {
+        let Some(hub) = HUB.get().filter(|hub| hub.fork_epoch == crate::sys::fork::fork_epoch()) else {
             return ENDED.set(true);
         };
         if hub.scoped.get() > 0 && (hub.current.get().is_some() || hub.pumping.get()) {

@@ -189,6 +189,9 @@ pub(crate) struct Hub {
     pub(crate) timers: Timers,
     pub(crate) clock: Clock,
     pub(crate) reactor: reactor::Reactor,
+    /// Of patched calls.
+    #[cfg(all(feature = "monkey", target_os = "linux"))]
+    pub(crate) accepts: crate::sys::uring::Accepts,
     callbacks: RefCell<VecDeque<Callback>>,
     scratch: RefCell<Vec<Message>>,
     idlers: RefCell<VecDeque<Waiter>>,
@@ -318,6 +321,8 @@ impl Hub {
             timers: Timers(RefCell::new(timer::Wheel::new(clock.now()))),
             clock,
             reactor: reactor::Reactor::default(),
+            #[cfg(all(feature = "monkey", target_os = "linux"))]
+            accepts: crate::sys::uring::Accepts::default(),
             callbacks: RefCell::default(),
             scratch: RefCell::default(),
             idlers: RefCell::default(),

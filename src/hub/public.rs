@@ -281,7 +281,7 @@ fn give_way(hub: &'static Hub, end: Option<u64>, dying: usize, unwinding: bool) 
         let _ = super::park::yield_now();
         return;
     }
-    let until = end.map_or(hub.clock.now(), |end| hub.after(Duration::from_millis(1)).min(end));
+    let until = end.map_or_else(|| hub.clock.now(), |end| hub.after(Duration::from_millis(1)).min(end));
     let mode = if unwinding { Mode::Must } else { Mode::Cancel };
     if Parker::new().park(Some(until), mode, Why::new(&WHY, dying)) == Wake::Interrupted {
         interrupt::raise();

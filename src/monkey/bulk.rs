@@ -1,15 +1,16 @@
 //! Calls that move several things at once: sendfile and splice, recvmmsg and sendmmsg, and the checked forms of the plain
 //! calls that compilers put in their place.
 
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
 use libc::{
-    c_int, c_uint, c_void, loff_t, mmsghdr, nfds_t, off_t, pollfd, size_t, sockaddr, socklen_t, ssize_t, timespec,
+    c_int, c_uint, c_void, iovec, loff_t, mmsghdr, nfds_t, off_t, pollfd, size_t, sockaddr, socklen_t, ssize_t,
+    timespec,
 };
 
-use super::fd::{
-    self, File, attempt, attempt_all, attempt_more, is_standard, is_stream, kind, vectors_of, without_blocking,
-};
+use super::fd::{self, Call, File, is_standard, is_stream, kind, total_of, vectors_of};
 use super::symbol::patch;
-use super::{errno, fail, ready, sleep};
+use super::{contained, errno, fail, ready, set_errno, sleep};
 use crate::hub::Hub;
 use crate::hub::reactor::Direction;
 
@@ -25,27 +26,109 @@ patch! {
     READINESS __poll_chk(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int => poll_chk_green;
 }
 
+/// How much is moved at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Room for one [`CHUNK`].
+fn buffer() -> Option<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(CHUNK).ok()?;
+    buffer.resize(CHUNK, 0);
+    Some(buffer)
+}
+
 unsafe fn sendfile_green(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     // SAFETY: the caller's, as libc's.
-    let send = |count| unsafe { original::sendfile(to, from, offset, count) };
-    if is_standard(to) || is_standard(from) || kind(to) == File::Other {
-        return send(count);
+    let plainly = || unsafe { original::sendfile(to, from, offset, count) };
+    if is_standard(to) || is_standard(from) || count == 0 {
+        return plainly();
     }
     match (kind(from), kind(to)) {
-        // From a file: to the end, or as much as there is.
-        (File::Other, File::Pipe) => attempt_all(hub, to, Direction::Write, "sendfile", count, |done| {
-            let flags = libc::SPLICE_F_NONBLOCK;
-            // SAFETY: the same arguments: it is what sendfile to a pipe does.
-            unsafe { original::splice(from, offset, to, std::ptr::null_mut(), count - done, flags) }
-        }),
-        (File::Other, _) => attempt_all(hub, to, Direction::Write, "sendfile", count, |done| {
-            without_blocking(to, || send(count - done))
-        }),
-        // From a stream: what is there.
-        _ => transfer(hub, from, to, false, || {
-            without_blocking(from, || without_blocking(to, || send(count)))
-        }),
+        // It is what sendfile to a pipe does.
+        (_, File::Pipe) if offset.is_null() || kind(from) == File::Other => {
+            let call = Call::new(hub, to, Direction::Write, "sendfile");
+            if let Err(cut) = call.begin(false) {
+                return cut;
+            }
+            if kind(from) != File::Other {
+                // What is there.
+                return transfer(hub, from, to, false, &mut Mover::new(from, to, count, 0));
+            }
+            // To the end of the file, or as much as there is.
+            call.attempt_all(
+                || count,
+                |done| {
+                    let flags = libc::SPLICE_F_NONBLOCK;
+                    // SAFETY: the same arguments.
+                    unsafe { original::splice(from, offset, to, std::ptr::null_mut(), count - done, flags) }
+                },
+            )
+        }
+        // SAFETY: the caller's.
+        (File::Other, File::Socket) => unsafe { send_file(hub, to, from, offset, count) },
+        // To a file, or from what has no place to begin: that is refused.
+        _ => plainly(),
     }
+}
+
+/// From a file to a socket: read and sent, for the kernel's way waits for the socket.
+///
+/// # Safety
+/// As for `sendfile`.
+unsafe fn send_file(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+    let call = Call::new(hub, to, Direction::Write, "sendfile");
+    if let Err(cut) = call.begin(false) {
+        return cut;
+    }
+    // SAFETY: the caller's: null or an offset; a place in a file.
+    let start = unsafe {
+        if offset.is_null() {
+            libc::lseek64(from, 0, libc::SEEK_CUR)
+        } else {
+            *offset
+        }
+    };
+    if start < 0 {
+        // What has no places cannot be sent from.
+        return fail(if errno() == libc::EBADF {
+            libc::EBADF
+        } else {
+            libc::EINVAL
+        }) as ssize_t;
+    }
+    let Some(mut buffer) = buffer() else {
+        return fail(libc::ENOMEM) as ssize_t;
+    };
+    // What of the file the buffer has.
+    let mut have = 0..0;
+    let sent = call.attempt_all(
+        || count,
+        |done| {
+            if !have.contains(&done) {
+                let room = CHUNK.min(count - done);
+                // SAFETY: room in a buffer of our own.
+                let read = unsafe { libc::pread64(from, buffer.as_mut_ptr().cast(), room, start + done as off_t) };
+                match usize::try_from(read) {
+                    Ok(read @ 1..) => have = done..done + read,
+                    _ => return read,
+                }
+            }
+            let rest = &buffer[done - have.start..have.len()];
+            // SAFETY: bytes of our own.
+            unsafe { fd::original::send(to, rest.as_ptr().cast(), rest.len(), libc::MSG_DONTWAIT) }
+        },
+    );
+    if sent > 0 {
+        // SAFETY: as above.
+        unsafe {
+            if offset.is_null() {
+                libc::lseek64(from, start + sent as off_t, libc::SEEK_SET);
+            } else {
+                *offset = start + sent as off_t;
+            }
+        }
+    }
+    sent
 }
 
 unsafe fn splice_green(
@@ -57,40 +140,234 @@ unsafe fn splice_green(
     len: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    if is_standard(from) || is_standard(to) {
-        // SAFETY: the caller's, as libc's.
-        return unsafe { original::splice(from, from_at, to, to_at, len, flags) };
+    // SAFETY: the caller's, as libc's.
+    let plainly = |flags| unsafe { original::splice(from, from_at, to, to_at, len, flags) };
+    if is_standard(from) || is_standard(to) || len == 0 {
+        return plainly(flags);
     }
-    let nowait = flags | libc::SPLICE_F_NONBLOCK;
-    // SAFETY: the caller's, as libc's. The flag is for pipes alone, one of which there must be.
-    let splice = || unsafe { original::splice(from, from_at, to, to_at, len, nowait) };
+    let (source, sink) = (kind(from), kind(to));
     let pipes_wait = flags & libc::SPLICE_F_NONBLOCK == 0;
-    transfer(hub, from, to, !pipes_wait, || match (kind(from), kind(to)) {
-        (File::Socket, _) => without_blocking(from, splice),
-        (_, File::Socket) => without_blocking(to, splice),
-        _ => splice(),
-    })
+    let end = if sink == File::Other { from } else { to };
+    if let Err(cut) = Call::new(hub, end, Direction::Write, "splice").begin(!pipes_wait) {
+        return cut;
+    }
+    if source != File::Socket && sink != File::Socket {
+        // The flag is for pipes alone, one of which there must be.
+        let mut step = || plainly(flags | libc::SPLICE_F_NONBLOCK);
+        return transfer(hub, from, to, !pipes_wait, &mut step);
+    }
+    let has_places = !from_at.is_null() || !to_at.is_null();
+    if has_places || source != File::Pipe && sink != File::Pipe {
+        // Without a pipe, or with a place in what has none: that is refused.
+        return plainly(flags);
+    }
+    transfer(hub, from, to, !pipes_wait, &mut Mover::new(from, to, len, flags))
+}
+
+/// A step of a transfer, which does not wait.
+trait Step {
+    fn step(&mut self, hub: &'static Hub) -> ssize_t;
+}
+
+impl<F: FnMut() -> ssize_t> Step for F {
+    fn step(&mut self, _hub: &'static Hub) -> ssize_t {
+        self()
+    }
+}
+
+/// Moves bytes between a pipe and a socket as splice does, which would wait for the socket.
+struct Mover {
+    from: c_int,
+    to: c_int,
+    len: usize,
+    flags: c_uint,
+    buffer: Option<Vec<u8>>,
+    /// A pipe for a look at what is in another.
+    copy: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Mover {
+    fn new(from: c_int, to: c_int, len: usize, flags: c_uint) -> Mover {
+        Mover {
+            from,
+            to,
+            len,
+            flags,
+            buffer: None,
+            copy: None,
+        }
+    }
+
+    /// What a socket has, as far as there is room in the pipe.
+    fn receive(&mut self, hub: &'static Hub, buffer: &mut [u8]) -> ssize_t {
+        let room = match room_of(self.to) {
+            Some(0) => return fail(libc::EAGAIN) as ssize_t,
+            Some(room) => room.min(self.len).min(CHUNK),
+            // SAFETY: descriptors and no places; nobody reads any more, and the kernel says so at once.
+            None => unsafe {
+                let null = std::ptr::null_mut();
+                return original::splice(self.from, null, self.to, null, self.len, self.flags);
+            },
+        };
+        // SAFETY: room in a buffer of our own.
+        let got = unsafe { fd::original::recv(self.from, buffer.as_mut_ptr().cast(), room, libc::MSG_DONTWAIT) };
+        let Ok(got @ 1..) = usize::try_from(got) else {
+            return got;
+        };
+        // There is room, unless another OS thread writes too. The bytes are nowhere else, so they are not let go of.
+        let mut put = 0;
+        while put < got {
+            // SAFETY: bytes of our own.
+            let result = unsafe {
+                let vector = iovec {
+                    iov_base: buffer[put..].as_mut_ptr().cast(),
+                    iov_len: got - put,
+                };
+                libc::pwritev2(self.to, &raw const vector, 1, -1, libc::RWF_NOWAIT)
+            };
+            match usize::try_from(result) {
+                Ok(more) => put += more,
+                Err(_) if errno() != libc::EAGAIN => return result,
+                // SAFETY: it was good a moment ago.
+                Err(_) => drop(crate::thread::shield(|| unsafe {
+                    fd::wait(hub, fd::borrow(self.to), Direction::Write, None, "splice")
+                })),
+            }
+        }
+        got as ssize_t
+    }
+
+    /// What is in a pipe, as far as the socket takes it: looked at in a copy, and taken from the pipe once it is sent.
+    fn send(&mut self, buffer: &mut [u8]) -> ssize_t {
+        let Some((reader, writer)) = &self.copy else {
+            return fail(libc::ENOMEM) as ssize_t;
+        };
+        let (reader, writer) = (reader.as_raw_fd(), writer.as_raw_fd());
+        let most = self.len.min(CHUNK);
+        // SAFETY: pipes, and a buffer of our own with room for as much.
+        unsafe {
+            let seen = libc::tee(self.from, writer, most, libc::SPLICE_F_NONBLOCK);
+            let Ok(seen @ 1..) = usize::try_from(seen) else {
+                return seen;
+            };
+            if read_all(reader, &mut buffer[..seen]) < seen {
+                return fail(libc::EIO) as ssize_t;
+            }
+            let more = if self.flags & libc::SPLICE_F_MORE == 0 {
+                0
+            } else {
+                libc::MSG_MORE
+            };
+            let sent = fd::original::send(self.to, buffer.as_ptr().cast(), seen, libc::MSG_DONTWAIT | more);
+            let Ok(done) = usize::try_from(sent) else {
+                return sent;
+            };
+            read_all(self.from, &mut buffer[..done]);
+            sent
+        }
+    }
+}
+
+impl Step for Mover {
+    fn step(&mut self, hub: &'static Hub) -> ssize_t {
+        let Some(mut bytes) = self.buffer.take().or_else(buffer) else {
+            return fail(libc::ENOMEM) as ssize_t;
+        };
+        let moved = if kind(self.from) == File::Socket {
+            self.receive(hub, &mut bytes)
+        } else {
+            if self.copy.is_none() {
+                self.copy = pipe();
+            }
+            self.send(&mut bytes)
+        };
+        self.buffer = Some(bytes);
+        moved
+    }
+}
+
+/// A fresh pipe: its ends for reading and writing.
+fn pipe() -> Option<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: makes two descriptors, which are ours alone.
+    unsafe {
+        if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
+            return None;
+        }
+        Some((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
+    }
+}
+
+/// Reads from a pipe what is known to be in it; says how much there was.
+fn read_all(fd: c_int, buffer: &mut [u8]) -> usize {
+    let mut done = 0;
+    while done < buffer.len() {
+        // SAFETY: the rest of a buffer of our own.
+        let read = unsafe {
+            let vector = iovec {
+                iov_base: buffer[done..].as_mut_ptr().cast(),
+                iov_len: buffer.len() - done,
+            };
+            libc::preadv2(fd, &raw const vector, 1, -1, libc::RWF_NOWAIT)
+        };
+        match usize::try_from(read) {
+            Ok(read @ 1..) => done += read,
+            _ => break,
+        }
+    }
+    done
+}
+
+/// How many bytes a pipe takes at once for certain; `None`: nobody reads from it.
+fn room_of(pipe: c_int) -> Option<usize> {
+    let mut one = pollfd {
+        fd: pipe,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: asks about one descriptor, without waiting, and for numbers.
+    unsafe {
+        ready::original::poll(&raw mut one, 1, 0);
+        if one.revents & (libc::POLLERR | libc::POLLNVAL) != 0 {
+            return None;
+        }
+        if one.revents & libc::POLLOUT == 0 {
+            return Some(0);
+        }
+        let mut full: c_int = 0;
+        let asked = libc::ioctl(pipe, libc::FIONREAD, &raw mut full);
+        let size = libc::fcntl(pipe, libc::F_GETPIPE_SZ);
+        // One of its pages is free at least; all are if nothing is in it.
+        Some(match usize::try_from(size) {
+            Ok(size) if asked == 0 && full == 0 => size,
+            _ => 4096,
+        })
+    }
 }
 
 /// One transfer between two ends, of which either may not be ready.
-fn transfer(hub: &'static Hub, from: c_int, to: c_int, not_for_pipes: bool, step: impl Fn() -> ssize_t) -> ssize_t {
+fn transfer(hub: &'static Hub, from: c_int, to: c_int, not_for_pipes: bool, step: &mut impl Step) -> ssize_t {
     let before = errno();
+    let reads = Call::new(hub, from, Direction::Read, "splice");
+    let writes = Call::new(hub, to, Direction::Write, "splice");
     loop {
-        let result = step();
+        let Some(result) = contained(|| step.step(hub)) else {
+            return fail(libc::EIO) as ssize_t;
+        };
         if result >= 0 || errno() != libc::EAGAIN {
             return result;
         }
         // Which of the two it was, the kernel does not say.
-        let (end, direction, events) = if ready::is_ready(from, libc::POLLIN) {
-            (to, Direction::Write, libc::POLLOUT)
+        let (call, events) = if ready::is_ready(from, libc::POLLIN) {
+            (&writes, libc::POLLOUT)
         } else {
-            (from, Direction::Read, libc::POLLIN)
+            (&reads, libc::POLLIN)
         };
-        if not_for_pipes && kind(end) == File::Pipe || fd::is_nonblocking(end) {
+        if not_for_pipes && kind(call.fd) == File::Pipe || fd::is_nonblocking(call.fd) {
             return fail(libc::EAGAIN) as ssize_t;
         }
-        let waited = attempt(hub, end, direction, "splice", || {
-            if ready::is_ready(end, events) {
+        let waited = call.attempt(false, || {
+            if ready::is_ready(call.fd, events) {
                 1
             } else {
                 fail(libc::EAGAIN) as ssize_t
@@ -99,7 +376,7 @@ fn transfer(hub: &'static Hub, from: c_int, to: c_int, not_for_pipes: bool, step
         if waited < 0 {
             return waited;
         }
-        super::set_errno(before);
+        set_errno(before);
     }
 }
 
@@ -122,7 +399,11 @@ unsafe fn recvmmsg_green(
             timeout,
         )
     };
-    if flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) != 0 || count == 0 {
+    let never_waits = flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) != 0;
+    if let Err(cut) = Call::new(hub, fd, Direction::Read, "recvmmsg").begin(never_waits) {
+        return cut as c_int;
+    }
+    if never_waits || count == 0 {
         // SAFETY: as above.
         return unsafe { original::recvmmsg(fd, messages, count, flags, timeout) };
     }
@@ -131,9 +412,9 @@ unsafe fn recvmmsg_green(
     let until = time.map(|time| hub.after(time));
     let mut done = 0;
     loop {
-        let more = attempt_more(hub, fd, Direction::Read, "recvmmsg", done > 0, || {
-            receive(done) as ssize_t
-        });
+        // As in the kernel, the socket's time-out is for each message.
+        let call = Call::new(hub, fd, Direction::Read, "recvmmsg");
+        let more = call.attempt(done > 0, || receive(done) as ssize_t);
         match usize::try_from(more) {
             Ok(more) => done += more,
             Err(_) if done > 0 => break,
@@ -150,7 +431,11 @@ unsafe fn recvmmsg_green(
 }
 
 unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
-    if flags & libc::MSG_DONTWAIT != 0 || count == 0 {
+    let never_waits = flags & libc::MSG_DONTWAIT != 0;
+    if let Err(cut) = Call::new(hub, fd, Direction::Write, "sendmmsg").begin(never_waits) {
+        return cut as c_int;
+    }
+    if never_waits || count == 0 {
         // SAFETY: the caller's, as libc's.
         return unsafe { original::sendmmsg(fd, messages, count, flags) };
     }
@@ -158,13 +443,15 @@ unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, c
     let at_once = if is_stream(fd) { 1 } else { count as usize };
     let mut done = 0;
     while done < count as usize {
+        // As in the kernel, the socket's time-out is for each message.
+        let call = Call::new(hub, fd, Direction::Write, "sendmmsg");
         let sent = if at_once == 1 {
             // SAFETY: the caller's, as libc's: one of its messages.
             unsafe {
                 let message = &mut *messages.add(done);
                 let vectors = vectors_of(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen);
-                let total: usize = vectors.iter().map(|vector| vector.iov_len).sum();
-                let sent = fd::sendmsg_green(hub, fd, &raw const message.msg_hdr, flags);
+                let total = total_of(vectors);
+                let sent = fd::sendmsg_all(&call, &raw const message.msg_hdr, flags);
                 match usize::try_from(sent) {
                     Ok(sent) if sent < total => {
                         // A part of it: nothing may follow.
@@ -180,7 +467,7 @@ unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, c
             }
         } else {
             // SAFETY: the caller's, as libc's: the rest of its messages.
-            attempt(hub, fd, Direction::Write, "sendmmsg", || unsafe {
+            call.attempt(done > 0, || unsafe {
                 let (rest, left) = (messages.add(done), count - done as c_uint);
                 original::sendmmsg(fd, rest, left, flags | libc::MSG_DONTWAIT) as ssize_t
             })

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libc::{c_int, iovec, ssize_t};
 
-use super::fd::{self, attempt, attempt_all};
+use super::fd::{self, Call};
 use super::symbol::patch;
 use super::{Cut, errno, fail, names, ready};
 use crate::hub::Hub;
@@ -104,7 +104,7 @@ pub(super) unsafe fn read(
             .sum();
         return read_raw(hub, fd, len, least, tenths, plainly);
     }
-    attempt(hub, fd, Direction::Read, "read", || {
+    Call::new(hub, fd, Direction::Read, "read").attempt(false, || {
         if sort != Sort::Synthetic {
             // SAFETY: the caller's.
             let got = unsafe { libc::preadv2(fd, vectors, count, -1, libc::RWF_NOWAIT) };
@@ -127,7 +127,7 @@ fn read_if_ready(fd: c_int, before: c_int, plainly: &impl Fn() -> ssize_t) -> ss
 /// As `read`, once there is something.
 pub(super) fn read_when_ready(hub: &'static Hub, fd: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
     let before = errno();
-    attempt(hub, fd, Direction::Read, "read", || read_if_ready(fd, before, &plainly))
+    Call::new(hub, fd, Direction::Read, "read").attempt(false, || read_if_ready(fd, before, &plainly))
 }
 
 /// A terminal that gives bytes as they come: at least `least` of them, or whatever has come after `tenths` of a second.
@@ -153,7 +153,7 @@ fn read_raw(
         return apart(plainly);
     }
     let before = errno();
-    attempt(hub, fd, Direction::Read, "read", || {
+    Call::new(hub, fd, Direction::Read, "read").attempt(false, || {
         if least > 1 && tenths > 0 && ready::is_ready(fd, libc::POLLIN) {
             // From the first byte on it waits for each of the others.
             return apart(&plainly);
@@ -201,7 +201,7 @@ pub(super) unsafe fn write(
     }
     // SAFETY: the caller's: as many vectors, of as many bytes.
     let is_small = sort == Sort::Anonymous && unsafe { is_small(fd::vectors_of(vectors, count as usize)) };
-    attempt(hub, fd, Direction::Write, "write", || {
+    Call::new(hub, fd, Direction::Write, "write").attempt(false, || {
         if !ready::is_ready(fd, libc::POLLOUT) {
             return fail(libc::EAGAIN) as ssize_t;
         }
@@ -242,8 +242,8 @@ pub(super) unsafe fn write_fifo(
     if fd::is_nonblocking(fd) {
         return plainly();
     }
-    let len = vectors.iter().map(|vector| vector.iov_len).sum();
-    attempt_all(hub, fd, Direction::Write, "write", len, |done| {
+    let call = Call::new(hub, fd, Direction::Write, "write");
+    let step = |done| {
         if !ready::is_ready(fd, libc::POLLOUT) {
             return fail(libc::EAGAIN) as ssize_t;
         }
@@ -256,7 +256,8 @@ pub(super) unsafe fn write_fifo(
         });
         // SAFETY: parts of the caller's buffers.
         unsafe { fd::original::writev(fd, piece.as_ptr(), piece.len() as c_int) }
-    })
+    };
+    call.attempt_all(|| fd::total_of(vectors), step)
 }
 
 /// Whether it is an eventfd: of its kind the only one that a write may wait for.

@@ -1,29 +1,31 @@
 //! Sockets and pipes: try without waiting, then park until the descriptor is ready, and try again.
 //!
-//! A descriptor that its user made non-blocking stays so, and time-outs set by `SO_RCVTIMEO` and `SO_SNDTIMEO` hold. The
-//! attempt itself never changes the descriptor (`MSG_DONTWAIT`, `RWF_NOWAIT`), but for accept and connect, and sendfile and
-//! splice in [`bulk`](super::bulk), which know no such flag: there it is non-blocking for the length of one system call.
+//! A descriptor that its user made non-blocking stays so, and time-outs set by `SO_RCVTIMEO` and `SO_SNDTIMEO` hold, once
+//! for the whole call. The attempt itself never changes the descriptor (`MSG_DONTWAIT`, `RWF_NOWAIT`): the flag for that
+//! belongs to the open file, and other threads and processes see it. What knows no such flag has a file of its own:
+//! [`accept`](super::accept), [`connect`](super::connect), [`bulk`](super::bulk).
+//!
+//! # Invariants
+//! - **D1** A call looks at the budget and at interrupts before it has moved anything, and at the budget alone between its
+//!   parts: nobody is told of a kill or a time-out with bytes in hand.
 
-use std::cell::UnsafeCell;
+use std::cell::OnceCell;
 use std::mem::{size_of, zeroed};
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, timeval};
 
 use super::device::{self, Sort};
 use super::symbol::patch;
-use super::{Cut, contained, errno, fail, futex, interrupted, ready, set_errno};
+use super::{Cut, connect, contained, errno, fail, futex, interrupted, ready, set_errno};
 use crate::hub::Hub;
+use crate::hub::budget;
 use crate::hub::caught::Handlers;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 
 patch! {
-    SOCKETS connect(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int => connect_green;
-    SOCKETS accept(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int => accept_green;
-    SOCKETS accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int => accept4_green;
     SOCKETS recv(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int) -> ssize_t => recv_green;
     SOCKETS recvfrom(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int, address: *mut sockaddr, address_len: *mut socklen_t) -> ssize_t => recvfrom_green;
     SOCKETS recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t => recvmsg_green;
@@ -36,7 +38,7 @@ patch! {
     SOCKETS writev(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t => writev_green;
 }
 
-static SOCKET: &str = "a patched call on descriptor";
+pub(super) static SOCKET: &str = "a patched call on descriptor";
 
 /// Waits until a descriptor may be ready, or until somebody closes it.
 ///
@@ -49,13 +51,7 @@ pub(super) fn wait(
     deadline: Option<u64>,
     call: &str,
 ) -> Result<Result<(), Cut>, c_int> {
-    // As signal(7) has it: with a time-out of its own a call on a socket is never restarted.
-    let handlers = if deadline.is_some() {
-        Handlers::All
-    } else {
-        Handlers::NotRestarting
-    };
-    wait_or_signal(hub, fd, direction, deadline, call, handlers)
+    wait_or_signal(hub, fd, direction, deadline, call, handlers(deadline))
 }
 
 /// The same; main's wait ends with `EINTR` when one of these handlers has run.
@@ -67,6 +63,30 @@ pub(super) fn wait_or_signal(
     call: &str,
     handlers: Handlers,
 ) -> Result<Result<(), Cut>, c_int> {
+    match parked(hub, fd, direction, deadline, handlers)? {
+        Wake::Ready | Wake::Early => Ok(Ok(())),
+        Wake::TimedOut => Ok(Err(Cut::TimedOut)),
+        Wake::Interrupted => Ok(Err(interrupted(hub, call))),
+    }
+}
+
+/// Which handlers interrupt a call with this time-out: with one of its own, a call on a socket is never restarted.
+pub(super) fn handlers(deadline: Option<u64>) -> Handlers {
+    if deadline.is_some() {
+        Handlers::All
+    } else {
+        Handlers::NotRestarting
+    }
+}
+
+/// The same, for who tells of an interrupt himself, or not at all.
+fn parked(
+    hub: &'static Hub,
+    fd: BorrowedFd<'_>,
+    direction: Direction,
+    deadline: Option<u64>,
+    handlers: Handlers,
+) -> Result<Wake, c_int> {
     use std::os::fd::AsRawFd;
     let raw = fd.as_raw_fd();
     let parked = contained(|| {
@@ -83,10 +103,8 @@ pub(super) fn wait_or_signal(
         })
     });
     match parked {
-        Some(Ok((Wake::Ready | Wake::Early, true))) => Ok(Err(Cut::Interrupted(libc::EINTR))),
-        Some(Ok((Wake::Ready | Wake::Early, false))) => Ok(Ok(())),
-        Some(Ok((Wake::TimedOut, _))) => Ok(Err(Cut::TimedOut)),
-        Some(Ok((Wake::Interrupted, _))) => Ok(Err(interrupted(hub, call))),
+        Some(Ok((Wake::Ready | Wake::Early, true))) => Err(libc::EINTR),
+        Some(Ok((wake, _))) => Ok(wake),
         Some(Err(error)) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
         None => Err(libc::EIO),
     }
@@ -99,141 +117,14 @@ pub(super) unsafe fn borrow(fd: c_int) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
-/// Open files that are non-blocking only for a call of ours that is under way, on whatever OS thread.
-struct Shadows {
-    locked: AtomicBool,
-    /// How many calls are under way, and how many ever were.
-    used: AtomicUsize,
-    begun: AtomicUsize,
-    entries: UnsafeCell<[Shadow; 64]>,
-}
-
-#[derive(Clone, Copy)]
-struct Shadow {
-    file: OpenFile,
-    /// How many calls are under way; none: the entry is free.
-    depth: u32,
-    /// What its user set.
-    flags: c_int,
-}
-
-/// An open file as far as it can be told: device, inode, and which way it is open. Descriptors that were duplicated share
-/// one, and its flags.
-type OpenFile = (u64, u64, c_int);
-
-fn open_file(fd: c_int) -> OpenFile {
-    // SAFETY: writes a `stat`, for which all-zero is valid.
-    unsafe {
-        let mut stat: libc::stat = zeroed();
-        libc::fstat(fd, &raw mut stat);
-        (stat.st_dev, stat.st_ino, flags(fd) & libc::O_ACCMODE)
-    }
-}
-
-// SAFETY: `entries` are touched under `locked`.
-unsafe impl Sync for Shadows {}
-
-static SHADOWS: Shadows = Shadows {
-    locked: AtomicBool::new(false),
-    used: AtomicUsize::new(0),
-    begun: AtomicUsize::new(0),
-    entries: UnsafeCell::new(
-        [Shadow {
-            file: (0, 0, 0),
-            depth: 0,
-            flags: 0,
-        }; 64],
-    ),
-};
-
-impl Shadows {
-    fn with<R>(&self, f: impl FnOnce(&mut [Shadow; 64]) -> R) -> R {
-        while self.locked.swap(true, Ordering::Acquire) {
-            std::thread::yield_now();
-        }
-        // SAFETY: under the lock.
-        let result = f(unsafe { &mut *self.entries.get() });
-        self.locked.store(false, Ordering::Release);
-        result
-    }
-}
-
-/// In a forked child: the calls that were under way are the parent's. Their descriptors are shared with it, so what they
-/// set it resets.
-pub(super) fn forget_all() {
-    // SAFETY: the child has one thread.
-    unsafe { &mut *SHADOWS.entries.get() }
-        .iter_mut()
-        .for_each(|entry| entry.depth = 0);
-    SHADOWS.used.store(0, Ordering::SeqCst);
-    SHADOWS.locked.store(false, Ordering::Release);
-}
-
-fn flags(fd: c_int) -> c_int {
-    // SAFETY: asks for flags.
-    unsafe { libc::fcntl(fd, libc::F_GETFL) }
-}
-
 /// Whether its user made it non-blocking.
 pub(super) fn is_nonblocking(fd: c_int) -> bool {
-    let begun = SHADOWS.begun.load(Ordering::SeqCst);
-    if SHADOWS.used.load(Ordering::SeqCst) == 0 {
-        let flags = flags(fd);
-        if SHADOWS.begun.load(Ordering::SeqCst) == begun {
-            return flags & libc::O_NONBLOCK != 0;
-        }
-    }
-    let file = open_file(fd);
-    let flags = SHADOWS.with(|entries| {
-        let shadow = entries.iter().find(|entry| entry.depth > 0 && entry.file == file);
-        shadow.map_or_else(|| flags(fd), |shadow| shadow.flags)
-    });
-    flags & libc::O_NONBLOCK != 0
-}
-
-/// Runs one system call with the descriptor non-blocking.
-pub(super) fn without_blocking<T: From<i8>>(fd: c_int, call: impl FnOnce() -> T) -> T {
-    let file = open_file(fd);
-    SHADOWS.used.fetch_add(1, Ordering::SeqCst);
-    SHADOWS.begun.fetch_add(1, Ordering::SeqCst);
-    let entered = SHADOWS.with(|entries| {
-        if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.file == file) {
-            shadow.depth += 1;
-            return true;
-        }
-        let Some(free) = entries.iter_mut().find(|entry| entry.depth == 0) else {
-            return false;
-        };
-        let flags = flags(fd);
-        *free = Shadow { file, depth: 1, flags };
-        // SAFETY: writes flags.
-        unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
-        true
-    });
-    if !entered {
-        // 64 others at this very moment: once more.
-        SHADOWS.used.fetch_sub(1, Ordering::SeqCst);
-        set_errno(libc::EAGAIN);
-        return T::from(-1);
-    }
-    let result = call();
-    let error = errno();
-    SHADOWS.with(|entries| {
-        if let Some(shadow) = entries.iter_mut().find(|entry| entry.depth > 0 && entry.file == file) {
-            shadow.depth -= 1;
-            if shadow.depth == 0 {
-                // SAFETY: writes flags: those of its user.
-                unsafe { libc::fcntl(fd, libc::F_SETFL, shadow.flags) };
-            }
-        }
-    });
-    SHADOWS.used.fetch_sub(1, Ordering::SeqCst);
-    set_errno(error);
-    result
+    // SAFETY: asks for flags.
+    unsafe { connect::flags::fcntl(fd, libc::F_GETFL, 0) & libc::O_NONBLOCK != 0 }
 }
 
 /// How long it may wait, as its user said by a socket option.
-fn time_limit(hub: &Hub, fd: c_int, direction: Direction) -> Option<u64> {
+pub(super) fn time_limit(hub: &Hub, fd: c_int, direction: Direction) -> Option<u64> {
     if !futex::has_time_limits() {
         return None;
     }
@@ -259,76 +150,117 @@ fn would_block() -> bool {
     matches!(errno(), libc::EAGAIN)
 }
 
-/// Attempts until it is done, is said to be in vain, or fails.
-pub(super) fn attempt(
-    hub: &'static Hub,
-    fd: c_int,
-    direction: Direction,
-    call: &str,
-    attempt: impl FnMut() -> ssize_t,
-) -> ssize_t {
-    attempt_more(hub, fd, direction, call, false, attempt)
+/// Lets others run, without a look at interrupts, and leaves errno as it is.
+pub(super) fn give_way(yields: impl FnOnce() -> Wake) {
+    let before = errno();
+    contained(yields);
+    set_errno(before);
 }
 
-/// The same. If something was done before (`begun`), an error that comes while it waits is left for the next call.
-pub(super) fn attempt_more(
-    hub: &'static Hub,
-    fd: c_int,
+/// One call of libc's on a descriptor: however many parts it has, it has one time-out.
+pub(super) struct Call {
+    pub(super) hub: &'static Hub,
+    pub(super) fd: c_int,
     direction: Direction,
-    call: &str,
-    begun: bool,
-    mut attempt: impl FnMut() -> ssize_t,
-) -> ssize_t {
-    let before = errno();
-    let result = attempt();
-    if result >= 0 || !would_block() {
-        return result;
-    }
-    if is_nonblocking(fd) {
-        return fail(libc::EAGAIN) as ssize_t;
-    }
-    let deadline = time_limit(hub, fd, direction);
-    loop {
-        // SAFETY: it was good a moment ago, and its number is only a number to epoll.
-        match wait(hub, unsafe { borrow(fd) }, direction, deadline, call) {
-            Ok(Ok(())) => {}
-            Ok(Err(Cut::TimedOut)) => return fail(libc::EAGAIN) as ssize_t,
-            Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error) as ssize_t,
+    name: &'static str,
+    /// Known once it has to wait.
+    deadline: OnceCell<Option<u64>>,
+}
+
+impl Call {
+    pub(super) fn new(hub: &'static Hub, fd: c_int, direction: Direction, name: &'static str) -> Call {
+        Call {
+            hub,
+            fd,
+            direction,
+            name,
+            deadline: OnceCell::new(),
         }
-        if begun && ready::has_error(fd) {
-            return fail(libc::EAGAIN) as ssize_t;
-        }
+    }
+
+    /// Before the first attempt: gives way if this green thread has run for long (D1). An error is what the call is to
+    /// return, for it was killed or timed out: not one that never waits, by its flags or by what the descriptor is.
+    pub(super) fn begin(&self, never_waits: bool) -> Result<(), ssize_t> {
+        let before = errno();
+        let wake = contained(|| {
+            budget::spend_with(|| {
+                if never_waits || is_nonblocking(self.fd) || kind(self.fd) == File::Other {
+                    Mode::Must
+                } else {
+                    Mode::Cancel
+                }
+            })
+        });
         set_errno(before);
+        if wake == Some(Wake::Interrupted)
+            && let Cut::Interrupted(error) = interrupted(self.hub, self.name)
+        {
+            return Err(fail(error) as ssize_t);
+        }
+        Ok(())
+    }
+
+    /// When its waits end.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        *self
+            .deadline
+            .get_or_init(|| time_limit(self.hub, self.fd, self.direction))
+    }
+
+    /// Attempts until it is done, is said to be in vain, or fails. If something was done before (`begun`), what comes
+    /// while it waits, an error or an interrupt, is left for the next call.
+    pub(super) fn attempt(&self, begun: bool, mut attempt: impl FnMut() -> ssize_t) -> ssize_t {
+        let before = errno();
         let result = attempt();
         if result >= 0 || !would_block() {
+            budget::charge(usize::try_from(result).unwrap_or(0));
             return result;
         }
-    }
-}
-
-/// As [`attempt`], for a write of `len` bytes that a blocking call would do to the end; the step is told how many it has
-/// behind it.
-pub(super) fn attempt_all(
-    hub: &'static Hub,
-    fd: c_int,
-    direction: Direction,
-    call: &str,
-    len: usize,
-    mut step: impl FnMut(usize) -> ssize_t,
-) -> ssize_t {
-    let mut done = 0;
-    loop {
-        let result = attempt_more(hub, fd, direction, call, done > 0, || step(done));
-        match usize::try_from(result) {
-            Ok(0) => return done as ssize_t,
-            Ok(more) => done += more,
-            // What was done is told.
-            Err(_) if done > 0 => return done as ssize_t,
-            Err(_) => return result,
+        if is_nonblocking(self.fd) {
+            return fail(libc::EAGAIN) as ssize_t;
         }
-        // An error that has come since is for the next call, and the next attempt would eat it.
-        if done >= len || is_nonblocking(fd) || ready::has_error(fd) {
-            return done as ssize_t;
+        loop {
+            // SAFETY: it was good a moment ago, and its number is only a number to epoll.
+            let fd = unsafe { borrow(self.fd) };
+            match parked(self.hub, fd, self.direction, self.deadline(), handlers(self.deadline())) {
+                Ok(Wake::Ready | Wake::Early) => {}
+                Ok(Wake::Interrupted) if !begun => {
+                    if let Cut::Interrupted(error) = interrupted(self.hub, self.name) {
+                        return fail(error) as ssize_t;
+                    }
+                }
+                Ok(Wake::TimedOut | Wake::Interrupted) => return fail(libc::EAGAIN) as ssize_t,
+                Err(error) => return fail(error) as ssize_t,
+            }
+            if begun && ready::has_error(self.fd) {
+                return fail(libc::EAGAIN) as ssize_t;
+            }
+            set_errno(before);
+            let result = attempt();
+            if result >= 0 || !would_block() {
+                return result;
+            }
+        }
+    }
+
+    /// The same for what a blocking call does to the end: `len` bytes, which is asked once the kernel has taken the first.
+    /// The step is told how many it has behind it.
+    pub(super) fn attempt_all(&self, len: impl Fn() -> usize, mut step: impl FnMut(usize) -> ssize_t) -> ssize_t {
+        let mut done = 0;
+        loop {
+            let result = self.attempt(done > 0, || step(done));
+            match usize::try_from(result) {
+                Ok(0) => return done as ssize_t,
+                Ok(more) => done += more,
+                // What was done is told.
+                Err(_) if done > 0 => return done as ssize_t,
+                Err(_) => return result,
+            }
+            // An error that has come since is for the next call, and the next attempt would eat it.
+            if done >= len() || is_nonblocking(self.fd) || ready::has_error(self.fd) {
+                return done as ssize_t;
+            }
+            give_way(|| budget::spend(Mode::Must));
         }
     }
 }
@@ -348,6 +280,10 @@ pub(super) unsafe fn recvfrom_green(
     address: *mut sockaddr,
     address_len: *mut socklen_t,
 ) -> ssize_t {
+    let call = Call::new(hub, fd, Direction::Read, "recv");
+    if let Err(cut) = call.begin(flags & NEVER_WAITS != 0) {
+        return cut;
+    }
     let step = |done: usize| {
         let (at, left) = (buffer.wrapping_byte_add(done), len - done);
         let flags = flags & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
@@ -359,9 +295,9 @@ pub(super) unsafe fn recvfrom_green(
         return unsafe { original::recvfrom(fd, buffer, len, flags, address, address_len) };
     }
     if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 && is_stream(fd) {
-        return attempt_all(hub, fd, Direction::Read, "recv", len, step);
+        return call.attempt_all(|| len, step);
     }
-    attempt(hub, fd, Direction::Read, "recv", || step(0))
+    call.attempt(false, || step(0))
 }
 
 /// Reads that look at something else than the data, or are not to wait anyway.
@@ -383,37 +319,30 @@ pub(super) fn is_stream(fd: c_int) -> bool {
 }
 
 unsafe fn recvmsg_green(hub: &'static Hub, fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    let call = Call::new(hub, fd, Direction::Read, "recvmsg");
+    if let Err(cut) = call.begin(flags & NEVER_WAITS != 0) {
+        return cut;
+    }
     // SAFETY: the caller's, as libc's.
-    let step = || unsafe { original::recvmsg(fd, message, flags | libc::MSG_DONTWAIT) };
+    let first = || unsafe { original::recvmsg(fd, message, flags | libc::MSG_DONTWAIT) };
     if flags & NEVER_WAITS != 0 {
-        // SAFETY: the caller's, as libc's.
-        return unsafe { original::recvmsg(fd, message, flags) };
+        return first();
     }
-    let first = attempt(hub, fd, Direction::Read, "recvmsg", step);
-    let Ok(mut done @ 1..) = usize::try_from(first) else {
-        return first;
-    };
     if flags & libc::MSG_WAITALL == 0 || flags & libc::MSG_PEEK != 0 || !is_stream(fd) {
-        return first;
+        return call.attempt(false, first);
     }
-    // SAFETY: a message that the kernel has just filled.
-    let vectors = unsafe { vectors_of((*message).msg_iov, (*message).msg_iovlen) };
-    let total: usize = vectors.iter().map(|vector| vector.iov_len).sum();
-    while done < total && !ready::has_error(fd) {
-        let mut rest = rest_of(vectors, done);
-        // SAFETY: the rest of the caller's buffers; control data came with the first part.
-        let more = attempt_more(hub, fd, Direction::Read, "recvmsg", true, || unsafe {
-            let mut message: msghdr = zeroed();
-            message.msg_iov = rest.as_mut_ptr();
-            message.msg_iovlen = rest.len();
-            original::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT)
-        });
-        match usize::try_from(more) {
-            Ok(more @ 1..) => done += more,
-            _ => break,
-        }
-    }
-    done as ssize_t
+    // SAFETY: a message that the kernel has filled by then.
+    let vectors = || unsafe { vectors_of((*message).msg_iov, (*message).msg_iovlen) };
+    call.attempt_all(
+        || total_of(vectors()),
+        |done| match done {
+            0 => first(),
+            // SAFETY: the rest of the caller's buffers; control data came with the first part.
+            _ => with_rest(vectors(), done, |rest| unsafe {
+                original::recvmsg(fd, rest, libc::MSG_DONTWAIT)
+            }),
+        },
+    )
 }
 
 unsafe fn send_green(hub: &'static Hub, fd: c_int, buffer: *const c_void, len: size_t, flags: c_int) -> ssize_t {
@@ -430,6 +359,10 @@ unsafe fn sendto_green(
     address: *const sockaddr,
     address_len: socklen_t,
 ) -> ssize_t {
+    let call = Call::new(hub, fd, Direction::Write, "send");
+    if let Err(cut) = call.begin(flags & libc::MSG_DONTWAIT != 0) {
+        return cut;
+    }
     let step = |done: usize| {
         let (at, left) = (buffer.wrapping_byte_add(done), len - done);
         // SAFETY: the caller's, as libc's; the rest of its buffer.
@@ -438,37 +371,39 @@ unsafe fn sendto_green(
     if flags & libc::MSG_DONTWAIT != 0 {
         return step(0);
     }
-    attempt_all(hub, fd, Direction::Write, "send", len, step)
+    call.attempt_all(|| len, step)
 }
 
-pub(super) unsafe fn sendmsg_green(hub: &'static Hub, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
-    // SAFETY: the caller's, as libc's.
-    let first = || unsafe { original::sendmsg(fd, message, flags | libc::MSG_DONTWAIT) };
+unsafe fn sendmsg_green(hub: &'static Hub, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+    let call = Call::new(hub, fd, Direction::Write, "sendmsg");
+    if let Err(cut) = call.begin(flags & libc::MSG_DONTWAIT != 0) {
+        return cut;
+    }
     if flags & libc::MSG_DONTWAIT != 0 {
-        return first();
+        // SAFETY: the caller's, as libc's.
+        return unsafe { original::sendmsg(fd, message, flags) };
     }
-    let sent = attempt(hub, fd, Direction::Write, "sendmsg", first);
-    let Ok(mut done) = usize::try_from(sent) else {
-        return sent;
-    };
-    // SAFETY: a message that the kernel has just read.
-    let vectors = unsafe { vectors_of((*message).msg_iov, (*message).msg_iovlen) };
-    let total: usize = vectors.iter().map(|vector| vector.iov_len).sum();
-    while done < total && !is_nonblocking(fd) && !ready::has_error(fd) {
-        let mut rest = rest_of(vectors, done);
-        // SAFETY: a message without control data, which went with the first part.
-        let more = attempt_more(hub, fd, Direction::Write, "sendmsg", true, || unsafe {
-            let mut message: msghdr = zeroed();
-            message.msg_iov = rest.as_mut_ptr();
-            message.msg_iovlen = rest.len();
-            original::sendmsg(fd, &raw const message, flags | libc::MSG_DONTWAIT)
-        });
-        match usize::try_from(more) {
-            Ok(more) if more > 0 => done += more,
-            _ => break,
-        }
-    }
-    done as ssize_t
+    // SAFETY: the caller's, as libc's.
+    unsafe { sendmsg_all(&call, message, flags) }
+}
+
+/// # Safety
+/// As for `sendmsg`.
+pub(super) unsafe fn sendmsg_all(call: &Call, message: *const msghdr, flags: c_int) -> ssize_t {
+    let flags = flags | libc::MSG_DONTWAIT;
+    // SAFETY: a message that the kernel has read by then.
+    let vectors = || unsafe { vectors_of((*message).msg_iov, (*message).msg_iovlen) };
+    call.attempt_all(
+        || total_of(vectors()),
+        |done| match done {
+            // SAFETY: the caller's.
+            0 => unsafe { original::sendmsg(call.fd, message, flags) },
+            // SAFETY: a message without control data, which went with the first part.
+            _ => with_rest(vectors(), done, |rest| unsafe {
+                original::sendmsg(call.fd, rest, flags)
+            }),
+        },
+    )
 }
 
 /// # Safety
@@ -479,6 +414,20 @@ pub(super) unsafe fn vectors_of<'a>(at: *const iovec, count: usize) -> &'a [iove
     }
     // SAFETY: the caller's.
     unsafe { std::slice::from_raw_parts(at, count) }
+}
+
+pub(super) fn total_of(vectors: &[iovec]) -> usize {
+    vectors.iter().map(|vector| vector.iov_len).sum()
+}
+
+/// Runs `f` with a message of what is left of `vectors` after `done` bytes.
+fn with_rest(vectors: &[iovec], done: usize, f: impl FnOnce(&mut msghdr) -> ssize_t) -> ssize_t {
+    let mut rest = rest_of(vectors, done);
+    // SAFETY: all-zero is a message of nothing.
+    let mut message: msghdr = unsafe { zeroed() };
+    message.msg_iov = rest.as_mut_ptr();
+    message.msg_iovlen = rest.len();
+    f(&mut message)
 }
 
 /// What is left of `vectors` after `done` bytes.
@@ -539,7 +488,11 @@ unsafe fn readv_green(hub: &'static Hub, fd: c_int, vectors: *const iovec, count
         if is_standard(fd) || count <= 0 {
             return original::readv(fd, vectors, count);
         }
-        readv_nowait(hub, fd, vectors, count, || original::readv(fd, vectors, count))
+        let call = Call::new(hub, fd, Direction::Read, "readv");
+        if let Err(cut) = call.begin(false) {
+            return cut;
+        }
+        readv_nowait(&call, vectors, count, || original::readv(fd, vectors, count))
     }
 }
 
@@ -552,9 +505,13 @@ unsafe fn readv_with(
     count: c_int,
     plainly: impl Fn() -> ssize_t,
 ) -> ssize_t {
+    let call = Call::new(hub, fd, Direction::Read, "read");
+    if let Err(cut) = call.begin(false) {
+        return cut;
+    }
     let before = errno();
     // SAFETY: the caller's.
-    let socket = attempt(hub, fd, Direction::Read, "read", || unsafe {
+    let socket = call.attempt(false, || unsafe {
         let mut message: msghdr = zeroed();
         message.msg_iov = vectors.cast_mut();
         message.msg_iovlen = count as usize;
@@ -565,33 +522,27 @@ unsafe fn readv_with(
     }
     set_errno(before);
     // SAFETY: the caller's.
-    unsafe { readv_nowait(hub, fd, vectors, count, plainly) }
+    unsafe { readv_nowait(&call, vectors, count, plainly) }
 }
 
 /// As `readv` on whatever can be waited for; plainly on anything else.
 ///
 /// # Safety
 /// As for `readv`.
-unsafe fn readv_nowait(
-    hub: &'static Hub,
-    fd: c_int,
-    vectors: *const iovec,
-    count: c_int,
-    plainly: impl Fn() -> ssize_t,
-) -> ssize_t {
-    match device::sort(fd) {
+unsafe fn readv_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
+    match device::sort(call.fd) {
         Sort::Pipe | Sort::Socket => {}
         Sort::File => return plainly(),
         // SAFETY: the caller's.
-        sort => return unsafe { device::read(hub, fd, sort, (vectors, count), plainly) },
+        sort => return unsafe { device::read(call.hub, call.fd, sort, (vectors, count), plainly) },
     }
     // SAFETY: the caller's.
-    let piped = attempt(hub, fd, Direction::Read, "read", || unsafe {
-        libc::preadv2(fd, vectors, count, -1, libc::RWF_NOWAIT)
+    let piped = call.attempt(false, || unsafe {
+        libc::preadv2(call.fd, vectors, count, -1, libc::RWF_NOWAIT)
     });
     if piped < 0 && errno() == libc::EOPNOTSUPP {
         // A FIFO does not know how.
-        return device::read_when_ready(hub, fd, plainly);
+        return device::read_when_ready(call.hub, call.fd, plainly);
     }
     piped
 }
@@ -616,7 +567,11 @@ unsafe fn writev_green(hub: &'static Hub, fd: c_int, vectors: *const iovec, coun
         if is_standard(fd) || count <= 0 {
             return original::writev(fd, vectors, count);
         }
-        writev_nowait(hub, fd, vectors, count, || original::writev(fd, vectors, count))
+        let call = Call::new(hub, fd, Direction::Write, "writev");
+        if let Err(cut) = call.begin(false) {
+            return cut;
+        }
+        writev_nowait(&call, vectors, count, || original::writev(fd, vectors, count))
     }
 }
 
@@ -629,137 +584,54 @@ unsafe fn writev_with(
     count: c_int,
     plainly: impl Fn() -> ssize_t,
 ) -> ssize_t {
+    let call = Call::new(hub, fd, Direction::Write, "write");
+    if let Err(cut) = call.begin(false) {
+        return cut;
+    }
     let before = errno();
     // SAFETY: the caller's; all-zero is a valid message.
     let socket = unsafe {
         let mut message: msghdr = zeroed();
         message.msg_iov = vectors.cast_mut();
         message.msg_iovlen = count as usize;
-        sendmsg_green(hub, fd, &raw const message, 0)
+        sendmsg_all(&call, &raw const message, 0)
     };
     if socket >= 0 || errno() != libc::ENOTSOCK {
         return socket;
     }
     set_errno(before);
     // SAFETY: the caller's.
-    unsafe { writev_nowait(hub, fd, vectors, count, plainly) }
+    unsafe { writev_nowait(&call, vectors, count, plainly) }
 }
 
 /// As `writev` on whatever can be waited for; plainly on anything else.
 ///
 /// # Safety
 /// As for `writev`.
-unsafe fn writev_nowait(
-    hub: &'static Hub,
-    fd: c_int,
-    vectors: *const iovec,
-    count: c_int,
-    plainly: impl Fn() -> ssize_t,
-) -> ssize_t {
-    match device::sort(fd) {
+unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
+    match device::sort(call.fd) {
         Sort::Pipe | Sort::Socket => {}
         Sort::File => return plainly(),
         // SAFETY: the caller's.
-        sort => return unsafe { device::write(hub, fd, sort, (vectors, count), plainly) },
+        sort => return unsafe { device::write(call.hub, call.fd, sort, (vectors, count), plainly) },
     }
-    // SAFETY: the caller's.
-    let first = attempt(hub, fd, Direction::Write, "write", || unsafe {
-        libc::pwritev2(fd, vectors, count, -1, libc::RWF_NOWAIT)
-    });
-    let Ok(begun) = usize::try_from(first) else {
-        // SAFETY: the caller's.
-        let fifo = || unsafe { device::write_fifo(hub, fd, vectors_of(vectors, count as usize), plainly) };
-        return if errno() == libc::EOPNOTSUPP { fifo() } else { first };
-    };
-    // SAFETY: the caller's: the kernel has just read them.
-    let vectors = unsafe { std::slice::from_raw_parts(vectors, count as usize) };
-    let total: usize = vectors.iter().map(|vector| vector.iov_len).sum();
-    if begun >= total || is_nonblocking(fd) {
-        return first;
-    }
-    let more = attempt_all(hub, fd, Direction::Write, "write", total - begun, |done| {
-        let rest = rest_of(vectors, begun + done);
-        // SAFETY: parts of the caller's buffers.
-        unsafe { libc::pwritev2(fd, rest.as_ptr(), rest.len() as c_int, -1, libc::RWF_NOWAIT) }
-    });
-    (begun + usize::try_from(more).unwrap_or(0)) as ssize_t
-}
-
-unsafe fn accept_green(hub: &'static Hub, fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
-    unsafe { accept4_green(hub, fd, address, len, 0) }
-}
-
-unsafe fn accept4_green(
-    hub: &'static Hub,
-    fd: c_int,
-    address: *mut sockaddr,
-    len: *mut socklen_t,
-    flags: c_int,
-) -> c_int {
-    // SAFETY: the caller's, as libc's.
-    let accept = || unsafe { original::accept4(fd, address, len, flags) };
-    if is_nonblocking(fd) {
-        return accept();
-    }
-    let accepted = attempt(hub, fd, Direction::Read, "accept", || {
-        without_blocking(fd, accept) as ssize_t
-    });
-    accepted as c_int
-}
-
-unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
-    let connect = || unsafe { original::connect(fd, address, len) };
-    if is_nonblocking(fd) {
-        return connect();
-    }
-    let mut nap = Duration::from_millis(1);
-    let deadline = time_limit(hub, fd, Direction::Write);
-    loop {
-        let result = without_blocking(fd, connect);
-        match errno() {
-            _ if result == 0 => return 0,
-            libc::EINPROGRESS => break,
-            // A Unix socket whose listener has no room: nothing tells when it has.
-            libc::EAGAIN => {
-                let until = deadline.map_or(u64::MAX, |deadline| deadline);
-                let wake = contained(|| {
-                    let at = hub.after(nap).min(until);
-                    Parker::new().park(Some(at), Mode::Cancel, Why::new(&SOCKET, fd as usize))
-                });
-                if wake == Some(Wake::Interrupted)
-                    && let Cut::Interrupted(error) = interrupted(hub, "connect")
-                {
-                    return fail(error);
-                }
-                if deadline.is_some_and(|deadline| hub.clock.now() >= deadline) {
-                    return fail(libc::EAGAIN);
-                }
-                nap = (nap * 2).min(Duration::from_millis(50));
+    // SAFETY: the caller's: the kernel has read them by then.
+    let all = || unsafe { std::slice::from_raw_parts(vectors, count as usize) };
+    let written = call.attempt_all(
+        || total_of(all()),
+        |done| match done {
+            // SAFETY: the caller's.
+            0 => unsafe { libc::pwritev2(call.fd, vectors, count, -1, libc::RWF_NOWAIT) },
+            _ => {
+                let rest = rest_of(all(), done);
+                // SAFETY: parts of the caller's buffers.
+                unsafe { libc::pwritev2(call.fd, rest.as_ptr(), rest.len() as c_int, -1, libc::RWF_NOWAIT) }
             }
-            _ => return result,
-        }
+        },
+    );
+    if written < 0 && errno() == libc::EOPNOTSUPP {
+        // SAFETY: the caller's. A FIFO does not know how.
+        return unsafe { device::write_fifo(call.hub, call.fd, all(), plainly) };
     }
-    // A wake may be an older descriptor's of the same number: it counts when the kernel says so.
-    while !ready::is_ready(fd, libc::POLLOUT) {
-        // SAFETY: it was good a moment ago.
-        match wait(hub, unsafe { borrow(fd) }, Direction::Write, deadline, "connect") {
-            Ok(Ok(())) => {}
-            Ok(Err(Cut::TimedOut)) => return fail(libc::EINPROGRESS),
-            Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
-        }
-    }
-    // SAFETY: writes a number.
-    unsafe {
-        let (mut error, mut len) = (0, size_of::<c_int>() as socklen_t);
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut error).cast(),
-            &raw mut len,
-        );
-        if error == 0 { 0 } else { fail(error) }
-    }
+    written
 }

@@ -60,7 +60,7 @@ unsafe fn lockf_green(_hub: &'static Hub, fd: c_int, command: c_int, len: off_t)
 }
 
 /// A command of `fcntl` that may wait for a lock, by `call`, which takes a command; `None` for any other.
-fn lock(command: c_int, call: impl Fn(c_int) -> c_int) -> Option<c_int> {
+pub(super) fn lock(command: c_int, call: impl Fn(c_int) -> c_int) -> Option<c_int> {
     let at_once = match command {
         libc::F_SETLKW => libc::F_SETLK,
         libc::F_OFD_SETLKW => libc::F_OFD_SETLK,
@@ -68,36 +68,6 @@ fn lock(command: c_int, call: impl Fn(c_int) -> c_int) -> Option<c_int> {
     };
     gate(super::LOCKS)?;
     Some(wait_if(is_held, || call(at_once), || call(command)))
-}
-
-/// libc's own of what has a variable number of arguments, of which there is one at most.
-pub(in crate::monkey) mod commands {
-    use super::*;
-
-    super::super::symbol::originals! {
-        fcntl(fd: c_int, command: c_int, argument: usize) -> c_int;
-        fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int;
-    }
-}
-
-pub(super) fn command_symbols() -> impl Iterator<Item = super::symbol::Listed> {
-    super::symbol::listed! { LOCKS fcntl LOCKS fcntl64 }
-}
-
-/// Ahead of libc's.
-#[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
-    // SAFETY: the caller's, as libc's.
-    let call = |command| unsafe { commands::fcntl(fd, command, argument) };
-    lock(command, call).unwrap_or_else(|| call(command))
-}
-
-/// Ahead of libc's.
-#[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
-    // SAFETY: the caller's, as libc's.
-    let call = |command| unsafe { commands::fcntl64(fd, command, argument) };
-    lock(command, call).unwrap_or_else(|| call(command))
 }
 
 /// Whether an open with these flags waits for somebody to open the other end.

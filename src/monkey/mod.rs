@@ -70,8 +70,18 @@
 //! **Waits** concern isolated green threads alone: anywhere else a call costs some ten instructions more than libc's. In
 //! one, a call first tries without waiting (`MSG_DONTWAIT`, `RWF_NOWAIT`, a time-out of zero). What would block parks until
 //! the descriptor is ready, the time is over, or somebody wakes it. A descriptor that its user made non-blocking stays so,
-//! and `SO_RCVTIMEO` and `SO_SNDTIMEO` hold. Names are looked up on the thread pool; children are waited for by pidfd; what
+//! and `SO_RCVTIMEO` and `SO_SNDTIMEO` hold, once for a call. Names are looked up on the thread pool; children are waited for by pidfd; what
 //! may wait for ever without a descriptor (a C barrier, a lock on a file) has an OS thread to wait in its place.
+//!
+//! **The non-blocking flag** belongs to the open file, which other threads and processes may have, so it is left alone.
+//! `accept` goes by io_uring, whose accept can be told not to wait (Linux 6.10; set `GREEN_ACCEPT=thread` in the environment
+//! to do without); elsewhere, and under seccomp, an OS thread for each listener accepts in the caller's place, and a
+//! connection that comes when its caller was killed is the next one's. `sendfile` and `splice` with a socket copy.
+//! Only `connect` of a stream socket sets the flag, for one system call, and `fcntl` and `ioctl` elsewhere in the process wait
+//! that long: a raw system call, or another process that has the unconnected socket, might see it.
+//!
+//! **Fairness.** A call that succeeds at once, or never waits, lets others run now and then, and after each `accept`. A kill
+//! or a time-out is told before anything is moved, and not to a call that never waits.
 //!
 //! **Wakes** concern everybody: an unlock, a futex wake, a close. Once anything is armed they look, on any OS thread, for
 //! green threads that wait, and then do what libc does: locks and channels work between green threads and OS threads.
@@ -147,15 +157,18 @@
 //! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside), never in a callback
 //!   of the hub, nor in a signal handler, nor while it unwinds and shares its thread-locals with others that would take part
 //!   in that, nor in [`unpatched`] and this crate's own calls; anywhere else it is the original, at the price of one look at a thread-local.
-//! - **M2** Before it knows that it must park it allocates nothing, and makes no call but the original's.
+//! - **M2** Before it knows that it must park it allocates nothing (but a buffer for what copies), and makes no call but
+//!   the original's, questions, and those that do the same without waiting.
 //! - **M3** It returns what the original would: result and errno.
 //!
 //! # Coming from Python
 //! `gevent.monkey.patch_all()`.
 
+mod accept;
 mod bulk;
 mod c11;
 mod child;
+mod connect;
 mod device;
 mod fd;
 mod files;
@@ -304,7 +317,8 @@ fn tell_all_threads() {
 /// In a forked child: those who waited, or were about to, are the parent's.
 fn forked() {
     futex::forget_all();
-    fd::forget_all();
+    accept::forget_all();
+    connect::forget_all();
 }
 
 /// Patches everything but `std::thread::spawn`, for which see [`patch_threads`].
@@ -368,12 +382,14 @@ pub fn unpatched<F: FnOnce() -> T, T>(f: F) -> T {
 /// # Coming from Python
 /// `gevent.monkey.get_original`.
 pub mod original {
+    pub use super::accept::original::*;
     pub use super::bulk::original::*;
     pub use super::c11::original::*;
     pub use super::child::original::*;
+    pub use super::connect::flags::*;
+    pub use super::connect::original::*;
     pub use super::device::original::*;
     pub use super::fd::original::*;
-    pub use super::files::commands::*;
     pub use super::files::original::*;
     pub use super::futex::original::*;
     pub use super::handlers::original::*;

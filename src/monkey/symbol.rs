@@ -142,6 +142,9 @@ pub(super) use patch;
 /// All patched symbols.
 pub(super) fn all() -> impl Iterator<Item = Listed> {
     let data = super::fd::symbols()
+        .chain(super::accept::symbols())
+        .chain(super::connect::symbols())
+        .chain(super::connect::flag_symbols())
         .chain(super::bulk::symbols())
         .chain(super::ready::symbols());
     let rest = super::sleep::symbols().chain(super::names::symbols());
@@ -154,7 +157,6 @@ pub(super) fn all() -> impl Iterator<Item = Listed> {
         .chain(super::device::symbols())
         .chain(super::handlers::symbols())
         .chain(super::files::symbols())
-        .chain(super::files::command_symbols())
         .chain(super::ipc::symbols())
         .chain(super::c11::symbols())
         .chain(super::c11::lock_symbols())
@@ -174,12 +176,14 @@ pub(super) fn resolved(name: &CStr) -> usize {
 static LOOK_UP: extern "C" fn() = look_up;
 
 extern "C" fn look_up() {
+    super::accept::original::look_up();
+    super::connect::flags::look_up();
+    super::connect::original::look_up();
     super::bulk::original::look_up();
     super::c11::original::look_up();
     super::child::original::look_up();
     super::device::original::look_up();
     super::fd::original::look_up();
-    super::files::commands::look_up();
     super::files::original::look_up();
     super::futex::original::look_up();
     super::ipc::original::look_up();

@@ -16,6 +16,8 @@ pub(crate) mod poll;
 pub(crate) mod report;
 pub(crate) mod signal;
 pub(crate) mod thread;
+#[cfg(all(feature = "monkey", target_os = "linux"))]
+pub(crate) mod uring;
 
 /// Has `f` called when the process exits in good order. It does not unwind.
 pub(crate) fn at_exit(f: fn()) {

@@ -20,7 +20,7 @@ fn pair() -> (TcpStream, TcpStream) {
     (near, listener.accept().unwrap().0)
 }
 
-fn pattern(len: usize) -> Vec<u8> {
+pub(super) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n % 251) as u8).collect()
 }
 
@@ -45,7 +45,7 @@ fn a_file_is_copied_to_a_socket() {
     });
 }
 
-fn tempfile() -> File {
+pub(super) fn tempfile() -> File {
     // SAFETY: makes a file in memory.
     let raw = unsafe { libc::memfd_create(c"greenthread".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(raw >= 0);
@@ -90,7 +90,7 @@ fn sockets_and_pipes_are_spliced() {
     });
 }
 
-fn splice(from: &impl AsRawFd, to: &impl AsRawFd, flags: u32) -> isize {
+pub(super) fn splice(from: &impl AsRawFd, to: &impl AsRawFd, flags: u32) -> isize {
     let null = std::ptr::null_mut();
     // SAFETY: descriptors that are open.
     unsafe { libc::splice(from.as_raw_fd(), null, to.as_raw_fd(), null, 1 << 20, flags) }

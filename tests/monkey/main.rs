@@ -4,9 +4,12 @@
 mod bulk;
 mod devices;
 mod differential;
+mod fair;
 mod faults;
 mod files;
+mod limits;
 mod odd;
+mod open_file;
 mod signals;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
