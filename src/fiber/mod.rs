@@ -202,6 +202,12 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         }
     }
 
+    /// An address near the base of its stack. It runs.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn base(&self) -> usize {
+        self.frame.get().addr()
+    }
+
     /// Whether the body has run at all.
     pub(crate) fn has_started(&self) -> bool {
         !self.frame.get().is_null()

@@ -44,6 +44,18 @@ impl Hub {
         may && !self.is_in_callback()
     }
 
+    /// An address near the base of the stack that runs: the running green thread's, or the one of the innermost fiber
+    /// above it. None: it is the native stack.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn stack_base(&self) -> Option<usize> {
+        let top = current::TOP.get();
+        if top.is_null() {
+            self.current.get().map(Task::base)
+        } else {
+            Some(top.addr())
+        }
+    }
+
     /// Counts the patched calls that have told the running green thread to end, for one and the same reason.
     #[cfg(feature = "monkey")]
     pub(crate) fn count_refusal(&self, why: u64) -> u32 {

@@ -72,6 +72,18 @@ impl<M> Inbox<M> {
         Ok(self.sleeping.swap(AWAKE, Ordering::AcqRel))
     }
 
+    /// A send without a message, from a signal handler of the owner's OS thread: it takes no lock. Whether the owner is to be
+    /// woken in its poller, which only who can do that takes from other senders (`rings`).
+    #[cfg(feature = "monkey")]
+    pub(super) fn nudge(&self, rings: bool) -> bool {
+        self.pending.swap(true, Ordering::AcqRel);
+        let wakes = || {
+            self.sleeping
+                .compare_exchange(POLLING, AWAKE, Ordering::AcqRel, Ordering::Acquire)
+        };
+        rings && wakes().is_ok()
+    }
+
     #[inline]
     pub(super) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Acquire)

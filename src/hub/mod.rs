@@ -48,6 +48,8 @@
 pub(crate) mod alarm;
 pub(crate) mod budget;
 mod callback;
+#[cfg(feature = "monkey")]
+pub(crate) mod caught;
 pub(crate) mod choice;
 mod clock;
 pub(crate) mod context;
@@ -219,6 +221,8 @@ pub(crate) struct Hub {
     watch: RefCell<Option<hooks::Watch>>,
     /// What happened while `looking`.
     untold: RefCell<Vec<Event>>,
+    #[cfg(feature = "monkey")]
+    signals: caught::Caught,
     pub(crate) fork_epoch: u64,
     pub(crate) generation: u64,
     registered: stuck::Registered,
@@ -339,6 +343,8 @@ impl Hub {
             hook: RefCell::default(),
             watch: RefCell::default(),
             untold: RefCell::default(),
+            #[cfg(feature = "monkey")]
+            signals: caught::Caught::default(),
             fork_epoch: crate::sys::fork::fork_epoch(),
             generation: shared.generation(),
             registered: stuck::Registered::hub(shared),
@@ -552,6 +558,8 @@ impl Hub {
             }
         }
         *self.scratch.borrow_mut() = messages;
+        #[cfg(feature = "monkey")]
+        self.look_at_signals();
     }
 
     fn stop(&'static self) {

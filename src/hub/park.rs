@@ -263,6 +263,12 @@ impl Parker {
         }
     }
 
+    /// The park, for who ends it by [`wake_local`](Hub::wake_local).
+    #[cfg(feature = "monkey")]
+    pub(super) fn named(&self) -> (TaskRef, u64) {
+        (TaskRef::new(self.task), self.ticket)
+    }
+
     #[inline]
     pub(crate) fn waiter(&self) -> Waiter {
         Waiter::Task(TaskRef::new(self.task), self.ticket)

@@ -20,6 +20,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
+use crate::sys::plain::plainly;
 use crate::sys::poll;
 
 /// What a descriptor is ready for.
@@ -83,7 +84,7 @@ impl Poller {
             Events::Epoll(Vec::with_capacity(1024))
         };
         Ok(Poller {
-            inner: Arc::new(polling::Poller::new()?),
+            inner: Arc::new(plainly(polling::Poller::new)?),
             events,
         })
     }
@@ -173,7 +174,7 @@ impl Poller {
         };
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         events.clear();
-        match epoll::wait(self.inner.as_fd(), spare_capacity(events), timeout.as_ref()) {
+        match plainly(|| epoll::wait(self.inner.as_fd(), spare_capacity(events), timeout.as_ref())) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -202,7 +203,7 @@ fn ask_polling(
     timeout: Option<Duration>,
     mut ready: impl FnMut(u64, Readiness),
 ) -> io::Result<()> {
-    match poller.wait(events, timeout) {
+    match plainly(|| poller.wait(events, timeout)) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
         other => drop(other?),
     }

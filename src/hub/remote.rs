@@ -15,6 +15,7 @@ use super::inbox::{AWAKE, Inbox, PARKED};
 use super::task::TaskRef;
 use super::{Hub, task};
 use crate::sys::fork::{Global, Order, fork_epoch};
+use crate::sys::plain::plainly;
 
 /// What one OS thread may ask of another's hub.
 pub(crate) enum Message {
@@ -139,7 +140,7 @@ impl Shared {
             _ => self.bell(|bell| {
                 if let Some(poller) = &bell.poller {
                     // It fails only if the eventfd is gone, and then the hub is too.
-                    let _ = poller.notify();
+                    let _ = plainly(|| poller.notify());
                 }
             }),
         }

@@ -288,6 +288,13 @@ impl Task {
         unsafe { (*self.extra.get()).take() }
     }
 
+    /// An address near the base of its stack; of the running green thread.
+    #[cfg(feature = "monkey")]
+    pub(super) fn base(&self) -> usize {
+        // SAFETY: it runs, so its fiber is there.
+        unsafe { (*self.fiber.get()).assume_init_ref().base() }
+    }
+
     /// Suspends the running green thread.
     #[inline(always)]
     pub(super) fn suspend(&self) {

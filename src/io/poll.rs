@@ -21,6 +21,8 @@ use super::Async;
 use super::ready::{Readiness, look};
 use crate::hub::reactor::Direction;
 use crate::hub::{Hub, budget};
+#[cfg(any(feature = "tokio-io", feature = "hyper"))]
+use crate::sys::plain::plainly;
 
 /// At most so much at once, of what is copied.
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
@@ -236,11 +238,11 @@ pub(crate) type ReadOnto = for<'a> fn(BorrowedFd<'_>, &'a mut [MaybeUninit<u8>])
 /// What works on any descriptor.
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 pub(crate) fn read<'a>(fd: BorrowedFd<'_>, memory: &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]> {
-    Ok(rustix::io::read(fd, memory)?.0)
+    Ok(plainly(|| rustix::io::read(fd, memory))?.0)
 }
 
 /// What the kernel does quicker, on a socket.
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 pub(crate) fn receive<'a>(fd: BorrowedFd<'_>, memory: &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]> {
-    Ok(rustix::net::recv(fd, memory, RecvFlags::empty())?.0.0)
+    Ok(plainly(|| rustix::net::recv(fd, memory, RecvFlags::empty()))?.0.0)
 }

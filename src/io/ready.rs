@@ -13,6 +13,7 @@ use super::Async;
 use crate::hub::reactor::{Direction, Key};
 use crate::hub::remote::{Message, Shared};
 use crate::hub::{Hub, budget};
+use crate::sys::plain::plainly;
 
 /// One look, which takes nothing away.
 pub(super) fn look(fd: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
@@ -21,7 +22,8 @@ pub(super) fn look(fd: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
     } else {
         PollFlags::OUT
     };
-    match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, wanted)], Some(&Timespec::default()))? {
+    let mut one = [PollFd::from_borrowed_fd(fd, wanted)];
+    match plainly(|| rustix::event::poll(&mut one, Some(&Timespec::default())))? {
         0 => Err(ErrorKind::WouldBlock.into()),
         _ => Ok(()),
     }

@@ -488,6 +488,7 @@ fn wait(hub: &'static Hub, call: &Call, accepter: &Accepter, left: u64, works: b
             if !line.arm(parker.waiter(), || LEFT.load(Ordering::SeqCst) == left) {
                 return Ok(Wake::Early);
             }
+            let hears = hub.hear_signals(&parker, fd::handlers(deadline));
             let wake = if works {
                 Ok(parker.park(deadline, Mode::Cancel, why))
             } else {
@@ -499,6 +500,9 @@ fn wait(hub: &'static Hub, call: &Call, accepter: &Accepter, left: u64, works: b
             };
             if watched.is_closed() {
                 return Err(rustix::io::Errno::BADF.into());
+            }
+            if hub.was_cut(hears) {
+                return Err(rustix::io::Errno::INTR.into());
             }
             wake
         })

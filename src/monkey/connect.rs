@@ -16,7 +16,7 @@ use libc::{c_int, c_ulong, sockaddr, socklen_t};
 
 use super::fd::{self, Call, SOCKET, is_nonblocking};
 use super::symbol::patch;
-use super::{Cut, contained, errno, fail, interrupted, names, ready, set_errno};
+use super::{Cut, contained, errno, fail, files, interrupted, names, ready, set_errno};
 use crate::hub::Hub;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
@@ -106,7 +106,8 @@ pub(super) fn flag_symbols() -> impl Iterator<Item = super::symbol::Listed> {
 unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
     let concerns = matches!(command, libc::F_GETFL | libc::F_SETFL);
     // SAFETY: the caller's, as libc's.
-    with_flag(concerns, fd, || unsafe { flags::fcntl(fd, command, argument) })
+    let call = |command| unsafe { flags::fcntl(fd, command, argument) };
+    files::lock(command, call).unwrap_or_else(|| with_flag(concerns, fd, || call(command)))
 }
 
 /// Ahead of libc's.
@@ -114,7 +115,8 @@ unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: usize) ->
 unsafe extern "C-unwind" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
     let concerns = matches!(command, libc::F_GETFL | libc::F_SETFL);
     // SAFETY: the caller's, as libc's.
-    with_flag(concerns, fd, || unsafe { flags::fcntl64(fd, command, argument) })
+    let call = |command| unsafe { flags::fcntl64(fd, command, argument) };
+    files::lock(command, call).unwrap_or_else(|| with_flag(concerns, fd, || call(command)))
 }
 
 /// Ahead of libc's.
@@ -210,8 +212,15 @@ fn begin(hub: &'static Hub, call: &Call, connect: impl Fn() -> c_int) -> c_int {
         let until = call.deadline().unwrap_or(u64::MAX);
         let wake = contained(|| {
             let at = hub.after(nap).min(until);
-            Parker::new().park(Some(at), Mode::Cancel, Why::new(&SOCKET, call.fd as usize))
+            let parker = Parker::new();
+            let hears = hub.hear_signals(&parker, fd::handlers(call.deadline()));
+            let wake = parker.park(Some(at), Mode::Cancel, Why::new(&SOCKET, call.fd as usize));
+            (wake, hub.was_cut(hears))
         });
+        if wake == Some((Wake::Ready, true)) {
+            return fail(libc::EINTR);
+        }
+        let wake = wake.map(|(wake, _)| wake);
         if wake == Some(Wake::Interrupted)
             && let Cut::Interrupted(error) = interrupted(hub, "connect")
         {

@@ -16,10 +16,12 @@ use std::time::Duration;
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, timeval};
 
+use super::device::{self, Sort};
 use super::symbol::patch;
 use super::{Cut, connect, contained, errno, fail, futex, interrupted, ready, set_errno};
 use crate::hub::Hub;
 use crate::hub::budget;
+use crate::hub::caught::Handlers;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 
@@ -49,31 +51,60 @@ pub(super) fn wait(
     deadline: Option<u64>,
     call: &str,
 ) -> Result<Result<(), Cut>, c_int> {
-    match parked(hub, fd, direction, deadline)? {
+    wait_or_signal(hub, fd, direction, deadline, call, handlers(deadline))
+}
+
+/// The same; main's wait ends with `EINTR` when one of these handlers has run.
+pub(super) fn wait_or_signal(
+    hub: &'static Hub,
+    fd: BorrowedFd<'_>,
+    direction: Direction,
+    deadline: Option<u64>,
+    call: &str,
+    handlers: Handlers,
+) -> Result<Result<(), Cut>, c_int> {
+    match parked(hub, fd, direction, deadline, handlers)? {
         Wake::Ready | Wake::Early => Ok(Ok(())),
         Wake::TimedOut => Ok(Err(Cut::TimedOut)),
         Wake::Interrupted => Ok(Err(interrupted(hub, call))),
     }
 }
 
+/// Which handlers interrupt a call with this time-out: with one of its own, a call on a socket is never restarted.
+pub(super) fn handlers(deadline: Option<u64>) -> Handlers {
+    if deadline.is_some() {
+        Handlers::All
+    } else {
+        Handlers::NotRestarting
+    }
+}
+
 /// The same, for who tells of an interrupt himself, or not at all.
-fn parked(hub: &'static Hub, fd: BorrowedFd<'_>, direction: Direction, deadline: Option<u64>) -> Result<Wake, c_int> {
+fn parked(
+    hub: &'static Hub,
+    fd: BorrowedFd<'_>,
+    direction: Direction,
+    deadline: Option<u64>,
+    handlers: Handlers,
+) -> Result<Wake, c_int> {
     use std::os::fd::AsRawFd;
     let raw = fd.as_raw_fd();
     let parked = contained(|| {
         futex::watching(raw, |watched| {
             let parker = Parker::new();
             watched.start(parker.waiter());
+            let hears = hub.hear_signals(&parker, handlers);
             let why = Why::new(&SOCKET, raw as usize);
             let wake = hub
                 .reactor
                 .wait_foreign(parker, fd, direction, deadline, why, || watched.is_closed());
             watched.stop();
-            wake
+            wake.map(|wake| (wake, hub.was_cut(hears)))
         })
     });
     match parked {
-        Some(Ok(wake)) => Ok(wake),
+        Some(Ok((Wake::Ready | Wake::Early, true))) => Err(libc::EINTR),
+        Some(Ok((wake, _))) => Ok(wake),
         Some(Err(error)) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
         None => Err(libc::EIO),
     }
@@ -128,7 +159,7 @@ pub(super) fn give_way(yields: impl FnOnce() -> Wake) {
 
 /// One call of libc's on a descriptor: however many parts it has, it has one time-out.
 pub(super) struct Call {
-    hub: &'static Hub,
+    pub(super) hub: &'static Hub,
     pub(super) fd: c_int,
     direction: Direction,
     name: &'static str,
@@ -191,7 +222,7 @@ impl Call {
         loop {
             // SAFETY: it was good a moment ago, and its number is only a number to epoll.
             let fd = unsafe { borrow(self.fd) };
-            match parked(self.hub, fd, self.direction, self.deadline()) {
+            match parked(self.hub, fd, self.direction, self.deadline(), handlers(self.deadline())) {
                 Ok(Wake::Ready | Wake::Early) => {}
                 Ok(Wake::Interrupted) if !begun => {
                     if let Cut::Interrupted(error) = interrupted(self.hub, self.name) {
@@ -400,7 +431,7 @@ fn with_rest(vectors: &[iovec], done: usize, f: impl FnOnce(&mut msghdr) -> ssiz
 }
 
 /// What is left of `vectors` after `done` bytes.
-fn rest_of(vectors: &[iovec], mut done: usize) -> Vec<iovec> {
+pub(super) fn rest_of(vectors: &[iovec], mut done: usize) -> Vec<iovec> {
     let mut rest = Vec::with_capacity(vectors.len());
     for vector in vectors {
         let skip = done.min(vector.iov_len);
@@ -420,19 +451,14 @@ fn rest_of(vectors: &[iovec], mut done: usize) -> Vec<iovec> {
 pub(super) enum File {
     Pipe,
     Socket,
-    /// A file, a terminal, a device: it blocks as ever.
+    /// A file, a terminal, a device.
     Other,
 }
 
 pub(super) fn kind(fd: c_int) -> File {
-    // SAFETY: writes a `stat`, for which all-zero is valid.
-    let (result, stat) = unsafe {
-        let mut stat: libc::stat = zeroed();
-        (libc::fstat(fd, &raw mut stat), stat)
-    };
-    match stat.st_mode & libc::S_IFMT {
-        libc::S_IFIFO if result == 0 => File::Pipe,
-        libc::S_IFSOCK if result == 0 => File::Socket,
+    match device::sort(fd) {
+        Sort::Pipe => File::Pipe,
+        Sort::Socket => File::Socket,
         _ => File::Other,
     }
 }
@@ -499,20 +525,24 @@ unsafe fn readv_with(
     unsafe { readv_nowait(&call, vectors, count, plainly) }
 }
 
-/// As `readv` on a pipe or a socket, whatever the vectors are; plainly on anything else.
+/// As `readv` on whatever can be waited for; plainly on anything else.
 ///
 /// # Safety
 /// As for `readv`.
 unsafe fn readv_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
-    if kind(call.fd) == File::Other {
-        return plainly();
+    match device::sort(call.fd) {
+        Sort::Pipe | Sort::Socket => {}
+        Sort::File => return plainly(),
+        // SAFETY: the caller's.
+        sort => return unsafe { device::read(call.hub, call.fd, sort, (vectors, count), plainly) },
     }
     // SAFETY: the caller's.
     let piped = call.attempt(false, || unsafe {
         libc::preadv2(call.fd, vectors, count, -1, libc::RWF_NOWAIT)
     });
     if piped < 0 && errno() == libc::EOPNOTSUPP {
-        return plainly();
+        // A FIFO does not know how.
+        return device::read_when_ready(call.hub, call.fd, plainly);
     }
     piped
 }
@@ -574,13 +604,16 @@ unsafe fn writev_with(
     unsafe { writev_nowait(&call, vectors, count, plainly) }
 }
 
-/// As `writev` on a pipe or a socket, whatever the vectors are; plainly on anything else.
+/// As `writev` on whatever can be waited for; plainly on anything else.
 ///
 /// # Safety
 /// As for `writev`.
 unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
-    if kind(call.fd) == File::Other {
-        return plainly();
+    match device::sort(call.fd) {
+        Sort::Pipe | Sort::Socket => {}
+        Sort::File => return plainly(),
+        // SAFETY: the caller's.
+        sort => return unsafe { device::write(call.hub, call.fd, sort, (vectors, count), plainly) },
     }
     // SAFETY: the caller's: the kernel has read them by then.
     let all = || unsafe { std::slice::from_raw_parts(vectors, count as usize) };
@@ -597,7 +630,8 @@ unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainl
         },
     );
     if written < 0 && errno() == libc::EOPNOTSUPP {
-        return plainly();
+        // SAFETY: the caller's. A FIFO does not know how.
+        return unsafe { device::write_fifo(call.hub, call.fd, all(), plainly) };
     }
     written
 }

@@ -9,12 +9,14 @@ use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timev
 use super::symbol::patch;
 use super::{Cut, contained, fail, fd, interrupted, sleep};
 use crate::hub::Hub;
+use crate::hub::caught::Handlers;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 
 patch! {
     READINESS poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int => poll_green;
     READINESS ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int => ppoll_green;
+    READINESS __ppoll_chk(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t, room: libc::size_t) -> c_int => ppoll_chk_green;
     READINESS select(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *mut timeval) -> c_int => select_green;
     READINESS pselect(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *const timespec, mask: *const sigset_t) -> c_int => pselect_green;
     READINESS epoll_wait(fd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int => epoll_wait_green;
@@ -55,7 +57,7 @@ fn looking(
     look: impl Fn() -> c_int,
 ) -> c_int {
     loop {
-        match fd::wait(hub, interest, Direction::Read, deadline, call) {
+        match fd::wait_or_signal(hub, interest, Direction::Read, deadline, call, Handlers::All) {
             Ok(Ok(())) => {}
             Ok(Err(Cut::TimedOut)) => return look(),
             // Too deep for an epoll around it.
@@ -74,8 +76,16 @@ fn napping(hub: &'static Hub, deadline: Option<u64>, call: &str, look: impl Fn()
     let mut nap = Duration::from_millis(1);
     loop {
         let until = hub.after(nap).min(deadline.unwrap_or(u64::MAX));
-        let wake = contained(|| Parker::new().park(Some(until), Mode::Cancel, Why::new(&LOOK, 0)));
-        if wake == Some(Wake::Interrupted)
+        let wake = contained(|| {
+            let parker = Parker::new();
+            let hears = hub.hear_signals(&parker, Handlers::All);
+            let wake = parker.park(Some(until), Mode::Cancel, Why::new(&LOOK, 0));
+            (wake, hub.was_cut(hears))
+        });
+        if wake == Some((Wake::Ready, true)) {
+            return fail(libc::EINTR);
+        }
+        if wake.is_some_and(|(wake, _)| wake == Wake::Interrupted)
             && let Cut::Interrupted(error) = interrupted(hub, call)
         {
             return fail(error);
@@ -149,12 +159,49 @@ pub(super) unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds
 }
 
 /// Nothing to wait for but time.
-fn rest(hub: &'static Hub, deadline: Option<u64>) -> c_int {
+pub(super) fn rest(hub: &'static Hub, deadline: Option<u64>) -> c_int {
     // An epoll descriptor of nothing is never ready.
     match gather(&[]) {
         Ok(all) => looking(hub, deadline, "poll", all.as_fd(), || 0),
         Err(()) => napping(hub, deadline, "poll", || 0),
     }
+}
+
+/// Whether a mask of signals changes nothing: there is none, or it is the one of this OS thread.
+///
+/// # Safety
+/// It is null or may be read.
+pub(super) unsafe fn is_in_force(mask: *const sigset_t) -> bool {
+    /// As many as the kernel knows, without those that nothing blocks: SIGKILL, SIGSTOP, and the two that glibc keeps.
+    fn words(set: *const sigset_t) -> u64 {
+        let unblockable = [libc::SIGKILL, libc::SIGSTOP, 32, 33];
+        let bits = unblockable.iter().fold(0, |bits, signal| bits | 1_u64 << (signal - 1));
+        // SAFETY: the first word of a set.
+        unsafe { set.cast::<u64>().read_unaligned() & !bits }
+    }
+    if mask.is_null() {
+        return true;
+    }
+    // SAFETY: asks for the present one; all-zero is a valid set.
+    unsafe {
+        let mut now: sigset_t = std::mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut now);
+        words(&raw const now) == words(mask)
+    }
+}
+
+/// Waits with a mask of its own, on an OS thread in the caller's place: the mask is the OS thread's, and here others run.
+pub(super) fn elsewhere(call: impl FnOnce() -> c_int) -> c_int {
+    super::names::apart(call).unwrap_or_else(|| fail(libc::ENOMEM))
+}
+
+/// Looks with a mask of its own, here, where signals that are blocked so long are delivered; and waits elsewhere.
+fn masked(timeout: *const timespec, call: impl Fn(*const timespec) -> c_int) -> c_int {
+    let now = call(&timespec { tv_sec: 0, tv_nsec: 0 });
+    if now != 0 {
+        return now;
+    }
+    elsewhere(|| call(timeout))
 }
 
 unsafe fn ppoll_green(
@@ -166,8 +213,8 @@ unsafe fn ppoll_green(
 ) -> c_int {
     // SAFETY: the caller's, as libc's.
     unsafe {
-        if !mask.is_null() {
-            return original::ppoll(fds, count, timeout, mask);
+        if !is_in_force(mask) {
+            return masked(timeout, |time| original::ppoll(fds, count, time, mask));
         }
         if timeout.is_null() {
             return poll_green(hub, fds, count, -1);
@@ -179,6 +226,23 @@ unsafe fn ppoll_green(
             }
             None => fail(libc::EINVAL),
         }
+    }
+}
+
+unsafe fn ppoll_chk_green(
+    hub: &'static Hub,
+    fds: *mut pollfd,
+    count: nfds_t,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+    room: libc::size_t,
+) -> c_int {
+    // SAFETY: the caller's, as libc's, which ends the program if there is not room enough.
+    unsafe {
+        if room / size_of::<pollfd>() < count as usize {
+            return original::__ppoll_chk(fds, count, timeout, mask, room);
+        }
+        ppoll_green(hub, fds, count, timeout, mask)
     }
 }
 
@@ -223,8 +287,8 @@ unsafe fn pselect_green(
 ) -> c_int {
     // SAFETY: the caller's, as libc's.
     unsafe {
-        if !mask.is_null() {
-            return original::pselect(count, read, write, except, timeout, mask);
+        if !is_in_force(mask) {
+            return elsewhere(|| original::pselect(count, read, write, except, timeout, mask));
         }
         if timeout.is_null() {
             return select_until(hub, count, read, write, except, None);
@@ -337,8 +401,8 @@ unsafe fn epoll_pwait2_green(
 ) -> c_int {
     // SAFETY: the caller's, as libc's.
     unsafe {
-        if !mask.is_null() {
-            return original::epoll_pwait2(fd, events, count, timeout, mask);
+        if !is_in_force(mask) {
+            return masked(timeout, |time| original::epoll_pwait2(fd, events, count, time, mask));
         }
         if timeout.is_null() {
             return epoll_until(hub, fd, events, count, None);
@@ -360,10 +424,14 @@ unsafe fn epoll_pwait_green(
 ) -> c_int {
     // SAFETY: the caller's, as libc's.
     unsafe {
-        if mask.is_null() {
+        if is_in_force(mask) {
             epoll_wait_green(hub, fd, events, count, timeout)
         } else {
-            original::epoll_pwait(fd, events, count, timeout, mask)
+            let now = original::epoll_pwait(fd, events, count, 0, mask);
+            if now != 0 || timeout == 0 {
+                return now;
+            }
+            elsewhere(|| original::epoll_pwait(fd, events, count, timeout, mask))
         }
     }
 }

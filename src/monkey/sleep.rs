@@ -6,6 +6,7 @@ use libc::{c_int, c_uint, clockid_t, timespec, useconds_t};
 
 use super::symbol::patch;
 use super::{fail, interrupted};
+use crate::hub::caught::Handlers;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::{Hub, interrupt};
 
@@ -22,13 +23,31 @@ const EARLY: u32 = 8;
 static SLEEP: &str = "a patched sleep";
 
 /// Sleeps; early after a kill or a time-out, which a caller of sleep cannot be told otherwise. A few times: a loop that
-/// sleeps until something has happened then goes on at its pace.
-fn pause(hub: &'static Hub, duration: Duration) {
+/// sleeps until something has happened then goes on at its pace. Early too when a signal handler has run: then it says how
+/// much was left.
+fn pause(hub: &'static Hub, duration: Duration) -> Result<(), Duration> {
     let parker = Parker::new();
     let told = hub.refusals(interrupt::due_number(parker.task));
     let mode = if told < EARLY { Mode::Cancel } else { Mode::Must };
-    if parker.park(Some(hub.after(duration)), mode, Why::new(&SLEEP, 0)) == Wake::Interrupted {
-        interrupted(hub, "sleep");
+    let until = hub.after(duration);
+    let hears = hub.hear_signals(&parker, Handlers::All);
+    match parker.park(Some(until), mode, Why::new(&SLEEP, 0)) {
+        Wake::Interrupted => drop(interrupted(hub, "sleep")),
+        Wake::Ready if hub.was_cut(hears) => return Err(Duration::from_nanos(until.saturating_sub(hub.clock.now()))),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Says how much is left of a time, where the caller has a place for it.
+///
+/// # Safety
+/// `left` is null or may be written.
+unsafe fn tell(left: *mut timespec, time: Duration) {
+    // SAFETY: the caller's.
+    if let Some(left) = unsafe { left.as_mut() } {
+        left.tv_sec = time.as_secs() as libc::time_t;
+        left.tv_nsec = time.subsec_nanos().into();
     }
 }
 
@@ -66,15 +85,19 @@ unsafe fn nanosleep_green(hub: &'static Hub, time: *const timespec, left: *mut t
     }
     // SAFETY: the caller's, as libc's: not null.
     match unsafe { duration(time) } {
-        Some(duration) => {
-            pause(hub, duration);
-            0
-        }
+        Some(duration) => match pause(hub, duration) {
+            Ok(()) => 0,
+            Err(time) => {
+                // SAFETY: the caller's, as libc's.
+                unsafe { tell(left, time) };
+                fail(libc::EINTR)
+            }
+        },
         None => fail(libc::EINVAL),
     }
 }
 
-unsafe fn clock_nanosleep_green(
+pub(super) unsafe fn clock_nanosleep_green(
     hub: &'static Hub,
     clock: clockid_t,
     flags: c_int,
@@ -94,8 +117,16 @@ unsafe fn clock_nanosleep_green(
     if flags == libc::TIMER_ABSTIME {
         wait = wait.saturating_sub(now(clock));
     }
-    pause(hub, wait);
-    0
+    match pause(hub, wait) {
+        Ok(()) => 0,
+        Err(time) => {
+            if flags != libc::TIMER_ABSTIME {
+                // SAFETY: the caller's, as libc's.
+                unsafe { tell(left, time) };
+            }
+            libc::EINTR
+        }
+    }
 }
 
 /// What a clock says now.
@@ -108,11 +139,16 @@ pub(super) fn now(clock: clockid_t) -> Duration {
 }
 
 unsafe fn usleep_green(hub: &'static Hub, time: useconds_t) -> c_int {
-    pause(hub, Duration::from_micros(u64::from(time)));
-    0
+    match pause(hub, Duration::from_micros(u64::from(time))) {
+        Ok(()) => 0,
+        Err(_) => fail(libc::EINTR),
+    }
 }
 
 unsafe fn sleep_green(hub: &'static Hub, seconds: c_uint) -> c_uint {
-    pause(hub, Duration::from_secs(u64::from(seconds)));
-    0
+    match pause(hub, Duration::from_secs(u64::from(seconds))) {
+        Ok(()) => 0,
+        // What is left, in whole seconds.
+        Err(time) => time.as_secs() as c_uint,
+    }
 }

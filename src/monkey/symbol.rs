@@ -154,6 +154,12 @@ pub(super) fn all() -> impl Iterator<Item = Listed> {
     let threads = super::threads::symbols().chain(super::threads::join_symbols());
     data.chain(rest)
         .chain(super::child::symbols())
+        .chain(super::device::symbols())
+        .chain(super::handlers::symbols())
+        .chain(super::files::symbols())
+        .chain(super::ipc::symbols())
+        .chain(super::c11::symbols())
+        .chain(super::c11::lock_symbols())
         .chain(locks)
         .chain(threads)
 }
@@ -174,9 +180,14 @@ extern "C" fn look_up() {
     super::connect::flags::look_up();
     super::connect::original::look_up();
     super::bulk::original::look_up();
+    super::c11::original::look_up();
     super::child::original::look_up();
+    super::device::original::look_up();
     super::fd::original::look_up();
+    super::files::original::look_up();
     super::futex::original::look_up();
+    super::ipc::original::look_up();
+    super::handlers::original::look_up();
     super::locks::original::look_up();
     super::locks::release::look_up();
     super::names::original::look_up();

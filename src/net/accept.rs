@@ -10,12 +10,13 @@ use rustix::net::{SocketAddrAny, SocketFlags};
 
 use super::files::explained;
 use crate::io::Async;
+use crate::sys::plain::plainly;
 use crate::time;
 
 /// One connection, non-blocking from the start, in one system call.
 pub(super) fn accept<T: AsFd>(listener: &T) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(rustix::net::acceptfrom_with(listener.as_fd(), flags)?)
+    Ok(plainly(|| rustix::net::acceptfrom_with(listener.as_fd(), flags))?)
 }
 
 /// Accepts; when the process or the system has no descriptor left, tries again ever more seldom (10 ms to 100 ms), so

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::hub::{self, Hub};
 use crate::io::{Async, wait_writable};
+use crate::sys::plain::plainly;
 use crate::thread::{JoinHandle, spawn_local, wait};
 
 /// How long an attempt may take before the next address is tried beside it.
@@ -26,7 +27,7 @@ pub(super) fn connect_one(address: SocketAddr) -> io::Result<std::net::TcpStream
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket: OwnedFd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    match rustix::net::connect(&socket, &address) {
+    match plainly(|| rustix::net::connect(&socket, &address)) {
         Ok(()) => {}
         Err(Errno::INPROGRESS | Errno::INTR) => finish(&socket)?,
         Err(error) => return Err(error.into()),

@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::accept::{accept, accept_patiently, accept_patiently_async};
 use crate::io::Async;
+use crate::sys::plain::plainly;
 
 /// A Unix socket that waits for connections; std's, but it parks.
 pub struct UnixListener {
@@ -201,7 +202,7 @@ impl UnixStream {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         loop {
-            match rustix::net::connect(&socket, address) {
+            match plainly(|| rustix::net::connect(&socket, address)) {
                 Ok(()) => return Ok(UnixStream::from_nonblocking(socket.into())),
                 Err(Errno::AGAIN) => crate::time::sleep(Duration::from_millis(1)),
                 Err(Errno::INTR) => {}
@@ -254,7 +255,7 @@ fn is_end(socket: &std_net::UnixDatagram, error: &io::Error) -> bool {
     {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut socket = [PollFd::new(socket, PollFlags::RDHUP)];
-        poll(&mut socket, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        plainly(|| poll(&mut socket, Some(&Timespec::default()))).is_ok_and(|ready| ready > 0)
     }
     #[cfg(not(target_os = "linux"))]
     {

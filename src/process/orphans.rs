@@ -4,6 +4,7 @@
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::sys::fork::{Global, Order};
+use crate::sys::plain::plainly;
 
 static ORPHANS: Global<Vec<Pid>> = Global::new(Order::Orphans, Vec::new());
 
@@ -22,5 +23,5 @@ pub(super) fn reap() {
 
 /// Whether there is still something to reap. What is not ours (any more: somebody else has reaped it) is not.
 fn is_left(child: Pid) -> bool {
-    matches!(waitpid(Some(child), WaitOptions::NOHANG), Ok(None))
+    matches!(plainly(|| waitpid(Some(child), WaitOptions::NOHANG)), Ok(None))
 }

@@ -21,6 +21,7 @@ use rustix::net::{SendFlags, send};
 
 use crate::net::{TcpStream, UnixStream, linger};
 use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::plain::plainly;
 
 const HIGH: usize = 64 * 1024;
 const LOW: usize = HIGH / 4;
@@ -48,7 +49,7 @@ pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
         let flags = SendFlags::NOSIGNAL;
         #[cfg(not(target_os = "linux"))]
         let flags = SendFlags::empty();
-        match send(self.as_fd(), data, flags).map_err(io::Error::from) {
+        match plainly(|| send(self.as_fd(), data, flags)).map_err(io::Error::from) {
             Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => Ok(0),
             result => result,
         }

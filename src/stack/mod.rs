@@ -215,6 +215,16 @@ pub(crate) fn tidy(budget: usize) -> bool {
     pool::tidy(budget)
 }
 
+/// The least of a stack that lies between its base and its guard.
+#[cfg(feature = "monkey")]
+pub(crate) const LEAST_USABLE: usize = LEAST;
+
+/// Whether an address lies on a stack of ours, of whatever OS thread. For a signal handler, too.
+#[cfg(feature = "monkey")]
+pub(crate) fn is_on_one(address: usize) -> bool {
+    overflow::stack_of(address).is_some()
+}
+
 /// Sets what writes the running green thread's name, for the report of an overflow.
 pub(crate) fn set_describe(f: fn(usize, &mut [u8]) -> usize) {
     overflow::set_describe(f);

@@ -47,7 +47,7 @@ fn ranges() -> impl Iterator<Item = &'static Range> {
 }
 
 /// The stack that an address is on: its low end above the guard, and its size.
-fn stack_of(address: usize) -> Option<(usize, usize)> {
+pub(super) fn stack_of(address: usize) -> Option<(usize, usize)> {
     let (at, size) = ranges().find_map(|range| {
         let (len, at, size) = (
             range.len.load(Ordering::Acquire),

@@ -11,6 +11,7 @@ pub(crate) mod ctrl_c;
 pub(crate) mod fork;
 pub(crate) mod last;
 pub(crate) mod mem;
+pub(crate) mod plain;
 pub(crate) mod poll;
 pub(crate) mod report;
 pub(crate) mod signal;

@@ -76,7 +76,7 @@ fn give_up(signal: libc::c_int) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// An alternate signal stack for an OS thread that std did not make.
+/// An alternate signal stack for an OS thread that has none, or a small one.
 struct AltStack(Cell<usize>);
 
 const ALT_SIZE: usize = 64 * 1024;
@@ -115,9 +115,11 @@ fn present() -> libc::stack_t {
     }
 }
 
-/// Sees to it that this OS thread has an alternate signal stack: a handler cannot run on the one that overflowed.
+/// Sees to it that this OS thread has an alternate signal stack: a handler cannot run on the one that overflowed. std's is of
+/// 8 KiB, of which two signals' registers leave next to nothing.
 pub(crate) fn ensure_alt_stack() {
-    if present().ss_flags & libc::SS_DISABLE == 0 {
+    let now = present();
+    if now.ss_flags & libc::SS_DISABLE == 0 && now.ss_size >= ALT_SIZE {
         return;
     }
     let Ok(at) = super::mem::map(ALT_SIZE) else {

@@ -72,6 +72,12 @@ impl<T> JoinHandle<T> {
         self.join_mut()
     }
 
+    /// The green thread's number.
+    #[cfg(feature = "monkey")]
+    pub(super) fn number(&self) -> u64 {
+        self.join.id()
+    }
+
     #[inline(always)]
     #[track_caller]
     pub(super) fn join_mut(&mut self) -> Result<T, JoinError> {

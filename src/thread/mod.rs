@@ -200,6 +200,8 @@ where
 /// assert_eq!(greenthread::run(|| 42), 42);
 /// ```
 ///
+/// With patched libc (feature `monkey`) it stands for its OS thread: a signal handler interrupts what it waits for.
+///
 /// # Panics
 /// If `main` panics, with the same payload.
 ///
@@ -211,7 +213,31 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    value_of(spawn(main).join(), "run")
+    let handle = spawn(main);
+    #[cfg(feature = "monkey")]
+    let _main = Main::new(handle.number());
+    value_of(handle.join(), "run")
+}
+
+/// While it lives, a green thread stands for its OS thread: signals interrupt its patched calls.
+#[cfg(feature = "monkey")]
+struct Main(u64);
+
+#[cfg(feature = "monkey")]
+impl Main {
+    fn new(number: u64) -> Main {
+        Main(Hub::current().set_main(number))
+    }
+}
+
+#[cfg(feature = "monkey")]
+impl Drop for Main {
+    /// The one before is main again: a `run` inside of a `run` has taken its place.
+    fn drop(&mut self) {
+        if let Some(hub) = Hub::try_current() {
+            hub.set_main(self.0);
+        }
+    }
 }
 
 /// The value of a green thread that stands in for a call: its panic goes on here.

@@ -2,12 +2,15 @@
 //! waits of d take far less than N times d.
 
 mod bulk;
+mod devices;
 mod differential;
 mod fair;
 mod faults;
+mod files;
 mod limits;
 mod odd;
 mod open_file;
+mod signals;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
