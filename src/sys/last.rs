@@ -3,7 +3,7 @@
 //! Destructors of thread-locals run in the order opposite to that in which they were registered, so none is the last
 //! for sure. Those of pthread keys come after all of them, in rounds.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is to be called, and how many rounds have gone by.
 struct Last {
@@ -15,18 +15,38 @@ struct Last {
 /// How many rounds there are: the least that POSIX allows, and what glibc makes.
 const ROUNDS: usize = 4;
 
-static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+/// The key and one, or 0 if there is none yet. No lock, which a fork might find taken.
+static KEY: AtomicU64 = AtomicU64::new(0);
 
 /// The key, made if need be; none: the process has no key left.
 fn key() -> Option<libc::pthread_key_t> {
-    *KEY.get_or_init(|| {
-        let mut key = 0;
-        // SAFETY: a place for the key, and a destructor that lives as long as the program.
-        (unsafe { libc::pthread_key_create(&raw mut key, Some(round)) } == 0).then_some(key)
-    })
+    let made = match KEY.load(Ordering::Acquire) {
+        0 => make()?,
+        made => made,
+    };
+    libc::pthread_key_t::try_from(made - 1).ok()
 }
 
-/// Makes what [`at_end`] needs, where that may still wait for another OS thread.
+#[cold]
+fn make() -> Option<u64> {
+    let mut key = 0;
+    // SAFETY: a place for the key, and a destructor that lives as long as the program.
+    if unsafe { libc::pthread_key_create(&raw mut key, Some(round)) } != 0 {
+        return None;
+    }
+    let mine = u64::from(key) + 1;
+    match KEY.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Some(mine),
+        Err(other) => {
+            // Another OS thread was first.
+            // SAFETY: just made, and nobody has it.
+            unsafe { libc::pthread_key_delete(key) };
+            Some(other)
+        }
+    }
+}
+
+/// Makes what [`at_end`] needs, while the OS thread is far from its end.
 pub(crate) fn prepare() {
     key();
 }
