@@ -256,11 +256,14 @@ impl Call {
                 Err(_) if done > 0 => return done as ssize_t,
                 Err(_) => return result,
             }
-            // An error that has come since is for the next call, and the next attempt would eat it.
-            if done >= len() || is_nonblocking(self.fd) || ready::has_error(self.fd) {
+            if done >= len() {
                 return done as ssize_t;
             }
             give_way(|| budget::spend(Mode::Must));
+            // An error that has come since is for the next call, and the next attempt would eat it.
+            if is_nonblocking(self.fd) || ready::has_error(self.fd) {
+                return done as ssize_t;
+            }
         }
     }
 }

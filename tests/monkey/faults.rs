@@ -172,11 +172,13 @@ fn all() -> Vec<Wait> {
 
 /// Starts them all, each in a green thread of its own that tells its name and what the call ended with.
 fn start(told: &mpsc::Sender<(&'static str, i32)>) -> Vec<(i32, JoinHandle<()>)> {
+    let begun = Arc::new(AtomicU32::new(0));
     let started = all().into_iter().map(|wait| {
-        let told = told.clone();
+        let (told, begun) = (told.clone(), begun.clone());
         let fd = wait.fd;
         let green = spawn(move || {
             let Wait { name, fd, call, _keep } = wait;
+            begun.fetch_add(1, Ordering::SeqCst);
             let error = call(fd);
             told.send((name, error)).unwrap();
             // A kill that is still due ends it here.
@@ -185,6 +187,9 @@ fn start(told: &mpsc::Sender<(&'static str, i32)>) -> Vec<(i32, JoinHandle<()>)>
         (fd, green)
     });
     let started: Vec<_> = started.collect();
+    while (begun.load(Ordering::SeqCst) as usize) < started.len() {
+        yield_now();
+    }
     // All wait now.
     sleep(ms(20));
     assert!(started.iter().all(|(_, green)| !green.is_finished()));
