@@ -7,8 +7,8 @@
 //!  pending := true, rings if it sleeps        ends the park that `waits` names, and says so in `cut`
 //! ```
 //!
-//! The handler's half touches atomics and the bell alone. A signal that comes when main does not wait in a call that may
-//! be interrupted is forgotten, as libc does.
+//! The handler's half touches atomics and the bell alone. A signal that comes when main does not wait in a call that
+//! may be interrupted is forgotten, as libc does.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;

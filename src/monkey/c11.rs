@@ -1,5 +1,5 @@
-//! C11's threads: glibc waits inside itself there, by the same objects as its pthreads have. So these are those, which are
-//! patched.
+//! C11's threads: glibc waits inside itself there, by the same objects as its pthreads have. So these are those, which
+//! are patched.
 
 use std::mem::zeroed;
 

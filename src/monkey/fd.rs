@@ -63,10 +63,12 @@ pub(super) fn wait_or_signal(
     call: &str,
     handlers: Handlers,
 ) -> Result<Result<(), Cut>, c_int> {
-    match parked(hub, fd, direction, deadline, handlers)? {
-        Wake::Ready | Wake::Early => Ok(Ok(())),
-        Wake::TimedOut => Ok(Err(Cut::TimedOut)),
-        Wake::Interrupted => Ok(Err(interrupted(hub, call))),
+    match parked(hub, fd, direction, deadline, handlers) {
+        Ok(Wake::Ready | Wake::Early) => Ok(Ok(())),
+        Ok(Wake::TimedOut) => Ok(Err(Cut::TimedOut)),
+        Ok(Wake::Interrupted) => Ok(Err(interrupted(hub, call))),
+        Err(libc::EINTR) => Ok(Err(Cut::Interrupted(libc::EINTR))),
+        Err(error) => Err(error),
     }
 }
 

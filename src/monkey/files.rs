@@ -1,5 +1,5 @@
-//! What may wait for another's hold of a file: locks on files, and the open of a FIFO, which waits for its other end. There is
-//! nothing to be told by, so an OS thread waits in the caller's place.
+//! What may wait for another's hold of a file: locks on files, and the open of a FIFO, which waits for its other end.
+//! There is nothing to be told by, so an OS thread waits in the caller's place.
 
 use std::mem::zeroed;
 

@@ -1,7 +1,7 @@
 //! Signal handlers: which there are, whether the code that runs is one, and that they interrupt a parked call.
 //!
-//! What a program installs is called by a handler of ours, which knows whether it was to have `SA_RESTART`; `sigaction` and
-//! `signal` show the program's own. Those of faults (SIGSEGV and the like) are left alone.
+//! What a program installs is called by a handler of ours, which knows whether it was to have `SA_RESTART`; `sigaction`
+//! and `signal` show the program's own. Those of faults (SIGSEGV and the like) are left alone.
 //!
 //! # Invariants
 //! - **H1** What runs in a handler takes no lock and allocates nothing, and so does what installs one: a handler may.

@@ -1,9 +1,9 @@
 //! Calls that no patch is to touch: this crate's own.
 //!
 //! rustix and polling call the system without libc, unless the program turns rustix's feature `use-libc` on: then their
-//! calls come by libc's symbols, which are the patched ones. There a call may give way, and is attempted with locks and cells
-//! of this crate in hand. So each call of theirs that has a patched symbol, and is made where green threads run, is made
-//! in [`plainly`].
+//! calls come by libc's symbols, which are the patched ones. There a call may give way, and is attempted with locks and
+//! cells of this crate in hand. So each call of theirs that has a patched symbol, and is made where green threads run, is
+//! made in [`plainly`].
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "monkey")]

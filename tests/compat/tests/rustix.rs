@@ -133,7 +133,9 @@ fn the_hub_s_own_calls_are_not_patched() {
     patched(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let clients: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let clients: Vec<_> = (0..20)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
         let beside = Beside::new();
         let before = beside.turns();
         let accepted: Vec<TcpStream> = (0..20).map(|_| listener.accept().unwrap().0).collect();
@@ -156,7 +158,9 @@ fn hubs_wake_each_other() {
             });
         });
         let there = told.recv().unwrap();
-        let sleepers: Vec<_> = (0..50).map(|_| spawn(|| (0..50).for_each(|_| std::thread::sleep(ms(1))))).collect();
+        let sleepers: Vec<_> = (0..50)
+            .map(|_| spawn(|| (0..50).for_each(|_| std::thread::sleep(ms(1)))))
+            .collect();
         let callers: Vec<_> = (0..20)
             .map(|_| {
                 let there = there.clone();
