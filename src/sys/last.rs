@@ -3,7 +3,7 @@
 //! Destructors of thread-locals run in the order opposite to that in which they were registered, so none is the last
 //! for sure. Those of pthread keys come after all of them, in rounds.
 
-use std::sync::OnceLock;
+use super::fork::{GlobalOnce, Order};
 
 /// What is to be called, and how many rounds have gone by.
 struct Last {
@@ -15,7 +15,7 @@ struct Last {
 /// How many rounds there are: the least that POSIX allows, and what glibc makes.
 const ROUNDS: usize = 4;
 
-static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+static KEY: GlobalOnce<Option<libc::pthread_key_t>> = GlobalOnce::new(Order::Key);
 
 /// The key, made if need be; none: the process has no key left.
 fn key() -> Option<libc::pthread_key_t> {
