@@ -40,6 +40,13 @@
 //! A panic in a destructor of a thread-local aborts the process: catch it there, or drop such things before. A generator or
 //! greenlet that is kept in such a thread-local may go on in its destructor, wherever it has stopped.
 //!
+//! # What it says on stderr
+//! A panic that nobody joins for, a handler of a server that failed, a [`LoopExit`]: a line each, which begins with
+//! `greenthread: `. No hub waits for stderr: what it does not take at once an OS thread writes, up to 256 KiB, and at the end
+//! of the process it has 200 ms more. Of one kind there are at most 32 lines a second; how many were left out is told. std's
+//! own message of a panic is written as std does it, in the green thread that panics, unless you call
+//! [`write_panics_aside`].
+//!
 //! # One turn
 //! ```text
 //!   inbox ─► callbacks ─► ready queue (128 resumes, or 1 ms) ─► timers ─► poll, sleeping if nothing is ready

@@ -147,8 +147,12 @@ impl Drop for Registered {
 }
 
 /// Two looks at all, and `meanwhile` between them; whether all rested all the time, and `meanwhile` says so too.
-fn all_rest(looks: &[impl Fn() -> Option<u64>], queued: impl Fn() -> bool, meanwhile: impl FnOnce() -> bool) -> bool {
-    let look = || -> Option<Vec<u64>> {
+fn all_rest<T: PartialEq>(
+    looks: &[impl Fn() -> Option<T>],
+    queued: impl Fn() -> bool,
+    meanwhile: impl FnOnce() -> bool,
+) -> bool {
+    let look = || -> Option<Vec<T>> {
         if queued() {
             return None;
         }
@@ -162,8 +166,12 @@ fn all_rest(looks: &[impl Fn() -> Option<u64>], queued: impl Fn() -> bool, meanw
 pub(super) fn all_others_idle() -> bool {
     let me = crate::sys::thread::id();
     let known = KNOWN.lock();
-    let others: Vec<_> = known.iter().filter(|known| known.thread != me).collect();
-    let looks: Vec<_> = others.iter().map(|known| || known.look()).collect();
+    let mut others: Vec<_> = known.iter().filter(|known| known.thread != me).collect();
+    // One look for each OS thread: that of a pool has a hub besides, if a job has used one, which rests while the job waits.
+    others.sort_by_key(|known| known.thread);
+    let threads: Vec<_> = others.chunk_by(|a, b| a.thread == b.thread).collect();
+    let rests = |known: &[&Known]| known.iter().enumerate().find_map(|(i, known)| Some((i, known.look()?)));
+    let looks: Vec<_> = threads.iter().map(|known| || rests(known)).collect();
     let are_ours = || {
         crate::sys::thread::all().is_some_and(|threads| {
             let mut threads = threads.into_iter().filter(|thread| *thread != me);

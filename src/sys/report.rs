@@ -272,7 +272,7 @@ fn write_now(stderr: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Now> {
     // At the end, or at the position that the file has, which a pipe has not.
     let written = rustix::io::pwritev2(stderr, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT);
     let written = match written {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::SPIPE) => {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::SPIPE) => {
             match rustix::net::send(stderr, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Err(Errno::NOTSOCK) => return Err(Now::CannotTell),
                 sent => sent,
@@ -283,15 +283,16 @@ fn write_now(stderr: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Now> {
     match written {
         Ok(0) => Err(Now::CannotTell),
         Ok(count) => Ok(count),
+        Err(Errno::PERM) => Err(Now::CannotTell),
         Err(Errno::AGAIN | Errno::INTR) => Err(Now::Later),
         Err(_) => Err(Now::Broken),
     }
 }
 
-fn is_writable(stderr: BorrowedFd<'_>, patience: Duration) -> bool {
+pub(super) fn is_writable(stderr: BorrowedFd<'_>, patience: Duration) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
     let patience = Timespec::try_from(patience).ok();
-    poll(&mut fds, patience.as_ref()) == Ok(1)
+    poll(&mut fds, patience.as_ref()) != Ok(0)
 }
 
 /// Starts the OS thread that writes, if there is none; with something to write or to tell later.

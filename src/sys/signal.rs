@@ -12,8 +12,10 @@
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::fork::{GlobalOnce, Order};
 
@@ -139,8 +141,13 @@ pub(crate) fn ensure_alt_stack() {
     let _ = ALT.try_with(|alt| alt.0.set(at));
 }
 
-/// Writes to stderr from a signal handler, as far as stderr takes it.
+/// Writes to stderr from a signal handler, as far as stderr takes it within a second: full, and with nobody who reads, it is
+/// not to keep the process from its end.
 pub(crate) fn write_stderr(mut text: &[u8]) {
+    // One system call, and not by libc's function, which may be patched.
+    if !super::report::is_writable(std::io::stderr().as_fd(), Duration::from_secs(1)) {
+        return;
+    }
     while !text.is_empty() {
         // SAFETY: a plain write of a whole slice.
         let wrote = unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };

@@ -425,6 +425,9 @@ fn timed() {
 fn idle_pool() {
     assert_eq!(threadpool::unblock(|| 5), 5);
     loop_exit(thread::park);
+    // And of one that has a hub besides, for a job used it.
+    threadpool::unblock(|| sleep(ms(1)));
+    loop_exit(thread::park);
 }
 
 fn idle_hubs() {
