@@ -33,6 +33,7 @@ use std::cell::Cell;
 use std::task::{Context, Poll, Waker};
 use std::thread::panicking;
 
+use super::choice::Choice;
 use super::park::{Mode, Wake};
 use super::{Hub, interrupt};
 
@@ -155,11 +156,16 @@ fn poll_end_round(context: &Context<'_>) -> Poll<()> {
         return Poll::Ready(());
     };
     let waker = context.waker();
-    if !next_round(hub) || hub.is_alone() || panicking() || waker.will_wake(Waker::noop()) {
+    if !next_round(hub) || hub.is_alone() || panicking() || is_noop(waker) {
         return Poll::Ready(());
     }
     waker.wake_by_ref();
     Poll::Pending
+}
+
+/// Whether a poll with this waker is not followed by another.
+fn is_noop(waker: &Waker) -> bool {
+    waker.will_wake(Waker::noop()) || Choice::of(waker).is_some_and(Choice::is_noop)
 }
 
 impl Hub {

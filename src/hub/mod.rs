@@ -48,6 +48,7 @@
 pub(crate) mod alarm;
 pub(crate) mod budget;
 mod callback;
+pub(crate) mod choice;
 mod clock;
 pub(crate) mod context;
 mod end;
@@ -65,9 +66,11 @@ mod ready;
 mod report;
 pub(crate) mod remote;
 mod slot;
+pub(crate) mod spin;
 pub(crate) mod stuck;
 pub(crate) mod task;
 mod timer;
+mod wakers;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -23,6 +23,8 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::thread::panicking;
 
+use super::choice::Choice;
+use super::polled::Signal;
 use super::remote::Shared;
 use super::task::{Marks, State, Task, TaskRef};
 use super::{Due, Hub, interrupt};
@@ -94,7 +96,7 @@ impl Waiter {
             Waiter::Task(task, _) => {
                 task.is_finished() || fork_epoch() != 0 && task.shared().is_some_and(Shared::is_of_parent)
             }
-            Waiter::Waker(_) => false,
+            Waiter::Waker(waker) => is_lost(waker),
         }
     }
 
@@ -145,6 +147,18 @@ impl Drop for Wakes {
     }
 }
 
+/// Whether a waker is one of ours whose task can never run again. Of others nothing is known; neither is of ours within
+/// one of others, as a combinator has them that polls its futures with wakers of its own.
+pub(super) fn is_lost(waker: &Waker) -> bool {
+    if let Some(task) = super::task::of_waker(waker) {
+        task.is_lost()
+    } else if let Some(signal) = Signal::of(waker) {
+        signal.is_lost()
+    } else {
+        Choice::of(waker).is_some_and(Choice::is_lost)
+    }
+}
+
 impl std::fmt::Debug for Waiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -166,12 +180,19 @@ impl Hub {
                 Some(shared) => shared.send(super::remote::Message::Wake(task, ticket)),
                 None => {}
             },
-            Waiter::Waker(waker) if super::task::is_ours(&waker) || super::polled::is_ours(&waker) => waker.wake(),
-            // A waker is the user's code.
-            Waiter::Waker(waker) => {
-                let wakes = Wakes(Some(waker));
-                self.call(Box::new(move || drop(wakes)));
-            }
+            Waiter::Waker(waker) if super::task::is_ours(&waker) || Signal::of(&waker).is_some() => waker.wake(),
+            Waiter::Waker(waker) => match Choice::of(&waker) {
+                // Its own waker may be any.
+                Some(choice) => choice
+                    .take_waker()
+                    .into_iter()
+                    .for_each(|own| self.wake(Waiter::Waker(own))),
+                // A waker is the user's code.
+                None => {
+                    let wakes = Wakes(Some(waker));
+                    self.call(Box::new(move || drop(wakes)));
+                }
+            },
         }
     }
 

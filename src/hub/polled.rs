@@ -2,49 +2,58 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
-
-use once_cell::race::OnceRef;
+use std::task::{Context, Poll, Waker};
 
 use super::park::{self, Mode, Parker, Waiter, Why};
+use super::spin::Spin;
+use super::task::TaskRef;
+use super::wakers;
 use super::{Hub, interrupt};
 
 /// Wakes who waits for the polled, once for each time it was asked to.
 ///
 /// `woken` is set before `waiter` is taken, and looked at after `waiter` is put: one side always sees the other.
-struct Signal {
+pub(super) struct Signal {
     woken: AtomicBool,
-    waiter: Mutex<Option<Waiter>>,
+    parked: Spin<Parked>,
+}
+
+struct Parked {
+    waiter: Option<Waiter>,
+    /// Who parked last, also once it was woken.
+    task: Option<TaskRef>,
 }
 
 impl Signal {
     fn replace(&self, waiter: Option<Waiter>) -> Option<Waiter> {
-        std::mem::replace(&mut *self.waiter.lock().unwrap_or_else(PoisonError::into_inner), waiter)
-    }
-}
-
-impl Wake for Signal {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        let mut parked = self.parked.lock();
+        if let Some(Waiter::Task(task, _)) = &waiter {
+            parked.task = Some(*task);
+        }
+        std::mem::replace(&mut parked.waiter, waiter)
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
+    /// A waker of it was called.
+    pub(super) fn notify(&self) {
         if !self.woken.swap(true, Ordering::AcqRel)
             && let Some(waiter) = self.replace(None)
         {
             waiter.wake();
         }
     }
-}
 
-static VTABLE: OnceRef<'static, RawWakerVTable> = OnceRef::new();
+    /// Whether who waits for it never runs again.
+    pub(super) fn is_lost(&self) -> bool {
+        self.parked.lock().task.is_some_and(TaskRef::is_lost)
+    }
 
-/// Whether it is one of those that are made here, which run no code of the user's.
-#[inline]
-pub(super) fn is_ours(waker: &Waker) -> bool {
-    VTABLE.get().is_some_and(|ours| std::ptr::eq(ours, waker.vtable()))
+    /// The signal that `waker` is of, if it is of one: those run no code of the user's.
+    #[inline]
+    pub(super) fn of(waker: &Waker) -> Option<&Signal> {
+        wakers::of(waker)
+    }
 }
 
 /// Polls until it is ready, and parks in between; `None`: the deadline (nanoseconds of the hub's clock) came first.
@@ -128,10 +137,12 @@ fn take_pair() -> Pair {
     spare.unwrap_or_else(|| {
         let signal = Arc::new(Signal {
             woken: AtomicBool::new(false),
-            waiter: Mutex::new(None),
+            parked: Spin::new(Parked {
+                waiter: None,
+                task: None,
+            }),
         });
-        let waker = Waker::from(signal.clone());
-        VTABLE.get_or_init(|| waker.vtable());
+        let waker = wakers::waker(signal.clone());
         (signal, waker)
     })
 }

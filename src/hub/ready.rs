@@ -86,3 +86,10 @@ impl Ready {
         x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
     }
 }
+
+impl Hub {
+    /// The next number of the seed, if the hub has one: for choices that are anybody's guess.
+    pub(crate) fn seeded(&'static self) -> Option<u64> {
+        (self.ready.seed.get() != 0).then(|| self.ready.random())
+    }
+}

@@ -66,6 +66,7 @@ pub(crate) use super::slot::{Ended, Exit};
 use super::{Hub, budget, context, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
+use crate::sys::fork::fork_epoch;
 use crate::tls::Context;
 pub(crate) use blocks::all_of;
 pub(super) use blocks::{Keep, give_back};
@@ -75,7 +76,7 @@ pub(super) use locals::with_own_locals;
 use marks::NATIVE;
 pub(crate) use marks::{Marks, State, is_native};
 pub(crate) use stackless::spawn_future;
-pub(super) use stackless::{end_runners, face, is_ours, stack_at_hand, with_stack};
+pub(super) use stackless::{end_runners, face, is_ours, of_waker, stack_at_hand, with_stack};
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;
@@ -168,6 +169,12 @@ impl TaskRef {
     /// Whether it has ended; an atomic look, from any OS thread.
     pub(crate) fn is_finished(self) -> bool {
         self.0.is_finished()
+    }
+
+    /// Whether it can never run again: its hub ended before it did, or is the parent's and this a forked child.
+    pub(crate) fn is_lost(self) -> bool {
+        self.0.join.load(Ordering::Acquire) & LOST != 0
+            || fork_epoch() != 0 && self.shared().is_some_and(Shared::is_of_parent)
     }
 
     pub(crate) fn is(self, task: &Task) -> bool {

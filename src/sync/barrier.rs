@@ -5,24 +5,19 @@ use std::fmt;
 use std::future::Future;
 
 use super::wait::{Core, Op, State, Until};
-use super::waiters::{Key, Waiters, Woken};
+use super::waiters::{Waiters, Woken};
 use crate::hub::park::Why;
 
 static BARRIER: &str = "a Barrier";
 
 struct Meeting {
     most: usize,
-    /// How many wait, and were not let go.
-    here: usize,
     waiters: Waiters,
 }
 
 impl State for Meeting {
-    fn settle(&mut self, woken: &mut Woken) {
-        while self.here == 0 && self.waiters.any() {
-            self.waiters.grant_first(woken);
-        }
-    }
+    // The last to come grants it to all.
+    fn settle(&mut self, _: &mut Woken) {}
 }
 
 struct Arrive;
@@ -34,23 +29,13 @@ impl Op<Meeting> for Arrive {
         &mut state.waiters
     }
 
-    fn attempt(&mut self, state: &mut Meeting, granted: bool, _: &mut Woken) -> Option<BarrierWaitResult> {
+    fn attempt(&mut self, state: &mut Meeting, granted: bool, woken: &mut Woken) -> Option<BarrierWaitResult> {
         if granted {
             return Some(BarrierWaitResult(false));
         }
-        if state.here + 1 < state.most {
-            return None;
-        }
-        state.here = 0;
-        Some(BarrierWaitResult(true))
-    }
-
-    fn waits(&mut self, state: &mut Meeting, _: Key) {
-        state.here += 1;
-    }
-
-    fn gives_up(&mut self, state: &mut Meeting, _: Key) {
-        state.here -= 1;
+        let others = state.most.saturating_sub(1);
+        let have_come = others == 0 || state.waiters.grant_all(others, woken);
+        have_come.then_some(BarrierWaitResult(true))
     }
 }
 
@@ -96,7 +81,6 @@ impl Barrier {
         Barrier {
             core: Core::new(Meeting {
                 most: count,
-                here: 0,
                 waiters: Waiters::new(),
             }),
         }

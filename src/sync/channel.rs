@@ -15,7 +15,9 @@
 //!
 //! # How it works
 //! A sender that has to wait leaves its message in the channel, in line behind those that have room. Whoever takes one
-//! lets the next in and its sender go on; a sender that gives up takes its message back out.
+//! lets the next in and its sender go on; a sender that gives up takes its message back out. A sender that finds a
+//! receiver waiting grants it its message there and then. So messages of senders that wait are set aside for no
+//! receiver, and may be taken back at any time.
 //!
 //! # Coming from Python
 //! `gevent.queue.Channel` is `bounded(0)`. A `gevent.queue.Queue` or `asyncio.Queue` with its `task_done` and `join` is
@@ -27,6 +29,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::iter::FusedIterator;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,9 +47,9 @@ static SEND: &str = "room in a channel (send)";
 static RECV: &str = "a message of a channel (recv)";
 
 struct Shared<T> {
-    /// Messages that have room.
+    /// Messages that have room, among them one for each receiver that was granted one.
     queue: VecDeque<T>,
-    /// Those of senders that wait, in the order of `sending`.
+    /// Those of senders that wait, and of a few that are to take theirs back.
     late: VecDeque<(Key, T)>,
     most: usize,
     senders: usize,
@@ -60,46 +63,54 @@ struct Shared<T> {
 impl<T> Shared<T> {
     #[inline]
     fn len(&self) -> usize {
-        self.queue.len() + self.late.len()
+        self.queue.len() + self.sending.waiting()
     }
 
     /// Whether a message may be put in the queue.
     #[inline]
     fn has_room(&self) -> bool {
-        // Without a capacity: as many as receivers are there for.
-        self.queue.len() < self.most.max(self.receiving.waiting() + self.receiving.granted())
+        !self.sending.any() && self.queue.len() < self.most
     }
 
-    /// The oldest message, and whose sender goes on for it.
-    #[inline(always)]
-    fn take(&mut self, woken: &mut Woken) -> Option<T> {
-        if self.late.is_empty() {
-            self.queue.pop_front()
-        } else {
-            self.take_and_let_in(woken)
-        }
+    /// Whether there is a message in the queue that was not set aside.
+    #[inline]
+    fn has_spare(&self) -> bool {
+        self.queue.len() > self.receiving.granted()
     }
 
+    /// The message of the first sender that waits and can go on for it; be it one whose hub has ended, its message is as
+    /// good as any.
+    fn take_late(&mut self, woken: &mut Woken) -> Option<T> {
+        let key = self.sending.grant_any(woken)?;
+        self.late_of(key)
+    }
+
+    /// The oldest message, for that of a sender that waits, though all in the queue are set aside.
     #[inline(never)]
-    fn take_and_let_in(&mut self, woken: &mut Woken) -> Option<T> {
-        let (_, late) = self.late.pop_front()?;
-        // In step with `late`: the message of one whose hub has ended is as good as any.
-        self.sending.grant_any(woken);
-        match self.queue.pop_front() {
-            Some(first) => {
-                self.queue.push_back(late);
-                Some(first)
-            }
-            None => Some(late),
-        }
+    fn exchange(&mut self, woken: &mut Woken) -> Option<T> {
+        let late = self.take_late(woken)?;
+        self.queue.push_back(late);
+        self.queue.pop_front()
+    }
+
+    /// Grants a receiver that waits, and can be had, what the caller is to send.
+    #[inline(never)]
+    fn grant_one(&mut self, woken: &mut Woken) -> bool {
+        self.receiving.grant_first(woken)
+    }
+
+    fn late_of(&mut self, key: Key) -> Option<T> {
+        let at = self.late.iter().position(|(late, _)| *late == key)?;
+        self.late.remove(at).map(|(_, message)| message)
     }
 }
 
 impl<T> State for Shared<T> {
     #[inline(always)]
     fn settle(&mut self, woken: &mut Woken) {
-        let is_wanted = self.receiving.any() && (self.len() > self.receiving.granted() || self.senders == 0);
-        if is_wanted || self.receivers == 0 {
+        let is_wanted = self.receiving.any() && (self.has_spare() || self.senders == 0);
+        let lets_in = self.sending.any() && self.queue.len() < self.most;
+        if is_wanted || lets_in || self.receivers == 0 {
             self.grant(woken);
         }
     }
@@ -108,12 +119,13 @@ impl<T> State for Shared<T> {
 impl<T> Shared<T> {
     #[inline(never)]
     fn grant(&mut self, woken: &mut Woken) {
-        while self.receiving.any() && (self.len() > self.receiving.granted() || self.senders == 0) {
-            self.receiving.grant_first(woken);
+        while self.receivers == 0 && self.sending.grant_any(woken).is_some() {}
+        while self.queue.len() < self.most
+            && let Some(late) = self.take_late(woken)
+        {
+            self.queue.push_back(late);
         }
-        while self.receivers == 0 && self.sending.any() {
-            self.sending.grant_any(woken);
-        }
+        while (self.has_spare() || self.senders == 0) && self.receiving.grant_first(woken) {}
     }
 }
 
@@ -121,19 +133,20 @@ impl<T> Shared<T> {
 struct Send<T> {
     message: Option<T>,
     key: Option<Key>,
+    is_bounded: bool,
 }
 
 impl<T> Send<T> {
-    fn new(message: T) -> Send<T> {
+    fn new(message: T, is_bounded: bool) -> Send<T> {
         Send {
             message: Some(message),
             key: None,
+            is_bounded,
         }
     }
 
     fn take_back(&mut self, state: &mut Shared<T>, key: Key) {
-        let at = state.late.iter().position(|(late, _)| *late == key);
-        if let Some((_, message)) = at.and_then(|at| state.late.remove(at)) {
+        if let Some(message) = state.late_of(key) {
             self.message = Some(message);
         }
     }
@@ -142,12 +155,18 @@ impl<T> Send<T> {
 impl<T> Op<Shared<T>> for Send<T> {
     type Output = Result<(), SendError<T>>;
 
+    #[inline(always)]
+    fn spends(&self) -> bool {
+        // One that never waits never switches.
+        self.is_bounded
+    }
+
     fn waiters<'a>(&self, state: &'a mut Shared<T>) -> &'a mut Waiters {
         &mut state.sending
     }
 
     #[inline(always)]
-    fn attempt(&mut self, state: &mut Shared<T>, granted: bool, _: &mut Woken) -> Option<Result<(), SendError<T>>> {
+    fn attempt(&mut self, state: &mut Shared<T>, granted: bool, woken: &mut Woken) -> Option<Result<(), SendError<T>>> {
         if state.receivers == 0 {
             if let (true, Some(key)) = (granted, self.key) {
                 self.take_back(state, key);
@@ -157,8 +176,8 @@ impl<T> Op<Shared<T>> for Send<T> {
         if granted {
             return Some(Ok(()));
         }
-        if state.late.is_empty()
-            && state.has_room()
+        // Without a capacity: for a receiver that waits, and can be had.
+        if (state.has_room() || state.receiving.any() && state.grant_one(woken))
             && let Some(message) = self.message.take()
         {
             state.queue.push_back(message);
@@ -196,8 +215,12 @@ impl<T> Op<Shared<T>> for Recv {
 
     #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T>, granted: bool, woken: &mut Woken) -> Option<Result<T, RecvError>> {
-        if granted || state.len() > state.receiving.granted() {
-            return Some(state.take(woken).ok_or(RecvError));
+        if granted || state.has_spare() {
+            // Who waits to send is let in by `settle`.
+            return Some(state.queue.pop_front().ok_or(RecvError));
+        }
+        if state.sending.any() {
+            return state.exchange(woken).map(Ok);
         }
         (state.senders == 0).then_some(Err(RecvError))
     }
@@ -214,8 +237,33 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 fn with<T>(most: usize) -> (Sender<T>, Receiver<T>) {
-    let shared = Arc::new(Core::new(shared(most)));
-    (Sender(shared.clone()), Receiver(shared))
+    let channel = Arc::new(Channel::new(most));
+    (Sender(channel.clone()), Receiver(channel))
+}
+
+/// What both ends refer to.
+struct Channel<T> {
+    core: Core<Shared<T>>,
+    /// Whether a sender may have to wait; beside the lock, for who asks before.
+    is_bounded: bool,
+}
+
+impl<T> Channel<T> {
+    fn new(most: usize) -> Channel<T> {
+        Channel {
+            core: Core::new(shared(most)),
+            is_bounded: most != usize::MAX,
+        }
+    }
+}
+
+impl<T> Deref for Channel<T> {
+    type Target = Core<Shared<T>>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Core<Shared<T>> {
+        &self.core
+    }
 }
 
 fn shared<T>(most: usize) -> Shared<T> {
@@ -232,10 +280,10 @@ fn shared<T>(most: usize) -> Shared<T> {
 }
 
 /// The end of a channel that messages are put in.
-pub struct Sender<T>(Arc<Core<Shared<T>>>);
+pub struct Sender<T>(Arc<Channel<T>>);
 
 /// The end of a channel that messages come out of.
-pub struct Receiver<T>(Arc<Core<Shared<T>>>);
+pub struct Receiver<T>(Arc<Channel<T>>);
 
 /// What [`Sender::send_timeout`] and [`Sender::send_deadline`] fail with; the message comes back in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -287,7 +335,11 @@ impl<T> Sender<T> {
     #[inline]
     #[track_caller]
     pub fn send(&self, message: T) -> Result<(), SendError<T>> {
-        let sent = self.0.block(&mut Send::new(message), Until::Ever, Why::new(&SEND, 0));
+        let sent = self.0.block(
+            &mut Send::new(message, self.0.is_bounded),
+            Until::Ever,
+            Why::new(&SEND, 0),
+        );
         sent.unwrap_or(Ok(()))
     }
 
@@ -296,7 +348,7 @@ impl<T> Sender<T> {
     /// # Errors
     /// The message: `Full`, or `Disconnected` if all receivers are gone.
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
-        let mut op = Send::new(message);
+        let mut op = Send::new(message, self.0.is_bounded);
         match self.0.attempt(&mut op) {
             Some(Ok(())) => Ok(()),
             Some(Err(SendError(message))) => Err(TrySendError::Disconnected(message)),
@@ -324,7 +376,7 @@ impl<T> Sender<T> {
 
     #[track_caller]
     fn send_until(&self, message: T, until: Until) -> Result<(), SendTimeoutError<T>> {
-        let mut op = Send::new(message);
+        let mut op = Send::new(message, self.0.is_bounded);
         match self.0.block(&mut op, until, Why::new(&SEND, 0)) {
             Some(Ok(())) => Ok(()),
             Some(Err(SendError(message))) => Err(SendTimeoutError::Disconnected(message)),
@@ -339,7 +391,7 @@ impl<T> Sender<T> {
     where
         T: Unpin,
     {
-        self.0.future(Send::new(message))
+        self.0.future(Send::new(message, self.0.is_bounded))
     }
 
     /// How many messages are in the channel, those of waiting senders included.
@@ -354,7 +406,7 @@ impl<T> Sender<T> {
 
     /// Whether a sender would have to wait.
     pub fn is_full(&self) -> bool {
-        self.0.look(|state| !state.late.is_empty() || !state.has_room())
+        self.0.look(|state| !state.has_room() && state.receiving.waiting() == 0)
     }
 
     /// How many messages it takes; none: without a limit.
@@ -381,7 +433,7 @@ impl<T> Receiver<T> {
     /// # Blocking and cancellation
     /// Parks while the channel is empty. A kill or time-out unwinds here; a message that was on its way goes to the
     /// next receiver.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
         let received = self.0.block(&mut Recv, Until::Ever, Why::new(&RECV, 0));

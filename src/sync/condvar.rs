@@ -35,6 +35,15 @@ struct Notice;
 impl Op<Notices> for Notice {
     type Output = ();
 
+    // One that finds its select at another branch would be nobody's.
+    const TAKES: bool = false;
+
+    #[inline(always)]
+    fn spends(&self) -> bool {
+        // It always waits; and is in line once it was polled.
+        false
+    }
+
     fn waiters<'a>(&self, state: &'a mut Notices) -> &'a mut Waiters {
         &mut state.waiters
     }
@@ -191,7 +200,7 @@ impl Condvar {
             .core
             .wait(&mut Notice, until, Why::new(&CONDVAR, 0), || drop(guard));
         let owed = noticed.map(|()| Owed(self));
-        let guard = mutex.lock();
+        let guard = mutex.relock();
         std::mem::forget(owed);
         (guard, WaitTimeoutResult(noticed.is_none()))
     }

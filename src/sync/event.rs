@@ -19,9 +19,7 @@ struct Flag {
 impl State for Flag {
     #[inline]
     fn settle(&mut self, woken: &mut Woken) {
-        while self.is_set && self.waiters.any() {
-            self.waiters.hand_first(woken);
-        }
+        while self.is_set && self.waiters.hand_first(woken) {}
     }
 }
 
@@ -31,6 +29,8 @@ impl Op<Flag> for IsSet {
     type Output = ();
 
     const HANDED: Option<()> = Some(());
+
+    const TAKES: bool = false;
 
     fn waiters<'a>(&self, state: &'a mut Flag) -> &'a mut Waiters {
         &mut state.waiters

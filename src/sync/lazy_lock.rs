@@ -5,8 +5,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::OnceLock as Cell;
 
-use super::spin::Spin;
 use super::turn::Turns;
+use crate::hub::spin::Spin;
 use crate::hub::{Hub, interrupt};
 
 static LAZY_LOCK: &str = "a LazyLock";

@@ -16,7 +16,8 @@
 //! (`…_timeout`) or until a moment (`…_deadline`), but for [`Barrier`], where one either comes or not.
 //!
 //! What can be had is handed over in the order of coming: nobody overtakes, nobody starves. Who is killed, timed out or
-//! dropped on its way passes on what it was handed.
+//! dropped on its way passes on what it was handed. Of a [`select!`](crate::select!) one branch is handed something, and
+//! no other.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -31,6 +32,23 @@
 //! done.wait();
 //! assert_eq!(*names.lock().unwrap(), ["green"]);
 //! ```
+//!
+//! # Giving way
+//! What waits lets others run. What could have waited and need not (a free lock, a message that is there, an event that is
+//! set, a `select!` of which a branch is ready) does so now and then: after some 128 such operations without a wait, or
+//! sooner if a timer or a socket is late. That is before it takes anything, and there a kill and a time-out come, too. A
+//! future wakes its task and is pending once.
+//!
+//! These never let others run, so that `RefCell`s and the like may be borrowed over them: `try_…` and a `select!` with a
+//! plain `default`; an unlock, a release, a `set` and a `notify…`; sending to an [`unbounded`](channel::unbounded) channel
+//! and putting into an unbounded queue; a look at what is set once, if it is.
+//!
+//! # When an OS thread ends
+//! Its green threads and futures that wait are lost: they are passed over, and what they wait for goes to the next in line.
+//! What they *hold* stays held: a lock, a permit, a message that was handed over already. It is as if the guard had been
+//! forgotten ([`std::mem::forget`]), and joining one says that it is [lost](crate::thread::JoinError::is_lost). The same
+//! goes for threads of the parent in a forked process. A future that is polled by a combinator with a waker of its own
+//! (`FuturesUnordered`, say) cannot be known to be lost: it may be handed something still.
 //!
 //! # Coming from Python
 //! `gevent.lock`, `gevent.event`, `gevent.queue`, and what `asyncio` has of them. `AsyncResult` and `asyncio.Future`
@@ -50,7 +68,6 @@ mod reentrant;
 mod rwlock;
 pub mod select;
 mod semaphore;
-mod spin;
 mod turn;
 mod wait;
 mod waiters;

@@ -194,6 +194,13 @@ impl<T: ?Sized> Mutex<T> {
         self.guard()
     }
 
+    /// The same for who has waited already, and may hold a notice: it takes no step of the budget.
+    #[track_caller]
+    pub(super) fn relock(&self) -> LockResult<MutexGuard<'_, T>> {
+        self.core.block_unspent(&mut Acquire, Until::Ever, Why::new(&MUTEX, 0));
+        self.guard()
+    }
+
     /// The lock, if it is free and nobody waits for it.
     ///
     /// # Errors

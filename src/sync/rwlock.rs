@@ -28,16 +28,13 @@ struct Holders {
 
 impl State for Holders {
     fn settle(&mut self, woken: &mut Woken) {
-        while let Some(wants) = self.waiters.first_wants() {
-            if self.writes || wants == WRITES && self.readers > 0 {
-                return;
-            }
-            if !self.waiters.hand_first(woken) {
-                return;
-            }
-            match wants {
-                WRITES => self.writes = true,
-                _ => self.readers += 1,
+        loop {
+            let (readers, writes) = (self.readers, self.writes);
+            let is_free = |wants| !writes && (wants != WRITES || readers == 0);
+            match self.waiters.hand_first_if(woken, is_free) {
+                Some(WRITES) => self.writes = true,
+                Some(_) => self.readers += 1,
+                None => return,
             }
         }
     }

@@ -57,6 +57,9 @@ enum Came {
 impl Op<Line> for Come {
     type Output = Came;
 
+    // Its turn takes long: it is no branch of a select, but a step of one.
+    const TAKES: bool = false;
+
     fn waiters<'a>(&self, state: &'a mut Line) -> &'a mut Waiters {
         &mut state.comers
     }
@@ -82,6 +85,8 @@ struct Look;
 
 impl Op<Line> for Look {
     type Output = bool;
+
+    const TAKES: bool = false;
 
     fn waiters<'a>(&self, state: &'a mut Line) -> &'a mut Waiters {
         &mut state.onlookers

@@ -19,6 +19,8 @@
 //! - **W4** A time-out that finds itself granted takes what it was granted. A kill passes it on.
 //! - **W5** The ticket of a parker that blocks is in one line and nowhere else: a wake with it says that it was
 //!   granted. So who was handed what it came for need not look.
+//! - **W6** What could wait takes a step of the [budget](crate::hub::budget) before its first attempt: so an interrupt finds
+//!   it with nothing in hand. Within a select that is the select's to do.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -27,10 +29,11 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::spin::{Lock, Spin};
 use super::waiters::{Key, Waiters, Woken};
+use crate::hub::choice::{Choice, NO_BRANCH};
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::{self, interrupt};
+use crate::hub::spin::{Lock, Spin};
+use crate::hub::{self, budget, interrupt};
 
 /// What the lock of a primitive is over.
 pub(super) trait State {
@@ -45,6 +48,16 @@ pub(super) trait Op<S> {
     /// What it is worth if who granted it has done it as well: `settle` [hands](Waiters::hand_first) it over, so that
     /// nothing is left to do.
     const HANDED: Option<Self::Output> = None;
+
+    /// Whether a grant takes something from others. If not, a branch of a select may be granted it in vain, and is even
+    /// while the select looks at another: no pulse of an event is missed for that.
+    const TAKES: bool = true;
+
+    /// Whether it takes a step of the budget (W6): all that may wait or not.
+    #[inline(always)]
+    fn spends(&self) -> bool {
+        true
+    }
 
     /// Where it waits.
     fn waiters<'a>(&self, state: &'a mut S) -> &'a mut Waiters;
@@ -95,6 +108,14 @@ impl Until {
     }
 }
 
+/// Takes a step of the budget, and unwinds if it finds that an interrupt is due.
+#[inline(always)]
+pub(super) fn spend() {
+    if budget::spend(Mode::Cancel) == Wake::Interrupted {
+        interrupt::raise();
+    }
+}
+
 impl<S> Core<S> {
     pub(super) const fn new(state: S) -> Core<S> {
         Core { spin: Spin::new(state) }
@@ -132,12 +153,22 @@ impl<S: State, L: Lock> Core<S, L> {
         Some(done)
     }
 
-    /// Does it, as soon as it can be done; `None`: `until` came first.
+    /// Does it, as soon as it can be done; `None`: `until` came first. A step of the budget is taken first (W6).
+    #[inline(always)]
+    #[track_caller]
+    pub(super) fn block<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
+        if op.spends() {
+            spend();
+        }
+        self.block_unspent(op, until, why)
+    }
+
+    /// The same without that, for what never waits, or has waited already.
     ///
     /// Inlined down to the switch, for the sake of the processor's prediction; see [`park::yield_now`].
     #[inline(always)]
     #[track_caller]
-    pub(super) fn block<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
+    pub(super) fn block_unspent<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
         let mut woken = Woken::default();
         let mut state = self.spin.lock();
         let done = op.attempt(&mut state, false, &mut woken);
@@ -176,7 +207,7 @@ impl<S: State, L: Lock> Core<S, L> {
         }
         let mut line = self.future(op);
         let parker = Parker::new();
-        if let Some(done) = line.step(parker.waiter()) {
+        if let Some(done) = line.step(parker.waiter(), None) {
             then();
             return Some(done);
         }
@@ -199,6 +230,13 @@ impl<S, O: Op<S>> Op<S> for &mut O {
     type Output = O::Output;
 
     const HANDED: Option<O::Output> = O::HANDED;
+
+    const TAKES: bool = O::TAKES;
+
+    #[inline(always)]
+    fn spends(&self) -> bool {
+        (**self).spends()
+    }
 
     fn waiters<'a>(&self, state: &'a mut S) -> &'a mut Waiters {
         (**self).waiters(state)
@@ -286,7 +324,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
                 return self.leave(true);
             }
             let parker = Parker::new();
-            if let Some(done) = self.step(parker.waiter()) {
+            if let Some(done) = self.step(parker.waiter(), None) {
                 return Some(done);
             }
             wake = Some(parker.park(deadline, mode, why));
@@ -319,31 +357,47 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         self.op.attempt(state, true, woken)
     }
 
-    /// One look under the lock: takes what was granted, or can be had; or waits (again), with `waiter`.
-    fn step(&mut self, waiter: Waiter) -> Option<O::Output> {
+    /// One look under the lock: takes what was granted, or can be had; or waits (again), with `waiter`, as a branch of the
+    /// choice if there is one.
+    fn step(&mut self, waiter: Waiter, choice: Option<&Choice>) -> Option<O::Output> {
+        let branch = choice.filter(|_| O::TAKES).map_or(NO_BRANCH, Choice::branch);
         let mut woken = Woken::default();
         let mut state = self.core.spin.lock();
+        let entered = choice.map(Choice::enter);
+        if let Some(key) = self.key
+            && self.op.waiters(&mut state).was_passed(key)
+        {
+            // Out of the line, with nothing: it begins anew.
+            self.key = None;
+            self.op.gives_up(&mut state, key);
+        }
         let waiters = self.op.waiters(&mut state);
         let done = match self.key {
             Some(key) if !waiters.is_granted(key) => {
-                let stale = waiters.replace(key, waiter);
+                let stale = waiters.replace(key, waiter, branch);
                 // The one before may be the user's to drop: not under the lock.
+                drop(entered);
                 drop(state);
                 drop(stale);
                 return None;
             }
-            Some(_) => self.take(&mut state, &mut woken),
+            Some(_) => {
+                choice.filter(|_| O::TAKES).into_iter().for_each(Choice::collected);
+                self.take(&mut state, &mut woken)
+            }
             None => self.op.attempt(&mut state, false, &mut woken),
         };
         let mut unused = Some(waiter);
         if done.is_none()
             && let Some(waiter) = unused.take()
         {
-            let key = self.op.waiters(&mut state).push(waiter, self.op.wants());
+            let wants = self.op.wants();
+            let key = self.op.waiters(&mut state).push_branch(waiter, wants, branch);
             self.op.waits(&mut state, key);
             self.key = Some(key);
         }
         state.settle(&mut woken);
+        drop(entered);
         drop(state);
         drop(unused);
         woken.wake();
@@ -384,7 +438,12 @@ impl<S: State, O: Op<S> + Unpin, L: Lock> Future for Wait<'_, S, O, L> {
     type Output = O::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
-        match self.step(Waiter::Waker(context.waker().clone())) {
+        let choice = Choice::of(context.waker());
+        if self.key.is_none() && choice.is_none() && self.op.spends() {
+            // W6
+            std::task::ready!(budget::poll(context));
+        }
+        match self.step(Waiter::Waker(context.waker().clone()), choice) {
             Some(done) => Poll::Ready(done),
             None => Poll::Pending,
         }
@@ -408,7 +467,7 @@ mod loom_tests {
 
     use loom::sync::{Arc, Condvar, Mutex};
 
-    use super::super::spin::Spin;
+    use super::super::select::Selecting;
     use super::*;
 
     /// A lock that loom sees through.
@@ -515,9 +574,7 @@ mod loom_tests {
                 hands,
                 waiters: Waiters::new(),
             };
-            let core = Arc::new(Core {
-                spin: Spin::with_lock(permits, Seen(Mutex::new(false), Condvar::new())),
-            });
+            let core = core(permits);
             let theirs = core.clone();
             let other = loom::thread::spawn(move || {
                 block_on(theirs.future(op()));
@@ -543,6 +600,138 @@ mod loom_tests {
                     (1, 0, 0)
                 )
             });
+        });
+    }
+
+    /// What one select waits for: each grants what it has, and counts that.
+    struct Gifts {
+        free: usize,
+        given: usize,
+        waiters: Waiters,
+    }
+
+    impl State for Gifts {
+        fn settle(&mut self, woken: &mut Woken) {
+            while self.free > self.waiters.granted() && self.waiters.grant_first(woken) {
+                self.given += 1;
+            }
+        }
+    }
+
+    struct Gift;
+
+    impl Op<Gifts> for Gift {
+        type Output = ();
+
+        fn waiters<'a>(&self, state: &'a mut Gifts) -> &'a mut Waiters {
+            &mut state.waiters
+        }
+
+        fn attempt(&mut self, state: &mut Gifts, granted: bool, _: &mut Woken) -> Option<()> {
+            (granted || state.free > state.waiters.granted()).then(|| state.free -= 1)
+        }
+    }
+
+    /// A place where one that gives and one that takes meet.
+    #[derive(Default)]
+    struct Meeting {
+        sides: [Side; 2],
+    }
+
+    struct Side(Waiters);
+
+    impl Default for Side {
+        fn default() -> Side {
+            Side(Waiters::new())
+        }
+    }
+
+    impl State for Meeting {
+        fn settle(&mut self, _: &mut Woken) {}
+    }
+
+    /// To meet one of the other side.
+    struct Meet(usize);
+
+    impl Op<Meeting> for Meet {
+        type Output = ();
+
+        fn waiters<'a>(&self, state: &'a mut Meeting) -> &'a mut Waiters {
+            &mut state.sides[self.0].0
+        }
+
+        fn attempt(&mut self, state: &mut Meeting, granted: bool, woken: &mut Woken) -> Option<()> {
+            (granted || state.sides[1 - self.0].0.grant_first(woken)).then_some(())
+        }
+    }
+
+    fn core<S: State>(state: S) -> Arc<Core<S, Seen>> {
+        let seen = Seen(Mutex::new(false), Condvar::new());
+        Arc::new(Core {
+            spin: Spin::with_lock(state, seen),
+        })
+    }
+
+    /// A select of one branch at each core; which one it was.
+    fn select<S: State, O: Op<S, Output = ()> + Unpin>(cores: &[Arc<Core<S, Seen>>; 2], op: fn() -> O) -> usize {
+        let selecting = Selecting::begin();
+        let mut branches = [cores[0].future(op()), cores[1].future(op())];
+        let mut first = None;
+        block_on(std::future::poll_fn(|context| {
+            selecting.poll(context, 2, &mut |number, context| {
+                let is_ready = Pin::new(&mut branches[number]).poll(context).is_ready();
+                if is_ready {
+                    first = Some(number);
+                }
+                is_ready
+            })
+        }));
+        first.unwrap()
+    }
+
+    #[test]
+    fn loom_of_a_select_one_branch_is_granted() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let gifts = || Gifts {
+                free: 0,
+                given: 0,
+                waiters: Waiters::new(),
+            };
+            let cores = [core(gifts()), core(gifts())];
+            let granters = cores
+                .clone()
+                .map(|core| loom::thread::spawn(move || core.change(|state| state.free += 1)));
+            let first = select(&cores, || Gift);
+            granters.into_iter().for_each(|granter| granter.join().unwrap());
+            let given = cores.each_ref().map(|core| {
+                core.look(|state| {
+                    assert_eq!((state.waiters.waiting(), state.waiters.granted()), (0, 0));
+                    (state.free, state.given)
+                })
+            });
+            assert_eq!(
+                (given[first].0, given[1 - first]),
+                (0, (1, 0)),
+                "granted to the other, too"
+            );
+        });
+    }
+
+    #[test]
+    fn loom_two_selects_meet_at_one_place() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let cores = [core(Meeting::default()), core(Meeting::default())];
+            let theirs = cores.clone();
+            let gives = loom::thread::spawn(move || select(&theirs, || Meet(0)));
+            let taken = select(&cores, || Meet(1));
+            assert_eq!(gives.join().unwrap(), taken);
+            for core in cores {
+                core.look(|state| assert!(state.sides.iter().all(|side| !side.0.any() && side.0.granted() == 0)));
+            }
         });
     }
 

@@ -3,14 +3,15 @@
 //! A waiter is *granted* when what it waits for is set aside for it; it is then on its way, and whoever comes anew must
 //! leave that much. One that leaves without taking what it was granted says so, and it is granted to the next.
 //!
-//! What is granted is granted to the first in line, always. So who has a lower number than the first was granted, and
-//! nothing needs to be kept of it.
+//! What is granted is granted to the first in line who can have it. So who has a lower number than the first was
+//! granted, but for the few that are [`Stray`].
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::iter::once;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crate::hub::choice::{Choice, Claim, NO_BRANCH};
 use crate::hub::discard;
 use crate::hub::park::Waiter;
 
@@ -22,8 +23,20 @@ struct Place {
     number: u64,
     /// What it wants, in the words of its primitive.
     wants: u32,
+    /// Of which branch of a choice it is.
+    branch: u32,
     /// Whom to wake; none once it has left. The first in line has not left.
     waiter: Option<Waiter>,
+}
+
+/// Those whose numbers do not say whether they were granted.
+#[derive(Default)]
+struct Stray {
+    /// They were taken out of the line without a grant, and may come back to find that out: their select has another
+    /// branch or was looking, or the task that polled them last is lost.
+    passed: BTreeSet<u64>,
+    /// In line under a later number, the key here; the value is the first one's.
+    moved: BTreeMap<u64, u64>,
 }
 
 pub(super) struct Waiters {
@@ -33,6 +46,54 @@ pub(super) struct Waiters {
     /// How many places in the line are empty.
     empty: usize,
     granted: usize,
+    /// Mostly none.
+    stray: Option<Box<Stray>>,
+}
+
+/// Whether one may be granted.
+enum Fit {
+    Yes,
+    /// It never runs again, and never comes back.
+    Dead,
+    /// It may come back.
+    Passed,
+    /// It is another branch of the select that grants.
+    Own,
+}
+
+impl Place {
+    /// With `Yes` a choice is claimed: it is to be granted, or released.
+    #[inline(always)]
+    fn fits(&self, passes_dead: bool) -> Fit {
+        match &self.waiter {
+            Some(task @ Waiter::Task(..)) if passes_dead && task.is_dead() => Fit::Dead,
+            Some(Waiter::Task(..)) | None => Fit::Yes,
+            Some(Waiter::Waker(_)) => self.claim(passes_dead),
+        }
+    }
+
+    #[inline(never)]
+    fn claim(&self, passes_dead: bool) -> Fit {
+        let Some(Waiter::Waker(waker)) = &self.waiter else {
+            return Fit::Yes;
+        };
+        if passes_dead && self.waiter.as_ref().is_some_and(Waiter::is_dead) {
+            return Fit::Passed;
+        }
+        match Choice::of(waker).map(|choice| choice.claim(self.branch)) {
+            None | Some(Claim::Won) => Fit::Yes,
+            Some(Claim::Lost) => Fit::Passed,
+            Some(Claim::Own) => Fit::Own,
+        }
+    }
+
+    fn release(&self) {
+        if let (Some(Waiter::Waker(waker)), false) = (&self.waiter, self.branch == NO_BRANCH) {
+            Choice::of(waker)
+                .into_iter()
+                .for_each(|choice| choice.release(self.branch));
+        }
+    }
 }
 
 impl Waiters {
@@ -42,6 +103,7 @@ impl Waiters {
             next: 0,
             empty: 0,
             granted: 0,
+            stray: None,
         }
     }
 
@@ -63,69 +125,146 @@ impl Waiters {
         self.granted
     }
 
-    /// What the first in line wants, of those who may still run.
-    pub(super) fn first_wants(&mut self) -> Option<u32> {
-        self.skip_the_dead();
-        self.line.front().map(|place| place.wants)
-    }
-
     /// Puts one at the end of the line.
     #[inline]
     pub(super) fn push(&mut self, waiter: Waiter, wants: u32) -> Key {
+        self.push_branch(waiter, wants, NO_BRANCH)
+    }
+
+    /// The same for a branch of a choice, whose waker this is.
+    #[inline]
+    pub(super) fn push_branch(&mut self, waiter: Waiter, wants: u32, branch: u32) -> Key {
         let number = self.next;
         self.next += 1;
         self.line.push_back(Place {
             number,
             wants,
+            branch,
             waiter: Some(waiter),
         });
         Key(number)
     }
 
     /// Another to be woken in the place of the one before, which is given back.
-    pub(super) fn replace(&mut self, key: Key, waiter: Waiter) -> Option<Waiter> {
+    pub(super) fn replace(&mut self, key: Key, waiter: Waiter, branch: u32) -> Option<Waiter> {
         let at = self.place(key)?;
+        self.line[at].branch = branch;
         self.line[at].waiter.replace(waiter)
     }
 
     #[inline]
     pub(super) fn is_granted(&self, key: Key) -> bool {
-        key.0 < self.line.front().map_or(self.next, |first| first.number)
+        let is_behind = key.0 < self.line.front().map_or(self.next, |first| first.number);
+        is_behind && self.stray.as_ref().is_none_or(|stray| !stray.holds(key.0))
+    }
+
+    /// One that was taken out of the line without a grant comes back; whether this is one.
+    #[inline]
+    pub(super) fn was_passed(&mut self, key: Key) -> bool {
+        self.stray.is_some() && self.forget_passed(key)
     }
 
     /// Takes the first out of the line, as granted; whether there was one. Those whose hub has ended are passed over.
     #[inline]
     pub(super) fn grant_first(&mut self, woken: &mut Woken) -> bool {
-        self.skip_the_dead();
-        self.grant_any(woken)
+        self.hand::<true>(woken, true, |_| true).is_some()
     }
 
-    /// The same, and be it one whose hub has ended: for who stands in line with something to give.
+    /// The same, and be it one whose hub has ended: for who stands in line with something to give. Which it was.
     #[inline]
-    pub(super) fn grant_any(&mut self, woken: &mut Woken) -> bool {
-        let handed = self.hand_any(woken);
-        self.granted += usize::from(handed);
-        handed
+    pub(super) fn grant_any(&mut self, woken: &mut Woken) -> Option<Key> {
+        self.hand::<true>(woken, false, |_| true).map(|(key, _)| key)
     }
 
-    /// Takes the first out of the line, to whom the caller has given what it wants already: it is not counted as
-    /// granted.
+    /// Takes the first out of the line, to whom the caller gives what it wants: it is not counted as granted.
     #[inline]
     pub(super) fn hand_first(&mut self, woken: &mut Woken) -> bool {
-        self.skip_the_dead();
-        self.hand_any(woken)
+        self.hand::<false>(woken, true, |_| true).is_some()
+    }
+
+    /// The same, if the first can be given what it wants; what that is.
+    #[inline]
+    pub(super) fn hand_first_if(&mut self, woken: &mut Woken, can: impl Fn(u32) -> bool) -> Option<u32> {
+        self.hand::<false>(woken, true, can).map(|(_, wants)| wants)
+    }
+
+    /// Takes the first that fits out of the line; `COUNTS` it as granted, or not.
+    #[inline(always)]
+    fn hand<const COUNTS: bool>(
+        &mut self,
+        woken: &mut Woken,
+        passes_dead: bool,
+        can: impl Fn(u32) -> bool,
+    ) -> Option<(Key, u32)> {
+        let mut own = 0;
+        loop {
+            let first = self.line.front()?;
+            if !can(first.wants) || own > self.line.len() {
+                return None;
+            }
+            match first.fits(passes_dead) {
+                Fit::Yes => break,
+                Fit::Dead => drop(self.pop()),
+                Fit::Passed => self.pass_over(woken),
+                Fit::Own => {
+                    own += 1;
+                    self.move_back();
+                }
+            }
+        }
+        let first = self.pop()?;
+        if COUNTS {
+            self.granted += 1;
+        }
+        let number = if self.stray.is_some() {
+            self.moved_from(first.number)
+        } else {
+            first.number
+        };
+        woken.push(first.waiter);
+        Some((Key(number), first.wants))
+    }
+
+    /// Grants all in line at once, if they are at least so many; whether they were. Those that never run again count.
+    pub(super) fn grant_all(&mut self, least: usize, woken: &mut Woken) -> bool {
+        if self.waiting() < least {
+            return false;
+        }
+        // All or none: so each choice is claimed first, and released if one of them cannot be had.
+        let fits: Vec<Option<Fit>> = (self.line.iter())
+            .map(|place| place.waiter.is_some().then(|| place.fits(false)))
+            .collect();
+        let can_have = fits.iter().filter(|fit| matches!(fit, Some(Fit::Yes | Fit::Dead)));
+        let is_enough = can_have.count() >= least;
+        let mut stays = VecDeque::new();
+        for (place, fit) in std::mem::take(&mut self.line).into_iter().zip(fits) {
+            match fit {
+                None => {}
+                Some(Fit::Yes | Fit::Dead) if is_enough => {
+                    self.moved_from(place.number);
+                    self.granted += 1;
+                    woken.push(place.waiter);
+                }
+                Some(Fit::Passed) => self.pass(place, woken),
+                Some(fit) => {
+                    if matches!(fit, Fit::Yes) {
+                        place.release();
+                    }
+                    stays.push_back(place);
+                }
+            }
+        }
+        (self.line, self.empty) = (stays, 0);
+        is_enough
     }
 
     #[inline]
-    fn hand_any(&mut self, woken: &mut Woken) -> bool {
-        let Some(first) = self.line.pop_front() else {
-            return false;
-        };
-        woken.push(first.waiter);
+    fn pop(&mut self) -> Option<Place> {
+        let first = self.line.pop_front();
         if self.empty > 0 {
             self.trim();
         }
-        true
+        first
     }
 
     /// One that was granted has come for it, or leaves it.
@@ -136,7 +275,13 @@ impl Waiters {
 
     /// One that was not granted leaves.
     pub(super) fn remove(&mut self, key: Key) -> Option<Waiter> {
+        if self.was_passed(key) {
+            return None;
+        }
         let at = self.place(key)?;
+        if self.stray.is_some() {
+            self.moved_from(self.line[at].number);
+        }
         let waiter = self.line[at].waiter.take();
         self.empty += 1;
         self.trim();
@@ -145,12 +290,13 @@ impl Waiters {
 
     /// Where it stands in the line, if it does.
     fn place(&self, key: Key) -> Option<usize> {
+        let number = self.stray.as_ref().map_or(key.0, |stray| stray.number(key.0));
         let first = self.line.front()?.number;
-        let guess = usize::try_from(key.0.checked_sub(first)?).ok()?;
-        if self.line.get(guess).is_some_and(|place| place.number == key.0) {
+        let guess = usize::try_from(number.checked_sub(first)?).ok()?;
+        if self.line.get(guess).is_some_and(|place| place.number == number) {
             return Some(guess);
         }
-        self.line.binary_search_by_key(&key.0, |place| place.number).ok()
+        self.line.binary_search_by_key(&number, |place| place.number).ok()
     }
 
     /// No empty place in front, and no more empty ones than others.
@@ -166,20 +312,75 @@ impl Waiters {
         }
     }
 
-    #[inline]
-    fn skip_the_dead(&mut self) {
-        while let Some(place) = self.line.front()
-            && place.waiter.as_ref().is_some_and(Waiter::is_dead)
-        {
-            self.line.pop_front();
-            if self.empty > 0 {
-                self.trim();
-            }
+    /// Takes the first out of the line, which is granted nothing, and may come back to see. It is woken for that: a
+    /// select that looked just now looks again.
+    #[cold]
+    fn pass_over(&mut self, woken: &mut Woken) {
+        if let Some(first) = self.pop() {
+            self.pass(first, woken);
+        }
+    }
+
+    #[cold]
+    fn pass(&mut self, place: Place, woken: &mut Woken) {
+        let number = self.moved_from(place.number);
+        self.stray.get_or_insert_default().passed.insert(number);
+        // Its last reference may be this one, and the user's to drop: so it goes where that can be.
+        woken.push(place.waiter);
+    }
+
+    /// The first goes to the end of the line.
+    #[cold]
+    fn move_back(&mut self) {
+        if let Some(first) = self.pop() {
+            let number = self.moved_from(first.number);
+            self.stray.get_or_insert_default().moved.insert(self.next, number);
+            self.line.push_back(Place {
+                number: self.next,
+                ..first
+            });
+            self.next += 1;
+        }
+    }
+
+    /// One leaves the line at `number`: the number that it came with.
+    #[cold]
+    fn moved_from(&mut self, number: u64) -> u64 {
+        let Some(stray) = &mut self.stray else { return number };
+        let first = stray.moved.remove(&number).unwrap_or(number);
+        self.trim_stray();
+        first
+    }
+
+    #[cold]
+    fn forget_passed(&mut self, key: Key) -> bool {
+        let passed = self.stray.as_mut().is_some_and(|stray| stray.passed.remove(&key.0));
+        self.trim_stray();
+        passed
+    }
+
+    fn trim_stray(&mut self) {
+        let is_empty = |stray: &Stray| stray.passed.is_empty() && stray.moved.is_empty();
+        if self.stray.as_deref().is_some_and(is_empty) {
+            self.stray = None;
         }
     }
 }
 
-/// Who is to be woken once the lock is released (S2 of [`spin`](super::spin)). Mostly nobody, or one.
+impl Stray {
+    /// Whether the one with this number waits still, or waits no more, without a grant.
+    fn holds(&self, number: u64) -> bool {
+        self.passed.contains(&number) || self.moved.values().any(|first| *first == number)
+    }
+
+    /// Under which number the one that came with `number` is in line.
+    fn number(&self, number: u64) -> u64 {
+        let moved = self.moved.iter().find(|(_, first)| **first == number);
+        moved.map_or(number, |(now, _)| *now)
+    }
+}
+
+/// Who is to be woken once the lock is released (S2 of [`spin`](crate::hub::spin)). Mostly nobody, or one.
 #[derive(Default)]
 pub(super) struct Woken {
     first: Option<Waiter>,
@@ -274,9 +475,16 @@ mod tests {
                 assert_eq!(waiters.waiting(), model.len());
                 assert_eq!(waiters.any(), !model.is_empty());
                 assert_eq!(waiters.granted(), granted.len());
-                assert_eq!(waiters.first_wants(), model.first().map(|first| first.1));
+                assert_eq!(
+                    waiters.line.front().map(|first| first.wants),
+                    model.first().map(|first| first.1)
+                );
                 assert!(model.iter().all(|(key, _)| !waiters.is_granted(*key)));
-                assert!(model.iter().all(|(key, _)| waiters.replace(*key, anybody()).is_some()));
+                assert!(
+                    model
+                        .iter()
+                        .all(|(key, _)| waiters.replace(*key, anybody(), NO_BRANCH).is_some())
+                );
             }
         }
     }

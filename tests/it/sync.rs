@@ -279,9 +279,9 @@ fn messages_arrive_once_each_whoever_was_killed() {
                         channel::bounded(capacity)
                     };
                     let sent = Rc::new(Cell::new(0));
-                    (sender, receiver, sent, Cell::new(0))
+                    (sender, receiver, sent, Cell::new(0), Cell::new(0))
                 },
-                |n, (sender, receiver, sent, received)| {
+                |n, (sender, receiver, sent, received, ended)| {
                     for round in 0..4 {
                         if n == 0 || n == 1 || n == 2 && round % 2 == 0 {
                             sender.send((n, round)).unwrap();
@@ -297,13 +297,14 @@ fn messages_arrive_once_each_whoever_was_killed() {
                             }
                         }
                     }
-                    while n >= 3 && sent.get() < 8 {
+                    ended.set(ended.get() + usize::from(n < 2));
+                    while n >= 3 && ended.get() < 2 {
                         if receiver.recv_timeout(ms(1)).is_ok() {
                             received.set(received.get() + 1);
                         }
                     }
                 },
-                |(_, receiver, sent, received)| {
+                |(_, receiver, sent, received, _)| {
                     let left = receiver.try_iter().count();
                     let (sent, received) = (sent.get(), received.get() + left);
                     // The victim may have been killed right after its message was taken.

@@ -387,6 +387,13 @@ pub(in crate::hub) fn is_ours(waker: &Waker) -> bool {
     ptr::eq(waker.vtable(), &VTABLE)
 }
 
+/// Whose waker it is, if a stackless task's. The task may have ended, and its block serve another.
+#[inline]
+pub(in crate::hub) fn of_waker(waker: &Waker) -> Option<TaskRef> {
+    // SAFETY: the vtable says that `waker` made it, of the address of a block; those are never freed.
+    is_ours(waker).then(|| TaskRef(unsafe { &*waker.data().cast::<Task>() }))
+}
+
 /// # Safety
 /// It is the data of a waker made by [`waker`].
 unsafe fn wake(task: *const ()) {

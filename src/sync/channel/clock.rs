@@ -4,10 +4,9 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::{Receiver, Shared, shared};
+use super::{Channel, Receiver};
 use crate::hub::Hub;
 use crate::hub::alarm::Alarm;
-use crate::sync::wait::Core;
 
 /// A channel that gives one message, the time, after `duration`; and then none, for ever.
 ///
@@ -65,17 +64,17 @@ pub fn tick(period: Duration) -> Receiver<Instant> {
 
 /// A channel that never gives anything, and never ends.
 pub fn never<T>() -> Receiver<T> {
-    Receiver(Arc::new(Core::new(shared(1))))
+    Receiver(Arc::new(Channel::new(1)))
 }
 
 fn clock(hub: &'static Hub, at: u64, period: Option<u64>) -> Receiver<Instant> {
     // Its one sender is the clock, which never goes.
-    let core = Arc::new(Core::new(shared(1)));
+    let core = Arc::new(Channel::new(1));
     set(hub, &core, at, period);
     Receiver(core)
 }
 
-fn set(hub: &'static Hub, core: &Arc<Core<Shared<Instant>>>, at: u64, period: Option<u64>) {
+fn set(hub: &'static Hub, core: &Arc<Channel<Instant>>, at: u64, period: Option<u64>) {
     let weak = Arc::downgrade(core);
     let alarm = Alarm::set(hub, at, Box::new(move || ring(hub, &weak, at, period)));
     // What was there has rung.
@@ -83,7 +82,7 @@ fn set(hub: &'static Hub, core: &Arc<Core<Shared<Instant>>>, at: u64, period: Op
 }
 
 /// On the hub's stack, at the time.
-fn ring(hub: &'static Hub, core: &Weak<Core<Shared<Instant>>>, at: u64, period: Option<u64>) {
+fn ring(hub: &'static Hub, core: &Weak<Channel<Instant>>, at: u64, period: Option<u64>) {
     let Some(core) = core.upgrade() else { return };
     let now = hub.clock.instant();
     core.change(|state| {

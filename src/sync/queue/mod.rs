@@ -122,6 +122,8 @@ pub type PriorityQueue<T> = QueueOf<T, Heap<T>>;
 /// ```
 pub struct QueueOf<T, S> {
     core: Core<Shared<T, S>>,
+    /// Whether putting may have to wait; beside the lock, for who asks before.
+    is_bounded: bool,
 }
 
 /// Goes on with a panic of code of the user's, which must not unwind through the lock.
@@ -167,6 +169,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
                 getting: Waiters::new(),
                 joining: Waiters::new(),
             }),
+            is_bounded: most != usize::MAX,
         }
     }
 
@@ -192,7 +195,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     #[inline]
     #[track_caller]
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-        let put = self.block(&mut Put::new(item), Until::Ever, &PUT);
+        let put = self.block(&mut Put::new(item, self.is_bounded), Until::Ever, &PUT);
         put.unwrap_or(Ok(()))
     }
 
@@ -201,7 +204,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     /// # Errors
     /// The item: `Full`, or `ShutDown` if the queue was shut down.
     pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-        let mut op = Put::new(item);
+        let mut op = Put::new(item, self.is_bounded);
         match self.core.attempt(&mut op).map(unlocked) {
             Some(put) => put.map_err(|PutError(item)| TryPutError::ShutDown(item)),
             None => op.item.map_or(Ok(()), |item| Err(TryPutError::Full(item))),
@@ -231,7 +234,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
 
     #[track_caller]
     fn put_until(&self, item: T, until: Until) -> Result<(), PutTimeoutError<T>> {
-        let mut op = Put::new(item);
+        let mut op = Put::new(item, self.is_bounded);
         match self.block(&mut op, until, &PUT) {
             Some(put) => put.map_err(|PutError(item)| PutTimeoutError::ShutDown(item)),
             None => op.item.map_or(Ok(()), |item| Err(PutTimeoutError::Timeout(item))),
@@ -240,7 +243,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
 
     /// As [`put`](Self::put), for an `async` function. Dropped before there was room, the item is not in the queue.
     pub fn put_async(&self, item: T) -> impl Future<Output = Result<(), PutError<T>>> + use<'_, T, S> {
-        let put = self.core.future(Put::new(item));
+        let put = self.core.future(Put::new(item, self.is_bounded));
         async move { unlocked(put.await) }
     }
 

@@ -1,8 +1,8 @@
 //! The state of a queue, and what may have to wait for it.
 //!
 //! # Invariants
-//! - **Q1** `late` holds items only while `items` is full and the queue is not shut down, but for those that a shutdown
-//!   sends back: their putters have been granted that, and come for them.
+//! - **Q1** `late` holds the items of putters that wait, which is only while `items` is full and the queue is not shut
+//!   down; and of those that are to take theirs back, for a shutdown, or as their select has another branch.
 //! - **Q2** While the queue is not shut down there are at least as many items as granted getters: whoever comes anew
 //!   takes only what is beyond that.
 //! - **Q3** `unfinished` counts what was put in `items` and has neither been done nor been drained.
@@ -44,19 +44,30 @@ impl<T, S: Store<T>> Shared<T, S> {
             Ok(item) => item,
             Err(panic) => return (None, Some(panic)),
         };
-        if self.late.is_empty() || self.is_shut_down || item.is_none() {
+        if !self.putting.any() || self.is_shut_down {
             return (item, None);
         }
         (item, self.let_in(woken))
     }
 
-    /// Puts the item of the first putter that waits where one was taken.
+    /// Puts the items of putters that wait in, as far as there is room; be it of one whose hub has ended, its item is as
+    /// good as any.
     #[inline(never)]
     fn let_in(&mut self, woken: &mut Woken) -> Option<S::Panic> {
-        let (_, late) = self.late.pop_front()?;
-        // In step with `late`: the item of one whose hub has ended is as good as any.
-        self.putting.grant_any(woken);
-        self.add(late)
+        let mut panic = None;
+        while panic.is_none()
+            && self.items.size() < self.most
+            && let Some(key) = self.putting.grant_any(woken)
+            && let Some(late) = self.late_of(key)
+        {
+            panic = self.add(late);
+        }
+        panic
+    }
+
+    fn late_of(&mut self, key: Key) -> Option<T> {
+        let at = self.late.iter().position(|(late, _)| *late == key)?;
+        self.late.remove(at).map(|(_, item)| item)
     }
 
     /// Whether there is an item that was not set aside for somebody.
@@ -85,15 +96,9 @@ impl<T, S: Store<T>> State for Shared<T, S> {
 impl<T, S: Store<T>> Shared<T, S> {
     #[inline(never)]
     fn grant(&mut self, woken: &mut Woken) {
-        while self.getting.any() && (self.has_spare() || self.is_over()) {
-            self.getting.grant_first(woken);
-        }
-        while self.putting.any() && self.is_shut_down {
-            self.putting.grant_any(woken);
-        }
-        while self.joining.any() && self.unfinished == 0 {
-            self.joining.hand_first(woken);
-        }
+        while (self.has_spare() || self.is_over()) && self.getting.grant_first(woken) {}
+        while self.is_shut_down && self.putting.grant_any(woken).is_some() {}
+        while self.unfinished == 0 && self.joining.hand_first(woken) {}
     }
 }
 
@@ -101,22 +106,23 @@ impl<T, S: Store<T>> Shared<T, S> {
 pub(super) struct Put<T> {
     pub(super) item: Option<T>,
     key: Option<Key>,
+    is_bounded: bool,
 }
 
 /// The item is moved, and never referred to.
 impl<T> Unpin for Put<T> {}
 
 impl<T> Put<T> {
-    pub(super) fn new(item: T) -> Put<T> {
+    pub(super) fn new(item: T, is_bounded: bool) -> Put<T> {
         Put {
             item: Some(item),
             key: None,
+            is_bounded,
         }
     }
 
-    fn take_back<S>(&mut self, state: &mut Shared<T, S>) {
-        let at = state.late.iter().position(|(late, _)| Some(*late) == self.key);
-        if let Some((_, item)) = at.and_then(|at| state.late.remove(at)) {
+    fn take_back<S: Store<T>>(&mut self, state: &mut Shared<T, S>) {
+        if let Some(item) = self.key.and_then(|key| state.late_of(key)) {
             self.item = Some(item);
         }
     }
@@ -124,6 +130,12 @@ impl<T> Put<T> {
 
 impl<T, S: Store<T>> Op<Shared<T, S>> for Put<T> {
     type Output = Done<Result<(), PutError<T>>, S::Panic>;
+
+    #[inline(always)]
+    fn spends(&self) -> bool {
+        // One that never waits never switches.
+        self.is_bounded
+    }
 
     fn waiters<'a>(&self, state: &'a mut Shared<T, S>) -> &'a mut Waiters {
         &mut state.putting
@@ -209,6 +221,8 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Join {
     type Output = ();
 
     const HANDED: Option<()> = Some(());
+
+    const TAKES: bool = false;
 
     fn waiters<'a>(&self, state: &'a mut Shared<T, S>) -> &'a mut Waiters {
         &mut state.joining

@@ -16,12 +16,12 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The lock of a [`Spin`]: an `AtomicBool`, but for loom's tests, to which a loop that only looks means nothing.
-pub(super) trait Lock {
+pub(crate) trait Lock {
     fn lock(&self);
     fn unlock(&self);
 }
 
-pub(super) struct Spin<T, L = AtomicBool> {
+pub(crate) struct Spin<T, L = AtomicBool> {
     lock: L,
     value: UnsafeCell<T>,
 }
@@ -30,13 +30,13 @@ pub(super) struct Spin<T, L = AtomicBool> {
 unsafe impl<T: Send, L: Sync> Sync for Spin<T, L> {}
 
 impl<T> Spin<T> {
-    pub(super) const fn new(value: T) -> Spin<T> {
+    pub(crate) const fn new(value: T) -> Spin<T> {
         Spin::with_lock(value, AtomicBool::new(false))
     }
 }
 
 impl<T, L> Spin<T, L> {
-    pub(super) const fn with_lock(value: T, lock: L) -> Spin<T, L> {
+    pub(crate) const fn with_lock(value: T, lock: L) -> Spin<T, L> {
         Spin {
             lock,
             value: UnsafeCell::new(value),
@@ -47,14 +47,14 @@ impl<T, L> Spin<T, L> {
 impl<T, L: Lock> Spin<T, L> {
     /// The value, until what is given is dropped.
     #[inline(always)]
-    pub(super) fn lock(&self) -> Locked<'_, T, L> {
+    pub(crate) fn lock(&self) -> Locked<'_, T, L> {
         self.lock.lock();
         Locked(self)
     }
 }
 
 /// The value, locked.
-pub(super) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>);
+pub(crate) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>);
 
 impl<T, L: Lock> Deref for Locked<'_, T, L> {
     type Target = T;
