@@ -28,8 +28,11 @@ fn turns(times: u32, mut f: impl FnMut() + 'static) -> u32 {
     turns.get()
 }
 
+/// An operation, and its name.
+type Named = (&'static str, Box<dyn FnMut()>);
+
 /// Everything that could wait, and does not.
-fn ready() -> Vec<(&'static str, Box<dyn FnMut()>)> {
+fn ready() -> Vec<Named> {
     let full = || {
         let (sender, receiver) = channel::unbounded();
         (0..3000).for_each(|_| sender.send(()).unwrap());

@@ -686,7 +686,7 @@ fn seeded<R: Send + 'static>(seed: u64, f: impl FnOnce() -> R + Send + 'static) 
 fn the_seed_of_the_hub_says_which_branch() {
     let order = || {
         let (one, two) = (channel::unbounded(), channel::unbounded());
-        (0..64).for_each(|_| one.0.send(()).and(two.0.send(())).unwrap());
+        (0..64).for_each(|_| one.0.send(()).and_then(|()| two.0.send(())).unwrap());
         let next = |_| select! { recv(one.1) -> _ => 0_u64, recv(two.1) -> _ => 1 };
         (0..64).map(next).fold(0, |all, one| all << 1 | one)
     };
