@@ -20,6 +20,28 @@
 //! - **C4** Thread-locals of this crate that must be the same in all contexts of an OS thread are planted at the start of
 //!   each: the hub, the pool of stacks.
 //!
+//! # What a block has
+//! As a new OS thread, but for what the last column says. [`glibc`] goes through `start_thread` line by line.
+//!
+//! | of an OS thread | a green thread's | |
+//! |---|---|---|
+//! | thread-locals of the program and its libraries, `errno` | its own, destructors run at its end | |
+//! | values under `pthread_key_t` | its own, destructors run at its end | |
+//! | resolver's state (`__res_state`), `h_errno` | its own, closed at its end | |
+//! | texts of `dlerror`, `strerror`, `strsignal` | its own, freed at its end | |
+//! | locale set by `uselocale`, `ctype`'s tables | its own; it begins with the program's | |
+//! | number that C's mutexes know an owner by | its own | robust mutexes that it holds when it ends stay held |
+//! | stack protector's and pointer guard | its OS thread's | |
+//! | `malloc`'s cache and arena (glibc) | its OS thread's | of another allocator: its own, until it ends |
+//! | `pthread_self`, `pthread_getattr_np` | its own block and stack | calls that ask the kernel for a `pthread_t` fail |
+//! | signal mask, alternate signal stack | its OS thread's | |
+//! | kernel's number (`gettid`), priority, affinity, credentials, name | its OS thread's | |
+//! | rounding and exceptions of floating point (MXCSR) | its OS thread's | put back what you change |
+//! | restartable sequences (rseq) | none | who asks for the processor's number asks the kernel |
+//! | cancellation, `pthread_exit` | none | neither works; a cancel state that is changed stays |
+//! | count of threads that have not ended | not in it | `pthread_exit` of the last OS thread ends the process |
+//! | Sun RPC's variables (glibc before 2.32) | its own | not freed |
+//!
 //! # Not covered
 //! - A library with *initial-exec* thread-locals (few have them: `-ftls-model=initial-exec`) that is loaded by `dlopen` while
 //!   contexts exist: glibc lays its image only in the blocks that it knows. Load such libraries before the first spawn.
@@ -56,6 +78,9 @@ pub(crate) struct Context {
 pub(crate) struct Pool {
     free: RefCell<Vec<&'static Context>>,
     native: usize,
+    /// The numbers by which C's locks know those that run in the contexts made here, in order.
+    #[cfg(feature = "monkey")]
+    numbers: RefCell<Vec<u32>>,
 }
 
 /// Stands for a context that is leased when its green thread first runs.
@@ -101,6 +126,8 @@ impl Pool {
         Pool {
             free: RefCell::default(),
             native: base::get(),
+            #[cfg(feature = "monkey")]
+            numbers: RefCell::default(),
         }
     }
 
@@ -121,6 +148,8 @@ impl Pool {
         let free = self.free.borrow_mut().pop();
         let context = free.or_else(|| {
             let block = glibc.make(self.native)?;
+            #[cfg(feature = "monkey")]
+            self.numbers.borrow_mut().push(glibc.number(block));
             Some(&*Box::leak(Box::new(Context {
                 block,
                 native: self.native,
@@ -135,6 +164,19 @@ impl Pool {
         context.owner.set(owner);
         context.refusals.set((0, 0));
         Some(context)
+    }
+
+    /// Whether a context of this OS thread has this number, or the native one has it.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn has(&self, number: u32) -> bool {
+        let is_native = glibc::get().is_ok_and(|glibc| glibc.number(self.native) == number);
+        is_native || self.numbers.borrow().binary_search(&number).is_ok()
+    }
+
+    /// Whether one of its cells is borrowed.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn is_borrowed(&self) -> bool {
+        self.free.try_borrow_mut().is_err() || self.numbers.try_borrow_mut().is_err()
     }
 
     /// Takes an ended context back.

@@ -6,13 +6,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::MutexGuard;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::AnyTask;
 use crate::hub::stuck::Registered;
 use crate::sys::fork::{Global, Order, fork_epoch};
+use crate::sys::inside::MutexGuard;
 use crate::sys::{ctrl_c, thread};
 
 #[derive(Default)]

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::report::{self, ExceptionContext};
@@ -22,6 +22,7 @@ use crate::io::{wait_readable, wait_writable};
 use crate::signal;
 use crate::sync::{Event, Until};
 use crate::sys::fork::{Global, Order};
+use crate::sys::inside::{Mutex, MutexGuard};
 use crate::thread::{self, Thread};
 use crate::time;
 

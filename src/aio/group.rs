@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::error::ExceptionGroup;
 use super::spawn::caught;
@@ -16,6 +16,7 @@ use super::timeout::{Timeout, timeout};
 use super::{AnyTask, IntoTask, Task, TaskError};
 use crate::hub::interrupt;
 use crate::sync::Event;
+use crate::sys::inside::{Mutex, MutexGuard};
 use crate::{thread, time};
 
 #[derive(Default)]

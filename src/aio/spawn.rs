@@ -8,7 +8,6 @@ use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::MutexGuard;
 use std::task::{Context, Poll};
 
 use super::event_loop::EventLoop;
@@ -16,6 +15,7 @@ use super::task::{AnyTask, Outcome, Task};
 use super::{TaskError, slow};
 use crate::hub::{self, Hub, interrupt};
 use crate::sys::fork::{Global, Order};
+use crate::sys::inside::MutexGuard;
 use crate::{future, thread};
 
 crate::green_local! {

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use super::spawn::current_task;
 use super::wait::after;
 use crate::hub::{self, Handle, Hub, interrupt};
 use crate::sync::{Event, Promise};
+use crate::sys::inside::{Mutex, MutexGuard};
 use crate::thread;
 
 /// Cancels those that have not ended.

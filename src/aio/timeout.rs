@@ -6,12 +6,13 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::TaskError;
 use super::wait::after;
+use crate::sys::inside::{Mutex, MutexGuard};
 use crate::time::{self, Rearm, Sleep};
 
 /// Who runs within it now.

@@ -25,11 +25,18 @@
 //! - **F4** A fiber never leaves the OS thread that made it (`Fiber` is `!Send`).
 //! - **F5** No panic crosses a switch: the body runs under `catch_unwind`, and its payload is a value.
 //!
+//! # Signal handlers that unwind
+//! In the few instructions of a switch (corosensei's) the stack pointer is of one stack and the code of another, and no
+//! unwind table describes that: a profiler that unwinds in its signal handler may fault there. That is to be mended in
+//! corosensei's tables. Ours are right: a green thread ends in an [`outermost`] frame. No handler of this crate unwinds, so
+//! there is no flag that says "in a switch".
+//!
 //! # Rejected
 //! - Leaving the end of a suspended fiber to corosensei's `Drop`: it retries for ever against code that catches the
 //!   unwind and suspends again. Whoever owns a fiber raises in it, [`unwind::TRIES`] times at most; what survives is leaked.
 
 pub(crate) mod current;
+mod outermost;
 pub(crate) mod unwind;
 
 use std::any::Any;
@@ -129,8 +136,12 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             let suspender = Suspender {
                 frame: &raw const frame,
             };
-            let begun = (!root).then(Begun::new);
-            let ended = catch_unwind(AssertUnwindSafe(|| body(&suspender, input)));
+            let body = || catch_unwind(AssertUnwindSafe(|| body(&suspender, input)));
+            if root {
+                return outermost::call(body);
+            }
+            let begun = Begun::new();
+            let ended = body();
             drop(begun);
             ended
         });

@@ -3,12 +3,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::rt;
 
+use crate::sys::inside::Mutex;
 use crate::{future, time};
 
 /// Spawns on the hub of whoever executes, as [`future::spawn`]: the future need not be `Send`, and may block.

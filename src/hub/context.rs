@@ -41,7 +41,33 @@ impl Hub {
             Some(task) => (owns(task) || shared) && (task.is_alone() || !std::thread::panicking()),
             None => shared && !self.pumping.get() && !std::thread::panicking(),
         };
-        may && !self.is_in_callback()
+        may && !self.is_inside() && !self.is_in_callback()
+    }
+
+    /// Whether the hub is inside itself: a cell of it is borrowed, for a change that an allocation under it must not
+    /// interrupt by a switch. What lies under a lock has a mark instead, see [`inside`](crate::sys::inside).
+    #[cfg(feature = "monkey")]
+    fn is_inside(&self) -> bool {
+        fn is_borrowed<T>(cell: &std::cell::RefCell<T>) -> bool {
+            cell.try_borrow_mut().is_err()
+        }
+        let hub = crate::stack::is_borrowed()
+            || self.timers.is_borrowed()
+            || self.reactor.is_borrowed()
+            || self.contexts.is_borrowed()
+            || is_borrowed(&self.frames)
+            || is_borrowed(&self.callbacks)
+            || is_borrowed(&self.scratch)
+            || is_borrowed(&self.idlers)
+            || is_borrowed(&self.forever)
+            || is_borrowed(&self.emptied);
+        hub || is_borrowed(&self.hook) || is_borrowed(&self.watch) || is_borrowed(&self.untold)
+    }
+
+    /// Whether who has this number, as C's locks know it, is of this OS thread: the native stack, or a green thread.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn is_of_here(&self, owner: u32) -> bool {
+        self.contexts.has(owner)
     }
 
     /// An address near the base of the stack that runs: the running green thread's, or the one of the innermost fiber

@@ -9,7 +9,7 @@
 //!
 //! All four are read-modify-writes (acquire and release), which always see the latest value: if the owner's 2 comes before
 //! the sender's, then the sender's 3 comes after the owner's 1. So one of them sees the other: the owner the message, or
-//! the sender the sleeper. Only the sender that takes `sleeping` away pays for a system call.
+//! the sender the sleeper. Nothing is allocated or freed under the queue's lock. Only the sender that takes `sleeping` away pays for a system call.
 //! Checked with loom (`RUSTFLAGS="--cfg loom" cargo test --release --lib loom`).
 #![forbid(unsafe_code)]
 
@@ -19,10 +19,10 @@ use loom::sync::{
     atomic::{AtomicBool, AtomicU8, Ordering},
 };
 #[cfg(not(all(test, loom)))]
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicU8, Ordering},
-};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+#[cfg(not(all(test, loom)))]
+use crate::sys::inside::Mutex;
 
 /// The owner runs, or will look before it sleeps.
 pub(super) const AWAKE: u8 = 0;
@@ -61,13 +61,7 @@ impl<M> Inbox<M> {
 
     /// Puts a message in. Says how the owner is to be woken, if it sleeps; gives the message back if it is gone.
     pub(super) fn send(&self, message: M, accept: impl FnOnce() -> bool) -> Result<u8, M> {
-        self.lock(|queue| {
-            if !queue.open || !accept() {
-                return Err(message);
-            }
-            queue.messages.push(message);
-            Ok(())
-        })?;
+        self.put(message, accept)?;
         self.pending.swap(true, Ordering::AcqRel);
         Ok(self.sleeping.swap(AWAKE, Ordering::AcqRel))
     }
@@ -82,6 +76,37 @@ impl<M> Inbox<M> {
                 .compare_exchange(POLLING, AWAKE, Ordering::AcqRel, Ordering::Acquire)
         };
         rings && wakes().is_ok()
+    }
+
+    /// The queue grows outside of its lock: an allocator may wake somebody as its own lock is released, and so come here
+    /// again.
+    fn put(&self, message: M, accept: impl FnOnce() -> bool) -> Result<(), M> {
+        let lock = || self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut room = Vec::new();
+        let mut queue = lock();
+        loop {
+            let len = queue.messages.len();
+            if len < queue.messages.capacity() {
+                break;
+            }
+            if len < room.capacity() {
+                room.append(&mut queue.messages);
+                std::mem::swap(&mut queue.messages, &mut room);
+                break;
+            }
+            drop(queue);
+            room = Vec::with_capacity((len * 2).max(8));
+            queue = lock();
+        }
+        let is_accepted = queue.open && accept();
+        let refused = if is_accepted {
+            queue.messages.push(message);
+            None
+        } else {
+            Some(message)
+        };
+        drop(queue);
+        refused.map_or(Ok(()), Err)
     }
 
     #[inline]

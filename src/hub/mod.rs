@@ -122,6 +122,11 @@ pub(crate) enum Due {
 pub(crate) struct Timers(RefCell<timer::Wheel<Due>>);
 
 impl Timers {
+    #[cfg(feature = "monkey")]
+    fn is_borrowed(&self) -> bool {
+        self.0.try_borrow_mut().is_err()
+    }
+
     #[inline]
     fn insert(&self, deadline: u64, due: Due) -> timer::Key {
         self.0.borrow_mut().insert(deadline, due)
@@ -166,6 +171,8 @@ pub(crate) struct Hub {
     ready: ready::Ready,
     /// Woken by a timer or a descriptor: they go before those who were ready, or a crowd would make them late.
     due: ready::Ready,
+    /// Those that wait by asking again and again: ready once the turn has looked at timers and descriptors.
+    later: ready::Ready,
     /// Timers and descriptors are being looked at.
     looking: Cell<bool>,
     /// When they were last looked at, by the hub's clock; none if that is not known.
@@ -307,6 +314,7 @@ impl Hub {
             shared,
             ready: ready::Ready::default(),
             due: ready::Ready::default(),
+            later: ready::Ready::default(),
             looking: Cell::new(false),
             looked: Cell::new(None),
             stride: Cell::new(1),
@@ -462,6 +470,9 @@ impl Hub {
             self.take_messages();
         }
         self.run_callbacks();
+        while let Some(task) = self.later.pop() {
+            self.ready.push(task);
+        }
         self.ready.shuffle();
         if self.run(&self.due) || self.run(&self.ready) {
             self.native_came_up();
@@ -470,6 +481,10 @@ impl Hub {
         let idle = self.is_quiet() && self.callbacks.borrow().is_empty();
         if !idle || sleep == Sleep::No {
             self.look_around();
+            if !self.later.is_empty() && self.is_quiet_but_for_askers() && !self.shared.inbox().is_pending() {
+                // What they ask for can only come from another OS thread, or with time.
+                crate::sys::thread::give_way();
+            }
             return Turned::Again;
         }
         self.wait()
@@ -478,6 +493,11 @@ impl Hub {
     /// Nobody is ready.
     #[inline]
     fn is_quiet(&self) -> bool {
+        self.later.is_empty() && self.is_quiet_but_for_askers()
+    }
+
+    #[inline]
+    fn is_quiet_but_for_askers(&self) -> bool {
         self.ready.is_empty() && self.due.is_empty() && self.callbacks.borrow().is_empty()
     }
 

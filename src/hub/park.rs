@@ -8,7 +8,7 @@
 //! ```
 //!
 //! # Invariants
-//! - **P1** Only [`Parker::park`], [`yield_now`] and a used-up [budget](super::budget) suspend a green thread (and a runner
+//! - **P1** Only [`Parker::park`], [`yield_now`], `stand_back` (a patched `sched_yield`) and a used-up [budget](super::budget) suspend a green thread (and a runner
 //!   that rests, see `task/stackless.rs`), and only the hub's turn resumes one.
 //! - **P2** A waiter is (task, ticket). A wake with another ticket than the task's does nothing; one that matches takes
 //!   the ticket away, so that the first wake wins and every later one is stale.
@@ -376,6 +376,19 @@ impl Hub {
         self.leaked.set(self.leaked.get() + 1);
         self.give_way(self.running());
         self.leaks.set(0);
+    }
+
+    /// Lets all others that are ready run first, and then has the hub look at timers and descriptors: for code that waits
+    /// by asking again and again. Delivers nothing and allocates nothing, for an allocator may wait so.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn stand_back(&'static self) {
+        let task = self.running();
+        task.state.set(State::Ready);
+        self.later.push(task);
+        match self.current.get() {
+            Some(task) => task.suspend(),
+            None => self.pump(),
+        }
     }
 
     /// Lets all others that are ready run first.

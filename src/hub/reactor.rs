@@ -116,6 +116,14 @@ pub(crate) struct Reactor {
 }
 
 impl Reactor {
+    /// Whether one of its cells is borrowed.
+    #[cfg(feature = "monkey")]
+    pub(super) fn is_borrowed(&self) -> bool {
+        let lists = self.free.try_borrow_mut().is_err() || self.broken.try_borrow_mut().is_err();
+        let known = self.sources.try_borrow_mut().is_err() || self.foreign.try_borrow_mut().is_err();
+        lists || known || self.poller.try_borrow_mut().is_err()
+    }
+
     #[inline]
     pub(super) fn has_poller(&self) -> bool {
         self.poller.borrow().is_some()

@@ -7,7 +7,7 @@
 use std::io;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::inbox::{AWAKE, Inbox, PARKED};
 use super::task::TaskRef;
 use super::{Hub, task};
 use crate::sys::fork::{Global, Order, fork_epoch};
+use crate::sys::inside::Mutex;
 use crate::sys::plain::plainly;
 
 /// What one OS thread may ask of another's hub.
@@ -75,7 +76,8 @@ impl Shared {
                 waker: Mutex::default(),
             }))
         });
-        shared.bell(|bell| bell.thread = Some(std::thread::current()));
+        let thread = std::thread::current();
+        shared.bell(|bell| bell.thread = Some(thread));
         shared.fork_epoch.store(fork_epoch(), Ordering::Relaxed);
         shared.generation.fetch_add(1, Ordering::Release);
         shared.inbox.open();
@@ -91,7 +93,7 @@ impl Shared {
     pub(super) fn close(&'static self) -> Vec<Message> {
         let left = self.inbox.close();
         self.generation.fetch_add(1, Ordering::Release);
-        self.bell(|bell| *bell = Bell::default());
+        drop(self.bell(std::mem::take));
         left
     }
 
@@ -100,6 +102,7 @@ impl Shared {
         SPARE.lock().push(self);
     }
 
+    /// Nothing is allocated or freed in `f`: whoever wakes comes here, and an allocator may wake somebody.
     fn bell<R>(&self, f: impl FnOnce(&mut Bell) -> R) -> R {
         f(&mut self.waker.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -4,7 +4,8 @@
 //! - **S1** The value is touched only between a `swap` of the lock that found it false and the store that sets it false
 //!   again.
 //! - **S2** Under it there is no park, no wake, no code of the user (a waker's clone or drop, say), and nothing that
-//!   panics: its holder goes on to the end unless the kernel takes the processor away.
+//!   panics: its holder goes on to the end unless the kernel takes the processor away. An allocator that waits does so with
+//!   the OS thread ([`inside`]).
 //!
 //! # Rejected
 //! A lock that belongs to the first hub that takes it, which then needs no exchange, and is taken from it with a
@@ -14,6 +15,8 @@
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sys::inside::{self, Inside};
 
 /// The lock of a [`Spin`]: an `AtomicBool`, but for loom's tests, to which a loop that only looks means nothing.
 pub(crate) trait Lock {
@@ -48,13 +51,14 @@ impl<T, L: Lock> Spin<T, L> {
     /// The value, until what is given is dropped.
     #[inline(always)]
     pub(crate) fn lock(&self) -> Locked<'_, T, L> {
+        let inside = inside::enter();
         self.lock.lock();
-        Locked(self)
+        Locked(self, inside)
     }
 }
 
 /// The value, locked.
-pub(crate) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>);
+pub(crate) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>, Inside);
 
 impl<T, L: Lock> Deref for Locked<'_, T, L> {
     type Target = T;
@@ -103,7 +107,7 @@ fn wait(locked: &AtomicBool) {
             tries += 1;
             if tries.is_multiple_of(64) {
                 // Its holder has lost the processor.
-                std::thread::yield_now();
+                crate::sys::thread::give_way();
             }
             std::hint::spin_loop();
         }

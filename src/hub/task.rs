@@ -67,6 +67,7 @@ use super::{Hub, budget, context, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
 use crate::sys::fork::fork_epoch;
+use crate::sys::inside;
 use crate::tls::Context;
 pub(crate) use blocks::all_of;
 pub(super) use blocks::{Keep, give_back};
@@ -267,7 +268,8 @@ impl Task {
 
     /// Lets `f` see the rarely used part, making it if need be. `f` runs no code of the user, and does not come here.
     pub(crate) fn with_extra<R>(&self, f: impl FnOnce(&mut Extra) -> R) -> R {
-        // SAFETY: T5, and the only reference: no `f` in this crate comes here again.
+        let _inside = inside::enter();
+        // SAFETY: T5, and the only reference: no `f` in this crate comes here again, and inside there is no switch.
         f(unsafe { (*self.extra.get()).get_or_insert_with(Box::default) })
     }
 

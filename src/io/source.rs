@@ -6,12 +6,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError};
 
 use crate::hub::Hub;
 use crate::hub::reactor::Key;
 use crate::hub::remote::{Message, Shared};
 use crate::sys::fork::fork_epoch;
+use crate::sys::inside::Mutex;
 
 struct Registration {
     shared: &'static Shared,

@@ -21,6 +21,9 @@
 //!   was woken.
 //! - **X3** The bucket's lock is a spin lock of our own, held for a few instructions: no call of the system, no wake, no
 //!   allocation under it.
+//! - **X4** An OS thread with a hub that waits in the kernel says so in the table, in a node that no waker unlinks. A wake
+//!   that goes to one of its green threads meanwhile goes to the kernel too: who holds the baton could not run, for its OS
+//!   thread waits for the same (an allocator's lock, inside this crate).
 
 use std::cell::{Cell, UnsafeCell};
 use std::os::fd::RawFd;
@@ -36,6 +39,8 @@ use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 
 /// How many nodes are linked or about to be.
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
+/// How many OS threads with a hub wait in the kernel (X4).
+static NATIVES: AtomicUsize = AtomicUsize::new(0);
 
 struct Bucket {
     locked: AtomicBool,
@@ -57,12 +62,57 @@ static TABLE: [Bucket; BUCKETS] = [const {
 
 struct Node {
     key: usize,
+    /// For an OS thread, which waits in the kernel (X4).
+    is_native: bool,
     mask: u32,
     linked: Cell<bool>,
     woken: AtomicBool,
     previous: Cell<*const Node>,
     next: Cell<*const Node>,
     waiter: UnsafeCell<Option<Waiter>>,
+}
+
+impl Node {
+    fn new(key: usize, mask: u32, is_native: bool) -> Node {
+        Node {
+            key,
+            is_native,
+            mask,
+            linked: Cell::new(false),
+            woken: AtomicBool::new(false),
+            previous: Cell::new(ptr::null()),
+            next: Cell::new(ptr::null()),
+            waiter: UnsafeCell::new(None),
+        }
+    }
+}
+
+/// Runs `f`, a wait of this OS thread in the kernel, with a node that says so (X4).
+fn natively<R>(key: usize, f: impl FnOnce() -> R) -> R {
+    let node = Node::new(key, 0, true);
+    NATIVES.fetch_add(1, Ordering::SeqCst);
+    Bucket::of(key).lock().link(&node);
+    let result = f();
+    Bucket::of(key).lock().unlink(&node);
+    NATIVES.fetch_sub(1, Ordering::SeqCst);
+    result
+}
+
+/// Whether an OS thread with a hub waits in the kernel for `key`.
+fn any_native(key: usize) -> bool {
+    if NATIVES.load(Ordering::SeqCst) == 0 {
+        return false;
+    }
+    let locked = Bucket::of(key).lock();
+    let mut at = locked.0.first.get();
+    // SAFETY: X1: linked nodes live, and stay linked under the lock.
+    while let Some(node) = unsafe { at.as_ref() } {
+        if node.is_native && node.key == key {
+            return true;
+        }
+        at = node.next.get();
+    }
+    false
 }
 
 /// A lock of a bucket, released when it is dropped.
@@ -79,7 +129,8 @@ impl Bucket {
             tries += 1;
             if tries.is_multiple_of(64) {
                 // Its holder has lost the processor.
-                std::thread::yield_now();
+                // SAFETY: no pointers are involved.
+                unsafe { super::locks::original::sched_yield() };
             }
             std::hint::spin_loop();
         }
@@ -133,18 +184,9 @@ impl Waiting {
     pub(super) fn new(key: usize, mask: u32) -> Waiting {
         WAITERS.fetch_add(1, Ordering::SeqCst);
         Waiting {
-            node: Node {
-                key,
-                mask,
-                linked: Cell::new(false),
-                woken: AtomicBool::new(false),
-                previous: Cell::new(ptr::null()),
-                next: Cell::new(ptr::null()),
-                waiter: UnsafeCell::new(None),
-            },
+            node: Node::new(key, mask, false),
         }
     }
-
     fn bucket(&self) -> &'static Bucket {
         Bucket::of(self.node.key)
     }
@@ -192,6 +234,7 @@ impl Drop for Waiting {
 
 /// Wakes up to `count` that wait for `key` with a bit of `mask`; says how many (X2).
 fn wake(key: usize, count: usize, mask: u32) -> usize {
+    // A node of an OS thread has no bit.
     wake_in(Bucket::of(key), count, |node| node.key == key && node.mask & mask != 0)
 }
 
@@ -228,6 +271,7 @@ fn wake_in(bucket: &'static Bucket, count: usize, which: impl Fn(&Node) -> bool)
 /// Empties the table, in a forked child: those in it, and who held a lock of it, are other threads' and the parent's.
 pub(super) fn forget_all() {
     WAITERS.store(0, Ordering::SeqCst);
+    NATIVES.store(0, Ordering::SeqCst);
     for bucket in &TABLE {
         bucket.first.set(ptr::null());
         bucket.last.set(ptr::null());
@@ -501,7 +545,16 @@ unsafe fn futex(
     let command = op & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
     match command {
         libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => {
-            let hub = gate(super::LOCKS)?;
+            let Some(hub) = gate(super::LOCKS) else {
+                if !anybody_waits() || Hub::try_current().is_none() {
+                    return None;
+                }
+                let (a, b, c) = (address as c_long, c_long::from(op), c_long::from(value));
+                let (d, e, f) = (time as c_long, second as c_long, c_long::from(mask));
+                // SAFETY: the caller's.
+                let wait = || unsafe { original::syscall(libc::SYS_futex, a, b, c, d, e, f) };
+                return Some(natively(address, wait));
+            };
             let mask = if command == libc::FUTEX_WAIT { u32::MAX } else { mask };
             // SAFETY: the caller's.
             Some(unsafe { wait(hub, address, op, value, time, mask) })
@@ -512,9 +565,12 @@ unsafe fn futex(
             }
             let bits = if command == libc::FUTEX_WAKE { u32::MAX } else { mask };
             let green = wake(address, value as usize, bits);
-            let left = (value as usize).saturating_sub(green);
+            let mut left = (value as usize).saturating_sub(green);
             if left == 0 {
-                return Some(green as c_long);
+                if !any_native(address) {
+                    return Some(green as c_long);
+                }
+                left = 1;
             }
             let (address, left) = (address as c_long, left as c_long);
             let (op, mask) = (c_long::from(op), c_long::from(mask));
@@ -530,10 +586,11 @@ unsafe fn futex(
                     mask,
                 )
             };
+            let woken = others.max(0) + green as c_long;
             Some(if others < 0 && green == 0 {
                 others
             } else {
-                others.max(0) + green as c_long
+                woken.min(value.into())
             })
         }
         libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP => {
@@ -573,8 +630,7 @@ unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *
     };
     if op & libc::FUTEX_PRIVATE_FLAG == 0 {
         // Shared with other processes, which know nothing of our table.
-        let waited = names::apart(|| plain(time) as c_int);
-        return c_long::from(waited.unwrap_or_else(|| fail(libc::ENOMEM)));
+        return names::apart(|| plain(time) as c_int).map_or_else(|| plain(time), c_long::from);
     }
     // The kernel's look: a bad address, a bad time, another value. Time zero, or long past, is over at once.
     if plain(&raw const zero) == 0 {
@@ -624,6 +680,7 @@ unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *
     match parked {
         Some(0) => 0,
         Some(error) => c_long::from(fail(error)),
-        None => c_long::from(fail(libc::EINTR)),
+        // It could not park: the OS thread waits.
+        None => plain(time),
     }
 }

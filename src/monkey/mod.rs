@@ -130,6 +130,8 @@
 //! | `sigwait` and its kin, `pause` | signals to the process and to the OS thread | signalfd, the handlers |
 //! | queues and semaphores between processes | POSIX queues; System V's (`msgrcv`, `semop`) | poll; an OS thread for each that waits |
 //! | polling, async-io, smol | with rustix's feature `use-libc` | epoll, futex |
+//! | `sched_yield`, `thrd_yield` (std's `yield_now`, crossbeam's `Backoff`) | code that asks again and again until another has done something | the ready queue; with nothing ready, timers and descriptors, then the system call |
+//! | allocators with locks (jemalloc, mimalloc, tcmalloc, one behind a mutex) | | a lock that runs on another OS thread is waited for by the OS thread |
 //!
 //! What does not, and why:
 //!
@@ -142,6 +144,8 @@
 //! | the open of a serial line that waits for its carrier | it cannot be told from one that does not |
 //! | tracing-subscriber's registry with more than 4,096 live threads | it panics, and isolated green threads are threads to it |
 //! | allocators with a cache for each thread | they work, but each isolated green thread has such a cache: 41 kB of jemalloc, 62 kB of mimalloc |
+//! | spinning without `sched_yield` (`spin::Mutex`) | no libc symbol is called: it keeps the OS thread until another OS thread does what it waits for |
+//! | a time-out or a kill of code that spins by `sched_yield` | the call has no error to return: it is delivered at the next wait |
 //! | `std::thread::spawn` | makes an OS thread, as ever, unless [`patch_threads`] is called |
 //!
 //! Nor may a signal handler release what green threads wait for (`sem_post`, `close`), and calls that name a thread by its
@@ -155,8 +159,9 @@
 //!
 //! # Invariants
 //! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside), never in a callback
-//!   of the hub, nor in a signal handler, nor while it unwinds and shares its thread-locals with others that would take part
-//!   in that, nor in [`unpatched`] and this crate's own calls; anywhere else it is the original, at the price of one look at a thread-local.
+//!   of the hub, nor in a signal handler, nor in the middle of a change of this crate's own state (an allocator may wait
+//!   there), nor while it unwinds and shares its thread-locals with others that would take part in that, nor in
+//!   [`unpatched`] and this crate's own calls; anywhere else it is the original, at the price of one look at a thread-local.
 //! - **M2** Before it knows that it must park it allocates nothing (but a buffer for what copies), and makes no call but
 //!   the original's, questions, and those that do the same without waiting.
 //! - **M3** It returns what the original would: result and errno.
@@ -190,7 +195,7 @@ use crate::hub::Hub;
 use crate::hub::interrupt;
 use crate::hub::park::{Mode, Parker, Why};
 use crate::sys::fork::{Child, on_fork};
-use crate::sys::{base, plain};
+use crate::sys::{base, inside, plain};
 
 /// A choice of calls to patch; [`patch_all`] is all of them.
 ///
@@ -450,7 +455,7 @@ fn gate(group: u32) -> Option<&'static Hub> {
 #[inline(never)]
 fn gate_here(group: u32) -> Option<&'static Hub> {
     let armed = ARMED.load(Ordering::Relaxed);
-    if armed & group == 0 || plain::is_plain() {
+    if armed & group == 0 || plain::is_plain() || inside::is_inside() {
         return None;
     }
     // First what takes little of a signal handler's stack.

@@ -154,7 +154,7 @@ unsafe extern "C-unwind" fn pthread_join(id: pthread_t, value: *mut *mut c_void)
         let join = || unsafe { plain::pthread_join(id, value) };
         return match super::gate(super::LOCKS) {
             // An OS thread: others run while another waits for it.
-            Some(_) => super::names::apart(join).unwrap_or(libc::EINVAL),
+            Some(_) => super::names::apart(join).unwrap_or_else(join),
             None => join(),
         };
     };

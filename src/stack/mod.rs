@@ -198,6 +198,8 @@ fn cache_limit() -> usize {
     CACHE_LIMIT.load(Ordering::Relaxed)
 }
 
+#[cfg(feature = "monkey")]
+pub(crate) use pool::is_borrowed;
 pub(crate) use pool::{Home, home, plant};
 
 /// Puts the warmest one with the others.

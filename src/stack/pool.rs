@@ -102,6 +102,12 @@ fn with<R>(f: impl FnOnce(&RefCell<Pool>) -> R) -> Option<R> {
     }
 }
 
+/// Whether the pool is being changed right now.
+#[cfg(feature = "monkey")]
+pub(crate) fn is_borrowed() -> bool {
+    with(|pool| pool.try_borrow_mut().is_err()).unwrap_or(false)
+}
+
 impl Pool {
     fn class(&mut self, size: usize) -> &mut Class {
         let at = self

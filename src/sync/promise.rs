@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::wait::Until;
 use crate::hub::park::Why;
 use crate::hub::{Hub, Reporter, call_user, report_panic};
+use crate::sys::inside::{Mutex, MutexGuard};
 
 static PROMISE: &str = "a Promise";
 

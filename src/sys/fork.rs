@@ -49,6 +49,8 @@ use std::time::{Duration, Instant};
 
 use once_cell::race::OnceBox;
 
+use super::inside;
+
 /// How long a fork waits for one lock. Longer than anybody holds one; but a handler of a signal may fork, on top of code that
 /// does.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -73,7 +75,6 @@ pub(crate) enum Order {
     Free,
     Spare,
     Known,
-    Key,
     Trial,
     Overflow,
     Faults,
@@ -96,11 +97,11 @@ impl<T: Send + 'static> Global<T> {
         }
     }
 
-    pub(crate) fn lock(&'static self) -> MutexGuard<'static, T> {
+    pub(crate) fn lock(&'static self) -> inside::MutexGuard<'static, T> {
         if !self.listed.load(Ordering::Acquire) {
             enlist(self, &self.listed);
         }
-        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+        inside::lock(&self.value)
     }
 }
 

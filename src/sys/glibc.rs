@@ -17,6 +17,22 @@
 //!   at a time.
 //! - **G3** A block in the pool is as `_dl_allocate_tls` made it but for G2's words: images laid anew, no value under any
 //!   key, nothing allocated for dynamic modules.
+//!
+//! # What `start_thread` does, and who does it here
+//! Of glibc 2.36, line by line; the table in [`tls`](crate::tls) says what it comes to.
+//!
+//! | glibc | here |
+//! |---|---|
+//! | `__resp = &pd->res` | [`Glibc::begin`] |
+//! | `__ctype_init` | [`Glibc::begin`] |
+//! | rseq, robust list: told to the kernel | not told; [`Glibc::make`] says so in the block |
+//! | the signal mask; the set-up for `pthread_exit` and cancellation | none |
+//! | `__call_tls_dtors`, `__nptl_deallocate_tsd` | [`Glibc::end`] |
+//! | `__libc_thread_freeres`: resolver, texts of `strerror` and `strsignal`, `dlerror`'s | [`Glibc::end`], one by one |
+//! | the same: `malloc`'s cache and arena | G2: they travel; the OS thread's end frees them |
+//! | the same: Sun RPC's variables | none: there is no RPC to link to since glibc 2.32 |
+//! | the last thread calls `exit` | not counted |
+//! | robust mutexes that it holds | stay held |
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
@@ -72,6 +88,19 @@ pub(crate) struct Glibc {
     rseq: Option<isize>,
     /// Where it says whether a key was ever given a value.
     used: usize,
+    resolver: Option<Resolver>,
+    /// Where the texts of `strerror` and `strsignal` are, if a thread has them; 0: it has not.
+    texts: [usize; 2],
+}
+
+/// Name look-ups keep their state for each thread.
+#[derive(Clone, Copy)]
+struct Resolver {
+    /// How far below the base the pointer to it is.
+    pointer: usize,
+    /// How far above the base a thread has the state itself.
+    state: usize,
+    close: unsafe extern "C" fn(*mut c_void),
 }
 
 // SAFETY: numbers, functions, and the address of a table that lives as long as the process.
@@ -111,9 +140,7 @@ pub(crate) fn get() -> Result<&'static Glibc, &'static str> {
 /// The number by which C's locks know the running thread as their owner.
 #[cfg(feature = "monkey")]
 pub(crate) fn own_id() -> Option<u32> {
-    let glibc = get().ok()?;
-    // SAFETY: a field of the block that runs.
-    Some(unsafe { *((base::get() + glibc.tid) as *const u32) })
+    Some(get().ok()?.number(base::get()))
 }
 
 fn symbol(name: &CStr) -> Option<*mut c_void> {
@@ -186,6 +213,8 @@ impl Glibc {
             robust: robust_list(),
             rseq: rseq(),
             used: at(c"_thread_db_pthread_specific")? + LEVEL * size_of::<usize>(),
+            resolver: None,
+            texts: [0; 2],
         };
         let native = base::get();
         // SAFETY: the header of the block that this OS thread runs on.
@@ -204,6 +233,7 @@ impl Glibc {
             return Err("the tables of keys are not laid out as known");
         }
         glibc.learn()?;
+        glibc.resolver = resolver(native);
         Ok(glibc)
     }
 
@@ -224,9 +254,11 @@ impl Glibc {
             changed: [0; 4],
             count: 0,
             marked: false,
+            texts: [0; 2],
         };
         // SAFETY: B1: a block just made; `experiment` is what `probe` is for.
         unsafe { base::call(block, base::get(), experiment, (&raw mut probe).cast()) };
+        self.texts = probe.texts.map(|text| self.place_of(block, text));
         let mut ended = (&*self, block);
         // SAFETY: as above; and then, G1: nobody uses it any more.
         unsafe {
@@ -245,6 +277,15 @@ impl Glibc {
         }
         base::set_malloc(malloc);
         Ok(())
+    }
+
+    /// Where in `struct pthread` this word is, other than as the value of a key; 0: nowhere.
+    fn place_of(&self, block: usize, wanted: usize) -> usize {
+        let keys = self.values - LEVEL * size_of::<Value>()..self.values + LEVEL * size_of::<usize>();
+        let mut places = (0..size_of_pthread() / 8).map(|index| index * 8);
+        // SAFETY: words of a block that was just made.
+        let found = places.find(|at| !keys.contains(at) && wanted != 0 && unsafe { word(block + at) } == wanted);
+        found.unwrap_or(0)
     }
 
     /// A block of this OS thread, whose native one is `native`; `None` if there is no memory.
@@ -282,10 +323,23 @@ impl Glibc {
         Some(block)
     }
 
+    /// The number by which C's locks know what runs in a block of this OS thread.
+    #[cfg(feature = "monkey")]
+    pub(crate) fn number(&self, block: usize) -> u32 {
+        // SAFETY: a field of a block that is there.
+        unsafe { *((block + self.tid) as *const u32) }
+    }
+
     /// The first thing in a block.
     pub(crate) fn begin(&self) {
-        // SAFETY: sets this block's tables of character classes, as at the start of an OS thread.
-        unsafe { (self.ctype)() };
+        let block = base::get();
+        // SAFETY: as at the start of an OS thread: this block's state of the resolver, and its tables of character classes.
+        unsafe {
+            if let Some(resolver) = self.resolver {
+                set_word(block - resolver.pointer, block + resolver.state);
+            }
+            (self.ctype)();
+        }
     }
 
     /// Runs the destructors of the thread-locals of the block that runs, then those of its keys.
@@ -295,6 +349,34 @@ impl Glibc {
         for _ in 0..4 {
             if !self.is_used(block) || !self.end_values(block) {
                 break;
+            }
+        }
+        self.free_results(block);
+    }
+
+    /// Frees what libc keeps for the block that runs; but for `malloc`'s cache, which is the OS thread's.
+    fn free_results(&self, block: usize) {
+        for _ in 0..2 {
+            // Told once, and then forgotten.
+            // SAFETY: only this block's own message is touched.
+            if unsafe { libc::dlerror() }.is_null() {
+                break;
+            }
+        }
+        // SAFETY: words of this block's `struct pthread`, which are what they were found to be.
+        unsafe {
+            if let Some(resolver) = self.resolver {
+                let state = block + resolver.state;
+                if *((state + SERVERS) as *const c_int) != 0 {
+                    (resolver.close)(state as *mut c_void);
+                    (state as *mut u8).write_bytes(0, RESOLVER);
+                }
+            }
+            for at in self.texts {
+                if at != 0 && word(block + at) != 0 {
+                    libc::free(word(block + at) as *mut c_void);
+                    set_word(block + at, 0);
+                }
             }
         }
     }
@@ -405,6 +487,44 @@ unsafe fn forget_dynamic(block: usize) {
     }
 }
 
+/// The size of `struct __res_state`, and where in it the number of servers is: 0 until it is first used.
+const RESOLVER: usize = 568;
+const SERVERS: usize = 16;
+
+fn size_of_pthread() -> usize {
+    size(c"_thread_db_sizeof_pthread").unwrap_or(0)
+}
+
+/// What there is to know of the resolver. Without it isolated green threads share the state of the first OS thread.
+fn resolver(native: usize) -> Option<Resolver> {
+    let pointer = native
+        .checked_sub(symbol(c"__resp")?.addr())
+        .filter(|below| *below < 4096)?;
+    let close = symbol(c"__res_nclose")?;
+    let here = move || {
+        let base = base::get();
+        // SAFETY: a thread-local of libc's, which is as far below each base.
+        let state = unsafe { word(base - pointer) }.wrapping_sub(base);
+        (state < size_of_pthread().saturating_sub(RESOLVER) && state % 8 == 0).then_some(state)
+    };
+    // The first OS thread has it elsewhere, and must ask another one.
+    let state = here().or_else(|| on_another(here))?;
+    Some(Resolver {
+        pointer,
+        state,
+        // SAFETY: a function of this type.
+        close: unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(close) },
+    })
+}
+
+/// Has another OS thread run `f`.
+fn on_another(f: impl FnOnce() -> Option<usize> + Send + 'static) -> Option<usize> {
+    let _inside = super::inside::enter();
+    let (tell, told) = std::sync::mpsc::channel();
+    super::thread::start("greenthread", move || _ = tell.send(f())).ok()?;
+    told.recv().ok()?
+}
+
 struct Probe {
     libc: (usize, usize),
     used: usize,
@@ -412,6 +532,7 @@ struct Probe {
     changed: [usize; 4],
     count: usize,
     marked: bool,
+    texts: [usize; 2],
 }
 
 /// The compiler may not leave it out, as it does with what is allocated and freed unseen.
@@ -453,6 +574,13 @@ unsafe fn experiment(probe: *mut ()) {
             probe.count += 1;
         }
     }
+    // SAFETY: numbers that there are none of, so that a text is made for this thread.
+    probe.texts = unsafe {
+        [
+            libc::strerror(i16::MAX.into()).addr(),
+            libc::strsignal(i16::MAX.into()).addr(),
+        ]
+    };
 }
 
 /// Ends the block that was experimented in: a malloc that is not glibc's may have put it in a list of its threads.

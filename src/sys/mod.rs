@@ -10,6 +10,7 @@ mod ids;
 pub(crate) mod ctrl_c;
 pub(crate) mod fork;
 pub(crate) mod last;
+pub(crate) mod inside;
 pub(crate) mod mem;
 pub(crate) mod plain;
 pub(crate) mod poll;

@@ -20,8 +20,10 @@ use std::fmt;
 use std::io::{IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::Location;
+use std::sync::Condvar;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, MutexGuard, PoisonError};
+
+use super::inside::MutexGuard;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -349,8 +351,7 @@ fn next_text() -> Option<String> {
 }
 
 fn wait<'a>(what: &Condvar, reports: MutexGuard<'a, Reports>, most: Duration) -> MutexGuard<'a, Reports> {
-    let waited = what.wait_timeout(reports, most);
-    waited.unwrap_or_else(PoisonError::into_inner).0
+    reports.wait_timeout(what, most).0
 }
 
 /// Writes to the end, however long that takes.

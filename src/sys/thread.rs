@@ -34,6 +34,11 @@ pub(crate) fn start(name: &str, f: impl FnOnce() + Send + 'static) -> io::Result
     started.map(drop)
 }
 
+/// Gives the processor to another OS thread, if one is ready: the system call itself, which no patch sees.
+pub(crate) fn give_way() {
+    rustix::thread::sched_yield();
+}
+
 /// Parks the OS thread, and nothing else on it, until it is unparked or `timeout` passes.
 pub(crate) fn park(timeout: Option<std::time::Duration>) {
     match timeout {

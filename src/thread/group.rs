@@ -11,13 +11,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::pool::Place;
 use super::{JoinError, JoinHandle, Thread, ThreadId};
 use crate::hub::park::Why;
 use crate::sync::{Event, Until};
+use crate::sys::inside::Mutex;
 
 static MEMBERS: &str = "the end of a Group's members";
 

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::iter::FusedIterator;
 use std::panic::Location;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::{JoinError, JoinHandle, Pool};
 use crate::hub::Hub;
@@ -26,6 +26,7 @@ use crate::hub::context::Kind;
 use crate::hub::task;
 use crate::sync::Semaphore;
 use crate::sync::channel::{self, Receiver, Sender};
+use crate::sys::inside::Mutex;
 
 /// The order of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

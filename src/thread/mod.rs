@@ -415,6 +415,20 @@ pub fn is_isolated() -> bool {
 /// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] says no. Where they cannot,
 /// [`spawn`] shares thread-locals as [`spawn_local`] does.
 ///
+/// What an isolated green thread has of an OS thread:
+///
+/// | its own | its OS thread's |
+/// |---|---|
+/// | thread-locals of the program and its libraries, with their destructors; `errno` | `gettid`, priority, affinity, credentials, name |
+/// | values under `pthread_key_t`, with their destructors | signal mask, alternate signal stack |
+/// | the state of name look-ups; texts of `dlerror`, `strerror` and `strsignal` | `malloc`'s cache and arena (glibc's; of another allocator it has its own) |
+/// | the locale of `uselocale` | rounding and exceptions of floating point |
+/// | the number that C's mutexes know an owner by | |
+/// | `pthread_self`, and its stack in `pthread_getattr_np` | |
+///
+/// It has neither cancellation nor `pthread_exit`, no restartable sequences, and nobody tells the kernel of the robust
+/// mutexes that it holds: they stay held when it ends.
+///
 /// # Errors
 /// The reason, to be shown.
 pub fn isolation() -> std::io::Result<()> {

@@ -21,7 +21,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::hub::context::Kind;
 use crate::hub::park::{Mode, Parker, Waiter, Why};
 use crate::hub::task::{self, Options};
 use crate::hub::{Hub, Reporter, report_panic};
+use crate::sys::inside::{Mutex, MutexGuard};
 
 static CHILDREN: &str = "the end of its scope's green threads";
 
@@ -43,7 +44,7 @@ struct Shared {
 /// Where a child leaves its value, or the payload of its panic (C6).
 type Slot<T> = Arc<Mutex<Option<Result<T, Box<dyn Any + Send>>>>>;
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -12,7 +12,6 @@
 use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use super::error::JobError;
 use super::locked;
@@ -20,6 +19,7 @@ use crate::hub::park::Waiter;
 use crate::hub::{Reporter, discard, report_panic};
 use crate::sync::channel::Sender;
 use crate::sys::fork::fork_epoch;
+use crate::sys::inside::{Mutex, MutexGuard};
 
 pub(crate) type Outcome<T> = Result<T, JobError>;
 type Work<T> = Box<dyn FnOnce() -> Outcome<T> + Send>;
@@ -106,11 +106,7 @@ impl<T> Job<T> {
         if !self.is_of_parent() {
             return Some(locked(&self.slot));
         }
-        match self.slot.try_lock() {
-            Ok(slot) => Some(slot),
-            Err(TryLockError::Poisoned(slot)) => Some(slot.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        self.slot.try_lock()
     }
 
     pub(super) fn state(&self) -> State {

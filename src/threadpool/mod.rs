@@ -37,7 +37,7 @@ pub(crate) mod watch;
 mod worker;
 
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 pub use error::{JobError, ShutDown};
@@ -54,6 +54,7 @@ use once_cell::race::OnceBox;
 use crate::hub::Hub;
 use crate::hub::park::{self, Mode, Why};
 use crate::sync::Promise;
+use crate::sys::inside::{Mutex, MutexGuard};
 use worker::{Config, Pool};
 
 /// The most OS threads that the default pool has at once; those of files and of names have as many each.

@@ -19,7 +19,7 @@ use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, PoisonError};
 use std::time::Duration;
 
 use super::error::JobError;
@@ -28,6 +28,7 @@ use super::{PoolFuture, locked};
 use crate::hub::{Reporter, discard, report_panic, stuck};
 use crate::sync::Event;
 use crate::sys::fork::{PerProcess, fork_epoch};
+use crate::sys::inside::{Mutex, MutexGuard};
 use crate::sys::thread::id;
 
 type Call = Arc<dyn Fn() + Send + Sync>;
@@ -254,11 +255,10 @@ impl Pool {
             }
             registered.rest();
             state.idle += 1;
-            let waited = self.here.get().work.wait_timeout(state, self.config.idle);
-            let (again, timed) = waited.unwrap_or_else(PoisonError::into_inner);
+            let (again, is_late) = state.wait_timeout(&self.here.get().work, self.config.idle);
             state = again;
             state.idle = state.idle.saturating_sub(1);
-            if timed.timed_out() && state.jobs.is_empty() {
+            if is_late && state.jobs.is_empty() {
                 break;
             }
         }

@@ -4,12 +4,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use crate::hub::alarm::Alarm;
 use crate::hub::{Hub, budget};
+use crate::sys::inside::Mutex;
 
 #[derive(Default)]
 struct State {

@@ -69,6 +69,7 @@ fn entry() {
         "scoped panic" => crate::thread_scope_handle::a_child_panics(),
         "a socket" => crate::hub_turn::one_byte_through_a_socket(),
         "many lives" => crate::isolation::many_lives(),
+        "many results" => crate::isolation::many_results(),
         "stop" => crate::isolation::stop(),
         "process descriptors" => crate::process_wait::no_descriptor_is_left(),
         "drops under locks" => crate::hub_drops::under_locks(),

@@ -239,22 +239,84 @@ fn a_life_that_allocates_leaves_no_memory_behind() {
 
 /// Runs in a child, which has its memory to itself.
 pub(crate) fn many_lives() {
+    live_and_leave_nothing(|| drop(std::hint::black_box(vec![1_u8; 1000])));
+}
+
+fn live_and_leave_nothing(f: fn()) {
     fn resident() -> usize {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         // Not `VmRSS`: pages of the program's own file come and go as the system likes.
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
-    let live = |times| {
-        for _ in 0..times {
-            spawn(|| drop(std::hint::black_box(vec![1_u8; 1000]))).join().unwrap();
-        }
-    };
+    let live = |times| (0..times).for_each(|_| spawn(f).join().unwrap());
     live(1_000);
     let before = resident();
     live(20_000);
     let grown = resident().saturating_sub(before);
     assert!(grown < 1_024, "{grown} KiB");
+}
+
+unsafe extern "C" {
+    fn __res_state() -> *mut u8;
+    fn __res_init() -> i32;
+}
+
+fn resolver() -> usize {
+    // SAFETY: asks for the address of the caller's state.
+    unsafe { __res_state() }.addr()
+}
+
+#[test]
+fn each_has_a_resolver_of_its_own() {
+    let one = spawn(|| {
+        let here = resolver();
+        let two = spawn(|| {
+            let here = resolver();
+            let three = || (resolver(), spawn(resolver).join().unwrap());
+            (here, std::thread::spawn(three).join().unwrap())
+        });
+        let (two, (os_thread, three)) = two.join().unwrap();
+        assert_eq!(here, resolver());
+        [here, two, os_thread, three]
+    });
+    let all = one.join().unwrap();
+    let all: std::collections::HashSet<_> = all.into_iter().chain([resolver()]).collect();
+    assert_eq!(all.len(), 5, "{all:x?}");
+}
+
+#[test]
+fn a_resolver_begins_unused_and_its_end_closes_it() {
+    let live = || {
+        // SAFETY: the options and the number of servers, of the caller's own state.
+        unsafe {
+            let state = __res_state();
+            let before = (*state.add(8).cast::<u64>(), *state.add(16).cast::<i32>());
+            assert_eq!(__res_init(), 0);
+            (before, *state.add(16).cast::<i32>() > 0)
+        }
+    };
+    for _ in 0..3 {
+        assert_eq!(spawn(live).join().unwrap(), ((0, 0), true));
+    }
+}
+
+/// What `dlerror`, `strerror`, `strsignal` and the resolver keep for each thread: 2 MB here by the first alone.
+#[test]
+fn what_libc_keeps_for_a_thread_goes_with_it() {
+    let out = crate::child::run("many results");
+    assert!(out.ok, "{out:?}");
+}
+
+pub(crate) fn many_results() {
+    live_and_leave_nothing(|| {
+        // SAFETY: names and numbers that there are none of.
+        unsafe {
+            assert!(libc::dlsym(libc::RTLD_DEFAULT, c"no such symbol".as_ptr()).is_null());
+            assert!(!libc::strerror(9_999).is_null() && !libc::strsignal(9_999).is_null());
+            assert_eq!(__res_init(), 0);
+        }
+    });
 }
 
 #[test]
@@ -434,11 +496,15 @@ fn gdb_stops_here(isolated: bool) -> u32 {
 }
 
 #[test]
-fn a_backtrace_in_an_isolated_thread_ends() {
-    let trace = spawn(|| std::backtrace::Backtrace::force_capture().to_string())
-        .join()
-        .unwrap();
-    assert!(trace.contains("a_backtrace_in_an_isolated_thread_ends"), "{trace}");
+fn a_backtrace_ends_with_its_green_thread() {
+    let capture = || std::backtrace::Backtrace::force_capture().to_string();
+    for trace in [spawn(capture).join().unwrap(), spawn_local(capture).join().unwrap()] {
+        assert!(trace.contains("a_backtrace_ends_with_its_green_thread"), "{trace}");
+        assert!(
+            !trace.contains("Hub::pump"),
+            "the hub, or main, is no part of it: {trace}"
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Patched libc: std's own blocking calls, by many green threads on one OS thread. The proof of concurrency is time: N
 //! waits of d take far less than N times d.
 
+mod allocators;
 mod bulk;
 mod devices;
 mod differential;
@@ -11,6 +12,7 @@ mod limits;
 mod odd;
 mod open_file;
 mod signals;
+mod spin;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};

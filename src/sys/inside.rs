@@ -1,0 +1,147 @@
+//! Whether the code that runs is in the middle of a change of this crate's own state: then it must not switch.
+//!
+//! Such code allocates, and allocators wait: for a lock of C's, by a futex, by asking again and again. A wait of patched
+//! libc would switch to another green thread, which finds the state half changed, or its lock taken by one that does not
+//! run. So patched calls ask here first, and inside they block the OS thread, for as long as an allocator takes.
+//!
+//! What a cell of the hub shows by being borrowed needs no mark ([`Hub::is_inside`](crate::hub)). A mark is for what lies
+//! under a lock. Without the feature `monkey` there is nobody to ask, and no mark.
+#![forbid(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::sync::{Condvar, LockResult, PoisonError, TryLockError};
+use std::time::Duration;
+
+#[cfg(feature = "monkey")]
+mod depth {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Of the context that runs: nobody leaves it inside.
+        static DEPTH: Cell<u32> = const { Cell::new(0) };
+    }
+
+    #[inline(always)]
+    pub(super) fn add() {
+        DEPTH.set(DEPTH.get().wrapping_add(1));
+    }
+
+    #[inline(always)]
+    pub(super) fn subtract() {
+        DEPTH.set(DEPTH.get().wrapping_sub(1));
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_inside() -> bool {
+        DEPTH.get() != 0
+    }
+}
+
+#[cfg(not(feature = "monkey"))]
+mod depth {
+    #[inline(always)]
+    pub(super) fn add() {}
+
+    #[inline(always)]
+    pub(super) fn subtract() {}
+}
+
+#[cfg(feature = "monkey")]
+pub(crate) use depth::is_inside;
+
+/// As long as this lives, the code that runs is inside.
+pub(crate) struct Inside(PhantomData<*const ()>);
+
+/// From here on the code that runs is inside.
+#[inline(always)]
+pub(crate) fn enter() -> Inside {
+    depth::add();
+    Inside(PhantomData)
+}
+
+impl Drop for Inside {
+    #[inline(always)]
+    fn drop(&mut self) {
+        depth::subtract();
+    }
+}
+
+/// std's mutex, for this crate's own state: inside from before it is locked until after it is unlocked.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+/// The value of a locked [`Mutex`].
+pub(crate) struct MutexGuard<'a, T> {
+    // In this order: unlocked first.
+    guard: std::sync::MutexGuard<'a, T>,
+    _inside: Inside,
+}
+
+/// Locks a mutex of std's, inside from before that until after it is unlocked; poisoned or not.
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
+    let inside = enter();
+    let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    MutexGuard { guard, _inside: inside }
+}
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Mutex<T> {
+        Mutex(std::sync::Mutex::new(value))
+    }
+
+    /// As std's.
+    #[inline]
+    pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        let inside = enter();
+        match self.0.lock() {
+            Ok(guard) => Ok(MutexGuard { guard, _inside: inside }),
+            Err(poisoned) => Err(PoisonError::new(MutexGuard {
+                guard: poisoned.into_inner(),
+                _inside: inside,
+            })),
+        }
+    }
+
+    /// As std's.
+    pub(crate) fn get_mut(&mut self) -> LockResult<&mut T> {
+        self.0.get_mut()
+    }
+
+    /// The value, if it is free.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let inside = enter();
+        let guard = match self.0.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(MutexGuard { guard, _inside: inside })
+    }
+}
+
+impl<T> MutexGuard<'_, T> {
+    /// [`Condvar::wait_timeout`], for an OS thread of this crate's own; whether the time has passed.
+    pub(crate) fn wait_timeout(self, condition: &Condvar, time: Duration) -> (Self, bool) {
+        let MutexGuard { guard, _inside } = self;
+        let (guard, waited) = condition
+            .wait_timeout(guard, time)
+            .unwrap_or_else(PoisonError::into_inner);
+        (MutexGuard { guard, _inside }, waited.timed_out())
+    }
+}
+
+impl<T> std::ops::Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> std::ops::DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
