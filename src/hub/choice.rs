@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 #[cfg(all(test, loom))]
-use loom::{sync::atomic::AtomicU32, thread_local};
+use loom::sync::atomic::AtomicU32;
 
 use super::park::is_lost;
 use super::spin::Spin;
@@ -35,9 +35,15 @@ const TAKEN: u32 = 2;
 /// The number of no branch: of what waits without a choice, or may be granted whichever branch wins.
 pub(crate) const NO_BRANCH: u32 = u32::MAX;
 
+#[cfg(not(all(test, loom)))]
 thread_local! {
     /// The choice of the wait whose code holds the lock of a primitive on this OS thread.
     static ENTERED: Cell<usize> = const { Cell::new(0) };
+}
+
+#[cfg(all(test, loom))]
+loom::thread_local! {
+    static ENTERED: Cell<usize> = Cell::new(0);
 }
 
 /// One wait for the first of several.

@@ -56,9 +56,6 @@ use crate::hub::park::Why;
 use crate::hub::polled::poll_until;
 use crate::hub::{Hub, budget};
 
-#[cfg(all(test, loom))]
-use loom::thread_local;
-
 static SELECT: &str = "the first of several (select)";
 
 /// How long a `select!` waits.
@@ -118,9 +115,15 @@ pub struct Selecting {
     waker: Waker,
 }
 
+#[cfg(not(all(test, loom)))]
 thread_local! {
     /// For the next one, so that a select allocates nothing.
     static SPARE: Cell<Option<(Arc<Choice>, Waker)>> = const { Cell::new(None) };
+}
+
+#[cfg(all(test, loom))]
+loom::thread_local! {
+    static SPARE: Cell<Option<(Arc<Choice>, Waker)>> = Cell::new(None);
 }
 
 impl Selecting {
