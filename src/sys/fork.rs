@@ -24,7 +24,6 @@
 //! | `Chunks`, `Free` | `hub/task/blocks.rs`: blocks of tasks |
 //! | `Spare` | `hub/remote.rs`: the shared halves of hubs that have ended |
 //! | `Known` | `hub/stuck.rs`: OS threads of ours |
-//! | `Key` | `sys/last.rs`: the key by which the very end of an OS thread is heard of |
 //! | `Trial` | `tls.rs`: whether isolation works |
 //! | `Overflow`, `Faults` | `stack/overflow.rs`, `sys/signal.rs`: the fault handler, installed once |
 //! | `Glibc` | `sys/glibc.rs`: where glibc keeps what |
