@@ -175,7 +175,7 @@ impl Context {
         self.block
     }
 
-    #[cfg(feature = "monkey")]
+    /// Whether green thread `id` is the isolated one whose it is.
     pub(crate) fn is_owned_by(&self, id: u64) -> bool {
         self.owner.get() == id
     }
@@ -188,13 +188,6 @@ impl Context {
         };
         self.refusals.set((times, why));
         times
-    }
-
-    /// How often patched calls have told it so before.
-    #[cfg(feature = "monkey")]
-    pub(crate) fn refusals(&self, why: u64) -> u32 {
-        let (times, before) = self.refusals.get();
-        if before == why { times } else { 0 }
     }
 
     /// How many stackless tasks are among the members.

@@ -215,8 +215,13 @@ where
                 TaskError::panicked(&*payload)
             })
         });
-        let is_due = any.cancelling() > 0 && interrupt::is_undelivered(Hub::current().running());
-        end.with(if is_due { any.0.instead_of(outcome) } else { outcome });
+        let runs = Hub::current().running();
+        let is_due = any.cancelling() > 0 && interrupt::is_undelivered(runs);
+        end.with(if is_due || interrupt::is_told_kill(runs) {
+            any.0.instead_of(outcome)
+        } else {
+            outcome
+        });
     };
     let thread = if EventLoop::any_debug() {
         // So that it can be told from others.

@@ -63,12 +63,6 @@ impl Hub {
         self.context().map_or(2, |context| context.count_refusal(why))
     }
 
-    /// How often patched calls have told the running green thread so before.
-    #[cfg(feature = "monkey")]
-    pub(crate) fn refusals(&self, why: u64) -> u32 {
-        self.context().map_or(0, |context| context.refusals(why))
-    }
-
     /// `f` as a callback that runs in the context of now, of which it is a member until it has run.
     pub(super) fn in_context(&'static self, f: impl FnOnce() + 'static) -> Callback {
         let Some(context) = self.context() else {

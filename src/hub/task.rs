@@ -62,7 +62,7 @@ use super::links::{self, ExitLink, Runs};
 use super::park::{Waiter, Why};
 use super::remote::Shared;
 use super::slot::Slot;
-pub(crate) use super::slot::{Ended, Exit};
+pub(crate) use super::slot::{Ended, Exit, Late};
 use super::{Hub, budget, context, interrupt};
 use crate::fiber::{Fiber, Outcome};
 use crate::stack::Stack;
@@ -469,16 +469,18 @@ fn enqueue(hub: &'static Hub, task: &'static Task) {
 
 /// The base of every green thread: runs the body, leaves its result in the slot, ends its locals.
 #[inline]
-fn run<F: FnOnce() -> T, T>(task: &'static Task, body: F) {
+fn run<F: FnOnce() -> T, T: 'static>(task: &'static Task, body: F) {
     let result = if interrupt::is_killed(task) {
         // Killed before its first turn: the closure dies on its own stack.
         catch_unwind(AssertUnwindSafe(|| drop(body))).and(Err(interrupt::killed_payload()))
     } else {
         catch_unwind(AssertUnwindSafe(body))
     };
+    let told = interrupt::is_told_kill(task);
     // From here on nothing unwinds: the closure has returned.
     task.shield.set(u8::MAX / 2);
     match result {
+        Ok(value) if told => leave_late(task, value),
         // SAFETY: T3: the owner's until `DONE`, and empty.
         Ok(value) => unsafe { leave(task, value, Ended::Returned) },
         Err(payload) if interrupt::is_kill(&*payload) => {
@@ -521,6 +523,23 @@ unsafe fn leave<V>(task: &Task, value: V, outcome: Ended) {
     task.ended.set(outcome);
 }
 
+/// The body has returned although a patched call had told it of a kill: it counts as killed, and its value is kept beside.
+#[cold]
+fn leave_late<T: 'static>(task: &Task, value: T) {
+    let owns = task.context.get().is_some_and(|context| context.is_owned_by(task.id()));
+    if owns {
+        // Only an isolated green thread owns its context, and who spawns one is asked for a value that is `Send`.
+        let late: Box<dyn Any + Send> = Box::new(Late(value));
+        // SAFETY: T3: the owner's until `DONE`, and empty.
+        unsafe { task.slot.put(late) };
+        task.outcome.set(Ended::Late);
+    } else {
+        super::discard(value);
+        task.outcome.set(Ended::Killed);
+    }
+    task.ended.set(Ended::Killed);
+}
+
 /// Takes the result out of the slot.
 ///
 /// # Safety
@@ -533,7 +552,9 @@ unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
         Ended::Returned => Some(Exit::Returned(unsafe { task.slot.take::<T>() })),
         // SAFETY: as above.
         Ended::Panicked => Some(Exit::Panicked(unsafe { task.slot.take() })),
-        Ended::Killed => Some(Exit::Killed),
+        // SAFETY: as above: what `leave_late` has put there.
+        Ended::Late => Some(Exit::Killed(Some(unsafe { task.slot.take() }))),
+        Ended::Killed => Some(Exit::Killed(None)),
         Ended::Lost => Some(Exit::Lost),
     }
 }
@@ -543,13 +564,16 @@ fn settle_slot<T>(task: &'static Task) {
     // SAFETY: called by whoever owns the slot: the body's end, the owner that found `DETACHED`, the join's drop.
     let exit = unsafe { take_exit::<T>(task) };
     match exit {
-        Some(Exit::Returned(value)) => {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-                super::report_panic(&super::Reporter::of(task), payload);
-            }
-        }
+        Some(Exit::Returned(value)) => drop_result(task, value),
+        Some(Exit::Killed(Some(late))) => drop_result(task, late),
         Some(Exit::Panicked(payload)) => super::report_panic(&super::Reporter::of(task), payload),
         _ => {}
+    }
+}
+
+fn drop_result<V>(task: &Task, value: V) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        super::report_panic(&super::Reporter::of(task), payload);
     }
 }
 

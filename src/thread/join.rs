@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::Thread;
 use crate::hub::links::Runs;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::task::{Ended, Exit, Join};
+use crate::hub::task::{Ended, Exit, Join, Late};
 use crate::hub::{self, Hub, budget, interrupt};
 
 static JOIN: &str = "the end of green thread";
@@ -152,7 +152,7 @@ impl<T> JoinHandle<T> {
         Some(match self.join.try_take() {
             Some(Exit::Returned(value)) => Ok(value),
             Some(Exit::Panicked(payload)) => Err(self.panicked(payload)),
-            Some(Exit::Killed) => Err(self.error(Repr::Killed)),
+            Some(Exit::Killed(late)) => Err(self.error(Repr::Killed(late))),
             Some(Exit::Lost) => Err(self.error(Repr::Lost)),
             None => Err(self.error(Repr::Taken)),
         })
@@ -185,7 +185,9 @@ impl<T> JoinHandle<T> {
 
     /// Asks it to die: it unwinds at its next park, and one that never ran drops its closure.
     ///
-    /// This only asks. `join` tells when it is dead, and whether it died of that.
+    /// This only asks. `join` tells when it is dead, and whether it died of that. A patched call of libc's (feature `monkey`)
+    /// does not unwind but fails with `ECANCELED`; if its closure returns after that, `join` says killed all the same, and
+    /// [`JoinError::into_value`] has the value.
     ///
     /// ```
     /// use greenthread::{spawn, thread};
@@ -294,7 +296,7 @@ fn told(who: Who, ended: Ended) -> Result<(), JoinError> {
     let repr = match ended {
         Ended::Returned | Ended::Empty => return Ok(()),
         Ended::Panicked => Repr::Panic(Box::new("its handle has the payload")),
-        Ended::Killed => Repr::Killed,
+        Ended::Killed | Ended::Late => Repr::Killed(None),
         Ended::Lost => Repr::Lost,
     };
     Err(who.error(repr))
@@ -367,7 +369,8 @@ impl fmt::Display for Who {
 
 enum Repr {
     Panic(Box<dyn Any + Send>),
-    Killed,
+    /// With a value that came all the same.
+    Killed(Option<Box<dyn Any + Send>>),
     Lost,
     Itself,
     Interrupted,
@@ -381,8 +384,38 @@ impl JoinError {
     }
 
     /// Whether it was killed.
+    ///
+    /// It *may have completed* all the same: a patched call of libc's (feature `monkey`) cannot unwind, it fails with
+    /// `ECANCELED`, and the closure may go on from there to its end. [`into_value`](Self::into_value) has what it returned.
     pub fn is_killed(&self) -> bool {
-        matches!(self.parts.1, Repr::Killed)
+        matches!(self.parts.1, Repr::Killed(_))
+    }
+
+    /// What a green thread returned although a patched call had told it that it is killed.
+    ///
+    /// Kept of green threads with thread-locals of their own ([`spawn`](super::spawn)); a value of a local or a scoped one
+    /// is dropped.
+    ///
+    /// ```
+    /// use greenthread::{spawn, thread};
+    /// let sleeper = spawn(|| { thread::park(); 7 });
+    /// sleeper.kill();
+    /// // Unwound where it parked, it has no value; and the error is as good as before.
+    /// let error = sleeper.join().unwrap_err().into_value::<i32>().unwrap_err();
+    /// assert!(error.is_killed());
+    /// ```
+    ///
+    /// # Errors
+    /// The error itself, if there is no value, or one of another type.
+    pub fn into_value<T: 'static>(self) -> Result<T, JoinError> {
+        let (who, repr) = *self.parts;
+        match repr {
+            Repr::Killed(Some(late)) => match late.downcast::<Late<T>>() {
+                Ok(late) => Ok(late.0),
+                Err(late) => Err(who.error(Repr::Killed(Some(late)))),
+            },
+            repr => Err(who.error(repr)),
+        }
     }
 
     /// Whether it can no longer end: its hub ended with its OS thread.
@@ -435,7 +468,8 @@ impl fmt::Display for JoinError {
         let (who, repr) = &*self.parts;
         match repr {
             Repr::Panic(payload) => write!(f, "{who} panicked: {}", crate::fiber::unwind::message(&**payload)),
-            Repr::Killed => write!(f, "{who} was killed"),
+            Repr::Killed(None) => write!(f, "{who} was killed"),
+            Repr::Killed(Some(_)) => write!(f, "{who} was killed, and has returned all the same"),
             Repr::Lost => write!(f, "{who} was lost: its hub ended with its OS thread"),
             Repr::Itself => write!(f, "{who} cannot join itself: it would wait for ever"),
             Repr::Interrupted => write!(

@@ -44,7 +44,8 @@
 //!
 //! # Kill
 //! [`JoinHandle::kill`] asks. The green thread unwinds at its next park, so its destructors run; one that never ran drops
-//! its closure. [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an `extern "C"`
+//! its closure. A patched call of libc's fails instead, and the end of the closure counts as killed ([`JoinError::is_killed`]).
+//! [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an `extern "C"`
 //! function aborts the process, as a panic would: shield such a callback.
 //!
 //! # What an isolated green thread has of its own

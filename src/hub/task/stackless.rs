@@ -246,6 +246,11 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
             wait(hub, task);
         }
         Ok(Poll::Pending) => finish(hub, runner, task, Err(interrupt::killed_payload())),
+        Ok(Poll::Ready(settle)) if interrupt::is_told_kill(runner) => {
+            // It was told, and has returned: as a green thread that does, but its value need not be `Send`.
+            settle(task);
+            finish(hub, runner, task, Err(interrupt::killed_payload()));
+        }
         Ok(Poll::Ready(settle)) => finish(hub, runner, task, Ok(settle)),
         Err(payload) => finish(hub, runner, task, Err(payload)),
     }
