@@ -188,8 +188,8 @@ pub fn timeout_or_late<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<
 /// ```
 ///
 /// # Outside its run
-/// If it expires between `new` and `run`, the first park outside unwinds, and nobody catches it: the green thread ends
-/// as by a panic that says nothing; on the native stack a line on stderr says so, and `main` ends. So call `run` at
+/// If it expires between `new` and `run`, the first park outside unwinds, and nobody catches it: the green thread ends,
+/// and its join says [`is_timed_out`](crate::thread::JoinError::is_timed_out); on the native stack a line on stderr says so, and `main` ends. So call `run` at
 /// once, unless what lies between is quick; dropped or [`cancel`](Self::cancel)led without `run`, it is disarmed.
 ///
 /// # Coming from Python

@@ -22,6 +22,17 @@ pub(crate) enum Kind {
     Isolated,
 }
 
+impl Kind {
+    /// The default size of its stack.
+    #[inline]
+    pub(crate) fn stack_size(self) -> usize {
+        match self {
+            Kind::Local => crate::stack::local_size(),
+            Kind::Isolated => crate::stack::default_size(),
+        }
+    }
+}
+
 impl Hub {
     /// Whose thread-locals the running green thread or callback has; none: the native ones.
     #[inline]

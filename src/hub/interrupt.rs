@@ -44,6 +44,9 @@ pub(crate) struct Guard {
     pub(crate) timer: Option<Key>,
 }
 
+/// What is said of one that a time-out has unwound altogether.
+pub(crate) const OUTSIDE: &str = "was ended by a time-out that expired outside of its Timeout::run";
+
 struct Kill;
 struct Expired(u64);
 

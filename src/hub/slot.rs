@@ -13,6 +13,8 @@ pub(crate) enum Ended {
     Returned,
     /// The panic's payload is in the slot.
     Panicked,
+    /// A time-out has unwound all of it: `outcome` says `Panicked`.
+    TimedOut,
     /// It was killed.
     Killed,
     /// It was told that it is killed, and returned all the same: the value is in the slot, as a [`Late`].

@@ -70,6 +70,7 @@ pub(crate) enum Order {
     Reports,
     Chunks,
     Free,
+    Retired,
     Spare,
     Known,
     Trial,

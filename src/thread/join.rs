@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Thread;
 use crate::hub::links::Runs;
+use crate::hub::name::Name;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 use crate::hub::task::{Ended, Exit, Join, Late};
 use crate::hub::{self, Hub, budget, interrupt};
@@ -151,11 +152,21 @@ impl<T> JoinHandle<T> {
     fn take(&mut self) -> Option<Result<T, JoinError>> {
         Some(match self.join.try_take() {
             Some(Exit::Returned(value)) => Ok(value),
+            other => self.failed(other),
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn failed(&self, exit: Option<Exit<T>>) -> Result<T, JoinError> {
+        match exit {
+            Some(Exit::Returned(value)) => Ok(value),
+            Some(Exit::Panicked(payload)) if interrupt::is_ours(&*payload) => Err(self.error(Repr::TimedOut)),
             Some(Exit::Panicked(payload)) => Err(self.panicked(payload)),
             Some(Exit::Killed(late)) => Err(self.error(Repr::Killed(late))),
             Some(Exit::Lost) => Err(self.error(Repr::Lost)),
             None => Err(self.error(Repr::Taken)),
-        })
+        }
     }
 
     #[cold]
@@ -296,6 +307,7 @@ fn told(who: Who, ended: Ended) -> Result<(), JoinError> {
     let repr = match ended {
         Ended::Returned | Ended::Empty => return Ok(()),
         Ended::Panicked => Repr::Panic(Box::new("its handle has the payload")),
+        Ended::TimedOut => Repr::TimedOut,
         Ended::Killed | Ended::Late => Repr::Killed(None),
         Ended::Lost => Repr::Lost,
     };
@@ -359,11 +371,8 @@ impl Who {
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "green thread #{}", self.id)?;
-        if let Some(name) = &self.name {
-            write!(f, " '{name}'")?;
-        }
-        write!(f, " (spawned at {})", self.place)
+        let (id, name) = (self.id, self.name.as_deref().map(|name| &**name));
+        write!(f, "{} (spawned at {})", Name { id, name }, self.place)
     }
 }
 
@@ -371,6 +380,7 @@ enum Repr {
     Panic(Box<dyn Any + Send>),
     /// With a value that came all the same.
     Killed(Option<Box<dyn Any + Send>>),
+    TimedOut,
     Lost,
     Itself,
     Interrupted,
@@ -416,6 +426,24 @@ impl JoinError {
             },
             repr => Err(who.error(repr)),
         }
+    }
+
+    /// Whether a time-out has ended it: one that expired outside of its own [`run`](crate::time::Timeout::run), where nothing
+    /// catches it.
+    ///
+    /// ```
+    /// use greenthread::{sleep, spawn, time::Timeout};
+    /// use std::time::Duration;
+    /// let careless = spawn(|| {
+    ///     let _limit = Timeout::new(Duration::from_millis(1));
+    ///     sleep(Duration::from_secs(60));
+    /// });
+    /// let error = careless.join().unwrap_err();
+    /// assert!(error.is_timed_out() && !error.is_panic());
+    /// assert!(error.to_string().contains("outside of its Timeout::run"));
+    /// ```
+    pub fn is_timed_out(&self) -> bool {
+        matches!(self.parts.1, Repr::TimedOut)
     }
 
     /// Whether it can no longer end: its hub ended with its OS thread.
@@ -470,6 +498,7 @@ impl fmt::Display for JoinError {
             Repr::Panic(payload) => write!(f, "{who} panicked: {}", crate::fiber::unwind::message(&**payload)),
             Repr::Killed(None) => write!(f, "{who} was killed"),
             Repr::Killed(Some(_)) => write!(f, "{who} was killed, and has returned all the same"),
+            Repr::TimedOut => write!(f, "{who} {}", interrupt::OUTSIDE),
             Repr::Lost => write!(f, "{who} was lost: its hub ended with its OS thread"),
             Repr::Itself => write!(f, "{who} cannot join itself: it would wait for ever"),
             Repr::Interrupted => write!(
