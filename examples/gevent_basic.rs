@@ -3,7 +3,7 @@
 //! Run: `cargo run --release --example gevent_basic -- seq` or `... -- sleep`
 //!
 //! Expect with `seq`: each green thread counts to the end before the next begins, 15 lines like
-//! `<GreenThread 0x…: f(5)> 0`. With `sleep` (one second after each number): all print 0, then all print 1, and so on;
+//! `green thread #1 'f(5)' 0`. With `sleep` (one second after each number): all print 0, then all print 1, and so on;
 //! `took 5.0 s` and not 15.
 
 use std::time::{Duration, Instant};

@@ -69,7 +69,7 @@ use std::thread::panicking;
 
 use crate::fiber::unwind::{TRIES, message};
 use crate::fiber::{Fiber, Kept, Outcome, Suspender};
-use crate::stack::DEFAULT_SIZE;
+use crate::stack::local_size;
 use crate::sys::report::complain;
 
 type Payload = Box<dyn Any + Send>;
@@ -336,10 +336,10 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     /// No memory for the stack.
     #[inline]
     pub fn try_new(body: impl FnOnce(&Yielder<'_, Y, S>) -> R + 'static) -> io::Result<Self> {
-        Self::with_stack_size(DEFAULT_SIZE, body)
+        Self::with_stack_size(local_size(), body)
     }
 
-    /// A generator on a stack of `size` bytes, the guard of [`GUARD_SIZE`](crate::stack::GUARD_SIZE) included.
+    /// A generator on a stack of `size` bytes that it can use; otherwise of [`stack::local_size`](crate::stack::local_size).
     ///
     /// # Errors
     /// A size that makes no sense, or no memory for the stack.

@@ -131,8 +131,10 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
 /// ```
 ///
 /// # Errors
-/// [`Elapsed`], if the time passed and `f` was unwound at a park of its. If `f` returns all the same, its value is
-/// given.
+/// [`Elapsed`], if the time passed and a wait of `f` was cut short by that. A wait of this crate's own unwinds `f`; a patched
+/// call of libc's (feature `monkey`) cannot, and fails with `ETIMEDOUT`, or is a sleep that ends early: then `f` goes
+/// on and may well return, so it *may have completed*. [`timeout_or_late`] has that value, which is dropped here. If no
+/// wait was cut short, the value is given, however late it is.
 ///
 /// # Blocking and cancellation
 /// `f` unwinds at its next park, so its destructors run; code that does not park, or is in a
@@ -144,6 +146,27 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
 #[track_caller]
 pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elapsed> {
     Timeout::new(duration).run(f)
+}
+
+/// As [`timeout`](fn@timeout), and gives the value of an `f` that returned although a patched call had told it that the time is over.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{sleep, time::timeout_or_late};
+///
+/// assert_eq!(timeout_or_late(Duration::from_secs(10), || 42).unwrap(), 42);
+/// let (_elapsed, value) = timeout_or_late(Duration::from_millis(1), || sleep(Duration::from_secs(10))).unwrap_err();
+/// assert_eq!(value, None); // unwound: there is none
+/// ```
+///
+/// # Errors
+/// [`Elapsed`], as [`timeout`](fn@timeout), with the value if there is one.
+///
+/// # Blocking and cancellation
+/// As [`timeout`](fn@timeout).
+#[track_caller]
+pub fn timeout_or_late<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, (Elapsed, Option<T>)> {
+    Timeout::new(duration).run_or_late(f)
 }
 
 /// A deadline for whatever the calling green thread does until it is dropped.
@@ -165,8 +188,8 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
 /// ```
 ///
 /// # Outside its run
-/// If it expires between `new` and `run`, the first park outside unwinds, and nobody catches it: the green thread ends
-/// as by a panic that says nothing; on the native stack a line on stderr says so, and `main` ends. So call `run` at
+/// If it expires between `new` and `run`, the first park outside unwinds, and nobody catches it: the green thread ends,
+/// and its join says [`is_timed_out`](crate::thread::JoinError::is_timed_out); on the native stack a line on stderr says so, and `main` ends. So call `run` at
 /// once, unless what lies between is quick; dropped or [`cancel`](Self::cancel)led without `run`, it is disarmed.
 ///
 /// # Coming from Python
@@ -235,6 +258,9 @@ impl Timeout {
                 deadline,
                 expired: false,
                 caught: false,
+                told: false,
+                #[cfg(feature = "monkey")]
+                cut: false,
                 timer,
             })
         });
@@ -250,17 +276,27 @@ impl Timeout {
     /// Runs `f`, and catches this time-out and no other.
     ///
     /// # Errors
-    /// [`Elapsed`] with this guard's identity.
-    pub fn run<F: FnOnce() -> T, T>(mut self, f: F) -> Result<T, Elapsed> {
+    /// [`Elapsed`] with this guard's identity: as for [`timeout`]. A value that `f` has returned all the same is dropped.
+    pub fn run<F: FnOnce() -> T, T>(self, f: F) -> Result<T, Elapsed> {
+        self.run_or_late(f).map_err(|(elapsed, _)| elapsed)
+    }
+
+    /// As [`run`](Self::run), and gives the value that came late; see [`timeout_or_late`].
+    ///
+    /// # Errors
+    /// [`Elapsed`] with this guard's identity, and what `f` has returned if it was not unwound.
+    pub fn run_or_late<F: FnOnce() -> T, T>(mut self, f: F) -> Result<T, (Elapsed, Option<T>)> {
         let armed = self.task.zip(Hub::try_current());
         if let Some(task) = armed.and_then(|(task, hub)| hub.own(task)) {
             interrupt::catches(task, self.id);
         }
         let result = catch_unwind(AssertUnwindSafe(f));
-        self.disarm();
+        let was_told = self.disarm();
+        let elapsed = Elapsed { id: self.id };
         match result {
+            Ok(value) if was_told => Err((elapsed, Some(value))),
             Ok(value) => Ok(value),
-            Err(payload) if interrupt::is_expired(&*payload, self.id) => Err(Elapsed { id: self.id }),
+            Err(payload) if interrupt::is_expired(&*payload, self.id) => Err((elapsed, None)),
             Err(payload) => resume_unwind(payload),
         }
     }

@@ -77,6 +77,9 @@ pub(crate) struct Context {
 /// The contexts of an OS thread that nobody uses.
 pub(crate) struct Pool {
     free: RefCell<Vec<&'static Context>>,
+    /// The least that `free` has held since the period began, and how many are still to go since the last one.
+    low: Cell<usize>,
+    surplus: Cell<usize>,
     native: usize,
     /// The numbers by which C's locks know those that run in the contexts made here, in order.
     #[cfg(feature = "monkey")]
@@ -125,6 +128,8 @@ impl Pool {
     pub(crate) fn new() -> Pool {
         Pool {
             free: RefCell::default(),
+            low: Cell::new(0),
+            surplus: Cell::new(0),
             native: base::get(),
             #[cfg(feature = "monkey")]
             numbers: RefCell::default(),
@@ -145,7 +150,13 @@ impl Pool {
 
     fn take_untried(&self, owner: u64) -> Option<&'static Context> {
         let glibc = glibc::get().ok()?;
-        let free = self.free.borrow_mut().pop();
+        let (free, left) = {
+            let mut free = self.free.borrow_mut();
+            (free.pop(), free.len())
+        };
+        if left < self.low.get() {
+            self.low.set(left);
+        }
         let context = free.or_else(|| {
             let block = glibc.make(self.native)?;
             #[cfg(feature = "monkey")]
@@ -190,23 +201,52 @@ impl Pool {
 }
 
 impl Pool {
-    /// Frees what is in it: its OS thread ends.
-    pub(crate) fn end(&self) {
-        for context in self.free.take() {
+    /// Ends a period: what was not needed in it is surplus, which [`tidy`](Self::tidy) frees.
+    pub(crate) fn end_period(&self) {
+        self.surplus.set(self.low.get());
+        self.low.set(self.free.borrow().len());
+    }
+
+    /// Whether there are any.
+    pub(crate) fn has_free(&self) -> bool {
+        !self.free.borrow().is_empty()
+    }
+
+    /// Frees up to `budget` of the surplus: how many.
+    pub(crate) fn tidy(&self, budget: usize) -> usize {
+        let count = self.surplus.get().min(budget);
+        self.surplus.set(self.surplus.get() - count);
+        self.free_some(count)
+    }
+
+    /// Frees all that nobody uses: how many.
+    pub(crate) fn trim(&self) -> usize {
+        self.free_some(usize::MAX)
+    }
+
+    fn free_some(&self, most: usize) -> usize {
+        let mut free = self.free.borrow_mut();
+        let from = free.len().saturating_sub(most);
+        let gone = free.split_off(from);
+        free.shrink_to(from * 2);
+        self.low.set(self.low.get().min(from));
+        drop(free);
+        for context in &gone {
             if let Ok(glibc) = glibc::get() {
                 // SAFETY: C3, and it was leaked by `take`.
                 unsafe {
                     glibc.free(context.block);
-                    drop(Box::from_raw(ptr::from_ref(context).cast_mut()));
+                    drop(Box::from_raw(ptr::from_ref(*context).cast_mut()));
                 }
             }
         }
+        gone.len()
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.end();
+        self.trim();
     }
 }
 
@@ -217,7 +257,7 @@ impl Context {
         self.block
     }
 
-    #[cfg(feature = "monkey")]
+    /// Whether green thread `id` is the isolated one whose it is.
     pub(crate) fn is_owned_by(&self, id: u64) -> bool {
         self.owner.get() == id
     }
@@ -230,13 +270,6 @@ impl Context {
         };
         self.refusals.set((times, why));
         times
-    }
-
-    /// How often patched calls have told it so before.
-    #[cfg(feature = "monkey")]
-    pub(crate) fn refusals(&self, why: u64) -> u32 {
-        let (times, before) = self.refusals.get();
-        if before == why { times } else { 0 }
     }
 
     /// How many stackless tasks are among the members.

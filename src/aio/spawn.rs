@@ -61,7 +61,25 @@ where
 
 /// A closure that blocks, as a task's body; what [`green`] makes.
 #[derive(Clone, Copy, Debug)]
-pub struct Green<F>(F);
+pub struct Green<F> {
+    f: F,
+    stack_size: Option<usize>,
+}
+
+impl<F> Green<F> {
+    /// The size of its stack in bytes that it can use; otherwise it is that of [`spawn`](crate::spawn).
+    ///
+    /// ```
+    /// use greenthread::aio;
+    /// let deep = aio::green(|| [1_u8; 4 << 20].len()).stack_size(8 << 20);
+    /// assert_eq!(aio::run(deep).unwrap(), 4 << 20);
+    /// ```
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Green<F> {
+        self.stack_size = Some(bytes);
+        self
+    }
+}
 
 /// Green code as the body of a task: it runs in a green thread of its own, and blocks as it likes.
 ///
@@ -79,7 +97,7 @@ pub struct Green<F>(F);
 /// # Coming from Python
 /// A coroutine function's call: it does nothing until a task is made of it.
 pub fn green<F: FnOnce() -> T + Send + 'static, T>(f: F) -> Green<F> {
-    Green(f)
+    Green { f, stack_size: None }
 }
 
 impl<F, T> IntoTask for Green<F>
@@ -91,7 +109,7 @@ where
 
     #[track_caller]
     fn into_task(self) -> Task<T> {
-        start_green(|| Ok((self.0)()))
+        start_green(self.stack_size, || Ok((self.f)()))
     }
 }
 
@@ -139,7 +157,7 @@ where
 
     #[track_caller]
     fn into_task(self) -> Task<T> {
-        start_green(|| (self.0.0)().map_err(TaskError::raised))
+        start_green(self.0.stack_size, || (self.0.f)().map_err(TaskError::raised))
     }
 }
 
@@ -199,7 +217,7 @@ fn begin<T: Send + Sync + 'static>() -> (Task<T>, End<T>) {
 }
 
 #[track_caller]
-fn start_green<F, T>(f: F) -> Task<T>
+fn start_green<F, T>(stack_size: Option<usize>, f: F) -> Task<T>
 where
     F: FnOnce() -> Outcome<T> + Send + 'static,
     T: Send + Sync + 'static,
@@ -215,13 +233,25 @@ where
                 TaskError::panicked(&*payload)
             })
         });
-        let is_due = any.cancelling() > 0 && interrupt::is_undelivered(Hub::current().running());
-        end.with(if is_due { any.0.instead_of(outcome) } else { outcome });
+        let runs = Hub::current().running();
+        let is_due = any.cancelling() > 0 && interrupt::is_undelivered(runs);
+        end.with(if is_due || interrupt::is_told_kill(runs) {
+            any.0.instead_of(outcome)
+        } else {
+            outcome
+        });
     };
-    let thread = if EventLoop::any_debug() {
-        // So that it can be told from others.
-        let named = thread::Builder::new().name(&*task.name()).spawn(body);
-        named
+    let thread = if stack_size.is_some() || EventLoop::any_debug() {
+        let mut builder = thread::Builder::new();
+        if let Some(bytes) = stack_size {
+            builder = builder.stack_size(bytes);
+        }
+        if EventLoop::any_debug() {
+            // So that it can be told from others.
+            builder = builder.name(&*task.name());
+        }
+        builder
+            .spawn(body)
             .unwrap_or_else(|error| panic!("no green thread for a task: {error}"))
             .thread()
     } else {

@@ -213,9 +213,8 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         }
     }
 
-    /// An address near the base of its stack. It runs.
-    #[cfg(feature = "monkey")]
-    pub(crate) fn base(&self) -> usize {
+    /// An address on its stack, near the base; 0 before the body has run at all.
+    pub(crate) fn address(&self) -> usize {
         self.frame.get().addr()
     }
 

@@ -83,7 +83,7 @@ use std::rc::{Rc, Weak};
 
 use crate::fiber::unwind::{TRIES, message as text_of};
 use crate::fiber::{Fiber, Outcome, Suspender, current as chain};
-use crate::stack::DEFAULT_SIZE;
+use crate::stack::local_size;
 use crate::sys::report::complain;
 use family::{Answer, Family, Hop, Message, Node, Payload, Stage, next_id};
 
@@ -610,7 +610,7 @@ impl<T: 'static> Builder<T> {
         Builder {
             name: None,
             parent: None,
-            stack_size: DEFAULT_SIZE,
+            stack_size: local_size(),
         }
     }
 
@@ -626,7 +626,7 @@ impl<T: 'static> Builder<T> {
         self
     }
 
-    /// Bytes of address space for the stack, the guard of [`GUARD_SIZE`](crate::stack::GUARD_SIZE) included.
+    /// Bytes of the stack that it can use; otherwise [`stack::local_size`](crate::stack::local_size).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = bytes;
         self

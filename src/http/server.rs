@@ -228,6 +228,17 @@ where
         self
     }
 
+    /// The size of the stacks of its green threads, in bytes that they can use, as [`StreamServer::stack_size`]. Services of a
+    /// server of stackless tasks ([`new_local`](Self::new_local), [`tower_local`](Self::tower_local)) have
+    /// [`stack::default_size`](crate::stack::default_size).
+    #[must_use]
+    pub fn stack_size(self, bytes: usize) -> HttpServer<L> {
+        HttpServer {
+            server: self.server.stack_size(bytes),
+            ..self
+        }
+    }
+
     /// How long the body of a request may stand still while the service waits for it: 30 seconds, unless this is
     /// called. `None`: for ever. Then the service's read of the body is an error, and the client is answered by `408`.
     ///

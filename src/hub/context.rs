@@ -22,6 +22,17 @@ pub(crate) enum Kind {
     Isolated,
 }
 
+impl Kind {
+    /// The default size of its stack.
+    #[inline]
+    pub(crate) fn stack_size(self) -> usize {
+        match self {
+            Kind::Local => crate::stack::local_size(),
+            Kind::Isolated => crate::stack::default_size(),
+        }
+    }
+}
+
 impl Hub {
     /// Whose thread-locals the running green thread or callback has; none: the native ones.
     #[inline]
@@ -87,12 +98,6 @@ impl Hub {
     pub(crate) fn count_refusal(&self, why: u64) -> u32 {
         // Without a context of its own nobody counts: each time is as a second one.
         self.context().map_or(2, |context| context.count_refusal(why))
-    }
-
-    /// How often patched calls have told the running green thread so before.
-    #[cfg(feature = "monkey")]
-    pub(crate) fn refusals(&self, why: u64) -> u32 {
-        self.context().map_or(0, |context| context.refusals(why))
     }
 
     /// `f` as a callback that runs in the context of now, of which it is a member until it has run.

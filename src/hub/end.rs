@@ -117,7 +117,7 @@ impl Hub {
         discard(self.hook.take());
         discard(self.watch.take());
         discard(self.native.take_extra());
-        self.contexts.end();
+        self.contexts.trim();
         task::give_back(self);
     }
 

@@ -46,6 +46,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Hubs {
     handles: Vec<Handle>,
     open: Vec<Arc<AtomicBool>>,
+    pub(crate) stack_size: Option<usize>,
     pub(crate) next: AtomicUsize,
 }
 
@@ -55,6 +56,7 @@ impl Hubs {
         Hubs {
             handles: Vec::new(),
             open: Vec::new(),
+            stack_size: None,
             next: AtomicUsize::new(0),
         }
     }
@@ -62,6 +64,21 @@ impl Hubs {
     pub(crate) fn push(&mut self, handle: Handle, open: Arc<AtomicBool>) {
         self.handles.push(handle);
         self.open.push(open);
+    }
+
+    /// The size of the stacks of what is spawned by [`spawn`](Self::spawn) and [`spawn_on`](Self::spawn_on), in bytes that
+    /// can be used.
+    ///
+    /// ```
+    /// use greenthread::hub::Hubs;
+    /// let hubs = Hubs::new(2).unwrap().stack_size(8 << 20);
+    /// assert_eq!(hubs.spawn(|| [1_u8; 4 << 20].len()).unwrap().join().unwrap(), 4 << 20);
+    /// assert!(hubs.stack_size(0).spawn(|| ()).is_err());
+    /// ```
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Hubs {
+        self.stack_size = Some(bytes);
+        self
     }
 
     /// A handle to each.

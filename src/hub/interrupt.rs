@@ -5,6 +5,10 @@
 //! goes by `resume_unwind`: destructors run and the panic hook is silent. It stays due until its owner takes it
 //! (the base of the green thread, `catch_kill`, the `Timeout` itself), so code that swallows it gets it again at its
 //! next park. In a `panic = "abort"` build `raise` returns, and the primitive gives an error.
+//!
+//! A patched call cannot unwind: it *tells* of what is due, by an errno or by a sleep that ends early ([`tell`]). Code that
+//! was told, and returns all the same, is cut short where it returns to the owner: `Timeout::run`, `catch_kill` and the base
+//! of a green thread give an error, with the value beside it.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -20,6 +24,10 @@ const KILL: u8 = 1;
 const EXPIRED: u8 = 2;
 /// What is due has unwound the task before, and somebody swallowed it.
 const RAISED: u8 = 4;
+/// A patched call has told of the kill, which cannot unwind: by an errno, or by a sleep that ended early.
+const TOLD: u8 = 8;
+/// A patched sleep has ended early for the kill: later ones keep their time.
+const CUT: u8 = 16;
 
 /// One armed [`Timeout`](crate::time::Timeout).
 pub(crate) struct Guard {
@@ -28,8 +36,16 @@ pub(crate) struct Guard {
     pub(crate) expired: bool,
     /// Whether somebody is there to catch it.
     pub(crate) caught: bool,
+    /// A patched call has told of its expiry.
+    pub(crate) told: bool,
+    /// A patched sleep has ended early for it.
+    #[cfg(feature = "monkey")]
+    pub(crate) cut: bool,
     pub(crate) timer: Option<Key>,
 }
+
+/// What is said of one that a time-out has unwound altogether.
+pub(crate) const OUTSIDE: &str = "was ended by a time-out that expired outside of its Timeout::run";
 
 struct Kill;
 struct Expired(u64);
@@ -191,7 +207,64 @@ pub(crate) fn is_undelivered(task: &Task) -> bool {
 
 /// Takes a delivered kill back: it has been caught.
 pub(crate) fn clear_kill(task: &Task) {
-    task.interrupt.set(task.interrupt.get() & !(KILL | RAISED));
+    task.interrupt.set(task.interrupt.get() & !(KILL | RAISED | TOLD | CUT));
+}
+
+/// Notes that a patched call tells of what is due.
+#[cfg(feature = "monkey")]
+pub(crate) fn tell(task: &Task) {
+    match due(task) {
+        Some(Interrupt::Kill) => task.interrupt.set(task.interrupt.get() | TOLD),
+        Some(Interrupt::Expired(id)) => task.with_extra(|extra| {
+            let guard = extra.guards.iter_mut().find(|guard| guard.id == id);
+            guard.into_iter().for_each(|guard| guard.told = true);
+        }),
+        None => {}
+    }
+}
+
+/// Whether a patched call has told of a kill, and nobody has caught that since.
+pub(crate) fn is_told_kill(task: &Task) -> bool {
+    task.interrupt.get() & (KILL | TOLD) == KILL | TOLD
+}
+
+/// Forgets that a kill was told, for code that is to be told anew; says whether it was.
+pub(crate) fn take_told(task: &Task) -> bool {
+    let was_told = is_told_kill(task);
+    task.interrupt.set(task.interrupt.get() & !TOLD);
+    was_told
+}
+
+/// Puts back what [`take_told`] took, if the kill is still due.
+pub(crate) fn restore_told(task: &Task, was_told: bool) {
+    if was_told && task.interrupt.get() & KILL != 0 {
+        task.interrupt.set(task.interrupt.get() | TOLD);
+    }
+}
+
+/// Runs a patched sleep, which ends early for each interrupt once: what has ended one before is not due meanwhile.
+#[cfg(feature = "monkey")]
+pub(crate) fn cut_once(task: &Task, sleep: impl FnOnce() -> Wake) -> Wake {
+    let before = task.interrupt.get();
+    let has_fresh = || task.with_extra(|extra| extra.guards.iter().any(|guard| guard.expired && !guard.cut));
+    let kept = if before & CUT != 0 {
+        KILL | EXPIRED
+    } else if before & EXPIRED != 0 && before & KILL == 0 && !has_fresh() {
+        EXPIRED
+    } else {
+        0
+    };
+    // What comes meanwhile sets its bit again, and is due.
+    task.interrupt.set(before & !kept);
+    let wake = sleep();
+    task.interrupt.set(task.interrupt.get() | before & kept);
+    if wake == Wake::Interrupted {
+        if task.interrupt.get() & KILL != 0 {
+            task.interrupt.set(task.interrupt.get() | CUT);
+        }
+        task.with_extra(|extra| extra.guards.iter_mut().for_each(|guard| guard.cut |= guard.expired));
+    }
+    wake
 }
 
 /// Runs `f`, and puts off a kill or time-out that unwinds it to the next park: `None`. For work behind a step that the
@@ -301,7 +374,7 @@ pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
     }
 }
 
-/// Forgets guard `id` of a task; says whether it had expired.
+/// Forgets guard `id` of a task; says whether a patched call had told of its expiry.
 pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64) -> bool {
     let Some(task) = holder(hub, task, id) else {
         return false;
@@ -317,5 +390,5 @@ pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64) -> bool {
     if let Some(key) = guard.timer {
         hub.timers.remove(key);
     }
-    guard.expired
+    guard.told
 }

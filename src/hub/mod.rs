@@ -64,6 +64,8 @@ mod end;
 mod hooks;
 pub(crate) mod hubs;
 mod inbox;
+mod leisure;
+pub(crate) mod name;
 pub(crate) mod interrupt;
 pub(crate) mod links;
 pub(crate) mod park;
@@ -99,14 +101,13 @@ use crate::fiber::current;
 use clock::Clock;
 use park::{Waiter, Wake};
 use remote::{Message, Shared};
-pub(crate) use report::{Reporter, call_user, complain, discard, line, lines, named, report_panic};
+pub(crate) use report::{
+    Reporter, call_user, complain, discard, line, lines, named, probe_all, report_panic, traced_lines,
+};
 use task::{Marks, State, Task, TaskRef};
 
 use crate::sys::report::last_words;
 use crate::tls::{self, Context};
-
-/// Freed stacks looked at before a long sleep.
-const TIDY: usize = 256;
 
 /// What a timer does when it is due.
 pub(crate) enum Due {
@@ -204,6 +205,7 @@ pub(crate) struct Hub {
     ids: Cell<(u64, u64)>,
     guards: Cell<u64>,
     pub(crate) timers: Timers,
+    leisure: leisure::Leisure,
     pub(crate) clock: Clock,
     pub(crate) reactor: reactor::Reactor,
     /// Of patched calls.
@@ -295,7 +297,9 @@ impl Hub {
         let _ = crate::stack::home();
         END.with(|_| ());
         crate::sys::fork::on_fork(crate::sys::fork::Child::Hub, forked);
-        crate::stack::set_describe(describe);
+        crate::stack::set_describe(name::describe);
+        crate::stack::set_trim(leisure::trim);
+        name::announce_panics();
         crate::sys::signal::ensure_alt_stack();
         current::set_green(green);
         let shared = Shared::take();
@@ -337,6 +341,7 @@ impl Hub {
             ids: Cell::new((0, 0)),
             guards: Cell::new(0),
             timers: Timers(RefCell::new(timer::Wheel::new(clock.now()))),
+            leisure: leisure::Leisure::default(),
             clock,
             reactor: reactor::Reactor::default(),
             #[cfg(all(feature = "monkey", target_os = "linux"))]
@@ -620,7 +625,7 @@ impl Hub {
         }
         let timeout = next.map(|at| Duration::from_nanos(at.saturating_sub(self.clock.now())));
         let at_leisure = timeout.is_none_or(|timeout| timeout > Duration::from_millis(2));
-        if at_leisure && crate::stack::tidy(TIDY) {
+        if at_leisure && self.tidy() {
             // There is more to tidy: only a look at what has come meanwhile.
             if self.reactor.has_poller() {
                 self.poll(Some(Duration::ZERO));
@@ -628,6 +633,11 @@ impl Hub {
             return Turned::Again;
         }
         let hopeless = timeout.is_none() && !self.reactor.is_waited_for() && self.abroad.get() == 0;
+        let timeout = match self.until_tidy() {
+            // One without hope looks around now and then anyway.
+            Some(tidy) if at_leisure && !hopeless => Some(timeout.map_or(tidy, |timeout| timeout.min(tidy))),
+            _ => timeout,
+        };
         self.sleep(timeout, hopeless)
     }
 
@@ -727,14 +737,6 @@ fn forked() {
     Shared::forget_spare();
 }
 
-/// The name of the running green thread, for the report of a stack overflow. Runs in a signal handler.
-fn describe(_limit: usize, out: &mut [u8]) -> usize {
-    let Some(task) = HUB.get().and_then(|hub| hub.current.get()) else {
-        return 0;
-    };
-    task.name_into(out)
-}
-
 /// What `thread::park` waits for; its address tells a parked thread from one that waits for something else.
 pub(crate) static PARK: &str = "unpark";
 
@@ -755,28 +757,4 @@ pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
 #[track_caller]
 pub(crate) fn check_can_park() {
     Hub::current().check_can_park();
-}
-
-/// Has every parked green thread but the caller look at its own stack.
-pub(crate) fn probe_all(hub: &'static Hub) {
-    let me = hub.running();
-    let parked = |task: &&'static Task| {
-        let has_stack = !task.marks.get(Marks::STACKLESS);
-        has_stack && task.state().is_parked() && !std::ptr::eq(*task, me)
-    };
-    for task in task::all_of(hub).into_iter().filter(parked) {
-        task.marks.set(Marks::PROBE, true);
-        task.state.set(State::Ready);
-        hub.ready.push(task);
-    }
-    // The queue is in order: whoever was pushed has looked before the caller goes on.
-    park::yield_now();
-}
-
-/// A line and a backtrace for each.
-pub(crate) fn traced_lines(hub: &Hub) -> Vec<(String, Option<String>)> {
-    report::seen(hub)
-        .iter()
-        .map(|task| (line(task), task.with_extra(|extra| extra.backtrace.take())))
-        .collect()
 }

@@ -323,7 +323,7 @@ impl std::error::Error for Survivors {}
 ///
 /// Children of a [`scope`](crate::scope()) are not among them: there the scope itself panics.
 ///
-/// The hook gets the green thread as `<GreenThread 0x…: name>` and the panic's payload.
+/// The hook gets the green thread as `green thread #2 'name'` and the panic's payload.
 ///
 /// # Coming from Python
 /// gevent's `hub.handle_error`, asyncio's "exception was never retrieved".

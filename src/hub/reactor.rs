@@ -270,8 +270,10 @@ impl Reactor {
         for direction in [Direction::Read, Direction::Write] {
             // Nobody can poll what goes. The waker is the user's.
             let polled = self.with(key, |s| s.slots[direction as usize].polled.take()).flatten();
-            self.waiting.set(self.waiting.get() - usize::from(polled.is_some()));
-            super::discard(polled);
+            if let Some(polled) = polled {
+                self.waiting.set(self.waiting.get() - 1);
+                super::discard(polled);
+            }
             while let Some(waiter) = self.with(key, |s| s.slots[direction as usize].pop()).flatten() {
                 hub.wake(waiter);
             }

@@ -203,7 +203,12 @@ impl Handle {
     }
 
     /// Reserves a green thread there, and sends its body.
-    pub(crate) fn start<F, T>(&self, f: F, place: &'static Location<'static>) -> io::Result<task::Join<T>>
+    pub(crate) fn start<F, T>(
+        &self,
+        f: F,
+        stack_size: Option<usize>,
+        place: &'static Location<'static>,
+    ) -> io::Result<task::Join<T>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -211,8 +216,9 @@ impl Handle {
         if !self.is_alive() {
             return Err(gone());
         }
+        stack_size.map_or(Ok(()), crate::stack::check_size)?;
         let join = task::reserve::<T>(self.shared, place);
-        let reserved = task::Reserved::new(join.task(), f);
+        let reserved = task::Reserved::new(join.task(), f, stack_size);
         // If it cannot be sent it is dropped, and so it is lost.
         self.send(Message::Internal(Box::new(move |hub| reserved.adopt(hub))))?;
         Ok(join)
@@ -231,7 +237,7 @@ impl Handle {
             return Err(gone());
         }
         let join = task::reserve::<F::Output>(self.shared, place);
-        let reserved = task::Reserved::new(join.task(), future);
+        let reserved = task::Reserved::new(join.task(), future, None);
         self.send(Message::Internal(Box::new(move |hub| reserved.adopt_future(hub))))?;
         Ok(join)
     }

@@ -34,6 +34,30 @@ pub(crate) fn line(task: &'static Task) -> String {
     format!("{} {doing}, spawned at {}", Reporter::of(task).who, task.place())
 }
 
+/// Has every parked green thread but the caller look at its own stack.
+pub(crate) fn probe_all(hub: &'static Hub) {
+    let me = hub.running();
+    let parked = |task: &&'static Task| {
+        let has_stack = !task.marks.get(Marks::STACKLESS);
+        has_stack && task.state().is_parked() && !std::ptr::eq(*task, me)
+    };
+    for task in task::all_of(hub).into_iter().filter(parked) {
+        task.marks.set(Marks::PROBE, true);
+        task.state.set(State::Ready);
+        hub.ready.push(task);
+    }
+    // The queue is in order: whoever was pushed has looked before the caller goes on.
+    super::park::yield_now();
+}
+
+/// A line and a backtrace for each.
+pub(crate) fn traced_lines(hub: &Hub) -> Vec<(String, Option<String>)> {
+    seen(hub)
+        .iter()
+        .map(|task| (line(task), task.with_extra(|extra| extra.backtrace.take())))
+        .collect()
+}
+
 /// Green thread `id` of a hub, in words; `None` if it has ended, or only lends its stack.
 pub(crate) fn named(hub: &Hub, id: u64) -> Option<String> {
     let task = task::all_of(hub).into_iter().find(|task| task.id() == id)?;
@@ -47,13 +71,8 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn of(task: &Task) -> Reporter {
-        let name = task.name();
-        let address = std::ptr::from_ref(task).addr();
-        let name = name
-            .as_ref()
-            .map_or_else(|| format!("#{}", task.id()), |name| name.to_string());
         Reporter {
-            who: format!("<GreenThread {address:#x}: {name}>"),
+            who: super::name::of(task),
         }
     }
 
@@ -89,7 +108,11 @@ pub(crate) fn discard<T>(value: T) {
 /// Reports a panic that nobody will read: once, to the hook, or to stderr.
 #[cold]
 pub(crate) fn report_panic(who: &Reporter, payload: Box<dyn Any + Send>) {
+    if interrupt::is_kill(&*payload) {
+        return discard(payload);
+    }
     if interrupt::is_ours(&*payload) {
+        complain(format_args!("{} {}", who.who, interrupt::OUTSIDE));
         return discard(payload);
     }
     let hook = PANIC_HOOK.lock().clone();
@@ -117,7 +140,11 @@ pub(super) fn panic_message(panic: &std::panic::PanicHookInfo<'_>) -> String {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("<unnamed>");
     let text = crate::fiber::unwind::message(panic.payload());
-    let mut message = format!("\nthread '{name}' ({}) panicked at ", crate::sys::thread::id());
+    let mut message = super::name::of_running().map_or_else(String::new, super::name::announcement);
+    message.push_str(&format!(
+        "\nthread '{name}' ({}) panicked at ",
+        crate::sys::thread::id()
+    ));
     if let Some(place) = panic.location() {
         message.push_str(&place.to_string());
     }

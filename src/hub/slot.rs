@@ -13,8 +13,12 @@ pub(crate) enum Ended {
     Returned,
     /// The panic's payload is in the slot.
     Panicked,
+    /// A time-out has unwound all of it: `outcome` says `Panicked`.
+    TimedOut,
     /// It was killed.
     Killed,
+    /// It was told that it is killed, and returned all the same: the value is in the slot, as a [`Late`].
+    Late,
     /// Its hub ended before it did.
     Lost,
 }
@@ -23,9 +27,16 @@ pub(crate) enum Ended {
 pub(crate) enum Exit<T> {
     Returned(T),
     Panicked(Box<dyn Any + Send>),
-    Killed,
+    /// With the [`Late`] value, if there is one.
+    Killed(Option<Box<dyn Any + Send>>),
     Lost,
 }
+
+/// The value of a green thread that returned although it was told of its kill.
+pub(crate) struct Late<T>(pub(crate) T);
+
+// SAFETY: made only by `task::leave_late`, of values that are `Send`.
+unsafe impl<T> Send for Late<T> {}
 
 type Words = [MaybeUninit<u64>; 3];
 

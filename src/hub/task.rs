@@ -37,12 +37,14 @@
 //!   [`TaskRef`] and [`Join`] carry one across threads, and off the owner's thread they use atomics alone.
 
 mod blocks;
+mod join;
 mod locals;
 mod marks;
 mod stackless;
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
+use std::fmt::Write;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, size_of};
@@ -58,24 +60,26 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use loom::sync::atomic::AtomicU8;
 
 use super::context::Kind;
-use super::links::{self, ExitLink, Runs};
+use super::links;
+use super::name::{Buffer, Name};
 use super::park::{Waiter, Why};
 use super::remote::Shared;
 use super::slot::Slot;
-pub(crate) use super::slot::{Ended, Exit};
+pub(crate) use super::slot::{Ended, Exit, Late};
 use super::{Hub, budget, context, interrupt};
 use crate::fiber::{Fiber, Outcome};
-use crate::stack::Stack;
+use crate::stack::{Stack, Whose};
 use crate::sys::fork::fork_epoch;
 use crate::sys::inside;
 use crate::tls::Context;
 pub(crate) use blocks::all_of;
-pub(super) use blocks::{Keep, give_back};
+pub(super) use blocks::{Keep, give_back, retire};
 use blocks::{recycle, take_block, take_common};
+pub(crate) use join::Join;
 use locals::end_locals;
 pub(super) use locals::with_own_locals;
 use marks::NATIVE;
-pub(crate) use marks::{Marks, State, is_native};
+pub(crate) use marks::{Marks, State, is_native, without_native};
 pub(crate) use stackless::spawn_future;
 pub(super) use stackless::{end_runners, face, is_ours, of_waker, stack_at_hand, with_stack};
 
@@ -139,8 +143,20 @@ pub(crate) struct Extra {
 /// What a spawn may choose.
 pub(crate) struct Options {
     pub(crate) name: Option<Arc<Box<str>>>,
-    pub(crate) stack_size: usize,
+    /// None: the default of its kind.
+    pub(crate) stack_size: Option<usize>,
     pub(crate) locals: Option<Rc<dyn Any>>,
+}
+
+impl Options {
+    /// Nothing but a size.
+    pub(crate) fn of_size(bytes: usize) -> Options {
+        Options {
+            name: None,
+            stack_size: Some(bytes),
+            locals: None,
+        }
+    }
 }
 
 /// A task on its way through another OS thread.
@@ -214,6 +230,34 @@ impl Task {
         }
     }
 
+    /// Makes a blank block of zeros, but for the atomics, which others may be looking at: only `ticket` is set.
+    ///
+    /// # Safety
+    /// A block that was made blank once, whose pages read as zeros since, and which nobody has (R1 of `blocks.rs`).
+    unsafe fn revive(at: *const Task, ticket: u64) {
+        let (at, blank) = (at.cast_mut(), Task::blank());
+        // SAFETY: the caller's; nothing is dropped, for zeros are nothing.
+        unsafe {
+            (&raw mut (*at).next).write(blank.next);
+            (&raw mut (*at).context).write(blank.context);
+            (&raw mut (*at).state).write(blank.state);
+            (&raw mut (*at).wake).write(blank.wake);
+            (&raw mut (*at).interrupt).write(blank.interrupt);
+            (&raw mut (*at).shield).write(blank.shield);
+            (&raw mut (*at).marks).write(blank.marks);
+            (&raw mut (*at).outcome).write(blank.outcome);
+            (&raw mut (*at).ended).write(blank.ended);
+            (&raw mut (*at).why).write(blank.why);
+            (&raw mut (*at).depth).write(blank.depth);
+            (&raw mut (*at).id).write(blank.id);
+            (&raw mut (*at).place).write(blank.place);
+            (&raw mut (*at).name).write(blank.name);
+            (&raw mut (*at).extra).write(blank.extra);
+            (&raw mut (*at).joiner).write(blank.joiner);
+            (*at).ticket.store(ticket, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.id.get()
     }
@@ -227,14 +271,36 @@ impl Task {
         unsafe { (*self.name.get()).clone() }
     }
 
-    /// Copies the name into `out`; for a signal handler on the owner's thread.
-    pub(super) fn name_into(&self, out: &mut [u8]) -> usize {
+    /// Writes how it is named into `bytes`; for a signal handler on the owner's thread, while it runs.
+    pub(super) fn name_into(&self, bytes: &mut [u8]) -> usize {
         // SAFETY: T2: the task runs, so its name is not being changed.
         let name = unsafe { (*self.name.get()).as_ref() };
-        let bytes = name.map_or(&b"unnamed"[..], |name| name.as_bytes());
-        let len = bytes.len().min(out.len());
-        out[..len].copy_from_slice(&bytes[..len]);
-        len
+        let name = Name {
+            id: self.id(),
+            name: name.map(|name| &***name),
+        };
+        let mut buffer = Buffer { bytes, len: 0 };
+        let _ = write!(buffer, "{name}");
+        buffer.len
+    }
+
+    /// Whose stack a slot is, that of this task, which runs, or of a coroutine on it.
+    pub(super) fn whose(&self, slot: std::ops::Range<usize>) -> Whose {
+        // SAFETY: it runs, and is not the native task, so its fiber is there.
+        let base = unsafe { (*self.fiber.get()).assume_init_ref().address() };
+        if !slot.contains(&base) {
+            return Whose::Coroutine;
+        }
+        if self.owns_context() {
+            Whose::Isolated
+        } else {
+            Whose::Local
+        }
+    }
+
+    /// Whether it is an isolated green thread, and not a local one in the context of one.
+    fn owns_context(&self) -> bool {
+        self.context.get().is_some_and(|context| context.is_owned_by(self.id()))
     }
 
     pub(crate) fn state(&self) -> State {
@@ -294,7 +360,7 @@ impl Task {
     #[cfg(feature = "monkey")]
     pub(super) fn base(&self) -> usize {
         // SAFETY: it runs, so its fiber is there.
-        unsafe { (*self.fiber.get()).assume_init_ref().base() }
+        unsafe { (*self.fiber.get()).assume_init_ref().address() }
     }
 
     /// Suspends the running green thread.
@@ -371,7 +437,8 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    let stack = Stack::new(options.as_ref().map_or(crate::stack::DEFAULT_SIZE, |o| o.stack_size))?;
+    let size = options.as_ref().and_then(|options| options.stack_size);
+    let stack = Stack::new(size.unwrap_or_else(|| kind.stack_size()))?;
     let task = take_block(hub);
     prepare(task, hub.next_id(), hub.shared, place);
     if let Some(options) = options {
@@ -403,11 +470,16 @@ pub(crate) fn reserve<T: Send + 'static>(shared: &'static Shared, place: &'stati
 pub(crate) struct Reserved<F> {
     task: TaskRef,
     body: Option<F>,
+    stack_size: Option<usize>,
 }
 
 impl<F> Reserved<F> {
-    pub(crate) fn new(task: TaskRef, body: F) -> Reserved<F> {
-        Reserved { task, body: Some(body) }
+    pub(crate) fn new(task: TaskRef, body: F, stack_size: Option<usize>) -> Reserved<F> {
+        Reserved {
+            task,
+            body: Some(body),
+            stack_size,
+        }
     }
 
     /// Starts it, on its owner's OS thread.
@@ -416,7 +488,8 @@ impl<F> Reserved<F> {
         F: FnOnce() -> T + 'static,
     {
         // No memory for a stack: dropping `self` says that it is lost.
-        if let Ok(stack) = Stack::new(crate::stack::DEFAULT_SIZE)
+        let size = self.stack_size.unwrap_or_else(|| Kind::Isolated.stack_size());
+        if let Ok(stack) = Stack::new(size)
             && let Some(body) = self.body.take()
         {
             hub.arrivals.set(hub.arrivals.get() + 1);
@@ -471,24 +544,32 @@ fn enqueue(hub: &'static Hub, task: &'static Task) {
 
 /// The base of every green thread: runs the body, leaves its result in the slot, ends its locals.
 #[inline]
-fn run<F: FnOnce() -> T, T>(task: &'static Task, body: F) {
+fn run<F: FnOnce() -> T, T: 'static>(task: &'static Task, body: F) {
     let result = if interrupt::is_killed(task) {
         // Killed before its first turn: the closure dies on its own stack.
         catch_unwind(AssertUnwindSafe(|| drop(body))).and(Err(interrupt::killed_payload()))
     } else {
-        catch_unwind(AssertUnwindSafe(body))
+        catch_unwind(AssertUnwindSafe(|| __rust_begin_short_backtrace(body)))
     };
+    let told = interrupt::is_told_kill(task);
     // From here on nothing unwinds: the closure has returned.
     task.shield.set(u8::MAX / 2);
     match result {
+        Ok(value) if told => leave_late(task, value),
         // SAFETY: T3: the owner's until `DONE`, and empty.
         Ok(value) => unsafe { leave(task, value, Ended::Returned) },
         Err(payload) if interrupt::is_kill(&*payload) => {
             task.outcome.set(Ended::Killed);
             task.ended.set(Ended::Killed);
         }
-        // SAFETY: as above.
-        Err(payload) => unsafe { leave(task, payload, Ended::Panicked) },
+        Err(payload) => {
+            let timed_out = interrupt::is_ours(&*payload);
+            // SAFETY: as above.
+            unsafe { leave(task, payload, Ended::Panicked) };
+            if timed_out {
+                task.ended.set(Ended::TimedOut);
+            }
+        }
     }
     clear::<T>(task);
     if let Some(context) = task.context.get() {
@@ -500,6 +581,15 @@ fn run<F: FnOnce() -> T, T>(task: &'static Task, body: F) {
         }
     }
     Hub::check_fork(task);
+}
+
+/// The base of what a backtrace shows: std leaves out what lies below a function of this name.
+#[inline(never)]
+fn __rust_begin_short_backtrace<T>(f: impl FnOnce() -> T) -> T {
+    let result = f();
+    // Lest the call above be the last thing that this does, and its frame be gone.
+    std::hint::black_box(());
+    result
 }
 
 /// Drops what nobody will ask for any more.
@@ -523,6 +613,22 @@ unsafe fn leave<V>(task: &Task, value: V, outcome: Ended) {
     task.ended.set(outcome);
 }
 
+/// The body has returned although a patched call had told it of a kill: it counts as killed, and its value is kept beside.
+#[cold]
+fn leave_late<T: 'static>(task: &Task, value: T) {
+    if task.owns_context() {
+        // Only an isolated green thread owns its context, and who spawns one is asked for a value that is `Send`.
+        let late: Box<dyn Any + Send> = Box::new(Late(value));
+        // SAFETY: T3: the owner's until `DONE`, and empty.
+        unsafe { task.slot.put(late) };
+        task.outcome.set(Ended::Late);
+    } else {
+        super::discard(value);
+        task.outcome.set(Ended::Killed);
+    }
+    task.ended.set(Ended::Killed);
+}
+
 /// Takes the result out of the slot.
 ///
 /// # Safety
@@ -530,12 +636,14 @@ unsafe fn leave<V>(task: &Task, value: V, outcome: Ended) {
 #[inline]
 unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
     match task.outcome.replace(Ended::Empty) {
-        Ended::Empty => None,
+        Ended::Empty | Ended::TimedOut => None,
         // SAFETY: the caller's, and `outcome` said what lies there.
         Ended::Returned => Some(Exit::Returned(unsafe { task.slot.take::<T>() })),
         // SAFETY: as above.
         Ended::Panicked => Some(Exit::Panicked(unsafe { task.slot.take() })),
-        Ended::Killed => Some(Exit::Killed),
+        // SAFETY: as above: what `leave_late` has put there.
+        Ended::Late => Some(Exit::Killed(Some(unsafe { task.slot.take() }))),
+        Ended::Killed => Some(Exit::Killed(None)),
         Ended::Lost => Some(Exit::Lost),
     }
 }
@@ -545,13 +653,16 @@ fn settle_slot<T>(task: &'static Task) {
     // SAFETY: called by whoever owns the slot: the body's end, the owner that found `DETACHED`, the join's drop.
     let exit = unsafe { take_exit::<T>(task) };
     match exit {
-        Some(Exit::Returned(value)) => {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-                super::report_panic(&super::Reporter::of(task), payload);
-            }
-        }
+        Some(Exit::Returned(value)) => drop_result(task, value),
+        Some(Exit::Killed(Some(late))) => drop_result(task, late),
         Some(Exit::Panicked(payload)) => super::report_panic(&super::Reporter::of(task), payload),
         _ => {}
+    }
+}
+
+fn drop_result<V>(task: &Task, value: V) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        super::report_panic(&super::Reporter::of(task), payload);
     }
 }
 
@@ -684,127 +795,4 @@ pub(super) fn lose(task: &'static Task) {
         task.join.fetch_or(RELEASED, Ordering::AcqRel);
     }
     // The block stays with the leaked stack, whose frames may still name it: it is never recycled by the owner.
-}
-
-/// The one right to a green thread's result.
-pub(crate) struct Join<T> {
-    task: &'static Task,
-    _value: PhantomData<T>,
-}
-
-// SAFETY: T3: it hands a `T` from the owner's thread to this one; what else it touches is atomic or T2.
-unsafe impl<T: Send> Send for Join<T> {}
-// SAFETY: through `&Join` only atomics and T2's fields are read.
-unsafe impl<T: Send> Sync for Join<T> {}
-
-impl<T> Join<T> {
-    pub(crate) fn task(&self) -> TaskRef {
-        TaskRef(self.task)
-    }
-
-    pub(crate) fn id(&self) -> u64 {
-        self.task.id()
-    }
-
-    pub(crate) fn name(&self) -> Option<Arc<Box<str>>> {
-        self.task.name()
-    }
-
-    pub(crate) fn place(&self) -> &'static Location<'static> {
-        self.task.place()
-    }
-
-    #[inline]
-    pub(crate) fn is_finished(&self) -> bool {
-        self.task.is_finished()
-    }
-
-    /// Says that it is the child of a scope.
-    pub(crate) fn mark_scoped(&self) {
-        self.task.join.fetch_or(SCOPED, Ordering::Relaxed);
-    }
-
-    /// Leaves an exit link. If it has ended already the link comes back, with how.
-    pub(crate) fn link(&self, runs: Runs, link: ExitLink) -> Result<(), (ExitLink, Ended)> {
-        if !self.is_finished() {
-            let number = links::leave(self.task(), self.id(), self.place(), runs, link);
-            if self.task.join.fetch_or(LINKED, Ordering::AcqRel) & DONE == 0 {
-                return Ok(());
-            }
-            // The end came between: it has run the link only if it saw that of another `on_exit`.
-            let Some(left) = links::take_back(self.task(), number) else {
-                return Ok(());
-            };
-            return Err((left, self.task.ended.get()));
-        }
-        // Written before `DONE`, which was acquired, and left alone while there is a join.
-        Err((link, self.task.ended.get()))
-    }
-
-    /// Leaves a waiter to be woken at the end; `false` if it has ended already.
-    #[inline]
-    pub(crate) fn register(&mut self, waiter: Waiter) -> bool {
-        self.unregister();
-        if self.is_finished() {
-            return false;
-        }
-        // SAFETY: T4: `JOINER` is clear, so the cell is ours.
-        unsafe { *self.task.joiner.get() = Some(waiter) };
-        if self.task.join.fetch_or(JOINER, Ordering::AcqRel) & DONE == 0 {
-            return true;
-        }
-        // The end came first and saw no `JOINER`: the waiter is still ours, and so must the bit look (T4).
-        // SAFETY: as above.
-        unsafe { *self.task.joiner.get() = None };
-        self.task.join.fetch_and(!JOINER, Ordering::AcqRel);
-        false
-    }
-
-    /// Takes the waiter back, unless the end has it.
-    #[inline]
-    pub(crate) fn unregister(&mut self) {
-        let mut bits = self.task.join.load(Ordering::Acquire);
-        while bits & JOINER != 0 && bits & DONE == 0 {
-            match self
-                .task
-                .join
-                .compare_exchange_weak(bits, bits & !JOINER, Ordering::AcqRel, Ordering::Acquire)
-            {
-                // SAFETY: T4: cleared before `DONE`, so it is ours again.
-                Ok(_) => return unsafe { *self.task.joiner.get() = None },
-                Err(now) => bits = now,
-            }
-        }
-    }
-
-    /// The result, if it has ended and was not taken before.
-    #[inline]
-    pub(crate) fn try_take(&mut self) -> Option<Exit<T>> {
-        if !self.is_finished() {
-            return None;
-        }
-        // SAFETY: T3: `DONE` was acquired, and `T` is what `spawn` was asked for.
-        unsafe { take_exit::<T>(self.task) }
-    }
-}
-
-impl<T> Drop for Join<T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.unregister();
-        if self.is_finished() {
-            settle_slot::<T>(self.task);
-        }
-        let before = self.task.join.fetch_or(DETACHED, Ordering::AcqRel);
-        if before & DONE == 0 {
-            return; // The owner drops the result and recycles.
-        }
-        if before & (JOINER | RELEASED) == JOINER {
-            return; // The owner is about to release, and recycles.
-        }
-        settle_slot::<T>(self.task);
-        if before & LOST == 0 {
-            recycle(self.task);
-        }
-    }
 }

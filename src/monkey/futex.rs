@@ -252,7 +252,9 @@ fn wake_in(bucket: &'static Bucket, count: usize, which: impl Fn(&Node) -> bool)
                 found = unsafe { (*node.waiter.get()).take() };
                 node.woken.store(true, Ordering::Release);
                 // One whose hub has ended never runs again: it is not whom a wake is for.
-                woken += usize::from(!found.as_ref().is_some_and(Waiter::is_dead));
+                if !found.as_ref().is_some_and(Waiter::is_dead) {
+                    woken += 1;
+                }
                 break;
             }
             at = node.next.get();

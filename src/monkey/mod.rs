@@ -25,20 +25,24 @@
 //! `main` is to be cooperative too wraps it in [`run`](crate::run).
 //!
 //! **Kill and time-out.** A patched call never unwinds: its callers are compiled as though it could not. It fails with
-//! `ECANCELED` (kill) or `ETIMEDOUT` (time-out), so that a killed read is an `Err` and not yet the end, and a `timeout` around
-//! one gives `Ok(Err(..))`. The next wait of this crate's own raises. The first sleeps return early, later ones take their
-//! time. What waits by futex (std's locks, `Condvar`, channels, `park`, `join`) is neither killed nor timed out: it waits to its
-//! own end.
+//! `ECANCELED` (kill) or `ETIMEDOUT` (time-out); the first sleep after one returns early, later ones take their time. The
+//! next wait of this crate's own raises, and so does the end of the closure that was killed or timed out: once a patched call
+//! has told of it, `timeout` gives `Elapsed`, [`catch_kill`](crate::thread::catch_kill) `Killed`, and `join` says killed,
+//! though the closure *may have completed*. [`timeout_or_late`](crate::time::timeout_or_late) and
+//! [`JoinError::into_value`](crate::thread::JoinError::into_value) have what it returned. One that was never told changes
+//! nothing. What waits by futex (std's locks, `Condvar`, channels, `park`, `join`) is neither killed nor timed out: it waits
+//! to its own end.
 //!
 //! ```
 //! use std::{io::Read, os::unix::net::UnixStream, time::Duration};
-//! use greenthread::{monkey, spawn, timeout};
+//! use greenthread::{monkey, run, time::timeout_or_late};
 //!
 //! # fn main() -> std::io::Result<()> {
 //! monkey::patch_all()?;
 //! let (mut near, _far) = UnixStream::pair()?;
-//! let read = spawn(move || timeout(Duration::from_millis(5), || near.read(&mut [0]))).join().unwrap();
-//! let error = read.expect("the read has ended").expect_err("by the time-out");
+//! let read = run(move || timeout_or_late(Duration::from_millis(5), || near.read(&mut [0])));
+//! let (_elapsed, read) = read.expect_err("the time is over");
+//! let error = read.expect("the read has returned").expect_err("without a byte");
 //! assert_eq!(error.raw_os_error(), Some(110)); // ETIMEDOUT; of a kill it is 125, ECANCELED
 //! # Ok(())
 //! # }
@@ -475,6 +479,7 @@ enum Cut {
 fn interrupted(hub: &'static Hub, call: &str) -> Cut {
     let task = hub.running();
     let is_kill = interrupt::is_killed(task);
+    interrupt::tell(task);
     let times = hub.count_refusal(interrupt::due_number(task));
     if times == 16 {
         let what = if is_kill { "killed" } else { "timed out" };

@@ -17,21 +17,17 @@ patch! {
     TIME sleep(seconds: c_uint) -> c_uint => sleep_green;
 }
 
-/// How often it is told by a sleep that ends early, at most.
-const EARLY: u32 = 8;
-
 static SLEEP: &str = "a patched sleep";
 
-/// Sleeps; early after a kill or a time-out, which a caller of sleep cannot be told otherwise. A few times: a loop that
+/// Sleeps; early after a kill or a time-out, which a caller of sleep cannot be told otherwise. Once for each: a loop that
 /// sleeps until something has happened then goes on at its pace. Early too when a signal handler has run: then it says how
 /// much was left.
 fn pause(hub: &'static Hub, duration: Duration) -> Result<(), Duration> {
     let parker = Parker::new();
-    let told = hub.refusals(interrupt::due_number(parker.task));
-    let mode = if told < EARLY { Mode::Cancel } else { Mode::Must };
     let until = hub.after(duration);
     let hears = hub.hear_signals(&parker, Handlers::All);
-    match parker.park(Some(until), mode, Why::new(&SLEEP, 0)) {
+    let sleep = || parker.park(Some(until), Mode::Cancel, Why::new(&SLEEP, 0));
+    match interrupt::cut_once(hub.running(), sleep) {
         Wake::Interrupted => drop(interrupted(hub, "sleep")),
         Wake::Ready if hub.was_cut(hears) => return Err(Duration::from_nanos(until.saturating_sub(hub.clock.now()))),
         _ => {}

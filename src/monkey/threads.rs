@@ -104,17 +104,13 @@ unsafe fn create_green(
     start: Start,
     argument: *mut c_void,
 ) -> c_int {
-    let mut size = crate::stack::DEFAULT_SIZE;
+    let mut size = crate::stack::default_size();
     if !attributes.is_null() {
         // SAFETY: initialised attributes.
         unsafe { libc::pthread_attr_getstacksize(attributes, &raw mut size) };
     }
     let job = Job(start, argument);
-    let spawned = contained(|| {
-        Builder::new()
-            .stack_size(size.saturating_add(crate::stack::GUARD_SIZE))
-            .spawn(move || job.run())
-    });
+    let spawned = contained(|| Builder::new().stack_size(size).spawn(move || job.run()));
     let Some(Ok(handle)) = spawned else {
         return libc::EAGAIN;
     };

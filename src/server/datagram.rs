@@ -129,6 +129,14 @@ impl<S: DatagramSocket> DatagramServer<S> {
         }
     }
 
+    /// The size of the stacks of its handlers, in bytes that they can use; otherwise it is that of [`spawn`](crate::spawn), or of
+    /// [`spawn_local`](crate::spawn_local). The first that is given counts.
+    #[must_use]
+    pub fn stack_size(self, bytes: usize) -> DatagramServer<S> {
+        self.engine.stack_size(bytes);
+        self
+    }
+
     /// At most so many handlers at once; at first there is no limit.
     ///
     /// # Panics

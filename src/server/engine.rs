@@ -66,6 +66,8 @@ struct Shared {
     failed: OnceLock<Failed>,
     /// How long a connection lingers, if it does; `PATIENCE` unless it is set.
     linger: OnceLock<Option<Duration>>,
+    /// Of the stacks of handlers in green threads; their default unless it is set.
+    stack_size: OnceLock<usize>,
     /// No more connections: handlers that serve several requests end after the one they are at.
     closing: Event,
 }
@@ -159,6 +161,7 @@ impl<I: 'static> Engine<I> {
                 slots: Semaphore::new(0),
                 failed: OnceLock::new(),
                 linger: OnceLock::new(),
+                stack_size: OnceLock::new(),
                 closing: Event::new(),
             }),
         };
@@ -190,6 +193,11 @@ impl<I: 'static> Engine<I> {
     /// The first is the one.
     pub(super) fn on_failure(&self, hook: Failed) {
         let _ = self.handle.shared.failed.set(hook);
+    }
+
+    /// The first is the one.
+    pub(super) fn stack_size(&self, bytes: usize) {
+        let _ = self.handle.shared.stack_size.set(bytes);
     }
 
     /// The first is the one.
@@ -389,7 +397,9 @@ impl Handle {
     pub(super) fn lingers(&self) -> Option<Lingering> {
         let counted = self.shared.change(|state| {
             let room = state.lingering < CROWD;
-            state.lingering += usize::from(room);
+            if room {
+                state.lingering += 1;
+            }
             room
         });
         counted.then(|| Lingering(self.clone()))
@@ -496,7 +506,7 @@ where
     let (handler, place) = (Arc::new(handler), Location::caller());
     Box::new(move |item, slot| {
         let handler = handler.clone();
-        spawn(Kind::Isolated, place, move || run(slot, || handler(item)))
+        spawn(Kind::Isolated, place, slot, move || handler(item))
     })
 }
 
@@ -511,7 +521,7 @@ where
     let (handler, place) = (std::rc::Rc::new(handler), Location::caller());
     Box::new(move |item, slot| {
         let handler = handler.clone();
-        spawn(Kind::Local, place, move || run(slot, || handler(item)))
+        spawn(Kind::Local, place, slot, move || handler(item))
     })
 }
 
@@ -547,7 +557,13 @@ fn run<R: Outcome>(slot: Slot, f: impl FnOnce() -> R) {
     drop(slot);
 }
 
-fn spawn(kind: Kind, place: &'static Location<'static>, f: impl FnOnce() + 'static) -> io::Result<Thread> {
-    let join = task::spawn(Hub::current(), kind, None, place, f)?;
+fn spawn<R: Outcome>(
+    kind: Kind,
+    place: &'static Location<'static>,
+    slot: Slot,
+    f: impl FnOnce() -> R + 'static,
+) -> io::Result<Thread> {
+    let options = slot.shared.stack_size.get().copied().map(task::Options::of_size);
+    let join = task::spawn(Hub::current(), kind, options, place, || run(slot, f))?;
     Ok(JoinHandle::new(join).thread())
 }

@@ -11,13 +11,27 @@
 //! # Invariants
 //! - **O1** Entries are never freed, and `next` never changes once an entry is in the list.
 //! - **O2** An entry with `len` above 1 describes a slab that is mapped.
-//! - **O3** `DESCRIBE` is 0 or a `fn(usize, &mut [u8]) -> usize` that may run in a signal handler.
+//! - **O3** `DESCRIBE` is 0 or a [`Describe`] that may run in a signal handler.
 
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use super::{DEFAULT_SIZE, GUARD_SIZE, PAGE};
+use super::{GUARD_SIZE, PAGE};
 use crate::sys::fork::{GlobalOnce, Order};
 use crate::sys::{attr, signal};
+
+/// Whose stack it is that has overflowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// That of the green thread that runs, which is isolated.
+    Isolated,
+    /// That of the green thread that runs, which is local, or polls a future.
+    Local,
+    /// Of a greenlet or a generator, on the green thread that runs.
+    Coroutine,
+}
+
+/// Gets the ends of the slot, the buffer for the name of what runs, and says how long that is.
+pub(crate) type Describe = fn(usize, usize, &mut [u8]) -> (usize, Whose);
 
 /// One slab; `len` 0 means free.
 struct Range {
@@ -88,7 +102,7 @@ pub(super) fn add(at: usize, len: usize, size: usize) -> Entry {
 }
 
 /// Sets what writes the running green thread's name into a buffer.
-pub(super) fn set_describe(f: fn(usize, &mut [u8]) -> usize) {
+pub(super) fn set_describe(f: Describe) {
     DESCRIBE.store(f as usize, Ordering::Release);
 }
 
@@ -115,32 +129,41 @@ fn look(address: usize) {
 fn report(limit: usize, size: usize) -> ! {
     let mut name = [0; 64];
     let f = DESCRIBE.load(Ordering::Acquire);
-    let len = if f == 0 {
-        0
+    let (len, whose) = if f == 0 {
+        (0, Whose::Coroutine)
     } else {
         // SAFETY: O3.
-        unsafe { std::mem::transmute::<usize, fn(usize, &mut [u8]) -> usize>(f)(limit, &mut name) }
+        unsafe { std::mem::transmute::<usize, Describe>(f)(limit, limit + size, &mut name) }
     };
-    let whole = size - PAGE;
     let mut text = Text {
         bytes: [0; 512],
         len: 0,
     };
-    match name.get(..len) {
-        None | Some([]) => text.push(b"\na coroutine"),
-        Some(name) => [b"\ngreen thread '", name, b"'"]
-            .into_iter()
-            .for_each(|part| text.push(part)),
+    text.push(b"\n");
+    let name = name.get(..len).unwrap_or_default();
+    if whose == Whose::Coroutine {
+        text.push(b"a greenlet or generator");
+        text.push(if name.is_empty() { b"" } else { b" of " });
     }
-    text.push(b" has overflowed its stack: ");
-    text.push(number((whole - GUARD_SIZE) / 1024, &mut [0; 20]));
-    text.push(b" KiB usable of a ");
-    text.push(number(whole / 1024, &mut [0; 20]));
-    text.push(b" KiB slot\nhelp: give it more: thread::Builder::new().stack_size(N), N in bytes; the default is ");
-    text.push(number(DEFAULT_SIZE, &mut [0; 20]));
-    text.push(b" (guard of ");
-    text.push(number(GUARD_SIZE, &mut [0; 20]));
-    text.push(b" included)\nfatal: stack overflow\n");
+    text.push(name);
+    text.push(b" has overflowed its stack of ");
+    text.push(number((size - PAGE - GUARD_SIZE) / 1024, &mut [0; 20]));
+    text.push(b" KiB\nhelp: give it more: ");
+    text.push(match whose {
+        Whose::Isolated => {
+            b"thread::Builder::new().stack_size(BYTES), or stack_size of the server, pool or group that\n\
+            spawned it; or all of them: GREEN_STACK=BYTES in the environment, or stack::set_default_size"
+        }
+        Whose::Local => {
+            b"thread::Builder::new().stack_size(BYTES); or all of them: GREEN_LOCAL_STACK=BYTES in the\n\
+            environment, or stack::set_local_size; for what polls futures GREEN_STACK, or stack::set_default_size"
+        }
+        Whose::Coroutine => {
+            b"Greenlet::builder().stack_size(BYTES), Generator::with_stack_size; or all of them:\n\
+            GREEN_LOCAL_STACK=BYTES in the environment, or stack::set_local_size"
+        }
+    });
+    text.push(b"\nfatal: stack overflow\n");
     signal::write_stderr(&text.bytes[..text.len]);
     signal::abort()
 }
@@ -180,13 +203,13 @@ mod tests {
 
     use corosensei::{Coroutine, CoroutineResult};
 
-    use super::super::{Stack, alone};
+    use super::super::{LOCAL_SIZE, Stack, alone};
     use super::*;
 
     /// Runs `body` on a stack of the default size.
     fn on_a_stack(body: fn()) {
         let mut coroutine =
-            Coroutine::<(), (), (), Stack>::with_stack(Stack::new(DEFAULT_SIZE).unwrap(), move |_, ()| body());
+            Coroutine::<(), (), (), Stack>::with_stack(Stack::new(LOCAL_SIZE).unwrap(), move |_, ()| body());
         assert!(matches!(coroutine.resume(()), CoroutineResult::Return(())));
     }
 
@@ -216,8 +239,9 @@ mod tests {
         assert!(said.contains(words), "{said}");
     }
 
-    const WORDS: &str = "\na coroutine has overflowed its stack: 192 KiB usable of a 256 KiB slot\nhelp: give it more: \
-        thread::Builder::new().stack_size(N), N in bytes; the default is 262144 (guard of 65536 included)\nfatal: stack overflow\n";
+    const WORDS: &str = "\na greenlet or generator has overflowed its stack of 192 KiB\nhelp: give it more: \
+        Greenlet::builder().stack_size(BYTES), Generator::with_stack_size; or all of them:\nGREEN_LOCAL_STACK=BYTES in the \
+        environment, or stack::set_local_size\nfatal: stack overflow\n";
 
     #[test]
     fn recursion_is_reported() {
@@ -232,7 +256,7 @@ mod tests {
     #[test]
     fn an_overshoot_of_60_kib_is_reported() {
         dies("an_overshoot_of_60_kib_is_reported", WORDS, || {
-            let stack = Stack::new(DEFAULT_SIZE).unwrap();
+            let stack = Stack::new(LOCAL_SIZE).unwrap();
             // SAFETY: none: the guard is to catch it.
             unsafe { ((stack.limit + GUARD_SIZE - 60 * 1024) as *mut u8).write_volatile(1) };
         });
@@ -250,11 +274,11 @@ mod tests {
     fn the_name_is_what_the_scheduler_says() {
         dies(
             "the_name_is_what_the_scheduler_says",
-            "\ngreen thread 'worker-7' has overflowed its stack: 192 KiB",
+            "\ngreen thread #7 has overflowed its stack of 192 KiB\nhelp: give it more: thread::Builder",
             || {
-                set_describe(|_, out| {
-                    out[..8].copy_from_slice(b"worker-7");
-                    8
+                set_describe(|_, _, out| {
+                    out[..15].copy_from_slice(b"green thread #7");
+                    (15, Whose::Isolated)
                 });
                 on_a_stack(overflow);
             },
@@ -264,7 +288,7 @@ mod tests {
     #[test]
     fn a_slab_that_came_and_went_is_reported_too() {
         dies("a_slab_that_came_and_went_is_reported_too", WORDS, || {
-            for size in [1 << 20, DEFAULT_SIZE, 4 << 20] {
+            for size in [1 << 20, LOCAL_SIZE, 4 << 20] {
                 drop((0..100).map(|_| Stack::new(size).unwrap()).collect::<Vec<_>>());
                 super::super::trim();
             }

@@ -2,7 +2,8 @@
 //!
 //! A stack is taken warm if there is one (the last freed first), else cold, else carved from the newest slab, else from a
 //! new slab; carved are several at a time. A freed one goes warm; when more are warm than the limit allows, the oldest go
-//! cold, in batches of neighbours, as soon as there is time. See S1–S4 in [`stack`](super).
+//! cold, in batches of neighbours, as soon as there is time. So do those that were not needed for a whole period, the length
+//! of which the hub decides; then slabs that are free altogether are unmapped. See S1–S4 in [`stack`](super).
 //!
 //! ```text
 //!  slab   ┌──────┬──────┬──────┬──────┬──────────────────────────────┐
@@ -17,6 +18,7 @@
 //!   counts as in use).
 //! - **P2** The last `unchecked` of `warm` are those freed since [`tidy`] looked; the pool's count is never below the sum.
 //! - **P3** Only the last slab of a class has slots that are not carved.
+//! - **P4** `low` is the least that `warm` has held since the period began: as many were not needed in it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,7 +27,7 @@ use std::ptr::NonNull;
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 
-use super::{DEFAULT_SIZE, GUARD_SIZE, PAGE, Stats, cache_limit, end, overflow, stride};
+use super::{GUARD_SIZE, PAGE, Stats, cache_limit, end, overflow, stride};
 use crate::sys::{mem, signal};
 
 /// What a freed stack keeps when it is tidied.
@@ -42,6 +44,13 @@ const BATCH: usize = 64;
 /// and to take it again in the next, is dearer than all else that a green thread costs.
 const BUSY: usize = 4;
 
+/// How many slabs are unmapped at once, while there is time.
+const SLABS: usize = 16;
+
+/// The most that a slab takes of address space, and of slots.
+const SLAB: usize = 256 << 20;
+const SLOTS: usize = 1024;
+
 /// One mapping.
 struct Slab {
     at: usize,
@@ -51,25 +60,36 @@ struct Slab {
     report: overflow::Entry,
 }
 
-/// All of one size.
+/// All slots of one size.
 struct Class {
     size: usize,
+    /// What page tables a slot costs, from the guard's making on.
+    tables: usize,
     slabs: Vec<Slab>,
     warm: VecDeque<usize>,
     cold: Vec<usize>,
     /// How many at the back of `warm` have not been looked at.
     unchecked: usize,
     in_use: usize,
+    /// P4; and how many of the oldest are still to go since the last period.
+    low: usize,
+    surplus: usize,
+    /// How many may be warm before the limit is looked at again.
+    look_at: usize,
+    /// Some went cold since slabs were last looked at.
+    may_unmap: bool,
 }
 
 #[derive(Default)]
 struct Pool {
     classes: Vec<Class>,
     unchecked: usize,
+    /// There is surplus somewhere, or a slab may be free.
+    has_surplus: bool,
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { classes: Vec::new(), unchecked: 0 }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { classes: Vec::new(), unchecked: 0, has_surplus: false }) };
     /// In a context of its own: the native one's pool.
     static NATIVE: Cell<Option<Home>> = const { Cell::new(None) };
 }
@@ -115,14 +135,7 @@ impl Pool {
             .iter()
             .position(|class| class.size == size)
             .unwrap_or_else(|| {
-                self.classes.push(Class {
-                    size,
-                    slabs: Vec::new(),
-                    warm: VecDeque::new(),
-                    cold: Vec::new(),
-                    unchecked: 0,
-                    in_use: 0,
-                });
+                self.classes.push(Class::new(size));
                 self.classes.len() - 1
             });
         &mut self.classes[at]
@@ -133,11 +146,34 @@ impl Pool {
     }
 }
 
+/// An entry of 8 bytes for each page of a slot, in tables of a page each; of what lies between the guard and the base there
+/// need be none.
+fn tables(slot: usize) -> usize {
+    (stride(slot) / mem::page() * 8).min(2 * mem::page())
+}
+
 impl Class {
+    fn new(size: usize) -> Class {
+        Class {
+            size,
+            tables: tables(size),
+            slabs: Vec::new(),
+            warm: VecDeque::new(),
+            cold: Vec::new(),
+            unchecked: 0,
+            in_use: 0,
+            low: 0,
+            surplus: 0,
+            look_at: BATCH,
+            may_unmap: false,
+        }
+    }
+
     fn take(&mut self) -> io::Result<usize> {
         let base = match self.warm.pop_back() {
             Some(base) => {
                 self.unchecked = self.unchecked.saturating_sub(1);
+                self.low = self.low.min(self.warm.len());
                 base
             }
             None => self.take_cold()?,
@@ -148,6 +184,7 @@ impl Class {
 
     #[cold]
     fn take_cold(&mut self) -> io::Result<usize> {
+        self.low = 0;
         self.cold.pop().map_or_else(|| self.carve(), Ok)
     }
 
@@ -186,11 +223,11 @@ impl Class {
         Ok(base(from))
     }
 
-    /// A new slab: four times the last, up to 1024 slots or 256 MiB; less where address space is short.
+    /// A new slab: four times the last, up to [`SLOTS`] or [`SLAB`]; less where address space is short.
     fn grow(&mut self) -> io::Result<()> {
         overflow::install();
         signal::ensure_alt_stack();
-        let most = (1024 * DEFAULT_SIZE / self.size).clamp(1, 1024);
+        let most = (SLAB / self.size).clamp(1, SLOTS);
         let mut slots = self.slabs.last().map_or(16, |slab| slab.slots * 4).min(most);
         let at = loop {
             match mem::map(slots * stride(self.size)) {
@@ -213,14 +250,30 @@ impl Class {
         self.in_use -= 1;
         self.warm.push_back(base);
         self.unchecked += 1;
-        if self.warm.len() >= (cache_limit() / mem::page()).saturating_mul(BUSY).saturating_add(BATCH) {
-            self.cool(BATCH);
+        if self.warm.len() >= self.look_at {
+            self.look();
         }
     }
 
-    /// How many more are warm than the limit allows.
+    /// Whether more are warm than a burst may leave, looked at now and then.
+    #[cold]
+    fn look(&mut self) {
+        let most = self.room().saturating_mul(BUSY).saturating_add(BATCH);
+        if self.warm.len() >= most {
+            self.cool(BATCH);
+        }
+        self.look_at = most.min(self.warm.len() + BATCH).max(BATCH);
+    }
+
+    /// How many may be warm, for what the cold leave of the limit.
+    fn room(&self) -> usize {
+        let left = cache_limit().saturating_sub(self.cold.len() * self.tables);
+        left / (mem::page() + self.tables)
+    }
+
+    /// How many of the oldest are to go cold: more are warm than the limit allows, or were needed.
     fn excess(&self) -> usize {
-        self.warm.len().saturating_sub(cache_limit() / mem::page())
+        self.warm.len().saturating_sub(self.room()).max(self.surplus)
     }
 
     /// The oldest `count` warm ones go cold; neighbours in one call.
@@ -228,6 +281,10 @@ impl Class {
     fn cool(&mut self, count: usize) {
         let mut going: Vec<usize> = self.warm.drain(..count.min(self.warm.len())).collect();
         self.unchecked = self.unchecked.min(self.warm.len());
+        self.low = self.low.min(self.warm.len());
+        self.surplus = self.surplus.saturating_sub(going.len());
+        self.look_at = self.look_at.min(self.warm.len() + BATCH);
+        self.may_unmap = true;
         going.sort_unstable();
         for run in going.chunk_by(|a, b| end(*b) - end(*a) == stride(self.size)) {
             let (low, high) = (end(run[0]) - stride(self.size), end(run[run.len() - 1]));
@@ -237,10 +294,10 @@ impl Class {
         self.cold.extend(going);
     }
 
-    /// Makes the oldest cold that are more than the limit allows, then gives back what deep calls touched of the last
-    /// freed ones; says of how many. It does not look first: where there is nothing, giving back costs 0.6 µs and looking
-    /// 1.2.
+    /// Makes the oldest cold that are too many, then gives back what deep calls touched of the last freed ones; says of how
+    /// many. It does not look first: where there is nothing, giving back costs 0.6 µs and looking 1.2.
     fn tidy(&mut self, budget: usize) -> usize {
+        self.surplus = self.surplus.min(self.warm.len());
         let excess = self.excess().min(budget);
         if excess > 0 {
             self.cool(excess);
@@ -258,23 +315,40 @@ impl Class {
         count
     }
 
-    fn trim(&mut self) -> usize {
-        self.cool(self.warm.len());
-        let bytes = self.cold.len() * self.size;
+    /// What was not needed since the last call is surplus.
+    fn end_period(&mut self) {
+        self.surplus = self.low;
+        self.low = self.warm.len();
+    }
+
+    /// Unmaps up to `most` slabs that are cold altogether.
+    fn unmap(&mut self, most: usize) {
         let size = self.size;
         let cold = &mut self.cold;
         cold.sort_unstable();
+        let mut left = most;
         self.slabs.retain(|slab| {
             let (low, high) = (slab.at, slab.at + slab.slots * stride(size));
             let from = cold.partition_point(|base| *base <= low);
             let to = cold.partition_point(|base| *base <= high);
-            if to - from < slab.carved {
+            if to - from < slab.carved || left == 0 {
                 return true;
             }
+            left -= 1;
             cold.drain(from..to);
             slab.free(size);
             false
         });
+        // The lists of a hundred thousand are a megabyte each.
+        self.cold.shrink_to(self.cold.len() * 2);
+        self.warm.shrink_to((self.warm.len() * 2).max(BATCH));
+        self.may_unmap = left == 0;
+    }
+
+    fn trim(&mut self) -> usize {
+        self.cool(self.warm.len());
+        let bytes = self.cold.len() * self.size;
+        self.unmap(usize::MAX);
         bytes
     }
 }
@@ -291,9 +365,8 @@ impl Slab {
 impl Drop for Pool {
     /// The OS thread ends: what is free is unmapped, slabs with a leaked stack stay.
     fn drop(&mut self) {
-        let warmest = super::WARMEST.replace(0);
-        if warmest != 0 {
-            self.class(DEFAULT_SIZE).give(warmest);
+        for (base, slot) in super::take_warmest() {
+            self.class(slot).give(base);
         }
         self.trim();
     }
@@ -332,19 +405,45 @@ pub(super) fn give(base: usize, size: usize) {
 pub(super) fn tidy(budget: usize) -> bool {
     let tidied = with(|pool| {
         let mut pool = pool.borrow_mut();
-        if pool.unchecked == 0 {
+        if pool.unchecked == 0 && !pool.has_surplus {
             return false;
         }
         let mut left = budget;
         pool.unchecked = 0;
-        let Pool { classes, unchecked } = &mut *pool;
+        pool.has_surplus = false;
+        let Pool {
+            classes,
+            unchecked,
+            has_surplus,
+        } = &mut *pool;
         for class in classes {
-            left -= class.tidy(left);
+            let done = class.tidy(left);
+            left -= done;
+            // Once the surplus is cold.
+            if class.surplus == 0 && class.may_unmap && done == 0 && left > 0 {
+                class.unmap(SLABS);
+            }
+            *has_surplus |= class.surplus > 0 || class.may_unmap;
             *unchecked += class.unchecked;
         }
-        *unchecked > 0
+        *unchecked > 0 || *has_surplus
     });
     tidied.unwrap_or(false)
+}
+
+pub(super) fn end_period() {
+    with(|pool| {
+        let mut pool = pool.borrow_mut();
+        let Pool {
+            classes, has_surplus, ..
+        } = &mut *pool;
+        classes.iter_mut().for_each(Class::end_period);
+        *has_surplus |= classes.iter().any(|class| class.surplus > 0 || class.may_unmap);
+    });
+}
+
+pub(super) fn has_free() -> bool {
+    with(|pool| pool.borrow().classes.iter().any(|class| !class.warm.is_empty())).unwrap_or(false)
 }
 
 pub(super) fn trim() -> usize {
@@ -371,7 +470,7 @@ pub(super) fn stats() -> Stats {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Stack, alone};
+    use super::super::{LOCAL_SIZE, Stack, alone};
     use super::*;
 
     #[test]
@@ -384,7 +483,7 @@ mod tests {
         mem::limit_address_space(now + (16 << 20));
         let mut held = Vec::new();
         let error = loop {
-            match Stack::new(DEFAULT_SIZE) {
+            match Stack::new(LOCAL_SIZE) {
                 Ok(stack) => held.push(stack),
                 Err(error) => break error,
             }
@@ -396,12 +495,12 @@ mod tests {
             Some(io::ErrorKind::OutOfMemory)
         );
         held.pop();
-        held.push(Stack::new(DEFAULT_SIZE).unwrap());
+        held.push(Stack::new(LOCAL_SIZE).unwrap());
         // What one size has set free serves another.
         drop(held);
         let held: Vec<_> = (0..8).map(|_| Stack::new(1 << 20).unwrap()).collect();
         drop(held);
-        drop((0..40).map(|_| Stack::new(DEFAULT_SIZE).unwrap()).collect::<Vec<_>>());
+        drop((0..40).map(|_| Stack::new(LOCAL_SIZE).unwrap()).collect::<Vec<_>>());
     }
 
     #[test]
@@ -420,7 +519,7 @@ mod tests {
         }
         let mut held = Vec::with_capacity(most);
         let error = loop {
-            match Stack::new(128 * 1024) {
+            match Stack::new(64 * 1024) {
                 Ok(stack) => held.push(stack),
                 Err(error) => break error,
             }
@@ -429,6 +528,6 @@ mod tests {
         assert!(held.len() > most / 2 - 500, "{}", held.len());
         drop(held);
         super::super::trim();
-        Stack::new(DEFAULT_SIZE).unwrap();
+        Stack::new(LOCAL_SIZE).unwrap();
     }
 }

@@ -72,6 +72,7 @@ pub(crate) enum Order {
     Reports,
     Chunks,
     Free,
+    Retired,
     Spare,
     Known,
     Trial,

@@ -170,6 +170,15 @@ pub(crate) unsafe fn discard(at: usize, len: usize) {
     unsafe { libc::madvise(at as *mut _, len, libc::MADV_DONTNEED) };
 }
 
+/// Has malloc give back what it keeps of freed memory, as far as it can.
+pub(crate) fn trim_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it may be called at any time, from any OS thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// How many bytes are resident.
 #[cfg(test)]
 pub(crate) fn resident(at: usize, len: usize) -> usize {

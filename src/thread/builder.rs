@@ -41,21 +41,22 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An unnamed one, with a stack of [`stack::DEFAULT_SIZE`](crate::stack::DEFAULT_SIZE).
+    /// An unnamed one, with a stack of [`stack::default_size`](crate::stack::default_size), or, if it is a local one, of
+    /// [`stack::local_size`](crate::stack::local_size).
     pub fn new() -> Builder {
         Builder::default()
     }
 
-    /// Its name: in `Debug`, in dumps, and in what a stack overflow prints; not that of `std::thread::current`.
+    /// Its name: in `Debug`, in dumps, in errors and in what a stack overflow prints; not that of `std::thread::current`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Box<str>>) -> Builder {
         self.name = Some(name.into());
         self
     }
 
-    /// The size of its stack in bytes of address space, the guard of 64 KiB included. Rounded up.
+    /// The size of its stack in bytes that it can use, as std's; the guard comes on top. Rounded up, by an eighth at most.
     ///
-    /// Memory is what is touched, from one page up.
+    /// Memory is what is touched, from one page up, and page tables: see [`stack`](crate::stack).
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = Some(bytes);
@@ -72,7 +73,7 @@ impl Builder {
     fn options(self) -> Options {
         Options {
             name: self.name.map(Arc::new),
-            stack_size: self.stack_size.unwrap_or(crate::stack::DEFAULT_SIZE),
+            stack_size: self.stack_size,
             locals: local::for_spawn(self.locals),
         }
     }
@@ -103,6 +104,28 @@ impl Builder {
         T: 'static,
     {
         self.start(Kind::Local, f)
+    }
+
+    /// Runs `main` as a green thread and joins it, as [`run`](super::run).
+    ///
+    /// ```
+    /// use greenthread::thread::Builder;
+    /// let deep = Builder::new().name("main").stack_size(8 << 20);
+    /// assert_eq!(deep.run(|| [1_u8; 4 << 20].len()).unwrap(), 4 << 20);
+    /// ```
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    ///
+    /// # Panics
+    /// If `main` panics, with the same payload.
+    #[track_caller]
+    pub fn run<F, T>(self, main: F) -> io::Result<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Ok(super::value_of(self.spawn(main)?.join(), "run"))
     }
 
     /// [`spawn`](Scope::spawn)s it in a scope.

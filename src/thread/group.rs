@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::Place;
 use super::{JoinError, JoinHandle, Thread, ThreadId};
+use crate::hub::context::Kind;
 use crate::hub::park::Why;
 use crate::sync::{Event, Until};
 use crate::sys::inside::Mutex;
@@ -43,6 +44,7 @@ static MEMBERS: &str = "the end of a Group's members";
 #[derive(Clone, Default)]
 pub struct Group {
     shared: Arc<Mutex<State>>,
+    stack_size: Option<usize>,
 }
 
 #[derive(Default)]
@@ -76,6 +78,22 @@ impl Group {
         Group::default()
     }
 
+    /// The size of its members' stacks in bytes that they can use, for this handle and its clones to come.
+    ///
+    /// ```
+    /// use greenthread::thread::Group;
+    /// let deep = Group::new().stack_size(8 << 20);
+    /// assert_eq!(deep.spawn(|| [1_u8; 4 << 20].len()).join().unwrap(), 4 << 20);
+    /// ```
+    ///
+    /// Otherwise they are as those of [`spawn`](super::spawn) and [`spawn_local`](super::spawn_local). A size of zero, or of
+    /// more than 64 GiB, makes each spawn panic.
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Group {
+        self.stack_size = Some(bytes);
+        self
+    }
+
     /// [`spawn`](super::spawn)s a member.
     ///
     /// # Panics
@@ -89,8 +107,18 @@ impl Group {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let handle = super::spawn(f);
-        self.enter(&handle, None);
+        self.start(Kind::Isolated, f, None)
+    }
+
+    /// Spawns a member, which holds `place` while it is one.
+    #[track_caller]
+    pub(super) fn start<F, T>(&self, kind: Kind, f: F, place: Option<Place>) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let handle = super::start_sized(kind, self.stack_size, f);
+        self.enter(&handle, place);
         handle
     }
 
@@ -104,9 +132,7 @@ impl Group {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        let handle = super::spawn_local(f);
-        self.enter(&handle, None);
-        handle
+        self.start(Kind::Local, f, None)
     }
 
     /// Makes a green thread a member until it ends. One that is a member, or has ended, stays what it is.

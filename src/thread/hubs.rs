@@ -91,7 +91,9 @@ impl Hubs {
         if !self.is_open(index) {
             return Err(ended());
         }
-        self.handles()[index].start(f, place).map(JoinHandle::new)
+        self.handles()[index]
+            .start(f, self.stack_size, place)
+            .map(JoinHandle::new)
     }
 
     /// Waits until all green threads of all these hubs have ended, those that they spawn meanwhile too; after a

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::Thread;
 use crate::hub::links::Runs;
+use crate::hub::name::Name;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::task::{Ended, Exit, Join};
+use crate::hub::task::{Ended, Exit, Join, Late};
 use crate::hub::{self, Hub, budget, interrupt};
 
 static JOIN: &str = "the end of green thread";
@@ -151,11 +152,21 @@ impl<T> JoinHandle<T> {
     fn take(&mut self) -> Option<Result<T, JoinError>> {
         Some(match self.join.try_take() {
             Some(Exit::Returned(value)) => Ok(value),
+            other => self.failed(other),
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn failed(&self, exit: Option<Exit<T>>) -> Result<T, JoinError> {
+        match exit {
+            Some(Exit::Returned(value)) => Ok(value),
+            Some(Exit::Panicked(payload)) if interrupt::is_ours(&*payload) => Err(self.error(Repr::TimedOut)),
             Some(Exit::Panicked(payload)) => Err(self.panicked(payload)),
-            Some(Exit::Killed) => Err(self.error(Repr::Killed)),
+            Some(Exit::Killed(late)) => Err(self.error(Repr::Killed(late))),
             Some(Exit::Lost) => Err(self.error(Repr::Lost)),
             None => Err(self.error(Repr::Taken)),
-        })
+        }
     }
 
     #[cold]
@@ -185,7 +196,9 @@ impl<T> JoinHandle<T> {
 
     /// Asks it to die: it unwinds at its next park, and one that never ran drops its closure.
     ///
-    /// This only asks. `join` tells when it is dead, and whether it died of that.
+    /// This only asks. `join` tells when it is dead, and whether it died of that. A patched call of libc's (feature `monkey`)
+    /// does not unwind but fails with `ECANCELED`; if its closure returns after that, `join` says killed all the same, and
+    /// [`JoinError::into_value`] has the value.
     ///
     /// ```
     /// use greenthread::{spawn, thread};
@@ -294,7 +307,8 @@ fn told(who: Who, ended: Ended) -> Result<(), JoinError> {
     let repr = match ended {
         Ended::Returned | Ended::Empty => return Ok(()),
         Ended::Panicked => Repr::Panic(Box::new("its handle has the payload")),
-        Ended::Killed => Repr::Killed,
+        Ended::TimedOut => Repr::TimedOut,
+        Ended::Killed | Ended::Late => Repr::Killed(None),
         Ended::Lost => Repr::Lost,
     };
     Err(who.error(repr))
@@ -357,17 +371,16 @@ impl Who {
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "green thread #{}", self.id)?;
-        if let Some(name) = &self.name {
-            write!(f, " '{name}'")?;
-        }
-        write!(f, " (spawned at {})", self.place)
+        let (id, name) = (self.id, self.name.as_deref().map(|name| &**name));
+        write!(f, "{} (spawned at {})", Name { id, name }, self.place)
     }
 }
 
 enum Repr {
     Panic(Box<dyn Any + Send>),
-    Killed,
+    /// With a value that came all the same.
+    Killed(Option<Box<dyn Any + Send>>),
+    TimedOut,
     Lost,
     Itself,
     Interrupted,
@@ -381,8 +394,56 @@ impl JoinError {
     }
 
     /// Whether it was killed.
+    ///
+    /// It *may have completed* all the same: a patched call of libc's (feature `monkey`) cannot unwind, it fails with
+    /// `ECANCELED`, and the closure may go on from there to its end. [`into_value`](Self::into_value) has what it returned.
     pub fn is_killed(&self) -> bool {
-        matches!(self.parts.1, Repr::Killed)
+        matches!(self.parts.1, Repr::Killed(_))
+    }
+
+    /// What a green thread returned although a patched call had told it that it is killed.
+    ///
+    /// Kept of green threads with thread-locals of their own ([`spawn`](super::spawn)); a value of a local or a scoped one
+    /// is dropped.
+    ///
+    /// ```
+    /// use greenthread::{spawn, thread};
+    /// let sleeper = spawn(|| { thread::park(); 7 });
+    /// sleeper.kill();
+    /// // Unwound where it parked, it has no value; and the error is as good as before.
+    /// let error = sleeper.join().unwrap_err().into_value::<i32>().unwrap_err();
+    /// assert!(error.is_killed());
+    /// ```
+    ///
+    /// # Errors
+    /// The error itself, if there is no value, or one of another type.
+    pub fn into_value<T: 'static>(self) -> Result<T, JoinError> {
+        let (who, repr) = *self.parts;
+        match repr {
+            Repr::Killed(Some(late)) => match late.downcast::<Late<T>>() {
+                Ok(late) => Ok(late.0),
+                Err(late) => Err(who.error(Repr::Killed(Some(late)))),
+            },
+            repr => Err(who.error(repr)),
+        }
+    }
+
+    /// Whether a time-out has ended it: one that expired outside of its own [`run`](crate::time::Timeout::run), where nothing
+    /// catches it.
+    ///
+    /// ```
+    /// use greenthread::{sleep, spawn, time::Timeout};
+    /// use std::time::Duration;
+    /// let careless = spawn(|| {
+    ///     let _limit = Timeout::new(Duration::from_millis(1));
+    ///     sleep(Duration::from_secs(60));
+    /// });
+    /// let error = careless.join().unwrap_err();
+    /// assert!(error.is_timed_out() && !error.is_panic());
+    /// assert!(error.to_string().contains("outside of its Timeout::run"));
+    /// ```
+    pub fn is_timed_out(&self) -> bool {
+        matches!(self.parts.1, Repr::TimedOut)
     }
 
     /// Whether it can no longer end: its hub ended with its OS thread.
@@ -435,7 +496,9 @@ impl fmt::Display for JoinError {
         let (who, repr) = &*self.parts;
         match repr {
             Repr::Panic(payload) => write!(f, "{who} panicked: {}", crate::fiber::unwind::message(&**payload)),
-            Repr::Killed => write!(f, "{who} was killed"),
+            Repr::Killed(None) => write!(f, "{who} was killed"),
+            Repr::Killed(Some(_)) => write!(f, "{who} was killed, and has returned all the same"),
+            Repr::TimedOut => write!(f, "{who} {}", interrupt::OUTSIDE),
             Repr::Lost => write!(f, "{who} was lost: its hub ended with its OS thread"),
             Repr::Itself => write!(f, "{who} cannot join itself: it would wait for ever"),
             Repr::Interrupted => write!(

@@ -29,17 +29,33 @@ impl std::error::Error for Killed {}
 /// ```
 ///
 /// # Errors
-/// [`Killed`]. Panics and time-outs pass through.
+/// [`Killed`]: a wait of `f` was cut short. A patched call of libc's cannot unwind and fails with `ECANCELED`, or is a sleep
+/// that ends early; an `f` that returns after that may have completed, but its value is dropped. Panics and time-outs pass
+/// through.
 ///
 /// # Coming from Python
 /// `except GreenletExit:`, `except asyncio.CancelledError:` with `uncancel()`.
 pub fn catch_kill<F: FnOnce() -> T, T>(f: F) -> Result<T, Killed> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(value) => Ok(value),
-        Err(payload) if interrupt::is_kill(&*payload) => {
-            interrupt::clear_kill(Hub::current().running());
-            Err(Killed)
+    // What was told before is not `f`'s.
+    let told_before = Hub::try_current().is_some_and(|hub| interrupt::take_told(hub.running()));
+    let result = catch_unwind(AssertUnwindSafe(f));
+    // Looked up again: a stackless task may have another runner by now.
+    let task = Hub::try_current().map(Hub::running);
+    let told = task.is_some_and(interrupt::is_told_kill);
+    let killed = match &result {
+        Ok(_) => told,
+        Err(payload) => interrupt::is_kill(&**payload),
+    };
+    if let Some(task) = task {
+        if killed {
+            interrupt::clear_kill(task);
+        } else {
+            interrupt::restore_told(task, told_before);
         }
+    }
+    match result {
+        _ if killed => Err(Killed),
+        Ok(value) => Ok(value),
         Err(payload) => resume_unwind(payload),
     }
 }

@@ -44,7 +44,8 @@
 //!
 //! # Kill
 //! [`JoinHandle::kill`] asks. The green thread unwinds at its next park, so its destructors run; one that never ran drops
-//! its closure. [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an `extern "C"`
+//! its closure. A patched call of libc's fails instead, and the end of the closure counts as killed ([`JoinError::is_killed`]).
+//! [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an `extern "C"`
 //! function aborts the process, as a panic would: shield such a callback.
 //!
 //! # What an isolated green thread has of its own
@@ -93,10 +94,21 @@ pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use crate::time::{sleep, sleep_until};
 
 use crate::hub::context::Kind;
+use crate::hub::name::Name;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::remote::Message;
-use crate::hub::task::{self, Marks, TaskRef};
+use crate::hub::task::{self, Marks, Options, TaskRef};
 use crate::hub::{Handle, Hub, PARK, budget, interrupt, park as hub_park};
+
+/// What [`spawn`] takes: any closure without arguments. There is nothing to implement.
+#[diagnostic::on_unimplemented(
+    message = "a green thread runs a closure, and `{Self}` is none",
+    note = "a future goes to `greenthread::future::spawn`, or into a closure that blocks on it: \
+        `spawn(|| greenthread::future::block_on(future))`"
+)]
+pub trait Closure<T>: FnOnce() -> T {}
+
+impl<F: FnOnce() -> T, T> Closure<T> for F {}
 
 /// Spawns a green thread, as `std::thread::spawn` does an OS thread: it starts at the next turn, in order.
 ///
@@ -109,6 +121,17 @@ use crate::hub::{Handle, Hub, PARK, budget, interrupt, park as hub_park};
 /// (for main: the process, when `main` returns), a green thread that is left is neither run nor unwound: its destructors
 /// do not run, and its handle says [`JoinError::is_lost`]. Join what must finish, or end with
 /// [`hub::shutdown`](crate::hub::shutdown).
+///
+/// A future is no closure: it goes to [`future::spawn`](crate::future::spawn), or into one that blocks on it.
+///
+/// ```compile_fail,E0277
+/// greenthread::spawn(async { 42 });
+/// ```
+/// ```
+/// use greenthread::{future, spawn};
+/// assert_eq!(future::spawn(async { 42 }).join().unwrap(), 42); // a stackless task
+/// assert_eq!(spawn(|| future::block_on(async { 42 })).join().unwrap(), 42); // in a green thread
+/// ```
 ///
 /// A panic that nobody joins for is reported on stderr. An `Err` that it returns is a value as any other, and nobody's
 /// unless it is joined: print it within if the handle is dropped.
@@ -123,7 +146,7 @@ use crate::hub::{Handle, Hub, PARK, budget, interrupt, park as hub_park};
 #[track_caller]
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Closure<T> + Send + 'static,
     T: Send + 'static,
 {
     start(Kind::Isolated, f)
@@ -148,7 +171,7 @@ where
 #[track_caller]
 pub fn spawn_local<F, T>(f: F) -> JoinHandle<T>
 where
-    F: FnOnce() -> T + 'static,
+    F: Closure<T> + 'static,
     T: 'static,
 {
     start(Kind::Local, f)
@@ -162,6 +185,28 @@ where
     T: 'static,
 {
     match task::spawn(Hub::current(), kind, None, Location::caller(), f) {
+        Ok(join) => JoinHandle::new(join),
+        Err(error) => no_memory(&error),
+    }
+}
+
+/// With a stack of `stack_size`, or of the default of its kind.
+#[track_caller]
+fn start_sized<F, T>(kind: Kind, stack_size: Option<usize>, f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let Some(bytes) = stack_size else {
+        return start(kind, f);
+    };
+    match task::spawn(
+        Hub::current(),
+        kind,
+        Some(Options::of_size(bytes)),
+        Location::caller(),
+        f,
+    ) {
         Ok(join) => JoinHandle::new(join),
         Err(error) => no_memory(&error),
     }
@@ -201,6 +246,7 @@ where
 /// ```
 ///
 /// With patched libc (feature `monkey`) it stands for its OS thread: a signal handler interrupts what it waits for.
+/// With a stack of another size: [`Builder::run`].
 ///
 /// # Panics
 /// If `main` panics, with the same payload.
@@ -373,12 +419,11 @@ impl Thread {
 
 impl fmt::Debug for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = self.task.address();
-        match (self.name(), self.id) {
-            (Some(name), _) => write!(f, "<GreenThread {address:#x}: {name}>"),
-            (None, id) if task::is_native(id) => write!(f, "<GreenThread {address:#x}: native>"),
-            (None, id) => write!(f, "<GreenThread {address:#x}: #{id}>"),
-        }
+        let name = Name {
+            id: self.id,
+            name: self.name(),
+        };
+        fmt::Display::fmt(&name, f)
     }
 }
 
@@ -451,7 +496,7 @@ impl Handle {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.start(f, Location::caller()).map(JoinHandle::new)
+        self.start(f, None, Location::caller()).map(JoinHandle::new)
     }
 
     /// Asks a green thread of that hub to die; see [`JoinHandle::kill`].

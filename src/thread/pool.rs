@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::imap::{self, Imap, Order};
 use super::{Group, JoinError, JoinHandle, Thread};
+use crate::hub::context::Kind;
 use crate::hub::park::Why;
 use crate::sync::{Permit, Semaphore, Until};
 
@@ -79,6 +80,19 @@ impl Pool {
         }
     }
 
+    /// The size of its members' stacks in bytes that they can use; see [`Group::stack_size`].
+    ///
+    /// ```
+    /// use greenthread::thread::Pool;
+    /// let deep = Pool::new(2).stack_size(8 << 20);
+    /// assert_eq!(deep.map([1, 2], |n| [n; 4 << 20].len()).pop().unwrap().unwrap(), 4 << 20);
+    /// ```
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Pool {
+        self.group = self.group.stack_size(bytes);
+        self
+    }
+
     /// How many green threads it is for.
     pub fn size(&self) -> usize {
         self.size
@@ -129,9 +143,7 @@ impl Pool {
         T: 'static,
     {
         let place = self.place();
-        let handle = super::spawn_local(f);
-        self.group.enter(&handle, Some(place));
-        handle
+        self.group.start(Kind::Local, f, Some(place))
     }
 
     /// [`spawn`](super::spawn)s a member, if there is a place that nobody waits for.
@@ -336,9 +348,7 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let handle = super::spawn(f);
-        self.group.enter(&handle, Some(place));
-        handle
+        self.group.start(Kind::Isolated, f, Some(place))
     }
 
     #[track_caller]

@@ -331,15 +331,21 @@ impl<T> ScopedJoinHandle<'_, T> {
 
     /// What a child that has ended left.
     fn read(&self, ended: Result<(), JoinError>) -> Result<T, JoinError> {
-        ended?;
+        let killed = match ended {
+            Ok(()) => None,
+            Err(error) if error.is_killed() => Some(error),
+            Err(error) => return Err(error),
+        };
         let left = lock(&self.result).take();
-        match left {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(payload)) => {
+        match (left, killed) {
+            // Also of one that was told of its kill, and panicked.
+            (Some(Err(payload)), _) => {
                 self.shared.panicked.fetch_sub(1, Ordering::AcqRel);
                 Err(self.handle.panicked(payload))
             }
-            None => unreachable!("a child that returned has left its value or its panic"),
+            (_, Some(error)) => Err(error),
+            (Some(Ok(value)), None) => Ok(value),
+            (None, None) => unreachable!("a child that returned has left its value or its panic"),
         }
     }
 

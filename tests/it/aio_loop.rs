@@ -250,8 +250,8 @@ fn in_debug_mode_slow_turns_of_green_threads_are_told_too() {
         event_loop.run_until_complete(task).unwrap();
         let told = notes.take();
         assert_eq!(told.len(), 3, "{told:?}");
-        for (told, who) in told.iter().zip([": Task-", ": Task-", ": #"]) {
-            assert!(told.starts_with("executing <GreenThread 0x"), "{told}");
+        for (told, who) in told.iter().zip([" 'Task-", " 'Task-", " "]) {
+            assert!(told.starts_with("executing green thread #"), "{told}");
             assert!(told.contains(who) && told.contains("took 0.1"), "{told}");
         }
         event_loop.set_debug(false);

@@ -75,6 +75,12 @@ fn entry() {
         "drops under locks" => crate::hub_drops::under_locks(),
         "drops without memory" => crate::hub_drops::without_memory(),
         "one descriptor twice" => crate::io_double::all(),
+        "trimmed" => crate::thread_memory::trimmed(),
+        "idle" => crate::thread_memory::idle(),
+        "stale" => crate::thread_memory::stale(),
+        "panics" => crate::thread_memory::panics(),
+        "silent" => crate::thread_memory::silent(),
+        "late" => crate::thread_memory::late(),
         "return" => {}
         other => crate::crash::scenario(other),
     }

@@ -117,7 +117,9 @@ fn a_task_is_itself_in_every_poll() {
             let refused = itself
                 .join_timeout(secs(10))
                 .map(|joined| joined.unwrap_err().to_string());
-            let dump = debug::dump().matches(&format!("#{}>", first.as_u64())).count();
+            let dump = debug::dump()
+                .matches(&format!("green thread #{} ", first.as_u64()))
+                .count();
             hub::shutdown(secs(10)).unwrap();
             tells.set(Some((first, itself.id(), thread::current().id(), refused, dump)));
         });

@@ -354,17 +354,19 @@ fn a_dump_tells_states_names_places_and_backtraces() {
         let unstarted = named("unstarted").spawn(|| ()).unwrap();
         let dump = debug::dump();
         let of = |name: &str| {
-            let line = dump.lines().find(|line| line.contains(name) && line.starts_with('<'));
+            let line = dump
+                .lines()
+                .find(|line| line.contains(name) && line.starts_with("green thread #"));
             line.unwrap_or_else(|| panic!("no {name} in {dump}")).to_owned()
         };
         assert!(
             dump.starts_with("4 green threads") || dump.starts_with("3 green threads"),
             "{dump}"
         );
-        assert!(of(": parker>").contains("waits for unpark"), "{dump}");
-        assert!(of(": parker>").contains(&format!("hub_turn.rs:{line}")), "{dump}");
-        assert!(of(": sleeper>").contains("waits for time to pass"), "{dump}");
-        assert!(of(": yielder>").contains("is ready"), "{dump}");
+        assert!(of(" 'parker' ").contains("waits for unpark"), "{dump}");
+        assert!(of(" 'parker' ").contains(&format!("hub_turn.rs:{line}")), "{dump}");
+        assert!(of(" 'sleeper' ").contains("waits for time to pass"), "{dump}");
+        assert!(of(" 'yielder' ").contains("is ready"), "{dump}");
         assert!(dump.contains("a_function_to_be_found_in_the_dump"), "{dump}");
         // Looking disturbs nobody.
         assert!(!parked.is_finished() && !sleeper.is_finished());

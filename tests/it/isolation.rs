@@ -543,12 +543,16 @@ fn c_is_told_of_the_green_stack() {
             (range.contains(&(&raw const here).addr()), size)
         }
     };
-    let least = greenthread::stack::DEFAULT_SIZE - greenthread::stack::GUARD_SIZE;
-    for (inside, size) in [spawn(ask).join().unwrap(), spawn_local(ask).join().unwrap()] {
-        assert!(inside && (least..least * 2).contains(&size), "{inside} {size}");
+    let (isolated, local) = (greenthread::stack::DEFAULT_SIZE, greenthread::stack::LOCAL_SIZE);
+    for (told, least) in [(spawn(ask), isolated), (spawn_local(ask), local)] {
+        let (inside, size) = told.join().unwrap();
+        assert!(inside && (least..least + least / 4).contains(&size), "{inside} {size}");
     }
     let (inside, size) = ask();
-    assert!(inside && size > 2 * least, "the native stack: {inside} {size}");
+    assert!(
+        inside && size > isolated + isolated / 4,
+        "the native stack: {inside} {size}"
+    );
 }
 
 /// Compiles a library with one thread-local, which starts as 42.

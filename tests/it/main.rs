@@ -81,6 +81,7 @@ mod thread_kill;
 mod thread_local;
 mod thread_local_std;
 mod thread_many;
+mod thread_memory;
 mod thread_park;
 mod thread_pool;
 mod thread_scope;

@@ -147,7 +147,7 @@ fn a_panic_that_nobody_reads_is_reported_once_with_the_name() {
         panic!("two reports, not {heard:?}");
     };
     assert!(
-        first.0.starts_with("<GreenThread 0x") && first.0.ends_with(": unread-one>"),
+        first.0.starts_with("green thread #") && first.0.ends_with(" 'unread-one'"),
         "{first:?}"
     );
     assert_eq!((&*first.1, &*second.1), ("first", "second"));

@@ -12,4 +12,7 @@ out=$(timeout 300 "${CARGO_TARGET_DIR:-benches/peers/target}/release/ours" mem "
 value() { sed -n "s/.*\"metric\":\"$1\",\"value\":\([0-9.]*\).*/\1/p" <<<"$out"; }
 rss=$(value rss_each) pte=$(value pte_each)
 [[ -n $rss && -n $pte ]] || { echo "no figures in: $out"; exit 1; }
+isolated=$(value rss_each_isolated) tables=$(value pte_each_isolated)
+[[ -n $isolated && -n $tables ]] || { echo "no figures of isolated ones in: $out"; exit 1; }
+echo "note: isolated ones, each: VmRSS $isolated B, VmPTE $tables B"
 echo "ran: $n parked green threads, each: VmRSS $rss B, VmPTE $pte B, made in $(value create) ns, woken in $(value wake) ns"

@@ -13,6 +13,7 @@ mod odd;
 mod open_file;
 mod signals;
 mod spin;
+mod told;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
@@ -23,7 +24,8 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, Once, OnceLock, RwLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use greenthread::{JoinHandle, monkey, spawn, spawn_local, thread, timeout, yield_now};
+use greenthread::time::timeout_or_late;
+use greenthread::{JoinHandle, monkey, spawn, spawn_local, thread, yield_now};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -486,8 +488,9 @@ fn a_kill_is_an_errno_and_the_next_native_wait_unwinds() {
 fn a_time_out_is_an_errno_and_is_spent_by_its_owner() {
     patched(|| {
         let (a, _b) = UnixStream::pair().unwrap();
-        let got = timeout(ms(20), || (&a).read(&mut [0; 4]).unwrap_err().raw_os_error());
-        assert_eq!(got.unwrap(), Some(libc::ETIMEDOUT));
+        let read = || (&a).read(&mut [0; 4]).unwrap_err().raw_os_error();
+        let (_, got) = timeout_or_late(ms(20), read).unwrap_err();
+        assert_eq!(got, Some(Some(libc::ETIMEDOUT)));
         greenthread::sleep(ms(1));
     });
 }

@@ -231,11 +231,11 @@ fn told(out: &Output, stderr: &str) {
         line.unwrap_or_else(|| panic!("no {who} in {stderr}"))
     };
     assert!(
-        line(": waiter>").contains("waits for unpark, spawned at tests/stuck/main.rs:"),
+        line(" 'waiter' ").contains("waits for unpark, spawned at tests/stuck/main.rs:"),
         "{stderr}"
     );
     assert!(
-        line(": joiner>").contains("waits for the end of green thread"),
+        line(" 'joiner' ").contains("waits for the end of green thread"),
         "{stderr}"
     );
 }

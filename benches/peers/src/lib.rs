@@ -95,6 +95,11 @@ impl Memory {
         self.rss as f64 - before.rss as f64
     }
 
+    /// How many bytes of page tables more than before.
+    pub fn tables_since(self, before: Memory) -> f64 {
+        self.pte as f64 - before.pte as f64
+    }
+
     /// The resident bytes.
     pub fn resident(self) -> f64 {
         self.rss as f64

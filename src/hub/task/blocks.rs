@@ -1,13 +1,21 @@
 //! The memory of tasks: leaked chunks, and free lists of blocks of a hub and of the process.
+//!
+//! A chunk is never unmapped, for wakers and waiters of ended tasks still look at its blocks; but one whose blocks are all free
+//! is *retired* when there is time: its pages go back to the system, and read as zeros, which is a block without a hub.
+//!
+//! # Invariants
+//! - **R1** The blocks of a retired chunk are in no free list, and their `hub` was null before: who has an old waiter or waker
+//!   of one looks at its atomics alone, and finds no hub.
+//! - **R2** A chunk that comes back has tickets above all that retired blocks ever had (T1).
 
 use std::ptr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Marks, Task, TaskRef};
 use crate::fiber::current;
 use crate::hub::Hub;
-use crate::sys;
 use crate::sys::fork::{Global, Order};
+use crate::sys::{self, mem};
 
 struct Chunk(&'static [Task]);
 // SAFETY: T5: the lists below hand blocks from thread to thread only while nobody owns them.
@@ -15,7 +23,12 @@ unsafe impl Send for Chunk {}
 
 static CHUNKS: Global<Vec<Chunk>> = Global::new(Order::Chunks, Vec::new());
 static FREE: Global<Vec<TaskRef>> = Global::new(Order::Free, Vec::new());
+static RETIRED: Global<Vec<Chunk>> = Global::new(Order::Retired, Vec::new());
+/// R2.
+static TICKETS: AtomicU64 = AtomicU64::new(1);
+/// Of 192 bytes each: three pages.
 const CHUNK: usize = 64;
+const BYTES: usize = CHUNK * size_of::<Task>();
 
 /// A block from the hub's free list, the common one, or a new chunk.
 #[inline]
@@ -34,12 +47,95 @@ fn refill(hub: &Hub) -> &'static Task {
     if let Some(task) = FREE.lock().pop() {
         return task.0;
     }
-    let chunk: &'static [Task] = Box::leak((0..CHUNK).map(|_| Task::blank()).collect());
-    CHUNKS.lock().push(Chunk(chunk));
+    let retired = RETIRED.lock().pop();
+    let chunk = match retired {
+        Some(Chunk(chunk)) => {
+            let ticket = TICKETS.load(Ordering::Acquire) + 1;
+            // SAFETY: R1: blocks that nobody has, all zeros.
+            chunk.iter().for_each(|task| unsafe { Task::revive(task, ticket) });
+            chunk
+        }
+        None => {
+            let chunk = new_chunk();
+            CHUNKS.lock().push(Chunk(chunk));
+            chunk
+        }
+    };
     for task in &chunk[1..] {
         task.next.set(hub.free.replace(Some(task)));
     }
     &chunk[0]
+}
+
+fn new_chunk() -> &'static [Task] {
+    let pages = if BYTES.is_multiple_of(mem::page()) {
+        mem::map(BYTES).ok()
+    } else {
+        None
+    };
+    let Some(at) = pages else {
+        return Box::leak((0..CHUNK).map(|_| Task::blank()).collect());
+    };
+    let first = ptr::with_exposed_provenance_mut::<Task>(at);
+    // SAFETY: a fresh mapping of so many, never unmapped, aligned to a page.
+    unsafe {
+        (0..CHUNK).for_each(|index| first.add(index).write(Task::blank()));
+        std::slice::from_raw_parts(first, CHUNK)
+    }
+}
+
+/// Retires the chunks whose blocks are all free, here or in the common list.
+pub(in crate::hub) fn retire(hub: &Hub) {
+    if !BYTES.is_multiple_of(mem::page()) {
+        return;
+    }
+    let mut free: Vec<&'static Task> = FREE.lock().drain(..).map(|task| task.0).collect();
+    while let Some(task) = hub.free.get() {
+        hub.free.set(task.next.take());
+        free.push(task);
+    }
+    let is_mapped = |chunk: &&'static [Task]| chunk.len() == CHUNK && chunk.as_ptr().addr().is_multiple_of(mem::page());
+    let mut chunks: Vec<_> = CHUNKS.lock().iter().map(|chunk| chunk.0).filter(is_mapped).collect();
+    free.sort_unstable_by_key(|task| ptr::from_ref(*task));
+    chunks.sort_unstable_by_key(|chunk| chunk.as_ptr());
+    let mut rest = &free[..];
+    // Each to the list that it came from, as in `recycle`.
+    let keep = |tasks: &[&'static Task]| {
+        for task in tasks {
+            if task.marks.get(Marks::COMMON) {
+                FREE.lock().push(TaskRef(task));
+            } else {
+                task.next.set(hub.free.replace(Some(task)));
+            }
+        }
+    };
+    for chunk in chunks {
+        let range = chunk.as_ptr_range();
+        let (before, of_it) = split(rest, range.start);
+        let (of_it, after) = split(of_it, range.end);
+        keep(before);
+        if of_it.len() == CHUNK {
+            retire_chunk(chunk);
+        } else {
+            keep(of_it);
+        }
+        rest = after;
+    }
+    keep(rest);
+}
+
+/// Those below an address, and the others.
+fn split<'a>(sorted: &'a [&'static Task], at: *const Task) -> (&'a [&'static Task], &'a [&'static Task]) {
+    let below = sorted.iter().take_while(|task| ptr::from_ref(**task) < at).count();
+    sorted.split_at(below)
+}
+
+fn retire_chunk(chunk: &'static [Task]) {
+    let tickets = chunk.iter().map(|task| task.ticket.load(Ordering::Relaxed));
+    TICKETS.fetch_max(tickets.max().unwrap_or(0), Ordering::AcqRel);
+    // SAFETY: R1: whole pages of a mapping of our own; what is left of free blocks is known to be nothing.
+    unsafe { mem::discard(chunk.as_ptr().addr(), BYTES) };
+    RETIRED.lock().push(Chunk(chunk));
 }
 
 /// A block from the common list, or a chunk of one.

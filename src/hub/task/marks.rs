@@ -11,6 +11,11 @@ pub(crate) fn is_native(id: u64) -> bool {
     id & NATIVE != 0
 }
 
+/// The number of a native stack among the others.
+pub(crate) fn without_native(id: u64) -> u64 {
+    id & !NATIVE
+}
+
 /// What a task is doing; the owner's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {

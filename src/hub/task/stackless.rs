@@ -32,8 +32,8 @@ use std::task::{Context as PollContext, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::blocks::take_block;
 use super::{
-    AtomicU8, Body, DETACHED, Ended, Join, Marks, Reserved, Settle, State, Task, TaskRef, WOKEN, end, end_locals,
-    enqueue, lay, leave, lose, prepare, settle_slot,
+    __rust_begin_short_backtrace, AtomicU8, Body, DETACHED, Ended, Join, Marks, Reserved, Settle, State, Task, TaskRef,
+    WOKEN, end, end_locals, enqueue, lay, leave, lose, prepare, settle_slot,
 };
 use crate::hub::context::{self, Kind};
 use crate::hub::park::{Wake, Why};
@@ -192,7 +192,7 @@ pub(in crate::hub) fn end_runners(hub: &'static Hub) {
 /// Nobody joins it, and it does not count as live: the task that it polls does.
 #[cold]
 fn new_runner(hub: &'static Hub, context: Option<&'static Context>) -> io::Result<&'static Task> {
-    let stack = Stack::new(crate::stack::DEFAULT_SIZE)?;
+    let stack = Stack::new(crate::stack::default_size())?;
     let runner = take_block(hub);
     prepare(runner, hub.next_id(), hub.shared, Location::caller());
     runner.join.store(DETACHED, Ordering::Release);
@@ -236,7 +236,8 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
         catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: K1; only the runner that was assigned this task comes here, and it is in no queue meanwhile.
             let work = unsafe { &mut *task.fiber.get().cast::<Work>() };
-            work.as_mut().poll(&mut PollContext::from_waker(&waker(task)))
+            let waker = waker(task);
+            __rust_begin_short_backtrace(|| work.as_mut().poll(&mut PollContext::from_waker(&waker)))
         }))
     };
     match result {
@@ -246,6 +247,11 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
             wait(hub, task);
         }
         Ok(Poll::Pending) => finish(hub, runner, task, Err(interrupt::killed_payload())),
+        Ok(Poll::Ready(settle)) if interrupt::is_told_kill(runner) => {
+            // It was told, and has returned: as a green thread that does, but its value need not be `Send`.
+            settle(task);
+            finish(hub, runner, task, Err(interrupt::killed_payload()));
+        }
         Ok(Poll::Ready(settle)) => finish(hub, runner, task, Ok(settle)),
         Err(payload) => finish(hub, runner, task, Err(payload)),
     }

@@ -163,10 +163,12 @@ fn isolated_mem(n: u64) {
         })
         .collect();
     yield_now();
-    let each = Memory::now().since(before) / n as f64;
+    let now = Memory::now();
+    let (each, tables) = (now.since(before) / n as f64, now.tables_since(before) / n as f64);
     threads.iter().for_each(|thread| thread.thread().unpark());
     join(threads);
     emit(&format!("mem{n}"), "rss_each_isolated", each, "B");
+    emit(&format!("mem{n}"), "pte_each_isolated", tables, "B");
     let churn = |times: u64| (0..times).for_each(|_| spawn(used).join().expect("no panic"));
     churn(10_000);
     let before = Memory::now();

@@ -1,0 +1,98 @@
+//! How a green thread is named, wherever people read of it.
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{set_hook, take_hook};
+use std::ptr;
+use std::sync::Once;
+
+use super::HUB;
+use super::task::{self, Task};
+use crate::stack::Whose;
+
+/// `green thread #2 'worker'`, or `green thread #2` if it has no name; `native stack #1`. It allocates nothing, so a signal
+/// handler may write it.
+#[derive(Clone, Copy)]
+pub(crate) struct Name<'a> {
+    pub(crate) id: u64,
+    pub(crate) name: Option<&'a str>,
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if task::is_native(self.id) {
+            return write!(f, "native stack #{}", task::without_native(self.id));
+        }
+        write!(f, "green thread #{}", self.id)?;
+        match self.name {
+            Some(name) => write!(f, " '{name}'"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The name of a task.
+pub(crate) fn of(task: &Task) -> String {
+    let name = task.name();
+    let name = name.as_deref().map(|name| &**name);
+    Name { id: task.id(), name }.to_string()
+}
+
+/// Of the green thread that runs here, if one does.
+pub(crate) fn of_running() -> Option<String> {
+    HUB.try_with(Cell::get).ok()??.current.get().map(of)
+}
+
+/// The line before std's message of a panic.
+pub(super) fn announcement(name: String) -> String {
+    format!("\ngreenthread: {name} panics:\n")
+}
+
+/// Has the panic message of std, which knows green threads as unnamed OS threads, preceded by a line that names the one that
+/// panics; not if the program has a panic hook of its own.
+pub(super) fn announce_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Hooks cannot be set meanwhile.
+        if std::thread::panicking() {
+            return;
+        }
+        let (first, default) = (take_hook(), take_hook());
+        // Neither holds anything, so equal are those of one type.
+        let is_default = size_of_val(&*first) == 0 && ptr::eq(&raw const *first, &raw const *default);
+        if !is_default {
+            return set_hook(first);
+        }
+        set_hook(Box::new(move |panic| {
+            if let Some(name) = of_running() {
+                eprint!("{}", announcement(name));
+            }
+            default(panic);
+        }));
+    });
+}
+
+/// Whose stack a slot is, and the name of the running green thread, for the report of an overflow. Runs in a signal handler.
+pub(super) fn describe(limit: usize, end: usize, out: &mut [u8]) -> (usize, Whose) {
+    let Some(task) = HUB.get().and_then(|hub| hub.current.get()) else {
+        return (0, Whose::Coroutine);
+    };
+    (task.name_into(out), task.whose(limit..end))
+}
+
+/// Text in a buffer; what does not fit is left out.
+pub(super) struct Buffer<'a> {
+    pub(super) bytes: &'a mut [u8],
+    pub(super) len: usize,
+}
+
+impl fmt::Write for Buffer<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (to, from) in self.bytes[self.len..].iter_mut().zip(text.bytes()) {
+            *to = from;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}
