@@ -5,7 +5,7 @@
 //! operation that *could* have parked takes a step from a budget first, and gives way when that is used up.
 //!
 //! ```text
-//!   resume ──► begin: 4 rounds of 32 steps
+//!   resume ──► begin: 2 rounds of 64 steps
 //!   operation ──► spend: a step left? ── yes ──► attempt
 //!                          │ no: the round is over
 //!                          ├─ a kill or time-out is due? ─────────────► Interrupted, nothing was attempted
@@ -38,10 +38,10 @@ use super::park::{Mode, Wake};
 use super::{Hub, interrupt};
 
 /// Steps of a round. Between two rounds the clock is read, if something may be late.
-const STEPS: u32 = 32;
+const STEPS: u32 = 64;
 
 /// Rounds of a resume, so that it is worth 128 operations.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 2;
 
 /// So many bytes count as a step of their own: 2 MiB at most in one resume.
 const CHUNK: usize = 16 * 1024;

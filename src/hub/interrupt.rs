@@ -12,7 +12,9 @@
 #![forbid(unsafe_code)]
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
+#[cfg(feature = "tls")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::panicking;
 
 use super::park::Wake;
@@ -269,6 +271,7 @@ pub(crate) fn cut_once(task: &Task, sleep: impl FnOnce() -> Wake) -> Wake {
 
 /// Runs `f`, and puts off a kill or time-out that unwinds it to the next park: `None`. For work behind a step that the
 /// caller must be told of, bytes that were taken say.
+#[cfg(feature = "tls")]
 pub(crate) fn put_off<R>(f: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(value) => Some(value),

@@ -4,8 +4,8 @@
 //! - **S1** The value is touched only between a `swap` of the lock that found it false and the store that sets it false
 //!   again.
 //! - **S2** Under it there is no park, no wake, no code of the user (a waker's clone or drop, say), and nothing that
-//!   panics: its holder goes on to the end unless the kernel takes the processor away. An allocator that waits does so with
-//!   the OS thread ([`inside`]).
+//!   panics: its holder goes on to the end unless the kernel takes the processor away. What allocates under it says so by
+//!   [`marked`](Spin::marked), and an allocator that waits then does so with the OS thread.
 //!
 //! # Rejected
 //! A lock that belongs to the first hub that takes it, which then needs no exchange, and is taken from it with a
@@ -16,7 +16,7 @@ use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sys::inside::{self, Inside};
+use crate::sys::inside::Spins;
 
 /// The lock of a [`Spin`]: an `AtomicBool`, but for loom's tests, to which a loop that only looks means nothing.
 pub(crate) trait Lock {
@@ -48,17 +48,49 @@ impl<T, L> Spin<T, L> {
 }
 
 impl<T, L: Lock> Spin<T, L> {
-    /// The value, until what is given is dropped.
+    /// The value, until what is given is dropped. Nothing is allocated or freed meanwhile.
     #[inline(always)]
     pub(crate) fn lock(&self) -> Locked<'_, T, L> {
-        let inside = inside::enter();
         self.lock.lock();
-        Locked(self, inside)
+        Locked(self)
+    }
+
+    /// The value, for code that may allocate.
+    #[inline(always)]
+    pub(crate) fn marked(&self) -> Marked<'_, T, L> {
+        let locked = self.lock();
+        Marked {
+            _spins: Spins::begin(),
+            locked,
+        }
     }
 }
 
 /// The value, locked.
-pub(crate) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>, Inside);
+pub(crate) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>);
+
+/// The same, and the code that runs is inside.
+pub(crate) struct Marked<'a, T, L: Lock> {
+    // In this order: unlocked last.
+    _spins: Spins,
+    locked: Locked<'a, T, L>,
+}
+
+impl<T, L: Lock> Deref for Marked<'_, T, L> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.locked
+    }
+}
+
+impl<T, L: Lock> DerefMut for Marked<'_, T, L> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.locked
+    }
+}
 
 impl<T, L: Lock> Deref for Locked<'_, T, L> {
     type Target = T;

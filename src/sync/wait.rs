@@ -126,14 +126,14 @@ impl<S: State, L: Lock> Core<S, L> {
     /// Looks at the state, without a change that others wait for.
     #[inline]
     pub(super) fn look<R>(&self, f: impl FnOnce(&S) -> R) -> R {
-        f(&self.spin.lock())
+        f(&self.spin.marked())
     }
 
     /// Changes the state, and wakes whom that lets go on.
     #[inline(always)]
     pub(super) fn change<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
         let mut woken = Woken::default();
-        let mut state = self.spin.lock();
+        let mut state = self.spin.marked();
         let result = f(&mut state);
         state.settle(&mut woken);
         drop(state);
@@ -145,7 +145,7 @@ impl<S: State, L: Lock> Core<S, L> {
     #[inline]
     pub(super) fn attempt<O: Op<S>>(&self, op: &mut O) -> Option<O::Output> {
         let mut woken = Woken::default();
-        let mut state = self.spin.lock();
+        let mut state = self.spin.marked();
         let done = op.attempt(&mut state, false, &mut woken)?;
         state.settle(&mut woken);
         drop(state);
@@ -170,7 +170,7 @@ impl<S: State, L: Lock> Core<S, L> {
     #[track_caller]
     pub(super) fn block_unspent<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
         let mut woken = Woken::default();
-        let mut state = self.spin.lock();
+        let mut state = self.spin.marked();
         let done = op.attempt(&mut state, false, &mut woken);
         if done.is_some() {
             state.settle(&mut woken);
@@ -289,7 +289,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             // Nobody else had this ticket: it was granted (W5).
             if let Some(handed) = O::HANDED {
                 let key = self.key.take();
-                debug_assert!(key.is_some_and(|key| self.op.waiters(&mut self.core.spin.lock()).is_granted(key)));
+                debug_assert!(key.is_some_and(|key| self.op.waiters(&mut self.core.spin.marked()).is_granted(key)));
                 return Some(handed);
             }
             if let Some(done) = self.collect() {
@@ -336,7 +336,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     fn collect(&mut self) -> Option<O::Output> {
         let key = self.key?;
         let mut woken = Woken::default();
-        let mut state = self.core.spin.lock();
+        let mut state = self.core.spin.marked();
         if !self.op.waiters(&mut state).is_granted(key) {
             return None;
         }
@@ -362,7 +362,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     fn step(&mut self, waiter: Waiter, choice: Option<&Choice>) -> Option<O::Output> {
         let branch = choice.filter(|_| O::TAKES).map_or(NO_BRANCH, Choice::branch);
         let mut woken = Woken::default();
-        let mut state = self.core.spin.lock();
+        let mut state = self.core.spin.marked();
         let entered = choice.map(Choice::enter);
         if let Some(key) = self.key
             && self.op.waiters(&mut state).was_passed(key)
@@ -410,7 +410,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     fn leave(&mut self, takes: bool) -> Option<O::Output> {
         let key = self.key?;
         let mut woken = Woken::default();
-        let mut state = self.core.spin.lock();
+        let mut state = self.core.spin.marked();
         let waiters = self.op.waiters(&mut state);
         let granted = waiters.is_granted(key);
         let (mut stale, mut done) = (None, None);

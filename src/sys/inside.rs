@@ -19,6 +19,13 @@ mod depth {
     thread_local! {
         /// Of the context that runs: nobody leaves it inside.
         static DEPTH: Cell<u32> = const { Cell::new(0) };
+        /// Under a spin lock. Set and put back, which costs less than a count that each lock would wait for.
+        static SPINS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    #[inline(always)]
+    pub(super) fn spins(on: bool) -> bool {
+        SPINS.replace(on)
     }
 
     #[inline(always)]
@@ -33,7 +40,7 @@ mod depth {
 
     #[inline(always)]
     pub(crate) fn is_inside() -> bool {
-        DEPTH.get() != 0
+        DEPTH.get() != 0 || SPINS.get()
     }
 }
 
@@ -44,6 +51,11 @@ mod depth {
 
     #[inline(always)]
     pub(super) fn subtract() {}
+
+    #[inline(always)]
+    pub(super) fn spins(_: bool) -> bool {
+        false
+    }
 }
 
 #[cfg(feature = "monkey")]
@@ -51,6 +63,29 @@ pub(crate) use depth::is_inside;
 
 /// As long as this lives, the code that runs is inside.
 pub(crate) struct Inside(PhantomData<*const ()>);
+
+/// As long as this lives, the code that runs is under a spin lock.
+pub(crate) struct Spins {
+    before: bool,
+    _here: PhantomData<*const ()>,
+}
+
+impl Spins {
+    #[inline(always)]
+    pub(crate) fn begin() -> Spins {
+        Spins {
+            before: depth::spins(true),
+            _here: PhantomData,
+        }
+    }
+}
+
+impl Drop for Spins {
+    #[inline(always)]
+    fn drop(&mut self) {
+        depth::spins(self.before);
+    }
+}
 
 /// From here on the code that runs is inside.
 #[inline(always)]
