@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::panic::{set_hook, take_hook};
 use std::ptr;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::HUB;
 use super::task::{self, Task};
@@ -52,25 +52,23 @@ pub(super) fn announcement(name: String) -> String {
 /// Has the panic message of std, which knows green threads as unnamed OS threads, preceded by a line that names the one that
 /// panics; not if the program has a panic hook of its own.
 pub(super) fn announce_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // Hooks cannot be set meanwhile.
-        if std::thread::panicking() {
-            return;
+    static DONE: AtomicBool = AtomicBool::new(false);
+    // Hooks cannot be set by one that panics.
+    if DONE.load(Ordering::Relaxed) || std::thread::panicking() || DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let (first, default) = (take_hook(), take_hook());
+    // Neither holds anything, so equal are those of one type.
+    let is_default = size_of_val(&*first) == 0 && ptr::eq(&raw const *first, &raw const *default);
+    if !is_default {
+        return set_hook(first);
+    }
+    set_hook(Box::new(move |panic| {
+        if let Some(name) = of_running() {
+            eprint!("{}", announcement(name));
         }
-        let (first, default) = (take_hook(), take_hook());
-        // Neither holds anything, so equal are those of one type.
-        let is_default = size_of_val(&*first) == 0 && ptr::eq(&raw const *first, &raw const *default);
-        if !is_default {
-            return set_hook(first);
-        }
-        set_hook(Box::new(move |panic| {
-            if let Some(name) = of_running() {
-                eprint!("{}", announcement(name));
-            }
-            default(panic);
-        }));
-    });
+        default(panic);
+    }));
 }
 
 /// Whose stack a slot is, and the name of the running green thread, for the report of an overflow. Runs in a signal handler.

@@ -46,7 +46,6 @@ mod size;
 use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use corosensei::stack::StackPointer;
@@ -217,18 +216,20 @@ pub fn stats() -> Stats {
 pub fn trim() -> usize {
     flush();
     let bytes = pool::trim();
-    if let Some(rest) = TRIM_REST.get() {
-        rest();
+    let rest = TRIM_REST.load(Ordering::Acquire);
+    if rest != 0 {
+        // SAFETY: what `set_trim` stored.
+        unsafe { std::mem::transmute::<usize, fn()>(rest)() };
     }
     bytes
 }
 
-/// What [`trim`] does beside: the hub's.
-static TRIM_REST: OnceLock<fn()> = OnceLock::new();
+/// What [`trim`] does beside, the hub's: 0, or a `fn()`.
+static TRIM_REST: AtomicUsize = AtomicUsize::new(0);
 
 /// Has `rest` called by [`trim`] too.
 pub(crate) fn set_trim(rest: fn()) {
-    let _ = TRIM_REST.set(rest);
+    TRIM_REST.store(rest as usize, Ordering::Release);
 }
 
 /// How many bytes of memory the free stacks of each size on each OS thread may keep; 1 GiB at first.

@@ -333,7 +333,10 @@ pub(crate) fn without_memory() {
         let mut parked = Vec::with_capacity(10_000);
         // Small enough to stay with malloc when it is given back: what is not a stack finds room there.
         let reserve: Vec<_> = (0..4_000).map(|_| vec![0_u8; 1_000]).collect();
-        while let Ok(green) = thread::Builder::new().spawn_local(thread::park) {
+        while let Ok(green) = thread::Builder::new()
+            .stack_size(greenthread::stack::DEFAULT_SIZE)
+            .spawn_local(thread::park)
+        {
             parked.push(green);
             assert!(parked.len() < 10_000, "no limit");
         }

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Instant;
 
-use greenthread::{spawn, timeout, yield_now};
+use greenthread::time::timeout_or_late;
+use greenthread::{spawn, yield_now};
 
 use super::{alone, ms, patched};
 
@@ -102,9 +103,10 @@ fn reads_of_devices_are_killed_timed_out_and_closed() {
         let reads = spawn(move || theirs.read(&mut [0; 8]).unwrap_err().raw_os_error());
         yield_now();
         reads.kill();
-        assert_eq!(reads.join().unwrap(), Some(libc::ECANCELED));
-        let late = timeout(ms(10), || (&reader).read(&mut [0; 8])).unwrap();
-        assert_eq!(late.unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+        let killed = reads.join().unwrap_err().into_value::<Option<i32>>();
+        assert_eq!(killed.unwrap(), Some(libc::ECANCELED));
+        let late = timeout_or_late(ms(10), || (&reader).read(&mut [0; 8])).unwrap_err().1;
+        assert_eq!(late.unwrap().unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
         let fd = reader.as_raw_fd();
         let reads = spawn(move || {
             // SAFETY: room for eight bytes.

@@ -340,7 +340,8 @@ fn a_posix_queue_is_waited_for() {
             let killed = spawn(move || (receive().0, last()));
             yield_now();
             killed.kill();
-            assert_eq!(killed.join().unwrap(), (-1, libc::ECANCELED));
+            let late = killed.join().unwrap_err().into_value::<(isize, i32)>().unwrap();
+            assert_eq!(late, (-1, libc::ECANCELED));
             libc::mq_close(queue);
         }
     });
