@@ -253,6 +253,7 @@ pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
     // By number: a stackless task and the runner that polls it have the same.
     let others = || task::all_of(hub).into_iter().filter(|task| task.id() != me.id());
     let end = hub.after(patience);
+    let mut pause = Duration::from_millis(1);
     loop {
         let left: Vec<_> = others().collect();
         // A kill cannot unwind who unwinds.
@@ -269,19 +270,21 @@ pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
             return Survivors::of(if dying.is_empty() { spared } else { others().collect() });
         }
         if hub.live.get() == live {
-            give_way(hub, Some(end), dying.len(), unwinding);
+            give_way(hub, Some(hub.after(pause).min(end)), dying.len(), unwinding);
+            // Each look is at all green threads of the process.
+            pause = (pause * 2).min(Duration::from_millis(10));
         }
     }
 }
 
-/// Lets others run: a round of the ready queue, or a millisecond, but no longer than `end`.
-fn give_way(hub: &'static Hub, end: Option<u64>, dying: usize, unwinding: bool) {
+/// Lets others run: a round of the ready queue, or until then.
+fn give_way(hub: &'static Hub, until: Option<u64>, dying: usize, unwinding: bool) {
     static WHY: &str = "green threads to die (shutdown)";
-    if end.is_none() && !unwinding {
+    if until.is_none() && !unwinding {
         let _ = super::park::yield_now();
         return;
     }
-    let until = end.map_or_else(|| hub.clock.now(), |end| hub.after(Duration::from_millis(1)).min(end));
+    let until = until.unwrap_or_else(|| hub.clock.now());
     let mode = if unwinding { Mode::Must } else { Mode::Cancel };
     if Parker::new().park(Some(until), mode, Why::new(&WHY, dying)) == Wake::Interrupted {
         interrupt::raise();

@@ -15,7 +15,7 @@ use greenthread::sync::ReentrantLock;
 use greenthread::time::{Timeout, sleep_async, timeout};
 use greenthread::{debug, green_local, hub, sleep, spawn as spawn_green, thread};
 
-use crate::thread_fresh::{fresh, ms, secs, virtually};
+use crate::thread_fresh::{fresh, ms, secs, until, virtually};
 
 #[test]
 fn a_time_out_that_one_task_keeps_hits_no_other() {
@@ -125,7 +125,7 @@ fn a_task_is_itself_in_every_poll() {
         });
         let id = task.id();
         own.set(Some(task));
-        sleep(ms(20));
+        until("the task has ended", || hub::live() == 0);
         let (first, itself, last, refused, dump) = seen.take().unwrap();
         assert_eq!((first, itself, last), (id, id, id));
         assert!(refused.unwrap().contains("cannot join itself"));
