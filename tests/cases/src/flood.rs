@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
-use crate::ms;
+use crate::{ms, os};
 
 /// What the green thread has to do with.
 pub const KINDS: &[&str] = &[
@@ -67,7 +67,7 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
                 if busy {
                     works = write(&block).is_ok();
                 } else {
-                    pause();
+                    os::sleep(ms(5));
                 }
             }
         }));
@@ -135,11 +135,6 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
 /// An OS thread also where std's threads are patched: those that the native stack spawns are.
 fn os_thread(f: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
     greenthread::monkey::unpatched(|| std::thread::spawn(f))
-}
-
-fn pause() {
-    // SAFETY: no pointers; the OS thread sleeps.
-    unsafe { greenthread::monkey::original::usleep(5_000) };
 }
 
 fn tcp() -> (std::net::TcpStream, std::net::TcpStream) {
@@ -252,21 +247,25 @@ fn certificate() -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(include_bytes!("../../it/tls/certificate.pem")).expect("a certificate")
 }
 
-fn server_config() -> Arc<ServerConfig> {
+/// The server of `localhost`.
+pub fn server_config() -> Arc<ServerConfig> {
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../it/tls/key.pem")).expect("a key");
     let config = ServerConfig::builder().with_no_client_auth();
     Arc::new(config.with_single_cert(vec![certificate()], key).expect("its key"))
 }
 
-/// Makes the handshake at the first write, and then encrypts what it is given.
-fn tls_flood(socket: std::net::TcpStream) -> Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send> {
+/// A client that trusts it.
+pub fn client_config() -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate()).expect("a certificate");
-    let config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    Arc::new(config.with_no_client_auth())
+}
+
+/// Makes the handshake at the first write, and then encrypts what it is given.
+fn tls_flood(socket: std::net::TcpStream) -> Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send> {
     let name = ServerName::try_from("localhost").expect("a name");
-    let connection = ClientConnection::new(Arc::new(config), name).expect("a configuration");
+    let connection = ClientConnection::new(client_config(), name).expect("a configuration");
     let mut stream = rustls::StreamOwned::new(connection, socket);
     Box::new(move |block| stream.write(block))
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cases::flood::{self, KINDS};
+use cases::os::processor_time_of_thread;
 use cases::{Verdict, ms};
 use greenthread::{monkey, run, spawn, timeout};
 
@@ -40,19 +41,11 @@ fn main() -> ExitCode {
 fn once(kind: &str) -> (bool, Duration) {
     let (peer, work) = flood::peer(kind, true);
     let handler = spawn(|| {
-        let begin = processor_time();
+        let begin = processor_time_of_thread();
         let strikes = timeout(LIMIT, work).is_err();
-        (strikes, processor_time() - begin)
+        (strikes, processor_time_of_thread() - begin)
     });
     let result = handler.join().expect("no panic");
     drop(peer);
     result
-}
-
-/// Of this OS thread, which is the hub's.
-fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the clock exists, and the place is valid for a write.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
