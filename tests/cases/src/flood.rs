@@ -52,12 +52,14 @@ impl Drop for Peer {
 }
 
 type Work = Box<dyn FnOnce() + Send>;
+/// Sends a block to the green thread.
+type Sends = Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send>;
 
 /// A peer of this kind, and the work of the green thread beside it. If it is not `busy`, the peer says nothing.
 pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
     let stop = Arc::new(AtomicBool::new(false));
     let mut flooder = None;
-    let mut flood = |mut write: Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send>| {
+    let mut flood = |mut write: Sends| {
         let stop = stop.clone();
         flooder = Some(os_thread(move || {
             let block = vec![7; 256 * 1024];
@@ -81,9 +83,9 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
                 flood(Box::new(move |block| far.write(block)));
             }
             match kind {
-                "own tcp" => reads(net::TcpStream::try_from(near).expect("a socket")),
+                "own tcp" => reads(net::TcpStream::from(near)),
                 "own tls" => Box::new(move || {
-                    let socket = net::TcpStream::try_from(near).expect("a socket");
+                    let socket = net::TcpStream::from(near);
                     let stream = TlsStream::accept(server_config(), socket, ms(60_000)).expect("a handshake");
                     reads(stream)();
                 }),
@@ -99,7 +101,7 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
             let (near, mut far) = std::os::unix::net::UnixStream::pair().expect("a pair");
             flood(Box::new(move |block| far.write(block)));
             if kind == "own unix" {
-                reads(net::UnixStream::try_from(near).expect("a socket"))
+                reads(net::UnixStream::from(near))
             } else {
                 reads(near)
             }
@@ -122,7 +124,7 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
                 while !over.load(Ordering::SeqCst) && far.read(&mut block).is_ok_and(|len| len > 0) {}
             }));
             if kind == "own write" {
-                writes(net::TcpStream::try_from(near).expect("a socket"), busy, stop.clone())
+                writes(net::TcpStream::from(near), busy, stop.clone())
             } else {
                 writes(near, busy, stop.clone())
             }
@@ -163,7 +165,7 @@ fn writes(mut stream: impl Write + Send + 'static, busy: bool, stop: Arc<AtomicB
     })
 }
 
-type Flood<'a> = dyn FnMut(Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send>) + 'a;
+type Flood<'a> = dyn FnMut(Sends) + 'a;
 
 fn udp(own: bool, flood: &mut Flood<'_>) -> Work {
     let near = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
@@ -183,7 +185,7 @@ fn udp(own: bool, flood: &mut Flood<'_>) -> Work {
             })
     }));
     if own {
-        let near = net::UdpSocket::try_from(near).expect("a socket");
+        let near = net::UdpSocket::from(near);
         datagrams(move |block| near.recv(block))
     } else {
         datagrams(move |block| near.recv(block))
@@ -263,7 +265,7 @@ pub fn client_config() -> Arc<ClientConfig> {
 }
 
 /// Makes the handshake at the first write, and then encrypts what it is given.
-fn tls_flood(socket: std::net::TcpStream) -> Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send> {
+fn tls_flood(socket: std::net::TcpStream) -> Sends {
     let name = ServerName::try_from("localhost").expect("a name");
     let connection = ClientConnection::new(client_config(), name).expect("a configuration");
     let mut stream = rustls::StreamOwned::new(connection, socket);

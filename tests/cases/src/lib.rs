@@ -1,5 +1,6 @@
 //! What the programs share: a verdict, scenarios in processes of their own, and peers that are never short of bytes.
 
+pub mod aim;
 pub mod flood;
 pub mod os;
 pub mod scenarios;

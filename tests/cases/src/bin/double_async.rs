@@ -20,12 +20,12 @@ fn pair() -> (&'static UnixStream, UnixStream) {
 fn read_and_write() {
     let (near, mut far) = pair();
     let (reader, writer) = (Async::new(near).unwrap(), Async::new(near).unwrap());
-    let read = spawn_local(move || reader.read_with(|mut socket| socket.read(&mut [0; 8])));
+    let read = spawn_local(move || reader.read_with(|socket| (&**socket).read(&mut [0; 8])));
     yield_now();
     let filled = spawn_local(move || {
         let block = vec![1_u8; 1 << 20];
         for _ in 0..2 {
-            writer.write_with(|mut socket| socket.write(&block)).unwrap();
+            writer.write_with(|socket| (&**socket).write(&block)).unwrap();
         }
     });
     sleep(ms(10));
@@ -60,7 +60,7 @@ fn over_net() {
 fn wait() {
     let (near, mut far) = pair();
     let reader = Async::new(near).unwrap();
-    let read = spawn_local(move || reader.read_with(|mut socket| socket.read(&mut [0; 8])));
+    let read = spawn_local(move || reader.read_with(|socket| (&**socket).read(&mut [0; 8])));
     yield_now();
     let waiter = spawn_local(move || wait_readable(near, None));
     sleep(ms(10));

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
@@ -22,7 +22,7 @@ fn folder(name: &str) -> PathBuf {
     path
 }
 
-fn fifo(path: &PathBuf) {
+fn fifo(path: &Path) {
     let path = CString::new(path.to_str().unwrap()).unwrap();
     // SAFETY: a string.
     good(unsafe { libc::mkfifo(path.as_ptr(), 0o600) });
@@ -129,7 +129,7 @@ fn open_of_a_named_pipe() {
 fn own_open_of_named_pipes() {
     let folder = folder("many");
     let paths: Vec<_> = (0..40).map(|n| folder.join(n.to_string())).collect();
-    paths.iter().for_each(fifo);
+    paths.iter().for_each(|path| fifo(path));
     let readers: Vec<_> = paths
         .iter()
         .map(|path| {

@@ -35,7 +35,7 @@ fn shared() -> &'static Counts {
     }
 }
 
-fn serve(listener: &TcpListener, counts: &Counts) -> ! {
+fn serve(listener: &TcpListener, counts: &Counts) {
     loop {
         match listener.accept() {
             Ok((mut stream, _)) => {
@@ -55,6 +55,16 @@ fn serve(listener: &TcpListener, counts: &Counts) -> ! {
     }
 }
 
+fn serve_by_four(listener: &TcpListener, counts: &'static Counts) {
+    let all: Vec<_> = (0..4)
+        .map(|_| {
+            let listener = listener.try_clone().unwrap();
+            spawn(move || serve(&listener, counts))
+        })
+        .collect();
+    all.into_iter().for_each(|one| one.join().unwrap());
+}
+
 /// `workers` patched processes of four green threads, and `plain` ones of one OS thread.
 fn with(workers: usize, plain: usize) {
     let counts = shared();
@@ -68,15 +78,8 @@ fn with(workers: usize, plain: usize) {
                 serve(&listener, counts);
             }
             monkey::patch_all().unwrap();
-            run(move || {
-                let all: Vec<_> = (0..4)
-                    .map(|_| {
-                        let listener = listener.try_clone().unwrap();
-                        spawn(move || -> () { serve(&listener, counts) })
-                    })
-                    .collect();
-                all.into_iter().for_each(|one| one.join().unwrap());
-            });
+            let listener = listener.try_clone().unwrap();
+            run(move || serve_by_four(&listener, counts));
             0
         }));
     }
