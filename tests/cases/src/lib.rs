@@ -13,6 +13,11 @@ pub const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
+/// Whether this is a short run: `SHORT` is set in the environment.
+pub fn is_short() -> bool {
+    std::env::var_os("SHORT").is_some_and(|short| !short.is_empty())
+}
+
 /// The argument of this number, if there is one: 1 is the first.
 pub fn argument(number: usize) -> Option<String> {
     std::env::args().nth(number)

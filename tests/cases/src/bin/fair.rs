@@ -1,4 +1,4 @@
-//! Loads that never have to wait, each for some seconds: timers of 10 ms and an echo server of the same hub go on beside each. None
+//! Loads that never have to wait, each for a second: timers of 10 ms and an echo server of the same hub go on beside each. None
 //! of them is half a second late at any time.
 //!
 //! `fair [LOAD]`
@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 
 /// How long a load lasts.
-const LOAD: Duration = ms(2000);
+const LOAD: Duration = ms(1200);
 const LATE: Duration = ms(500);
 
 /// Ended, or over by the clock: loads end by themselves also where nothing else runs.
