@@ -6,13 +6,13 @@
 set -u -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
-# NAME ARGUMENTS | how often: each, or race | most seconds for one run
+# NAME ARGUMENTS | how often: each, race, or once, which repeats by itself | most seconds for one run
 table='
     always_ready            | each | 400
     bomb                    | each | 30
     busy_poll               | each | 100
     dead_future             | each | 60
-    deadline                | each | 300
+    deadline                | once | 300
     dns_starve              | each | 60
     double_async            | each | 60
     eintr                   | each | 60
@@ -22,7 +22,7 @@ table='
     fair                    | each | 400
     foreign_fds             | each | 100
     fork_locks 100          | race | 120
-    jemalloc 2              | race | 60
+    jemalloc 1              | race | 60
     kth                     | each | 400
     late                    | each | 60
     leak_foreign_spawn      | each | 100
@@ -44,7 +44,7 @@ table='
     stuck_pool              | race | 60
     t1_timeout_sleep        | each | 60
     t4_depth                | each | 30
-    ticker                  | each | 300
+    ticker                  | once | 300
     tls_after               | each | 60
     tlsclose                | each | 60
     tlswriter               | each | 60
@@ -96,8 +96,11 @@ for build in "${builds[@]}"; do
         read -ra words <<<"$what"
         ((${#words[@]})) || continue
         [[ $# == 0 || " $* " == *" ${words[0]} "* ]] || continue
-        times=$each
-        [[ $how != *race* ]] || times=$race
+        case $how in
+            *race*) times=$race ;;
+            *once*) times=1 ;;
+            *) times=$each ;;
+        esac
         run "$build" "$((limit))" "$times" "${words[@]}"
     done <<<"$table"
 done

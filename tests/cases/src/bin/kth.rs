@@ -18,7 +18,7 @@ use std::time::Duration;
 use cases::aim::{Aim, Scenario, cut_everywhere};
 use cases::flood::{client_config, server_config};
 use cases::os::set_option;
-use cases::{Verdict, ms};
+use cases::{Verdict, is_short, ms};
 use greenthread::aio;
 use greenthread::http::HttpServer;
 use greenthread::io::{Reader, Writer};

@@ -11,7 +11,7 @@ use greenthread::time::Interval;
 use greenthread::{monkey, run, spawn};
 
 const RUN: Duration = ms(400);
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 4;
 
 fn main() -> ExitCode {
     monkey::patch_all().expect("isolation");
