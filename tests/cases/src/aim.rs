@@ -1,5 +1,5 @@
-//! A kill at the k-th park of a green thread (before it, after it, at the wake), or a time-out after k times 500 µs: what holds
-//! whenever an operation is cut short.
+//! A kill at the k-th park of a green thread (before it, after it, at the wake), or a time-out after k times 500 µs:
+//! what holds whenever an operation is cut short.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};

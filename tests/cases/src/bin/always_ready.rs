@@ -1,5 +1,5 @@
-//! gevent/gevent#1741, #1336, #892: one that reads from a source that always has something keeps all others from
-//! running. Here a ticker of 10 ms ticks beside each kind of reader, for a second.
+//! A reader of a source that always has something lets the others of its hub run: a ticker of 10 ms ticks beside each
+//! kind of reader for a second, and a server answers another client (gevent/gevent#1741, #1336, #892).
 
 use std::io::{Read, Write};
 use std::net as std_net;
@@ -210,8 +210,8 @@ fn patched_pipe() {
     });
 }
 
-/// A client that sends as fast as it can, from an OS thread, and then one with a single question: how long until that is
-/// answered.
+/// A client that sends as fast as it can, from an OS thread, and then one with a single question: how long until that
+/// is answered.
 fn beside_a_fast_client(address: std_net::SocketAddr, head: &'static [u8], question: &'static [u8]) {
     let answered = thread::spawn(move || {
         let mut fast = std_net::TcpStream::connect(address).unwrap();

@@ -1,5 +1,5 @@
-//! The result of a job of the pool is ready, its green thread is killed before it has taken it, and the result panics as it is
-//! dropped: the process goes on.
+//! The result of a job of the pool is ready, its green thread is killed before it has taken it, and the result panics
+//! as it is dropped: the process goes on.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

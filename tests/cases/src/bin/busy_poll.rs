@@ -1,5 +1,5 @@
-//! gevent/gevent#893, eventlet/eventlet#798, circus-tent/circus#334: code that asks again and again, without waiting,
-//! for what another thread is to send. With OS threads each of these ends.
+//! Code that asks again and again, without waiting, for what another green thread is to send gets it, as with OS
+//! threads (gevent/gevent#893, eventlet/eventlet#798, circus-tent/circus#334).
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;

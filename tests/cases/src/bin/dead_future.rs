@@ -1,5 +1,5 @@
-//! A lock, permit or message that is handed to a waiter whose OS thread has ended is not gone: the next one gets it. The waiter
-//! is a stackless task, or a green thread in `block_on`.
+//! A lock, permit or message that is handed to a waiter whose OS thread has ended is not gone: the next one gets it.
+//! The waiter is a stackless task, or a green thread in `block_on`.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! A time-out of 200 ms around the handler of a peer that is never short of bytes strikes within 300 ms of the processor time
-//! of the hub's OS thread, 20 times of 20.
+//! A time-out of 200 ms around the handler of a peer that is never short of bytes strikes within 300 ms of the
+//! processor time of the hub's OS thread, 20 times of 20.
 //!
 //! `deadline [KIND ..]`
 

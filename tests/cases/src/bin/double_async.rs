@@ -1,5 +1,5 @@
-//! Two `Async`s over one descriptor, by references, as std's `&UnixStream` allows: a waiter of the first is woken although the
-//! second was used in between.
+//! Two `Async`s over one descriptor, by references, as std's `&UnixStream` allows: a waiter of the first is woken
+//! although the second was used in between.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};

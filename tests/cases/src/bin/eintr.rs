@@ -1,5 +1,5 @@
-//! vorner/signal-hook#153, nanomsg/nanomsg#39, golang/go#20400: a handler without SA_RESTART interrupts a blocking call,
-//! so that the program can look at the flag that the handler has set. Each is first shown on an OS thread.
+//! A handler without SA_RESTART interrupts a blocking call, so that the program can look at the flag that the handler
+//! has set. Each is first shown on an OS thread (vorner/signal-hook#153, nanomsg/nanomsg#39, golang/go#20400).
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpListener;

@@ -1,5 +1,5 @@
-//! A sleep of 200 µs beside a registered descriptor takes about as long as that of a plain OS thread: timers are not rounded up to
-//! milliseconds. The two are measured by turns.
+//! A sleep of 200 µs beside a registered descriptor takes about as long as that of a plain OS thread: timers are not
+//! rounded up to milliseconds. The two are measured by turns.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! Want of descriptors and of a reader of stderr, signals without end, stops, and children: nothing stands still, leaks or fails
-//! for good.
+//! Want of descriptors and of a reader of stderr, signals without end, stops, and children: nothing stands still,
+//! leaks or fails for good.
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ use greenthread::process::{Command, Stdio};
 use greenthread::server::StreamServer;
 use greenthread::{fs, sleep, spawn, spawn_local, thread, threadpool, timeout, yield_now};
 
-/// stderr is a pipe that is full and has no reader that empties it; a server whose handlers fail reports each of them there. The hub
-/// goes on.
+/// stderr is a pipe that is full and has no reader that empties it; a server whose handlers fail reports each of them
+/// there. The hub goes on.
 fn stderr_full() {
     let this = std::env::current_exe().unwrap();
     let mut command = std::process::Command::new(this);

@@ -1,5 +1,5 @@
-//! Loads that never have to wait, each for a second: timers of 10 ms and an echo server of the same hub go on beside each. None
-//! of them is half a second late at any time.
+//! Loads that never have to wait, each for a second: timers of 10 ms and an echo server of the same hub go on beside
+//! each. None of them is half a second late at any time.
 //!
 //! `fair [LOAD]`
 #![forbid(unsafe_code)]

@@ -1,6 +1,6 @@
-//! eventlet/eventlet#973 (inotify), gevent/gevent#1871 (a device), ocaml-multicore/eio#357, socketry/io-event#86 and
-//! nodejs/node#23220 (named pipes): a blocking read of what is neither socket nor pipe, and a blocking open. With OS
-//! threads each of these ends.
+//! A blocking read of what is neither socket nor pipe, and a blocking open, let other green threads run, as with OS
+//! threads (eventlet/eventlet#973: inotify; gevent/gevent#1871: a device; ocaml-multicore/eio#357,
+//! socketry/io-event#86 and nodejs/node#23220: named pipes).
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -79,7 +79,7 @@ fn pty() {
     });
 }
 
-/// Nobody has to write here; but the others are to run meanwhile.
+/// The kernel makes it readable; the others are to run meanwhile.
 fn timerfd() {
     patched(|| {
         // SAFETY: asks for a descriptor, and sets a time.
@@ -161,9 +161,9 @@ fn own_open_of_named_pipes() {
         .for_each(|one| assert_eq!(one.join().unwrap(), "hello"));
 }
 
-/// A time-out around an open that nobody answers; a name can still be looked up, and the program ends.
-fn own_open_that_nobody_answers() {
-    let path = folder("nobody").join("fifo");
+/// A time-out around an open that no other answers; a name can still be looked up, and the program ends.
+fn own_open_without_a_peer() {
+    let path = folder("alone").join("fifo");
     fifo(&path);
     for _ in 0..3 {
         let path = path.clone();
@@ -180,6 +180,6 @@ fn main() -> ExitCode {
         ("timerfd", timerfd),
         ("open_of_a_named_pipe", open_of_a_named_pipe),
         ("own_open_of_named_pipes", own_open_of_named_pipes),
-        ("own_open_that_nobody_answers", own_open_that_nobody_answers),
+        ("own_open_without_a_peer", own_open_without_a_peer),
     ])
 }

@@ -1,5 +1,5 @@
-//! A child that is forked while other OS threads use the library can use it too: none of its locks is held by a thread that the
-//! child does not have.
+//! A child that is forked while other OS threads use the library can use it too: none of its locks is held by a
+//! thread that the child does not have.
 //!
 //! `fork_locks [FORKS]`
 

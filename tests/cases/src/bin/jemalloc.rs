@@ -1,5 +1,5 @@
-//! A global allocator with C's locks inside (jemalloc), patched libc, several OS threads: a lock that malloc waits for does not
-//! park the green thread in the middle of it, so the heap stays whole, and nothing hangs or aborts.
+//! A global allocator with C's locks inside (jemalloc), patched libc, several OS threads: a lock that malloc waits
+//! for does not park the green thread in the middle of it, so the heap stays whole, and nothing hangs or aborts.
 //!
 //! `jemalloc [SECONDS]`, with the feature `jemalloc`
 #![forbid(unsafe_code)]

@@ -1,5 +1,5 @@
-//! Reads, writes, children, files, jobs and servers that are cut short at each of their parks: no byte is lost, doubled or torn, and
-//! those that go on with the same stream get what is theirs.
+//! Reads, writes, children, files, jobs and servers that are cut short at each of their parks: no byte is lost,
+//! doubled or torn, and those that go on with the same stream get what is theirs.
 //!
 //! `kth [NAME..]`; MOST is the most parks that are tried
 #![forbid(unsafe_code)]
@@ -273,8 +273,8 @@ fn tls_write(aim: &Arc<Aim>) -> Result<bool, String> {
         })
         .is_some();
     let put = put.get();
-    // What a cut write had taken is not known to its caller: a marker of position is needed, as for any stream. Go on from
-    // what was told, and see what comes.
+    // What a cut write had taken is not known to its caller: a marker of position is needed, as for any stream. Go on
+    // from what was told, and see what comes.
     let all = bytes(0, BIG);
     let mut a = Rc::into_inner(a).unwrap().into_inner();
     a.flush().map_err(|e| e.to_string())?;

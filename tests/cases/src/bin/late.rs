@@ -1,5 +1,5 @@
-//! What may come late or never: a counter of an eventfd between two patched green threads, a signal during a patched read, and
-//! waits of the greatest length.
+//! What may come late or never: a counter of an eventfd between two patched green threads, a signal during a patched
+//! read, and waits of the greatest length.
 
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;

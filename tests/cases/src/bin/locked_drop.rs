@@ -1,4 +1,5 @@
-//! A value of the user's that is replaced is dropped outside of the library's locks: its destructor may call the same function.
+//! A value of the user's that is replaced is dropped outside of the library's locks: its destructor may call the same
+//! function.
 #![forbid(unsafe_code)]
 
 use std::any::Any;

@@ -1,5 +1,5 @@
-//! A std listener that is shared by a plain OS thread and patched green threads, all blocking in `accept`: the OS thread never
-//! sees `WouldBlock`, which a blocking accept never gives.
+//! A std listener that is shared by a plain OS thread and patched green threads, all blocking in `accept`: the OS
+//! thread never sees `WouldBlock`, which a blocking accept never gives.
 //!
 //! `os_accept [SECONDS]`
 #![forbid(unsafe_code)]

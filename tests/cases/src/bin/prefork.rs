@@ -1,6 +1,6 @@
-//! gevent/gevent#178 (and cr.yp.to/unix/nonblock.html): O_NONBLOCK belongs to the open file, which processes share. A
-//! server that forks its workers after `listen`: each accepts on the same socket, which its user never made
-//! non-blocking.
+//! A server forks its workers after `listen`, and each accepts on the same socket, which its user never made
+//! non-blocking: no accept says `WouldBlock`, and the socket stays blocking, for O_NONBLOCK belongs to the open file,
+//! which processes share (gevent/gevent#178, cr.yp.to/unix/nonblock.html).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! An isolated green thread has a resolver state of its own, as each OS thread has (`__resp` in glibc). So look-ups of std by
-//! green threads of two OS threads at once are right, and close no descriptors of others.
+//! An isolated green thread has a resolver state of its own, as each OS thread has (`__resp` in glibc). So look-ups
+//! of std by green threads of two OS threads at once are right, and close no descriptors of others.
 
 use std::ffi::{CString, c_int, c_long};
 use std::io::{Read, Write};
@@ -100,8 +100,8 @@ fn ask_at(port: u16) {
         },
         sin_zero: [0; 8],
     };
-    // SAFETY: the state is this thread's own for as long as it lives, and its layout is part of glibc's interface: two numbers
-    // (the patience and the attempts), the options, the number of servers, and their addresses.
+    // SAFETY: the state is this thread's own for as long as it lives, and its layout is part of glibc's interface:
+    // two numbers (the patience and the attempts), the options, the number of servers, and their addresses.
     unsafe {
         __res_init();
         let state = __res_state();
@@ -136,7 +136,7 @@ fn look_up(number: usize, port: u16) {
     }
 }
 
-/// Uses descriptors, and sees whether anybody else closes them.
+/// Uses descriptors, and sees whether another thread closes them.
 fn use_pipes() {
     loop {
         let (mut reader, mut writer) = std::io::pipe().unwrap();

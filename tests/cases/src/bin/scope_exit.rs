@@ -1,5 +1,5 @@
-//! A handler that waits in a `scope` outlives the `stop` of its server, and `main` returns: the process ends in good order, with
-//! the exit code of `main`.
+//! A handler that waits in a `scope` outlives the `stop` of its server, and `main` returns: the process ends in good
+//! order, with the exit code of `main`.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};

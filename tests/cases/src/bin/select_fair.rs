@@ -1,5 +1,5 @@
-//! `select!`: "if several are ready, any one of them is taken, each as likely as the others", also when those between them are not
-//! ready.
+//! `select!`: "if several are ready, any one of them is taken, each as likely as the others", also when those between
+//! them are not ready.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

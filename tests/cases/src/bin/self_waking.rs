@@ -1,5 +1,5 @@
-//! bytecodealliance/wasmtime#13085, smol-rs/smol#43: a future that wakes itself and is pending, as `yield_now` of tokio,
-//! async-std and hyper does, gives way: others must run in between. (Found behind gevent/gevent#1741, by way of hyper.)
+//! A future that wakes itself and is pending, as `yield_now` of tokio, async-std and hyper does, gives way: others
+//! run in between (bytecodealliance/wasmtime#13085, smol-rs/smol#43; met behind gevent/gevent#1741, by way of hyper).
 
 use std::future::poll_fn;
 use std::process::ExitCode;

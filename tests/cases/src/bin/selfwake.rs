@@ -1,4 +1,5 @@
-//! A future that wakes itself, in `block_on` of a green thread or as a stackless task, lets a ticker of the same hub go on.
+//! A future that wakes itself, in `block_on` of a green thread or as a stackless task, lets a ticker of the same hub
+//! go on.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;

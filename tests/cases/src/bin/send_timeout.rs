@@ -1,5 +1,5 @@
-//! dotnet/corefx#41078, python/cpython bpo-23853: a time-out of a send that begins anew with each part of it is none,
-//! beside a peer that reads a little now and then. Linux counts SO_SNDTIMEO and SO_RCVTIMEO for the whole call.
+//! A time-out of a send or a receive is one for the whole call, as Linux counts SO_SNDTIMEO and SO_RCVTIMEO, also
+//! beside a peer that reads a little now and then (dotnet/corefx#41078, python/cpython bpo-23853).
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,6 @@
-//! A signal handler on the alternate stack writes to a blocking pipe, as POSIX allows. The pipe is full for a while. In a patched
-//! green thread the write does not park inside the handler, whose frames a second signal would overwrite.
+//! A signal handler on the alternate stack writes to a blocking pipe, as POSIX allows. The pipe is full for a while.
+//! In a patched green thread the write does not park inside the handler, whose frames a second signal would
+//! overwrite.
 
 use std::hint::black_box;
 use std::io::Read;

@@ -1,4 +1,5 @@
-//! After a spike of green threads `stack::trim` gives back what they took: at most 1.2 times the base and a few MiB stay resident.
+//! After a spike of green threads `stack::trim` gives back what they took: at most 1.2 times the base and a few MiB
+//! stay resident.
 //!
 //! `spike isolated|local [COUNT]`
 

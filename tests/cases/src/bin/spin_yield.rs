@@ -1,5 +1,5 @@
-//! gevent/gevent#1464 (and #1741): code that spins until another thread has done something, and gives way as an OS
-//! thread does, by `sched_yield`. With OS threads each of these ends.
+//! Code that spins until another thread has done something, and gives way as an OS thread does, by `sched_yield`,
+//! ends as with OS threads (gevent/gevent#1464 and #1741).
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,6 @@
-//! A job has been handed to an idle pool thread that gets the processor late (here: another process holds it for 600 ms, as a
-//! quota, a debugger or a loaded machine would). A green thread that waits for what the job will send is not told that nothing
-//! can ever come.
+//! A job has been handed to an idle pool thread that gets the processor late (here: another process holds it for 600
+//! ms, as a quota, a debugger or a loaded machine would). A green thread that waits for what the job will send is not
+//! told that nothing can ever come.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,7 +41,10 @@ fn main() -> ExitCode {
     }
     os::end_child(holder);
     let mut verdict = Verdict::default();
-    verdict.holds(false_alarms == 0, format_args!("{false_alarms} false alarms of {TIMES}"));
+    verdict.holds(
+        false_alarms == 0,
+        format_args!("{false_alarms} false alarms of {TIMES}"),
+    );
     verdict.end()
 }
 

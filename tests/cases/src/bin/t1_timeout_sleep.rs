@@ -1,5 +1,5 @@
-//! A time-out around patched calls of std, as the docs of `monkey` and `timeout` say: the sleep that it interrupts ends early, later
-//! ones keep their time, and `timeout` says `Elapsed`; a lock waits its time and changes nothing.
+//! A time-out around patched calls of std, as the docs of `monkey` and `timeout` say: the sleep that it interrupts
+//! ends early, later ones keep their time, and `timeout` says `Elapsed`; a lock waits its time and changes nothing.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
-//! A ticker of 10 ms beside a peer that is never short of bytes gets 0.9 times the ticks that it gets beside an idle one.
+//! A ticker of 10 ms beside a peer that is never short of bytes gets 0.9 times the ticks that it gets beside an idle
+//! one.
 //!
 //! `ticker [KIND ..]`; runs alternate, so that what disturbs the machine disturbs both.
 

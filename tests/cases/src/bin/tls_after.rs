@@ -1,5 +1,5 @@
-//! Things of the library that are kept in a thread-local that is older than the hub, used and dropped after the hub's end: what can
-//! return an error does, what cannot panics with a clear text, and nothing crashes or hangs.
+//! Things of the library that are kept in a thread-local that is older than the hub, used and dropped after the hub's
+//! end: what can return an error does, what cannot panics with a clear text, and nothing crashes or hangs.
 #![forbid(unsafe_code)]
 
 use std::any::Any;

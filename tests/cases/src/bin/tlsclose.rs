@@ -1,5 +1,5 @@
-//! A TLS client that uploads and closes: all of its bytes arrive, and the server sees an end and no error, although the client has
-//! never read the server's session tickets, and the server takes its time.
+//! A TLS client that uploads and closes: all of its bytes arrive, and the server sees an end and no error, although
+//! the client has never read the server's session tickets, and the server takes its time.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! `io::Writer` over TLS and plain TCP: flushes that are cut short by time-outs, and those that follow, send each byte once and in
-//! its place.
+//! `io::Writer` over TLS and plain TCP: flushes that are cut short by time-outs, and those that follow, send each
+//! byte once and in its place.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};

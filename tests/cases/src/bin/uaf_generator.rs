@@ -1,6 +1,6 @@
-//! A generator that is suspended inside of `Async::read_with`'s closure, kept in a thread-local that is older than the hub, goes
-//! on in that thread-local's destructor: the hub's memory is still there. All of it is safe code; AddressSanitizer tells always
-//! (`tests/long/asan.sh`).
+//! A generator that is suspended inside of `Async::read_with`'s closure, kept in a thread-local that is older than
+//! the hub, goes on in that thread-local's destructor: the hub's memory is still there. All of it is safe code;
+//! AddressSanitizer tells always (`tests/long/asan.sh`).
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;

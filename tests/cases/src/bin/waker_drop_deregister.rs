@@ -1,5 +1,5 @@
-//! A socket that was polled on a hub with a waker of the user's is dropped on another OS thread. The waker's destructor, which is
-//! code of the user's, may panic or wait: neither aborts the process or hangs it.
+//! A socket that was polled on a hub with a waker of the user's is dropped on another OS thread. The waker's
+//! destructor, which is code of the user's, may panic or wait: neither aborts the process or hangs it.
 #![forbid(unsafe_code)]
 
 use std::pin::pin;
