@@ -10,7 +10,7 @@
 set -u -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-LIMIT=${LIMIT:-1480}
+LIMIT=${LIMIT:-2700}
 LOGS=target/run
 passed=0 failed=0 table=()
 rm -rf "$LOGS" && mkdir -p "$LOGS" || exit 1
@@ -23,6 +23,7 @@ packages() {
     command -v strace >/dev/null || want+=(strace)
     command -v valgrind >/dev/null || want+=(valgrind libc6-dbg)
     command -v gcc >/dev/null || want+=(gcc libc6-dev)
+    command -v make >/dev/null || want+=(make)
     # The servers and C libraries of the compatibility tests and of some examples, which start the servers themselves.
     command -v redis-server >/dev/null || want+=(redis-server)
     command -v mariadb-install-db >/dev/null && [[ -x /usr/sbin/mariadbd ]] || want+=(mariadb-server)
@@ -94,6 +95,7 @@ export CARGO_TARGET_DIR=$PWD/target CARGO_PROFILE_DEV_DEBUG=line-tables-only CAR
 FEATURES=$(features)
 PEERS=(--manifest-path benches/peers/Cargo.toml)
 COMPAT=(--manifest-path tests/compat/Cargo.toml)
+CASES=(--manifest-path tests/cases/Cargo.toml)
 DRIVERS=(--manifest-path examples/drivers/Cargo.toml)
 # Without ALL: not what would build the examples once more.
 SKIPPED=(--skip examples --skip crawl)
@@ -114,6 +116,9 @@ step tests "tests release" cargo test --release --lib --tests --no-fail-fast ${F
 step tool "compat fmt" cargo fmt "${COMPAT[@]}" --check
 also tool "compat clippy" cargo clippy "${COMPAT[@]}" --all-targets -- -D warnings
 step tests "compat" cargo test "${COMPAT[@]}" --no-fail-fast
+step tool "cases fmt" cargo fmt "${CASES[@]}" --check
+also tool "cases clippy" cargo clippy "${CASES[@]}" --all-targets --all-features -- -D warnings
+step tool "cases" env SHORT=1 bash tests/long/cases.sh
 step tool "drivers fmt" cargo fmt "${DRIVERS[@]}" --check
 also tool "drivers clippy" cargo clippy "${DRIVERS[@]}" --all-targets -- -D warnings
 step tests "drivers" cargo test "${DRIVERS[@]}" --no-fail-fast

@@ -20,6 +20,11 @@ args=(--features sanitizer --target x86_64-unknown-linux-gnu --target-dir target
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 mkdir -p target/asan # for the log, whoever builds first
 [[ -n ${SHORT:-} ]] || cargo build "${args[@]}" --examples || exit 1
+# Memory that is used after the hub was freed: a program of tests/cases, which builds the library once more.
+if [[ -z ${SHORT:-} ]]; then
+    cargo build "${args[@]}" --manifest-path tests/cases/Cargo.toml --bin uaf_generator || exit 1
+    target/asan/x86_64-unknown-linux-gnu/debug/uaf_generator || exit 1
+fi
 cargo test "${args[@]}" --lib --test it --test stuck --no-fail-fast "$@" -- "${skip[@]}" 2>&1 | tee target/asan/log
 code=$?
 echo "ran: address sanitizer, $(awk '/^test result:/ { n += $4 } END { print n + 0 }' target/asan/log) tests passed"

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
-use crate::ms;
+use crate::{ms, os};
 
 /// What the green thread has to do with.
 pub const KINDS: &[&str] = &[
@@ -52,12 +52,14 @@ impl Drop for Peer {
 }
 
 type Work = Box<dyn FnOnce() + Send>;
+/// Sends a block to the green thread.
+type Sends = Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send>;
 
 /// A peer of this kind, and the work of the green thread beside it. If it is not `busy`, the peer says nothing.
 pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
     let stop = Arc::new(AtomicBool::new(false));
     let mut flooder = None;
-    let mut flood = |mut write: Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send>| {
+    let mut flood = |mut write: Sends| {
         let stop = stop.clone();
         flooder = Some(os_thread(move || {
             let block = vec![7; 256 * 1024];
@@ -67,7 +69,7 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
                 if busy {
                     works = write(&block).is_ok();
                 } else {
-                    pause();
+                    os::sleep(ms(5));
                 }
             }
         }));
@@ -81,9 +83,9 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
                 flood(Box::new(move |block| far.write(block)));
             }
             match kind {
-                "own tcp" => reads(net::TcpStream::try_from(near).expect("a socket")),
+                "own tcp" => reads(net::TcpStream::from(near)),
                 "own tls" => Box::new(move || {
-                    let socket = net::TcpStream::try_from(near).expect("a socket");
+                    let socket = net::TcpStream::from(near);
                     let stream = TlsStream::accept(server_config(), socket, ms(60_000)).expect("a handshake");
                     reads(stream)();
                 }),
@@ -99,7 +101,7 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
             let (near, mut far) = std::os::unix::net::UnixStream::pair().expect("a pair");
             flood(Box::new(move |block| far.write(block)));
             if kind == "own unix" {
-                reads(net::UnixStream::try_from(near).expect("a socket"))
+                reads(net::UnixStream::from(near))
             } else {
                 reads(near)
             }
@@ -122,7 +124,7 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
                 while !over.load(Ordering::SeqCst) && far.read(&mut block).is_ok_and(|len| len > 0) {}
             }));
             if kind == "own write" {
-                writes(net::TcpStream::try_from(near).expect("a socket"), busy, stop.clone())
+                writes(net::TcpStream::from(near), busy, stop.clone())
             } else {
                 writes(near, busy, stop.clone())
             }
@@ -135,11 +137,6 @@ pub fn peer(kind: &str, busy: bool) -> (Peer, Work) {
 /// An OS thread also where std's threads are patched: those that the native stack spawns are.
 fn os_thread(f: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
     greenthread::monkey::unpatched(|| std::thread::spawn(f))
-}
-
-fn pause() {
-    // SAFETY: no pointers; the OS thread sleeps.
-    unsafe { greenthread::monkey::original::usleep(5_000) };
 }
 
 fn tcp() -> (std::net::TcpStream, std::net::TcpStream) {
@@ -168,7 +165,7 @@ fn writes(mut stream: impl Write + Send + 'static, busy: bool, stop: Arc<AtomicB
     })
 }
 
-type Flood<'a> = dyn FnMut(Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send>) + 'a;
+type Flood<'a> = dyn FnMut(Sends) + 'a;
 
 fn udp(own: bool, flood: &mut Flood<'_>) -> Work {
     let near = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
@@ -188,7 +185,7 @@ fn udp(own: bool, flood: &mut Flood<'_>) -> Work {
             })
     }));
     if own {
-        let near = net::UdpSocket::try_from(near).expect("a socket");
+        let near = net::UdpSocket::from(near);
         datagrams(move |block| near.recv(block))
     } else {
         datagrams(move |block| near.recv(block))
@@ -252,21 +249,25 @@ fn certificate() -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(include_bytes!("../../it/tls/certificate.pem")).expect("a certificate")
 }
 
-fn server_config() -> Arc<ServerConfig> {
+/// The server of `localhost`.
+pub fn server_config() -> Arc<ServerConfig> {
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../it/tls/key.pem")).expect("a key");
     let config = ServerConfig::builder().with_no_client_auth();
     Arc::new(config.with_single_cert(vec![certificate()], key).expect("its key"))
 }
 
-/// Makes the handshake at the first write, and then encrypts what it is given.
-fn tls_flood(socket: std::net::TcpStream) -> Box<dyn FnMut(&[u8]) -> io::Result<usize> + Send> {
+/// A client that trusts it.
+pub fn client_config() -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate()).expect("a certificate");
-    let config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    Arc::new(config.with_no_client_auth())
+}
+
+/// Makes the handshake at the first write, and then encrypts what it is given.
+fn tls_flood(socket: std::net::TcpStream) -> Sends {
     let name = ServerName::try_from("localhost").expect("a name");
-    let connection = ClientConnection::new(Arc::new(config), name).expect("a configuration");
+    let connection = ClientConnection::new(client_config(), name).expect("a configuration");
     let mut stream = rustls::StreamOwned::new(connection, socket);
     Box::new(move |block| stream.write(block))
 }

@@ -1,4 +1,5 @@
-//! A ticker of 10 ms beside a peer that is never short of bytes gets 0.9 times the ticks that it gets beside an idle one.
+//! A ticker of 10 ms beside a peer that is never short of bytes gets 0.9 times the ticks that it gets beside an idle
+//! one.
 //!
 //! `ticker [KIND ..]`; runs alternate, so that what disturbs the machine disturbs both.
 
@@ -6,12 +7,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cases::flood::{self, KINDS};
-use cases::{Verdict, ms};
+use cases::{Verdict, is_short, ms};
 use greenthread::time::Interval;
 use greenthread::{monkey, run, spawn};
 
 const RUN: Duration = ms(400);
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 4;
 
 fn main() -> ExitCode {
     monkey::patch_all().expect("isolation");
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
         .filter(|kind| wanted.is_empty() || wanted.iter().any(|wanted| wanted == *kind))
     {
         let (mut idle, mut busy) = (0, 0);
-        for _ in 0..ROUNDS {
+        let rounds = if is_short() { 2 } else { ROUNDS };
+        for _ in 0..rounds {
             idle += run(|| ticks(kind, false));
             busy += run(|| ticks(kind, true));
         }
