@@ -10,7 +10,7 @@
 set -u -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-LIMIT=${LIMIT:-2700}
+LIMIT=${LIMIT:-3600}
 LOGS=target/run
 passed=0 failed=0 table=()
 rm -rf "$LOGS" && mkdir -p "$LOGS" || exit 1

@@ -217,14 +217,7 @@ impl Mover {
         // There is room, unless another OS thread writes too. The bytes are nowhere else, so they are not let go of.
         let mut put = 0;
         while put < got {
-            // SAFETY: bytes of our own.
-            let result = unsafe {
-                let vector = iovec {
-                    iov_base: buffer[put..].as_mut_ptr().cast(),
-                    iov_len: got - put,
-                };
-                libc::pwritev2(self.to, &raw const vector, 1, -1, libc::RWF_NOWAIT)
-            };
+            let result = write_now(self.to, &mut buffer[put..got]);
             match usize::try_from(result) {
                 Ok(more) => put += more,
                 Err(_) if errno() != libc::EAGAIN => return result,
@@ -298,18 +291,49 @@ fn pipe() -> Option<(OwnedFd, OwnedFd)> {
     }
 }
 
+/// Reads from a pipe without waiting; from one with a name, which does not know how, once poll says that there is something.
+fn read_now(fd: c_int, buffer: &mut [u8]) -> ssize_t {
+    // SAFETY: a buffer of our own.
+    unsafe {
+        let vector = iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: buffer.len(),
+        };
+        let read = libc::preadv2(fd, &raw const vector, 1, -1, libc::RWF_NOWAIT);
+        if read >= 0 || errno() != libc::EOPNOTSUPP {
+            return read;
+        }
+        if !ready::is_ready(fd, libc::POLLIN) {
+            return fail(libc::EAGAIN) as ssize_t;
+        }
+        fd::original::read(fd, vector.iov_base, vector.iov_len)
+    }
+}
+
+/// Writes to a pipe without waiting; to one with a name, which does not know how, as much as poll says that it has room for.
+fn write_now(fd: c_int, bytes: &mut [u8]) -> ssize_t {
+    // SAFETY: bytes of our own.
+    unsafe {
+        let vector = iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        };
+        let written = libc::pwritev2(fd, &raw const vector, 1, -1, libc::RWF_NOWAIT);
+        if written >= 0 || errno() != libc::EOPNOTSUPP {
+            return written;
+        }
+        if !ready::is_ready(fd, libc::POLLOUT) {
+            return fail(libc::EAGAIN) as ssize_t;
+        }
+        fd::original::write(fd, vector.iov_base, vector.iov_len.min(libc::PIPE_BUF))
+    }
+}
+
 /// Reads from a pipe what is known to be in it; says how much there was.
 fn read_all(fd: c_int, buffer: &mut [u8]) -> usize {
     let mut done = 0;
     while done < buffer.len() {
-        // SAFETY: the rest of a buffer of our own.
-        let read = unsafe {
-            let vector = iovec {
-                iov_base: buffer[done..].as_mut_ptr().cast(),
-                iov_len: buffer.len() - done,
-            };
-            libc::preadv2(fd, &raw const vector, 1, -1, libc::RWF_NOWAIT)
-        };
+        let read = read_now(fd, &mut buffer[done..]);
         match usize::try_from(read) {
             Ok(read @ 1..) => done += read,
             _ => break,

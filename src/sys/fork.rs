@@ -2,8 +2,9 @@
 //!
 //! Only the OS thread that forks goes on in the child. A lock that another one holds at that moment would stay locked there
 //! for good, over data that may be half changed. So each lock of the process is a [`Global`], and the handlers take them all
-//! before the fork and give them back in both processes. What an object of the user's has inside is replaced in the child by
-//! a [`PerProcess`] instead: there may be any number of them, and what they hold is the parent's.
+//! before the fork and give them back in both processes. The handlers of others run outside of that, and may use this crate.
+//! What an object of the user's has inside is replaced in the child by a [`PerProcess`] instead: there may be any number of
+//! them, and what they hold is the parent's.
 //!
 //! # The locks, and their order
 //! Who holds one may take those that stand below it, and none above.
@@ -330,6 +331,20 @@ impl<T> PerProcess<T> {
         }
         &this.value
     }
+}
+
+/// Before `main`, or as the library that this is in is loaded. The first handlers to be registered run closest to the fork: so
+/// the user's run while none of these locks is held, and with the thread-locals of the green thread that forks.
+#[cfg(target_os = "linux")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static REGISTER: extern "C" fn() = register;
+
+#[cfg(target_os = "linux")]
+extern "C" fn register() {
+    // Only the allocator's run closer still, for these allocate: it registers them when it is first used.
+    drop(std::hint::black_box(Box::new(0_u64)));
+    count_forks();
 }
 
 #[cfg(all(test, not(loom)))]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use greenthread::{monkey, spawn};
 
-use super::{at_once, join_all, ms, patched};
+use super::{at_once, files, join_all, ms, patched};
 
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -87,6 +87,48 @@ fn sockets_and_pipes_are_spliced() {
             (-1, Some(libc::EAGAIN))
         );
         assert_eq!((splice(&near, &near, 0), last()), (-1, Some(libc::EINVAL)));
+    });
+}
+
+/// A pipe with a name does not read and write as one without.
+#[test]
+fn sockets_and_fifos_are_spliced() {
+    patched(|| {
+        let bytes = pattern(300_000);
+        let path = files::path("fifo-splice");
+        files::fifo(&path);
+        let both = File::options().read(true).write(true).open(&path).unwrap();
+        let (from, mut into) = (
+            File::open(&path).unwrap(),
+            File::options().write(true).open(&path).unwrap(),
+        );
+        drop(both);
+        std::fs::remove_file(path).unwrap();
+        // From it to a socket: by std, which splices what is a FIFO.
+        let (mut near, mut far) = pair();
+        let source = bytes.clone();
+        let writer = spawn(move || into.write_all(&source).map(|()| into).unwrap());
+        let copier = spawn(move || {
+            let mut from = from;
+            let copied = io::copy(&mut (&mut from).take(300_000), &mut near).unwrap();
+            (copied, from)
+        });
+        let mut read = Vec::new();
+        (&mut far).take(300_001).read_to_end(&mut read).unwrap();
+        let (copied, mut from) = copier.join().unwrap();
+        assert_eq!((copied, read.len()), (300_000, 300_000));
+        assert!(read == bytes);
+        // And the other way.
+        let into = writer.join().unwrap();
+        let (mut near, far) = pair();
+        let source = bytes.clone();
+        let sender = spawn(move || near.write_all(&source).unwrap());
+        let splicer = spawn(move || (splice_all(&far, &into), into));
+        let mut read = vec![0; bytes.len()];
+        from.read_exact(&mut read).unwrap();
+        assert!(read == bytes);
+        sender.join().unwrap();
+        assert_eq!(splicer.join().unwrap().0, bytes.len());
     });
 }
 

@@ -18,7 +18,7 @@ fn last() -> i32 {
 }
 
 /// A path of this test's own, with nothing there.
-fn path(name: &str) -> PathBuf {
+pub(super) fn path(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("greenthread-{name}-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     path
@@ -186,7 +186,7 @@ fn locks_that_do_not_wait_and_odd_ones_are_as_libc_has_them() {
     });
 }
 
-fn fifo(path: &Path) {
+pub(super) fn fifo(path: &Path) {
     let path = CString::new(path.to_str().unwrap()).unwrap();
     // SAFETY: a string.
     assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);

@@ -115,3 +115,28 @@ pub(crate) fn with_a_listener_on_both_sides() {
         assert_eq!(status, 0);
     }
 }
+
+/// Handlers of the user's, registered before this crate's own: they run while a fork holds this crate's locks.
+pub(crate) fn with_handlers_that_use_this_crate() {
+    extern "C" fn handler() {
+        std::thread::spawn(|| spawn(|| ()).join().unwrap()).join().unwrap();
+        use_everything();
+    }
+    // SAFETY: a handler of the right type.
+    unsafe {
+        libc::pthread_atfork(Some(handler), Some(handler), Some(handler));
+    }
+    use_everything();
+    // SAFETY: as above.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        use_everything();
+        // SAFETY: a plain system call.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: a plain system call with a valid pointer.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0);
+    use_everything();
+}

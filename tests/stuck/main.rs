@@ -163,6 +163,11 @@ const TESTS: &[Test] = &[
         check: succeeds,
     },
     Test {
+        name: "handlers_of_a_fork_can_use_everything",
+        child: fork::with_handlers_that_use_this_crate,
+        check: succeeds,
+    },
+    Test {
         name: "a_listener_to_signals_works_on_both_sides_of_a_fork",
         child: fork::with_a_listener_on_both_sides,
         check: succeeds_silently,
