@@ -6,7 +6,8 @@
 set -u -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
-# NAME ARGUMENTS | how often: each, race, or once, which repeats by itself | most seconds for one run
+# NAME ARGUMENTS | how often: each; race; once, which repeats by itself; quiet, the same, but not in a short run, for it wants
+# a quiet machine | most seconds for one run
 table='
     always_ready            | each | 400
     bomb                    | each | 30
@@ -44,7 +45,7 @@ table='
     stuck_pool              | race | 60
     t1_timeout_sleep        | each | 60
     t4_depth                | each | 30
-    ticker                  | once | 300
+    ticker                  | quiet | 300
     tls_after               | each | 60
     tlsclose                | each | 60
     tlswriter               | each | 60
@@ -58,8 +59,8 @@ export CARGO_TARGET_DIR=$TARGET CARGO_TERM_COLOR=never RUST_BACKTRACE=0
 LOGS=target/cases
 rm -rf "$LOGS" && mkdir -p "$LOGS" || exit 1
 ulimit -n 20000 2>/dev/null || ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
-each=2 race=50 builds=(debug release)
-[[ -z ${SHORT:-} ]] || each=1 race=3 builds=(debug)
+each=2 race=50 quiet=1 builds=(debug release)
+[[ -z ${SHORT:-} ]] || each=1 race=3 quiet=0 builds=(debug)
 passed=0 failed=0
 
 # build BUILD: all of them; and jemalloc, whose allocator is the whole process's, in a folder of its own.
@@ -98,9 +99,11 @@ for build in "${builds[@]}"; do
         [[ $# == 0 || " $* " == *" ${words[0]} "* ]] || continue
         case $how in
             *race*) times=$race ;;
+            *quiet*) times=$quiet ;;
             *once*) times=1 ;;
             *) times=$each ;;
         esac
+        ((times)) || continue
         run "$build" "$((limit))" "$times" "${words[@]}"
     done <<<"$table"
 done

@@ -782,10 +782,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
 
 fn main() -> ExitCode {
     let wanted: Vec<_> = std::env::args().skip(1).collect();
-    let most = std::env::var("MOST")
-        .ok()
-        .and_then(|most| most.parse().ok())
-        .unwrap_or(12);
+    let most = std::env::var("MOST").ok().and_then(|most| most.parse().ok());
+    let most = most.unwrap_or(if is_short() { 3 } else { 8 });
     std::panic::set_hook(Box::new(|_| ()));
     let mut verdict = Verdict::default();
     for (name, scenario) in SCENARIOS {

@@ -1,19 +1,28 @@
-//! A JSON document at serde_json's own limit of depth (128) fits the default stack of `spawn`, also in a debug build.
-//!
-//! `t4_depth [DEPTH]`
+//! A green thread of `spawn` has a stack for what programs do on a thread: a JSON document at serde_json's own limit of
+//! depth (128) in a debug build, and 800 KiB of frames.
 #![forbid(unsafe_code)]
 
-use cases::argument;
+use std::hint::black_box;
+
 use greenthread::spawn;
 
+const DEPTH: usize = 127;
+
 fn main() {
-    let depth = argument(1).map_or(127, |depth| depth.parse().expect("a number"));
-    let text = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+    let text = format!("{}1{}", "[".repeat(DEPTH), "]".repeat(DEPTH));
     let len = text.len();
     let parsed = spawn(move || {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         value.to_string().len()
     });
     assert_eq!(parsed.join().unwrap(), len);
-    println!("ok   depth {depth}");
+    assert_eq!(spawn(|| frames(200)).join().unwrap(), 200);
+    println!("ok");
+}
+
+/// So many frames of 4 KiB.
+fn frames(count: u32) -> u32 {
+    let frame = black_box([0_u8; 4096]);
+    let below = if count == 0 { 0 } else { 1 + frames(count - 1) };
+    below + u32::from(black_box(&frame)[0])
 }

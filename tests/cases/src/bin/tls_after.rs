@@ -1,5 +1,5 @@
 //! Things of the library that are kept in a thread-local that is older than the hub, used and dropped after the hub's
-//! end: what can return an error does, what cannot panics with a clear text, and nothing crashes or hangs.
+//! end: each of these returns an error or does what it can; none panics, crashes or hangs.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
     let mut verdict = Verdict::default();
     for (name, text) in PANICS.lock().unwrap().iter() {
-        verdict.holds(text.contains("hub"), format_args!("{name} panics: {text}"));
+        verdict.holds(false, format_args!("{name} panics: {text}"));
     }
     verdict.holds(true, "nothing crashed");
     verdict.end()
