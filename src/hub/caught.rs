@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Hub;
 use super::park::{Parker, Wake};
-use super::task::TaskRef;
+use super::task::{Task, TaskRef};
 use crate::sys::plain::plainly;
 
 /// A handler was called.
@@ -71,11 +71,23 @@ impl Hub {
         self.signals.main.replace(id)
     }
 
+    /// A patched call begins: a handler that has run by now does not concern it, if it is one that signals may interrupt.
+    #[inline]
+    pub(crate) fn forget_signals(&self) {
+        if self.signals.seen.load(Ordering::Relaxed) != 0 && self.stands_for_all(self.running()) {
+            self.signals.seen.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether this is main, or the native stack.
+    fn stands_for_all(&self, task: &Task) -> bool {
+        task.id() == self.signals.main.get() || std::ptr::eq(task, self.native)
+    }
+
     /// Has signals end the park that is about to begin, if main begins it; or the native stack, where its calls park.
     /// Whether they do is for [`was_cut`](Self::was_cut).
     pub(crate) fn hear_signals(&self, parker: &Parker, which: Handlers) -> Hears {
-        let id = parker.task.id();
-        if id != self.signals.main.get() && !std::ptr::eq(parker.task, self.native) {
+        if !self.stands_for_all(parker.task) {
             return Hears(false);
         }
         if self.signals.bell.get().is_none() {

@@ -7,8 +7,9 @@
 //! Where there is no io_uring (Linux before 6.10, seccomp, `GREEN_ACCEPT=thread` in the environment) each listener from
 //! which green threads accept has an OS thread. It gets a copy of the descriptor once the listener is readable, accepts
 //! one connection, and leaves it at the listener's *line*, where who waits finds it. If the one it was for is killed or
-//! timed out meanwhile, it lies there for the next: no connection is lost. A listener that is closed while another process
-//! was quicker than its OS thread stays open in the kernel until one more connection comes, as with a blocking accept.
+//! timed out meanwhile, it lies there for the next: no connection is lost. With the listener's last descriptor it is closed,
+//! as what the kernel has queued is. A listener that is closed while another process was quicker than its OS thread stays
+//! open in the kernel until one more connection comes, as with a blocking accept.
 //!
 //! ```text
 //!   green thread                                  OS thread of the line
@@ -24,7 +25,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::mem::{replace, size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -212,8 +213,38 @@ static LINES: Lines = Lines {
 /// How often anything was left at a line.
 static LEFT: AtomicU64 = AtomicU64::new(0);
 
+/// How many connections lie at lines.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// A listener that a call is about to close, if connections lie at its line.
+#[inline]
+pub(super) fn kept(fd: c_int) -> Option<u64> {
+    if KEPT.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let before = errno();
+    let inode = listener(fd);
+    set_errno(before);
+    inode.filter(|inode| LINES.at(*inode, |line| line.taken.is_some()) == Some(true))
+}
+
+/// It was closed: unless it has other descriptors, what lies at its line goes, as what the kernel has queued does.
+#[cold]
+pub(super) fn closed(inode: u64) {
+    let before = errno();
+    if !is_open(inode) {
+        let mut taken = LINES.at(inode, |line| line.taken.take()).flatten();
+        while let Some(mut one) = taken {
+            KEPT.fetch_sub(1, Ordering::Relaxed);
+            taken = one.next.take();
+        }
+    }
+    set_errno(before);
+}
+
 /// In a forked child: what lies there and works is the parent's.
 pub(super) fn forget_all() {
+    KEPT.store(0, Ordering::Relaxed);
     // SAFETY: the child has one thread.
     std::mem::forget(unsafe { (*LINES.first.get()).take() });
     LINES.locked.store(false, Ordering::Release);
@@ -302,6 +333,7 @@ impl Accepter {
         let found = LINES.at(self.inode, |line| match line.taken.take() {
             Some(mut first) => {
                 line.taken = first.next.take();
+                KEPT.fetch_sub(1, Ordering::Relaxed);
                 Found::Taken(first)
             }
             None if matches!(line.work, Work::Job(_) | Work::Accepts) => Found::Working,
@@ -396,6 +428,7 @@ fn leave(inode: u64, taken: Box<Taken>, me: Thread) {
         while let Some(one) = last {
             last = &mut one.next;
         }
+        KEPT.fetch_add(usize::from(taken.is_some()), Ordering::Relaxed);
         *last = taken.take();
         std::mem::swap(&mut line.work, &mut rests);
     });

@@ -44,6 +44,8 @@ unsafe fn sendfile_green(hub: &'static Hub, to: c_int, from: c_int, offset: *mut
         return plainly();
     }
     match (kind(from), kind(to)) {
+        // That is refused.
+        (File::Pipe, File::Pipe) => plainly(),
         // It is what sendfile to a pipe does.
         (_, File::Pipe) if offset.is_null() || kind(from) == File::Other => {
             let call = Call::new(hub, to, Direction::Write, "sendfile");
@@ -90,7 +92,7 @@ unsafe fn send_file(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_
     };
     if start < 0 {
         // What has no places cannot be sent from.
-        return fail(if errno() == libc::EBADF {
+        return fail(if offset.is_null() && errno() == libc::EBADF {
             libc::EBADF
         } else {
             libc::EINVAL
@@ -110,6 +112,8 @@ unsafe fn send_file(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_
                 let read = unsafe { libc::pread64(from, buffer.as_mut_ptr().cast(), room, start + done as off_t) };
                 match usize::try_from(read) {
                     Ok(read @ 1..) => have = done..done + read,
+                    // It has another word for a directory.
+                    Err(_) if errno() == libc::EISDIR => return fail(libc::EINVAL) as ssize_t,
                     _ => return read,
                 }
             }

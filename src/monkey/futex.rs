@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, c_uint, timespec};
 
-use super::{contained, errno, fail, gate, names, set_errno, sleep};
+use super::{accept, contained, errno, fail, gate, names, set_errno, sleep};
 use crate::hub::Hub;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 
@@ -389,11 +389,13 @@ unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     #[inline(never)]
     unsafe extern "C-unwind" fn armed(fd: c_int) -> c_int {
         closing(fd);
+        let listener = accept::kept(fd);
         // SAFETY: the caller's, as libc's.
         let result = unsafe { original::close(fd) };
         if anybody_waits() {
             closed(fd);
         }
+        listener.into_iter().for_each(accept::closed);
         result
     }
     // SAFETY: as above.
@@ -418,8 +420,10 @@ unsafe extern "C-unwind" fn dup2(old: c_int, new: c_int) -> c_int {
     if will_copy(old, new) {
         closing(new);
     }
+    let listener = accept::kept(new);
     // SAFETY: the caller's, as libc's.
     let result = unsafe { original::dup2(old, new) };
+    listener.into_iter().for_each(accept::closed);
     if result >= 0 && old != new && anybody_waits() {
         closed(new);
     }
@@ -432,8 +436,10 @@ unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int 
     if flags & !libc::O_CLOEXEC == 0 && will_copy(old, new) {
         closing(new);
     }
+    let listener = accept::kept(new);
     // SAFETY: the caller's, as libc's.
     let result = unsafe { original::dup3(old, new, flags) };
+    listener.into_iter().for_each(accept::closed);
     if result >= 0 && anybody_waits() {
         closed(new);
     }

@@ -46,6 +46,7 @@ unsafe fn on_queue(
     attempt: impl Fn(*const timespec) -> ssize_t,
 ) -> ssize_t {
     let before = errno();
+    hub.forget_signals();
     // SAFETY: the caller's.
     let deadline = match unsafe { until.as_ref() } {
         None => None,

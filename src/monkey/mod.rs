@@ -464,7 +464,14 @@ fn gate_here(group: u32) -> Option<&'static Hub> {
     }
     // First what takes little of a signal handler's stack.
     let hub = Hub::try_current()?;
-    (!handlers::is_in_one(hub) && hub.may_park_patched(armed & SHARED != 0)).then_some(hub)
+    if handlers::is_in_one(hub) || !hub.may_park_patched(armed & SHARED != 0) {
+        return None;
+    }
+    // A lock is not interrupted, and may well be taken in the midst of a call that is.
+    if group != LOCKS {
+        hub.forget_signals();
+    }
+    Some(hub)
 }
 
 /// Why a patched call ends without having done what it was called for.

@@ -453,3 +453,39 @@ fn the_pool_is_of_os_threads_whatever_std_s_are() {
         assert!(join_all(pool).into_iter().all(|thread| thread != id()));
     });
 }
+
+/// What sendfile refuses it refuses here as well, at once.
+#[test]
+fn a_sendfile_that_cannot_be_is_refused_as_ever() {
+    let all = || {
+        let (from, _into) = io::pipe().unwrap();
+        let (_end, mid) = io::pipe().unwrap();
+        let (near, _far) = pair();
+        let (file, null) = (tempfile(), std::ptr::null_mut());
+        (&file).write_all(b"hello").unwrap();
+        let folder = File::open("/").unwrap();
+        let mut said = Vec::new();
+        let mut ask = |to: &dyn AsRawFd, from: &dyn AsRawFd, offset: Option<i64>| {
+            let mut at = offset.unwrap_or(0);
+            let place = if offset.is_some() { &raw mut at } else { null };
+            // SAFETY: descriptors that are open; null or a place.
+            let sent = unsafe { libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), place, 3) };
+            said.push((sent, if sent < 0 { last() } else { None }, at));
+        };
+        ask(&mid, &from, None);
+        ask(&mid, &from, Some(0));
+        ask(&near, &from, None);
+        ask(&near, &folder, None);
+        ask(&near, &file, Some(-1));
+        ask(&near, &file, Some(3));
+        ask(&near, &file, Some(30));
+        ask(&near, &near, None);
+        ask(&mid, &file, Some(-1));
+        ask(&mid, &file, Some(3));
+        ask(&mid, &folder, None);
+        ask(&file, &near, None);
+        said
+    };
+    let plain = std::thread::spawn(all).join().unwrap();
+    assert_eq!(patched(all), plain);
+}

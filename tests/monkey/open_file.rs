@@ -633,3 +633,44 @@ fn a_splice_that_is_cut_short_loses_nothing() {
         assert!(rest.join().unwrap() == bytes[first..]);
     });
 }
+
+/// What lies ready for the next accept when the last one closes the listener is closed too, as what the kernel has queued.
+#[test]
+fn what_a_killed_accept_takes_goes_with_the_listener() {
+    both_ways("what_a_killed_accept_takes_goes_with_the_listener", || {
+        monkey::patch_all().unwrap();
+        for _ in 0..30 {
+            let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+            let address = listener.local_addr().unwrap();
+            let theirs = listener.clone();
+            let other = std::thread::spawn(move || theirs.accept().map(drop).unwrap());
+            sleep(ms(2));
+            greenthread::run(move || {
+                let mine = listener.clone();
+                let killed = spawn(move || mine.accept().map(drop));
+                greenthread::sleep(ms(2));
+                let first = monkey::unpatched(|| TcpStream::connect(address).unwrap());
+                greenthread::sleep(ms(2));
+                killed.kill();
+                let had_it = matches!(killed.join(), Ok(Ok(())));
+                let second = monkey::unpatched(|| TcpStream::connect(address).unwrap());
+                if had_it {
+                    return other.join().unwrap();
+                }
+                monkey::unpatched(|| {
+                    other.join().unwrap();
+                    sleep(ms(20));
+                    drop(listener);
+                    for mut client in [first, second] {
+                        client.set_read_timeout(Some(ms(2000))).unwrap();
+                        let read = std::io::Read::read(&mut client, &mut [0]);
+                        let is_closed = read
+                            .as_ref()
+                            .map_or_else(|e| e.kind() == ErrorKind::ConnectionReset, |n| *n == 0);
+                        assert!(is_closed, "{read:?}");
+                    }
+                });
+            });
+        }
+    });
+}

@@ -670,3 +670,35 @@ fn a_daemon_stops_when_it_is_told_to() {
     });
     assert_eq!(served, (String::from("served"), 1));
 }
+
+/// As with libc: it has nothing to do with a call that begins after it.
+#[test]
+fn a_handler_that_has_run_interrupts_no_later_call() {
+    if !alone("signals::a_handler_that_has_run_interrupts_no_later_call") {
+        return;
+    }
+    install(libc::SIGUSR1, counts, 0);
+    patched(|| {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        for _ in 0..3 {
+            let mut theirs = far.try_clone().unwrap();
+            let sender = spawn(move || {
+                sleep(ms(20));
+                theirs.write_all(b"x").unwrap();
+            });
+            let before = CAUGHT.load(Ordering::SeqCst);
+            send(os_thread(), libc::SIGUSR1);
+            assert_eq!(CAUGHT.load(Ordering::SeqCst), before + 1);
+            assert_eq!(near.read(&mut [0]).map_err(|error| error.kind()), Ok(1));
+            sender.join().unwrap();
+        }
+        // One that comes as it is about to return does not concern the next one either.
+        far.write_all(b"x").unwrap();
+        send(os_thread(), libc::SIGUSR1);
+        assert_eq!(near.read(&mut [0]).map_err(|error| error.kind()), Ok(1));
+        let start = Instant::now();
+        // SAFETY: no pointers.
+        assert_eq!(unsafe { libc::usleep(20_000) }, 0);
+        assert!(start.elapsed() >= ms(20));
+    });
+}
