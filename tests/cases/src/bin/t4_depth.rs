@@ -1,6 +1,5 @@
 //! A green thread of `spawn` has a stack for what programs do on a thread: a JSON document at serde_json's own limit of
-//! depth (128) in a debug build, and some
-//! hundred KiB of frames.
+//! depth (128) in a debug build, and some hundred KiB of frames.
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;
