@@ -45,6 +45,9 @@ unsafe fn waitpid_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, optio
 }
 
 unsafe fn wait4_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t {
+    if let Err(error) = fd::begin(hub, "wait", || options & libc::WNOHANG != 0) {
+        return error;
+    }
     // SAFETY: the caller's, as libc's; it returns at once.
     let now = unsafe { original::wait4(pid, status, options | libc::WNOHANG, usage) };
     if now != 0 || options & libc::WNOHANG != 0 {
@@ -72,6 +75,9 @@ unsafe fn waitid_green(hub: &'static Hub, kind: idtype_t, id: id_t, info: *mut s
     let only_the_end = options & (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED) == libc::WEXITED;
     // SAFETY: the caller's, as libc's.
     let plainly = || unsafe { original::waitid(kind, id, info, options) };
+    if let Err(error) = fd::begin(hub, "waitid", || options & libc::WNOHANG != 0) {
+        return error;
+    }
     if options & libc::WNOHANG != 0 {
         return plainly();
     }

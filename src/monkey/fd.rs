@@ -159,6 +159,19 @@ pub(super) fn give_way(yields: impl FnOnce() -> Wake) {
     set_errno(before);
 }
 
+/// Before the first attempt of a call: see [`Call::begin`].
+pub(super) fn begin(hub: &'static Hub, name: &str, never_waits: impl FnOnce() -> bool) -> Result<(), c_int> {
+    let before = errno();
+    let wake = contained(|| budget::spend_with(|| if never_waits() { Mode::Must } else { Mode::Cancel }));
+    set_errno(before);
+    if wake == Some(Wake::Interrupted)
+        && let Cut::Interrupted(error) = interrupted(hub, name)
+    {
+        return Err(fail(error));
+    }
+    Ok(())
+}
+
 /// One call of libc's on a descriptor: however many parts it has, it has one time-out.
 pub(super) struct Call {
     pub(super) hub: &'static Hub,
@@ -183,23 +196,8 @@ impl Call {
     /// Before the first attempt: gives way if this green thread has run for long (D1). An error is what the call is to
     /// return, for it was killed or timed out: not one that never waits, by its flags or by what the descriptor is.
     pub(super) fn begin(&self, never_waits: bool) -> Result<(), ssize_t> {
-        let before = errno();
-        let wake = contained(|| {
-            budget::spend_with(|| {
-                if never_waits || is_nonblocking(self.fd) || kind(self.fd) == File::Other {
-                    Mode::Must
-                } else {
-                    Mode::Cancel
-                }
-            })
-        });
-        set_errno(before);
-        if wake == Some(Wake::Interrupted)
-            && let Cut::Interrupted(error) = interrupted(self.hub, self.name)
-        {
-            return Err(fail(error) as ssize_t);
-        }
-        Ok(())
+        let never_waits = || never_waits || is_nonblocking(self.fd) || kind(self.fd) == File::Other;
+        begin(self.hub, self.name, never_waits).map_err(|error| error as ssize_t)
     }
 
     /// When its waits end.

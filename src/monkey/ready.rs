@@ -141,6 +141,9 @@ fn gather(fds: &[pollfd]) -> Result<OwnedFd, ()> {
 }
 
 pub(super) unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
+    if let Err(error) = fd::begin(hub, "poll", || timeout == 0) {
+        return error;
+    }
     // SAFETY: the caller's, as libc's; it returns at once.
     let look = || unsafe { original::poll(fds, count, 0) };
     let found = look();
@@ -322,6 +325,9 @@ unsafe fn select_until(
     except: *mut fd_set,
     time: Option<Duration>,
 ) -> c_int {
+    if let Err(error) = fd::begin(hub, "select", || time.is_some_and(|time| time.is_zero())) {
+        return error;
+    }
     // As many words as the kernel looks at, which may be more or fewer than a `fd_set` has.
     let words = usize::try_from(count)
         .unwrap_or(0)
@@ -380,6 +386,9 @@ unsafe fn epoll_until(
     count: c_int,
     time: Option<Duration>,
 ) -> c_int {
+    if let Err(error) = fd::begin(hub, "epoll_wait", || time.is_some_and(|time| time.is_zero())) {
+        return error;
+    }
     // SAFETY: the caller's, as libc's; it returns at once.
     let look = || unsafe { original::epoll_wait(fd, events, count, 0) };
     let found = look();

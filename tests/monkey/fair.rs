@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -41,6 +41,14 @@ fn idle(name: &'static str, call: impl FnMut() -> isize + Send + 'static) -> Bus
     Busy {
         never_waits: true,
         ..busy(name, -1, call)
+    }
+}
+
+/// One that asks whether anything is ready, and hears that nothing is.
+fn asks(name: &'static str, call: impl FnMut() -> isize + Send + 'static) -> Busy {
+    Busy {
+        never_waits: true,
+        ..busy(name, 0, call)
     }
 }
 
@@ -90,7 +98,22 @@ fn all() -> Vec<Busy> {
     let (g, h, i) = (udp(), udp(), udp());
     let (j, listener) = (io::pipe().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     listener.set_nonblocking(true).unwrap();
+    let (k, epoll) = (with_bytes(), unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(0)) });
     vec![
+        busy("poll that finds something", 1, move || unsafe {
+            let (fd, events) = ({ &k }.0.as_raw_fd(), libc::POLLIN);
+            libc::poll(&mut libc::pollfd { fd, events, revents: 0 }, 1, 1000) as isize
+        }),
+        asks("poll", || unsafe { libc::poll(std::ptr::null_mut(), 0, 0) as isize }),
+        asks("select", || unsafe {
+            let none = std::ptr::null_mut;
+            let mut now = libc::timeval { tv_sec: 0, tv_usec: 0 };
+            libc::select(0, none(), none(), none(), &mut now) as isize
+        }),
+        asks("epoll_wait", move || unsafe {
+            let mut event = libc::epoll_event { events: 0, u64: 0 };
+            libc::epoll_wait(epoll.as_raw_fd(), &mut event, 1, 0) as isize
+        }),
         busy("recv", 4, move || unsafe {
             libc::recv(a.0.as_raw_fd(), at(&mut [0; 4]), 4, libc::MSG_PEEK)
         }),
