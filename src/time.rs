@@ -16,6 +16,7 @@
 //! A sleep never ends early. It ends at most 66 µs late by the grid of the timer wheel, and as late as the hub is busy.
 #![forbid(unsafe_code)]
 
+use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -291,7 +292,10 @@ impl Timeout {
             interrupt::catches(task, self.id);
         }
         let result = catch_unwind(AssertUnwindSafe(f));
-        let was_told = self.disarm();
+        let is_others =
+            |payload: &(dyn Any + Send)| interrupt::is_ours(payload) && !interrupt::is_expired(payload, self.id);
+        let goes_on = result.as_ref().is_err_and(|payload| is_others(&**payload));
+        let was_told = self.disarm(goes_on);
         let elapsed = Elapsed { id: self.id };
         match result {
             Ok(value) if was_told => Err((elapsed, Some(value))),
@@ -303,7 +307,7 @@ impl Timeout {
 
     /// Disarms it. An expiry that was not delivered yet is forgotten.
     pub fn cancel(mut self) {
-        self.disarm();
+        self.disarm(false);
     }
 
     /// How long until it expires; [`Duration::MAX`] after the hub's end, when it never does.
@@ -317,13 +321,13 @@ impl Timeout {
         self.remaining().is_zero()
     }
 
-    fn disarm(&mut self) -> bool {
+    fn disarm(&mut self, goes_on: bool) -> bool {
         if self.disarmed {
             return false;
         }
         self.disarmed = true;
         let armed = self.task.zip(Hub::try_current());
-        armed.is_some_and(|(task, hub)| interrupt::disarm(hub, task, self.id))
+        armed.is_some_and(|(task, hub)| interrupt::disarm(hub, task, self.id, goes_on))
     }
 }
 
@@ -347,7 +351,7 @@ impl Rearm {
 
 impl Drop for Timeout {
     fn drop(&mut self) {
-        self.disarm();
+        self.disarm(std::thread::panicking());
     }
 }
 

@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 #[cfg(not(all(test, loom)))]
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 #[cfg(all(test, loom))]
@@ -51,8 +51,12 @@ pub(crate) struct Choice {
     word: AtomicU32,
     /// Which branch is polled. Written by the select, and read by what it polls.
     branch: std::sync::atomic::AtomicU32,
+    /// The branch has not taken a step since it was begun with: the select has paid for the first.
+    is_paid: AtomicBool,
     /// Of the task that selects; taken by the first wake.
     waker: Spin<Option<Waker>>,
+    /// There is such a task, woken or not.
+    is_waited_for: AtomicBool,
 }
 
 /// What came of a granter's try to have a choice for its branch.
@@ -71,7 +75,9 @@ impl Choice {
         Choice {
             word: AtomicU32::new(OPEN),
             branch: std::sync::atomic::AtomicU32::new(NO_BRANCH),
+            is_paid: AtomicBool::new(false),
             waker: Spin::new(None),
+            is_waited_for: AtomicBool::new(false),
         }
     }
 
@@ -114,6 +120,7 @@ impl Choice {
     /// By the select, before it polls `branch`; or the branch that was granted meanwhile.
     pub(crate) fn begin(&self, branch: u32) -> Result<(), u32> {
         self.branch.store(branch, Ordering::Relaxed);
+        self.is_paid.store(true, Ordering::Relaxed);
         match self
             .word
             .compare_exchange(OPEN, TRYING, Ordering::AcqRel, Ordering::Acquire)
@@ -155,6 +162,12 @@ impl Choice {
         self.word.load(Ordering::Acquire) == TAKEN + branch
     }
 
+    /// Whether the branch that is polled takes its first step, which the select has paid for. A future of several steps
+    /// has a budget for the others.
+    pub(crate) fn takes_paid(&self) -> bool {
+        self.is_paid.swap(false, Ordering::Relaxed)
+    }
+
     /// The branch that is polled.
     pub(crate) fn branch(&self) -> u32 {
         self.branch.load(Ordering::Relaxed)
@@ -172,6 +185,7 @@ impl Choice {
 
     /// Whom to wake from now on.
     pub(crate) fn set_waker(&self, waker: &Waker) {
+        self.is_waited_for.store(true, Ordering::Relaxed);
         let stands = self.waker.lock().as_ref().is_some_and(|left| left.will_wake(waker));
         if !stands {
             // The user's code, outside of the lock.
@@ -194,7 +208,7 @@ impl Choice {
 
     /// Whether nobody is woken by it: it is polled once, and not again.
     pub(crate) fn is_noop(&self) -> bool {
-        self.waker.lock().is_none()
+        !self.is_waited_for.load(Ordering::Relaxed)
     }
 
     /// Whether the task that selects can never run again.
@@ -205,6 +219,7 @@ impl Choice {
     /// As new, for another select: nobody else may have it.
     pub(crate) fn reset(&self) {
         self.word.store(OPEN, Ordering::Relaxed);
+        self.is_waited_for.store(false, Ordering::Relaxed);
     }
 }
 

@@ -313,6 +313,13 @@ pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
     f()
 }
 
+/// Sets the bit of what is due from now on. If nothing else is, then nothing that is has been raised.
+fn becomes_due(task: &Task, bit: u8) {
+    let before = task.interrupt.get();
+    let stale = if before & (KILL | EXPIRED) == 0 { RAISED } else { 0 };
+    task.interrupt.set(before & !stale | bit);
+}
+
 /// Runs the interrupt of a parked task, if it may be interrupted.
 fn poke(hub: &'static Hub, task: &'static Task) {
     if task.state() == State::Parked && task.shield.get() == 0 {
@@ -326,7 +333,7 @@ pub(crate) fn kill(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task) else { return };
     if task.id() == id && !task.is_finished() {
         let task = task::face(task);
-        task.interrupt.set(task.interrupt.get() | KILL);
+        becomes_due(task, KILL);
         poke(hub, task);
     }
 }
@@ -341,7 +348,7 @@ pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
         Some(())
     });
     if found.is_some() {
-        task.interrupt.set(task.interrupt.get() | EXPIRED);
+        becomes_due(task, EXPIRED);
         poke(hub, task);
     }
 }
@@ -377,8 +384,9 @@ pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
     }
 }
 
-/// Forgets guard `id` of a task; says whether a patched call had told of its expiry.
-pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64) -> bool {
+/// Forgets guard `id` of a task; says whether a patched call had told of its expiry. With `goes_on` the kill or the
+/// time-out of another guard unwinds through it, and goes on.
+pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64, goes_on: bool) -> bool {
     let Some(task) = holder(hub, task, id) else {
         return false;
     };
@@ -388,7 +396,14 @@ pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64) -> bool {
         (guard, extra.guards.iter().any(|guard| guard.expired))
     });
     let expired = if others { EXPIRED } else { 0 };
-    task.interrupt.set(task.interrupt.get() & !(EXPIRED | RAISED) | expired);
+    // What has not expired has raised nothing.
+    let raised = if goes_on || guard.as_ref().is_none_or(|guard| !guard.expired) {
+        RAISED
+    } else {
+        0
+    };
+    let kept = !(EXPIRED | RAISED) | expired | raised;
+    task.interrupt.set(task.interrupt.get() & kept);
     let Some(guard) = guard else { return false };
     if let Some(key) = guard.timer {
         hub.timers.remove(key);

@@ -439,8 +439,8 @@ fn answer(wake: Wake, late: impl FnOnce() -> io::Error) -> io::Result<()> {
     }
 }
 
-/// A step of the budget, for an operation that finds in a buffer what it would else wait for.
-#[cfg(feature = "tls")]
+/// A step of the budget, for an operation that may be done without a wait for a descriptor: what it waits for is in a
+/// buffer, or a connection is refused at once.
 #[track_caller]
 pub(crate) fn give_way() -> io::Result<()> {
     match budget::spend(Mode::Cancel) {

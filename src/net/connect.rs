@@ -20,6 +20,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Connects to one address.
 #[track_caller]
 pub(super) fn connect_one(address: SocketAddr) -> io::Result<std::net::TcpStream> {
+    crate::io::give_way()?;
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {

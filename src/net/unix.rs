@@ -199,6 +199,7 @@ impl UnixStream {
 
     #[track_caller]
     fn connect_to(address: &SocketAddrUnix) -> io::Result<UnixStream> {
+        crate::io::give_way()?;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         loop {

@@ -20,7 +20,7 @@
 //! - **W5** The ticket of a parker that blocks is in one line and nowhere else: a wake with it says that it was
 //!   granted. So who was handed what it came for need not look.
 //! - **W6** What could wait takes a step of the [budget](crate::hub::budget) before its first attempt: so an interrupt finds
-//!   it with nothing in hand. Within a select that is the select's to do.
+//!   it with nothing in hand. Within a select that is the select's to do, for the first step of a branch.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -439,7 +439,7 @@ impl<S: State, O: Op<S> + Unpin, L: Lock> Future for Wait<'_, S, O, L> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
         let choice = Choice::of(context.waker());
-        if self.key.is_none() && choice.is_none() && self.op.spends() {
+        if self.key.is_none() && self.op.spends() && !choice.is_some_and(Choice::takes_paid) {
             // W6
             std::task::ready!(budget::poll(context));
         }

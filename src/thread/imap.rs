@@ -185,8 +185,8 @@ impl<T: Send + 'static> Imap<T> {
             let handle = first.remove();
             self.given += 1;
             self.owes = true;
-            // It has ended, so this does not wait.
-            return Some(handle.join());
+            // No step of the budget: a kill or time-out may come only while nothing is in hand.
+            return Some(handle.join_ended());
         }
         let in_place = self.order == Order::AsTheyCome || self.total == Some(self.given);
         if in_place { self.failure.take().map(Err) } else { None }
@@ -195,7 +195,7 @@ impl<T: Send + 'static> Imap<T> {
     /// The feeder has ended.
     fn end(&mut self) {
         self.total = Some(self.work.with(|begun| begun.count));
-        let ended = self.feeder.take().map(JoinHandle::join);
+        let ended = self.feeder.take().map(JoinHandle::join_ended);
         self.failure = ended.and_then(Result::err);
     }
 }

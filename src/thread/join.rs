@@ -148,6 +148,12 @@ impl<T> JoinHandle<T> {
         self.take()
     }
 
+    /// The result of one that has ended: neither waits nor gives way.
+    pub(super) fn join_ended(mut self) -> Result<T, JoinError> {
+        let ended = if self.join.is_finished() { self.take() } else { None };
+        ended.unwrap_or_else(|| interrupt::shield(|| self.join()))
+    }
+
     #[inline]
     fn take(&mut self) -> Option<Result<T, JoinError>> {
         Some(match self.join.try_take() {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use greenthread::future::{self, await_, block_on};
 use greenthread::io::Async;
 use greenthread::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
+use greenthread::sync::{Event, Semaphore};
 use greenthread::time::{Interval, sleep_async, timeout};
 use greenthread::{hub, io as green_io, run, select, sleep, spawn, spawn_local, thread, threadpool, yield_now};
 
@@ -173,11 +174,61 @@ fn an_operation_of_a_stackless_task_gives_way() {
 fn a_poll_with_a_waker_that_does_nothing_tells_the_truth() {
     fresh(|| {
         let pipe = ready();
-        for n in 0..10 * BUDGET {
-            let mut context = Context::from_waker(Waker::noop());
-            assert!(pipe.poll_read_with(&mut context, |_| Ok(())).is_ready(), "after {n}");
+        // So that there is somebody to give way to.
+        let other = spawn_local(|| sleep(secs(60)));
+        yield_now();
+        for waker in [Waker::noop(), futures::task::noop_waker_ref()] {
+            for n in 0..10 * BUDGET {
+                let mut context = Context::from_waker(waker);
+                assert!(pipe.poll_read_with(&mut context, |_| Ok(())).is_ready(), "after {n}");
+            }
+        }
+        other.kill();
+    });
+}
+
+#[test]
+fn a_connection_that_fails_at_once_gives_way() {
+    gives_way("a Unix connection to nobody", || {
+        || {
+            UnixStream::connect("/nowhere/at/all").unwrap_err();
         }
     });
+    gives_way("a TCP connection to a group", || {
+        || {
+            TcpStream::connect("224.0.0.1:1").unwrap_err();
+        }
+    });
+}
+
+#[test]
+fn a_future_of_many_steps_in_a_select_gives_way() {
+    // Also if what another branch waits for has come meanwhile, and the select was woken for that.
+    for sets in [false, true] {
+        fresh(move || {
+            let (ran, steps, permits, event) =
+                (Rc::new(Cell::new(false)), Cell::new(0), Semaphore::new(1), Event::new());
+            let theirs = ran.clone();
+            yield_now();
+            let other = spawn_local(move || theirs.set(true));
+            let busy = async {
+                while !ran.get() && steps.get() < 10 * BUDGET {
+                    drop(permits.acquire_async().await);
+                    steps.set(steps.get() + 1);
+                    if sets {
+                        event.set();
+                    }
+                }
+            };
+            select! {
+                future(busy) => {},
+                wait(event) => {},
+            }
+            other.join().unwrap();
+            let steps = steps.get();
+            assert!(steps <= BUDGET + 1, "another green thread runs after {steps} steps");
+        });
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use futures::executor::block_on as outside;
 use greenthread::future::block_on;
 use greenthread::sync::channel::{self, RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
 use greenthread::sync::{Barrier, BoundedSemaphore, Condvar, Event, Mutex, RwLock, Semaphore};
+use greenthread::time::Timeout;
 use greenthread::{JoinHandle, sleep, spawn, spawn_local, timeout, yield_now};
 
 use crate::thread_fresh::{ms, virtually};
@@ -103,6 +104,31 @@ fn a_mutex_goes_round_in_order_and_nobody_overtakes() {
         join_all(waiters);
         assert_eq!(*order.lock().unwrap(), (0..10).collect::<Vec<_>>());
     });
+}
+
+#[test]
+fn a_kill_or_time_out_that_unwinds_through_the_time_out_of_another_poisons_nothing() {
+    let lock = || Arc::new(Mutex::new(()));
+    let inner = |mutex: &Mutex<()>| {
+        let _held = mutex.lock().unwrap();
+        let _ = timeout(ms(60_000), || sleep(ms(60_000)));
+    };
+    let (killed, late, armed) = (lock(), lock(), lock());
+    let theirs = killed.clone();
+    let holder = spawn(move || inner(&theirs));
+    yield_now();
+    holder.kill();
+    assert!(holder.join().unwrap_err().is_killed());
+    assert!(timeout(ms(5), || inner(&late)).is_err());
+    let outside = timeout(ms(5), || {
+        let _held = armed.lock().unwrap();
+        let _armed = Timeout::new(ms(60_000));
+        sleep(ms(60_000));
+    });
+    assert!(outside.is_err());
+    for mutex in [killed, late, armed] {
+        assert!(!mutex.is_poisoned());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use greenthread::sync::{Event, channel};
+use greenthread::sync::{Event, Semaphore, channel};
 use greenthread::thread::{self, Pool, PoolFull};
 use greenthread::{debug, hub, sleep, spawn, spawn_local, time, timeout, yield_now};
 
@@ -633,4 +633,34 @@ fn who_waits_says_for_what() {
         busy.thread().unpark();
         thread::join_all([second, joins]).into_iter().for_each(Result::unwrap);
     });
+}
+
+#[test]
+fn a_reader_that_is_killed_between_two_results_loses_none() {
+    let reads = |shift: usize, in_order: bool| {
+        let (pool, permits) = (Pool::new(200), Semaphore::new(1));
+        let mut results = if in_order {
+            pool.imap(0..200, 200, |n| n)
+        } else {
+            pool.imap_unordered(0..200, 200, |n| n)
+        };
+        sleep(ms(1)); // all are there
+        // The budget ends at any step of `next`.
+        (0..shift).for_each(|_| drop(permits.acquire()));
+        thread::current().kill();
+        let mut got = Vec::new();
+        let killed = thread::catch_kill(|| results.by_ref().for_each(|result| got.push(result.unwrap())));
+        assert!(killed.is_err(), "it is killed where nothing is waited for");
+        got.extend(results.map(Result::unwrap));
+        got.sort_unstable();
+        assert_eq!(got, Vec::from_iter(0..200), "after {shift} other steps");
+    };
+    for shift in 0..4 {
+        virtually(move || {
+            spawn(move || [true, false].map(|in_order| reads(shift, in_order)))
+                .join()
+                .map(drop)
+                .unwrap()
+        });
+    }
 }
