@@ -75,12 +75,12 @@ pub fn set_local_size(bytes: usize) {
 fn first(place: &AtomicUsize, variables: &[&str], default: usize) -> usize {
     let said = variables.iter().find_map(|name| {
         let value = std::env::var_os(name)?;
-        let size = value.to_str().and_then(parse);
+        let size = value.to_str().and_then(parse).filter(|size| *size <= MOST);
         if size.is_none() {
             let value = value.to_string_lossy();
             let _ = writeln!(
                 io::stderr(),
-                "greenthread: {name}={value}: not a number of bytes, as 1048576 or 1M"
+                "greenthread: {name}={value}: not a number of bytes, as 1048576 or 1M, of at most 64G"
             );
         }
         size
