@@ -623,7 +623,8 @@ fn a_connection_that_floods_leaves_the_ticks_to_others() {
             begin.elapsed()
         );
         over.store(true, Ordering::SeqCst);
-        flood.join().unwrap();
+        // In this order: std's join blocks the hub, without which nothing is read.
         sink.join().unwrap();
+        flood.join().unwrap();
     });
 }
