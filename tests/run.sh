@@ -5,7 +5,7 @@
 # it is shown when the step fails. The last line is `N passed, M failed`: the tests that cargo ran,
 # and a failed step without a failed test counts as one. All ends within LIMIT seconds.
 #
-# With ALL=1 (and a larger LIMIT): also the lints of the packages beside, and the examples in release and on
+# With ALL=1 (and a larger LIMIT): also the lints of the packages beside, the cases, and the examples in release and on
 # the portable reactor.
 set -u -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -118,7 +118,7 @@ also tool "compat clippy" cargo clippy "${COMPAT[@]}" --all-targets -- -D warnin
 step tests "compat" cargo test "${COMPAT[@]}" --no-fail-fast
 step tool "cases fmt" cargo fmt "${CASES[@]}" --check
 also tool "cases clippy" cargo clippy "${CASES[@]}" --all-targets --all-features -- -D warnings
-step tool "cases" env SHORT=1 bash tests/long/cases.sh
+also tool "cases" env SHORT=1 bash tests/long/cases.sh
 step tool "drivers fmt" cargo fmt "${DRIVERS[@]}" --check
 also tool "drivers clippy" cargo clippy "${DRIVERS[@]}" --all-targets -- -D warnings
 step tests "drivers" cargo test "${DRIVERS[@]}" --no-fail-fast
