@@ -85,7 +85,7 @@ impl Pool {
     /// ```
     /// use greenthread::thread::Pool;
     /// let deep = Pool::new(2).stack_size(8 << 20);
-    /// assert_eq!(deep.map([1, 2], |n| [n; 4 << 20].len()).pop().unwrap().unwrap(), 4 << 20);
+    /// assert_eq!(deep.map([1_u8, 2], |n| [n; 4 << 20].len()).pop().unwrap().unwrap(), 4 << 20);
     /// ```
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Pool {
