@@ -1,8 +1,8 @@
 //! The poller: polling's, waited on in one system call.
 //!
 //! polling makes the descriptors and rings the bell (`notify`). Its own wait costs five system calls, so on Linux the hub
-//! waits on the same epoll descriptor through rustix (`epoll_pwait2`: nanoseconds), and calls `Poller::wait` only after
-//! the bell rang, to arm it again. Registration goes the same way because polling cannot ask for `RDHUP`, without
+//! waits on the same epoll descriptor through rustix, and calls `Poller::wait` only after the bell rang, to arm it again.
+//! epoll counts in milliseconds, so a short wait is a `ppoll` of the epoll descriptor first (`epoll_pwait2` is Linux 5.11's). Registration goes the same way because polling cannot ask for `RDHUP`, without
 //! which "a short read means drained" would sleep through the end of a stream.
 //!
 //! With `GREEN_LOOP=polling` in the environment all goes through polling's own interface instead, as it would on another
@@ -17,7 +17,7 @@ use std::time::Duration;
 use once_cell::race::OnceBox;
 use polling::PollMode;
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::sys::plain::plainly;
@@ -172,8 +172,16 @@ impl Poller {
                 return ask_polling(&self.inner, events, timeout, ready);
             }
         };
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let mut timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         events.clear();
+        if let Some(exactly) = timeout.filter(is_short) {
+            let epoll = &mut [PollFd::new(&self.inner, PollFlags::IN)];
+            match plainly(|| rustix::event::poll(epoll, Some(&exactly))) {
+                Ok(0) | Err(Errno::INTR) => return Ok(()),
+                Ok(_) => timeout = Some(Timespec::default()),
+                Err(error) => return Err(error.into()),
+            }
+        }
         match plainly(|| epoll::wait(self.inner.as_fd(), spare_capacity(events), timeout.as_ref())) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -195,6 +203,12 @@ impl Poller {
     fn answer(&self, ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
         ask_polling(&self.inner, &mut polling::Events::new(), Some(Duration::ZERO), ready)
     }
+}
+
+/// Whether a millisecond more is too much for a wait of so long, which is one.
+fn is_short(timeout: &Timespec) -> bool {
+    const SHORT: i64 = 50_000_000;
+    timeout.tv_sec == 0 && (1..SHORT).contains(&timeout.tv_nsec)
 }
 
 fn ask_polling(
