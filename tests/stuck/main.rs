@@ -162,6 +162,8 @@ const TESTS: &[Test] = &[
         child: fork::while_others_use_everything,
         check: succeeds,
     },
+    // Nor does it know the OS threads that a child begins while it is being forked.
+    #[cfg(not(feature = "sanitizer"))]
     Test {
         name: "handlers_of_a_fork_can_use_everything",
         child: fork::with_handlers_that_use_this_crate,
