@@ -98,7 +98,7 @@ impl Drop for Leave<'_> {
 }
 
 impl Timeout {
-    /// Says who is inside from now on. The waker of whoever was is the user's to drop: not under the lock.
+    /// Stores which task runs inside from now on. The waker of the task before is the user's, so it is dropped without the lock.
     fn enter(&self, who: Inside) {
         let before = std::mem::replace(&mut self.state().inside, who);
         drop(before);

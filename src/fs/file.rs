@@ -50,8 +50,8 @@ struct Shared {
     std: std::fs::File,
     /// Whether a call may last for ever: then the pool does not do it.
     may_wait: bool,
-    /// Whose turn it is. It is given back by the call itself, which its caller may have left, and which a forked child is not
-    /// to wait for.
+    /// The permit for one call at a time. The call gives it back, even if the green thread that made it was killed meanwhile. A
+    /// forked child has a permit of its own, so it does not wait for a call of its parent.
     turn: PerProcess<Semaphore>,
 }
 
@@ -154,7 +154,7 @@ impl File {
     }
 
     fn spare(&self) -> Vec<u8> {
-        // Nobody waits for it: in a forked child another OS thread of the parent may have had it.
+        // Not waited for: in a forked child the lock may be held by an OS thread that only the parent has.
         self.spare
             .try_lock()
             .map(|mut spare| std::mem::take(&mut *spare))

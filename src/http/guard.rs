@@ -54,7 +54,7 @@ pub(super) struct Watch {
     read_due: AtomicU64,
     write_due: AtomicU64,
     half_due: AtomicU64,
-    /// What may come still of a body whose length was not said.
+    /// How many bytes a body of unknown length may still have.
     body_left: AtomicU64,
     fault: AtomicU8,
 }
@@ -88,7 +88,7 @@ impl Watch {
         (Busy(self.clone()), refused)
     }
 
-    /// What to answer in place of the service, whose body was cut off.
+    /// The answer that the server gives instead of the service's, if it cut the request's body off.
     pub(super) fn fault(&self) -> Option<StatusCode> {
         match self.fault.load(Relaxed) {
             TOO_SLOW => Some(StatusCode::REQUEST_TIMEOUT),

@@ -75,7 +75,7 @@ pub(super) fn begin() {
     });
 }
 
-/// Takes a step; whether the round has one. The counter wraps if not, and whoever is told so sets it again.
+/// Takes a step; whether the round has one. If not, the counter wraps, and the caller sets it again.
 #[inline(always)]
 fn step() -> bool {
     BUDGET.with(|budget| {

@@ -5,7 +5,7 @@
 //! run. So patched calls ask here first, and inside they block the OS thread, for as long as an allocator takes.
 //!
 //! What a cell of the hub shows by being borrowed needs no mark ([`Hub::is_inside`](crate::hub)). A mark is for what lies
-//! under a lock. Without the feature `monkey` there is nobody to ask, and no mark.
+//! under a lock. Without the feature `monkey` no call asks, and there is no mark.
 #![forbid(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -17,7 +17,7 @@ mod depth {
     use std::cell::Cell;
 
     thread_local! {
-        /// Of the context that runs: nobody leaves it inside.
+        /// Of the context that runs. A green thread is never switched away from while its depth is not 0.
         static DEPTH: Cell<u32> = const { Cell::new(0) };
         /// Under a spin lock. Set and put back, which costs less than a count that each lock would wait for.
         static SPINS: Cell<bool> = const { Cell::new(false) };
