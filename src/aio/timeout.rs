@@ -98,7 +98,7 @@ impl Drop for Leave<'_> {
 }
 
 impl Timeout {
-    /// Stores which task runs inside from now on. The waker of the task before is the user's, so it is dropped without the lock.
+    /// Stores which task runs inside from now on. The waker of the task before is the user's: dropped without the lock.
     fn enter(&self, who: Inside) {
         let before = std::mem::replace(&mut self.state().inside, who);
         drop(before);

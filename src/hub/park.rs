@@ -14,8 +14,8 @@
 //!   the ticket away, so that the first wake wins and every later one is stale.
 //! - **P3** A wake that comes before the park is not lost: the ticket is gone, and the park returns at once. So it does if
 //!   another park came between, for each has a ticket of its own.
-//! - **P4** Kill and time-out are delivered here, at the end of a budget, and nowhere else: not in a shield, not once the body has returned, and
-//!   not to who unwinds.
+//! - **P4** Kill and time-out are delivered here, at the end of a budget, and nowhere else: not in a shield, not once the
+//!   body has returned, and not to a task that unwinds.
 //! - **P5** No borrow, lock or reference to a thread-local of ours is held over a park.
 
 use std::panic::Location;

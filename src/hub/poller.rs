@@ -2,8 +2,9 @@
 //!
 //! polling makes the descriptors and rings the bell (`notify`). Its own wait costs five system calls, so on Linux the hub
 //! waits on the same epoll descriptor through rustix, and calls `Poller::wait` only after the bell rang, to arm it again.
-//! epoll counts in milliseconds, so a short wait is a `ppoll` of the epoll descriptor first (`epoll_pwait2` is Linux 5.11's). Registration goes the same way because polling cannot ask for `RDHUP`, without
-//! which "a short read means drained" would sleep through the end of a stream.
+//! epoll counts in milliseconds, so a short wait is a `ppoll` of the epoll descriptor first: `epoll_pwait2` counts in
+//! nanoseconds, but needs Linux 5.11. Registration goes through rustix too, because polling cannot ask for `RDHUP`,
+//! without which "a short read means drained" would sleep through the end of a stream.
 //!
 //! With `GREEN_LOOP=polling` in the environment all goes through polling's own interface instead, as it would on another
 //! system: slower, and the same to everybody above.
