@@ -119,7 +119,7 @@ impl Waiter {
     pub(crate) fn wake_here(self) {
         match self {
             Waiter::Waker(waker) => waker.wake(),
-            task @ Waiter::Task(..) => task.wake(),
+            Waiter::Task(task, ticket) => wake_task(task, ticket),
         }
     }
 
@@ -133,6 +133,16 @@ impl Waiter {
                 }
             }
         }
+    }
+}
+
+/// Wakes a task from wherever this runs: [`Waiter::wake`] for what is in registers. A waiter that was written to memory just
+/// now would be copied from there, and the copy would wait for the stores.
+#[inline(never)]
+pub(crate) fn wake_task(task: TaskRef, ticket: u64) {
+    match Hub::try_current() {
+        Some(hub) => hub.wake_task(task, ticket),
+        None => Waiter::Task(task, ticket).wake_from_outside(),
     }
 }
 
@@ -173,13 +183,7 @@ impl Hub {
     #[inline]
     pub(crate) fn wake(&'static self, waiter: Waiter) {
         match waiter {
-            Waiter::Task(task, ticket) => match task.shared() {
-                Some(shared) if std::ptr::eq(shared, self.shared) && !self.is_among_others() => {
-                    self.wake_local(task.get(), ticket, Wake::Ready);
-                }
-                Some(shared) => shared.send(super::remote::Message::Wake(task, ticket)),
-                None => {}
-            },
+            Waiter::Task(task, ticket) => self.wake_task(task, ticket),
             Waiter::Waker(waker) if super::task::is_ours(&waker) || Signal::of(&waker).is_some() => waker.wake(),
             Waiter::Waker(waker) => match Choice::of(&waker) {
                 // Its own waker may be any.
@@ -193,6 +197,17 @@ impl Hub {
                     self.call(Box::new(move || drop(wakes)));
                 }
             },
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn wake_task(&self, task: TaskRef, ticket: u64) {
+        match task.shared() {
+            Some(shared) if std::ptr::eq(shared, self.shared) && !self.is_among_others() => {
+                self.wake_local(task.get(), ticket, Wake::Ready);
+            }
+            Some(shared) => shared.send(super::remote::Message::Wake(task, ticket)),
+            None => {}
         }
     }
 

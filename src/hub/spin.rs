@@ -4,8 +4,9 @@
 //! - **S1** The value is touched only between a `swap` of the lock that found it false and the store that sets it false
 //!   again.
 //! - **S2** Under it there is no park, no wake, no code of the user (a waker's clone or drop, say), and nothing that
-//!   panics: its holder goes on to the end unless the kernel takes the processor away. What allocates under it says so by
-//!   [`marked`](Spin::marked), and an allocator that waits then does so with the OS thread.
+//!   panics: its holder goes on to the end unless the kernel takes the processor away. What allocates under it says so, by
+//!   [`locked`](Spin::locked) for all of it or by [`Spins`] where it does, and an allocator that waits then does so with the
+//!   OS thread.
 //!
 //! # Rejected
 //! A lock that belongs to the first hub that takes it, which then needs no exchange, and is taken from it with a
@@ -13,6 +14,7 @@
 //! again at once costs here what an exchange does.
 
 use std::cell::UnsafeCell;
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -55,12 +57,12 @@ impl<T, L: Lock> Spin<T, L> {
         Locked(self)
     }
 
-    /// The value, for code that may allocate.
+    /// The value, for code that `allocates`, or marks the places where it does itself.
     #[inline(always)]
-    pub(crate) fn marked(&self) -> Marked<'_, T, L> {
+    pub(crate) fn locked(&self, allocates: bool) -> Marked<'_, T, L> {
         let locked = self.lock();
         Marked {
-            _spins: Spins::begin(),
+            _spins: allocates.then(Spins::begin),
             locked,
         }
     }
@@ -69,10 +71,10 @@ impl<T, L: Lock> Spin<T, L> {
 /// The value, locked.
 pub(crate) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>);
 
-/// The same, and the code that runs is inside.
+/// The same, and the code that runs is inside if it allocates.
 pub(crate) struct Marked<'a, T, L: Lock> {
     // In this order: unlocked last.
-    _spins: Spins,
+    _spins: Option<Spins>,
     locked: Locked<'a, T, L>,
 }
 
@@ -129,6 +131,22 @@ impl Lock for AtomicBool {
     fn unlock(&self) {
         self.store(false, Ordering::Release);
     }
+}
+
+/// [`VecDeque::push_back`] under a lock of this kind.
+#[inline(always)]
+pub(crate) fn push_back<T>(list: &mut VecDeque<T>, value: T) {
+    if list.len() == list.capacity() {
+        grow(list);
+    }
+    list.push_back(value);
+}
+
+#[cold]
+#[inline(never)]
+fn grow<T>(list: &mut VecDeque<T>) {
+    let _spins = Spins::begin();
+    list.reserve(1);
 }
 
 #[cold]

@@ -37,6 +37,14 @@ impl Op<Meeting> for Arrive {
         let have_come = others == 0 || state.waiters.grant_all(others, woken);
         have_come.then_some(BarrierWaitResult(true))
     }
+
+    fn attempt_plain(&mut self, _: &mut Meeting) -> Option<BarrierWaitResult> {
+        None
+    }
+
+    fn may_do(&self, state: &Meeting) -> bool {
+        state.waiters.waiting() + 1 >= state.most
+    }
 }
 
 /// Lets threads go on when so many have come, again and again, as [`std::sync::Barrier`].

@@ -37,6 +37,7 @@ use super::wait::{Core, Op, State, Until};
 use super::waiters::{Key, Waiters, Woken};
 use crate::hub::alarm::Alarm;
 use crate::hub::park::Why;
+use crate::hub::spin::push_back;
 
 mod clock;
 
@@ -80,6 +81,7 @@ impl<T> Shared<T> {
 
     /// The message of the first sender that waits and can go on for it; be it one whose hub has ended, its message is as
     /// good as any.
+    #[inline(always)]
     fn take_late(&mut self, woken: &mut Woken) -> Option<T> {
         let key = self.sending.grant_any(woken)?;
         self.late_of(key)
@@ -89,7 +91,7 @@ impl<T> Shared<T> {
     #[inline(never)]
     fn exchange(&mut self, woken: &mut Woken) -> Option<T> {
         let late = self.take_late(woken)?;
-        self.queue.push_back(late);
+        push_back(&mut self.queue, late);
         self.queue.pop_front()
     }
 
@@ -106,24 +108,37 @@ impl<T> Shared<T> {
 }
 
 impl<T> State for Shared<T> {
+    const ALLOCATES: bool = false;
+
     #[inline(always)]
-    fn settle(&mut self, woken: &mut Woken) {
+    fn may_grant(&self) -> bool {
         let is_wanted = self.receiving.any() && (self.has_spare() || self.senders == 0);
         let lets_in = self.sending.any() && self.queue.len() < self.most;
-        if is_wanted || lets_in || self.receivers == 0 {
-            self.grant(woken);
-        }
+        is_wanted || lets_in || self.receivers == 0
+    }
+
+    #[inline(always)]
+    fn settle(&mut self, woken: &mut Woken) {
+        self.grant(woken);
     }
 }
 
 impl<T> Shared<T> {
+    /// Lets senders that wait in, or go if there is nobody to receive.
     #[inline(never)]
-    fn grant(&mut self, woken: &mut Woken) {
+    fn let_in(&mut self, woken: &mut Woken) {
         while self.receivers == 0 && self.sending.grant_any(woken).is_some() {}
         while self.queue.len() < self.most
             && let Some(late) = self.take_late(woken)
         {
-            self.queue.push_back(late);
+            push_back(&mut self.queue, late);
+        }
+    }
+
+    #[inline(always)]
+    fn grant(&mut self, woken: &mut Woken) {
+        if self.sending.any() {
+            self.let_in(woken);
         }
         while (self.has_spare() || self.senders == 0) && self.receiving.grant_first(woken) {}
     }
@@ -180,15 +195,31 @@ impl<T> Op<Shared<T>> for Send<T> {
         if (state.has_room() || state.receiving.any() && state.grant_one(woken))
             && let Some(message) = self.message.take()
         {
-            state.queue.push_back(message);
+            push_back(&mut state.queue, message);
             return Some(Ok(()));
         }
         None
     }
 
+    #[inline(always)]
+    fn attempt_plain(&mut self, state: &mut Shared<T>) -> Option<Result<(), SendError<T>>> {
+        if state.receivers == 0 || !state.has_room() {
+            return None;
+        }
+        push_back(&mut state.queue, self.message.take()?);
+        Some(Ok(()))
+    }
+
+    #[inline(always)]
+    fn may_do(&self, state: &Shared<T>) -> bool {
+        state.receivers == 0 || state.receiving.any()
+    }
+
     fn waits(&mut self, state: &mut Shared<T>, key: Key) {
         self.key = Some(key);
-        state.late.extend(self.message.take().map(|message| (key, message)));
+        if let Some(message) = self.message.take() {
+            push_back(&mut state.late, (key, message));
+        }
     }
 
     fn gives_up(&mut self, state: &mut Shared<T>, key: Key) {
@@ -211,6 +242,21 @@ impl<T> Op<Shared<T>> for Recv {
 
     fn waiters<'a>(&self, state: &'a mut Shared<T>) -> &'a mut Waiters {
         &mut state.receiving
+    }
+
+    #[inline(always)]
+    fn attempt_plain(&mut self, state: &mut Shared<T>) -> Option<Result<T, RecvError>> {
+        if state.has_spare() {
+            // Who waits to send is let in by `settle`.
+            state.queue.pop_front().map(Ok)
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    fn may_do(&self, state: &Shared<T>) -> bool {
+        state.sending.any() || state.senders == 0
     }
 
     #[inline(always)]

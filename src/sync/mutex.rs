@@ -35,9 +35,16 @@ impl Lock {
 }
 
 impl State for Lock {
+    const ALLOCATES: bool = false;
+
+    #[inline(always)]
+    fn may_grant(&self) -> bool {
+        self.waiters.any() && !self.locked
+    }
+
     #[inline(always)]
     fn settle(&mut self, woken: &mut Woken) {
-        if self.waiters.any() && !self.locked {
+        if self.may_grant() {
             self.locked = self.waiters.hand_first(woken);
         }
     }

@@ -27,6 +27,8 @@ struct Holders {
 }
 
 impl State for Holders {
+    const ALLOCATES: bool = false;
+
     fn settle(&mut self, woken: &mut Woken) {
         loop {
             let (readers, writes) = (self.readers, self.writes);

@@ -19,9 +19,16 @@ struct Permits {
 }
 
 impl State for Permits {
+    const ALLOCATES: bool = false;
+
+    #[inline(always)]
+    fn may_grant(&self) -> bool {
+        self.waiters.any() && self.free > 0
+    }
+
     #[inline]
     fn settle(&mut self, woken: &mut Woken) {
-        while self.waiters.any() && self.free > 0 && self.waiters.hand_first(woken) {
+        while self.may_grant() && self.waiters.hand_first(woken) {
             self.free -= 1;
         }
     }

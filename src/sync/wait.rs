@@ -32,11 +32,21 @@ use std::time::{Duration, Instant};
 use super::waiters::{Key, Waiters, Woken};
 use crate::hub::choice::{Choice, NO_BRANCH};
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::spin::{Lock, Spin};
+use crate::hub::spin::{Lock, Marked, Spin};
 use crate::hub::{self, budget, interrupt};
 
 /// What the lock of a primitive is over.
 pub(super) trait State {
+    /// Whether what is done to it under the lock may allocate, or free. If not, the few places that do say so themselves
+    /// ([`push_back`](crate::hub::spin::push_back)); [`Waiters`] do.
+    const ALLOCATES: bool = true;
+
+    /// Whether [`settle`](Self::settle) may find anything to grant: a quick look before it.
+    #[inline(always)]
+    fn may_grant(&self) -> bool {
+        true
+    }
+
     /// Grants what there is to those who wait for it (W2).
     fn settle(&mut self, woken: &mut Woken);
 }
@@ -69,6 +79,22 @@ pub(super) trait Op<S> {
 
     /// Does it, if it can be done now; certainly if it was granted.
     fn attempt(&mut self, state: &mut S, granted: bool, woken: &mut Woken) -> Option<Self::Output>;
+
+    /// Does it where nobody is woken but by `settle`: tried before [`attempt`](Self::attempt). By default that is all of it; an
+    /// operation whose attempt wakes others gives this and [`may_do`](Self::may_do).
+    #[inline(always)]
+    fn attempt_plain(&mut self, state: &mut S) -> Option<Self::Output> {
+        let mut woken = Woken::default();
+        let done = self.attempt(state, false, &mut woken);
+        debug_assert!(woken.is_empty(), "an attempt that wakes others is not plain");
+        done
+    }
+
+    /// Whether `attempt` may do it though `attempt_plain` did not: a quick look.
+    #[inline(always)]
+    fn may_do(&self, _state: &S) -> bool {
+        false
+    }
 
     /// It waits now, under this key.
     #[inline]
@@ -116,6 +142,28 @@ pub(super) fn spend() {
     }
 }
 
+/// Grants, unlocks, and then wakes whom that lets go on. Not inlined: mostly there is nothing to grant.
+#[inline(never)]
+fn settle<S: State, L: Lock>(mut state: Marked<'_, S, L>) {
+    let mut woken = Woken::default();
+    state.settle(&mut woken);
+    drop(state);
+    woken.wake();
+}
+
+/// One attempt, not inlined: what only few operations come to.
+#[inline(never)]
+fn attempt<S: State, O: Op<S>, L: Lock>(op: &mut O, mut state: Marked<'_, S, L>) -> Option<O::Output> {
+    let mut woken = Woken::default();
+    let done = op.attempt(&mut state, false, &mut woken);
+    if done.is_some() {
+        state.settle(&mut woken);
+    }
+    drop(state);
+    woken.wake();
+    done
+}
+
 impl<S> Core<S> {
     pub(super) const fn new(state: S) -> Core<S> {
         Core { spin: Spin::new(state) }
@@ -123,34 +171,42 @@ impl<S> Core<S> {
 }
 
 impl<S: State, L: Lock> Core<S, L> {
+    #[inline(always)]
+    fn locked(&self) -> Marked<'_, S, L> {
+        self.spin.locked(S::ALLOCATES)
+    }
+
     /// Looks at the state, without a change that others wait for.
     #[inline]
     pub(super) fn look<R>(&self, f: impl FnOnce(&S) -> R) -> R {
-        f(&self.spin.marked())
+        f(&self.locked())
     }
 
     /// Changes the state, and wakes whom that lets go on.
     #[inline(always)]
     pub(super) fn change<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
-        let mut woken = Woken::default();
-        let mut state = self.spin.marked();
+        let mut state = self.locked();
         let result = f(&mut state);
-        state.settle(&mut woken);
-        drop(state);
-        woken.wake();
+        if state.may_grant() {
+            settle(state);
+        }
         result
     }
 
     /// Does it now, or not at all.
     #[inline]
     pub(super) fn attempt<O: Op<S>>(&self, op: &mut O) -> Option<O::Output> {
-        let mut woken = Woken::default();
-        let mut state = self.spin.marked();
-        let done = op.attempt(&mut state, false, &mut woken)?;
-        state.settle(&mut woken);
-        drop(state);
-        woken.wake();
-        Some(done)
+        let mut state = self.locked();
+        if let Some(done) = op.attempt_plain(&mut state) {
+            if state.may_grant() {
+                settle(state);
+            }
+            return Some(done);
+        }
+        if op.may_do(&state) {
+            return attempt(op, state);
+        }
+        None
     }
 
     /// Does it, as soon as it can be done; `None`: `until` came first. A step of the budget is taken first (W6).
@@ -169,27 +225,34 @@ impl<S: State, L: Lock> Core<S, L> {
     #[inline(always)]
     #[track_caller]
     pub(super) fn block_unspent<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
-        let mut woken = Woken::default();
-        let mut state = self.spin.marked();
-        let done = op.attempt(&mut state, false, &mut woken);
-        if done.is_some() {
-            state.settle(&mut woken);
-            drop(state);
-            woken.wake();
-            return done;
+        let mut state = self.locked();
+        if let Some(done) = op.attempt_plain(&mut state) {
+            if state.may_grant() {
+                settle(state);
+            }
+            return Some(done);
+        }
+        if op.may_do(&state) {
+            if let Some(done) = attempt(op, state) {
+                return Some(done);
+            }
+            let mut line = self.future(op);
+            return line.go_on(None, until.deadline(), why);
         }
         let parker = Parker::at_once();
         let mut key = None;
         if let Some(parker) = &parker {
             let place = op.waiters(&mut state).push(parker.waiter(), op.wants());
             op.waits(&mut state, place);
-            // That it waits may be what somebody waits for.
-            state.settle(&mut woken);
             key = Some(place);
         }
-        drop(state);
+        if state.may_grant() {
+            // That it waits may be what somebody waits for.
+            settle(state);
+        } else {
+            drop(state);
+        }
         let mut line = Wait { core: self, op, key };
-        woken.wake();
         let deadline = until.deadline();
         match parker {
             Some(parker) => line.park(parker, deadline, why),
@@ -251,6 +314,16 @@ impl<S, O: Op<S>> Op<S> for &mut O {
         (**self).attempt(state, granted, woken)
     }
 
+    #[inline(always)]
+    fn attempt_plain(&mut self, state: &mut S) -> Option<O::Output> {
+        (**self).attempt_plain(state)
+    }
+
+    #[inline(always)]
+    fn may_do(&self, state: &S) -> bool {
+        (**self).may_do(state)
+    }
+
     fn waits(&mut self, state: &mut S, key: Key) {
         (**self).waits(state, key);
     }
@@ -289,7 +362,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             // Nobody else had this ticket: it was granted (W5).
             if let Some(handed) = O::HANDED {
                 let key = self.key.take();
-                debug_assert!(key.is_some_and(|key| self.op.waiters(&mut self.core.spin.marked()).is_granted(key)));
+                debug_assert!(key.is_some_and(|key| self.op.waiters(&mut self.core.locked()).is_granted(key)));
                 return Some(handed);
             }
             if let Some(done) = self.collect() {
@@ -336,7 +409,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     fn collect(&mut self) -> Option<O::Output> {
         let key = self.key?;
         let mut woken = Woken::default();
-        let mut state = self.core.spin.marked();
+        let mut state = self.core.locked();
         if !self.op.waiters(&mut state).is_granted(key) {
             return None;
         }
@@ -362,7 +435,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     fn step(&mut self, waiter: Waiter, choice: Option<&Choice>) -> Option<O::Output> {
         let branch = choice.filter(|_| O::TAKES).map_or(NO_BRANCH, Choice::branch);
         let mut woken = Woken::default();
-        let mut state = self.core.spin.marked();
+        let mut state = self.core.locked();
         let entered = choice.map(Choice::enter);
         if let Some(key) = self.key
             && self.op.waiters(&mut state).was_passed(key)
@@ -410,7 +483,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     fn leave(&mut self, takes: bool) -> Option<O::Output> {
         let key = self.key?;
         let mut woken = Woken::default();
-        let mut state = self.core.spin.marked();
+        let mut state = self.core.locked();
         let waiters = self.op.waiters(&mut state);
         let granted = waiters.is_granted(key);
         let (mut stale, mut done) = (None, None);
@@ -662,6 +735,14 @@ mod loom_tests {
 
         fn attempt(&mut self, state: &mut Meeting, granted: bool, woken: &mut Woken) -> Option<()> {
             (granted || state.sides[1 - self.0].0.grant_first(woken)).then_some(())
+        }
+
+        fn attempt_plain(&mut self, _: &mut Meeting) -> Option<()> {
+            None
+        }
+
+        fn may_do(&self, _: &Meeting) -> bool {
+            true
         }
     }
 

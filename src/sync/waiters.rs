@@ -5,15 +5,20 @@
 //!
 //! What is granted is granted to the first in line who can have it. So who has a lower number than the first was
 //! granted, but for the few that are [`Stray`].
+//!
+//! All of it is called under the lock of a [`Core`](super::wait::Core), and says so itself where it allocates or frees.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::iter::once;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::task::Waker;
 
 use crate::hub::choice::{Choice, Claim, NO_BRANCH};
 use crate::hub::discard;
-use crate::hub::park::Waiter;
+use crate::hub::park::{Waiter, wake_task};
+use crate::hub::spin::push_back;
+use crate::hub::task::TaskRef;
+use crate::sys::inside::Spins;
 
 /// The number of one that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,22 +131,24 @@ impl Waiters {
     }
 
     /// Puts one at the end of the line.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, waiter: Waiter, wants: u32) -> Key {
         self.push_branch(waiter, wants, NO_BRANCH)
     }
 
     /// The same for a branch of a choice, whose waker this is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_branch(&mut self, waiter: Waiter, wants: u32, branch: u32) -> Key {
         let number = self.next;
         self.next += 1;
-        self.line.push_back(Place {
+        let waiter = Some(waiter);
+        let place = Place {
             number,
             wants,
             branch,
-            waiter: Some(waiter),
-        });
+            waiter,
+        };
+        push_back(&mut self.line, place);
         Key(number)
     }
 
@@ -230,6 +237,7 @@ impl Waiters {
         if self.waiting() < least {
             return false;
         }
+        let _spins = Spins::begin();
         // All or none: so each choice is claimed first, and released if one of them cannot be had.
         let fits: Vec<Option<Fit>> = (self.line.iter())
             .map(|place| place.waiter.is_some().then(|| place.fits(false)))
@@ -324,6 +332,7 @@ impl Waiters {
     #[cold]
     fn pass(&mut self, place: Place, woken: &mut Woken) {
         let number = self.moved_from(place.number);
+        let _spins = Spins::begin();
         self.stray.get_or_insert_default().passed.insert(number);
         // Its last reference may be this one, and the user's to drop: so it goes where that can be.
         woken.push(place.waiter);
@@ -334,11 +343,10 @@ impl Waiters {
     fn move_back(&mut self) {
         if let Some(first) = self.pop() {
             let number = self.moved_from(first.number);
+            let _spins = Spins::begin();
             self.stray.get_or_insert_default().moved.insert(self.next, number);
-            self.line.push_back(Place {
-                number: self.next,
-                ..first
-            });
+            let number = self.next;
+            self.line.push_back(Place { number, ..first });
             self.next += 1;
         }
     }
@@ -347,6 +355,7 @@ impl Waiters {
     #[cold]
     fn moved_from(&mut self, number: u64) -> u64 {
         let Some(stray) = &mut self.stray else { return number };
+        let _spins = Spins::begin();
         let first = stray.moved.remove(&number).unwrap_or(number);
         self.trim_stray();
         first
@@ -354,6 +363,7 @@ impl Waiters {
 
     #[cold]
     fn forget_passed(&mut self, key: Key) -> bool {
+        let _spins = Spins::begin();
         let passed = self.stray.as_mut().is_some_and(|stray| stray.passed.remove(&key.0));
         self.trim_stray();
         passed
@@ -381,9 +391,15 @@ impl Stray {
 }
 
 /// Who is to be woken once the lock is released (S2 of [`spin`](crate::hub::spin)). Mostly nobody, or one.
+///
+/// The parts of the first lie apart, so that each is read as it was written: a waiter that is moved as a whole just after it was
+/// written waits for the stores, which costs more than all the rest.
 #[derive(Default)]
 pub(super) struct Woken {
-    first: Option<Waiter>,
+    /// The first, with its ticket, or as a waker.
+    task: Option<TaskRef>,
+    ticket: u64,
+    waker: Option<Waker>,
     #[expect(
         clippy::box_collection,
         reason = "a null pointer is quicker to drop than an empty list"
@@ -394,34 +410,48 @@ pub(super) struct Woken {
 impl Woken {
     #[inline(always)]
     fn push(&mut self, waiter: Option<Waiter>) {
-        if self.first.is_none() {
-            self.first = waiter;
-        } else {
-            self.push_more(waiter);
+        match waiter {
+            Some(Waiter::Task(task, ticket)) if self.is_empty() => {
+                self.task = Some(task);
+                self.ticket = ticket;
+            }
+            waiter => self.push_other(waiter),
         }
     }
 
-    #[cold]
-    fn push_more(&mut self, waiter: Option<Waiter>) {
-        self.more.get_or_insert_default().extend(waiter);
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.task.is_none() && self.waker.is_none()
+    }
+
+    #[inline(never)]
+    fn push_other(&mut self, waiter: Option<Waiter>) {
+        match waiter {
+            Some(Waiter::Waker(waker)) if self.is_empty() => self.waker = Some(waker),
+            waiter => {
+                let _spins = Spins::begin();
+                self.more.get_or_insert_default().extend(waiter);
+            }
+        }
     }
 
     #[inline(always)]
     pub(super) fn wake(self) {
-        // One after the other: matched together they would be copied, and the copy would wait for the stores before it.
-        if let Some(first) = self.first {
-            match self.more {
-                None => first.wake_here(),
-                Some(more) => Woken::wake_all(first, *more),
-            }
+        if let Some(more) = self.more {
+            let first = self.task.map(|task| Waiter::Task(task, self.ticket));
+            Woken::wake_all(first.or_else(|| self.waker.map(Waiter::Waker)), *more);
+        } else if let Some(task) = self.task {
+            wake_task(task, self.ticket);
+        } else if let Some(waker) = self.waker {
+            waker.wake();
         }
     }
 
     /// A waker that panics does so once all others have been called: what they wait for is theirs already.
     #[cold]
-    fn wake_all(first: Waiter, more: Vec<Waiter>) {
+    fn wake_all(first: Option<Waiter>, more: Vec<Waiter>) {
         let mut panic = None;
-        for waiter in once(first).chain(more) {
+        for waiter in first.into_iter().chain(more) {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waiter.wake_here())) {
                 panic.replace(payload).into_iter().for_each(discard);
             }

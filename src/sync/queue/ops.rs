@@ -191,6 +191,14 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Get {
         let (item, panic) = state.take(woken);
         Some((item.ok_or(GetError), panic))
     }
+
+    fn attempt_plain(&mut self, _: &mut Shared<T, S>) -> Option<Self::Output> {
+        None
+    }
+
+    fn may_do(&self, state: &Shared<T, S>) -> bool {
+        state.has_spare() || state.is_over()
+    }
 }
 
 /// To look at the next item. It waits as one who takes it, and leaves it for the next in line.
