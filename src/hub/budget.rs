@@ -35,7 +35,7 @@ use std::thread::panicking;
 
 use super::choice::Choice;
 use super::park::{Mode, Wake};
-use super::{Hub, interrupt};
+use super::{HERE, Hub, interrupt};
 
 /// Steps of a round. Between two rounds the clock is read, if something may be late.
 const STEPS: u32 = 64;
@@ -57,19 +57,30 @@ const STRIDE: u32 = 32;
 
 /// What is left to the code that runs. One store sets both at each resume.
 #[repr(C, align(8))]
-struct Budget {
+pub(super) struct Budget {
     steps: Cell<u32>,
     rounds: Cell<u32>,
 }
 
-thread_local! {
-    static BUDGET: Budget = const { Budget { steps: Cell::new(STEPS), rounds: Cell::new(0) } };
+impl Budget {
+    /// Of code that the hub has not resumed: its first step finds the round over.
+    pub(super) const fn new() -> Budget {
+        Budget {
+            steps: Cell::new(0),
+            rounds: Cell::new(0),
+        }
+    }
+
+    #[inline(always)]
+    fn with<R>(f: impl FnOnce(&Budget) -> R) -> R {
+        HERE.with(|here| f(&here.budget))
+    }
 }
 
 /// A resume begins, in the thread-locals that are in use.
 #[inline(always)]
 pub(super) fn begin() {
-    BUDGET.with(|budget| {
+    Budget::with(|budget| {
         budget.steps.set(STEPS);
         budget.rounds.set(0);
     });
@@ -78,7 +89,7 @@ pub(super) fn begin() {
 /// Takes a step; whether the round has one. If not, the counter wraps, and the caller sets it again.
 #[inline(always)]
 fn step() -> bool {
-    BUDGET.with(|budget| {
+    Budget::with(|budget| {
         let (left, is_over) = budget.steps.get().overflowing_sub(1);
         budget.steps.set(left);
         !is_over
@@ -115,7 +126,7 @@ pub(crate) fn poll(context: &Context<'_>) -> Poll<()> {
 #[inline(always)]
 pub(crate) fn charge(bytes: usize) {
     if bytes >= CHUNK {
-        BUDGET.with(|budget| {
+        Budget::with(|budget| {
             let steps = u32::try_from(bytes / CHUNK).unwrap_or(STEPS);
             budget.steps.set(budget.steps.get().saturating_sub(steps));
         });
@@ -124,7 +135,7 @@ pub(crate) fn charge(bytes: usize) {
 
 /// A round is over, and this operation is the first of the next one; whether the resume is over too.
 fn next_round(hub: &Hub) -> bool {
-    BUDGET.with(|budget| {
+    Budget::with(|budget| {
         budget.steps.set(STEPS - 1);
         let rounds = budget.rounds.get() + 1;
         let is_over = rounds >= ROUNDS || hub.may_be_late() && hub.is_late();
@@ -194,15 +205,25 @@ impl Hub {
     #[cold]
     #[inline(never)]
     fn begins_stride(&self) -> bool {
-        let may_be_late = self.may_be_late();
-        if self.in_batch.get() == 0 || may_be_late && self.is_late() {
-            return false;
+        if self.may_be_late() {
+            return self.begins_watched_stride();
         }
-        let stride = if may_be_late { self.stride.get() } else { STRIDE };
-        let stride = stride.min(self.in_batch.get());
-        self.in_batch.set(self.in_batch.get() - stride);
-        self.in_stride.set(stride - 1);
-        true
+        self.stride.set(STRIDE);
+        self.takes_stride(STRIDE)
+    }
+
+    #[inline(never)]
+    fn begins_watched_stride(&self) -> bool {
+        self.in_batch.get() > 0 && !self.is_late() && self.takes_stride(self.stride.get())
+    }
+
+    /// Takes so many resumes from the batch, or what is left of it, and one of these; whether there was one.
+    #[inline(always)]
+    fn takes_stride(&self, stride: u32) -> bool {
+        let left = self.in_batch.get();
+        self.in_batch.set(left.saturating_sub(stride));
+        self.in_stride.set(stride.min(left).saturating_sub(1));
+        left > 0
     }
 
     /// Whether there is anything that the code that runs may keep waiting by the clock: a timer, a descriptor, a message.
@@ -215,6 +236,7 @@ impl Hub {
     /// From now on something may be late: the stride under way, which may be a long one, is over.
     #[inline]
     pub(super) fn watches_clock(&self) {
+        self.stride.set(1);
         self.in_stride.set(0);
     }
 
@@ -230,6 +252,7 @@ impl Hub {
 
     /// Whether that was a slice ago; or, if it is not known when it was, a slice from the first time that this is asked.
     /// Sets the stride by the answer.
+    #[inline(never)]
     pub(super) fn is_late(&self) -> bool {
         let now = self.clock.now();
         let Some(looked) = self.looked.get() else {

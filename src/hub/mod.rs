@@ -88,6 +88,7 @@ use std::collections::VecDeque;
 use std::panic::{Location, resume_unwind};
 use std::time::Duration;
 
+use budget::Budget;
 use end::{AFTER_END, End};
 pub(crate) use end::{deadline_at, deadline_in, ended, is_past, who};
 pub use hooks::{Event, set_hook};
@@ -267,9 +268,33 @@ enum Sleep {
 }
 
 thread_local! {
-    static HUB: Cell<Option<&'static Hub>> = const { Cell::new(None) };
+    static HERE: Here = const { Here { hub: Cell::new(None), budget: Budget::new() } };
     static ENDED: Cell<bool> = const { Cell::new(false) };
     static END: End = const { End(Cell::new(None)) };
+}
+
+/// What the thread-locals in use have of the hub. In one line of the cache, of which each isolated green thread has its own.
+#[repr(align(16))]
+struct Here {
+    hub: Cell<Option<&'static Hub>>,
+    budget: Budget,
+}
+
+/// The hub that is planted in the thread-locals in use.
+struct Planted;
+
+const HUB: Planted = Planted;
+
+impl Planted {
+    #[inline(always)]
+    fn get(&self) -> Option<&'static Hub> {
+        HERE.with(|here| here.hub.get())
+    }
+
+    #[inline(always)]
+    fn set(&self, hub: Option<&'static Hub>) {
+        HERE.with(|here| here.hub.set(hub));
+    }
 }
 
 impl Hub {

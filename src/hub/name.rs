@@ -1,7 +1,6 @@
 //! How a green thread is named, wherever people read of it.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
 use std::fmt;
 use std::panic::{set_hook, take_hook};
 use std::ptr;
@@ -41,7 +40,7 @@ pub(crate) fn of(task: &Task) -> String {
 
 /// Of the green thread that runs here, if one does.
 pub(crate) fn of_running() -> Option<String> {
-    HUB.try_with(Cell::get).ok()??.current.get().map(of)
+    HUB.get()?.current.get().map(of)
 }
 
 /// The line before std's message of a panic.

@@ -49,7 +49,11 @@ impl Ready {
     /// The next, if the turn still has a resume for it.
     #[inline]
     pub(super) fn pop_within(&self, hub: &Hub) -> Option<&'static Task> {
-        if hub.takes_resume() { self.pop() } else { None }
+        if !self.is_empty() && hub.takes_resume() {
+            self.pop()
+        } else {
+            None
+        }
     }
 
     #[inline]

@@ -68,11 +68,27 @@ pub(crate) fn set_malloc(below: [usize; 4]) {
 /// B1, for both.
 #[inline(always)]
 pub(crate) unsafe fn carry(from: usize, to: usize) {
-    for place in &MALLOC {
-        let below = place.load(Ordering::Relaxed);
-        if below == 0 {
-            return;
-        }
+    let [one, two, three, _] = &MALLOC;
+    let (one, two) = (one.load(Ordering::Relaxed), two.load(Ordering::Relaxed));
+    if two == 0 || three.load(Ordering::Relaxed) != 0 {
+        // SAFETY: the caller's.
+        return unsafe { carry_all(from, to) };
+    }
+    // As glibc has it: two.
+    // SAFETY: words of libc's image in both blocks.
+    unsafe {
+        *((to - one) as *mut usize) = *((from - one) as *const usize);
+        *((to - two) as *mut usize) = *((from - two) as *const usize);
+    }
+}
+
+/// # Safety
+/// As for [`carry`].
+#[cold]
+#[inline(never)]
+unsafe fn carry_all(from: usize, to: usize) {
+    let places = MALLOC.iter().map(|place| place.load(Ordering::Relaxed));
+    for below in places.take_while(|below| *below != 0) {
         // SAFETY: a word of libc's image in both blocks.
         unsafe { *((to - below) as *mut usize) = *((from - below) as *const usize) };
     }
