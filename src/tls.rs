@@ -104,14 +104,27 @@ pub(crate) fn unleased() -> &'static Context {
 }
 
 /// Whether green threads can have contexts of their own here, or why not.
+#[inline]
 pub(crate) fn status() -> Result<(), &'static str> {
+    if ON.load(Ordering::Relaxed) && WORKS.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    tried()
+}
+
+#[cold]
+fn tried() -> Result<(), &'static str> {
     if !ON.load(Ordering::Relaxed) {
         return Err("isolation was turned off");
     }
-    available()
+    available()?;
+    WORKS.store(true, Ordering::Release);
+    Ok(())
 }
 
 static ON: AtomicBool = AtomicBool::new(true);
+/// The trial has passed.
+static WORKS: AtomicBool = AtomicBool::new(false);
 
 /// Turns isolation on or off for green threads that start from now on.
 pub(crate) fn turn(on: bool) {

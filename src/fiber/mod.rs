@@ -23,7 +23,8 @@
 //! - **F3** A suspender suspends only if its frame is on the chain that starts at `TOP`; anything else would save
 //!   the registers of one stack in the frame of another. Code above it on the chain is suspended with it.
 //! - **F4** A fiber never leaves the OS thread that made it (`Fiber` is `!Send`).
-//! - **F5** No panic crosses a switch: the body runs under `catch_unwind`, and its payload is a value.
+//! - **F5** No panic crosses a switch: the body runs under `catch_unwind`, and its payload is a value. The body of a root
+//!   catches by itself; what unwinds out of one is a fault of this crate, and aborts.
 //!
 //! # Signal handlers that unwind
 //! In the few instructions of a switch (corosensei's) the stack pointer is of one stack and the code of another, and no
@@ -42,7 +43,7 @@ pub(crate) mod unwind;
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::mem::{ManuallyDrop, offset_of};
+use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 
@@ -89,20 +90,20 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
-        Ok(Self::on(Stack::new(size)?, false, body))
+        Ok(Self::on::<false, _>(Stack::new(size)?, body))
     }
 
-    /// The base of a green thread: never on a chain itself, and resumed by [`enter`](Self::enter).
+    /// The base of a green thread: never on a chain itself, and resumed by [`enter`](Self::enter). `body` does not unwind.
     #[inline]
     pub(crate) fn root<F>(stack: Stack, body: F) -> Self
     where
         F: FnOnce(I) -> R + 'static,
     {
-        Self::on(stack, true, move |_, input| body(input))
+        Self::on::<true, _>(stack, move |_, input| body(input))
     }
 
     #[inline]
-    fn on<F>(stack: Stack, root: bool, body: F) -> Self
+    fn on<const ROOT: bool, F>(stack: Stack, body: F) -> Self
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
@@ -110,17 +111,18 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         const MOST: usize = 768;
         if size_of::<F>() + align_of::<F>() > MOST {
             let body = Box::new(body);
-            return Self::laid_on(stack, root, move |suspender, input| body(suspender, input));
+            return Self::laid_on::<ROOT, _>(stack, move |suspender, input| body(suspender, input));
         }
-        Self::laid_on(stack, root, body)
+        Self::laid_on::<ROOT, _>(stack, body)
     }
 
     #[inline]
-    fn laid_on<F>(stack: Stack, root: bool, body: F) -> Self
+    fn laid_on<const ROOT: bool, F>(stack: Stack, body: F) -> Self
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
-        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<I, Y>, input| {
+        // With the frame near the body's own, so that a switch touches few lines of the cache.
+        let base = move |yielder: &Yielder<I, Y>, input| {
             let frame = Frame {
                 link: Link::new(TOP.get()),
                 top: Cell::new(ptr::null()),
@@ -130,18 +132,23 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             // SAFETY: the resume stored the address of its fiber's `frame` cell right before the switch that came
             // here, and its borrow of the fiber lasts until this stack suspends.
             unsafe { (*slot).set((&raw const frame).cast()) };
-            if !root {
+            if !ROOT {
                 TOP.set(&raw const frame.link);
             }
             let suspender = Suspender {
                 frame: &raw const frame,
             };
-            let body = || catch_unwind(AssertUnwindSafe(|| body(&suspender, input)));
-            if root {
-                return outermost::call(body);
+            body(&suspender, input)
+        };
+        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<I, Y>, input| {
+            if ROOT {
+                let mut ended = MaybeUninit::uninit();
+                outermost::call(|| _ = ended.write(base(yielder, input)));
+                // SAFETY: it was written: nothing unwinds out of the call.
+                return Ok(unsafe { ended.assume_init() });
             }
             let begun = Begun::new();
-            let ended = body();
+            let ended = catch_unwind(AssertUnwindSafe(|| base(yielder, input)));
             drop(begun);
             ended
         });

@@ -4,7 +4,9 @@
 //! what a green thread called and nothing of the hub, and need not cross from one stack to another, for which the tables
 //! of the base of a coroutine must read what a switch under way has not yet written.
 //!
-//! Nothing unwinds through it: a panic is caught above.
+//! Nothing unwinds through it: panics are caught above, and one that is not aborts.
+
+use std::mem::ManuallyDrop;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod frame {
@@ -45,7 +47,7 @@ mod frame {
         ".popsection",
     );
 
-    unsafe extern "C" {
+    unsafe extern "C-unwind" {
         #[link_name = concat!("greenthread_outermost_", env!("CARGO_PKG_VERSION_MAJOR"), "_",
             env!("CARGO_PKG_VERSION_MINOR"), "_", env!("CARGO_PKG_VERSION_PATCH"))]
         pub(super) fn outermost(job: *mut (), f: unsafe extern "C" fn(*mut ()));
@@ -63,17 +65,13 @@ mod frame {
 
 /// Calls `f`, which does not unwind, from the outermost frame.
 #[inline(always)]
-pub(super) fn call<F: FnOnce() -> R, R>(f: F) -> R {
-    struct Job<F, R>(Option<F>, Option<R>);
-
-    unsafe extern "C" fn run<F: FnOnce() -> R, R>(job: *mut ()) {
-        // SAFETY: what `call` hands over.
-        let job = unsafe { &mut *job.cast::<Job<F, R>>() };
-        job.1 = job.0.take().map(|f| f());
+pub(super) fn call<F: FnOnce()>(f: F) {
+    unsafe extern "C" fn run<F: FnOnce()>(f: *mut ()) {
+        // SAFETY: what `call` hands over, once.
+        unsafe { f.cast::<F>().read()() };
     }
 
-    let mut job = Job(Some(f), None);
-    // SAFETY: `run` is what the job is for.
-    unsafe { frame::outermost((&raw mut job).cast(), run::<F, R>) };
-    job.1.unwrap_or_else(|| unreachable!("it ran"))
+    let mut f = ManuallyDrop::new(f);
+    // SAFETY: `run` is what `f` is for.
+    unsafe { frame::outermost((&raw mut f).cast(), run::<F>) };
 }

@@ -599,7 +599,7 @@ fn clear<T>(task: &'static Task) {
         end_locals(task);
     }
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
-        settle_slot::<T>(task);
+        settle_rest::<T>(task);
     }
 }
 
@@ -648,7 +648,18 @@ unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
     }
 }
 
+/// Drops a result that nobody will read, if there is one.
+///
+/// Called by whoever owns the slot, as [`settle_slot`].
+#[inline]
+fn settle_rest<T>(task: &'static Task) {
+    if task.outcome.get() != Ended::Empty {
+        settle_slot::<T>(task);
+    }
+}
+
 /// Drops a result that nobody will read, and reports it if it is a panic.
+#[inline(never)]
 fn settle_slot<T>(task: &'static Task) {
     // SAFETY: called by whoever owns the slot: the body's end, the owner that found `DETACHED`, the join's drop.
     let exit = unsafe { take_exit::<T>(task) };
@@ -694,11 +705,8 @@ pub(super) fn after(hub: &'static Hub, task: &'static Task, stop: Stop) {
     match stop {
         Outcome::Yielded(()) => {}
         Outcome::Returned(settle) => finish(hub, task, Some(settle)),
-        // The base catches all: this is a fault of ours, kept from hanging whoever joins.
-        Outcome::Panicked(payload) => {
-            super::discard(payload);
-            finish(hub, task, None);
-        }
+        // Not of a root (F5 of `fiber`): what would unwind out of its body aborts.
+        Outcome::Panicked(_) => finish(hub, task, None),
     }
 }
 
@@ -736,14 +744,19 @@ fn end(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
         links::run(hub, who, id, ended);
     }
     if before & DETACHED != 0 {
-        if let Some(settle) = settle {
-            // Empty but in the rare case that the join went after the body's last look.
-            hub.as_callback(|| settle(task));
-        }
-        recycle(task);
+        end_detached(hub, task, settle);
     } else if before & JOINER != 0 {
         release(hub, task);
     }
+}
+
+#[inline(never)]
+fn end_detached(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
+    // Empty but in the rare case that the join went after the body's last look.
+    if let Some(settle) = settle.filter(|_| task.outcome.get() != Ended::Empty) {
+        hub.as_callback(|| settle(task));
+    }
+    recycle(task);
 }
 
 /// What is left of the rarely used part when a green thread has ended.
@@ -761,12 +774,16 @@ fn end_extra(hub: &'static Hub, extra: Extra) {
 #[inline]
 fn release(hub: &'static Hub, task: &'static Task) {
     // SAFETY: T4: `DONE` came after `JOINER`, so the waiter is the owner's.
-    let waiter = unsafe { (*task.joiner.get()).take() };
-    if let Some(waiter) = waiter {
+    let joiner = unsafe { &mut *task.joiner.get() };
+    if let Some(Waiter::Task(waiting, ticket)) = *joiner {
+        // In its parts: written a moment ago, it would as a whole wait for the stores. Nothing of it is dropped.
+        std::mem::forget(joiner.take());
+        hub.wake_task(waiting, ticket);
+    } else if let Some(waiter) = joiner.take() {
         hub.wake(waiter);
     }
     if task.join.fetch_or(RELEASED, Ordering::AcqRel) & DETACHED != 0 {
-        recycle(task);
+        end_detached(hub, task, None);
     }
 }
 

@@ -127,11 +127,11 @@ impl Stack {
                 0
             }
         });
+        let base = if base == 0 { pool::take_warm(size) } else { base };
         if base != 0 {
             return Ok(Stack::at(base, slot));
         }
-        let slot = size::slot(size)?;
-        pool::take(slot).map(|base| Stack::at(base, slot))
+        pool::take(size).map(|(base, slot)| Stack::at(base, slot))
     }
 
     /// Its high end.

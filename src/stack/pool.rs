@@ -27,7 +27,7 @@ use std::ptr::NonNull;
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 
-use super::{GUARD_SIZE, PAGE, Stats, cache_limit, end, overflow, stride};
+use super::{GUARD_SIZE, PAGE, Stats, cache_limit, end, overflow, size, stride};
 use crate::sys::{mem, signal};
 
 /// What a freed stack keeps when it is tidied.
@@ -169,23 +169,23 @@ impl Class {
         }
     }
 
-    fn take(&mut self) -> io::Result<usize> {
-        let base = match self.warm.pop_back() {
-            Some(base) => {
-                self.unchecked = self.unchecked.saturating_sub(1);
-                self.low = self.low.min(self.warm.len());
-                base
-            }
-            None => self.take_cold()?,
-        };
+    #[inline]
+    fn take_warm(&mut self) -> Option<usize> {
+        let base = self.warm.pop_back()?;
+        self.unchecked = self.unchecked.saturating_sub(1);
+        self.low = self.low.min(self.warm.len());
         self.in_use += 1;
-        Ok(base)
+        Some(base)
     }
 
-    #[cold]
-    fn take_cold(&mut self) -> io::Result<usize> {
+    fn take(&mut self) -> io::Result<usize> {
+        if let Some(base) = self.take_warm() {
+            return Ok(base);
+        }
         self.low = 0;
-        self.cold.pop().map_or_else(|| self.carve(), Ok)
+        let base = self.cold.pop().map_or_else(|| self.carve(), Ok)?;
+        self.in_use += 1;
+        Ok(base)
     }
 
     /// A slot that was never used. More are carved along with it, as many as there were before: a call each to guard a
@@ -372,17 +372,31 @@ impl Drop for Pool {
     }
 }
 
-/// The base of a free slot of `size` bytes.
-#[cold]
+/// The base of a slot that has just `size` bytes to use, if there is a warm one; else 0.
 #[inline(never)]
-pub(super) fn take(size: usize) -> io::Result<usize> {
+pub(super) fn take_warm(size: usize) -> usize {
+    let slot = size.wrapping_add(GUARD_SIZE);
     let taken = with(|pool| {
         let mut pool = pool.borrow_mut();
-        pool.class(size).take().or_else(|_| {
+        let class = pool.classes.iter_mut().find(|class| class.size == slot)?;
+        class.take_warm()
+    });
+    taken.flatten().unwrap_or(0)
+}
+
+/// The base of a free slot that has `size` bytes to use, and the slot's size.
+#[cold]
+#[inline(never)]
+pub(super) fn take(size: usize) -> io::Result<(usize, usize)> {
+    let taken = with(|pool| {
+        let mut pool = pool.borrow_mut();
+        let slot = size::slot(size)?;
+        let base = pool.class(slot).take().or_else(|_| {
             // What other sizes keep may be what is missing.
             pool.trim();
-            pool.class(size).take()
-        })
+            pool.class(slot).take()
+        })?;
+        Ok((base, slot))
     });
     taken.unwrap_or_else(|| Err(io::Error::other("no stacks any more: this OS thread is ending")))
 }

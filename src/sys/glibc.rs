@@ -89,6 +89,8 @@ pub(crate) struct Glibc {
     /// Where it says whether a key was ever given a value.
     used: usize,
     resolver: Option<Resolver>,
+    /// Words, by how far they are above the base, that are all 0 while libc keeps nothing for a thread.
+    results: [isize; 4],
     /// Where the texts of `strerror` and `strsignal` are, if a thread has them; 0: it has not.
     texts: [usize; 2],
 }
@@ -132,9 +134,24 @@ const CANARY: usize = 0x28;
 const POINTER_GUARD: usize = 0x30;
 
 /// The glibc of this process, or why it will not do.
+#[inline]
 pub(crate) fn get() -> Result<&'static Glibc, &'static str> {
-    static FOUND: GlobalOnce<Result<Glibc, &'static str>> = GlobalOnce::new(Order::Glibc);
-    FOUND.get_or_init(Glibc::find).as_ref().map_err(|reason| *reason)
+    // SAFETY: null, or what `look` found, which is never dropped.
+    match unsafe { FOUND.load(Ordering::Acquire).as_ref() } {
+        Some(found) => Ok(found),
+        None => look(),
+    }
+}
+
+/// What [`get`] has found; null: nothing, or not looked for yet.
+static FOUND: AtomicPtr<Glibc> = AtomicPtr::new(ptr::null_mut());
+
+#[cold]
+fn look() -> Result<&'static Glibc, &'static str> {
+    static LOOKED: GlobalOnce<Result<Glibc, &'static str>> = GlobalOnce::new(Order::Glibc);
+    let found = LOOKED.get_or_init(Glibc::find).as_ref().map_err(|reason| *reason)?;
+    FOUND.store(ptr::from_ref(found).cast_mut(), Ordering::Release);
+    Ok(found)
 }
 
 /// The number by which C's locks know the running thread as their owner.
@@ -214,6 +231,7 @@ impl Glibc {
             rseq: rseq(),
             used: at(c"_thread_db_pthread_specific")? + LEVEL * size_of::<usize>(),
             resolver: None,
+            results: [SELF.cast_signed(); 4],
             texts: [0; 2],
         };
         let native = base::get();
@@ -234,6 +252,7 @@ impl Glibc {
         }
         glibc.learn()?;
         glibc.resolver = resolver(native);
+        glibc.watch_results();
         Ok(glibc)
     }
 
@@ -254,10 +273,14 @@ impl Glibc {
             changed: [0; 4],
             count: 0,
             marked: false,
+            message: None,
             texts: [0; 2],
         };
         // SAFETY: B1: a block just made; `experiment` is what `probe` is for.
         unsafe { base::call(block, base::get(), experiment, (&raw mut probe).cast()) };
+        // Where it was not found, a word that is never 0 has it asked for each time.
+        let message = probe.message.map(|index| libc.below - index * 8);
+        self.results = [message.map_or(SELF.cast_signed(), |below| -below.cast_signed()); 4];
         self.texts = probe.texts.map(|text| self.place_of(block, text));
         let mut ended = (&*self, block);
         // SAFETY: as above; and then, G1: nobody uses it any more.
@@ -277,6 +300,19 @@ impl Glibc {
         }
         base::set_malloc(malloc);
         Ok(())
+    }
+
+    /// Has [`has_results`](Self::has_results) look at the resolver's state and at the texts too.
+    fn watch_results(&mut self) {
+        let servers = self.resolver.map_or(0, |resolver| resolver.state + SERVERS);
+        for (place, at) in self.results[1..]
+            .iter_mut()
+            .zip([servers, self.texts[0], self.texts[1]])
+        {
+            if at != 0 {
+                *place = at.cast_signed();
+            }
+        }
     }
 
     /// Where in `struct pthread` this word is, other than as the value of a key; 0: nowhere.
@@ -343,26 +379,36 @@ impl Glibc {
     }
 
     /// Runs the destructors of the thread-locals of the block that runs, then those of its keys.
+    #[inline]
     pub(crate) fn end(&self, block: usize) {
         // SAFETY: what glibc does at the end of an OS thread, in the same order.
         unsafe { (self.call_destructors)() };
-        for _ in 0..4 {
-            if !self.is_used(block) || !self.end_values(block) {
-                break;
-            }
+        if self.is_used(block) {
+            self.end_keys(block);
         }
-        self.free_results(block);
+        if self.has_results(block) {
+            self.free_results(block);
+        }
+    }
+
+    /// Runs the destructors of the keys, as often as glibc goes over them.
+    #[inline(never)]
+    fn end_keys(&self, block: usize) {
+        let _ = (0..4).find(|_| !self.end_values(block));
+    }
+
+    /// Whether libc may keep something for this block.
+    #[inline]
+    fn has_results(&self, block: usize) -> bool {
+        // SAFETY: words of a block of ours and of libc's image before it.
+        let words = self.results.map(|at| unsafe { word(block.wrapping_add_signed(at)) });
+        words.into_iter().fold(0, |all, word| all | word) != 0
     }
 
     /// Frees what libc keeps for the block that runs; but for `malloc`'s cache, which is the OS thread's.
+    #[cold]
     fn free_results(&self, block: usize) {
-        for _ in 0..2 {
-            // Told once, and then forgotten.
-            // SAFETY: only this block's own message is touched.
-            if unsafe { libc::dlerror() }.is_null() {
-                break;
-            }
-        }
+        forget_message();
         // SAFETY: words of this block's `struct pthread`, which are what they were found to be.
         unsafe {
             if let Some(resolver) = self.resolver {
@@ -461,6 +507,17 @@ impl Glibc {
     }
 }
 
+/// Frees the message of `dlerror` of the block that runs.
+fn forget_message() {
+    for _ in 0..2 {
+        // Told once, and then forgotten.
+        // SAFETY: only this block's own message is touched.
+        if unsafe { libc::dlerror() }.is_null() {
+            break;
+        }
+    }
+}
+
 /// # Safety
 /// A block.
 #[inline]
@@ -532,6 +589,7 @@ struct Probe {
     changed: [usize; 4],
     count: usize,
     marked: bool,
+    message: Option<usize>,
     texts: [usize; 2],
 }
 
@@ -541,8 +599,8 @@ fn allocate_once() {
     unsafe { libc::free(std::hint::black_box(libc::malloc(24))) };
 }
 
-/// In a fresh block: which words of libc's does the first `malloc` change, and is a key's first value marked? Uses no
-/// thread-local of its own.
+/// In a fresh block: which words of libc's does the first `malloc` change, which has the message of `dlerror`, and is a key's
+/// first value marked? Uses no thread-local of its own.
 unsafe fn experiment(probe: *mut ()) {
     // SAFETY: what `learn` hands over.
     let probe = unsafe { &mut *probe.cast::<Probe>() };
@@ -574,6 +632,7 @@ unsafe fn experiment(probe: *mut ()) {
             probe.count += 1;
         }
     }
+    probe.message = message(at, words);
     // SAFETY: numbers that there are none of, so that a text is made for this thread.
     probe.texts = unsafe {
         [
@@ -581,6 +640,20 @@ unsafe fn experiment(probe: *mut ()) {
             libc::strsignal(i16::MAX.into()).addr(),
         ]
     };
+}
+
+/// Which of so many words of libc's is 0 but for the time that there is a message of `dlerror`. None: not just one.
+fn message(at: usize, words: usize) -> Option<usize> {
+    // SAFETY: a word of libc's image.
+    let is_set = |index: &usize| unsafe { word(at + index * 8) } != 0;
+    let mut may_be = [false; 256];
+    (0..words).for_each(|index| may_be[index] = !is_set(&index));
+    // SAFETY: a search by name, of one that there is not.
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"greenthread looks for what there is not".as_ptr()) };
+    (0..words).for_each(|index| may_be[index] &= is_set(&index));
+    forget_message();
+    let mut found = (0..words).filter(|index| may_be[*index] && !is_set(index));
+    found.next().filter(|_| found.next().is_none())
 }
 
 /// Ends the block that was experimented in: a malloc that is not glibc's may have put it in a list of its threads.

@@ -70,7 +70,11 @@ impl<T> JoinHandle<T> {
     #[inline(always)]
     #[track_caller]
     pub fn join(mut self) -> Result<T, JoinError> {
-        self.join_mut()
+        let result = self.join_mut();
+        if result.is_ok() {
+            self.join.end_taken();
+        }
+        result
     }
 
     /// The green thread's number.

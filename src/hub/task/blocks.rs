@@ -163,8 +163,14 @@ pub(super) fn recycle(task: &'static Task) {
         Some(hub) if ptr::eq(hub.shared, owner) && !task.marks.get(Marks::COMMON) => {
             task.next.set(hub.free.replace(Some(task)))
         }
-        _ => FREE.lock().push(TaskRef(task)),
+        _ => recycle_common(task),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn recycle_common(task: &'static Task) {
+    FREE.lock().push(TaskRef(task));
 }
 
 /// The memory of a hub, kept by its OS thread.

@@ -1,12 +1,13 @@
 //! The right to a green thread's result, from any OS thread; the bits of `join` are told in [`task`](super).
 
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::blocks::recycle;
-use super::{DETACHED, DONE, JOINER, LINKED, LOST, RELEASED, SCOPED, Task, TaskRef, settle_slot, take_exit};
+use super::{DETACHED, DONE, JOINER, LINKED, LOST, RELEASED, SCOPED, Task, TaskRef, settle_rest, take_exit};
 use crate::hub::links::{self, ExitLink, Runs};
 use crate::hub::park::Waiter;
 use crate::hub::slot::{Ended, Exit};
@@ -88,6 +89,14 @@ impl<T> Join<T> {
     /// Takes the waiter back, unless the end has it.
     #[inline]
     pub(crate) fn unregister(&mut self) {
+        if self.task.join.load(Ordering::Acquire) & (JOINER | DONE) == JOINER {
+            self.take_back();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_back(&mut self) {
         let mut bits = self.task.join.load(Ordering::Acquire);
         while bits & JOINER != 0 && bits & DONE == 0 {
             match self
@@ -113,23 +122,43 @@ impl<T> Join<T> {
     }
 }
 
+impl<T> Join<T> {
+    /// As a drop, of one that has given the value.
+    #[inline(always)]
+    pub(crate) fn end_taken(self) {
+        let join = ManuallyDrop::new(self);
+        let before = join.task.join.fetch_or(DETACHED, Ordering::AcqRel);
+        join.end(before);
+    }
+
+    /// The last step, when `DETACHED` is set: the green thread has ended, and its slot is empty.
+    #[inline(always)]
+    fn end(&self, before: u8) {
+        if before & (JOINER | RELEASED) == JOINER {
+            return; // The owner is about to release, and recycles.
+        }
+        if before & LOST == 0 {
+            recycle(self.task);
+        }
+    }
+}
+
 impl<T> Drop for Join<T> {
     #[inline]
     fn drop(&mut self) {
-        self.unregister();
-        if self.is_finished() {
-            settle_slot::<T>(self.task);
+        let was_finished = self.is_finished();
+        if was_finished {
+            settle_rest::<T>(self.task);
+        } else {
+            self.unregister();
         }
         let before = self.task.join.fetch_or(DETACHED, Ordering::AcqRel);
         if before & DONE == 0 {
             return; // The owner drops the result and recycles.
         }
-        if before & (JOINER | RELEASED) == JOINER {
-            return; // The owner is about to release, and recycles.
+        if !was_finished && before & (JOINER | RELEASED) != JOINER {
+            settle_rest::<T>(self.task);
         }
-        settle_slot::<T>(self.task);
-        if before & LOST == 0 {
-            recycle(self.task);
-        }
+        self.end(before);
     }
 }
