@@ -427,10 +427,11 @@ impl Woken {
     #[inline(never)]
     fn push_other(&mut self, waiter: Option<Waiter>) {
         match waiter {
+            None => {}
             Some(Waiter::Waker(waker)) if self.is_empty() => self.waker = Some(waker),
-            waiter => {
+            Some(waiter) => {
                 let _spins = Spins::begin();
-                self.more.get_or_insert_default().extend(waiter);
+                self.more.get_or_insert_default().push(waiter);
             }
         }
     }

@@ -146,11 +146,13 @@ impl<T> Join<T> {
 impl<T> Drop for Join<T> {
     #[inline]
     fn drop(&mut self) {
+        if !self.is_finished() {
+            self.unregister();
+        }
+        // Looked at once more: the end may have come before the waiter was taken back, and then it is not taken back.
         let was_finished = self.is_finished();
         if was_finished {
             settle_rest::<T>(self.task);
-        } else {
-            self.unregister();
         }
         let before = self.task.join.fetch_or(DETACHED, Ordering::AcqRel);
         if before & DONE == 0 {
