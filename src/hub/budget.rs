@@ -47,13 +47,22 @@ const ROUNDS: u32 = 2;
 const CHUNK: usize = 16 * 1024;
 
 /// How long green threads run before timers and descriptors are looked at again, in nanoseconds.
-const SLICE: u64 = 1_000_000;
+pub(super) const SLICE: u64 = 1_000_000;
 
 /// Resumes from one queue before the turn goes on to the other, and then to timers and descriptors.
 const RESUMES: u32 = 128;
 
+/// Messages of other OS threads that a turn handles.
+pub(super) const MESSAGES: usize = 1024;
+
 /// The longest stride.
 const STRIDE: u32 = 32;
+
+/// Whether the clock is read before step `n` of a loop of unknown steps: after the first, and then ever more seldom, up to once
+/// in a [`STRIDE`].
+pub(super) fn is_look(n: usize) -> bool {
+    n.is_power_of_two() || n.is_multiple_of(STRIDE as usize)
+}
 
 /// What is left to the code that runs. One store sets both at each resume.
 #[repr(C, align(8))]

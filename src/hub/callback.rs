@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::task::Task;
-use super::{Callback, Hub, Reporter, call_user, report_panic};
+use super::{Callback, Hub, Reporter, budget, call_user, report_panic};
 use crate::fiber::current;
 
 /// Tells a callback's number from that of a green thread.
@@ -100,10 +100,18 @@ impl Hub {
         self.callbacks.borrow_mut().push_back(f);
     }
 
-    /// The one place for code of the user on the hub's own stack. Those added meanwhile wait for the next turn.
+    /// The one place for code of the user on the hub's own stack. Callbacks that are added meanwhile wait for the next turn, and
+    /// so do those that are left once the callbacks of this turn have taken half a slice: green threads get the other half.
     pub(super) fn run_callbacks(&'static self) {
         let count = self.callbacks.borrow().len();
-        for _ in 0..count {
+        let mut began = None;
+        for n in 0..count {
+            if count > 1 && budget::is_look(n) && !self.clock.is_virtual() {
+                let now = self.clock.now();
+                if now - *began.get_or_insert(now) >= budget::SLICE / 2 {
+                    return;
+                }
+            }
             let Some(f) = self.callbacks.borrow_mut().pop_front() else {
                 return;
             };

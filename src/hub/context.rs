@@ -68,7 +68,7 @@ impl Hub {
             || self.contexts.is_borrowed()
             || is_borrowed(&self.frames)
             || is_borrowed(&self.callbacks)
-            || is_borrowed(&self.scratch)
+            || is_borrowed(&self.taken)
             || is_borrowed(&self.idlers)
             || is_borrowed(&self.forever)
             || is_borrowed(&self.emptied);

@@ -108,6 +108,7 @@ impl Hub {
             task::lose(task);
         }
         // One by one: each destructor may do anything but block.
+        self.taken.take().into_iter().for_each(discard);
         self.shared.close().into_iter().for_each(discard);
         self.callbacks.take().into_iter().for_each(discard);
         self.emptied.take().into_iter().for_each(discard);

@@ -121,6 +121,11 @@ impl<M> Inbox<M> {
         self.lock(|queue| std::mem::swap(&mut queue.messages, into));
     }
 
+    /// The owner has left some of what it took for later: until then the inbox counts as pending.
+    pub(super) fn remind(&self) {
+        self.pending.swap(true, Ordering::AcqRel);
+    }
+
     /// The owner's steps 1–3; `false` if there is something to do.
     pub(super) fn fall_asleep(&self, how: u8) -> bool {
         self.sleeping.swap(how, Ordering::AcqRel);

@@ -213,7 +213,7 @@ pub(crate) struct Hub {
     #[cfg(all(feature = "monkey", target_os = "linux"))]
     pub(crate) accepts: crate::sys::uring::Accepts,
     callbacks: RefCell<VecDeque<Callback>>,
-    scratch: RefCell<Vec<Message>>,
+    taken: RefCell<VecDeque<Message>>,
     idlers: RefCell<VecDeque<Waiter>>,
     /// Those in `run_forever`.
     forever: RefCell<Vec<Waiter>>,
@@ -372,7 +372,7 @@ impl Hub {
             #[cfg(all(feature = "monkey", target_os = "linux"))]
             accepts: crate::sys::uring::Accepts::default(),
             callbacks: RefCell::default(),
-            scratch: RefCell::default(),
+            taken: RefCell::default(),
             idlers: RefCell::default(),
             forever: RefCell::default(),
             emptied: RefCell::default(),
@@ -597,10 +597,16 @@ impl Hub {
         self.look(|| self.timers.0.borrow_mut().expire(now, &mut fire));
     }
 
+    /// Handles messages of other OS threads, [`budget::MESSAGES`] of them at most: what is left comes first in the next turn.
     fn take_messages(&'static self) {
-        let mut messages = std::mem::take(&mut *self.scratch.borrow_mut());
-        self.shared.inbox().drain(&mut messages);
-        for message in messages.drain(..) {
+        let mut messages = self.taken.take();
+        if messages.is_empty() {
+            let mut fresh = Vec::from(messages);
+            self.shared.inbox().drain(&mut fresh);
+            messages = VecDeque::from(fresh);
+        }
+        for _ in 0..budget::MESSAGES {
+            let Some(message) = messages.pop_front() else { break };
             match message {
                 Message::Wake(task, ticket) => self.wake(Waiter::Task(task, ticket)),
                 Message::Poll(task) => self.wake_stackless(task),
@@ -614,7 +620,10 @@ impl Hub {
                 Message::Stop => self.stop(),
             }
         }
-        *self.scratch.borrow_mut() = messages;
+        if !messages.is_empty() {
+            self.shared.inbox().remind();
+        }
+        self.taken.replace(messages);
         #[cfg(feature = "monkey")]
         self.look_at_signals();
     }

@@ -453,6 +453,60 @@ fn many_workers_do_not_make_a_timer_late() {
 }
 
 #[test]
+fn many_callbacks_do_not_make_a_timer_late() {
+    let ran = fresh(|| {
+        let ran = Rc::new(Cell::new(0));
+        for _ in 0..400 {
+            let ran = ran.clone();
+            hub::call_soon(move || {
+                compute(ms(1));
+                ran.set(ran.get() + 1);
+            });
+        }
+        sleep(ms(5));
+        ran.get()
+    });
+    assert!(ran < 100, "{ran} callbacks of 1 ms ran before a timer of 5 ms");
+}
+
+#[test]
+fn many_callbacks_do_not_keep_green_threads_waiting() {
+    let ran = fresh(|| {
+        let ran = Rc::new(Cell::new(0));
+        for _ in 0..400 {
+            let ran = ran.clone();
+            hub::call_soon(move || {
+                compute(ms(1));
+                ran.set(ran.get() + 1);
+            });
+        }
+        spawn_local(|| (0..10).for_each(|_| yield_now())).join().unwrap();
+        ran.get()
+    });
+    assert!(
+        ran < 100,
+        "{ran} callbacks of 1 ms ran before another green thread had 10 slices"
+    );
+}
+
+#[test]
+fn many_messages_do_not_make_a_turn_long() {
+    const MANY: usize = 20_000;
+    let (adopted, joined) = fresh(|| {
+        let handle = hub::handle();
+        let sends = move || (0..MANY).map(|_| handle.spawn(|| 1).unwrap()).collect::<Vec<_>>();
+        let spawned = std::thread::spawn(sends).join().unwrap();
+        yield_now(); // a turn, as the native stack is ready
+        (
+            hub::live(),
+            spawned.into_iter().map(|one| one.join().unwrap()).sum::<usize>(),
+        )
+    });
+    assert!(adopted <= MANY / 4, "a turn has taken {adopted} messages");
+    assert_eq!(joined, MANY);
+}
+
+#[test]
 fn with_a_virtual_clock_the_machine_does_not_decide() {
     let order = |pause: Duration| {
         virtually(move || {
