@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: `bash tests/run.sh` in a fresh clone.
 #
+#     bash tests/run.sh            all steps
+#     bash tests/run.sh quick      what to run while writing: formatting, lints, the tests of the debug build
+#     bash tests/run.sh list       the names of the steps
+#     bash tests/run.sh NAME...    these steps only, as in `bash tests/run.sh loom 'tests release'`
+#
 # Each step prints a headline and its duration; its output is in target/run/NAME.log, and the end of
-# it is shown when the step fails. The last line is `N passed, M failed`: the tests that cargo ran,
-# and a failed step without a failed test counts as one. All ends within LIMIT seconds.
+# it is shown when the step fails. The table at the end has each step's duration and the processor time it took. The last line
+# is `N passed, M failed`: the tests that cargo ran, and a failed step without a failed test counts as one. All ends within
+# LIMIT seconds.
 #
 # With ALL=1 (and a larger LIMIT): also the lints of the packages beside, the cases, and the examples in release and on
 # the portable reactor.
@@ -12,7 +18,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 LIMIT=${LIMIT:-3600}
 LOGS=target/run
-passed=0 failed=0 table=()
+QUICK=(fmt clippy 'tests debug')
+ONLY=("$@")
+[[ ${1:-} != quick ]] || ONLY=("${QUICK[@]}")
+passed=0 failed=0 table=() known=0
 rm -rf "$LOGS" && mkdir -p "$LOGS" || exit 1
 
 # What the tests need besides Rust; installed when missing. RUNLEVEL=1 keeps their services from being
@@ -50,8 +59,31 @@ features() {
         on && /^[a-z]/ && $1 != "default" && $1 != "sanitizer" { printf "%s%s", n++ ? "," : "", $1 }' Cargo.toml
 }
 
+# Whether the step is to run.
+wanted() {
+    local name
+    if [[ ${ONLY[0]:-} == list ]]; then
+        echo "$1"
+        return 1
+    fi
+    ((${#ONLY[@]})) || return 0
+    for name in "${ONLY[@]}"; do
+        [[ $name != "$1" ]] || return 0
+    done
+    return 1
+}
+
+# The processor time, in hundredths of a second, of all that has run so far.
+processor() {
+    times | awk 'NR == 2 { gsub(/[ms]/, " "); print int(6000 * ($1 + $3) + 100 * ($2 + $4)) }'
+}
+
 # step KIND NAME COMMAND...   KIND is `tests` (must have run some) or `tool`.
 step() {
+    wanted "$2" || return 0
+    known=$((known + 1))
+    local before
+    before=$(processor)
     local kind=$1 name=$2 log="$LOGS/${2// /-}.log" start=$SECONDS left=$((LIMIT - SECONDS)) code=0 ok=0 bad=0
     shift 2
     printf '\n== %s\n' "$name"
@@ -71,13 +103,13 @@ step() {
         tail -n 60 "$log"
         ((code != 124)) || echo "-- out of time"
     else
-        grep -hE '^(ran|note): ' "$log"
+        grep -hE '^ran: ' "$log"
     fi
     passed=$((passed + ok)) failed=$((failed + bad))
     local what=ok
     ((code == 0)) || what=FAILED
     [[ $kind == tests || $ok != 0 ]] || ok=-
-    table+=("$(printf '%-28s %-7s %7s %5ss' "$name" "$what" "$ok" $((SECONDS - start)))")
+    table+=("$(printf '%-28s %-7s %7s %5ss %5ss' "$name" "$what" "$ok" $((SECONDS - start)) $((($(processor) - before) / 100)))")
     printf -- '-- %s, %s s\n' "$what" $((SECONDS - start))
 }
 
@@ -86,9 +118,9 @@ also() {
     [[ -z ${ALL:-} ]] || step "$@"
 }
 
-packages || { echo "0 passed, 1 failed"; exit 1; }
+[[ ${ONLY[0]:-} == list ]] || packages || { echo "0 passed, 1 failed"; exit 1; }
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
-echo "open files: $(ulimit -n), max_map_count: $(cat /proc/sys/vm/max_map_count 2>/dev/null), cores: $(nproc), $(rustc -V)"
+[[ ${ONLY[0]:-} == list ]] || echo "open files: $(ulimit -n), max_map_count: $(cat /proc/sys/vm/max_map_count 2>/dev/null), cores: $(nproc), $(rustc -V)"
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # One place for what several of the packages depend on; and no more for the debugger than where a line is.
 export CARGO_TARGET_DIR=$PWD/target CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
@@ -138,8 +170,10 @@ step tool "soak" env SHORT=1 bash tests/long/soak.sh
 step tool "builds" env SHORT=1 bash tests/long/builds.sh
 step tool "a hundred thousand" env SHORT=1 bash tests/long/million.sh
 
-printf '\n%-28s %-7s %7s %6s\n' step result tests time
+[[ ${ONLY[0]:-} != list ]] || exit 0
+((known)) || { echo "no such step: ${ONLY[*]}; 'bash tests/run.sh list' names them"; exit 1; }
+printf '\n%-28s %-7s %7s %6s %6s\n' step result tests time cpu
 printf '%s\n' "${table[@]}"
 printf 'all in %s s\n\n' "$SECONDS"
 echo "$passed passed, $failed failed"
-((failed == 0 && passed > 0))
+((failed == 0 && (passed > 0 || ${#ONLY[@]} > 0)))
