@@ -1,9 +1,12 @@
 //! Spawn and join: values, panics, detached ones, lost ones, other OS threads.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Waker};
 
 use greenthread::{hub, sleep, spawn, spawn_local, thread, threadpool, time, yield_now};
 
@@ -233,6 +236,27 @@ fn a_dropped_handle_detaches() {
         }));
         hub::idle();
         assert_eq!(receive.try_recv(), Ok(1));
+    });
+}
+
+#[test]
+fn a_handle_that_is_dropped_while_its_green_thread_ends_drops_the_result() {
+    const MANY: usize = 20_000;
+    let count = Arc::new(AtomicUsize::new(0));
+    fresh(move || {
+        let hubs = hub::Hubs::new(1).unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        for n in 0..MANY {
+            let count = count.clone();
+            let mut handle = hubs.spawn(move || Counted(count)).unwrap();
+            // A waiter lies in the task; the drop takes it back, unless the end, on the other OS thread, has it.
+            let polled = Pin::new(&mut handle).poll(&mut context);
+            (0..n % 256).for_each(|_| std::hint::spin_loop());
+            drop(handle);
+            drop(polled);
+        }
+        hubs.join();
+        assert_eq!(count.load(Ordering::SeqCst), MANY);
     });
 }
 
