@@ -14,16 +14,18 @@
 use std::cell::Cell;
 use std::sync::Arc;
 #[cfg(not(all(test, loom)))]
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Waker;
 
 #[cfg(all(test, loom))]
-use loom::sync::atomic::AtomicU32;
+use loom::sync::atomic::AtomicU64;
 
 use super::park::is_lost;
 use super::spin::Spin;
 use super::wakers;
+
+// The word has a state in its low half and counts the claims in its high half: two claims of one branch differ.
 
 /// All branches wait, and any one may be granted.
 const OPEN: u32 = 0;
@@ -31,6 +33,27 @@ const OPEN: u32 = 0;
 const TRYING: u32 = 1;
 /// From here on: this less is the number of the branch that was granted.
 const TAKEN: u32 = 2;
+
+/// The state in a word.
+fn state(word: u64) -> u32 {
+    word as u32
+}
+
+/// The same word with another state.
+fn with(word: u64, state: u32) -> u64 {
+    word & !u64::from(u32::MAX) | u64::from(state)
+}
+
+/// A claim that [`Choice::begin`] has found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken(u64);
+
+impl Taken {
+    /// The branch that was claimed.
+    pub(crate) fn branch(self) -> u32 {
+        state(self.0) - TAKEN
+    }
+}
 
 /// The number of no branch: of what waits without a choice, or may be granted whichever branch wins.
 pub(crate) const NO_BRANCH: u32 = u32::MAX;
@@ -48,9 +71,9 @@ loom::thread_local! {
 
 /// One wait for the first of several.
 pub(crate) struct Choice {
-    word: AtomicU32,
+    word: AtomicU64,
     /// Which branch is polled. Written by the select, and read by what it polls.
-    branch: std::sync::atomic::AtomicU32,
+    branch: AtomicU32,
     /// The branch has not taken a step since it was begun with: the select has paid for the first.
     is_paid: AtomicBool,
     /// Of the task that selects; taken by the first wake.
@@ -73,8 +96,8 @@ pub(crate) enum Claim {
 impl Choice {
     pub(crate) fn new() -> Choice {
         Choice {
-            word: AtomicU32::new(OPEN),
-            branch: std::sync::atomic::AtomicU32::new(NO_BRANCH),
+            word: AtomicU64::new(u64::from(OPEN)),
+            branch: AtomicU32::new(NO_BRANCH),
             is_paid: AtomicBool::new(false),
             waker: Spin::new(None),
             is_waited_for: AtomicBool::new(false),
@@ -99,11 +122,8 @@ impl Choice {
         if ENTERED.with(Cell::get) == self.address() {
             return Claim::Own;
         }
-        let taken = TAKEN + branch;
-        match self
-            .word
-            .compare_exchange(OPEN, taken, Ordering::AcqRel, Ordering::Relaxed)
-        {
+        let is_open = |word| (state(word) == OPEN).then(|| with(word, TAKEN + branch).wrapping_add(1 << 32));
+        match self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, is_open) {
             Ok(_) => Claim::Won,
             Err(_) => Claim::Lost,
         }
@@ -112,54 +132,46 @@ impl Choice {
     /// By a granter that has claimed it and cannot grant, still under the same lock.
     pub(crate) fn release(&self, branch: u32) {
         // It may have been collected by a select that polls again and again; that sees for itself.
-        let _ = self
-            .word
-            .compare_exchange(TAKEN + branch, OPEN, Ordering::AcqRel, Ordering::Relaxed);
+        let is_taken = |word| (state(word) == TAKEN + branch).then(|| with(word, OPEN));
+        let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, is_taken);
     }
 
     /// By the select, before it polls `branch`; or the branch that was granted meanwhile.
-    pub(crate) fn begin(&self, branch: u32) -> Result<(), u32> {
+    pub(crate) fn begin(&self, branch: u32) -> Result<(), Taken> {
         self.branch.store(branch, Ordering::Relaxed);
         self.is_paid.store(true, Ordering::Relaxed);
-        match self
-            .word
-            .compare_exchange(OPEN, TRYING, Ordering::AcqRel, Ordering::Acquire)
-        {
-            Ok(_) | Err(TRYING) => Ok(()),
-            Err(taken) => {
-                self.branch.store(taken - TAKEN, Ordering::Relaxed);
-                Err(taken - TAKEN)
+        let is_open = |word| (state(word) == OPEN).then(|| with(word, TRYING));
+        match self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, is_open) {
+            Ok(_) => Ok(()),
+            Err(word) if state(word) == TRYING => Ok(()),
+            Err(word) => {
+                let taken = Taken(word);
+                self.branch.store(taken.branch(), Ordering::Relaxed);
+                Err(taken)
             }
         }
     }
 
     /// By the select: the branch that it began with is not ready, and all wait again.
     pub(crate) fn end(&self) {
-        self.word.store(OPEN, Ordering::Release);
+        // Nobody else changes a word that says `Trying`.
+        let word = self.word.load(Ordering::Relaxed);
+        self.word.store(with(word, OPEN), Ordering::Release);
     }
 
-    /// By the select, after it has polled the branch that was granted, and that is not ready after all.
-    pub(crate) fn reopen(&self, branch: u32) {
-        let is_open = |closed| {
-            let opened = self
-                .word
-                .compare_exchange(closed, OPEN, Ordering::AcqRel, Ordering::Relaxed);
-            opened.is_ok()
-        };
-        // Collected, or not. It may be open already: a granter has released it.
-        let _ = is_open(TRYING) || is_open(TAKEN + branch);
+    /// By the select, after it has polled the branch of this claim, which is not ready: a step of it was collected, or its wait was
+    /// dropped, or the granter has released it. All branches wait again, unless one has been claimed anew.
+    pub(crate) fn reopen(&self, taken: Taken) {
+        let is_over = |word| (state(word) == TRYING || word == taken.0).then(|| with(word, OPEN));
+        let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, is_over);
     }
 
     /// By a branch that takes what it was granted.
     pub(crate) fn collected(&self) {
-        if self.word.load(Ordering::Relaxed) >= TAKEN {
-            self.word.store(TRYING, Ordering::Release);
+        let word = self.word.load(Ordering::Relaxed);
+        if state(word) >= TAKEN {
+            self.word.store(with(word, TRYING), Ordering::Release);
         }
-    }
-
-    /// Whether `branch` has been granted and is not collected.
-    pub(crate) fn is_taken_by(&self, branch: u32) -> bool {
-        self.word.load(Ordering::Acquire) == TAKEN + branch
     }
 
     /// Whether the branch that is polled takes its first step, which the select has paid for. A future of several steps
@@ -218,7 +230,7 @@ impl Choice {
 
     /// As new, for another select: nobody else may have it.
     pub(crate) fn reset(&self) {
-        self.word.store(OPEN, Ordering::Relaxed);
+        self.word.store(u64::from(OPEN), Ordering::Relaxed);
         self.is_waited_for.store(false, Ordering::Relaxed);
     }
 }

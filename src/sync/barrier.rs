@@ -1,4 +1,4 @@
-//! A place where some number of threads meet.
+//! A place where a number of threads meet.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -16,7 +16,7 @@ struct Meeting {
 }
 
 impl State for Meeting {
-    // The last to come grants it to all.
+    // Nothing to do: the last to arrive grants all others in its attempt.
     fn settle(&mut self, _: &mut Woken) {}
 }
 
@@ -34,20 +34,23 @@ impl Op<Meeting> for Arrive {
             return Some(BarrierWaitResult(false));
         }
         let others = state.most.saturating_sub(1);
+        // All or none (C6). If too few of those in line can be had, this one waits with them.
         let have_come = others == 0 || state.waiters.grant_all(others, woken);
         have_come.then_some(BarrierWaitResult(true))
     }
 
     fn attempt_plain(&mut self, _: &mut Meeting) -> Option<BarrierWaitResult> {
+        // An attempt that succeeds wakes the others itself, so it is never plain.
         None
     }
 
     fn may_do(&self, state: &Meeting) -> bool {
+        // A cheap check: not all of them may be available.
         state.waiters.waiting() + 1 >= state.most
     }
 }
 
-/// Lets threads go on when so many have come, again and again, as [`std::sync::Barrier`].
+/// Lets threads continue once a number of them have arrived, again and again, like [`std::sync::Barrier`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -64,27 +67,27 @@ impl Op<Meeting> for Arrive {
 /// assert_eq!(leaders.filter(|leader| *leader).count(), 1);
 /// ```
 ///
-/// One that is killed or timed out while it waits has not come: the others wait for another.
+/// A thread that is killed or timed out while it waits does not count as arrived: the others wait for another one.
 ///
 /// # Coming from Python
-/// `asyncio.Barrier`, but that it is never broken.
+/// `asyncio.Barrier`, except that this one is never broken.
 pub struct Barrier {
     core: Core<Meeting>,
 }
 
-/// Whether the caller was the last to come.
+/// Whether the caller was the last to arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarrierWaitResult(bool);
 
 impl BarrierWaitResult {
-    /// True for the last to come, of each meeting one.
+    /// True for the last thread to arrive, so for one thread of each meeting.
     pub fn is_leader(&self) -> bool {
         self.0
     }
 }
 
 impl Barrier {
-    /// One where `count` meet; of 0 and 1 each alone.
+    /// A barrier for `count` threads; with 0 or 1 no thread waits.
     pub const fn new(count: usize) -> Barrier {
         Barrier {
             core: Core::new(Meeting {
@@ -94,10 +97,10 @@ impl Barrier {
         }
     }
 
-    /// Waits for the others.
+    /// Waits until all others have arrived.
     ///
     /// # Blocking and cancellation
-    /// Parks, except for the last to come. A kill or time-out unwinds here.
+    /// Parks, except in the last thread to arrive. A kill or time-out unwinds here.
     #[track_caller]
     pub fn wait(&self) -> BarrierWaitResult {
         let met = self.core.block(&mut Arrive, Until::Ever, Why::new(&BARRIER, 0));

@@ -1,4 +1,4 @@
-//! Channels: messages in order, from many to many.
+//! Channels: messages in order, from any number of senders to any number of receivers.
 //!
 //! ```
 //! use greenthread::{spawn, sync::channel};
@@ -10,18 +10,18 @@
 //!
 //! Both ends may be cloned, and sent to other OS threads and to futures. Each message goes to one receiver. When all
 //! senders are gone, receivers get what is left and then [`RecvError`]; when all receivers are gone, senders get their
-//! message back. With a capacity of 0 a sender waits until a receiver comes for its message; if that one is killed
-//! before it has it, the message waits for the next.
+//! message back. With a capacity of 0 a sender waits until a receiver comes for its message; if that receiver is killed
+//! before it has the message, the message waits for the next one.
 //!
 //! # How it works
-//! A sender that has to wait leaves its message in the channel, in line behind those that have room. Whoever takes one
-//! lets the next in and its sender go on; a sender that gives up takes its message back out. A sender that finds a
-//! receiver waiting grants it its message there and then. So messages of senders that wait are set aside for no
-//! receiver, and may be taken back at any time.
+//! A sender that has to wait leaves its message in the channel, in line behind those that have room. A receiver that
+//! takes a message makes room for the next one, and its sender continues. A sender that gives up takes its message back
+//! out. A sender that finds a waiting receiver grants it the message at once. The messages of waiting senders are
+//! therefore never set aside for a receiver, and may be taken back at any time.
 //!
 //! # Coming from Python
 //! `gevent.queue.Channel` is `bounded(0)`. A `gevent.queue.Queue` or `asyncio.Queue` with its `task_done` and `join` is
-//! a [`Queue`](super::queue::Queue); one that ends when nobody is left to put is [`bounded`] or [`unbounded`].
+//! a [`Queue`](super::queue::Queue); one that ends when all producers are gone is [`bounded`] or [`unbounded`].
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -48,16 +48,16 @@ static SEND: &str = "room in a channel (send)";
 static RECV: &str = "a message of a channel (recv)";
 
 struct Shared<T> {
-    /// Messages that have room, among them one for each receiver that was granted one.
+    /// Messages that have room, and one for each receiver that was granted a message.
     queue: VecDeque<T>,
-    /// Those of senders that wait, and of a few that are to take theirs back.
+    /// The messages of waiting senders, and of the few granted or passed-over ones that have yet to take theirs back.
     late: VecDeque<(Key, T)>,
     most: usize,
     senders: usize,
     receivers: usize,
     sending: Waiters,
     receiving: Waiters,
-    /// What puts the time in, of [`after`] and [`tick`].
+    /// The timer that sends the time into a channel of [`after`] or [`tick`].
     alarm: Option<Alarm>,
 }
 
@@ -70,37 +70,40 @@ impl<T> Shared<T> {
     /// Whether a message may be put in the queue.
     #[inline]
     fn has_room(&self) -> bool {
+        // Not past a waiting sender, or messages would overtake its message.
         !self.sending.any() && self.queue.len() < self.most
     }
 
-    /// Whether there is a message in the queue that was not set aside.
+    /// Whether the queue holds a message that is not set aside for a receiver.
     #[inline]
     fn has_spare(&self) -> bool {
         self.queue.len() > self.receiving.granted()
     }
 
-    /// The message of the first sender that waits and can go on for it; be it one whose hub has ended, its message is as
-    /// good as any.
+    /// Grants the first waiting sender that can be granted, and takes its message. The message is good even if the
+    /// sender's hub has ended.
     #[inline(always)]
     fn take_late(&mut self, woken: &mut Woken) -> Option<T> {
         let key = self.sending.grant_any(woken)?;
         self.late_of(key)
     }
 
-    /// The oldest message, for that of a sender that waits, though all in the queue are set aside.
+    /// Takes the oldest message when all in the queue are set aside: the message of a waiting sender takes its place.
     #[inline(never)]
     fn exchange(&mut self, woken: &mut Woken) -> Option<T> {
         let late = self.take_late(woken)?;
+        // The queue keeps its length and its order, so each granted receiver still finds a message.
         push_back(&mut self.queue, late);
         self.queue.pop_front()
     }
 
-    /// Grants a receiver that waits, and can be had, what the caller is to send.
+    /// Grants the message that the caller is about to send to a waiting receiver, if one can be granted.
     #[inline(never)]
     fn grant_one(&mut self, woken: &mut Woken) -> bool {
         self.receiving.grant_first(woken)
     }
 
+    /// Takes the message that the sender with this key has left.
     fn late_of(&mut self, key: Key) -> Option<T> {
         let at = self.late.iter().position(|(late, _)| *late == key)?;
         self.late.remove(at).map(|(_, message)| message)
@@ -124,9 +127,11 @@ impl<T> State for Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// Lets senders that wait in, or go if there is nobody to receive.
+    /// Moves messages of waiting senders into the queue while there is room, or releases all senders if there is no
+    /// receiver.
     #[inline(never)]
     fn let_in(&mut self, woken: &mut Woken) {
+        // Their messages stay in `late`: each sender takes its own back when it runs.
         while self.receivers == 0 && self.sending.grant_any(woken).is_some() {}
         while self.queue.len() < self.most
             && let Some(late) = self.take_late(woken)
@@ -137,14 +142,16 @@ impl<T> Shared<T> {
 
     #[inline(always)]
     fn grant(&mut self, woken: &mut Woken) {
+        // First fill the queue, then grant the receivers what is in it.
         if self.sending.any() {
             self.let_in(woken);
         }
+        // Without senders a receiver is granted even if there is no message: it learns that the channel has ended.
         while (self.has_spare() || self.senders == 0) && self.receiving.grant_first(woken) {}
     }
 }
 
-/// To send one message; it holds the message unless that is in the channel.
+/// Sends one message. The operation holds the message unless the channel has it.
 struct Send<T> {
     message: Option<T>,
     key: Option<Key>,
@@ -160,6 +167,7 @@ impl<T> Send<T> {
         }
     }
 
+    /// Takes the message back, if it is still with those of waiting senders.
     fn take_back(&mut self, state: &mut Shared<T>, key: Key) {
         if let Some(message) = state.late_of(key) {
             self.message = Some(message);
@@ -172,7 +180,7 @@ impl<T> Op<Shared<T>> for Send<T> {
 
     #[inline(always)]
     fn spends(&self) -> bool {
-        // One that never waits never switches.
+        // A send that never waits must not switch, because local code may hold borrows over it (U4).
         self.is_bounded
     }
 
@@ -183,15 +191,19 @@ impl<T> Op<Shared<T>> for Send<T> {
     #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T>, granted: bool, woken: &mut Woken) -> Option<Result<(), SendError<T>>> {
         if state.receivers == 0 {
+            // Granted because all receivers are gone: the message is still in `late`. If it was let into the queue
+            // before that, it counts as sent.
             if let (true, Some(key)) = (granted, self.key) {
                 self.take_back(state, key);
             }
             return Some(self.message.take().map_or(Ok(()), |message| Err(SendError(message))));
         }
+        // `let_in` or `exchange` has moved the message already.
         if granted {
             return Some(Ok(()));
         }
-        // Without a capacity: for a receiver that waits, and can be had.
+        // Without room (a capacity of 0, say) only for a waiting receiver, which is granted first, so that the message
+        // is set aside for it.
         if (state.has_room() || state.receiving.any() && state.grant_one(woken))
             && let Some(message) = self.message.take()
         {
@@ -206,17 +218,20 @@ impl<T> Op<Shared<T>> for Send<T> {
         if state.receivers == 0 || !state.has_room() {
             return None;
         }
+        // A waiting receiver is granted this message by `settle`.
         push_back(&mut state.queue, self.message.take()?);
         Some(Ok(()))
     }
 
     #[inline(always)]
     fn may_do(&self, state: &Shared<T>) -> bool {
+        // The attempt gives the message back if all receivers are gone, or grants a waiting receiver.
         state.receivers == 0 || state.receiving.any()
     }
 
     fn waits(&mut self, state: &mut Shared<T>, key: Key) {
         self.key = Some(key);
+        // Under the lock that is held since the failed attempt: the next receiver finds the message.
         if let Some(message) = self.message.take() {
             push_back(&mut state.late, (key, message));
         }
@@ -227,14 +242,14 @@ impl<T> Op<Shared<T>> for Send<T> {
     }
 
     fn gives_back(&mut self, state: &mut Shared<T>) {
-        // Granted because all receivers are gone: it may be in the channel still.
+        // After a grant the message is still in `late` only if the grant was made because all receivers are gone.
         if let Some(key) = self.key {
             self.take_back(state, key);
         }
     }
 }
 
-/// To receive one message.
+/// Receives one message.
 struct Recv;
 
 impl<T> Op<Shared<T>> for Recv {
@@ -247,7 +262,7 @@ impl<T> Op<Shared<T>> for Recv {
     #[inline(always)]
     fn attempt_plain(&mut self, state: &mut Shared<T>) -> Option<Result<T, RecvError>> {
         if state.has_spare() {
-            // Who waits to send is let in by `settle`.
+            // `settle` lets a waiting sender in.
             state.queue.pop_front().map(Ok)
         } else {
             None
@@ -256,16 +271,18 @@ impl<T> Op<Shared<T>> for Recv {
 
     #[inline(always)]
     fn may_do(&self, state: &Shared<T>) -> bool {
+        // `attempt` may take the message of a waiting sender, or find that the channel has ended.
         state.sending.any() || state.senders == 0
     }
 
     #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T>, granted: bool, woken: &mut Woken) -> Option<Result<T, RecvError>> {
         if granted || state.has_spare() {
-            // Who waits to send is let in by `settle`.
+            // No message is left for a granted receiver only if all senders are gone.
             return Some(state.queue.pop_front().ok_or(RecvError));
         }
         if state.sending.any() {
+            // No room was made, as with a capacity of 0: take the place of a waiting sender's message.
             return state.exchange(woken).map(Ok);
         }
         (state.senders == 0).then_some(Err(RecvError))
@@ -287,10 +304,10 @@ fn with<T>(most: usize) -> (Sender<T>, Receiver<T>) {
     (Sender(channel.clone()), Receiver(channel))
 }
 
-/// What both ends refer to.
+/// What both ends share.
 struct Channel<T> {
     core: Core<Shared<T>>,
-    /// Whether a sender may have to wait; beside the lock, for who asks before.
+    /// Whether a sender may have to wait. Outside the lock, because senders read it before they lock.
     is_bounded: bool,
 }
 
@@ -386,6 +403,7 @@ impl<T> Sender<T> {
             Until::Ever,
             Why::new(&SEND, 0),
         );
+        // Without a deadline the wait ends only with a result.
         sent.unwrap_or(Ok(()))
     }
 
@@ -432,7 +450,8 @@ impl<T> Sender<T> {
         }
     }
 
-    /// As [`send`](Self::send), for an `async` function. Dropped before there was room, the message was not sent.
+    /// As [`send`](Self::send), for an `async` function. If the future is dropped before there was room, the message is
+    /// not sent.
     pub fn send_async(&self, message: T) -> impl Future<Output = Result<(), SendError<T>>> + use<'_, T>
     where
         T: Unpin,
@@ -452,10 +471,11 @@ impl<T> Sender<T> {
 
     /// Whether a sender would have to wait.
     pub fn is_full(&self) -> bool {
+        // A waiting receiver takes the message at once, even if there is no room.
         self.0.look(|state| !state.has_room() && state.receiving.waiting() == 0)
     }
 
-    /// How many messages it takes; none: without a limit.
+    /// How many messages the channel has room for; `None` if it has no limit.
     pub fn capacity(&self) -> Option<usize> {
         capacity(&self.0)
     }
@@ -477,8 +497,8 @@ impl<T> Receiver<T> {
     /// If the channel is empty and all senders are gone.
     ///
     /// # Blocking and cancellation
-    /// Parks while the channel is empty. A kill or time-out unwinds here; a message that was on its way goes to the
-    /// next receiver.
+    /// Parks while the channel is empty. A kill or time-out unwinds here; a message that was granted already goes to
+    /// the next receiver.
     #[inline(always)]
     #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
@@ -486,10 +506,10 @@ impl<T> Receiver<T> {
         received.unwrap_or(Err(RecvError))
     }
 
-    /// A message, if there is one now.
+    /// Takes a message, if there is one now.
     ///
     /// # Errors
-    /// `Empty`, or `Disconnected` if all senders are gone besides.
+    /// `Empty`, or `Disconnected` if the channel is empty and all senders are gone.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         match self.0.attempt(&mut Recv) {
             Some(Ok(message)) => Ok(message),
@@ -524,12 +544,13 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// As [`recv`](Self::recv), for an `async` function. Dropped before it is ready, it has taken nothing.
+    /// As [`recv`](Self::recv), for an `async` function. If the future is dropped before it is ready, it has taken no
+    /// message.
     pub fn recv_async(&self) -> impl Future<Output = Result<T, RecvError>> + use<'_, T> {
         self.0.future(Recv)
     }
 
-    /// The messages, as they come; ends when all senders are gone.
+    /// The messages as they come; ends when all senders are gone and no message is left.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter(self)
     }
@@ -549,7 +570,7 @@ impl<T> Receiver<T> {
         self.len() == 0
     }
 
-    /// How many messages it takes; none: without a limit.
+    /// How many messages the channel has room for; `None` if it has no limit.
     pub fn capacity(&self) -> Option<usize> {
         capacity(&self.0)
     }
@@ -569,6 +590,7 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
+        // After the last sender, `settle` grants all waiting receivers the end of the channel.
         self.0.change(|state| state.senders -= 1);
     }
 }
@@ -582,7 +604,7 @@ impl<T> Clone for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        // Nobody will take them; they are dropped outside of the lock.
+        // No receiver is left to take the messages. They are the user's, so they are dropped outside the lock.
         let unread = self.0.change(|state| {
             state.receivers -= 1;
             let is_last = state.receivers == 0;
@@ -592,7 +614,7 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-/// The messages of a channel, as they come: [`Receiver::iter`].
+/// The messages of a channel as they come; see [`Receiver::iter`].
 #[derive(Debug)]
 pub struct Iter<'a, T>(&'a Receiver<T>);
 
@@ -606,7 +628,7 @@ impl<T> Iterator for Iter<'_, T> {
 
 impl<T> FusedIterator for Iter<'_, T> {}
 
-/// The messages that are there now: [`Receiver::try_iter`].
+/// The messages that are there now; see [`Receiver::try_iter`].
 #[derive(Debug)]
 pub struct TryIter<'a, T>(&'a Receiver<T>);
 
@@ -618,7 +640,7 @@ impl<T> Iterator for TryIter<'_, T> {
     }
 }
 
-/// The messages of a channel, as they come, with the receiver inside.
+/// The messages of a channel as they come; it owns the receiver.
 #[derive(Debug)]
 pub struct IntoIter<T>(Receiver<T>);
 

@@ -1,4 +1,4 @@
-//! A condition that is waited for under a lock.
+//! A condition variable: waiting for a change of what a lock protects.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -15,17 +15,19 @@ use crate::hub::park::Why;
 static CONDVAR: &str = "a Condvar";
 
 struct Notices {
-    /// How many were given to those who wait, and not taken yet.
+    /// How many notices were given to waiters and not taken yet.
     owed: usize,
     waiters: Waiters,
 }
 
 impl State for Notices {
     fn settle(&mut self, woken: &mut Woken) {
+        // A notice that its waiter gave back (a kill, a time-out, another branch of its select) is granted to the next
+        // one.
         while self.owed > self.waiters.granted() && self.waiters.any() {
             self.waiters.grant_first(woken);
         }
-        // Of one that was passed on, and nobody waits for it.
+        // Notices that no waiter is left for are dropped: they are not kept for waiters to come.
         self.owed = self.owed.min(self.waiters.granted());
     }
 }
@@ -35,12 +37,14 @@ struct Notice;
 impl Op<Notices> for Notice {
     type Output = ();
 
-    // One that finds its select at another branch would be nobody's.
+    // With `true` a select that polls another branch would be passed over, and the notice lost if there is no other
+    // waiter. So the branch is granted; if another branch wins, `settle` passes the notice on.
     const TAKES: bool = false;
 
     #[inline(always)]
     fn spends(&self) -> bool {
-        // It always waits; and is in line once it was polled.
+        // A wait always parks, so it needs no budget. The first poll must get in line and not just give way, because
+        // the mutex is unlocked after it.
         false
     }
 
@@ -49,11 +53,12 @@ impl Op<Notices> for Notice {
     }
 
     fn attempt(&mut self, state: &mut Notices, granted: bool, _: &mut Woken) -> Option<()> {
+        // An attempt before the grant never succeeds: a notice is only for those that waited when it was given.
         granted.then(|| state.owed -= 1)
     }
 }
 
-/// Waits until another says that something has changed, as [`std::sync::Condvar`].
+/// Waits until another thread says that something has changed, like [`std::sync::Condvar`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -69,8 +74,8 @@ impl Op<Notices> for Notice {
 /// assert!(*ready);
 /// ```
 ///
-/// Notices go to those who wait in the order of coming. One that was on its way to somebody who is killed or timed out
-/// goes to the next.
+/// Notices go to waiters in order of arrival. A notice that was given to a waiter that is then killed or timed out goes
+/// to the next one.
 ///
 /// # Coming from Python
 /// `asyncio.Condition`, `threading.Condition`.
@@ -78,7 +83,8 @@ pub struct Condvar {
     core: Core<Notices>,
 }
 
-/// A notice whose taker has no lock yet: if it never gets that, the notice is the next one's.
+/// A notice that was taken by a waiter that does not have the lock yet. If the waiter never gets the lock, the drop
+/// passes the notice on.
 struct Owed<'a>(&'a Condvar);
 
 impl Drop for Owed<'_> {
@@ -99,7 +105,7 @@ impl WaitTimeoutResult {
 }
 
 impl Condvar {
-    /// One that nobody waits for.
+    /// A condition variable without waiters.
     pub const fn new() -> Condvar {
         Condvar {
             core: Core::new(Notices {
@@ -109,19 +115,19 @@ impl Condvar {
         }
     }
 
-    /// Gives the lock away and waits for a notice, then for the lock.
+    /// Unlocks, waits for a notice, and then waits for the lock.
     ///
     /// # Errors
     /// The guard in an error, if the lock is poisoned.
     ///
     /// # Blocking and cancellation
-    /// Parks. A kill or time-out unwinds here, without the lock.
+    /// Parks. A kill or time-out unwinds here, without the lock held.
     #[track_caller]
     pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         self.wait_until(guard, Until::Ever).0
     }
 
-    /// Waits as long as `condition` holds, which is looked at under the lock.
+    /// Waits as long as `condition` holds. It is evaluated under the lock.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -180,9 +186,11 @@ impl Condvar {
                 return Ok((guard, WaitTimeoutResult(false)));
             }
             let until = deadline.map_or(Until::Ever, Until::At);
+            // Each wait gets the same deadline, so a notice does not extend the time.
             let (again, timed_out) = both(self.wait_until(guard, until))?;
             guard = again;
             if timed_out.0 {
+                // The time may be over and the condition have changed all the same: the condition decides.
                 let still = condition(&mut *guard);
                 return Ok((guard, WaitTimeoutResult(still)));
             }
@@ -196,17 +204,20 @@ impl Condvar {
         until: Until,
     ) -> (LockResult<MutexGuard<'a, T>>, WaitTimeoutResult) {
         let mutex = guard.mutex;
+        // The mutex is unlocked once this waiter is in line, so a change made under the mutex after that finds it.
         let noticed = self
             .core
             .wait(&mut Notice, until, Why::new(&CONDVAR, 0), || drop(guard));
+        // If a kill unwinds the wait for the mutex, the notice goes to the next waiter.
         let owed = noticed.map(|()| Owed(self));
         let guard = mutex.relock();
+        // The lock is held: the notice has served its purpose.
         std::mem::forget(owed);
         (guard, WaitTimeoutResult(noticed.is_none()))
     }
 
-    /// As [`wait`](Self::wait), for an `async` function. Dropped before it is ready, it has given the lock away, and
-    /// a notice that it got goes to the next.
+    /// As [`wait`](Self::wait), for an `async` function. If the future is dropped before it is ready, the lock stays
+    /// released, and a notice that it was given goes to the next waiter.
     pub fn wait_async<'a, T: ?Sized>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -217,11 +228,12 @@ impl Condvar {
             let (mut noticed, mut guard) = (pin!(noticed), Some(guard));
             poll_fn(|context| {
                 let polled = noticed.as_mut().poll(context);
-                // In line now: who changes something from here on gives notice.
+                // In line now. A change made after this unlock gives its notice to this waiter.
                 drop(guard.take());
                 polled
             })
             .await;
+            // As in `wait_until`: passed on if this future is dropped while it waits for the mutex.
             let owed = Owed(self);
             let guard = mutex.lock_async().await;
             std::mem::forget(owed);
@@ -229,18 +241,19 @@ impl Condvar {
         }
     }
 
-    /// Lets the one who has waited longest go on.
+    /// Lets the waiter that came first continue.
     pub fn notify_one(&self) {
         self.notify(1);
     }
 
-    /// Lets all who wait go on.
+    /// Lets all waiters continue.
     pub fn notify_all(&self) {
         self.notify(usize::MAX);
     }
 
-    /// Lets up to `count` who wait go on.
+    /// Lets up to `count` waiters continue.
     pub fn notify(&self, count: usize) {
+        // Only for those that wait now, besides the notices that are still to be taken.
         self.core.change(|state| {
             state.owed = state.waiters.granted() + state.waiters.waiting().min(count);
         });

@@ -1,4 +1,4 @@
-//! A flag that many may wait for.
+//! A flag that any number of tasks may wait for.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -19,6 +19,7 @@ struct Flag {
 impl State for Flag {
     #[inline]
     fn settle(&mut self, woken: &mut Woken) {
+        // Handed over: all waiters continue, even if the flag is cleared before they run.
         while self.is_set && self.waiters.hand_first(woken) {}
     }
 }
@@ -30,6 +31,7 @@ impl Op<Flag> for IsSet {
 
     const HANDED: Option<()> = Some(());
 
+    // Being set is not used up, so a select is granted even while it polls another branch (C7).
     const TAKES: bool = false;
 
     fn waiters<'a>(&self, state: &'a mut Flag) -> &'a mut Waiters {
@@ -42,7 +44,7 @@ impl Op<Flag> for IsSet {
     }
 }
 
-/// A flag, at first not set: [`wait`](Self::wait) waits until somebody sets it, and all go on.
+/// A flag, at first not set. [`wait`](Self::wait) waits until it is set, and then all waiters continue.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -59,7 +61,7 @@ impl Op<Flag> for IsSet {
 /// waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
 /// ```
 ///
-/// Whoever waited when it was set goes on, even if it is cleared before it runs.
+/// A waiter that waited when the flag was set continues, even if the flag is cleared before the waiter runs.
 ///
 /// # Coming from Python
 /// `gevent.event.Event`, `asyncio.Event`.
@@ -68,7 +70,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Not set.
+    /// A flag that is not set.
     pub const fn new() -> Event {
         Event {
             core: Core::new(Flag {
@@ -78,22 +80,22 @@ impl Event {
         }
     }
 
-    /// Sets it: all who wait go on.
+    /// Sets the flag: all waiters continue.
     pub fn set(&self) {
         self.core.change(|state| state.is_set = true);
     }
 
-    /// Clears it: who comes now waits.
+    /// Clears the flag: tasks that wait from now on have to wait for the next `set`.
     pub fn clear(&self) {
         self.core.change(|state| state.is_set = false);
     }
 
-    /// Whether it is set.
+    /// Whether the flag is set.
     pub fn is_set(&self) -> bool {
         self.core.look(|state| state.is_set)
     }
 
-    /// Waits until it is set.
+    /// Waits until the flag is set.
     ///
     /// # Blocking and cancellation
     /// Parks unless it is set. A kill or time-out unwinds here.
@@ -102,13 +104,13 @@ impl Event {
         self.core.block(&mut IsSet, Until::Ever, Why::new(&EVENT, 0));
     }
 
-    /// Waits until it is set for at most `timeout`; whether it was.
+    /// Waits until the flag is set, for at most `timeout`; whether it was.
     #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.wait_until(Until::After(timeout))
     }
 
-    /// Waits until it is set, or until `deadline`; whether it was.
+    /// Waits until the flag is set, or until `deadline`; whether it was.
     #[track_caller]
     pub fn wait_deadline(&self, deadline: Instant) -> bool {
         self.wait_until(Until::At(deadline))
@@ -119,7 +121,7 @@ impl Event {
         self.wait_for(until, Why::new(&EVENT, 0))
     }
 
-    /// For what is built on it, under its own name.
+    /// For a primitive that is built on this one, and waits under its own name.
     #[track_caller]
     pub(crate) fn wait_for(&self, until: Until, why: Why) -> bool {
         self.core.block(&mut IsSet, until, why).is_some()

@@ -1,4 +1,4 @@
-//! A value that is made when it is first looked at.
+//! A value that is made at its first use.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -11,7 +11,8 @@ use crate::hub::{Hub, interrupt};
 
 static LAZY_LOCK: &str = "a LazyLock";
 
-/// A value that is made at first use, as [`std::sync::LazyLock`]: who comes meanwhile waits, and lets others run.
+/// A value that is made at its first use, like [`std::sync::LazyLock`]. Callers that come meanwhile wait, and let
+/// others run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,12 +26,12 @@ static LAZY_LOCK: &str = "a LazyLock";
 /// assert_eq!(readers.map(|reader| reader.join().unwrap()), [2, 2]);
 /// ```
 ///
-/// The function can be called but once. So if it panics, all who look at the value panic from then on. And so a kill or
-/// a time-out does not end it: both wait, as in a [`shield`](crate::thread::shield), and are delivered at the first
-/// park after it. That goes for a [`timeout`](crate::time::timeout) within it, too; give a time-out to what it waits
-/// for, or use a [`OnceLock`](super::OnceLock), which lets the next in line try.
+/// The function can be called only once. If it panics, every later use of the value panics. A kill or a time-out must
+/// therefore not end it: both are deferred, as in a [`shield`](crate::thread::shield), and are delivered at the first
+/// park after it. That includes a [`timeout`](crate::time::timeout) within the function. Put a time-out on what the
+/// function waits for instead, or use a [`OnceLock`](super::OnceLock), which lets the next in line try.
 ///
-/// There is no form for an `async` function, as the function blocks: there is
+/// There is no form for an `async` function, because the function blocks; use
 /// [`OnceLock::get_or_init_async`](super::OnceLock::get_or_init_async).
 pub struct LazyLock<T, F = fn() -> T> {
     value: Cell<T>,
@@ -39,7 +40,7 @@ pub struct LazyLock<T, F = fn() -> T> {
 }
 
 impl<T, F: FnOnce() -> T> LazyLock<T, F> {
-    /// What `init` will make.
+    /// A value that `init` will make.
     pub const fn new(init: F) -> LazyLock<T, F> {
         LazyLock {
             value: Cell::new(),
@@ -48,13 +49,13 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
         }
     }
 
-    /// The value, which is made if it was not; the same as `&*this`.
+    /// The value, made now if it was not yet; the same as `&*this`.
     ///
     /// # Panics
-    /// If the function does, or did. If the function looks at the value itself, which would wait for itself.
+    /// If the function does, or did. If the function uses the value itself, which would wait for itself.
     ///
     /// # Blocking and cancellation
-    /// Parks while another makes the value. A kill or time-out unwinds there, but not in the function.
+    /// Parks while another caller makes the value. A kill or time-out unwinds there, but not in the function.
     #[inline]
     #[track_caller]
     pub fn force(this: &LazyLock<T, F>) -> &T {
@@ -68,15 +69,17 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     #[track_caller]
     fn make(&self) -> &T {
         if let Some(turn) = self.turns.begin(&LAZY_LOCK) {
+            // An earlier turn has taken the function and ended without a value, so the function panicked.
             let Some(init) = self.init.lock().take() else {
                 panic!("a LazyLock was poisoned by a panic in its function")
             };
-            // In the last destructors of an OS thread there is no hub, and nothing to defer.
+            // In the last destructors of an OS thread there is no hub, and so no kill or time-out to defer.
             let value = if Hub::has_ended() {
                 init()
             } else {
                 interrupt::shield(init)
             };
+            // The value first: waiters that continue after the turn must find it.
             let _ = self.value.set(value);
             turn.finish();
         }

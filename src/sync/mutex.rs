@@ -1,4 +1,4 @@
-//! Mutual exclusion, handed over in order.
+//! Mutual exclusion; the lock is handed over in order of arrival.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -45,6 +45,8 @@ impl State for Lock {
     #[inline(always)]
     fn settle(&mut self, woken: &mut Woken) {
         if self.may_grant() {
+            // Handed over while it is locked: no new attempt can take it before the waiter runs (W1). If no waiter
+            // could be woken the lock is free.
             self.locked = self.waiters.hand_first(woken);
         }
     }
@@ -63,10 +65,12 @@ impl Op<Lock> for Acquire {
 
     #[inline]
     fn attempt(&mut self, state: &mut Lock, granted: bool, _: &mut Woken) -> Option<()> {
+        // After a hand-over `locked` is set already, and stays set.
         (granted || !std::mem::replace(&mut state.locked, true)).then_some(())
     }
 
     fn gives_back(&mut self, state: &mut Lock) {
+        // `settle` then hands the lock to the next waiter.
         state.release();
     }
 }
@@ -88,9 +92,10 @@ impl Poison {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// A guard that was made while the thread unwound (or not) goes.
+    /// Called when a guard is dropped. `unwound`: whether its OS thread was unwinding when the guard was made.
     #[inline]
     pub(super) fn left(&self, unwound: bool) {
+        // Only a panic that began under the guard poisons. A kill and a time-out unwind too, but do not poison.
         if !unwound && std::thread::panicking() && !interrupt::unwinds() {
             self.0.store(true, Ordering::Relaxed);
         }
@@ -105,7 +110,8 @@ impl Poison {
     }
 }
 
-/// A lock over a value, as [`std::sync::Mutex`]: who waits for it lets others run, and gets it in the order of coming.
+/// A lock over a value, like [`std::sync::Mutex`]. Waiting for it lets others run, and waiters get it in order of
+/// arrival.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -128,7 +134,7 @@ impl Poison {
 /// ```
 ///
 /// It may be shared with green threads of other OS threads, plain OS threads and futures. A panic while it is held
-/// poisons it, as in std; a kill or a time-out does not, which unwinds through it too.
+/// poisons it, as in std; a kill or a time-out unwinds too but does not poison it.
 ///
 /// # Coming from Python
 /// `gevent.lock.BoundedSemaphore(1)` and `asyncio.Lock`, with the value inside.
@@ -138,12 +144,13 @@ pub struct Mutex<T: ?Sized> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: it gives `&mut T` to one holder at a time, which may be another thread than the one before.
+// SAFETY: moving the mutex moves the value, and `T` is `Send`.
 unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
-// SAFETY: as above.
+// SAFETY: the lock gives `&mut T` to one holder at a time, perhaps on another thread than the one before, and `T` is
+// `Send`.
 unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
 
-/// Holds the lock of a [`Mutex`] until it is dropped. It may go to another thread meanwhile.
+/// Holds the lock of a [`Mutex`] until it is dropped. A guard may be sent to another thread.
 #[must_use = "dropped at once, it locks nothing"]
 pub struct MutexGuard<'a, T: ?Sized> {
     pub(super) mutex: &'a Mutex<T>,
@@ -181,6 +188,7 @@ impl<T: ?Sized> Mutex<T> {
     fn guard(&self) -> LockResult<MutexGuard<'_, T>> {
         self.poison.result(MutexGuard {
             mutex: self,
+            // A guard that is made during unwinding must not take that panic for its own.
             unwound: std::thread::panicking(),
             _value: PhantomData,
         })
@@ -189,11 +197,11 @@ impl<T: ?Sized> Mutex<T> {
     /// Waits for the lock.
     ///
     /// # Errors
-    /// The guard in an error, if somebody panicked while holding the lock.
+    /// The guard in an error, if a holder of the lock panicked.
     ///
     /// # Blocking and cancellation
-    /// Parks if it is held, and gets it after all who came before. A kill or time-out unwinds here, and the lock goes
-    /// to the next in line. In a destructor that runs while unwinding it waits to the end.
+    /// Parks if the lock is held, and gets it after all waiters that came before. A kill or time-out unwinds here, and
+    /// the lock goes to the next in line. In a destructor that runs during unwinding neither ends the wait.
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
@@ -201,14 +209,15 @@ impl<T: ?Sized> Mutex<T> {
         self.guard()
     }
 
-    /// The same for who has waited already, and may hold a notice: it takes no step of the budget.
+    /// The same for a caller that has waited already, and may hold a notice of a `Condvar`: it takes no step of the
+    /// budget.
     #[track_caller]
     pub(super) fn relock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.core.block_unspent(&mut Acquire, Until::Ever, Why::new(&MUTEX, 0));
         self.guard()
     }
 
-    /// The lock, if it is free and nobody waits for it.
+    /// Takes the lock, if it is free and has no waiters.
     ///
     /// # Errors
     /// `WouldBlock`, or the guard in `Poisoned`.
@@ -245,7 +254,8 @@ impl<T: ?Sized> Mutex<T> {
         }
     }
 
-    /// As [`lock`](Self::lock), for an `async` function. Dropped before it is ready, it is out of the line.
+    /// As [`lock`](Self::lock), for an `async` function. If the future is dropped before it is ready, it leaves the
+    /// line.
     ///
     /// ```
     /// use greenthread::{future::block_on, sync::Mutex, time::sleep_async};
@@ -268,22 +278,22 @@ impl<T: ?Sized> Mutex<T> {
         }
     }
 
-    /// Whether somebody holds it at this moment.
+    /// Whether the lock is held at this moment.
     pub fn is_locked(&self) -> bool {
         self.core.look(|state| state.locked)
     }
 
-    /// Whether somebody panicked while holding it.
+    /// Whether a holder of the lock panicked.
     pub fn is_poisoned(&self) -> bool {
         self.poison.is_set()
     }
 
-    /// Forgets that somebody panicked.
+    /// Clears the poison: the lock counts as never poisoned.
     pub fn clear_poison(&self) {
         self.poison.clear();
     }
 
-    /// The value, which nobody else can have.
+    /// The value, without locking: `&mut self` proves that there is no guard.
     ///
     /// # Errors
     /// The reference in an error, if the lock is poisoned.
@@ -301,7 +311,7 @@ impl<T: ?Sized> Deref for MutexGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the lock is held.
+        // SAFETY: the guard holds the lock, so no other guard refers to the value.
         unsafe { &*self.mutex.value.get() }
     }
 }
@@ -309,7 +319,7 @@ impl<T: ?Sized> Deref for MutexGuard<'_, T> {
 impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the lock is held.
+        // SAFETY: the guard holds the lock, so no other guard refers to the value.
         unsafe { &mut *self.mutex.value.get() }
     }
 }
@@ -317,6 +327,7 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
+        // Before the unlock, so that the next holder sees the poison.
         self.mutex.poison.left(self.unwound);
         self.mutex.unlock();
     }

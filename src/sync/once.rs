@@ -10,7 +10,7 @@ use super::wait::Until;
 
 static ONCE: &str = "a Once";
 
-/// Runs something once, as [`std::sync::Once`]: whoever comes meanwhile waits, and lets others run.
+/// Runs something once, like [`std::sync::Once`]. Callers that come meanwhile wait, and let others run.
 ///
 /// ```
 /// use greenthread::{spawn, sync::Once, yield_now};
@@ -27,21 +27,22 @@ static ONCE: &str = "a Once";
 /// callers.into_iter().for_each(|caller| caller.join().unwrap());
 /// ```
 ///
-/// A panic in it poisons it, as in std. A kill or a time-out in it does not: the next in line runs its own.
+/// A panic in the function poisons the `Once`, as in std. A kill or a time-out does not: the next caller in line runs
+/// its own function.
 pub struct Once {
-    /// Set after what was to run has run; whoever reads it sees what that did.
+    /// Set after the function has run. A caller that reads `true` also sees what the function did.
     is_completed: AtomicBool,
     turns: Turns,
 }
 
-/// What [`Once::call_once_force`] says to what it runs.
+/// What [`Once::call_once_force`] tells the function that it runs.
 #[derive(Debug)]
 pub struct OnceState {
     is_poisoned: bool,
 }
 
 impl OnceState {
-    /// Whether an earlier one panicked.
+    /// Whether an earlier function panicked.
     pub fn is_poisoned(&self) -> bool {
         self.is_poisoned
     }
@@ -54,7 +55,7 @@ fn poisoned() -> ! {
 }
 
 impl Once {
-    /// Nothing has run yet.
+    /// A `Once` for which nothing has run yet.
     pub const fn new() -> Once {
         Once {
             is_completed: AtomicBool::new(false),
@@ -62,14 +63,14 @@ impl Once {
         }
     }
 
-    /// Runs `f`, unless something has run; waits while something runs.
+    /// Runs `f`, unless a function has run; waits while one runs.
     ///
     /// # Panics
-    /// If `f` does, or an earlier one did. If `f` comes back to this `Once`, which would wait for itself.
+    /// If `f` does, or an earlier function did. If `f` uses this `Once` itself, which would wait for itself.
     ///
     /// # Blocking and cancellation
-    /// Parks while another runs. A kill or time-out unwinds there, or in `f` where that parks; then the next in line
-    /// runs its own.
+    /// Parks while another caller runs its function. A kill or time-out unwinds there, or in `f` where that parks; then
+    /// the next in line runs its own function.
     #[inline]
     #[track_caller]
     pub fn call_once(&self, f: impl FnOnce()) {
@@ -78,7 +79,7 @@ impl Once {
         }
     }
 
-    /// The same, even if an earlier one panicked.
+    /// The same, even if an earlier function panicked.
     ///
     /// ```
     /// use greenthread::{spawn_local, sync::Once};
@@ -91,7 +92,7 @@ impl Once {
     /// ```
     ///
     /// # Panics
-    /// If `f` does, or comes back to this `Once`.
+    /// If `f` does, or uses this `Once` itself.
     #[inline]
     #[track_caller]
     pub fn call_once_force(&self, f: impl FnOnce(&OnceState)) {
@@ -104,29 +105,33 @@ impl Once {
     #[track_caller]
     fn call(&self, force: bool, f: impl FnOnce(&OnceState)) {
         let Some(mut turn) = self.turns.begin(&ONCE) else {
+            // Another caller has finished.
             return;
         };
         let is_poisoned = turn.is_poisoned;
         if is_poisoned && !force {
+            // Release the turn before the panic, so that the next caller need not wait for this one to unwind.
             drop(turn);
             poisoned();
         }
+        // From here on a panic is one of `f`.
         turn.poisons();
         f(&OnceState { is_poisoned });
+        // `Release` pairs with the load in `is_completed`: what `f` did is visible to callers that take the fast path.
         self.is_completed.store(true, Ordering::Release);
         turn.finish();
     }
 
-    /// Whether something has run to its end.
+    /// Whether a function has run to its end.
     #[inline]
     pub fn is_completed(&self) -> bool {
         self.is_completed.load(Ordering::Acquire)
     }
 
-    /// Waits until something has run.
+    /// Waits until a function has run.
     ///
     /// # Panics
-    /// If it is poisoned.
+    /// If the `Once` is poisoned.
     ///
     /// # Blocking and cancellation
     /// Parks until then. A kill or time-out unwinds here.
@@ -135,7 +140,7 @@ impl Once {
         self.wait_until(Until::Ever);
     }
 
-    /// Waits until something has run for at most `timeout`; whether it has.
+    /// Waits until a function has run, for at most `timeout`; whether one has.
     ///
     /// # Panics
     /// As [`wait`](Self::wait).
@@ -144,7 +149,7 @@ impl Once {
         self.wait_until(Until::After(timeout))
     }
 
-    /// Waits until something has run, or until `deadline`; whether it has.
+    /// Waits until a function has run, or until `deadline`; whether one has.
     ///
     /// # Panics
     /// As [`wait`](Self::wait).

@@ -1,7 +1,7 @@
 //! A value that is set once.
 //!
-//! The value lies in std's cell, which is never contended: only who has the turn sets it. So a read is what it is in
-//! std, one load, and nobody waits there.
+//! The value lies in std's cell, which is never contended, because only the owner of the turn sets it. So a read is one
+//! load as in std, and no OS thread ever waits in that cell.
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
@@ -15,7 +15,8 @@ use super::wait::Until;
 
 static ONCE_LOCK: &str = "a OnceLock";
 
-/// A value that is set once, as [`std::sync::OnceLock`]: who comes while another makes it waits, and lets others run.
+/// A value that is set once, like [`std::sync::OnceLock`]. Callers that come while another makes the value wait, and
+/// let others run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,15 +33,15 @@ static ONCE_LOCK: &str = "a OnceLock";
 /// assert!(std::ptr::eq(one.join().unwrap(), two.join().unwrap()));
 /// ```
 ///
-/// Whoever makes the value and panics, is killed, is timed out or dropped leaves that to the next in line: it is not
-/// poisoned. It is named `OnceCell`, too.
+/// A caller that panics, is killed, is timed out or is dropped while it makes the value leaves that to the next in
+/// line: there is no poison. The type is named `OnceCell`, too.
 pub struct OnceLock<T> {
     value: Cell<T>,
     turns: Turns,
 }
 
 impl<T> OnceLock<T> {
-    /// Without a value.
+    /// A cell without a value.
     pub const fn new() -> OnceLock<T> {
         OnceLock {
             value: Cell::new(),
@@ -65,10 +66,10 @@ impl<T> OnceLock<T> {
     /// The value, if another was set.
     ///
     /// # Panics
-    /// In what makes the value of this very cell.
+    /// If called by the function that makes the value of this cell.
     ///
     /// # Blocking and cancellation
-    /// Parks while another makes the value, as in std. A kill or time-out unwinds here.
+    /// Parks while another caller makes the value, as in std. A kill or time-out unwinds here.
     #[track_caller]
     pub fn set(&self, value: T) -> Result<(), T> {
         if self.get().is_some() {
@@ -80,20 +81,22 @@ impl<T> OnceLock<T> {
         }
     }
 
+    /// Sets the value, and then ends the turn.
     fn fill(&self, turn: Turn<'_>, value: T) -> Result<(), T> {
         let set = self.value.set(value);
+        // The value first: waiters that continue after this must find it.
         turn.finish();
         set
     }
 
-    /// The value, which `f` makes if it is not set; waits while another makes it.
+    /// The value, made by `f` if it is not set; waits while another caller makes it.
     ///
     /// # Panics
-    /// If `f` does; the next in line makes the value then. If `f` comes back for the value of this very cell.
+    /// If `f` does; the next in line makes the value then. If `f` asks for the value of this cell itself.
     ///
     /// # Blocking and cancellation
-    /// Parks while another makes the value. A kill or time-out unwinds there, or in `f` where that parks; then the next
-    /// in line makes it.
+    /// Parks while another caller makes the value. A kill or time-out unwinds there, or in `f` where that parks; then
+    /// the next in line makes it.
     #[inline]
     #[track_caller]
     pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
@@ -103,7 +106,7 @@ impl<T> OnceLock<T> {
         }
     }
 
-    /// The same, if `f` can.
+    /// The same for a function that may fail.
     ///
     /// ```
     /// use greenthread::sync::OnceLock;
@@ -114,7 +117,7 @@ impl<T> OnceLock<T> {
     /// ```
     ///
     /// # Errors
-    /// What `f` fails with; the next in line makes the value then.
+    /// The error of `f`; the next in line makes the value then.
     ///
     /// # Panics
     /// As [`get_or_init`](Self::get_or_init).
@@ -130,14 +133,16 @@ impl<T> OnceLock<T> {
     #[cold]
     #[track_caller]
     fn init<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        // An error drops the turn unfinished, and the next in line makes the value.
         if let Some(turn) = self.turns.begin(&ONCE_LOCK) {
             let _ = self.fill(turn, f()?);
         }
+        // Set by now, here or by the caller that had the turn: std's `wait` returns at once.
         Ok(self.value.wait())
     }
 
-    /// As [`get_or_init`](Self::get_or_init), for an `async` function. Dropped while it makes the value, it leaves that
-    /// to the next in line.
+    /// As [`get_or_init`](Self::get_or_init), for an `async` function. If the future is dropped while it makes the
+    /// value, it leaves that to the next in line.
     ///
     /// ```
     /// use greenthread::{future::block_on, sync::OnceLock};
@@ -146,8 +151,8 @@ impl<T> OnceLock<T> {
     /// assert_eq!(block_on(cell.get_or_init_async(|| async { 42 })), &42);
     /// ```
     ///
-    /// A future that comes back for the value of the very cell that it makes waits for ever: one future cannot be told
-    /// from another.
+    /// A future that asks for the value of the cell that it is making waits for ever: one future cannot be told from
+    /// another.
     pub async fn get_or_init_async<F, R>(&self, f: F) -> &T
     where
         F: FnOnce() -> R,
@@ -165,13 +170,14 @@ impl<T> OnceLock<T> {
     /// As [`get_or_try_init`](Self::get_or_try_init), for an `async` function.
     ///
     /// # Errors
-    /// What `f`'s future fails with; the next in line makes the value then.
+    /// The error of `f`'s future; the next in line makes the value then.
     pub async fn get_or_try_init_async<F, R, E>(&self, f: F) -> Result<&T, E>
     where
         F: FnOnce() -> R,
         R: Future<Output = Result<T, E>>,
     {
         if let Some(value) = self.get() {
+            // As in `init`: an error, or a drop of this future, drops the turn unfinished.
             return Ok(value);
         }
         if let Some(turn) = self.turns.begin_async().await {
@@ -199,6 +205,7 @@ impl<T> OnceLock<T> {
         if self.get().is_none() {
             self.turns.wait(Until::Ever, &ONCE_LOCK);
         }
+        // Set by now: std's `wait` returns at once, and does not block the OS thread.
         self.value.wait()
     }
 
@@ -235,7 +242,7 @@ impl<T> OnceLock<T> {
         self.value.into_inner()
     }
 
-    /// Takes the value out, if it was set, so that another can be.
+    /// Takes the value out, if it was set, so that another value can be set.
     pub fn take(&mut self) -> Option<T> {
         std::mem::take(self).into_inner()
     }

@@ -1,4 +1,4 @@
-//! A value that is to come.
+//! A value that is set later.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -13,17 +13,17 @@ use crate::sys::inside::{Mutex, MutexGuard};
 
 static PROMISE: &str = "a Promise";
 
-/// Has something called with the value.
+/// Arranges for a user's function to be called with the value.
 type Callback<T> = Box<dyn FnOnce(&Promise<T>) + Send>;
 
 struct Shared<T> {
     value: OnceLock<T>,
     is_set: Event,
-    /// None once it was set.
+    /// `None` once the value was set.
     callbacks: Mutex<Option<Vec<Callback<T>>>>,
 }
 
-/// A value that is to come: one sets it, once, and any number wait for it. A clone is the same promise.
+/// A value that is set once, later; any number of tasks may wait for it. A clone is the same promise.
 ///
 /// ```
 /// use greenthread::{spawn, sync::Promise};
@@ -35,15 +35,15 @@ struct Shared<T> {
 /// assert_eq!(promise.set(43), Err(43)); // once only
 /// ```
 ///
-/// What may fail is a `Promise<Result<T, E>>`. If nobody is left who could set it, who waits in `main` gets
-/// [`LoopExit`](crate::hub::LoopExit), as with any wait that cannot end.
+/// A result that may be an error is a `Promise<Result<T, E>>`. If nothing is left that could set it, a wait in `main`
+/// gets [`LoopExit`](crate::hub::LoopExit), as any wait does that cannot end.
 ///
 /// # Coming from Python
-/// `gevent.event.AsyncResult`, `asyncio.Future`. Setting it twice is an error, as asyncio has it.
+/// `gevent.event.AsyncResult`, `asyncio.Future`. Setting it twice is an error, as in asyncio.
 pub struct Promise<T>(Arc<Shared<T>>);
 
 impl<T> Promise<T> {
-    /// Not set.
+    /// A promise that is not set.
     pub fn new() -> Promise<T> {
         Promise(Arc::new(Shared {
             value: OnceLock::new(),
@@ -52,16 +52,19 @@ impl<T> Promise<T> {
         }))
     }
 
-    /// Sets it: all who wait go on.
+    /// Sets the value: all waiters continue.
     ///
     /// # Errors
-    /// The value, if it was set before.
+    /// The value, if the promise was set before.
     pub fn set(&self, value: T) -> Result<(), T> {
+        // The value first: a task that the event wakes, or that finds the callbacks taken, must find it.
         self.0.value.set(value)?;
         self.0.is_set.set();
+        // From here on `on_set` calls its function itself: none is missed, and none called twice.
         let callbacks = self.callbacks().take();
         for callback in callbacks.into_iter().flatten() {
-            // Of a hub that has ended it drops what the user left, which may panic: the others are called all the same.
+            // A callback for a hub that has ended drops the user's function here, and that may panic. The other
+            // callbacks must run all the same.
             if let Err(payload) = call_user(|| callback(self)) {
                 report_panic(&Reporter::callback(), payload);
             }
@@ -83,16 +86,16 @@ impl<T> Promise<T> {
         self.get().is_some()
     }
 
-    /// The value, if it is set and this is its only handle; else the handle.
+    /// Takes the value, if it is set and this is the only handle of the promise.
     ///
     /// # Errors
-    /// The promise as it was.
+    /// The promise, unchanged.
     pub fn into_inner(self) -> Result<T, Promise<T>> {
         if !self.is_set() {
             return Err(self);
         }
         let mut shared = Arc::try_unwrap(self.0).map_err(Promise)?;
-        shared.value.take().ok_or(Promise(Arc::new(shared)))
+        shared.value.take().ok_or_else(|| Promise(Arc::new(shared)))
     }
 
     /// Waits until it is set.
@@ -133,8 +136,10 @@ impl<T> Promise<T> {
         }
     }
 
-    /// Calls `f` with the value once it is set: on the hub of the caller, in its next turn, in the order of the calls;
-    /// also if it is set already.
+    /// Calls `f` with the value once it is set, or soon if it is set already.
+    ///
+    /// The call is made on the caller's hub, in its next turn. Several functions are called in the order in which they
+    /// were added.
     ///
     /// ```
     /// use greenthread::{hub, sync::Promise};
@@ -145,8 +150,8 @@ impl<T> Promise<T> {
     /// hub::idle(); // 42
     /// ```
     ///
-    /// `f` may not block (that panics, and the panic is reported): spawn for that. If the caller's hub has ended by
-    /// then, it is not called.
+    /// `f` may not block (that panics, and the panic is reported): spawn a green thread for that. If the caller's hub
+    /// has ended by then, `f` is not called.
     ///
     /// # Coming from Python
     /// `Future.add_done_callback`, `AsyncResult.rawlink`.
@@ -167,13 +172,14 @@ impl<T> Promise<T> {
                     f(value);
                 }
             };
-            // A hub that has ended calls nobody.
+            // Fails if that hub has ended: then `f` is not called.
             let _ = hub.call_soon(call);
         };
         let mut callbacks = self.callbacks();
         match &mut *callbacks {
             Some(callbacks) => callbacks.push(Box::new(callback)),
             None => {
+                // The value was set already. Unlock before `callback`, which may run the user's code.
                 drop(callbacks);
                 callback(self);
             }

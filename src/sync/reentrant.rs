@@ -1,10 +1,11 @@
 //! A lock that its holder may take again.
 //!
 //! # Invariants
-//! - **R1** `owner` is the number of who holds `core`'s lock, and 0 otherwise. Only the holder writes it, while it
-//!   holds the lock; so whoever reads its own number there has the lock, in whatever order others see the writes.
-//! - **R2** `count` is how many guards there are. A guard stays on the OS thread that it was made on, so all who change
-//!   `count` are on the OS thread that has the lock.
+//! - **R1** `owner` is the number of the holder of `core`'s lock, and 0 while the lock is free. Only the holder writes
+//!   it, while it holds the lock. A caller that reads its own number there therefore holds the lock, in whatever order
+//!   others see the writes.
+//! - **R2** `count` is how many guards there are. A guard stays on the OS thread that it was made on, so everything
+//!   that changes `count` is on the OS thread that has the lock.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,8 +19,8 @@ use crate::hub::park::Why;
 
 static REENTRANT_LOCK: &str = "a ReentrantLock";
 
-/// A lock that the green thread which holds it may take again, as std's of this name: who waits for it lets others run,
-/// and gets it in the order of coming.
+/// A lock that the green thread that holds it may take again, like std's lock of this name. Waiting for it lets others
+/// run, and waiters get it in order of arrival.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -36,10 +37,10 @@ static REENTRANT_LOCK: &str = "a ReentrantLock";
 /// assert_eq!(held.get(), 3);
 /// ```
 ///
-/// As there may be many guards at a time, they give `&T` and not `&mut T`. The lock is free when all are dropped. It
-/// belongs to a green thread with all of its greenlets and generators, or to the native stack of an OS thread; a
-/// callback of a hub is somebody else. It has no poison, and no form for an `async` function: a future is polled by
-/// anybody, so it cannot be said who has it.
+/// There may be many guards at a time, so they give `&T` and not `&mut T`. The lock is free when all guards are
+/// dropped. It belongs to a green thread with all of its greenlets and generators, or to the native stack of an OS
+/// thread; a callback of a hub is an owner of its own. The lock has no poison, and no form for an `async` function: a
+/// future may be polled by any task, so its owner is not known.
 ///
 /// # Coming from Python
 /// `gevent.lock.RLock`, `threading.RLock`.
@@ -50,10 +51,11 @@ pub struct ReentrantLock<T: ?Sized> {
     value: T,
 }
 
-// SAFETY: only those on the OS thread that has the lock refer to the value (R2), and it may go to another after them.
+// SAFETY: a guard stays on its OS thread, and all guards are on the OS thread that has the lock (R2). So the value is
+// referred to from one OS thread at a time, and moves to the next only once all guards are dropped; `T` is `Send`.
 unsafe impl<T: ?Sized + Send> Sync for ReentrantLock<T> {}
 
-/// One of the holds on a [`ReentrantLock`], which ends as it is dropped.
+/// One hold on a [`ReentrantLock`], which ends when the guard is dropped.
 ///
 /// It stays on its OS thread:
 ///
@@ -65,7 +67,7 @@ unsafe impl<T: ?Sized + Send> Sync for ReentrantLock<T> {}
 #[must_use = "dropped at once, it locks nothing"]
 pub struct ReentrantLockGuard<'a, T: ?Sized> {
     lock: &'a ReentrantLock<T>,
-    /// R2.
+    /// Keeps the guard on its OS thread (R2).
     _stays: PhantomData<*const ()>,
 }
 
@@ -87,25 +89,26 @@ impl<T> ReentrantLock<T> {
 }
 
 impl<T: ?Sized> ReentrantLock<T> {
-    /// Waits for the lock, unless the caller has it.
+    /// Waits for the lock, unless the caller holds it.
     ///
     /// # Panics
-    /// With `usize::MAX` guards.
+    /// If there are `usize::MAX` guards.
     ///
     /// # Blocking and cancellation
-    /// Parks if another has it, and gets it after all who came before. A kill or time-out unwinds here, and the lock
-    /// goes to the next in line.
+    /// Parks if another holder has the lock, and gets it after all waiters that came before. A kill or time-out unwinds
+    /// here, and the lock goes to the next in line.
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> ReentrantLockGuard<'_, T> {
         let me = crate::hub::who();
+        // R1: the holder takes it again without the lock of `core`.
         self.again(me).unwrap_or_else(|| {
             self.core.block(&mut Acquire, Until::Ever, Why::new(&REENTRANT_LOCK, 0));
             self.first(me)
         })
     }
 
-    /// The lock, if the caller has it, or it is free and nobody waits for it.
+    /// Takes the lock, if the caller holds it, or it is free and has no waiters.
     ///
     /// # Panics
     /// As [`lock`](Self::lock).
@@ -116,7 +119,7 @@ impl<T: ?Sized> ReentrantLock<T> {
             .or_else(|| self.core.attempt(&mut Acquire).map(|()| self.first(me)))
     }
 
-    /// Waits for the lock for at most `timeout`, unless the caller has it.
+    /// Waits for the lock for at most `timeout`, unless the caller holds it.
     ///
     /// # Panics
     /// As [`lock`](Self::lock).
@@ -125,7 +128,7 @@ impl<T: ?Sized> ReentrantLock<T> {
         self.lock_until(Until::After(timeout))
     }
 
-    /// Waits for the lock until `deadline`, unless the caller has it.
+    /// Waits for the lock until `deadline`, unless the caller holds it.
     ///
     /// # Panics
     /// As [`lock`](Self::lock).
@@ -143,9 +146,10 @@ impl<T: ?Sized> ReentrantLock<T> {
         })
     }
 
-    /// One guard more, if `me` has some.
+    /// One more guard, if `me` holds the lock.
     #[track_caller]
     fn again(&self, me: u64) -> Option<ReentrantLockGuard<'_, T>> {
+        // R1: a relaxed load is enough, because only `me` itself writes this number.
         if self.owner.load(Ordering::Relaxed) != me {
             return None;
         }
@@ -156,7 +160,7 @@ impl<T: ?Sized> ReentrantLock<T> {
         Some(self.guard())
     }
 
-    /// The first guard of `me`, which has just got the lock.
+    /// The first guard of `me`, which has just taken the lock.
     fn first(&self, me: u64) -> ReentrantLockGuard<'_, T> {
         self.owner.store(me, Ordering::Relaxed);
         self.count.store(1, Ordering::Relaxed);
@@ -170,7 +174,7 @@ impl<T: ?Sized> ReentrantLock<T> {
         }
     }
 
-    /// The value, which nobody else can have.
+    /// The value, without locking: `&mut self` proves that there is no guard.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.value
     }
@@ -191,6 +195,7 @@ impl<T: ?Sized> Drop for ReentrantLockGuard<'_, T> {
         let left = self.lock.count.load(Ordering::Relaxed) - 1;
         self.lock.count.store(left, Ordering::Relaxed);
         if left == 0 {
+            // R1: while the lock is still held. The unlock makes the writes visible to the next holder.
             self.lock.owner.store(0, Ordering::Relaxed);
             self.lock.core.change(Lock::release);
         }

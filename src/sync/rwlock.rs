@@ -1,4 +1,4 @@
-//! Many readers or one writer, in the order of coming.
+//! A lock for many readers or one writer, granted in order of arrival.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -19,7 +19,7 @@ static WRITE: &str = "an RwLock (write)";
 const READS: u32 = 0;
 const WRITES: u32 = 1;
 
-/// Who was granted has it from then on, before it runs.
+/// The readers or the writer that hold the lock. A waiter counts as a holder from its grant on, before it runs.
 struct Holders {
     readers: usize,
     writes: bool,
@@ -31,6 +31,8 @@ impl State for Holders {
 
     fn settle(&mut self, woken: &mut Woken) {
         loop {
+            // The first in line decides: readers up to the next writer, or one writer. Nothing behind a waiting writer
+            // overtakes it.
             let (readers, writes) = (self.readers, self.writes);
             let is_free = |wants| !writes && (wants != WRITES || readers == 0);
             match self.waiters.hand_first_if(woken, is_free) {
@@ -59,14 +61,16 @@ impl Op<Holders> for Read {
 
     #[inline]
     fn attempt(&mut self, state: &mut Holders, granted: bool, _: &mut Woken) -> Option<()> {
+        // After a hand-over this reader is counted already.
         if granted {
             return Some(());
         }
-        // Behind a writer that waits, so that readers cannot keep it waiting for ever.
+        // Queue behind a waiting writer, so that a stream of readers cannot starve it.
         (!state.writes && state.waiters.waiting() == 0).then(|| state.readers += 1)
     }
 
     fn gives_back(&mut self, state: &mut Holders) {
+        // `settle` then grants the next waiters.
         state.readers -= 1;
     }
 }
@@ -88,10 +92,12 @@ impl Op<Holders> for Write {
 
     #[inline]
     fn attempt(&mut self, state: &mut Holders, granted: bool, _: &mut Woken) -> Option<()> {
+        // After a hand-over `writes` is set already.
         if granted {
             return Some(());
         }
         let is_free = !state.writes && state.readers == 0 && state.waiters.waiting() == 0;
+        // Not while others wait: those that came first are granted first.
         is_free.then(|| state.writes = true)
     }
 
@@ -100,7 +106,7 @@ impl Op<Holders> for Write {
     }
 }
 
-/// A lock that many may read under at once, or one may write under, as [`std::sync::RwLock`].
+/// A lock that many may read under at once, or one may write under, like [`std::sync::RwLock`].
 ///
 /// ```
 /// use greenthread::sync::RwLock;
@@ -114,8 +120,9 @@ impl Op<Holders> for Write {
 /// names.write().unwrap().push("b");
 /// ```
 ///
-/// Readers that come while a writer waits wait behind it. So a green thread that reads must not read again inside: with
-/// a writer in between neither goes on. A panic while it is held for writing poisons it.
+/// Readers that come while a writer waits get in line behind it. A green thread that holds the lock for reading must
+/// therefore not read it again: with a writer waiting in between, neither could continue. A panic while the lock is
+/// held for writing poisons it.
 ///
 /// # Coming from Python
 /// gevent and asyncio have none.
@@ -125,9 +132,9 @@ pub struct RwLock<T: ?Sized> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: as a cell of a `T` that moves with it.
+// SAFETY: moving the lock moves the value, and `T` is `Send`.
 unsafe impl<T: ?Sized + Send> Send for RwLock<T> {}
-// SAFETY: it gives `&T` to several threads at once, or `&mut T` to one.
+// SAFETY: the lock gives `&T` to several threads at once, or `&mut T` to one; `T` is `Send` and `Sync`.
 unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<T> {}
 
 /// Holds an [`RwLock`] for reading until it is dropped.
@@ -193,17 +200,17 @@ impl<T: ?Sized> RwLock<T> {
     /// Waits to read.
     ///
     /// # Errors
-    /// The guard in an error, if somebody panicked while writing.
+    /// The guard in an error, if a writer panicked.
     ///
     /// # Blocking and cancellation
-    /// Parks while somebody writes, or waits to write. A kill or time-out unwinds here.
+    /// Parks while the lock is held for writing, or a writer waits. A kill or time-out unwinds here.
     #[track_caller]
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
         self.core.block(&mut Read, Until::Ever, Why::new(&READ, 0));
         self.reads()
     }
 
-    /// Reads, if nobody writes or waits.
+    /// Reads, if the lock is not held for writing and has no waiters.
     ///
     /// # Errors
     /// `WouldBlock`, or the guard in `Poisoned`.
@@ -252,17 +259,17 @@ impl<T: ?Sized> RwLock<T> {
     /// Waits to write.
     ///
     /// # Errors
-    /// The guard in an error, if somebody panicked while writing.
+    /// The guard in an error, if a writer panicked.
     ///
     /// # Blocking and cancellation
-    /// Parks while somebody reads or writes, or waits. A kill or time-out unwinds here.
+    /// Parks while the lock is held, or others wait for it. A kill or time-out unwinds here.
     #[track_caller]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
         self.core.block(&mut Write, Until::Ever, Why::new(&WRITE, 0));
         self.writes()
     }
 
-    /// Writes, if nobody reads, writes or waits.
+    /// Writes, if the lock is free and has no waiters.
     ///
     /// # Errors
     /// `WouldBlock`, or the guard in `Poisoned`.
@@ -308,17 +315,17 @@ impl<T: ?Sized> RwLock<T> {
         }
     }
 
-    /// Whether somebody panicked while writing.
+    /// Whether a writer panicked.
     pub fn is_poisoned(&self) -> bool {
         self.poison.is_set()
     }
 
-    /// Forgets that somebody panicked.
+    /// Clears the poison: the lock counts as never poisoned.
     pub fn clear_poison(&self) {
         self.poison.clear();
     }
 
-    /// The value, which nobody else can have.
+    /// The value, without locking: `&mut self` proves that there is no guard.
     ///
     /// # Errors
     /// The reference in an error, if the lock is poisoned.
@@ -331,13 +338,14 @@ impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: nobody writes while somebody reads.
+        // SAFETY: the guard holds the lock for reading, so there is no writer.
         unsafe { &*self.lock.value.get() }
     }
 }
 
 impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
     fn drop(&mut self) {
+        // After the last reader `settle` grants a waiting writer.
         self.lock.core.change(|state| state.readers -= 1);
     }
 }
@@ -346,20 +354,21 @@ impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the one who writes is alone.
+        // SAFETY: the guard holds the lock for writing, so there is no other holder.
         unsafe { &*self.lock.value.get() }
     }
 }
 
 impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the one who writes is alone.
+        // SAFETY: the guard holds the lock for writing, so there is no other holder.
         unsafe { &mut *self.lock.value.get() }
     }
 }
 
 impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
     fn drop(&mut self) {
+        // Before the unlock, so that the next holder sees the poison.
         self.lock.poison.left(self.unwound);
         self.lock.core.change(|state| state.writes = false);
     }

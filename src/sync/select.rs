@@ -1,45 +1,50 @@
-//! Waiting for the first of several: [`select!`](crate::select!), and [`Select`] where their number is not known
-//! before.
+//! Waiting for the first of several operations: [`select!`](crate::select!), and [`Select`] for a number of them that
+//! is known only at run time.
 #![forbid(unsafe_code)]
 
 // # Exactly one branch
 //
-// All branches of a select share one word (`Choice`), and wait each in the line of its own primitive. What is granted
-// there to a branch is taken from others: a message, room for one, a permit, a lock. So it may be granted only if
-// the select has no other branch already.
+// All branches of a select share one word (`Choice`), and each waits in the line of its own primitive. What is granted
+// to a branch there is taken from other waiters: a message, room for one, a permit, a lock. So a branch may be granted
+// only if no other branch of its select has been.
 //
-// - `Open`: all branches wait. A granter may take it to `Taken(i)`, the select to `Trying`.
-// - `Taken(i)`: branch `i` was granted, or is being granted under the lock of its primitive. The select takes it to
-//   `Trying` when it has what was granted; the granter back to `Open`, if it cannot grant after all.
-// - `Trying`: the select polls a branch, or has its winner. It alone takes it back to `Open`, if that branch is not ready.
+// - `Open`: all branches wait. A granter may set the word to `Taken(i)`, and the select may set it to `Trying`.
+// - `Taken(i)`: branch `i` was granted, or is being granted under the lock of its primitive. The select sets the word
+//   to `Trying` when it has what was granted; the granter sets it back to `Open` if it cannot grant after all.
+// - `Trying`: the select polls a branch, or has its winner. Only the select sets it back to `Open`, if that branch is
+//   not ready.
 //
-// - **C1** *A granter* holds the lock of the primitive. It takes the word from `Open` to `Taken(i)` before it takes the
+// - **C1** *A granter* holds the lock of the primitive. It sets the word from `Open` to `Taken(i)` before it takes the
 //   branch out of the line, gives it anything, or takes anything from it (a message that a `send` has left there). Then
 //   it wakes the select.
-// - **C2** *A granter that loses* (the word is not `Open`) takes the branch out of the line without a grant, goes on
-//   to the next in line, and wakes the select in the end: it may have been `Trying`, and is to look again. Whether a
-//   branch was granted is known under its primitive's lock alone (`Waiters::is_granted`), never from the word.
-// - **C3** *The select* takes the word from `Open` to `Trying` before it polls a branch, any branch, and leaves it so if
-//   that is ready: nothing is granted from then on. If not, the word is `Open` again. If the word is `Taken(i)` it polls
-//   that branch and no other.
-// - **C4** *Two selects that wait for each other*, one to send and one to receive: who comes second is `Trying`, finds
-//   the first in line, and is a granter to it. If both are `Trying`, each is passed over by the other, and woken by C2.
-// - **C5** *One select that waits for itself*, to send and to receive on one channel: a granter that is a branch of
-//   the select that it would grant leaves that in line, and asks the next.
-// - **C6** *A barrier* is granted to all or to none: its last comer claims all that wait, and releases them (`Taken(i)` to
-//   `Open`) if one is lost. A select that was found claimed meanwhile was woken by C2.
-// - **C7** What takes nothing from others (an event, a promise, the end of a queue's jobs, a notice of a `Condvar`) is
-//   granted without the word, in vain if another branch wins: so an event that is set and cleared at once is not missed
-//   while the select looks elsewhere. Sockets, timers and ends of green threads only wake; C3 covers them.
-// - **C8** *When time is over* the select takes the word to `Trying` for good. If it is `Taken(i)` it was granted in time.
-//   A select that must not wait at all is `Trying` from its first branch to its last.
+// - **C2** *A granter that loses* (the word is not `Open`) takes the branch out of the line without a grant, goes on to
+//   the next waiter in line, and wakes the select after unlocking: the select may have been `Trying`, and must look
+//   again. Whether a branch was granted is known only under its primitive's lock (`Waiters::is_granted`), never from
+//   the word.
+// - **C3** *The select* sets the word from `Open` to `Trying` before it polls any branch. If that branch is ready the
+//   word stays `Trying`, so that nothing is granted from then on. If it is not, the word is `Open` again. If the word
+//   is `Taken(i)`, the select polls that branch and no other.
+// - **C4** *Two selects that wait for each other*, one to send and one to receive: the second one to come is `Trying`,
+//   finds the first in line, and acts as a granter to it. If both are `Trying`, each passes over the other, and wakes
+//   it by C2.
+// - **C5** *One select that waits for itself*, to send and to receive on one channel: a granter that is a branch of the
+//   same select as the waiter leaves that waiter in line, and asks the next one.
+// - **C6** *A barrier* is granted to all or to none: the last to arrive claims all that wait, and releases them
+//   (`Taken(i)` to `Open`) if too few can be claimed. A select that another granter found claimed meanwhile was woken
+//   by C2.
+// - **C7** An operation that takes nothing from others (an event, a promise, the end of a queue's jobs, a notice of a
+//   `Condvar`) is granted without the word, and the grant has no effect if another branch wins. So an event that is set
+//   and cleared at once is not missed while the select polls another branch. Sockets, timers and ends of green threads
+//   only wake; C3 covers them.
+// - **C8** *When its time is over* the select sets the word to `Trying` for good. If the word is `Taken(i)`, the branch
+//   was granted in time. A select that must not wait at all is `Trying` from its first branch to its last.
 // - **C9** *A plain OS thread* waits as a green thread does, on its native stack. *A future* (`Select::wait_async`) has
-//   a word as well; the waker of the task is kept beside it, and taken by the first wake.
-// - **C10** A select whose task is lost (its OS thread has ended) is passed over, as all such are.
+//   a word as well; the waker of its task is stored beside the word, and the first wake takes it.
+// - **C10** A select is passed over if its task is lost (its OS thread has ended), as any lost waiter is.
 //
-// A branch that is a future of several steps has them granted one by one. The word is `Open` again after each
-// (`Taken(i)`, `Trying`, `Open`), so what was granted to a step may be lost to another branch: the exception, of
-// `future(..)` only.
+// A branch that is a future of several steps has its steps granted one by one. The word is `Open` again after each
+// (`Taken(i)`, `Trying`, `Open`), so what was granted to a step is lost if another branch wins. `future(..)` is the
+// only branch with this exception.
 
 use std::cell::Cell;
 use std::fmt;
@@ -51,7 +56,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use super::wait::{Until, spend};
-use crate::hub::choice::Choice;
+use crate::hub::choice::{Choice, Taken};
 use crate::hub::park::Why;
 use crate::hub::polled::poll_until;
 use crate::hub::{Hub, budget};
@@ -68,13 +73,13 @@ pub enum Limit {
     After(Duration),
 }
 
-/// A branch, as the macro makes it: polls, and keeps what came.
+/// A branch as the macro makes it: polls the branch, and stores its output if it is ready.
 type Branch<'a> = &'a mut dyn FnMut(&mut Context<'_>) -> bool;
 
-/// Polls the branch of this number; whether it is ready.
+/// Polls the branch with this number; whether it is ready.
 type PollBranch<'a> = &'a mut dyn FnMut(usize, &mut Context<'_>) -> bool;
 
-/// Mixes them: any order is as likely as any other.
+/// Shuffles the branches: each order is equally likely.
 fn shuffle<T>(branches: &mut [T]) {
     for last in (1..branches.len()).rev() {
         let at = ((random() >> 32) * (last as u64 + 1)) >> 32;
@@ -82,7 +87,7 @@ fn shuffle<T>(branches: &mut [T]) {
     }
 }
 
-/// Another number each time: by the seed of the hub, if it has one.
+/// The next random number; it comes from the hub's seed, if the hub has one.
 fn random() -> u64 {
     const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
     static NEXT: AtomicU64 = AtomicU64::new(STEP);
@@ -92,23 +97,25 @@ fn random() -> u64 {
     let number = Hub::try_current().and_then(Hub::seeded).unwrap_or_else(|| {
         let next = STATE.try_with(|state| {
             if state.get() == 0 {
-                // Each thread begins elsewhere.
+                // Each OS thread starts at a different point of the sequence.
                 state.set(NEXT.fetch_add(STEP << 20, Ordering::Relaxed));
             }
             state.set(state.get().wrapping_add(STEP));
             state.get()
         });
-        // In the last destructors of a thread anything will do.
+        // In the last destructors of an OS thread the quality does not matter.
         next.unwrap_or(STEP)
     });
-    // splitmix64
+    // The output function of splitmix64.
     let mixed = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ mixed >> 31
 }
 
-/// One select under way. It is made before its branches, and dropped after them: then nobody has its wakers any more,
-/// and it serves another.
+/// One select under way.
+///
+/// It is made before its branches and dropped after them. No branch has a waker of it then, and its parts can serve the
+/// next select.
 #[doc(hidden)]
 pub struct Selecting {
     choice: Arc<Choice>,
@@ -117,7 +124,7 @@ pub struct Selecting {
 
 #[cfg(not(all(test, loom)))]
 thread_local! {
-    /// For the next one, so that a select allocates nothing.
+    /// Kept for the next select, so that a select allocates nothing.
     static SPARE: Cell<Option<(Arc<Choice>, Waker)>> = const { Cell::new(None) };
 }
 
@@ -128,7 +135,7 @@ loom::thread_local! {
 
 impl Selecting {
     pub fn begin() -> Selecting {
-        // None in a destructor of a thread-local.
+        // The thread-local is gone in destructors that run after its own.
         let spare = SPARE.try_with(Cell::take).ok().flatten();
         let (choice, waker) = spare.unwrap_or_else(|| {
             let choice = Arc::new(Choice::new());
@@ -138,7 +145,7 @@ impl Selecting {
         Selecting { choice, waker }
     }
 
-    /// Polls the branches, in any order, until one is ready; whether one was.
+    /// Polls the branches, in random order, until one is ready; whether one was.
     #[track_caller]
     pub fn wait_any(&self, limit: Limit, branches: &mut [Branch<'_>]) -> bool {
         shuffle(branches);
@@ -152,41 +159,48 @@ impl Selecting {
             Limit::Never => Until::Ever,
             Limit::After(timeout) => Until::After(timeout),
         };
+        // The budget step of all branches (W6): an interrupt is delivered here, before any branch is polled.
         spend();
         let polled = poll_until(until.deadline(), Why::new(&SELECT, 0), |context| {
             self.poll(context, count, poll)
         });
+        // A branch may have been granted between the time-out and this.
         polled.is_some() || self.is_late(poll)
     }
 
-    /// C8, without waiting at all.
+    /// C8 for a select that must not wait: one poll of each branch; whether one is ready.
     fn try_all(&self, count: usize, poll: PollBranch<'_>) -> bool {
         let mut context = Context::from_waker(&self.waker);
+        // The word stays `Trying` from the first branch to the last: nothing can be granted that the caller would not
+        // see.
         (0..count).any(|number| self.choice.begin(number as u32).is_ok() && poll(number, &mut context))
     }
 
-    /// C8, when time is over; whether it was granted a branch in time.
+    /// C8 for a select that has timed out; whether a branch was granted in time.
     fn is_late(&self, poll: PollBranch<'_>) -> bool {
         loop {
             match self.choice.begin(0) {
+                // `Trying` for good: the branches are dropped without a grant.
                 Ok(()) => return false,
                 Err(taken) if self.collects(taken, poll) => return true,
+                // The grant was released (C6), or completed only a step of the branch: try again.
                 Err(_) => {}
             }
         }
     }
 
     pub(super) fn poll(&self, context: &Context<'_>, count: usize, poll: PollBranch<'_>) -> Poll<()> {
+        // Before the look: a branch that is granted during or after it must find the waker of the task.
         self.choice.set_waker(context.waker());
         if !self.look(count, poll) {
             return Poll::Pending;
         }
-        // Its task's waker may serve for something else now.
+        // From here on a wake through another branch must not reach the task, which goes on to something else.
         drop(self.choice.take_waker());
         Poll::Ready(())
     }
 
-    /// C3, for one branch after the other; whether one is ready.
+    /// Polls one branch after the other (C3); whether one is ready.
     fn look(&self, count: usize, poll: PollBranch<'_>) -> bool {
         let mut context = Context::from_waker(&self.waker);
         let mut number = 0;
@@ -194,11 +208,13 @@ impl Selecting {
             match self.choice.begin(number as u32) {
                 Ok(()) if poll(number, &mut context) => return true,
                 Ok(()) => {
+                    // Not ready, and in line now. Between this and the next `begin` any branch may be granted.
                     self.choice.end();
                     number += 1;
                 }
                 Err(taken) if self.collects(taken, poll) => return true,
-                // A step of it was granted and no more, or a barrier is not complete: all are asked anew.
+                // Only a step of the branch was granted, or a barrier has released it (C6). Other granters may have
+                // taken branches out of the line meanwhile (C2), so poll all of them again.
                 Err(_) => number = 0,
             }
         }
@@ -206,17 +222,12 @@ impl Selecting {
     }
 
     /// Polls the branch that was granted; whether it is ready.
-    fn collects(&self, taken: u32, poll: PollBranch<'_>) -> bool {
+    fn collects(&self, taken: Taken, poll: PollBranch<'_>) -> bool {
         let mut context = Context::from_waker(&self.waker);
-        // Twice if it has not come for what it was granted: it may be that this was not granted yet.
-        for _ in 0..2 {
-            if poll(taken as usize, &mut context) {
-                return true;
-            }
-            if !self.choice.is_taken_by(taken) {
-                break;
-            }
+        if poll(taken.branch() as usize, &mut context) {
+            return true;
         }
+        // Another granter may have claimed a branch since the poll (C6): that claim stands, and the next `begin` finds it.
         self.choice.reopen(taken);
         false
     }
@@ -225,7 +236,8 @@ impl Selecting {
 impl Drop for Selecting {
     fn drop(&mut self) {
         drop(self.choice.take_waker());
-        // One is this here, one the waker's, one the clone's: nobody else has one, and may call or claim it.
+        // The three references are `self.choice`, `self.waker` and this clone. If there are no others, no waker is left
+        // in any line that could wake or claim the next select.
         let choice = self.choice.clone();
         if Arc::strong_count(&choice) == 3 {
             choice.reset();
@@ -241,7 +253,7 @@ impl fmt::Debug for Selecting {
     }
 }
 
-/// Waits for the first of several things, and does what its branch says.
+/// Waits for the first of several operations, and runs the branch of that one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -276,26 +288,27 @@ impl fmt::Debug for Selecting {
 /// | `default` | nothing else is ready now | |
 /// | `default(duration)` | nothing else was ready for so long | |
 ///
-/// `-> pattern` may be left out. The branches are separated by commas; none is needed after a block. What a branch does
-/// may `return`, `break` and `?`, as in a `match`.
+/// `-> pattern` may be left out. The branches are separated by commas; none is needed after a block. The code of a
+/// branch may use `return`, `break` and `?`, as in a `match`.
 ///
-/// Exactly one branch has its way, whichever OS threads the others are on: if another's value was sent, put or received,
-/// a permit or a lock acquired, that is the branch that runs. The others are given up before it does, as if they had never
-/// been there, and a value that was to be sent is dropped. If several are ready, any one of them is taken, each as likely
-/// as the others; by the [seed](crate::hub::Builder::seed) of the hub, if it has one.
+/// Exactly one branch takes effect, whichever OS threads the other sides run on: if a value was sent, put or received,
+/// or a permit or a lock was acquired, then the branch of that operation runs. The other branches are given up before
+/// it runs, as if they had never been there, and a value that was to be sent is dropped. If several are ready, one of
+/// them is chosen at random with equal chances; by the [seed](crate::hub::Builder::seed) of the hub, if it has one.
 ///
-/// A `future(..)` is the exception if it has several steps: what it has done before it is given up is done.
+/// A `future(..)` is the exception if it has several steps: steps that were completed before it is given up are not
+/// undone.
 ///
-/// A select waits in the lines of all that it waits for, but for the moments in which it looks at them itself: who could
-/// have handed it something just then hands it to the next in line, and the select gets in line again.
+/// A select waits in the lines of all its operations, except for the moments in which it polls them. Something that
+/// could be handed to it at such a moment goes to the next in line, and the select gets in line again.
 ///
 /// # Blocking and cancellation
-/// Parks, unless there is a `default`. One that is ready at once gives way now and then, unless there is a plain `default`
-/// (see [sync](crate::sync#giving-way)). A kill or time-out unwinds, and gives up all branches.
+/// Parks, unless there is a plain `default`. A select that is ready at once gives way now and then, unless there is a
+/// plain `default` (see [sync](crate::sync#giving-way)). A kill or time-out unwinds, and gives up all branches.
 ///
 /// # In `async` functions
-/// Everything above is a future too (`recv_async`, `wait_async`, ..), which gives up when it is dropped: any `select!`
-/// of the async world takes them.
+/// Every operation above also has a future (`recv_async`, `wait_async`, ..), which gives up when it is dropped. The
+/// `select!` macros of async libraries take these futures.
 ///
 /// # Coming from Python
 /// `gevent.wait(objects, count=1)`, `asyncio.wait(.., return_when=FIRST_COMPLETED)`; the branches are crossbeam's.
@@ -310,13 +323,14 @@ macro_rules! select {
     ($($branches:tt)+) => { $crate::__select!(@parse [] [] $($branches)+) };
 }
 
-/// Takes the branches one by one, each as `{slot future place (init) (future's expression) (pattern) (body)}`; the
-/// names are new in each step, so that they are its own. Then writes them out.
+/// Collects the branches one by one, each as `{slot future place (init) (future's expression) (pattern) (body)}`, and
+/// then writes them out. Each step of the recursion makes new identifiers by hygiene, so that no two branches share a
+/// name.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __select {
     (@parse $done:tt $default:tt) => { $crate::__select!(@write $done $default) };
-    // What to do when nothing is ready.
+    // `default`: what to do when no branch is ready.
     (@parse $done:tt [] default => $body:block $(, $($rest:tt)*)?) => {
         $crate::__select!(@parse $done [($crate::sync::select::Limit::Now) ($body)] $($($rest)*)?)
     };
@@ -335,7 +349,7 @@ macro_rules! __select {
     (@parse $done:tt [] default($limit:expr) => $body:expr $(, $($rest:tt)*)?) => {
         $crate::__select!(@parse $done [($crate::sync::select::Limit::After($limit)) ($body)] $($($rest)*)?)
     };
-    // A branch: its end, first.
+    // A branch: first find where its body ends.
     (@parse $done:tt $default:tt $kind:ident $args:tt -> $pattern:pat => $body:block $(, $($rest:tt)*)?) => {
         $crate::__select!(@branch $done $default $kind $args ($pattern) ($body) $($($rest)*)?)
     };
@@ -348,7 +362,7 @@ macro_rules! __select {
     (@parse $done:tt $default:tt $kind:ident $args:tt => $($rest:tt)+) => {
         $crate::__select!(@parse $done $default $kind $args -> _ => $($rest)+)
     };
-    // Then what it waits for.
+    // Then choose the future that it waits for.
     (@branch $done:tt $default:tt recv($r:expr) $pattern:tt $body:tt $($rest:tt)*) => {
         $crate::__select!(@add $done $default place (&$r) (place.recv_async()) $pattern $body $($rest)*)
     };
@@ -400,7 +414,7 @@ macro_rules! __select {
     (@add [$($done:tt)*] $default:tt $place:ident $init:tt $future:tt $pattern:tt $body:tt $($rest:tt)*) => {
         $crate::__select!(@parse [$($done)* {slot polled $place $init $future $pattern $body}] $default $($rest)*)
     };
-    // All of them.
+    // All branches are collected: write them out.
     (@write $done:tt []) => {
         $crate::__select!(
             @write $done [($crate::sync::select::Limit::Never) (unreachable!("it waits until one is ready"))]
@@ -443,7 +457,7 @@ macro_rules! __select {
 
 type Future_<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// Several things to wait for, as many as there are: [`select!`](crate::select!) for a list.
+/// Waits for the first of any number of operations: [`select!`](crate::select!) for a list.
 ///
 /// ```
 /// use greenthread::sync::{channel, select::Select};
@@ -459,8 +473,8 @@ type Future_<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// assert_eq!(select.try_wait(), None);
 /// ```
 ///
-/// A branch is a closure that makes a future, called anew for each wait. When one is ready the others are given up, as
-/// they are in `select!`: exactly one has its way, unless it is a future of several steps.
+/// A branch is a closure that makes a future, and is called anew for each wait. When one future is ready the others are
+/// given up as they are in `select!`: exactly one branch takes effect, except for futures of several steps.
 ///
 /// # Coming from Python
 /// `gevent.iwait(objects)`, crossbeam's `Select`.
@@ -469,12 +483,12 @@ pub struct Select<'a, T> {
 }
 
 impl<'a, T> Select<'a, T> {
-    /// Without a branch.
+    /// A select without branches.
     pub fn new() -> Select<'a, T> {
         Select { branches: Vec::new() }
     }
 
-    /// Adds a branch, and gives its number: the first is 0.
+    /// Adds a branch and returns its number; the first is 0.
     pub fn add<F>(&mut self, mut make: impl FnMut() -> F + 'a) -> usize
     where
         F: Future<Output = T> + 'a,
@@ -483,20 +497,20 @@ impl<'a, T> Select<'a, T> {
         self.branches.len() - 1
     }
 
-    /// How many branches it has.
+    /// How many branches there are.
     pub fn len(&self) -> usize {
         self.branches.len()
     }
 
-    /// Whether it has none.
+    /// Whether there are no branches.
     pub fn is_empty(&self) -> bool {
         self.branches.is_empty()
     }
 
-    /// Waits for the first: its number, and what it gives.
+    /// Waits for the first branch that is ready: its number, and its output.
     ///
     /// # Panics
-    /// Without a branch, as it would wait for ever.
+    /// If there is no branch, as the wait would never end.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds, and gives up all branches.
@@ -510,24 +524,25 @@ impl<'a, T> Select<'a, T> {
         }
     }
 
-    /// The first that is ready now.
+    /// The first branch that is ready now; `None` if none is.
     pub fn try_wait(&mut self) -> Option<(usize, T)> {
         self.wait_until(Limit::Now)
     }
 
-    /// Waits for the first, for at most `timeout`.
+    /// Waits for the first branch for at most `timeout`; `None` if none was ready in time.
     #[track_caller]
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<(usize, T)> {
         self.wait_until(Limit::After(timeout))
     }
 
-    /// Waits for the first until `deadline`.
+    /// Waits for the first branch until `deadline`; `None` if none was ready in time.
     #[track_caller]
     pub fn wait_deadline(&mut self, deadline: Instant) -> Option<(usize, T)> {
         self.wait_until(Limit::After(deadline.saturating_duration_since(crate::time::now())))
     }
 
-    /// As [`wait`](Self::wait), for an `async` function. Dropped before it is ready, it has taken nothing.
+    /// As [`wait`](Self::wait), for an `async` function. If the future is dropped before it is ready, nothing was
+    /// taken.
     pub async fn wait_async(&mut self) -> (usize, T) {
         let selecting = Selecting::begin();
         let mut branches = self.begin();
@@ -543,7 +558,7 @@ impl<'a, T> Select<'a, T> {
         .await
     }
 
-    /// Makes all futures, in any order.
+    /// Makes the futures of all branches, in random order.
     fn begin(&mut self) -> Vec<Begun<'_, T>> {
         let make =
             |(number, make): (usize, &mut Box<dyn FnMut() -> Future_<'a, T> + 'a>)| Begun { number, future: make() };
@@ -563,7 +578,7 @@ impl<'a, T> Select<'a, T> {
     }
 }
 
-/// A branch of a [`Select`] that waits.
+/// A branch of a [`Select`] that is under way.
 struct Begun<'a, T> {
     number: usize,
     future: Future_<'a, T>,

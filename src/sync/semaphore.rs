@@ -1,4 +1,4 @@
-//! Permits that are given out and come back.
+//! Permits that are handed out and given back.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -13,7 +13,7 @@ static SEMAPHORE: &str = "a Semaphore";
 
 struct Permits {
     free: usize,
-    /// There are never more.
+    /// The upper limit of `free`.
     most: usize,
     waiters: Waiters,
 }
@@ -29,6 +29,7 @@ impl State for Permits {
     #[inline]
     fn settle(&mut self, woken: &mut Woken) {
         while self.may_grant() && self.waiters.hand_first(woken) {
+            // The permit is taken for the waiter here, before it runs (W1).
             self.free -= 1;
         }
     }
@@ -47,6 +48,7 @@ impl Op<Permits> for Acquire {
 
     #[inline]
     fn attempt(&mut self, state: &mut Permits, granted: bool, _: &mut Woken) -> Option<()> {
+        // After a hand-over `free` was lowered already.
         if !granted {
             state.free = state.free.checked_sub(1)?;
         }
@@ -54,12 +56,12 @@ impl Op<Permits> for Acquire {
     }
 
     fn gives_back(&mut self, state: &mut Permits) {
-        // Others may have been added since it was handed over.
+        // Permits may have been added since this one was handed over, so keep the limit.
         state.free = state.free.saturating_add(1).min(state.most);
     }
 }
 
-/// A number of permits: [`acquire`](Self::acquire) takes one, and waits while there is none, in the order of coming.
+/// A number of permits. [`acquire`](Self::acquire) takes one, and waits while there is none, in order of arrival.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -81,8 +83,8 @@ impl Op<Permits> for Acquire {
 /// ```
 ///
 /// # Coming from Python
-/// `gevent.lock.Semaphore` and `asyncio.Semaphore`; [`add`](Self::add) is their `release` by somebody who has taken
-/// none.
+/// `gevent.lock.Semaphore` and `asyncio.Semaphore`; [`add`](Self::add) is their `release` by a caller that holds no
+/// permit.
 pub struct Semaphore {
     core: Core<Permits>,
 }
@@ -93,7 +95,7 @@ pub struct Semaphore {
 pub struct Permit<'a>(&'a Semaphore);
 
 impl Permit<'_> {
-    /// Keeps it for good: the semaphore has one permit less.
+    /// Keeps the permit for good: the semaphore has one permit less.
     pub fn forget(self) {
         std::mem::forget(self);
     }
@@ -107,7 +109,7 @@ impl Drop for Permit<'_> {
 }
 
 impl Semaphore {
-    /// With so many permits.
+    /// A semaphore with `permits` permits.
     pub const fn new(permits: usize) -> Semaphore {
         Semaphore::with(permits, usize::MAX)
     }
@@ -122,8 +124,8 @@ impl Semaphore {
     /// Waits for a permit.
     ///
     /// # Blocking and cancellation
-    /// Parks while there is none. A kill or time-out unwinds here; a permit that was on its way goes to the next in
-    /// line.
+    /// Parks while there is no permit. A kill or time-out unwinds here; a permit that was granted already goes to the
+    /// next in line.
     #[inline]
     #[track_caller]
     pub fn acquire(&self) -> Permit<'_> {
@@ -131,7 +133,7 @@ impl Semaphore {
         Permit(self)
     }
 
-    /// A permit, if there is one that nobody waits for.
+    /// Takes a permit, if one is free. It never takes one from a waiter in line.
     pub fn try_acquire(&self) -> Option<Permit<'_>> {
         self.core.attempt(&mut Acquire).map(|()| Permit(self))
     }
@@ -153,13 +155,14 @@ impl Semaphore {
         self.acquire_for(until, Why::new(&SEMAPHORE, 0))
     }
 
-    /// For what is built on it, under its own name.
+    /// For a primitive that is built on this one, and waits under its own name.
     #[track_caller]
     pub(crate) fn acquire_for(&self, until: Until, why: Why) -> Option<Permit<'_>> {
         self.core.block(&mut Acquire, until, why).map(|()| Permit(self))
     }
 
-    /// As [`acquire`](Self::acquire), for an `async` function. Dropped before it is ready, it is out of the line.
+    /// As [`acquire`](Self::acquire), for an `async` function. If the future is dropped before it is ready, it leaves
+    /// the line.
     pub fn acquire_async(&self) -> impl Future<Output = Permit<'_>> + use<'_> {
         let acquired = self.core.future(Acquire);
         async move {
@@ -171,11 +174,12 @@ impl Semaphore {
     /// Adds permits.
     #[inline]
     pub fn add(&self, permits: usize) {
+        // `settle` hands the permits to waiters.
         self.core
             .change(|state| state.free = state.free.saturating_add(permits).min(state.most));
     }
 
-    /// How many permits there are that nobody has or is about to get.
+    /// How many permits are free: neither held nor granted to a waiter.
     pub fn available(&self) -> usize {
         self.core.look(|state| state.free)
     }
@@ -191,7 +195,7 @@ impl fmt::Debug for Semaphore {
     }
 }
 
-/// A [`Semaphore`] that notices when more permits come back than it had.
+/// A [`Semaphore`] that detects when more permits come back than it had.
 ///
 /// ```
 /// use greenthread::sync::BoundedSemaphore;
@@ -223,7 +227,7 @@ impl fmt::Display for ReleaseError {
 impl std::error::Error for ReleaseError {}
 
 impl BoundedSemaphore {
-    /// With so many permits, and never more.
+    /// A semaphore with `permits` permits, which is also its limit.
     pub const fn new(permits: usize) -> BoundedSemaphore {
         BoundedSemaphore {
             inner: Semaphore::with(permits, permits),
@@ -236,6 +240,7 @@ impl BoundedSemaphore {
     /// If all permits are there already.
     pub fn release(&self) -> Result<(), ReleaseError> {
         self.inner.core.change(|state| {
+            // More would come back than were acquired.
             if state.free >= state.most {
                 return Err(ReleaseError);
             }

@@ -1,10 +1,10 @@
-//! Who does what is to be done once: one at a time has the turn, until one of them has done it.
+//! Turns for work that is done once: one caller at a time has the turn, until one of them has finished the work.
 //!
 //! ```text
 //!          begin                       finish
-//!   Free ────────► Taken(by whom) ────────────────► Done      all go on
+//!   Free ────────► Taken(owner) ──────────────────► Done      all waiters continue
 //!     ▲                  │
-//!     └──────────────────┘ dropped (panic, kill, error): the next in line has it
+//!     └──────────────────┘ dropped (panic, kill, error): the next in line has the turn
 //! ```
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ use super::waiters::{Waiters, Woken};
 use crate::hub::interrupt;
 use crate::hub::park::Why;
 
-/// Whom a future's turn belongs to: it may be polled by anybody.
+/// The owner of a turn that a future has. A future may be polled by any task, so its owner is not known.
 const NOBODY: u64 = 0;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -27,25 +27,28 @@ enum Phase {
 
 struct Line {
     phase: Phase,
-    /// Somebody panicked while having the turn, where that counts.
+    /// Whether a caller panicked while it had the turn, if its panics count (`Turn::poisons`).
     is_poisoned: bool,
-    /// Who would do it.
+    /// Callers that want to do the work.
     comers: Waiters,
-    /// Who waits for others to do it.
+    /// Callers that only wait until the work is done.
     onlookers: Waiters,
 }
 
 impl State for Line {
     fn settle(&mut self, woken: &mut Woken) {
+        // Nothing is left to do, so all learn that at once.
         while self.phase == Phase::Done && self.comers.grant_first(woken) {}
+        // One turn at a time. The turn stays `Free`, but set aside, until the granted caller takes it.
         if self.phase == Phase::Free && self.comers.granted() == 0 {
             self.comers.grant_first(woken);
         }
+        // A poisoned turn may never be finished: tell those that only wait.
         while (self.phase == Phase::Done || self.is_poisoned) && self.onlookers.grant_first(woken) {}
     }
 }
 
-/// To do it, or to learn that it was done.
+/// Takes the turn, or finds that the work is done.
 struct Come(u64);
 
 enum Came {
@@ -57,7 +60,8 @@ enum Came {
 impl Op<Line> for Come {
     type Output = Came;
 
-    // Its turn takes long: it is no branch of a select, but a step of one.
+    // A turn is held while the work is done, which may take many parks. So it is a step of a `future(..)` branch, and
+    // never a branch of its own.
     const TAKES: bool = false;
 
     fn waiters<'a>(&self, state: &'a mut Line) -> &'a mut Waiters {
@@ -67,8 +71,10 @@ impl Op<Line> for Come {
     fn attempt(&mut self, state: &mut Line, granted: bool, _: &mut Woken) -> Option<Came> {
         match state.phase {
             Phase::Done => Some(Came::Done),
+            // The caller has the turn and has come back to it from within the work: it would wait for itself.
             Phase::Taken(owner) if owner == self.0 && owner != NOBODY => Some(Came::Recursive),
             Phase::Taken(_) => None,
+            // Set aside for the caller that was granted it (W1).
             Phase::Free if !granted && state.comers.granted() > 0 => None,
             Phase::Free => {
                 state.phase = Phase::Taken(self.0);
@@ -80,7 +86,7 @@ impl Op<Line> for Come {
     }
 }
 
-/// To see it done, or poisoned.
+/// Waits until the work is done, or the turn is poisoned.
 struct Look;
 
 impl Op<Line> for Look {
@@ -100,15 +106,15 @@ impl Op<Line> for Look {
     }
 }
 
-/// Gives out turns until one has [finished](Turn::finish).
+/// Gives out turns until one was [finished](Turn::finish).
 pub(super) struct Turns {
     core: Core<Line>,
 }
 
-/// The right and duty to do it. Dropped, it goes to the next in line.
+/// The turn: the right and the duty to do the work. Dropping it unfinished gives the turn to the next caller in line.
 pub(super) struct Turn<'a> {
     turns: &'a Turns,
-    /// Whether one before it panicked.
+    /// Whether an earlier owner of the turn panicked.
     pub(super) is_poisoned: bool,
     poisons: bool,
     is_done: bool,
@@ -138,10 +144,10 @@ impl Turns {
         }
     }
 
-    /// Waits for the turn; none: it was done.
+    /// Waits for the turn; `None` if the work is done.
     ///
     /// # Panics
-    /// If who calls has the turn already.
+    /// If the caller has the turn already.
     #[track_caller]
     pub(super) fn begin(&self, what: &'static &'static str) -> Option<Turn<'_>> {
         let me = crate::hub::who();
@@ -152,13 +158,13 @@ impl Turns {
         self.turn(came)
     }
 
-    /// The same for a future, which cannot be told from another.
+    /// The same for a future. One future cannot be told from another, so recursion is not detected.
     pub(super) async fn begin_async(&self) -> Option<Turn<'_>> {
         let came = self.core.future(Come(NOBODY)).await;
         self.turn(Some(came))
     }
 
-    /// Waits until it is done, `true`, or poisoned.
+    /// Waits until the work is done (`true`), or the turn is poisoned (`false`); `None` if `until` came first.
     #[track_caller]
     pub(super) fn wait(&self, until: Until, what: &'static &'static str) -> Option<bool> {
         self.core.block(&mut Look, until, Why::new(what, 0))
@@ -174,12 +180,13 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// From now on a panic poisons; but not a kill or a time-out, which unwind too.
+    /// From now on a panic poisons the turn. A kill or a time-out, which unwind too, do not.
     pub(super) fn poisons(&mut self) {
+        // A caller that unwinds already would poison the turn for a panic that is not the work's.
         self.poisons = !std::thread::panicking();
     }
 
-    /// It is done.
+    /// The work is done.
     pub(super) fn finish(mut self) {
         self.is_done = true;
     }
@@ -188,6 +195,7 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let poisons = self.poisons && std::thread::panicking() && !interrupt::unwinds();
+        // `settle` then grants the next caller, or all of them once the work is done.
         self.turns.core.change(|state| {
             state.phase = if self.is_done { Phase::Done } else { Phase::Free };
             state.is_poisoned |= poisons && !self.is_done;

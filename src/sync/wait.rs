@@ -1,26 +1,28 @@
-//! How anything waits for a primitive, in both faces: [`Core::block`] parks, [`Core::future`] is polled. Both drive one
-//! [`Wait`], under the primitive's lock.
+//! How an operation waits for a primitive, with two entry points: [`Core::block`] parks the calling task,
+//! [`Core::future`] is polled. Both drive one [`Wait`], under the primitive's lock.
 //!
 //! ```text
 //!            attempt                        granted: attempt again, which succeeds
 //!   new ───────────────► done     waiting ────────────────────────────────────────► done
 //!        │  not yet                 │  ▲
-//!        └──────────► push ─────────┘  │ woken for nothing: another waiter in its place
+//!        └──────────► push ─────────┘  │ woken without a grant: a new waiter in the same place
 //!                                   │──┘
 //!                                   └──────────► left (kill, time-out, drop)
-//!                                        granted? what was set aside is granted to the next
+//!                                        granted? what was set aside is granted to the next waiter
 //! ```
 //!
 //! # Invariants
-//! - **W1** What is set aside for granted waiters is nobody else's: a new attempt leaves as much as there are.
-//! - **W2** After each change of the state, and after a granted waiter has left, `settle` grants what there is, to the
-//!   first in line.
-//! - **W3** Wakes, and drops of wakers, happen outside of the lock (S2).
-//! - **W4** A time-out that finds itself granted takes what it was granted. A kill passes it on.
-//! - **W5** The ticket of a parker that blocks is in one line and nowhere else: a wake with it says that it was
-//!   granted. So who was handed what it came for need not look.
-//! - **W6** What could wait takes a step of the [budget](crate::hub::budget) before its first attempt: so an interrupt finds
-//!   it with nothing in hand. Within a select that is the select's to do, for the first step of a branch.
+//! - **W1** What is set aside for granted waiters belongs to them: a new attempt must leave enough for all of them.
+//! - **W2** After each change of the state, and after a granted waiter has left, `settle` grants what is available, to
+//!   the first waiters in line.
+//! - **W3** Waiters are woken, and wakers are dropped, outside the lock (S2).
+//! - **W4** A time-out that finds its wait granted takes what was granted. A kill passes the grant on to the next
+//!   waiter.
+//! - **W5** The ticket of a blocking parker is in one line and nowhere else, so a wake with this ticket means that the
+//!   waiter was granted. A waiter that was handed its result therefore need not lock the state to check.
+//! - **W6** An operation that could wait takes a step of the [budget](crate::hub::budget) before its first attempt, so
+//!   that an interrupt delivered there finds it holding nothing. For a branch of a select, the select pays for the
+//!   first step.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -35,53 +37,55 @@ use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 use crate::hub::spin::{Lock, Marked, Spin};
 use crate::hub::{self, budget, interrupt};
 
-/// What the lock of a primitive is over.
+/// The state of a primitive, which its lock protects.
 pub(super) trait State {
-    /// Whether what is done to it under the lock may allocate, or free. If not, the few places that do say so themselves
-    /// ([`push_back`](crate::hub::spin::push_back)); [`Waiters`] do.
+    /// Whether operations on the state under the lock may allocate or free. If `false`, the few places that do allocate
+    /// mark themselves ([`push_back`](crate::hub::spin::push_back)); [`Waiters`] does so.
     const ALLOCATES: bool = true;
 
-    /// Whether [`settle`](Self::settle) may find anything to grant: a quick look before it.
+    /// Whether [`settle`](Self::settle) may find anything to grant; a cheap check before calling it.
     #[inline(always)]
     fn may_grant(&self) -> bool {
         true
     }
 
-    /// Grants what there is to those who wait for it (W2).
+    /// Grants what is available to the tasks and futures that wait for it (W2).
     fn settle(&mut self, woken: &mut Woken);
 }
 
-/// Something that may have to wait.
+/// An operation that may have to wait.
 pub(super) trait Op<S> {
     type Output;
 
-    /// What it is worth if who granted it has done it as well: `settle` [hands](Waiters::hand_first) it over, so that
-    /// nothing is left to do.
+    /// The operation's result, if a grant completes the operation. `settle` then [hands it over](Waiters::hand_first)
+    /// by changing the state itself, and the woken waiter has nothing left to do under the lock.
     const HANDED: Option<Self::Output> = None;
 
-    /// Whether a grant takes something from others. If not, a branch of a select may be granted it in vain, and is even
-    /// while the select looks at another: no pulse of an event is missed for that.
+    /// Whether a grant takes something away from other waiters. If not, a branch of a select may be granted although
+    /// another branch wins, and is granted even while the select polls another branch, so that a pulse of an event (set
+    /// and cleared at once) is not missed.
     const TAKES: bool = true;
 
-    /// Whether it takes a step of the budget (W6): all that may wait or not.
+    /// Whether the operation takes a step of the budget (W6). Operations that may or may not have to wait do.
     #[inline(always)]
     fn spends(&self) -> bool {
         true
     }
 
-    /// Where it waits.
+    /// The line that the operation waits in.
     fn waiters<'a>(&self, state: &'a mut S) -> &'a mut Waiters;
 
-    /// What it wants there, as far as others must know.
+    /// What the operation wants, encoded for the primitive that grants it.
     fn wants(&self) -> u32 {
         0
     }
 
-    /// Does it, if it can be done now; certainly if it was granted.
+    /// Does the operation if it can be done now. It always can be once it was granted.
     fn attempt(&mut self, state: &mut S, granted: bool, woken: &mut Woken) -> Option<Self::Output>;
 
-    /// Does it where nobody is woken but by `settle`: tried before [`attempt`](Self::attempt). By default that is all of it; an
-    /// operation whose attempt wakes others gives this and [`may_do`](Self::may_do).
+    /// Does the operation in the common case, in which only `settle` wakes others. It is tried before
+    /// [`attempt`](Self::attempt), and by default is all of it. An operation that wakes others in its attempt
+    /// implements this and [`may_do`](Self::may_do).
     #[inline(always)]
     fn attempt_plain(&mut self, state: &mut S) -> Option<Self::Output> {
         let mut woken = Woken::default();
@@ -90,26 +94,26 @@ pub(super) trait Op<S> {
         done
     }
 
-    /// Whether `attempt` may do it though `attempt_plain` did not: a quick look.
+    /// Whether `attempt` may succeed although `attempt_plain` did not; a cheap check.
     #[inline(always)]
     fn may_do(&self, _state: &S) -> bool {
         false
     }
 
-    /// It waits now, under this key.
+    /// The operation now waits in line under this key.
     #[inline]
     fn waits(&mut self, _state: &mut S, _key: Key) {}
 
-    /// It waits no more, and was granted nothing.
+    /// The operation no longer waits, and was granted nothing.
     #[inline]
     fn gives_up(&mut self, _state: &mut S, _key: Key) {}
 
-    /// It leaves what it was granted. Only needed where the state was changed as it was granted, as in a hand-over.
+    /// The operation leaves what it was granted. Needed only where granting changed the state, as a hand-over does.
     #[inline]
     fn gives_back(&mut self, _state: &mut S) {}
 }
 
-/// The state of a primitive, and all that waits for it.
+/// The state of a primitive, with everything that waits for it.
 pub(super) struct Core<S, L = AtomicBool> {
     spin: Spin<S, L>,
 }
@@ -134,29 +138,33 @@ impl Until {
     }
 }
 
-/// Takes a step of the budget, and unwinds if it finds that an interrupt is due.
+/// Takes a step of the budget, and unwinds if an interrupt is due.
 #[inline(always)]
 pub(super) fn spend() {
     if budget::spend(Mode::Cancel) == Wake::Interrupted {
+        // Nothing was attempted yet, so there is nothing to give back (W6).
         interrupt::raise();
     }
 }
 
-/// Grants, unlocks, and then wakes whom that lets go on. Not inlined: mostly there is nothing to grant.
+/// Grants what is available, unlocks, and then wakes the granted waiters. Not inlined, because there is mostly nothing
+/// to grant.
 #[inline(never)]
 fn settle<S: State, L: Lock>(mut state: Marked<'_, S, L>) {
     let mut woken = Woken::default();
     state.settle(&mut woken);
+    // W3: a waker is the user's code, and must not run under the lock.
     drop(state);
     woken.wake();
 }
 
-/// One attempt, not inlined: what only few operations come to.
+/// The full attempt. Not inlined, because few operations need it.
 #[inline(never)]
 fn attempt<S: State, O: Op<S>, L: Lock>(op: &mut O, mut state: Marked<'_, S, L>) -> Option<O::Output> {
     let mut woken = Woken::default();
     let done = op.attempt(&mut state, false, &mut woken);
     if done.is_some() {
+        // W2: the attempt has changed the state.
         state.settle(&mut woken);
     }
     drop(state);
@@ -176,13 +184,13 @@ impl<S: State, L: Lock> Core<S, L> {
         self.spin.locked(S::ALLOCATES)
     }
 
-    /// Looks at the state, without a change that others wait for.
+    /// Looks at the state, without a change that could let a waiter continue.
     #[inline]
     pub(super) fn look<R>(&self, f: impl FnOnce(&S) -> R) -> R {
         f(&self.locked())
     }
 
-    /// Changes the state, and wakes whom that lets go on.
+    /// Changes the state, and wakes the waiters that the change lets continue.
     #[inline(always)]
     pub(super) fn change<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
         let mut state = self.locked();
@@ -193,7 +201,7 @@ impl<S: State, L: Lock> Core<S, L> {
         result
     }
 
-    /// Does it now, or not at all.
+    /// Does the operation now, or not at all.
     #[inline]
     pub(super) fn attempt<O: Op<S>>(&self, op: &mut O) -> Option<O::Output> {
         let mut state = self.locked();
@@ -203,13 +211,15 @@ impl<S: State, L: Lock> Core<S, L> {
             }
             return Some(done);
         }
+        // As in `block_unspent`: this attempt wakes others itself.
         if op.may_do(&state) {
             return attempt(op, state);
         }
         None
     }
 
-    /// Does it, as soon as it can be done; `None`: `until` came first. A step of the budget is taken first (W6).
+    /// Does the operation as soon as it can be done; `None` if `until` came first. A step of the budget is taken first
+    /// (W6).
     #[inline(always)]
     #[track_caller]
     pub(super) fn block<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
@@ -219,19 +229,22 @@ impl<S: State, L: Lock> Core<S, L> {
         self.block_unspent(op, until, why)
     }
 
-    /// The same without that, for what never waits, or has waited already.
+    /// The same without the budget step, for operations that never wait, or that have waited already.
     ///
-    /// Inlined down to the switch, for the sake of the processor's prediction; see [`park::yield_now`].
+    /// Inlined down to the switch, so that the processor predicts the return correctly; see [`park::yield_now`].
     #[inline(always)]
     #[track_caller]
     pub(super) fn block_unspent<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
         let mut state = self.locked();
+        // The common case: nothing has to wait, and only `settle` wakes others.
         if let Some(done) = op.attempt_plain(&mut state) {
             if state.may_grant() {
                 settle(state);
             }
             return Some(done);
         }
+        // The attempt wakes others itself (a rendezvous, the last arrival at a barrier). If it fails after all, the
+        // slow path attempts again and gets in line.
         if op.may_do(&state) {
             if let Some(done) = attempt(op, state) {
                 return Some(done);
@@ -239,6 +252,9 @@ impl<S: State, L: Lock> Core<S, L> {
             let mut line = self.future(op);
             return line.go_on(None, until.deadline(), why);
         }
+        // Take a ticket and enter the line under the same lock acquisition as the failed attempt: a change of the state
+        // in between would not know of this waiter, and its wake would be lost. A missing hub is not created here,
+        // because that allocates under the lock: `go_on` does it.
         let parker = Parker::at_once();
         let mut key = None;
         if let Some(parker) = &parker {
@@ -246,13 +262,16 @@ impl<S: State, L: Lock> Core<S, L> {
             op.waits(&mut state, place);
             key = Some(place);
         }
+        // From here on `line` owns the place: if this stack unwinds (a waker that `settle` calls may panic), its drop leaves
+        // the line and passes on what was granted.
+        let mut line = Wait { core: self, op, key };
         if state.may_grant() {
-            // That it waits may be what somebody waits for.
+            // The wait itself may be what another waiter needs. A grant may even come back to this one: a wake before
+            // the park is not lost (P3).
             settle(state);
         } else {
             drop(state);
         }
-        let mut line = Wait { core: self, op, key };
         let deadline = until.deadline();
         match parker {
             Some(parker) => line.park(parker, deadline, why),
@@ -260,10 +279,12 @@ impl<S: State, L: Lock> Core<S, L> {
         }
     }
 
-    /// Waits, and does `then` once that is certain: who changes the state from then on wakes it.
+    /// Gets in line, calls `then`, and then waits: a change of the state that is made after `then` began finds this
+    /// waiter.
     #[track_caller]
     pub(super) fn wait<O: Op<S>>(&self, op: &mut O, until: Until, why: Why, then: impl FnOnce()) -> Option<O::Output> {
         let deadline = until.deadline();
+        // The hub of this OS thread has ended, and nothing can wait any more.
         if hub::is_past(deadline) {
             then();
             return None;
@@ -274,6 +295,8 @@ impl<S: State, L: Lock> Core<S, L> {
             then();
             return Some(done);
         }
+        // In line. `then` may run the user's code (a waker), which may park with tickets of its own: it cannot consume
+        // this one.
         then();
         line.park(parker, deadline, why)
     }
@@ -337,21 +360,23 @@ impl<S, O: Op<S>> Op<S> for &mut O {
     }
 }
 
-/// An operation under way. As a future it resolves when the operation is done. Dropped, it waits no more, and what it
-/// was granted goes to the next.
+/// An operation under way. As a future it resolves when the operation is done. Dropping it leaves the line, and what it
+/// was granted goes to the next waiter.
 #[must_use = "a future does nothing unless it is polled"]
 pub(super) struct Wait<'a, S: State, O: Op<S>, L: Lock = AtomicBool> {
     core: &'a Core<S, L>,
     op: O,
-    /// Its place in the line, while it has one.
+    /// The operation's place in the line, while it has one.
     key: Option<Key>,
 }
 
 impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
-    /// In line with `parker`: parks once, and has been granted it when it is back, unless something else came.
+    /// Parks once, in line under `parker`'s ticket. Returns what was granted, or goes on if something else ended the
+    /// park.
     #[inline(always)]
     #[track_caller]
     fn park(&mut self, parker: Parker, deadline: Option<u64>, why: Why) -> Option<O::Output> {
+        // While this stack unwinds, neither a kill nor an expired `Timeout` can be delivered to it.
         let mode = if std::thread::panicking() {
             Mode::Must
         } else {
@@ -359,12 +384,15 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         };
         let wake = parker.park_here(deadline, mode, why);
         if wake == Wake::Ready {
-            // Nobody else had this ticket: it was granted (W5).
+            // Only the line had this ticket, so the waiter was granted (W5). `Early` does not say that: the park has
+            // not happened.
             if let Some(handed) = O::HANDED {
+                // The hand-over changed the state already. Clear the key, so that dropping `self` gives nothing back.
                 let key = self.key.take();
                 debug_assert!(key.is_some_and(|key| self.op.waiters(&mut self.core.locked()).is_granted(key)));
                 return Some(handed);
             }
+            // The grant was only set aside: take it under the lock.
             if let Some(done) = self.collect() {
                 return Some(done);
             }
@@ -372,8 +400,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         self.go_on(Some(wake), deadline, why)
     }
 
-    /// All that is not the rule: it could not get in line at once, or was woken by something else than what it waits
-    /// for.
+    /// The slow path: the operation could not get in line at once, or something other than a grant ended its park.
     #[cold]
     #[inline(never)]
     #[track_caller]
@@ -381,11 +408,14 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         let mut mode = Mode::Cancel;
         loop {
             match wake {
+                // W4: a grant may have come between the time-out and this.
                 Some(Wake::TimedOut) => return self.leave(true),
                 Some(Wake::Interrupted) => {
+                    // W4: leave the line, and pass on a grant, before unwinding. Nothing is held after that.
                     self.leave(false);
                     interrupt::raise();
-                    // A `panic = "abort"` build, or one that unwinds already: it waits for what it came for.
+                    // `raise` returned: a `panic = "abort"` build, or this stack unwinds already. Wait until the
+                    // operation is done.
                     mode = Mode::Must;
                 }
                 Some(Wake::Ready | Wake::Early) | None => {}
@@ -393,9 +423,12 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             if std::thread::panicking() {
                 mode = Mode::Must;
             }
+            // The hub has ended, and a wait with a deadline is over at once.
             if hub::is_past(deadline) {
                 return self.leave(true);
             }
+            // A new ticket for each park: the old one may be consumed, or belong to another root. `step` puts the new
+            // waiter in the old place under the lock, so that no grant is missed in between.
             let parker = Parker::new();
             if let Some(done) = self.step(parker.waiter(), None) {
                 return Some(done);
@@ -404,7 +437,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         }
     }
 
-    /// Takes what was granted, if it was.
+    /// Takes what was granted, if the operation was granted.
     #[inline]
     fn collect(&mut self) -> Option<O::Output> {
         let key = self.key?;
@@ -413,6 +446,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         if !self.op.waiters(&mut state).is_granted(key) {
             return None;
         }
+        // W2: what is left may be enough for the next waiter.
         let done = self.take(&mut state, &mut woken);
         state.settle(&mut woken);
         drop(state);
@@ -420,41 +454,48 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         done
     }
 
-    /// It was granted.
+    /// Completes an operation that was granted.
     #[inline]
     fn take(&mut self, state: &mut S, woken: &mut Woken) -> Option<O::Output> {
         self.key = None;
+        // An operation that was handed its result was never counted as granted.
         if O::HANDED.is_none() {
             self.op.waiters(state).remove_granted();
         }
         self.op.attempt(state, true, woken)
     }
 
-    /// One look under the lock: takes what was granted, or can be had; or waits (again), with `waiter`, as a branch of the
-    /// choice if there is one.
+    /// One step under the lock: takes what was granted or is available; otherwise waits, or keeps waiting, with
+    /// `waiter`. With a `choice`, the wait is one of its branches.
     fn step(&mut self, waiter: Waiter, choice: Option<&Choice>) -> Option<O::Output> {
+        // A grant that takes nothing from others needs no claim on the select's word (C7).
         let branch = choice.filter(|_| O::TAKES).map_or(NO_BRANCH, Choice::branch);
         let mut woken = Woken::default();
         let mut state = self.core.locked();
+        // Until `entered` is dropped, a grant from this thread recognises other branches of the same select (C5).
         let entered = choice.map(Choice::enter);
         if let Some(key) = self.key
             && self.op.waiters(&mut state).was_passed(key)
         {
-            // Out of the line, with nothing: it begins anew.
+            // A granter took this branch out of the line without a grant (C2). Take back what it left there, and start
+            // again.
             self.key = None;
             self.op.gives_up(&mut state, key);
         }
         let waiters = self.op.waiters(&mut state);
         let done = match self.key {
             Some(key) if !waiters.is_granted(key) => {
+                // Still waiting. Keep the place in the line, and replace only what is to be woken.
                 let stale = waiters.replace(key, waiter, branch);
-                // The one before may be the user's to drop: not under the lock.
+                // The waker that was replaced may run the user's code when it is dropped: unlock first (W3).
                 drop(entered);
                 drop(state);
                 drop(stale);
                 return None;
             }
             Some(_) => {
+                // The select's word goes from `Taken` to `Trying`: nothing else is granted to it while this branch is
+                // polled.
                 choice.filter(|_| O::TAKES).into_iter().for_each(Choice::collected);
                 self.take(&mut state, &mut woken)
             }
@@ -464,11 +505,14 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         if done.is_none()
             && let Some(waiter) = unused.take()
         {
+            // Under the same lock acquisition as the failed attempt, so that no change of the state is missed in
+            // between.
             let wants = self.op.wants();
             let key = self.op.waiters(&mut state).push_branch(waiter, wants, branch);
             self.op.waits(&mut state, key);
             self.key = Some(key);
         }
+        // W2: what was taken, or that this waits, may let another waiter continue.
         state.settle(&mut woken);
         drop(entered);
         drop(state);
@@ -477,7 +521,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         done
     }
 
-    /// Waits no more. With `takes` it takes what it was granted meanwhile (W4).
+    /// Leaves the line. With `takes`, it takes what it was granted meanwhile (W4).
     #[cold]
     #[inline(never)]
     fn leave(&mut self, takes: bool) -> Option<O::Output> {
@@ -488,18 +532,22 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         let granted = waiters.is_granted(key);
         let (mut stale, mut done) = (None, None);
         if granted && takes {
+            // The operation succeeds although its time is over.
             done = self.take(&mut state, &mut woken);
         } else if granted {
+            // Undo the grant; `settle` below gives it to the next waiter (W2).
             if O::HANDED.is_none() {
                 waiters.remove_granted();
             }
             self.op.gives_back(&mut state);
         } else {
+            // Not granted: leave the line, and take back what was left there (a message, say).
             stale = waiters.remove(key);
             self.op.gives_up(&mut state, key);
         }
         self.key = None;
         state.settle(&mut woken);
+        // W3: wakers are dropped and called outside the lock.
         drop(state);
         drop(stale);
         woken.wake();
@@ -513,9 +561,10 @@ impl<S: State, O: Op<S> + Unpin, L: Lock> Future for Wait<'_, S, O, L> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
         let choice = Choice::of(context.waker());
         if self.key.is_none() && self.op.spends() && !choice.is_some_and(Choice::takes_paid) {
-            // W6
+            // W6, unless the select has paid for this step.
             std::task::ready!(budget::poll(context));
         }
+        // The waker is cloned before the lock is taken, because its clone may be the user's code (S2).
         match self.step(Waiter::Waker(context.waker().clone()), choice) {
             Some(done) => Poll::Ready(done),
             None => Poll::Pending,
@@ -543,7 +592,7 @@ mod loom_tests {
     use super::super::select::Selecting;
     use super::*;
 
-    /// A lock that loom sees through.
+    /// A lock with operations that loom can see.
     struct Seen(Mutex<bool>, Condvar);
 
     impl Lock for Seen {
@@ -561,7 +610,7 @@ mod loom_tests {
         }
     }
 
-    /// Permits, granted and then taken; or handed over.
+    /// Permits that are granted and then taken, or handed over.
     struct Permits {
         free: usize,
         hands: bool,
@@ -636,8 +685,8 @@ mod loom_tests {
         }
     }
 
-    /// One permit, two that want it for a moment, and one that gives up half way: in the end it is free, and everybody
-    /// has had it.
+    /// Three tasks want one permit for a moment, and one of them gives up half way. In the end the permit is free, and
+    /// each of the other two has had it.
     fn goes_round<O: Op<Permits, Output = ()> + Unpin + 'static>(hands: bool, op: fn() -> O) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
@@ -676,7 +725,7 @@ mod loom_tests {
         });
     }
 
-    /// What one select waits for: each grants what it has, and counts that.
+    /// A primitive that one select waits for. It grants what is free, and counts the grants.
     struct Gifts {
         free: usize,
         given: usize,
@@ -705,7 +754,7 @@ mod loom_tests {
         }
     }
 
-    /// A place where one that gives and one that takes meet.
+    /// A rendezvous: an operation of one side completes with one of the other side.
     #[derive(Default)]
     struct Meeting {
         sides: [Side; 2],
@@ -723,7 +772,7 @@ mod loom_tests {
         fn settle(&mut self, _: &mut Woken) {}
     }
 
-    /// To meet one of the other side.
+    /// Meets an operation of the other side.
     struct Meet(usize);
 
     impl Op<Meeting> for Meet {
@@ -753,7 +802,7 @@ mod loom_tests {
         })
     }
 
-    /// A select of one branch at each core; which one it was.
+    /// A select with one branch at each core; returns the branch that won.
     fn select<S: State, O: Op<S, Output = ()> + Unpin>(cores: &[Arc<Core<S, Seen>>; 2], op: fn() -> O) -> usize {
         let selecting = Selecting::begin();
         let mut branches = [cores[0].future(op()), cores[1].future(op())];

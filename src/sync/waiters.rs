@@ -1,12 +1,14 @@
-//! Who waits for one thing, in order: a line, in which everybody has a number.
+//! The waiters for one thing, in order: a line, in which each waiter has a number.
 //!
-//! A waiter is *granted* when what it waits for is set aside for it; it is then on its way, and whoever comes anew must
-//! leave that much. One that leaves without taking what it was granted says so, and it is granted to the next.
+//! A waiter is *granted* when what it waits for is set aside for it. Until it runs and takes that, new attempts must
+//! leave enough for it. A granted waiter that leaves without taking anything reports that, and the next waiter is
+//! granted instead.
 //!
-//! What is granted is granted to the first in line who can have it. So who has a lower number than the first was
-//! granted, but for the few that are [`Stray`].
+//! Grants go to the first waiter in line that can use them. Therefore a waiter with a lower number than the first in
+//! line has been granted, except for the few that [`Stray`] lists.
 //!
-//! All of it is called under the lock of a [`Core`](super::wait::Core), and says so itself where it allocates or frees.
+//! Everything here is called under the lock of a [`Core`](super::wait::Core), and marks the places where it allocates
+//! or frees.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,54 +22,55 @@ use crate::hub::spin::push_back;
 use crate::hub::task::TaskRef;
 use crate::sys::inside::Spins;
 
-/// The number of one that waits.
+/// The number of a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key(u64);
 
 struct Place {
     number: u64,
-    /// What it wants, in the words of its primitive.
+    /// What the waiter wants, encoded for its primitive.
     wants: u32,
-    /// Of which branch of a choice it is.
+    /// The number of the branch, if the waiter is one of a choice.
     branch: u32,
-    /// Whom to wake; none once it has left. The first in line has not left.
+    /// What to wake; `None` once the waiter has left. The first place in line is never empty.
     waiter: Option<Waiter>,
 }
 
-/// Those whose numbers do not say whether they were granted.
+/// The waiters with numbers that do not say whether they were granted.
 #[derive(Default)]
 struct Stray {
-    /// They were taken out of the line without a grant, and may come back to find that out: their select has another
-    /// branch or was looking, or the task that polled them last is lost.
+    /// Taken out of the line without a grant. They may come back and must then find that out: their select was polling
+    /// or had another branch, or the task that polled them last is lost.
     passed: BTreeSet<u64>,
-    /// In line under a later number, the key here; the value is the first one's.
+    /// In line under a later number. Maps that number to the one that the waiter came with.
     moved: BTreeMap<u64, u64>,
 }
 
 pub(super) struct Waiters {
     line: VecDeque<Place>,
-    /// The number of the next to come.
+    /// The number of the next waiter that comes.
     next: u64,
     /// How many places in the line are empty.
     empty: usize,
     granted: usize,
-    /// Mostly none.
+    /// `None` in most lines.
     stray: Option<Box<Stray>>,
 }
 
-/// Whether one may be granted.
+/// Whether a waiter may be granted.
 enum Fit {
     Yes,
-    /// It never runs again, and never comes back.
+    /// Its task never runs again, and so never comes back.
     Dead,
-    /// It may come back.
+    /// Not now, but it may come back.
     Passed,
-    /// It is another branch of the select that grants.
+    /// It is another branch of the select that is granting.
     Own,
 }
 
 impl Place {
-    /// With `Yes` a choice is claimed: it is to be granted, or released.
+    /// Whether this waiter may be granted. `Yes` has claimed its choice, if it has one: the caller must grant or
+    /// release it.
     #[inline(always)]
     fn fits(&self, passes_dead: bool) -> Fit {
         match &self.waiter {
@@ -82,9 +85,11 @@ impl Place {
         let Some(Waiter::Waker(waker)) = &self.waiter else {
             return Fit::Yes;
         };
+        // Its task is lost, but another task may poll the future later, and must then find that it was granted nothing.
         if passes_dead && self.waiter.as_ref().is_some_and(Waiter::is_dead) {
             return Fit::Passed;
         }
+        // C1: claim the select before anything is given to the branch.
         match Choice::of(waker).map(|choice| choice.claim(self.branch)) {
             None | Some(Claim::Won) => Fit::Yes,
             Some(Claim::Lost) => Fit::Passed,
@@ -92,7 +97,9 @@ impl Place {
         }
     }
 
+    /// Gives back the claim of `fits`, if the waiter is a branch.
     fn release(&self) {
+        // Only a branch has claimed anything.
         if let (Some(Waiter::Waker(waker)), false) = (&self.waiter, self.branch == NO_BRANCH) {
             Choice::of(waker)
                 .into_iter()
@@ -112,33 +119,34 @@ impl Waiters {
         }
     }
 
-    /// How many wait and were granted nothing.
+    /// How many waiters are in line. Granted ones are not.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.line.len() - self.empty
     }
 
-    /// Whether anybody waits: the quick way to ask.
+    /// Whether any waiter is in line; the cheap check.
     #[inline(always)]
     pub(super) fn any(&self) -> bool {
         !self.line.is_empty()
     }
 
-    /// How many were granted what they want, and have not come for it.
+    /// How many waiters were granted what they want and have not taken it yet.
     #[inline]
     pub(super) fn granted(&self) -> usize {
         self.granted
     }
 
-    /// Puts one at the end of the line.
+    /// Puts a waiter at the end of the line.
     #[inline(always)]
     pub(super) fn push(&mut self, waiter: Waiter, wants: u32) -> Key {
         self.push_branch(waiter, wants, NO_BRANCH)
     }
 
-    /// The same for a branch of a choice, whose waker this is.
+    /// The same for a branch of a choice; `waiter` is the choice's waker.
     #[inline(always)]
     pub(super) fn push_branch(&mut self, waiter: Waiter, wants: u32, branch: u32) -> Key {
+        // A number is never used twice, so an old key cannot name another waiter.
         let number = self.next;
         self.next += 1;
         let waiter = Some(waiter);
@@ -152,50 +160,57 @@ impl Waiters {
         Key(number)
     }
 
-    /// Another to be woken in the place of the one before, which is given back.
+    /// Replaces what is to be woken at this place, and returns the previous waiter, which the caller drops outside the
+    /// lock.
     pub(super) fn replace(&mut self, key: Key, waiter: Waiter, branch: u32) -> Option<Waiter> {
         let at = self.place(key)?;
         self.line[at].branch = branch;
         self.line[at].waiter.replace(waiter)
     }
 
+    /// Whether the waiter was granted.
     #[inline]
     pub(super) fn is_granted(&self, key: Key) -> bool {
+        // Numbers ascend along the line, and grants take from its front. A waiter that left of its own accord does not
+        // ask, so a lower number than the front's means a grant.
         let is_behind = key.0 < self.line.front().map_or(self.next, |first| first.number);
         is_behind && self.stray.as_ref().is_none_or(|stray| !stray.holds(key.0))
     }
 
-    /// One that was taken out of the line without a grant comes back; whether this is one.
+    /// Whether the waiter was taken out of the line without a grant. If so, this forgets it, and it may come anew.
     #[inline]
     pub(super) fn was_passed(&mut self, key: Key) -> bool {
         self.stray.is_some() && self.forget_passed(key)
     }
 
-    /// Takes the first out of the line, as granted; whether there was one. Those whose hub has ended are passed over.
+    /// Grants the first waiter and takes it out of the line; whether there was one. Waiters of a hub that has ended are
+    /// passed over.
     #[inline]
     pub(super) fn grant_first(&mut self, woken: &mut Woken) -> bool {
         self.hand::<true>(woken, true, |_| true).is_some()
     }
 
-    /// The same, and be it one whose hub has ended: for who stands in line with something to give. Which it was.
+    /// The same, but also for a waiter of a hub that has ended, because what it has to give is still good. Returns the
+    /// key.
     #[inline]
     pub(super) fn grant_any(&mut self, woken: &mut Woken) -> Option<Key> {
         self.hand::<true>(woken, false, |_| true).map(|(key, _)| key)
     }
 
-    /// Takes the first out of the line, to whom the caller gives what it wants: it is not counted as granted.
+    /// Takes the first waiter out of the line; the caller gives it what it wants at once, so it is not counted as
+    /// granted.
     #[inline]
     pub(super) fn hand_first(&mut self, woken: &mut Woken) -> bool {
         self.hand::<false>(woken, true, |_| true).is_some()
     }
 
-    /// The same, if the first can be given what it wants; what that is.
+    /// The same, if `can` says that the first waiter can be given what it wants. Returns what it wants.
     #[inline]
     pub(super) fn hand_first_if(&mut self, woken: &mut Woken, can: impl Fn(u32) -> bool) -> Option<u32> {
         self.hand::<false>(woken, true, can).map(|(_, wants)| wants)
     }
 
-    /// Takes the first that fits out of the line; `COUNTS` it as granted, or not.
+    /// Takes the first waiter that fits out of the line, and counts it as granted if `COUNTS`.
     #[inline(always)]
     fn hand<const COUNTS: bool>(
         &mut self,
@@ -206,23 +221,31 @@ impl Waiters {
         let mut own = 0;
         loop {
             let first = self.line.front()?;
+            // No waiter may overtake the first one: if that has to wait, all do. Also stop once every waiter was moved
+            // back.
             if !can(first.wants) || own > self.line.len() {
                 return None;
             }
             match first.fits(passes_dead) {
                 Fit::Yes => break,
+                // Its task never runs again, so nothing has to be remembered.
                 Fit::Dead => drop(self.pop()),
+                // C2: out of the line without a grant, woken, and on to the next.
                 Fit::Passed => self.pass_over(woken),
                 Fit::Own => {
+                    // C5: a select cannot complete its own other branch. Keep that in line, at the end, and ask the
+                    // next.
                     own += 1;
                     self.move_back();
                 }
             }
         }
         let first = self.pop()?;
+        // From now on new attempts must leave something for this waiter (W1).
         if COUNTS {
             self.granted += 1;
         }
+        // Callers know the waiter under the number that it came with.
         let number = if self.stray.is_some() {
             self.moved_from(first.number)
         } else {
@@ -232,13 +255,15 @@ impl Waiters {
         Some((Key(number), first.wants))
     }
 
-    /// Grants all in line at once, if they are at least so many; whether they were. Those that never run again count.
+    /// Grants all waiters in line at once if there are at least `least`; whether it did. Waiters that never run again
+    /// count too.
     pub(super) fn grant_all(&mut self, least: usize, woken: &mut Woken) -> bool {
         if self.waiting() < least {
             return false;
         }
+        // From here on this allocates under the lock.
         let _spins = Spins::begin();
-        // All or none: so each choice is claimed first, and released if one of them cannot be had.
+        // All or none (C6): claim every choice first, and release the claims if too few can be had.
         let fits: Vec<Option<Fit>> = (self.line.iter())
             .map(|place| place.waiter.is_some().then(|| place.fits(false)))
             .collect();
@@ -254,6 +279,7 @@ impl Waiters {
                     woken.push(place.waiter);
                 }
                 Some(Fit::Passed) => self.pass(place, woken),
+                // Not enough, or another branch of the select that is granting: it stays in line, in order.
                 Some(fit) => {
                     if matches!(fit, Fit::Yes) {
                         place.release();
@@ -262,12 +288,14 @@ impl Waiters {
                 }
             }
         }
+        // Only places with waiters were kept.
         (self.line, self.empty) = (stays, 0);
         is_enough
     }
 
     #[inline]
     fn pop(&mut self) -> Option<Place> {
+        // `is_granted` needs a first place that is not empty.
         let first = self.line.pop_front();
         if self.empty > 0 {
             self.trim();
@@ -275,14 +303,15 @@ impl Waiters {
         first
     }
 
-    /// One that was granted has come for it, or leaves it.
+    /// A granted waiter takes what it was granted, or leaves it.
     #[inline]
     pub(super) fn remove_granted(&mut self) {
         self.granted -= 1;
     }
 
-    /// One that was not granted leaves.
+    /// A waiter that was not granted leaves. Returns what would have been woken, for a drop outside the lock.
     pub(super) fn remove(&mut self, key: Key) -> Option<Waiter> {
+        // C2: a granter took the waiter out of the line already, and has its waker.
         if self.was_passed(key) {
             return None;
         }
@@ -290,16 +319,18 @@ impl Waiters {
         if self.stray.is_some() {
             self.moved_from(self.line[at].number);
         }
+        // Leave an empty place, as taking it out of the middle would move all behind it.
         let waiter = self.line[at].waiter.take();
         self.empty += 1;
         self.trim();
         waiter
     }
 
-    /// Where it stands in the line, if it does.
+    /// The index of the waiter's place in line, if it has one.
     fn place(&self, key: Key) -> Option<usize> {
         let number = self.stray.as_ref().map_or(key.0, |stray| stray.number(key.0));
         let first = self.line.front()?.number;
+        // Exact as long as no place before it was taken out of the middle.
         let guess = usize::try_from(number.checked_sub(first)?).ok()?;
         if self.line.get(guess).is_some_and(|place| place.number == number) {
             return Some(guess);
@@ -307,21 +338,22 @@ impl Waiters {
         self.line.binary_search_by_key(&number, |place| place.number).ok()
     }
 
-    /// No empty place in front, and no more empty ones than others.
+    /// Drops empty places at the front, and all of them once they are more than half of the line.
     #[cold]
     fn trim(&mut self) {
         while self.line.front().is_some_and(|place| place.waiter.is_none()) {
             self.line.pop_front();
             self.empty -= 1;
         }
+        // As many waiters have left as are moved now, so leaving costs O(1) on average.
         if self.empty > self.line.len() / 2 {
             self.line.retain(|place| place.waiter.is_some());
             self.empty = 0;
         }
     }
 
-    /// Takes the first out of the line, which is granted nothing, and may come back to see. It is woken for that: a
-    /// select that looked just now looks again.
+    /// Takes the first waiter out of the line without a grant. It may come back, and is woken to do so: a select that
+    /// was polling just now must look again (C2).
     #[cold]
     fn pass_over(&mut self, woken: &mut Woken) {
         if let Some(first) = self.pop() {
@@ -334,14 +366,15 @@ impl Waiters {
         let number = self.moved_from(place.number);
         let _spins = Spins::begin();
         self.stray.get_or_insert_default().passed.insert(number);
-        // Its last reference may be this one, and the user's to drop: so it goes where that can be.
+        // The waker is called, and dropped, after the lock is released: its last drop may run the user's code.
         woken.push(place.waiter);
     }
 
-    /// The first goes to the end of the line.
+    /// Moves the first waiter to the end of the line.
     #[cold]
     fn move_back(&mut self) {
         if let Some(first) = self.pop() {
+            // Its key keeps the number that it came with; `moved` maps one to the other.
             let number = self.moved_from(first.number);
             let _spins = Spins::begin();
             self.stray.get_or_insert_default().moved.insert(self.next, number);
@@ -351,7 +384,7 @@ impl Waiters {
         }
     }
 
-    /// One leaves the line at `number`: the number that it came with.
+    /// The waiter at `number` leaves its place: forgets that it was moved, and returns the number that it came with.
     #[cold]
     fn moved_from(&mut self, number: u64) -> u64 {
         let Some(stray) = &mut self.stray else { return number };
@@ -361,6 +394,7 @@ impl Waiters {
         first
     }
 
+    /// Whether the waiter was passed over; this forgets it.
     #[cold]
     fn forget_passed(&mut self, key: Key) -> bool {
         let _spins = Spins::begin();
@@ -378,25 +412,27 @@ impl Waiters {
 }
 
 impl Stray {
-    /// Whether the one with this number waits still, or waits no more, without a grant.
+    /// Whether the waiter that came with this number is still in line under another one, or left the line without a
+    /// grant.
     fn holds(&self, number: u64) -> bool {
         self.passed.contains(&number) || self.moved.values().any(|first| *first == number)
     }
 
-    /// Under which number the one that came with `number` is in line.
+    /// The number under which the waiter that came with `number` is in line.
     fn number(&self, number: u64) -> u64 {
         let moved = self.moved.iter().find(|(_, first)| **first == number);
         moved.map_or(number, |(now, _)| *now)
     }
 }
 
-/// Who is to be woken once the lock is released (S2 of [`spin`](crate::hub::spin)). Mostly nobody, or one.
+/// The waiters to wake once the lock is released (S2 of [`spin`](crate::hub::spin)); mostly none or one.
 ///
-/// The parts of the first lie apart, so that each is read as it was written: a waiter that is moved as a whole just after it was
-/// written waits for the stores, which costs more than all the rest.
+/// The first waiter is stored in parts, so that each part is read with the width it was written with. A waiter that is
+/// moved as a whole right after it was written has to wait for these stores (no store forwarding), which costs more
+/// than all the rest.
 #[derive(Default)]
 pub(super) struct Woken {
-    /// The first, with its ticket, or as a waker.
+    /// The first waiter: a task with its ticket, or a waker.
     task: Option<TaskRef>,
     ticket: u64,
     waker: Option<Waker>,
@@ -411,6 +447,7 @@ impl Woken {
     #[inline(always)]
     fn push(&mut self, waiter: Option<Waiter>) {
         match waiter {
+            // The usual case: one task, and nothing is allocated.
             Some(Waiter::Task(task, ticket)) if self.is_empty() => {
                 self.task = Some(task);
                 self.ticket = ticket;
@@ -430,6 +467,7 @@ impl Woken {
             None => {}
             Some(Waiter::Waker(waker)) if self.is_empty() => self.waker = Some(waker),
             Some(waiter) => {
+                // The list is allocated under the lock.
                 let _spins = Spins::begin();
                 self.more.get_or_insert_default().push(waiter);
             }
@@ -448,7 +486,8 @@ impl Woken {
         }
     }
 
-    /// A waker that panics does so once all others have been called: what they wait for is theirs already.
+    /// Wakes all of them. A panic of a waker is resumed only after the others were woken: they have been granted
+    /// already, and nothing else would wake them.
     #[cold]
     fn wake_all(first: Option<Waiter>, more: Vec<Waiter>) {
         let mut panic = None;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::{Channel, Receiver};
 use crate::hub::Hub;
 use crate::hub::alarm::Alarm;
+use crate::hub::spin::push_back;
 
-/// A channel that gives one message, the time, after `duration`; and then none, for ever.
+/// A channel that gives one message, the time, after `duration`, and then none for ever.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,8 +25,8 @@ use crate::hub::alarm::Alarm;
 /// }
 /// ```
 ///
-/// The time is that of the hub of the OS thread that calls, and it comes when that hub runs. When all receivers are
-/// gone, the timer is too.
+/// The time is that of the hub of the calling OS thread, and the message comes when that hub runs. When all receivers
+/// are gone, the timer is removed.
 #[track_caller]
 pub fn after(duration: Duration) -> Receiver<Instant> {
     let hub = Hub::current();
@@ -39,7 +40,7 @@ pub fn at(when: Instant) -> Receiver<Instant> {
     clock(hub, hub.clock.nanos(when), None)
 }
 
-/// A channel that gives the time every `period`. A tick that nobody takes until the next is lost.
+/// A channel that gives the time every `period`. A tick that is not received before the next one is lost.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,7 +51,7 @@ pub fn at(when: Instant) -> Receiver<Instant> {
 /// assert!(second > first);
 /// ```
 ///
-/// As with [`after`] it needs the hub of the OS thread that calls.
+/// As with [`after`], the ticks come from the hub of the calling OS thread.
 ///
 /// # Panics
 /// If `period` is zero.
@@ -62,36 +63,40 @@ pub fn tick(period: Duration) -> Receiver<Instant> {
     clock(hub, hub.after(period), Some(nanos))
 }
 
-/// A channel that never gives anything, and never ends.
+/// A channel that never gives a message, and never ends.
 pub fn never<T>() -> Receiver<T> {
     Receiver(Arc::new(Channel::new(1)))
 }
 
+/// Makes a channel with messages that come from a timer of `hub`.
 fn clock(hub: &'static Hub, at: u64, period: Option<u64>) -> Receiver<Instant> {
-    // Its one sender is the clock, which never goes.
+    // The clock is the one sender. It is never dropped, so the channel never ends.
     let core = Arc::new(Channel::new(1));
     set(hub, &core, at, period);
     Receiver(core)
 }
 
+/// Sets the timer for the next message.
 fn set(hub: &'static Hub, core: &Arc<Channel<Instant>>, at: u64, period: Option<u64>) {
+    // A weak reference: the timer must not keep the channel alive.
     let weak = Arc::downgrade(core);
     let alarm = Alarm::set(hub, at, Box::new(move || ring(hub, &weak, at, period)));
-    // What was there has rung.
+    // The previous alarm has rung. It is dropped outside the lock, because that may send a message to another hub.
     drop(core.change(|state| state.alarm.replace(alarm)));
 }
 
-/// On the hub's stack, at the time.
+/// Sends the time. Runs on the hub's stack when the timer is due.
 fn ring(hub: &'static Hub, core: &Weak<Channel<Instant>>, at: u64, period: Option<u64>) {
     let Some(core) = core.upgrade() else { return };
     let now = hub.clock.instant();
     core.change(|state| {
+        // A tick that was not received stays, and this one is lost.
         if state.queue.is_empty() {
-            state.queue.push_back(now);
+            push_back(&mut state.queue, now);
         }
     });
     if let Some(period) = period {
-        // In step with the first, whatever was missed.
+        // In step with the first tick, however many were missed.
         let missed = hub.clock.now().saturating_sub(at) / period;
         set(
             hub,

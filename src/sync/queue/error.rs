@@ -1,4 +1,4 @@
-//! How a queue says no. What could not be put comes back.
+//! The errors of a queue. An item that could not be put comes back in the error.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -35,7 +35,7 @@ pub struct GetError;
 /// What [`try_get`](super::QueueOf::try_get) and [`try_peek`](super::QueueOf::try_peek) fail with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryGetError {
-    /// There is no item that nobody is about to get.
+    /// The queue has no item, or only items that are set aside for waiting getters.
     Empty,
     /// The queue was shut down and is empty.
     ShutDown,

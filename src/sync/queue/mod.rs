@@ -1,4 +1,5 @@
-//! Queues: items from many to many, first in first out, last in first out, or the smallest first.
+//! Queues: items from any number of putters to any number of getters; first in first out, last in first out, or the
+//! smallest first.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -21,19 +22,19 @@
 //!
 //! | you want | use |
 //! |---|---|
-//! | items in the order of coming | [`Queue`] |
+//! | items in order of arrival | [`Queue`] |
 //! | the newest item first | [`LifoQueue`] |
 //! | the smallest item first | [`PriorityQueue`] |
 //! | an end when the other side is gone, or no capacity at all | a [`channel`](super::channel) |
 //!
-//! A queue is one object for both sides: borrow it, keep it in an `Arc` or in a `static`. All three kinds are a
-//! [`QueueOf`], where the methods are. Who waits to put and who waits to get is served in the order of coming, and each
-//! item goes to one getter. A getter that is killed, timed out or dropped takes no item; a putter that is takes no
-//! place.
+//! A queue is one object for both sides: borrow it, or keep it in an `Arc` or in a `static`. All three kinds are a
+//! [`QueueOf`], which has the methods. Putters and getters that wait are served in order of arrival, and each item goes
+//! to one getter. A getter that is killed, timed out or dropped takes no item; a putter that is killed, timed out or
+//! dropped takes up no place.
 //!
 //! # Coming from Python
 //! `gevent.queue` and `asyncio.Queue`, `LifoQueue`, `PriorityQueue`: `put_nowait` is `try_put`, `get_nowait` is
-//! `try_get`, `qsize` is `len`. A capacity of 0 is refused rather than without limit: say
+//! `try_get`, `qsize` is `len`. A capacity of 0 does not mean unlimited but is refused: use
 //! [`unbounded`](QueueOf::unbounded). `gevent.queue.Channel` is [`channel::bounded(0)`](super::channel::bounded).
 #![forbid(unsafe_code)]
 
@@ -62,7 +63,7 @@ static GET: &str = "an item of a queue (get)";
 static PEEK: &str = "an item of a queue (peek)";
 static JOIN: &str = "the tasks of a queue (join)";
 
-/// A queue whose items come out in the order of coming.
+/// A queue with its items in order of arrival.
 ///
 /// ```
 /// use greenthread::sync::queue::Queue;
@@ -75,7 +76,7 @@ static JOIN: &str = "the tasks of a queue (join)";
 /// ```
 pub type Queue<T> = QueueOf<T, VecDeque<T>>;
 
-/// A queue whose newest item comes out first.
+/// A queue with its newest item first.
 ///
 /// ```
 /// use greenthread::sync::queue::LifoQueue;
@@ -86,7 +87,7 @@ pub type Queue<T> = QueueOf<T, VecDeque<T>>;
 /// ```
 pub type LifoQueue<T> = QueueOf<T, Vec<T>>;
 
-/// A queue whose smallest item comes out first; of equal ones the one that was put first.
+/// A queue with its smallest item first; of equal items the one that was put first.
 ///
 /// ```
 /// use std::cmp::Reverse;
@@ -101,13 +102,13 @@ pub type LifoQueue<T> = QueueOf<T, Vec<T>>;
 /// assert_eq!(largest_first.get(), Ok(Reverse(3)));
 /// ```
 ///
-/// The items' `Ord` is called while the queue is locked: it must not use the queue, nor switch to a
-/// greenlet or a generator that comes back later; and it panics if it blocks. If it panics
-/// the caller does, and the queue goes on; an item that the caller had in hand is lost, and the order of the others is
-/// anybody's guess.
+/// The items' `Ord` is called while the queue is locked. It must not use the queue, nor switch to a greenlet or a
+/// generator that comes back later; and it panics if it blocks. If it panics, the panic goes to the caller and the
+/// queue remains usable, but an item that the caller had taken already is lost, and the other items may come out in any
+/// order.
 pub type PriorityQueue<T> = QueueOf<T, Heap<T>>;
 
-/// What [`Queue`], [`LifoQueue`] and [`PriorityQueue`] have in common: all but the order.
+/// What [`Queue`], [`LifoQueue`] and [`PriorityQueue`] have in common: everything but the order.
 ///
 /// ```
 /// use greenthread::sync::queue::{LifoQueue, Queue, QueueOf, Store};
@@ -122,16 +123,17 @@ pub type PriorityQueue<T> = QueueOf<T, Heap<T>>;
 /// ```
 pub struct QueueOf<T, S> {
     core: Core<Shared<T, S>>,
-    /// Whether putting may have to wait; beside the lock, for who asks before.
+    /// Whether putting may have to wait. Outside the lock, because putters read it before they lock.
     is_bounded: bool,
 }
 
-/// Goes on with a panic of code of the user's, which must not unwind through the lock.
+/// Resumes a panic of the user's code, which must not unwind while the queue is locked.
 #[inline(always)]
 fn unlocked<R>((result, panic): (R, Option<impl Panic>)) -> R {
     match panic {
         None => result,
         Some(panic) => {
+            // The queue is unlocked here: the result, and the panic, are the user's.
             drop(result);
             resume_unwind(panic.payload())
         }
@@ -139,10 +141,10 @@ fn unlocked<R>((result, panic): (R, Option<impl Panic>)) -> R {
 }
 
 impl<T, S: Store<T>> QueueOf<T, S> {
-    /// With room for so many items.
+    /// A queue with room for `capacity` items.
     ///
     /// # Panics
-    /// If `capacity` is 0; a [`channel`](super::channel::bounded) can be without room.
+    /// If `capacity` is 0; only a [`channel`](super::channel::bounded) can have no room.
     #[track_caller]
     pub const fn bounded(capacity: usize) -> QueueOf<T, S> {
         assert!(
@@ -152,7 +154,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         QueueOf::with(capacity)
     }
 
-    /// With room for any number of items: putting never waits.
+    /// A queue with room for any number of items: putting never waits.
     pub const fn unbounded() -> QueueOf<T, S> {
         QueueOf::with(usize::MAX)
     }
@@ -187,7 +189,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     /// Puts an item in; waits while there is no room for it.
     ///
     /// # Errors
-    /// The item, if the queue was shut down, even while this waited.
+    /// The item, if the queue was shut down, before this call or while it waited.
     ///
     /// # Blocking and cancellation
     /// Parks while the queue is full. A kill or time-out unwinds here, and the item is dropped unless it is in the
@@ -196,6 +198,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     #[track_caller]
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
         let put = self.block(&mut Put::new(item, self.is_bounded), Until::Ever, &PUT);
+        // Without a deadline the wait ends only with a result.
         put.unwrap_or(Ok(()))
     }
 
@@ -241,30 +244,31 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         }
     }
 
-    /// As [`put`](Self::put), for an `async` function. Dropped before there was room, the item is not in the queue.
+    /// As [`put`](Self::put), for an `async` function. If the future is dropped before there was room, the item is not
+    /// in the queue.
     pub fn put_async(&self, item: T) -> impl Future<Output = Result<(), PutError<T>>> + use<'_, T, S> {
         let put = self.core.future(Put::new(item, self.is_bounded));
         async move { unlocked(put.await) }
     }
 
-    /// Takes the next item out; waits while there is none.
+    /// Takes the next item out; waits while there is no item.
     ///
     /// # Errors
     /// If the queue was shut down and is empty.
     ///
     /// # Blocking and cancellation
-    /// Parks while the queue is empty. A kill or time-out unwinds here; an item that was on its way goes to the next in
-    /// line.
+    /// Parks while the queue is empty. A kill or time-out unwinds here; an item that was granted already goes to the
+    /// next in line.
     #[inline]
     #[track_caller]
     pub fn get(&self) -> Result<T, GetError> {
         self.block(&mut Get, Until::Ever, &GET).unwrap_or(Err(GetError))
     }
 
-    /// Takes the next item out, if there is one now.
+    /// Takes the next item out, if there is an item now.
     ///
     /// # Errors
-    /// `Empty`, or `ShutDown` if the queue was shut down besides.
+    /// `Empty`, or `ShutDown` if the queue was shut down and is empty.
     pub fn try_get(&self) -> Result<T, TryGetError> {
         tried(self.core.attempt(&mut Get).map(unlocked))
     }
@@ -275,7 +279,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     /// `Timeout`, or `ShutDown` if the queue was shut down and is empty.
     ///
     /// # Blocking and cancellation
-    /// As [`get`](Self::get). An item that came in time is taken, even if the time is over as well.
+    /// As [`get`](Self::get). An item that came in time is taken, even if the time is over by now.
     #[track_caller]
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetTimeoutError> {
         in_time(self.block(&mut Get, Until::After(timeout), &GET))
@@ -290,13 +294,14 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         in_time(self.block(&mut Get, Until::At(deadline), &GET))
     }
 
-    /// As [`get`](Self::get), for an `async` function. Dropped before it is ready, it has taken nothing.
+    /// As [`get`](Self::get), for an `async` function. If the future is dropped before it is ready, it has taken no
+    /// item.
     pub fn get_async(&self) -> impl Future<Output = Result<T, GetError>> + use<'_, T, S> {
         let item = self.core.future(Get);
         async move { unlocked(item.await) }
     }
 
-    /// How many items are in the queue; those of putters that wait are not.
+    /// How many items are in the queue; those of waiting putters do not count.
     pub fn len(&self) -> usize {
         self.core.look(|state| state.items.size())
     }
@@ -311,15 +316,16 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         self.core.look(|state| state.items.size() >= state.most)
     }
 
-    /// How many items there is room for; none: without a limit.
+    /// How many items the queue has room for; `None` if it has no limit.
     pub fn capacity(&self) -> Option<usize> {
         Some(self.core.look(|state| state.most)).filter(|most| *most != usize::MAX)
     }
 
-    /// Says that the work on an item is done, for those who [`join`](Self::join). Whoever gets an item calls it once.
+    /// Reports that the work on one item is done, for callers of [`join`](Self::join). Each getter calls this once for
+    /// each item.
     ///
     /// # Errors
-    /// If all that was put is done already.
+    /// If all items that were put are done already.
     pub fn task_done(&self) -> Result<(), TaskDoneError> {
         self.core.change(|state| {
             state.unfinished = state.unfinished.checked_sub(1).ok_or(TaskDoneError)?;
@@ -352,13 +358,13 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         self.core.block(&mut Join, Until::Ever, Why::new(&JOIN, 0));
     }
 
-    /// Waits until all is done, for at most `timeout`; whether it was.
+    /// Waits until all items are done, for at most `timeout`; whether they were.
     #[track_caller]
     pub fn join_timeout(&self, timeout: Duration) -> bool {
         self.join_until(Until::After(timeout))
     }
 
-    /// Waits until all is done, or until `deadline`; whether it was.
+    /// Waits until all items are done, or until `deadline`; whether they were.
     #[track_caller]
     pub fn join_deadline(&self, deadline: Instant) -> bool {
         self.join_until(Until::At(deadline))
@@ -374,11 +380,13 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         self.core.future(Join)
     }
 
-    /// Takes no more items from now on, for good: whoever puts, or waits to, gets its item back. What is in the queue
-    /// can still be got, and then getters, those who wait included, are told.
+    /// Takes no more items from now on, for good.
     ///
-    /// With `immediate` the items that are in the queue are dropped, and count as done: so whoever [joins](Self::join)
-    /// waits only for what was got before.
+    /// A caller that puts, or waits to put, gets its item back. Items that are in the queue can still be got; after the
+    /// last one getters get an error, those that wait included.
+    ///
+    /// With `immediate` the items that are in the queue are dropped and count as done, so that a [`join`](Self::join)
+    /// waits only for the items that were got before.
     ///
     /// ```
     /// use greenthread::sync::queue::{GetError, Queue};
@@ -390,8 +398,9 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     /// assert_eq!((queue.get().ok(), queue.get().ok()), (Some(1), None));
     /// ```
     pub fn shutdown(&self, immediate: bool) {
-        // Dropped outside of the lock.
+        // The items are the user's, so they are dropped outside the lock.
         let _drained = self.core.change(|state| {
+            // `settle` then releases all putters, and the getters once no item is left.
             state.is_shut_down = true;
             immediate.then(|| {
                 state.unfinished = state.unfinished.saturating_sub(state.items.size());
@@ -400,7 +409,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         });
     }
 
-    /// Whether it was shut down.
+    /// Whether the queue was shut down.
     pub fn is_shut_down(&self) -> bool {
         self.core.look(|state| state.is_shut_down)
     }
@@ -419,10 +428,10 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     }
 }
 
-/// A look at the next item, which stays. The item's `clone` is called while the queue is locked: it must not use the
-/// queue, and it panics if it blocks.
+/// Looks at the next item, which stays in the queue. The item's `clone` is called while the queue is locked: it must
+/// not use the queue, and it panics if it blocks.
 impl<T: Clone, S: Store<T>> QueueOf<T, S> {
-    /// The item that [`get`](Self::get) would take; waits while there is none, in line with those who take one.
+    /// The item that [`get`](Self::get) would take; waits in the line of the getters while there is no item.
     ///
     /// ```
     /// use greenthread::sync::queue::PriorityQueue;
@@ -489,10 +498,10 @@ fn in_time<T>(item: Option<Result<T, GetError>>) -> Result<T, GetTimeoutError> {
     }
 }
 
-/// The items of a queue, as they come: [`QueueOf::iter`].
+/// The items of a queue as they come; see [`QueueOf::iter`].
 pub struct Iter<'a, T, S>(&'a QueueOf<T, S>);
 
-/// The items of a queue that are there now: [`QueueOf::try_iter`].
+/// The items of a queue that are there now; see [`QueueOf::try_iter`].
 pub struct TryIter<'a, T, S>(&'a QueueOf<T, S>);
 
 impl<T, S: Store<T>> Iterator for Iter<'_, T, S> {
@@ -523,7 +532,7 @@ impl<'a, T, S: Store<T>> IntoIterator for &'a QueueOf<T, S> {
 }
 
 impl<T, S: Store<T>> Default for QueueOf<T, S> {
-    /// Without a limit.
+    /// A queue without a limit.
     fn default() -> QueueOf<T, S> {
         QueueOf::unbounded()
     }

@@ -1,11 +1,12 @@
-//! The state of a queue, and what may have to wait for it.
+//! The state of a queue, and the operations that may have to wait for it.
 //!
 //! # Invariants
-//! - **Q1** `late` holds the items of putters that wait, which is only while `items` is full and the queue is not shut
-//!   down; and of those that are to take theirs back, for a shutdown, or as their select has another branch.
-//! - **Q2** While the queue is not shut down there are at least as many items as granted getters: whoever comes anew
-//!   takes only what is beyond that.
-//! - **Q3** `unfinished` counts what was put in `items` and has neither been done nor been drained.
+//! - **Q1** `late` holds the items of waiting putters. Putters wait only while `items` is full and the queue is not
+//!   shut down. It also holds the items that putters have yet to take back, because of a shutdown or because their
+//!   select was passed over.
+//! - **Q2** While the queue is not shut down there are at least as many items as granted getters. A new attempt takes
+//!   only what is beyond that.
+//! - **Q3** `unfinished` counts the items that were put in `items` and have neither been done nor been drained.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -17,7 +18,7 @@ use super::store::{Payload, Store, confined};
 
 pub(super) struct Shared<T, S> {
     pub(super) items: S,
-    /// Those of putters that wait, in the order of `putting`.
+    /// The items of waiting putters, in the order of `putting`.
     pub(super) late: VecDeque<(Key, T)>,
     pub(super) most: usize,
     pub(super) unfinished: usize,
@@ -27,7 +28,7 @@ pub(super) struct Shared<T, S> {
     pub(super) joining: Waiters,
 }
 
-/// What came of it, and the panic of code of the user's that is to go on once the lock is released.
+/// The result, and a panic of the user's code that is to be resumed once the lock is released.
 type Done<R, P> = (R, Option<P>);
 
 impl<T, S: Store<T>> Shared<T, S> {
@@ -37,9 +38,10 @@ impl<T, S: Store<T>> Shared<T, S> {
         self.items.push(item).err()
     }
 
-    /// The next item, in whose place the first of those who wait puts its own.
+    /// Takes the next item. The first waiting putter fills the place that becomes free.
     #[inline(always)]
     fn take(&mut self, woken: &mut Woken) -> Done<Option<T>, S::Panic> {
+        // The user's `Ord` may panic here; then no item was taken, and no place is free.
         let item = match self.items.pop() {
             Ok(item) => item,
             Err(panic) => return (None, Some(panic)),
@@ -50,8 +52,8 @@ impl<T, S: Store<T>> Shared<T, S> {
         (item, self.let_in(woken))
     }
 
-    /// Puts the items of putters that wait in, as far as there is room; be it of one whose hub has ended, its item is as
-    /// good as any.
+    /// Puts the items of waiting putters in while there is room. The item of a putter is good even if the putter's hub
+    /// has ended.
     #[inline(never)]
     fn let_in(&mut self, woken: &mut Woken) -> Option<S::Panic> {
         let mut panic = None;
@@ -60,23 +62,25 @@ impl<T, S: Store<T>> Shared<T, S> {
             && let Some(key) = self.putting.grant_any(woken)
             && let Some(late) = self.late_of(key)
         {
+            // The item is in the store even if its `Ord` panics. Stop there, so that at most one panic is resumed.
             panic = self.add(late);
         }
         panic
     }
 
+    /// Takes the item that the putter with this key has left.
     fn late_of(&mut self, key: Key) -> Option<T> {
         let at = self.late.iter().position(|(late, _)| *late == key)?;
         self.late.remove(at).map(|(_, item)| item)
     }
 
-    /// Whether there is an item that was not set aside for somebody.
+    /// Whether there is an item that is not set aside for a getter.
     #[inline]
     fn has_spare(&self) -> bool {
         self.items.size() > self.getting.granted()
     }
 
-    /// Whether there never will be one again.
+    /// Whether there is no item, and never will be one again.
     #[inline]
     fn is_over(&self) -> bool {
         self.is_shut_down && self.items.size() == 0
@@ -96,20 +100,22 @@ impl<T, S: Store<T>> State for Shared<T, S> {
 impl<T, S: Store<T>> Shared<T, S> {
     #[inline(never)]
     fn grant(&mut self, woken: &mut Woken) {
+        // A getter is also granted if the queue is over: it learns that when it runs.
         while (self.has_spare() || self.is_over()) && self.getting.grant_first(woken) {}
+        // After a shutdown putters take their items back when they run.
         while self.is_shut_down && self.putting.grant_any(woken).is_some() {}
         while self.unfinished == 0 && self.joining.hand_first(woken) {}
     }
 }
 
-/// To put one item; it holds the item unless that is in the queue, or in line.
+/// Puts one item. The operation holds the item unless the queue has it, in its store or in line.
 pub(super) struct Put<T> {
     pub(super) item: Option<T>,
     key: Option<Key>,
     is_bounded: bool,
 }
 
-/// The item is moved, and never referred to.
+/// The item is only moved, never pinned.
 impl<T> Unpin for Put<T> {}
 
 impl<T> Put<T> {
@@ -121,6 +127,7 @@ impl<T> Put<T> {
         }
     }
 
+    /// Takes the item back, if it is still with those of waiting putters.
     fn take_back<S: Store<T>>(&mut self, state: &mut Shared<T, S>) {
         if let Some(item) = self.key.and_then(|key| state.late_of(key)) {
             self.item = Some(item);
@@ -133,7 +140,7 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Put<T> {
 
     #[inline(always)]
     fn spends(&self) -> bool {
-        // One that never waits never switches.
+        // A put that never waits must not switch, because local code may hold borrows over it (U4).
         self.is_bounded
     }
 
@@ -144,9 +151,11 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Put<T> {
     #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T, S>, granted: bool, _: &mut Woken) -> Option<Self::Output> {
         if granted && state.is_shut_down {
-            // Let in before, or sent back.
+            // Granted by the shutdown: the item is still in `late`. If it was let in before that, none is found there,
+            // and it counts as put.
             self.take_back(state);
         }
+        // Granted, or shut down. An item that is still here was refused.
         if granted || state.is_shut_down {
             return Some((self.item.take().map_or(Ok(()), |item| Err(PutError(item))), None));
         }
@@ -166,14 +175,14 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Put<T> {
     }
 
     fn gives_back(&mut self, state: &mut Shared<T, S>) {
-        // What was let in stays; what a shutdown sends back is there still.
+        // An item that was let in stays in the queue. One that a shutdown sends back is still in `late`.
         if state.is_shut_down {
             self.take_back(state);
         }
     }
 }
 
-/// To take one item.
+/// Takes one item.
 pub(super) struct Get;
 
 impl<T, S: Store<T>> Op<Shared<T, S>> for Get {
@@ -188,11 +197,13 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Get {
         if !granted && !state.has_spare() && !state.is_over() {
             return None;
         }
+        // The item may be missing even after a grant: an immediate shutdown has drained the queue.
         let (item, panic) = state.take(woken);
         Some((item.ok_or(GetError), panic))
     }
 
     fn attempt_plain(&mut self, _: &mut Shared<T, S>) -> Option<Self::Output> {
+        // `attempt` lets in putters and wakes them itself, so it is never plain.
         None
     }
 
@@ -201,7 +212,8 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Get {
     }
 }
 
-/// To look at the next item. It waits as one who takes it, and leaves it for the next in line.
+/// Looks at the next item. A peek waits in the line of the getters; it leaves the item, which `settle` then grants to
+/// the next one.
 pub(super) struct Peek;
 
 impl<T: Clone, S: Store<T>> Op<Shared<T, S>> for Peek {
@@ -215,6 +227,7 @@ impl<T: Clone, S: Store<T>> Op<Shared<T, S>> for Peek {
         if !granted && !state.has_spare() && !state.is_over() {
             return None;
         }
+        // The item's `Clone` is the user's code, and runs under the lock.
         Some(match confined(|| state.items.next().cloned()) {
             Ok(item) => (item.ok_or(GetError), None),
             Err(panic) => (Err(GetError), Some(panic)),
@@ -222,7 +235,7 @@ impl<T: Clone, S: Store<T>> Op<Shared<T, S>> for Peek {
     }
 }
 
-/// To wait until all that was put is done.
+/// Waits until all items that were put are done.
 pub(super) struct Join;
 
 impl<T, S: Store<T>> Op<Shared<T, S>> for Join {

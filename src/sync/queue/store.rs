@@ -1,7 +1,7 @@
-//! What a queue keeps its items in: the order in which they come out.
+//! The stores that hold a queue's items, and decide in which order the items come out.
 //!
-//! All of this runs under the queue's lock. A store of priorities calls the user's `Ord` there, and keeps every item
-//! whatever that does; a heap of std's would drop the one it takes out if a comparison panics.
+//! All of this runs under the queue's lock. A priority store calls the user's `Ord` there, and keeps every item even if
+//! `Ord` panics; std's heap would drop the item that it is taking out.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -12,10 +12,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::hub::Hub;
 
-/// What code of the user's panicked with.
+/// What the user's code panicked with.
 pub(super) type Payload = Box<dyn Any + Send>;
 
-/// What putting in or taking out may panic with; nothing at all costs nothing.
+/// What putting an item in or taking one out may panic with. For stores that never panic it is `Infallible`, and costs
+/// nothing.
 pub trait Panic {
     #[doc(hidden)]
     fn payload(self) -> Box<dyn Any + Send>;
@@ -33,7 +34,8 @@ impl Panic for Payload {
     }
 }
 
-/// Runs code of the user's under the lock: it may not park there, and what it panics with is for after the lock.
+/// Runs the user's code under the lock. The code may not park there, and its panic is returned, to be resumed after the
+/// unlock.
 pub(super) fn confined<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
     catch_unwind(AssertUnwindSafe(|| {
         if Hub::has_ended() {
@@ -44,34 +46,35 @@ pub(super) fn confined<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
     }))
 }
 
-/// What makes the items of a [`QueueOf`](super::QueueOf) come out in its order. There are three of it, and no others.
+/// What makes the items of a [`QueueOf`](super::QueueOf) come out in their order. There are three stores; others cannot
+/// be added.
 pub trait Store<T>: Sealed {
-    /// What its own code of the user's panics with.
+    /// What the user's code in this store panics with.
     #[doc(hidden)]
     type Panic: Panic;
 
-    /// Without items.
+    /// The empty store.
     #[doc(hidden)]
     const EMPTY: Self;
 
-    /// Puts one in, whatever comes of it.
+    /// Puts an item in. The item is in the store even if this fails.
     #[doc(hidden)]
     fn push(&mut self, item: T) -> Result<(), Self::Panic>;
 
-    /// Takes out the one whose turn it is.
+    /// Takes out the next item. If this fails, the store keeps all items.
     #[doc(hidden)]
     fn pop(&mut self) -> Result<Option<T>, Self::Panic>;
 
-    /// The one that `pop` would take.
+    /// The item that `pop` would take.
     #[doc(hidden)]
     fn next(&self) -> Option<&T>;
 
-    /// How many there are.
+    /// How many items there are.
     #[doc(hidden)]
     fn size(&self) -> usize;
 }
 
-/// No others have it.
+/// Keeps other crates from implementing [`Store`].
 pub trait Sealed {}
 
 impl<T> Sealed for VecDeque<T> {}
@@ -129,9 +132,10 @@ impl<T> Store<T> for Vec<T> {
     }
 }
 
-/// The smallest first; of equals the one that was put first.
+/// The smallest first; of equal ones the one that was put first.
 pub struct Heap<T> {
-    /// None stands before the one at half its index; each with how many were put before it.
+    /// A binary heap: no item is smaller than its parent at half its index. The number is how many were put before the
+    /// item, and decides between equal ones.
     tree: Vec<(T, u64)>,
     count: u64,
 }
@@ -140,7 +144,7 @@ fn is_before<T: Ord>(one: &(T, u64), other: &(T, u64)) -> bool {
     one.0.cmp(&other.0).then(one.1.cmp(&other.1)).is_lt()
 }
 
-/// Puts the last one where it belongs.
+/// Moves the last item up to its place. It only swaps, so a panic of `Ord` loses no item.
 fn rise<T: Ord>(tree: &mut [(T, u64)]) {
     let mut at = tree.len().saturating_sub(1);
     while at > 0 {
@@ -153,10 +157,11 @@ fn rise<T: Ord>(tree: &mut [(T, u64)]) {
     }
 }
 
-/// Puts the first one where it belongs.
+/// Moves the first item down to its place. It only swaps, so a panic of `Ord` loses no item.
 fn sink<T: Ord>(tree: &mut [(T, u64)]) {
     let (mut at, mut below) = (0, 1);
     while below < tree.len() {
+        // The smaller one of the two children.
         if below + 1 < tree.len() && is_before(&tree[below + 1], &tree[below]) {
             below += 1;
         }
@@ -186,7 +191,7 @@ impl<T: Ord> Store<T> for Heap<T> {
         let Some(last) = self.tree.len().checked_sub(1) else {
             return Ok(None);
         };
-        // It stays at the end if this fails.
+        // If `sink` fails, the item stays at the end: nothing is lost, though the order may be wrong.
         self.tree.swap(0, last);
         confined(|| sink(&mut self.tree[..last]))?;
         Ok(self.tree.pop().map(|(item, _)| item))
