@@ -566,8 +566,8 @@ impl Hub {
     /// Timers that are due and descriptors that are ready, without sleeping.
     fn look_around(&'static self) {
         self.natives.set(0);
-        self.looks(None);
-        self.fire_timers();
+        let now = self.fire_timers();
+        self.looks(now);
         if self.reactor.is_waited_for() {
             self.poll(Some(Duration::ZERO));
         }
@@ -581,12 +581,12 @@ impl Hub {
         }
     }
 
-    fn fire_timers(&'static self) {
+    /// Fires the timers that are due; the time, if it was looked at.
+    fn fire_timers(&'static self) -> Option<u64> {
         if self.timers.is_empty() {
-            return;
+            return None;
         }
         let now = self.clock.now();
-        self.looks(Some(now));
         let mut fire = |_, due| match due {
             Due::Park(task, ticket) => {
                 self.wake_local(task.get(), ticket, Wake::TimedOut);
@@ -595,6 +595,7 @@ impl Hub {
             Due::Call(f) => self.call(*f),
         };
         self.look(|| self.timers.0.borrow_mut().expire(now, &mut fire));
+        Some(now)
     }
 
     /// Handles messages of other OS threads, [`budget::MESSAGES`] of them at most: what is left comes first in the next turn.
@@ -679,6 +680,11 @@ impl Hub {
         let by_poller = self.reactor.has_poller();
         let how = if by_poller { inbox::POLLING } else { inbox::PARKED };
         if !self.shared.inbox().fall_asleep(how) {
+            // Messages that keep coming keep the hub from its sleep, in which it would look at the descriptors.
+            if self.reactor.is_waited_for() && self.is_late() {
+                self.looks(None);
+                self.poll(Some(Duration::ZERO));
+            }
             return Turned::Again;
         }
         if hopeless {

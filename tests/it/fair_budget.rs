@@ -506,6 +506,41 @@ fn many_messages_do_not_make_a_turn_long() {
     assert_eq!(joined, MANY);
 }
 
+/// Sends a message to the hub that this runs on, which does the same, and so on.
+fn send_on(hub: hub::Handle, sent: Arc<AtomicU32>, most: u32) {
+    if sent.fetch_add(1, Ordering::SeqCst) < most {
+        let next = hub.clone();
+        hub.call_soon(move || send_on(next, sent, most)).unwrap();
+    }
+}
+
+#[test]
+fn messages_without_end_do_not_keep_descriptors_waiting() {
+    const MOST: u32 = 1_000_000;
+    for timers in [false, true] {
+        let sent = fresh(move || {
+            let sent = Arc::new(AtomicU32::new(0));
+            let (near, mut far) = UnixStream::pair().unwrap();
+            let reader = spawn_local(move || green_io::wait_readable(&near, None).unwrap());
+            let timer = spawn_local(move || {
+                if timers {
+                    sleep(secs(60))
+                }
+            });
+            yield_now(); // both wait
+            far.write_all(b"x").unwrap();
+            send_on(hub::handle(), sent.clone(), MOST);
+            reader.join().unwrap();
+            timer.kill();
+            sent.swap(MOST, Ordering::SeqCst)
+        });
+        assert!(
+            sent < MOST,
+            "data was seen after {sent} messages, with timers: {timers}"
+        );
+    }
+}
+
 #[test]
 fn with_a_virtual_clock_the_machine_does_not_decide() {
     let order = |pause: Duration| {
