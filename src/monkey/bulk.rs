@@ -1,4 +1,4 @@
-//! Calls that move several things at once: sendfile and splice, recvmmsg and sendmmsg, and the checked forms of the plain
+//! Calls that move several things at once (sendfile and splice, recvmmsg and sendmmsg), and the checked forms of plain
 //! calls that compilers put in their place.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -26,10 +26,10 @@ patch! {
     READINESS __poll_chk(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int => poll_chk_green;
 }
 
-/// How much is moved at once.
+/// The most bytes that are copied at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Room for one [`CHUNK`].
+/// A buffer of one [`CHUNK`]; `None` if there is no memory.
 fn buffer() -> Option<Vec<u8>> {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(CHUNK).ok()?;
@@ -38,42 +38,42 @@ fn buffer() -> Option<Vec<u8>> {
 }
 
 unsafe fn sendfile_green(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that `offset` is null or points to an offset.
     let plainly = || unsafe { original::sendfile(to, from, offset, count) };
     if is_standard(to) || is_standard(from) || count == 0 {
         return plainly();
     }
     match (kind(from), kind(to)) {
-        // That is refused.
+        // The kernel refuses that.
         (File::Pipe, File::Pipe) => plainly(),
-        // It is what sendfile to a pipe does.
+        // sendfile to a pipe is a splice, and that can be told not to wait for the pipe.
         (_, File::Pipe) if offset.is_null() || kind(from) == File::Other => {
             let call = Call::new(hub, to, Direction::Write, "sendfile");
             if let Err(cut) = call.begin(false) {
                 return cut;
             }
             if kind(from) != File::Other {
-                // What is there.
+                // From a socket: what has arrived, as by splice.
                 return transfer(hub, from, to, false, &mut Mover::new(from, to, count, 0));
             }
-            // To the end of the file, or as much as there is.
+            // From a file: `count` bytes, or to the end of the file.
             call.attempt_all(
                 || count,
                 |done| {
                     let flags = libc::SPLICE_F_NONBLOCK;
-                    // SAFETY: the same arguments.
+                    // SAFETY: `offset` is null or points to an offset, as the caller guarantees.
                     unsafe { original::splice(from, offset, to, std::ptr::null_mut(), count - done, flags) }
                 },
             )
         }
-        // SAFETY: the caller's.
+        // SAFETY: `offset` is null or points to an offset, as the caller guarantees.
         (File::Other, File::Socket) => unsafe { send_file(hub, to, from, offset, count) },
-        // To a file, or from what has no place to begin: that is refused.
+        // To a file, which does not wait; or from something without offsets, which the kernel refuses.
         _ => plainly(),
     }
 }
 
-/// From a file to a socket: read and sent, for the kernel's way waits for the socket.
+/// sendfile from a file to a socket, by reads and sends: the kernel's sendfile would wait for the socket.
 ///
 /// # Safety
 /// As for `sendfile`.
@@ -82,7 +82,7 @@ unsafe fn send_file(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_
     if let Err(cut) = call.begin(false) {
         return cut;
     }
-    // SAFETY: the caller's: null or an offset; a place in a file.
+    // SAFETY: `offset` is null or points to an offset, as the caller guarantees.
     let start = unsafe {
         if offset.is_null() {
             libc::lseek64(from, 0, libc::SEEK_CUR)
@@ -91,7 +91,7 @@ unsafe fn send_file(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_
         }
     };
     if start < 0 {
-        // What has no places cannot be sent from.
+        // The kernel's errors for a file without offsets, and for a negative one.
         return fail(if offset.is_null() && errno() == libc::EBADF {
             libc::EBADF
         } else {
@@ -101,29 +101,30 @@ unsafe fn send_file(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_
     let Some(mut buffer) = buffer() else {
         return fail(libc::ENOMEM) as ssize_t;
     };
-    // What of the file the buffer has.
+    // The part of the transfer that the buffer holds: a send that takes less leaves the rest for the next step.
     let mut have = 0..0;
     let sent = call.attempt_all(
         || count,
         |done| {
             if !have.contains(&done) {
                 let room = CHUNK.min(count - done);
-                // SAFETY: room in a buffer of our own.
+                // SAFETY: the local buffer has room for a `CHUNK`.
                 let read = unsafe { libc::pread64(from, buffer.as_mut_ptr().cast(), room, start + done as off_t) };
                 match usize::try_from(read) {
                     Ok(read @ 1..) => have = done..done + read,
-                    // It has another word for a directory.
+                    // sendfile reports a directory by another error than read.
                     Err(_) if errno() == libc::EISDIR => return fail(libc::EINVAL) as ssize_t,
                     _ => return read,
                 }
             }
             let rest = &buffer[done - have.start..have.len()];
-            // SAFETY: bytes of our own.
+            // SAFETY: `rest` is a slice of the local buffer.
             unsafe { fd::original::send(to, rest.as_ptr().cast(), rest.len(), libc::MSG_DONTWAIT) }
         },
     );
+    // Only now the offset moves on, by as many bytes as were sent: more may have been read.
     if sent > 0 {
-        // SAFETY: as above.
+        // SAFETY: `offset` is null or points to an offset, as the caller guarantees.
         unsafe {
             if offset.is_null() {
                 libc::lseek64(from, start + sent as off_t, libc::SEEK_SET);
@@ -144,31 +145,32 @@ unsafe fn splice_green(
     len: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that `from_at` and `to_at` are null or point to offsets.
     let plainly = |flags| unsafe { original::splice(from, from_at, to, to_at, len, flags) };
     if is_standard(from) || is_standard(to) || len == 0 {
         return plainly(flags);
     }
     let (source, sink) = (kind(from), kind(to));
     let pipes_wait = flags & libc::SPLICE_F_NONBLOCK == 0;
+    // The end that may wait decides whether the call may be interrupted; a file never waits.
     let end = if sink == File::Other { from } else { to };
     if let Err(cut) = Call::new(hub, end, Direction::Write, "splice").begin(!pipes_wait) {
         return cut;
     }
     if source != File::Socket && sink != File::Socket {
-        // The flag is for pipes alone, one of which there must be.
+        // Without a socket, one end is a pipe, and the flag keeps the kernel from waiting for pipes.
         let mut step = || plainly(flags | libc::SPLICE_F_NONBLOCK);
         return transfer(hub, from, to, !pipes_wait, &mut step);
     }
     let has_places = !from_at.is_null() || !to_at.is_null();
     if has_places || source != File::Pipe && sink != File::Pipe {
-        // Without a pipe, or with a place in what has none: that is refused.
+        // No end is a pipe, or one has an offset where there can be none: the kernel refuses that.
         return plainly(flags);
     }
     transfer(hub, from, to, !pipes_wait, &mut Mover::new(from, to, len, flags))
 }
 
-/// A step of a transfer, which does not wait.
+/// One step of a transfer between two descriptors; it does not wait, and fails with `EAGAIN` instead.
 trait Step {
     fn step(&mut self, hub: &'static Hub) -> ssize_t;
 }
@@ -179,14 +181,14 @@ impl<F: FnMut() -> ssize_t> Step for F {
     }
 }
 
-/// Moves bytes between a pipe and a socket as splice does, which would wait for the socket.
+/// Moves bytes between a pipe and a socket by a copy: the kernel's splice would wait for the socket.
 struct Mover {
     from: c_int,
     to: c_int,
     len: usize,
     flags: c_uint,
     buffer: Option<Vec<u8>>,
-    /// A pipe for a look at what is in another.
+    /// A pipe into which the bytes of another pipe are copied, to look at them without taking them.
     copy: Option<(OwnedFd, OwnedFd)>,
 }
 
@@ -202,30 +204,33 @@ impl Mover {
         }
     }
 
-    /// What a socket has, as far as there is room in the pipe.
+    /// From a socket to a pipe: receives what has arrived, but no more than the pipe has room for.
     fn receive(&mut self, hub: &'static Hub, buffer: &mut [u8]) -> ssize_t {
+        // Bytes that are received cannot be put back, so the room is asked for first.
         let room = match room_of(self.to) {
             Some(0) => return fail(libc::EAGAIN) as ssize_t,
             Some(room) => room.min(self.len).min(CHUNK),
-            // SAFETY: descriptors and no places; nobody reads any more, and the kernel says so at once.
+            // No descriptor reads from the pipe any more. The kernel reports that at once.
+            // SAFETY: there are no offsets, so no pointers to read or write.
             None => unsafe {
                 let null = std::ptr::null_mut();
                 return original::splice(self.from, null, self.to, null, self.len, self.flags);
             },
         };
-        // SAFETY: room in a buffer of our own.
+        // SAFETY: the local buffer has a `CHUNK`, and `room` is at most that.
         let got = unsafe { fd::original::recv(self.from, buffer.as_mut_ptr().cast(), room, libc::MSG_DONTWAIT) };
         let Ok(got @ 1..) = usize::try_from(got) else {
             return got;
         };
-        // There is room, unless another OS thread writes too. The bytes are nowhere else, so they are not let go of.
+        // The pipe has room, unless another OS thread has written meanwhile. The bytes exist only here now, so wait
+        // until they are written, and do not let an interrupt end that.
         let mut put = 0;
         while put < got {
             let result = write_now(self.to, &mut buffer[put..got]);
             match usize::try_from(result) {
                 Ok(more) => put += more,
                 Err(_) if errno() != libc::EAGAIN => return result,
-                // SAFETY: it was good a moment ago.
+                // SAFETY: the write did not fail with `EBADF`, so the descriptor is not -1, and a close ends the wait.
                 Err(_) => drop(crate::thread::shield(|| unsafe {
                     fd::wait(hub, fd::borrow(self.to), Direction::Write, None, "splice")
                 })),
@@ -234,19 +239,20 @@ impl Mover {
         got as ssize_t
     }
 
-    /// What is in a pipe, as far as the socket takes it: looked at in a copy, and taken from the pipe once it is sent.
+    /// From a pipe to a socket: sends a copy of the pipe's bytes, and takes from the pipe as many as were sent.
     fn send(&mut self, buffer: &mut [u8]) -> ssize_t {
         let Some((reader, writer)) = &self.copy else {
             return fail(libc::ENOMEM) as ssize_t;
         };
         let (reader, writer) = (reader.as_raw_fd(), writer.as_raw_fd());
         let most = self.len.min(CHUNK);
-        // SAFETY: pipes, and a buffer of our own with room for as much.
+        // SAFETY: `buffer` has room for a `CHUNK`, and at most as many bytes are read into it and sent from it.
         unsafe {
             let seen = libc::tee(self.from, writer, most, libc::SPLICE_F_NONBLOCK);
             let Ok(seen @ 1..) = usize::try_from(seen) else {
                 return seen;
             };
+            // The copy is drained each time, so it is empty before the next `tee`.
             if read_all(reader, &mut buffer[..seen]) < seen {
                 return fail(libc::EIO) as ssize_t;
             }
@@ -259,6 +265,7 @@ impl Mover {
             let Ok(done) = usize::try_from(sent) else {
                 return sent;
             };
+            // Taken only now: what the socket did not take stays in the pipe.
             read_all(self.from, &mut buffer[..done]);
             sent
         }
@@ -283,10 +290,10 @@ impl Step for Mover {
     }
 }
 
-/// A fresh pipe: its ends for reading and writing.
+/// A new pipe: its ends for reading and writing.
 fn pipe() -> Option<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
-    // SAFETY: makes two descriptors, which are ours alone.
+    // SAFETY: `pipe2` writes two descriptors to a local array, and nothing else owns them.
     unsafe {
         if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
             return None;
@@ -295,9 +302,10 @@ fn pipe() -> Option<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Reads from a pipe without waiting; from one with a name, which does not know how, once poll says that there is something.
+/// Reads from a pipe without waiting. A FIFO does not support `RWF_NOWAIT`: it is read if poll says that there is
+/// something.
 fn read_now(fd: c_int, buffer: &mut [u8]) -> ssize_t {
-    // SAFETY: a buffer of our own.
+    // SAFETY: `vector` describes `buffer`.
     unsafe {
         let vector = iovec {
             iov_base: buffer.as_mut_ptr().cast(),
@@ -314,9 +322,10 @@ fn read_now(fd: c_int, buffer: &mut [u8]) -> ssize_t {
     }
 }
 
-/// Writes to a pipe without waiting; to one with a name, which does not know how, as much as poll says that it has room for.
+/// Writes to a pipe without waiting. A FIFO does not support `RWF_NOWAIT`: if poll reports room, that is for `PIPE_BUF`
+/// bytes.
 fn write_now(fd: c_int, bytes: &mut [u8]) -> ssize_t {
-    // SAFETY: bytes of our own.
+    // SAFETY: `vector` describes `bytes`.
     unsafe {
         let vector = iovec {
             iov_base: bytes.as_mut_ptr().cast(),
@@ -333,7 +342,7 @@ fn write_now(fd: c_int, bytes: &mut [u8]) -> ssize_t {
     }
 }
 
-/// Reads from a pipe what is known to be in it; says how much there was.
+/// Reads from a pipe bytes that are known to be in it. Returns how many it has read.
 fn read_all(fd: c_int, buffer: &mut [u8]) -> usize {
     let mut done = 0;
     while done < buffer.len() {
@@ -346,14 +355,14 @@ fn read_all(fd: c_int, buffer: &mut [u8]) -> usize {
     done
 }
 
-/// How many bytes a pipe takes at once for certain; `None`: nobody reads from it.
+/// How many bytes a pipe takes without waiting for certain. `None`: no descriptor reads from it, or it is closed.
 fn room_of(pipe: c_int) -> Option<usize> {
     let mut one = pollfd {
         fd: pipe,
         events: libc::POLLOUT,
         revents: 0,
     };
-    // SAFETY: asks about one descriptor, without waiting, and for numbers.
+    // SAFETY: `poll` gets one local `pollfd` and a time-out of 0; `FIONREAD` writes an integer to a local.
     unsafe {
         ready::original::poll(&raw mut one, 1, 0);
         if one.revents & (libc::POLLERR | libc::POLLNVAL) != 0 {
@@ -365,7 +374,7 @@ fn room_of(pipe: c_int) -> Option<usize> {
         let mut full: c_int = 0;
         let asked = libc::ioctl(pipe, libc::FIONREAD, &raw mut full);
         let size = libc::fcntl(pipe, libc::F_GETPIPE_SZ);
-        // One of its pages is free at least; all are if nothing is in it.
+        // A writable pipe has at least one free page, and an empty one has its whole size.
         Some(match usize::try_from(size) {
             Ok(size) if asked == 0 && full == 0 => size,
             _ => 4096,
@@ -373,7 +382,7 @@ fn room_of(pipe: c_int) -> Option<usize> {
     }
 }
 
-/// One transfer between two ends, of which either may not be ready.
+/// Repeats a step until it does not fail with `EAGAIN`, and waits between steps for the end that is not ready.
 fn transfer(hub: &'static Hub, from: c_int, to: c_int, not_for_pipes: bool, step: &mut impl Step) -> ssize_t {
     let before = errno();
     let reads = Call::new(hub, from, Direction::Read, "splice");
@@ -385,7 +394,7 @@ fn transfer(hub: &'static Hub, from: c_int, to: c_int, not_for_pipes: bool, step
         if result >= 0 || errno() != libc::EAGAIN {
             return result;
         }
-        // Which of the two it was, the kernel does not say.
+        // The kernel does not say which end would have waited: if there is something to read, it was the writing end.
         let (call, events) = if ready::is_ready(from, libc::POLLIN) {
             (&writes, libc::POLLOUT)
         } else {
@@ -394,6 +403,7 @@ fn transfer(hub: &'static Hub, from: c_int, to: c_int, not_for_pipes: bool, step
         if not_for_pipes && kind(call.fd) == File::Pipe || fd::is_nonblocking(call.fd) {
             return fail(libc::EAGAIN) as ssize_t;
         }
+        // Nothing was moved yet, so an interrupt or a time-out may end the wait.
         let waited = call.attempt(false, || {
             if ready::is_ready(call.fd, events) {
                 1
@@ -416,7 +426,7 @@ unsafe fn recvmmsg_green(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's: the rest of its messages.
+    // SAFETY: the caller guarantees `count` messages at `messages`; these are the ones after the first `done`.
     let receive = |done: usize| unsafe {
         let (rest, left) = (messages.wrapping_add(done), count - done as c_uint);
         original::recvmmsg(
@@ -432,10 +442,11 @@ unsafe fn recvmmsg_green(
         return cut as c_int;
     }
     if never_waits || count == 0 {
-        // SAFETY: as above.
+        // SAFETY: the caller guarantees `count` messages, and that `timeout` is null or writable.
         return unsafe { original::recvmmsg(fd, messages, count, flags, timeout) };
     }
-    // SAFETY: the caller's: null or a time; the kernel has the last word on whether it makes sense.
+    // An invalid time is taken for 0 here; the kernel refuses it in `receive`.
+    // SAFETY: `timeout` is not null, so it is readable as the caller guarantees.
     let time = (!timeout.is_null()).then(|| unsafe { sleep::duration(timeout) }.unwrap_or_default());
     let until = time.map(|time| hub.after(time));
     let mut done = 0;
@@ -464,17 +475,18 @@ unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, c
         return cut as c_int;
     }
     if never_waits || count == 0 {
-        // SAFETY: the caller's, as libc's.
+        // SAFETY: the caller guarantees `count` messages.
         return unsafe { original::sendmmsg(fd, messages, count, flags) };
     }
-    // Datagrams go whole or not at all; of a stream's message a part may go, and only one at a time tells of which.
+    // A datagram is sent whole or not at all, so many may go in one call. Of a message on a stream only a part may be
+    // sent, so messages go one at a time: then it is clear which one it was.
     let at_once = if is_stream(fd) { 1 } else { count as usize };
     let mut done = 0;
     while done < count as usize {
         // As in the kernel, the socket's time-out is for each message.
         let call = Call::new(hub, fd, Direction::Write, "sendmmsg");
         let sent = if at_once == 1 {
-            // SAFETY: the caller's, as libc's: one of its messages.
+            // SAFETY: the caller guarantees `count` valid messages, and `done` is less than `count`.
             unsafe {
                 let message = &mut *messages.add(done);
                 let vectors = vectors_of(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen);
@@ -482,7 +494,7 @@ unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, c
                 let sent = fd::sendmsg_all(&call, &raw const message.msg_hdr, flags);
                 match usize::try_from(sent) {
                     Ok(sent) if sent < total => {
-                        // A part of it: nothing may follow.
+                        // A part of the message was sent: no further message may follow it in the stream.
                         message.msg_len = sent as c_uint;
                         return done as c_int + 1;
                     }
@@ -494,7 +506,7 @@ unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, c
                 }
             }
         } else {
-            // SAFETY: the caller's, as libc's: the rest of its messages.
+            // SAFETY: the caller guarantees `count` messages at `messages`; these are the ones after the first `done`.
             call.attempt(done > 0, || unsafe {
                 let (rest, left) = (messages.add(done), count - done as c_uint);
                 original::sendmmsg(fd, rest, left, flags | libc::MSG_DONTWAIT) as ssize_t
@@ -513,7 +525,8 @@ unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, c
 }
 
 unsafe fn read_chk_green(hub: &'static Hub, fd: c_int, buffer: *mut c_void, len: size_t, room: size_t) -> ssize_t {
-    // SAFETY: the caller's, as libc's, which ends the program if there is not room enough.
+    // libc's definition ends the program if the buffer has less room than `len`.
+    // SAFETY: the caller guarantees `room` writable bytes at `buffer`.
     unsafe {
         if len > room {
             return original::__read_chk(fd, buffer, len, room);
@@ -531,7 +544,7 @@ unsafe fn recv_chk_green(
     flags: c_int,
 ) -> ssize_t {
     let null = std::ptr::null_mut();
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees `room` writable bytes at `buffer`; no address is asked for.
     unsafe { recvfrom_chk_green(hub, fd, buffer, len, room, flags, null, null.cast()) }
 }
 
@@ -546,7 +559,7 @@ unsafe fn recvfrom_chk_green(
     address: *mut sockaddr,
     address_len: *mut socklen_t,
 ) -> ssize_t {
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees `room` writable bytes at `buffer`, and a place for an address, or null.
     unsafe {
         if len > room {
             return original::__recvfrom_chk(fd, buffer, len, room, flags, address, address_len);
@@ -556,7 +569,7 @@ unsafe fn recvfrom_chk_green(
 }
 
 unsafe fn poll_chk_green(hub: &'static Hub, fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees `room` bytes of `pollfd`s at `fds`.
     unsafe {
         if room / size_of::<pollfd>() < count as usize {
             return original::__poll_chk(fds, count, timeout, room);

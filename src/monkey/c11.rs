@@ -1,5 +1,5 @@
-//! C11's threads: glibc waits inside itself there, by the same objects as its pthreads have. So these are those, which
-//! are patched.
+//! C11's locks and threads. glibc implements them internally, with the same objects as its pthreads: so the definitions
+//! here call the pthread functions, which are patched.
 
 use std::mem::zeroed;
 
@@ -9,14 +9,14 @@ use super::sleep;
 use super::symbol::patch;
 use crate::hub::Hub;
 
-/// What C11 calls success, and the failures of it.
+/// C11's `thrd_success`, and its errors.
 const SUCCESS: c_int = 0;
 const BUSY: c_int = 1;
 const ERROR: c_int = 2;
 const NO_MEMORY: c_int = 3;
 const TIMED_OUT: c_int = 4;
 
-/// glibc's, of which ours stand ahead.
+/// The pthread functions, declared as a C program sees them: linked to this crate's definitions where it has one.
 mod pthread {
     use super::*;
 
@@ -49,7 +49,7 @@ pub(super) fn lock_symbols() -> impl Iterator<Item = super::symbol::Listed> {
     }
 }
 
-/// C11's word for it.
+/// C11's result for an errno.
 fn told(error: c_int) -> c_int {
     match error {
         0 => SUCCESS,
@@ -63,10 +63,10 @@ fn told(error: c_int) -> c_int {
 macro_rules! as_pthreads {
     ($($name:ident($($argument:ident: $type:ty),*) => $call:ident;)*) => {
         $(
-            /// Ahead of libc's.
+            /// Defined ahead of libc's.
             #[unsafe(no_mangle)]
             unsafe extern "C-unwind" fn $name($($argument: $type),*) -> c_int {
-                // SAFETY: the caller's, as libc's: the objects are the same.
+                // SAFETY: the caller guarantees initialised objects, and glibc's C11 objects are its pthread objects.
                 told(unsafe { pthread::$call($($argument),*) })
             }
         )*
@@ -84,15 +84,17 @@ as_pthreads! {
     cnd_broadcast(condition: *mut pthread_cond_t) => pthread_cond_broadcast;
 }
 
-/// Ahead of libc's.
+/// Defined ahead of libc's.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn call_once(once: *mut c_int, f: unsafe extern "C" fn()) {
-    // SAFETY: the caller's, as libc's: the objects are the same.
+    // SAFETY: the caller guarantees an initialised flag, and glibc's `once_flag` is a `pthread_once_t`.
     unsafe { pthread::pthread_once(once, f) };
 }
 
 unsafe fn thrd_sleep_green(hub: &'static Hub, time: *const timespec, left: *mut timespec) -> c_int {
-    // SAFETY: the caller's, as libc's; all-zero is a valid time.
+    // C11 has its own results: 0, -1 for a signal, another negative number for an error.
+    // SAFETY: the caller guarantees that `time` is readable, and `left` null or writable; an all-zero `timespec` is
+    // valid.
     unsafe {
         let mut unused: timespec = zeroed();
         let left = if left.is_null() { &raw mut unused } else { left };
@@ -105,6 +107,6 @@ unsafe fn thrd_sleep_green(hub: &'static Hub, time: *const timespec, left: *mut 
 }
 
 unsafe fn thrd_join_green(_hub: &'static Hub, id: pthread_t, result: *mut c_int) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees a joinable thread, and that `result` is null or writable.
     super::names::apart(|| unsafe { original::thrd_join(id, result) }).unwrap_or(ERROR)
 }

@@ -1,12 +1,12 @@
-//! connect, and the flag that it needs.
+//! connect, and the non-blocking flag that it needs.
 //!
-//! Linux connects without waiting only if the open file is non-blocking. So the flag of a stream socket that is neither
-//! connected nor listening is set for the length of one system call, and nobody in the process sees it: what asks for the
-//! flag or sets it (`fcntl`, `ioctl`, on any OS thread) waits until that is over.
+//! Linux connects without waiting only if the open file is non-blocking. So `O_NONBLOCK` of a stream socket that is
+//! neither connected nor listening is set for the length of one system call. The rest of the process does not see it:
+//! calls that read or change the flag (`fcntl`, `ioctl`, on any OS thread) wait until that system call is over.
 //!
 //! # Invariants
-//! - **N1** Who sets, clears or asks for the flag of an open file has the lock of its inode; under it there is nothing but a
-//!   few system calls that do not wait.
+//! - **N1** Code that sets, clears or reads the flag of an open file holds the lock of its inode. Under the lock there
+//!   are only a few system calls that do not wait.
 
 use std::mem::{size_of, zeroed};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,15 +25,16 @@ patch! {
     SOCKETS connect(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int => connect_green;
 }
 
-/// The flag of open files, by inode; 0 or the OS thread that has it.
+/// The locks of open files' flags, by inode: each is 0, or the id of the OS thread that holds it.
 static FLAGS: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
 
-/// A lock of [`FLAGS`] (N1); none in a signal handler that interrupts its holder.
+/// A lock of [`FLAGS`] (N1); `None` in a signal handler that has interrupted the holder.
 struct Locked(Option<&'static AtomicU32>);
 
 impl Locked {
     fn of(fd: c_int) -> Locked {
-        // SAFETY: writes a `stat`, for which all-zero is valid.
+        // If it fails, the inode is 0; then the system call that follows fails as well.
+        // SAFETY: `fstat` writes to a local `stat`, for which all-zero is valid.
         let inode = unsafe {
             let mut stat: libc::stat = zeroed();
             libc::fstat(fd, &raw mut stat);
@@ -43,6 +44,7 @@ impl Locked {
         let me = crate::sys::thread::id() as u32;
         let mut tries = 0_u32;
         while let Err(holder) = lock.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed) {
+            // A signal handler on top of the holder must not wait for it: it would wait for ever.
             if holder == me {
                 return Locked(None);
             }
@@ -64,7 +66,7 @@ impl Drop for Locked {
     }
 }
 
-/// In a forked child: who had a lock was another thread of the parent's.
+/// Runs in a forked child: a lock that is held is held by a thread of the parent, which does not exist here.
 pub(super) fn forget_all() {
     FLAGS.iter().for_each(|lock| lock.store(0, Ordering::Release));
 }
@@ -86,7 +88,7 @@ fn with_flag<R>(concerns: bool, fd: c_int, call: impl FnOnce() -> R) -> R {
     }
 }
 
-/// libc's own of what has a variable number of arguments, of which there is one at most.
+/// libc's own definitions of the variadic calls. They have at most one variable argument, declared here as a `usize`.
 pub(in crate::monkey) mod flags {
     use super::*;
 
@@ -101,47 +103,52 @@ pub(super) fn flag_symbols() -> impl Iterator<Item = super::symbol::Listed> {
     super::symbol::listed! { SOCKETS fcntl SOCKETS fcntl64 SOCKETS ioctl }
 }
 
-/// Ahead of libc's: the flag is the user's, not a connect's.
+/// Defined ahead of libc's: shows the flag as the program set it, not as a connect has set it for a moment.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
     let concerns = matches!(command, libc::F_GETFL | libc::F_SETFL);
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an argument that is valid for `command`; `files::lock` changes only whether it
+    // waits.
     let call = |command| unsafe { flags::fcntl(fd, command, argument) };
     files::lock(command, call).unwrap_or_else(|| with_flag(concerns, fd, || call(command)))
 }
 
-/// Ahead of libc's.
+/// Defined ahead of libc's: as [`fcntl`].
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
     let concerns = matches!(command, libc::F_GETFL | libc::F_SETFL);
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an argument that is valid for `command`; `files::lock` changes only whether it
+    // waits.
     let call = |command| unsafe { flags::fcntl64(fd, command, argument) };
     files::lock(command, call).unwrap_or_else(|| with_flag(concerns, fd, || call(command)))
 }
 
-/// Ahead of libc's.
+/// Defined ahead of libc's: `FIONBIO` sets the flag, too.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an argument that is valid for `request`.
     with_flag(request == libc::FIONBIO, fd, || unsafe {
         flags::ioctl(fd, request, argument)
     })
 }
 
-/// Runs `connect` with the open file non-blocking.
+/// Runs `connect` while the open file is non-blocking (N1).
 fn without_blocking(fd: c_int, connect: impl FnOnce() -> c_int) -> c_int {
     fn set(fd: c_int, nonblocking: c_int) {
-        // SAFETY: reads a number. It changes that one flag, whatever else is set meanwhile.
+        // Unlike `F_SETFL`, `FIONBIO` changes this one flag only, so a change of another flag meanwhile is not lost.
+        // SAFETY: `FIONBIO` reads an integer from the address of a local.
         unsafe { flags::ioctl(fd, libc::FIONBIO, (&raw const nonblocking).expose_provenance()) };
     }
     let before = errno();
     let _locked = Locked::of(fd);
     let is_the_users = is_nonblocking(fd);
+    // A flag that the program has set stays set.
     if !is_the_users {
         set(fd, 1);
     }
     set_errno(before);
     let result = connect();
+    // The flag is put back before the lock is released, whatever the result.
     let error = errno();
     if !is_the_users {
         set(fd, 0);
@@ -150,16 +157,17 @@ fn without_blocking(fd: c_int, connect: impl FnOnce() -> c_int) -> c_int {
     result
 }
 
-/// A number that a socket option is.
+/// The value of an integer socket option; `None` if it cannot be asked for.
 fn option(fd: c_int, name: c_int) -> Option<c_int> {
     let (mut value, mut len) = (0, size_of::<c_int>() as socklen_t);
-    // SAFETY: writes a number.
+    // SAFETY: `getsockopt` writes at most `len` bytes to a local integer.
     let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut len) };
     (result == 0).then_some(value)
 }
 
+/// Whether it is a socket with a peer.
 fn is_connected(fd: c_int) -> bool {
-    // SAFETY: writes an address, for which all-zero is valid.
+    // SAFETY: `getpeername` writes at most `len` bytes to a local address, for which all-zero is valid.
     unsafe {
         let mut address: libc::sockaddr_storage = zeroed();
         let mut len = size_of::<libc::sockaddr_storage>() as socklen_t;
@@ -168,19 +176,22 @@ fn is_connected(fd: c_int) -> bool {
 }
 
 unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees `len` readable bytes at `address`.
     let connect = || unsafe { original::connect(fd, address, len) };
     let before = errno();
     let call = Call::new(hub, fd, Direction::Write, "connect");
     if let Err(cut) = call.begin(false) {
         return cut as c_int;
     }
+    // A datagram or raw socket connects at once: that only sets the peer's address.
     let waits = option(fd, libc::SO_TYPE).is_some_and(|kind| !matches!(kind, libc::SOCK_DGRAM | libc::SOCK_RAW));
+    // The program's own non-blocking connect does not wait either.
     if !waits || is_nonblocking(fd) {
         return connect();
     }
     if is_connected(fd) || option(fd, libc::SO_ACCEPTCONN) == Some(1) {
-        // Refused, but of a Unix socket only once its peer has room.
+        // The call fails. But on a Unix socket it may block first, until the listener that it names has room, and the
+        // flag must not be set here: other threads may read from the connection.
         return names::apart(connect).unwrap_or_else(|| fail(libc::ENOMEM));
     }
     set_errno(before);
@@ -188,12 +199,13 @@ unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, 
     if begun == 0 || !matches!(errno(), libc::EINPROGRESS | libc::EALREADY) {
         return begun;
     }
-    // A wake may be an older descriptor's of the same number: it counts when the kernel says so.
+    // A wake may be stale (from an earlier file with the same descriptor number), so ask the kernel each time.
     while !ready::is_ready(fd, libc::POLLOUT) {
-        // SAFETY: it was good a moment ago.
+        // SAFETY: the attempt did not fail with `EBADF`, so `fd` is not -1, and a close ends the wait.
         let borrowed = unsafe { fd::borrow(fd) };
         match fd::wait(hub, borrowed, Direction::Write, call.deadline(), "connect") {
             Ok(Ok(())) => {}
+            // What connect reports when `SO_SNDTIMEO` has passed; the connection goes on.
             Ok(Err(Cut::TimedOut)) => return fail(libc::EINPROGRESS),
             Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
         }
@@ -201,7 +213,8 @@ unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, 
     settle(fd, before, connect)
 }
 
-/// The first attempt; again and again while the queue of a Unix listener has no room, for nothing tells when it has.
+/// The first attempt. While the queue of a Unix listener is full (`EAGAIN`), it sleeps and tries again, because no
+/// event tells when there is room.
 fn begin(hub: &'static Hub, call: &Call, connect: impl Fn() -> c_int) -> c_int {
     let mut nap = Duration::from_millis(1);
     loop {
@@ -211,6 +224,7 @@ fn begin(hub: &'static Hub, call: &Call, connect: impl Fn() -> c_int) -> c_int {
         }
         let until = call.deadline().unwrap_or(u64::MAX);
         let wake = contained(|| {
+            // Parked like a wait for a descriptor, so that a kill, a time-out or a signal ends it.
             let at = hub.after(nap).min(until);
             let parker = Parker::new();
             let hears = hub.hear_signals(&parker, fd::handlers(call.deadline()));
@@ -226,6 +240,7 @@ fn begin(hub: &'static Hub, call: &Call, connect: impl Fn() -> c_int) -> c_int {
         {
             return fail(error);
         }
+        // `SO_SNDTIMEO` has passed: a Unix socket reports `EAGAIN`.
         if hub.clock.now() >= until {
             return fail(libc::EAGAIN);
         }
@@ -233,9 +248,11 @@ fn begin(hub: &'static Hub, call: &Call, connect: impl Fn() -> c_int) -> c_int {
     }
 }
 
-/// What came of a connect that was under way. TCP is asked by another connect, as its socket would be by the blocking one:
-/// only then it knows itself connected, or ready for another try.
+/// The result of a connect that has completed in the background. A TCP socket gets a second connect, as from the
+/// kernel's blocking connect: only that moves it to the connected state, or, after a failure, makes it ready for
+/// another attempt.
 fn settle(fd: c_int, before: c_int, connect: impl FnOnce() -> c_int) -> c_int {
+    // Read before the second connect, which would take the error.
     let error = option(fd, libc::SO_ERROR).unwrap_or(libc::EIO);
     if matches!(option(fd, libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6)) {
         without_blocking(fd, connect);

@@ -1,5 +1,5 @@
-//! What may wait for another's hold of a file: locks on files, and the open of a FIFO, which waits for its other end.
-//! There is nothing to be told by, so an OS thread waits in the caller's place.
+//! Locks on files, and the open of a FIFO, which waits until its other end is opened. No event tells of either, so an
+//! OS thread waits in the caller's place.
 
 use std::mem::zeroed;
 
@@ -26,7 +26,7 @@ patch! {
     SOCKETS __openat64_2(folder: c_int, path: *const c_char, flags: c_int) -> c_int => openat_2_green;
 }
 
-/// Tries, and has an OS thread wait if the try says that it would.
+/// Runs `attempt`; if it fails with an error for which `would` (wait) is true, an OS thread runs `waits`.
 fn wait_if(would: impl Fn(c_int) -> bool, attempt: impl FnOnce() -> c_int, waits: impl FnOnce() -> c_int) -> c_int {
     let before = errno();
     let result = attempt();
@@ -37,13 +37,15 @@ fn wait_if(would: impl Fn(c_int) -> bool, attempt: impl FnOnce() -> c_int, waits
     apart(waits).unwrap_or_else(|| fail(libc::ENOMEM))
 }
 
+/// Whether an attempt failed because another process or open file holds the lock.
 fn is_held(error: c_int) -> bool {
     matches!(error, libc::EAGAIN | libc::EACCES)
 }
 
 unsafe fn flock_green(_hub: &'static Hub, fd: c_int, operation: c_int) -> c_int {
-    // SAFETY: no pointers.
+    // SAFETY: no pointers are involved.
     let lock = |operation| unsafe { original::flock(fd, operation) };
+    // These do not wait: a lock that is only tried, and an unlock.
     if operation & (libc::LOCK_NB | libc::LOCK_UN) != 0 {
         return lock(operation);
     }
@@ -51,7 +53,7 @@ unsafe fn flock_green(_hub: &'static Hub, fd: c_int, operation: c_int) -> c_int 
 }
 
 unsafe fn lockf_green(_hub: &'static Hub, fd: c_int, command: c_int, len: off_t) -> c_int {
-    // SAFETY: no pointers.
+    // SAFETY: no pointers are involved.
     let lock = |command| unsafe { original::lockf(fd, command, len) };
     if command != libc::F_LOCK {
         return lock(command);
@@ -59,28 +61,32 @@ unsafe fn lockf_green(_hub: &'static Hub, fd: c_int, command: c_int, len: off_t)
     wait_if(is_held, || lock(libc::F_TLOCK), || lock(command))
 }
 
-/// A command of `fcntl` that may wait for a lock, by `call`, which takes a command; `None` for any other.
+/// Carries out a command of `fcntl` that may wait for a lock; `call` makes the call with a command. `None`: the command
+/// does not wait, or the caller may not park.
 pub(super) fn lock(command: c_int, call: impl Fn(c_int) -> c_int) -> Option<c_int> {
     let at_once = match command {
         libc::F_SETLKW => libc::F_SETLK,
         libc::F_OFD_SETLKW => libc::F_OFD_SETLK,
         _ => return None,
     };
+    // `fcntl` is not defined by `patch!`, so the gate is asked here.
     gate(super::LOCKS)?;
     Some(wait_if(is_held, || call(at_once), || call(command)))
 }
 
-/// Whether an open with these flags waits for somebody to open the other end.
+/// Whether an open with these flags waits for the other end: the path is a FIFO, opened for one direction only.
 ///
 /// # Safety
 /// As for `openat`.
 unsafe fn waits_for_its_end(folder: c_int, path: *const c_char, flags: c_int) -> bool {
+    // An open for both directions is its own other end, and the flags below make an open return at once.
     let is_one_way = matches!(flags & libc::O_ACCMODE, libc::O_RDONLY | libc::O_WRONLY);
     if !is_one_way || flags & (libc::O_NONBLOCK | libc::O_PATH | libc::O_DIRECTORY) != 0 {
         return false;
     }
     let before = errno();
-    // SAFETY: writes a `stat`, for which all-zero is valid; the path is the caller's.
+    // SAFETY: `fstatat` writes to a local `stat`, for which all-zero is valid; `path` is a C string, as the caller
+    // guarantees.
     let (result, stat) = unsafe {
         let mut stat: libc::stat = zeroed();
         (libc::fstatat(folder, path, &raw mut stat, 0), stat)
@@ -90,9 +96,9 @@ unsafe fn waits_for_its_end(folder: c_int, path: *const c_char, flags: c_int) ->
 }
 
 unsafe fn openat_green(_hub: &'static Hub, folder: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that `path` is a C string.
     let open = || unsafe { original::openat(folder, path, flags, mode) };
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees that `path` is a C string.
     if unsafe { waits_for_its_end(folder, path, flags) } {
         return apart(open).unwrap_or_else(|| fail(libc::ENOMEM));
     }
@@ -100,19 +106,19 @@ unsafe fn openat_green(_hub: &'static Hub, folder: c_int, path: *const c_char, f
 }
 
 unsafe fn open_green(hub: &'static Hub, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that `path` is a C string.
     unsafe { openat_green(hub, libc::AT_FDCWD, path, flags, mode) }
 }
 
 unsafe fn creat_green(hub: &'static Hub, path: *const c_char, mode: c_uint) -> c_int {
     let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that `path` is a C string.
     unsafe { openat_green(hub, libc::AT_FDCWD, path, flags, mode) }
 }
 
-/// The checked forms, which end the program where a mode is missing.
+/// The checked form of `openat` without a mode: libc's ends the program if the flags need one.
 unsafe fn openat_2_green(hub: &'static Hub, folder: c_int, path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that `path` is a C string.
     unsafe {
         if flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE {
             return original::__openat_2(folder, path, flags);
@@ -122,6 +128,6 @@ unsafe fn openat_2_green(hub: &'static Hub, folder: c_int, path: *const c_char, 
 }
 
 unsafe fn open_2_green(hub: &'static Hub, path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that `path` is a C string.
     unsafe { openat_2_green(hub, libc::AT_FDCWD, path, flags) }
 }

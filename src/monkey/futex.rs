@@ -1,8 +1,10 @@
-//! Futexes: std's locks, condition variables, channels and `thread::park` wait by them. And closed descriptors, whose
-//! waiters are found in the same table.
+//! Futexes, by which std's locks, condition variables, channels and `thread::park` wait; and the closing of descriptors
+//! that green threads wait for.
 //!
-//! Green waiters lie in a table of our own, by address; OS threads wait in the kernel as ever. Whoever wakes looks into the
-//! table first, and then goes to the kernel for what is left of his number.
+//! A green thread that waits by futex is linked into a table of this module, under the futex's address. An OS thread
+//! waits in the kernel, as without patching. A wake looks into the table first, and then asks the kernel to wake the
+//! rest of its count. Waits for a descriptor are in the same table, under a key made of the descriptor's number, so
+//! that `close` finds them.
 //!
 //! ```text
 //!  waiter                                     waker (any thread)
@@ -12,18 +14,19 @@
 //!  link, unlock, park                         lock bucket, unlink, unlock, wake
 //! ```
 //!
-//! One of the two orders holds: the waiter sees the changed value, or the waker sees the waiter.
+//! Whatever the order of the two sides, the waiter sees the changed value or the waker sees the waiter.
 //!
 //! # Invariants
-//! - **X1** A node is linked only while its `Waiting` lives, whose drop unlinks it; links and waiter are touched under the
-//!   bucket's lock alone.
-//! - **X2** To be unlinked by a waker *is* to be woken: it is what a wake counts, and a time-out that finds itself unlinked
-//!   was woken.
-//! - **X3** The bucket's lock is a spin lock of our own, held for a few instructions: no call of the system, no wake, no
-//!   allocation under it.
-//! - **X4** An OS thread with a hub that waits in the kernel says so in the table, in a node that no waker unlinks. A wake
-//!   that goes to one of its green threads meanwhile goes to the kernel too: who holds the baton could not run, for its OS
-//!   thread waits for the same (an allocator's lock, inside this crate).
+//! - **X1** A node is linked only while its `Waiting` lives: the drop of `Waiting` unlinks it. The links and the waiter
+//!   are accessed only under the bucket's lock.
+//! - **X2** A green waiter is woken exactly when a waker unlinks its node. A wake counts the nodes that it unlinks
+//!   (those of dead tasks aside), and a waiter that times out but finds its node unlinked was woken.
+//! - **X3** The bucket's lock is a spin lock of this module, held for a few instructions: no system call, no wake and
+//!   no allocation happens under it.
+//! - **X4** An OS thread with a hub that waits in the kernel links a *native* node, which no waker unlinks. If green
+//!   threads use up a wake's whole count, it then wakes one OS thread in the kernel as well. Otherwise the wake could
+//!   be lost: the woken green thread cannot run if its own OS thread waits in the kernel for the same futex (an
+//!   allocator's lock, inside this crate).
 
 use std::cell::{Cell, UnsafeCell};
 use std::os::fd::RawFd;
@@ -37,9 +40,9 @@ use super::{accept, contained, errno, fail, gate, names, set_errno, sleep};
 use crate::hub::Hub;
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
 
-/// How many nodes are linked or about to be.
+/// The number of `Waiting`s, that is of nodes that are linked or about to be.
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
-/// How many OS threads with a hub wait in the kernel (X4).
+/// The number of OS threads with a hub that wait in the kernel (X4).
 static NATIVES: AtomicUsize = AtomicUsize::new(0);
 
 struct Bucket {
@@ -48,7 +51,7 @@ struct Bucket {
     last: Cell<*const Node>,
 }
 
-// SAFETY: X1: `first` and `last` are touched under `locked`.
+// SAFETY: X1: `first` and `last` are accessed only by the OS thread that holds `locked`.
 unsafe impl Sync for Bucket {}
 
 const BUCKETS: usize = 256;
@@ -60,10 +63,12 @@ static TABLE: [Bucket; BUCKETS] = [const {
     }
 }; BUCKETS];
 
+/// A waiter in a bucket's list.
 struct Node {
     key: usize,
-    /// For an OS thread, which waits in the kernel (X4).
+    /// The node stands for an OS thread that waits in the kernel (X4).
     is_native: bool,
+    /// A wake selects the node if it has a bit of this mask, as for `FUTEX_WAIT_BITSET`; 0 in a native node.
     mask: u32,
     linked: Cell<bool>,
     woken: AtomicBool,
@@ -87,9 +92,10 @@ impl Node {
     }
 }
 
-/// Runs `f`, a wait of this OS thread in the kernel, with a node that says so (X4).
+/// Runs `f`, a wait of this OS thread in the kernel, while a native node is linked (X4).
 fn natively<R>(key: usize, f: impl FnOnce() -> R) -> R {
     let node = Node::new(key, 0, true);
+    // Counted before it is linked, so that a waker that finds the count at 0 misses no node.
     NATIVES.fetch_add(1, Ordering::SeqCst);
     Bucket::of(key).lock().link(&node);
     let result = f();
@@ -98,14 +104,14 @@ fn natively<R>(key: usize, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Whether an OS thread with a hub waits in the kernel for `key`.
+/// Whether an OS thread with a hub waits in the kernel for `key` (X4).
 fn any_native(key: usize) -> bool {
     if NATIVES.load(Ordering::SeqCst) == 0 {
         return false;
     }
     let locked = Bucket::of(key).lock();
     let mut at = locked.0.first.get();
-    // SAFETY: X1: linked nodes live, and stay linked under the lock.
+    // SAFETY: X1: a linked node lives, and no node is unlinked while this function holds the lock.
     while let Some(node) = unsafe { at.as_ref() } {
         if node.is_native && node.key == key {
             return true;
@@ -115,10 +121,11 @@ fn any_native(key: usize) -> bool {
     false
 }
 
-/// A lock of a bucket, released when it is dropped.
+/// The lock of a bucket, released by its drop.
 struct Locked(&'static Bucket);
 
 impl Bucket {
+    /// The bucket of a key, by the upper 8 bits of a multiplicative hash: there are 256 buckets.
     fn of(key: usize) -> &'static Bucket {
         &TABLE[key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (usize::BITS - 8)]
     }
@@ -128,8 +135,8 @@ impl Bucket {
         while self.locked.swap(true, Ordering::Acquire) {
             tries += 1;
             if tries.is_multiple_of(64) {
-                // Its holder has lost the processor.
-                // SAFETY: no pointers are involved.
+                // The lock is held for a few instructions only (X3), so its holder was probably preempted: let it run.
+                // SAFETY: `sched_yield` takes no arguments.
                 unsafe { super::locks::original::sched_yield() };
             }
             std::hint::spin_loop();
@@ -146,9 +153,9 @@ impl Drop for Locked {
 
 impl Locked {
     fn link(&self, node: &Node) {
-        // At the end, so that who came first is woken first.
+        // Append to the list, so that waiters are woken in the order in which they came.
         let last = self.0.last.replace(node);
-        // SAFETY: X1: linked nodes live.
+        // SAFETY: X1: the last node is linked, so it lives.
         match unsafe { last.as_ref() } {
             Some(last) => last.next.set(node),
             None => self.0.first.set(node),
@@ -175,7 +182,7 @@ impl Locked {
     }
 }
 
-/// Somebody who may be woken by a key.
+/// A green thread's wait for a wake by `key`: the owner of a node (X1).
 pub(super) struct Waiting {
     node: Node,
 }
@@ -191,19 +198,25 @@ impl Waiting {
         Bucket::of(self.node.key)
     }
 
-    /// Says whom to wake from now on; links it if `check` agrees. `false`: it was woken already, or `check` did not.
+    /// Sets the waiter that a wake is to wake, and links the node if `check` returns true. Returns false if the node
+    /// was woken already, or if `check` returned false.
     pub(super) fn arm(&self, waiter: Waiter, check: impl FnOnce() -> bool) -> bool {
         let locked = self.bucket().lock();
+        // X2: a wake between two parks has unlinked the node. It must not be linked a second time, or that wake would
+        // be lost.
         if self.is_woken() {
             return false;
         }
         if !self.node.linked.get() {
+            // Check under the lock: a waker changes the value before it takes this lock. So either the check sees the
+            // new value, or the waker finds the node.
             if !check() {
                 return false;
             }
             locked.link(&self.node);
         }
-        // SAFETY: X1: under the lock.
+        // A node that is still linked gets the ticket of its next park.
+        // SAFETY: X1: `locked` guards the waiter.
         unsafe { *self.node.waiter.get() = Some(waiter) };
         true
     }
@@ -212,13 +225,14 @@ impl Waiting {
         self.node.woken.load(Ordering::Acquire)
     }
 
-    /// Not waiting any more; whether it was woken.
+    /// Ends the wait; returns whether it was woken.
     pub(super) fn disarm(&self) -> bool {
+        // Under the lock: after this, no waker holds a reference to the node, and whether it was woken is settled (X2).
         let locked = self.bucket().lock();
         if self.node.linked.get() {
             locked.unlink(&self.node);
         }
-        // SAFETY: X1: under the lock.
+        // SAFETY: X1: `locked` guards the waiter.
         unsafe { *self.node.waiter.get() = None };
         drop(locked);
         self.is_woken()
@@ -232,26 +246,30 @@ impl Drop for Waiting {
     }
 }
 
-/// Wakes up to `count` that wait for `key` with a bit of `mask`; says how many (X2).
+/// Wakes up to `count` green waiters for `key` that have a bit of `mask`. Returns how many it woke (X2).
 fn wake(key: usize, count: usize, mask: u32) -> usize {
-    // A node of an OS thread has no bit.
+    // A native node has an empty mask, so it is never selected (X4).
     wake_in(Bucket::of(key), count, |node| node.key == key && node.mask & mask != 0)
 }
 
+/// Wakes up to `count` waiters of a bucket that `which` selects. Returns how many it woke.
 fn wake_in(bucket: &'static Bucket, count: usize, which: impl Fn(&Node) -> bool) -> usize {
     let mut woken = 0;
+    // One node for each hold of the lock: the wake itself must happen outside of it (X3).
     while woken < count {
         let locked = bucket.lock();
         let mut at = locked.0.first.get();
         let mut found = None;
-        // SAFETY: X1: linked nodes live, and stay linked under the lock.
+        // SAFETY: X1: a linked node lives, and no node is unlinked while this function holds the lock.
         while let Some(node) = unsafe { at.as_ref() } {
             if which(node) {
                 locked.unlink(node);
-                // SAFETY: X1: under the lock. After `woken` the node may be gone.
+                // Take the waiter out now: once the lock is released, the waiter's owner may free the node.
+                // SAFETY: X1: `locked` guards the waiter.
                 found = unsafe { (*node.waiter.get()).take() };
                 node.woken.store(true, Ordering::Release);
-                // One whose hub has ended never runs again: it is not whom a wake is for.
+                // A task of a hub that has ended never runs again. Do not count it, so that the wake goes to a live
+                // waiter.
                 if !found.as_ref().is_some_and(Waiter::is_dead) {
                     woken += 1;
                 }
@@ -260,6 +278,7 @@ fn wake_in(bucket: &'static Bucket, count: usize, which: impl Fn(&Node) -> bool)
             at = node.next.get();
         }
         drop(locked);
+        // The whole list was searched without a hit.
         if at.is_null() {
             break;
         }
@@ -270,7 +289,8 @@ fn wake_in(bucket: &'static Bucket, count: usize, which: impl Fn(&Node) -> bool)
     woken
 }
 
-/// Empties the table, in a forked child: those in it, and who held a lock of it, are other threads' and the parent's.
+/// Empties the table in a forked child. The waiters in it, and the holders of its locks, are threads of the parent,
+/// which do not exist in the child.
 pub(super) fn forget_all() {
     WAITERS.store(0, Ordering::SeqCst);
     NATIVES.store(0, Ordering::SeqCst);
@@ -281,22 +301,24 @@ pub(super) fn forget_all() {
     }
 }
 
-/// Whether anybody is in the table, or about to be.
+/// Whether a green thread is in the table, or about to be. The fence orders the caller's change of the value before the
+/// look at the table, as the module's diagram needs it.
 #[inline]
 fn anybody_waits() -> bool {
     fence(Ordering::SeqCst);
     WAITERS.load(Ordering::SeqCst) != 0
 }
 
-/// The key of a descriptor; an address of a futex is never odd.
+/// The key of a descriptor. It is odd; the address of a futex is a multiple of 4.
 fn key_of(fd: RawFd) -> usize {
     (fd as usize) << 1 | 1
 }
 
-/// Somebody who waits for a descriptor and is to be told when it is closed.
+/// A wait for a descriptor, which ends when the descriptor is closed.
 pub(super) struct Watched<'a>(&'a Waiting);
 
 impl Watched<'_> {
+    /// Has a close wake `waiter`. If the close came before, [`is_closed`](Self::is_closed) says so.
     pub(super) fn start(&self, waiter: Waiter) {
         self.0.arm(waiter, || true);
     }
@@ -310,13 +332,13 @@ impl Watched<'_> {
     }
 }
 
-/// Runs `f`, a wait for `fd`.
+/// Runs `f`, a wait for `fd`, with the means to be woken when `fd` is closed.
 pub(super) fn watching<R>(fd: RawFd, f: impl FnOnce(&Watched<'_>) -> R) -> R {
     let waiting = Waiting::new(key_of(fd), u32::MAX);
     f(&Watched(&waiting))
 }
 
-/// Wakes up to `count` that wait for `key`, if anybody waits at all.
+/// Wakes up to `count` green waiters for `key`. Costs one fence and one load while the table is empty.
 #[inline]
 pub(super) fn wake_by(key: usize, count: usize) {
     if anybody_waits() {
@@ -324,13 +346,13 @@ pub(super) fn wake_by(key: usize, count: usize) {
     }
 }
 
-/// A descriptor is about to be closed: all who wait for it get `EBADF`, on whatever OS thread.
+/// Called before a descriptor is closed: every green thread that waits for it, on any OS thread, fails with `EBADF`.
 #[inline]
 fn closing(fd: RawFd) {
     wake_by(key_of(fd), usize::MAX);
 }
 
-/// What libc does.
+/// libc's own definitions.
 pub(in crate::monkey) mod original {
     use super::*;
 
@@ -352,21 +374,24 @@ pub(super) fn symbols() -> impl Iterator<Item = super::symbol::Listed> {
     }
 }
 
-/// The descriptor is closed: who began to wait while that was under way looks again.
+/// Called after a descriptor was closed: wakes green threads that began to wait between [`closing`] and the close, so
+/// that they try again. Their nodes stay linked, for the number may be another open file's by now, and they may rightly
+/// wait for that.
 #[inline(never)]
 fn closed(fd: RawFd) {
     let key = key_of(fd);
     let mut seen = 0;
+    // The number of waiters that were woken so far. Nodes stay linked, so each search skips as many.
     loop {
         let locked = Bucket::of(key).lock();
         let mut at = locked.0.first.get();
         let mut skip = seen;
         let mut found = None;
-        // SAFETY: X1: linked nodes live, and stay linked under the lock.
+        // SAFETY: X1: a linked node lives, and no node is unlinked while this function holds the lock.
         while let Some(node) = unsafe { at.as_ref() } {
             if node.key == key {
                 if skip == 0 {
-                    // SAFETY: X1: under the lock.
+                    // SAFETY: X1: `locked` guards the waiter.
                     found = unsafe { (*node.waiter.get()).as_ref() }.and_then(Waiter::copy);
                     break;
                 }
@@ -376,6 +401,7 @@ fn closed(fd: RawFd) {
         }
         drop(locked);
         match found {
+            // Outside of the lock (X3).
             Some(waiter) => waiter.wake(),
             None => return,
         }
@@ -383,22 +409,25 @@ fn closed(fd: RawFd) {
     }
 }
 
-/// Ahead of libc's: wakes who waits.
+/// Defined ahead of libc's: wakes the green threads that wait for the descriptor.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     #[inline(never)]
     unsafe extern "C-unwind" fn armed(fd: c_int) -> c_int {
+        // Before the close: afterwards the number may be given to a new file, and a waiter could read from that.
         closing(fd);
+        // The listener's inode can only be asked for while it is open.
         let listener = accept::kept(fd);
-        // SAFETY: the caller's, as libc's.
+        // SAFETY: the caller gives `close` a descriptor that it owns; it is passed on.
         let result = unsafe { original::close(fd) };
+        // A green thread that began to wait after `closing` is woken now, and finds the descriptor closed.
         if anybody_waits() {
             closed(fd);
         }
         listener.into_iter().for_each(accept::closed);
         result
     }
-    // SAFETY: as above.
+    // SAFETY: the caller gives `close` a descriptor that it owns; it is passed on.
     unsafe {
         if super::is_armed() {
             armed(fd)
@@ -408,20 +437,20 @@ unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     }
 }
 
-/// Whether a call that closes `new` as it makes it a copy of `old` will do so.
+/// Whether `dup2(old, new)` will close `new`: not if `old` is not open, or is `new` itself.
 fn will_copy(old: c_int, new: c_int) -> bool {
-    // SAFETY: asks for flags.
+    // SAFETY: `F_GETFD` only reads flags, and fails if `old` is not open.
     old != new && anybody_waits() && unsafe { libc::fcntl(old, libc::F_GETFD) } >= 0
 }
 
-/// Ahead of libc's: the new number is closed by it.
+/// Defined ahead of libc's: the call closes `new`, so the green threads that wait for `new` are woken as by `close`.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn dup2(old: c_int, new: c_int) -> c_int {
     if will_copy(old, new) {
         closing(new);
     }
     let listener = accept::kept(new);
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller lets `dup2` replace `new`; the arguments are passed on.
     let result = unsafe { original::dup2(old, new) };
     listener.into_iter().for_each(accept::closed);
     if result >= 0 && old != new && anybody_waits() {
@@ -430,14 +459,15 @@ unsafe extern "C-unwind" fn dup2(old: c_int, new: c_int) -> c_int {
     result
 }
 
-/// Ahead of libc's.
+/// Defined ahead of libc's: as [`dup2`].
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+    // With any other flag the call fails, and closes nothing.
     if flags & !libc::O_CLOEXEC == 0 && will_copy(old, new) {
         closing(new);
     }
     let listener = accept::kept(new);
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller lets `dup3` replace `new`; the arguments are passed on.
     let result = unsafe { original::dup3(old, new, flags) };
     listener.into_iter().for_each(accept::closed);
     if result >= 0 && anybody_waits() {
@@ -446,21 +476,24 @@ unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int 
     result
 }
 
-/// Ahead of libc's.
+/// Defined ahead of libc's: wakes the green threads that wait for a descriptor of the range.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    // One that only sets a flag closes nothing, and neither does one that fails.
+    // With `CLOSE_RANGE_CLOEXEC` the call only sets a flag, and with an unknown flag or an empty range it fails: then
+    // it closes nothing.
     if first <= last && flags & !(libc::CLOSE_RANGE_UNSHARE as c_int) == 0 && anybody_waits() {
+        // The range may be all numbers, so search the buckets for odd keys (see `key_of`) instead of one key at a time.
         let closes = |node: &Node| node.key & 1 == 1 && (first..=last).contains(&((node.key >> 1) as c_uint));
         for bucket in &TABLE {
             wake_in(bucket, usize::MAX, closes);
         }
     }
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller owns the descriptors of the range; the arguments are passed on.
     unsafe { original::close_range(first, last, flags) }
 }
 
-/// Ahead of libc's: std asks for a queue of 128, which thousands of green threads that connect at once overflow.
+/// Defined ahead of libc's: std asks for a queue of 128 connections, which overflows when thousands of green threads
+/// connect at once. The kernel limits the larger number by its own maximum.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn listen(fd: c_int, backlog: c_int) -> c_int {
     const QUEUE: c_int = 4096;
@@ -468,19 +501,19 @@ unsafe extern "C-unwind" fn listen(fd: c_int, backlog: c_int) -> c_int {
         Some(_) if backlog == 128 => QUEUE,
         _ => backlog,
     };
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: no pointers are involved.
     unsafe { original::listen(fd, backlog) }
 }
 
-/// Whether a time-out of a socket was ever set: most programs never do, and need not be asked at each wait.
+/// Whether a time-out of a socket was ever set. Most programs set none; then a wait need not ask for the socket's.
 static LIMITED: AtomicBool = AtomicBool::new(false);
 
-/// Whether sockets may have time-outs.
+/// Whether a socket of this process may have a time-out.
 pub(super) fn has_time_limits() -> bool {
     LIMITED.load(Ordering::Relaxed)
 }
 
-/// Ahead of libc's: notes that there are time-outs.
+/// Defined ahead of libc's: notes that a socket has a time-out.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn setsockopt(
     fd: c_int,
@@ -492,11 +525,12 @@ unsafe extern "C-unwind" fn setsockopt(
     if level == libc::SOL_SOCKET && matches!(name, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO) {
         LIMITED.store(true, Ordering::Relaxed);
     }
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that `value` points to `len` bytes; the arguments are passed on.
     unsafe { original::setsockopt(fd, level, name, value, len) }
 }
 
-/// Ahead of libc's: only futexes are looked at. It has a variable number of arguments, all in the same places.
+/// Defined ahead of libc's: intercepts futex calls and nothing else. C's `syscall` is variadic; its arguments arrive in
+/// the same registers and stack slots as the seven of this definition.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn syscall(
     number: c_long,
@@ -518,7 +552,7 @@ unsafe extern "C-unwind" fn syscall(
         f: c_long,
     ) -> c_long {
         let (time, second) = (d as *const timespec, e as usize);
-        // SAFETY: the caller's, as libc's.
+        // SAFETY: the caller of `syscall` passes the arguments of a futex call, which `futex` requires.
         unsafe {
             match futex(a as usize, b as c_int, c as u32, time, second, f as u32) {
                 Some(result) => result,
@@ -526,9 +560,10 @@ unsafe extern "C-unwind" fn syscall(
             }
         }
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's arguments are valid for the system call `number`; they are passed on.
     unsafe {
-        // On an OS thread there is only somebody to wake.
+        // Code that never parks (the native stack) matters only while the table has waiters: it may wake one, or must
+        // link a native node (X4).
         if number == libc::SYS_futex && super::is_armed() && (!super::passes() || anybody_waits()) {
             armed(number, a, b, c, d, e, f)
         } else {
@@ -537,10 +572,11 @@ unsafe extern "C-unwind" fn syscall(
     }
 }
 
-/// A futex call as far as it concerns green threads; `None`: the kernel's alone.
+/// Does the part of a futex call that concerns green threads. `None`: the call is to be made by the kernel alone.
 ///
 /// # Safety
-/// The arguments are those of a futex call.
+/// The arguments are those of a futex system call: `address` is the futex's, and `time` is null or readable where the
+/// command has a time-out.
 #[inline]
 unsafe fn futex(
     address: usize,
@@ -555,16 +591,18 @@ unsafe fn futex(
         libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => {
             let Some(hub) = gate(super::LOCKS) else {
                 if !anybody_waits() || Hub::try_current().is_none() {
+                    // This code may not park (M1): the OS thread waits in the kernel. No native node is needed without
+                    // green waiters, nor on an OS thread that has no green threads.
                     return None;
                 }
                 let (a, b, c) = (address as c_long, c_long::from(op), c_long::from(value));
                 let (d, e, f) = (time as c_long, second as c_long, c_long::from(mask));
-                // SAFETY: the caller's.
+                // SAFETY: the caller guarantees that these are the arguments of a futex call.
                 let wait = || unsafe { original::syscall(libc::SYS_futex, a, b, c, d, e, f) };
                 return Some(natively(address, wait));
             };
             let mask = if command == libc::FUTEX_WAIT { u32::MAX } else { mask };
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees that these are the arguments of a futex call.
             Some(unsafe { wait(hub, address, op, value, time, mask) })
         }
         libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET => {
@@ -572,17 +610,19 @@ unsafe fn futex(
                 return None;
             }
             let bits = if command == libc::FUTEX_WAKE { u32::MAX } else { mask };
+            // Green waiters first; OS threads in the kernel get the rest of the count.
             let green = wake(address, value as usize, bits);
             let mut left = (value as usize).saturating_sub(green);
             if left == 0 {
                 if !any_native(address) {
                     return Some(green as c_long);
                 }
+                // X4: the woken green threads may be unable to run until the OS thread in the kernel has run.
                 left = 1;
             }
             let (address, left) = (address as c_long, left as c_long);
             let (op, mask) = (c_long::from(op), c_long::from(mask));
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees that these are the arguments of a futex call; only the count differs.
             let others = unsafe {
                 original::syscall(
                     libc::SYS_futex,
@@ -596,11 +636,15 @@ unsafe fn futex(
             };
             let woken = others.max(0) + green as c_long;
             Some(if others < 0 && green == 0 {
+                // An error counts only if nothing was woken. The extra wake of X4 is not reported: never more than
+                // asked for.
                 others
             } else {
                 woken.min(value.into())
             })
         }
+        // Green waiters are not moved to another futex, nor is the operation of `FUTEX_WAKE_OP` evaluated for them: all
+        // are woken, and look at the value again. The kernel does the call for OS threads.
         libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP => {
             if anybody_waits() {
                 wake(address, usize::MAX, u32::MAX);
@@ -616,6 +660,8 @@ unsafe fn futex(
 
 static LOCK: &str = "a lock, a channel or a parked std thread";
 
+/// A futex wait of a green thread.
+///
 /// # Safety
 /// As for [`futex`].
 unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *const timespec, mask: u32) -> c_long {
@@ -623,7 +669,7 @@ unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *
     let zero = timespec { tv_sec: 0, tv_nsec: 0 };
     let plain = |time: *const timespec| {
         let (op, address, value) = (c_long::from(op), address as c_long, c_long::from(value));
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that these are the arguments of a futex call; `time` is theirs or a local's.
         unsafe {
             original::syscall(
                 libc::SYS_futex,
@@ -637,23 +683,27 @@ unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *
         }
     };
     if op & libc::FUTEX_PRIVATE_FLAG == 0 {
-        // Shared with other processes, which know nothing of our table.
+        // The futex may be shared with other processes, and their wakes do not look into this table: an OS thread waits
+        // in the kernel in the caller's place.
         return names::apart(|| plain(time) as c_int).map_or_else(|| plain(time), c_long::from);
     }
-    // The kernel's look: a bad address, a bad time, another value. Time zero, or long past, is over at once.
+    // Let the kernel check the arguments and the value, by a wait that ends at once: a relative time of 0 is over, and
+    // so is the absolute time 0. It reports a bad address or a value that differs.
     if plain(&raw const zero) == 0 {
-        // Woken in passing.
+        // A wake hit that short wait. It is used up, so the caller is woken.
         return 0;
     }
+    // Any other error (`EAGAIN` for a value that differs, `EFAULT`, `EINVAL`) is the result.
     if errno() != libc::ETIMEDOUT {
         return -1;
     }
     let mut deadline = None;
     if !time.is_null() {
-        // SAFETY: the caller's: not null.
+        // SAFETY: not null, and readable as the caller guarantees.
         let Some(mut left) = (unsafe { sleep::duration(time) }) else {
             return c_long::from(fail(libc::EINVAL));
         };
+        // `FUTEX_WAIT` has a relative time-out, `FUTEX_WAIT_BITSET` an absolute one.
         if op & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) == libc::FUTEX_WAIT_BITSET {
             let clock = if op & libc::FUTEX_CLOCK_REALTIME != 0 {
                 libc::CLOCK_REALTIME
@@ -668,18 +718,24 @@ unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *
         deadline = Some(hub.after(left));
     }
     set_errno(before);
-    // SAFETY: the kernel has just read it; std and C keep a futex while somebody waits for it.
+    // SAFETY: the kernel has just read the word, so it is mapped and aligned. std and C keep a futex alive while a
+    // thread waits for it.
     let word = unsafe { AtomicU32::from_ptr(address as *mut u32) };
     let parked = contained(|| {
         let waiting = Waiting::new(address, mask);
         let mut is_first = true;
         loop {
+            // A new ticket for each park, so that a late wake of the one before is stale.
             let parker = Parker::new();
+            // The first time, `arm` checks the value once more under the bucket's lock: it may have changed since the
+            // kernel's look. Later a failure means that the node was unlinked, so this green thread was woken (X2).
             if !waiting.arm(parker.waiter(), || word.load(Ordering::SeqCst) == value) {
                 return if is_first { libc::EAGAIN } else { 0 };
             }
             is_first = false;
             let wake = parker.park(deadline, Mode::Must, Why::new(&LOCK, 0));
+            // A wake and the deadline may coincide. A waker that unlinked the node has counted it, so it is a wake
+            // (X2).
             if wake == Wake::TimedOut {
                 return if waiting.disarm() { 0 } else { libc::ETIMEDOUT };
             }
@@ -688,7 +744,7 @@ unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *
     match parked {
         Some(0) => 0,
         Some(error) => c_long::from(fail(error)),
-        // It could not park: the OS thread waits.
+        // The code above panicked: the OS thread waits in the kernel instead.
         None => plain(time),
     }
 }

@@ -1,7 +1,7 @@
-//! Message queues and semaphores between processes, and signals that are waited for.
+//! Message queues and semaphores between processes, and waits for signals.
 //!
-//! A POSIX queue is a descriptor, and what signals are waited for another tells (signalfd). System V's have none: an OS
-//! thread waits in the caller's place.
+//! A POSIX queue is a descriptor, and a signalfd is readable when a signal is pending, so the hub can wait for both.
+//! System V's queues and semaphores have no descriptor: an OS thread waits in the caller's place.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -30,13 +30,14 @@ patch! {
     READINESS sigsuspend(mask: *const sigset_t) -> c_int => sigsuspend_green;
 }
 
-/// Long past: a call with this deadline does what it can do at once.
+/// A deadline long past, or a time-out of 0: a call with it does not wait.
 const PAST: timespec = timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// One end of a POSIX queue: at once, or when it is ready, or not before the deadline.
+/// A send to or a receive from a POSIX queue: `attempt` makes the call with a deadline. Waits for the queue until
+/// `until`.
 ///
 /// # Safety
-/// `until` is null or may be read.
+/// `until` is null or readable.
 unsafe fn on_queue(
     hub: &'static Hub,
     queue: mqd_t,
@@ -46,22 +47,25 @@ unsafe fn on_queue(
     attempt: impl Fn(*const timespec) -> ssize_t,
 ) -> ssize_t {
     let before = errno();
+    // The gate does this for every group but `LOCKS`, to which queues belong: signals that came before do not
+    // interrupt.
     hub.forget_signals();
-    // SAFETY: the caller's.
+    // SAFETY: `until` is null or readable, as the caller guarantees.
     let deadline = match unsafe { until.as_ref() } {
         None => None,
-        // SAFETY: as above.
+        // SAFETY: a reference is readable.
         Some(time) => match unsafe { sleep::duration(time) } {
             Some(at) => Some(hub.after(at.saturating_sub(sleep::now(libc::CLOCK_REALTIME)))),
-            // The kernel says what it thinks of it.
+            // An invalid time: the kernel reports the error, if it would have to wait.
             None => return attempt(until),
         },
     };
+    // With a deadline that has passed, the kernel does what is possible at once, and fails with `ETIMEDOUT` otherwise.
     let first = attempt(&PAST);
     if first >= 0 || errno() != libc::ETIMEDOUT {
         return first;
     }
-    // SAFETY: it was good a moment ago.
+    // SAFETY: the attempt did not fail with `EBADF`, so the queue is not -1, and a close ends the wait.
     let end = unsafe { fd::borrow(queue) };
     loop {
         match fd::wait_or_signal(hub, end, direction, deadline, call, Handlers::NotRestarting) {
@@ -69,6 +73,7 @@ unsafe fn on_queue(
             Ok(Err(Cut::TimedOut)) => return fail(libc::ETIMEDOUT) as ssize_t,
             Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error) as ssize_t,
         }
+        // Another thread or process may have been faster: then wait on.
         set_errno(before);
         let result = attempt(&PAST);
         if result >= 0 || errno() != libc::ETIMEDOUT {
@@ -85,7 +90,7 @@ unsafe fn mq_timedreceive_green(
     priority: *mut c_uint,
     until: *const timespec,
 ) -> ssize_t {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees `len` writable bytes at `buffer`; `priority` and `until` are null or valid.
     unsafe {
         on_queue(hub, queue, Direction::Read, "mq_receive", until, |until| {
             original::mq_timedreceive(queue, buffer, len, priority, until)
@@ -100,7 +105,7 @@ unsafe fn mq_receive_green(
     len: size_t,
     priority: *mut c_uint,
 ) -> ssize_t {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees `len` writable bytes at `buffer`; `priority` is null or writable.
     unsafe { mq_timedreceive_green(hub, queue, buffer, len, priority, std::ptr::null()) }
 }
 
@@ -112,7 +117,7 @@ unsafe fn mq_timedsend_green(
     priority: c_uint,
     until: *const timespec,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees `len` readable bytes at `message`; `until` is null or readable.
     let sent = unsafe {
         on_queue(hub, queue, Direction::Write, "mq_send", until, |until| {
             original::mq_timedsend(queue, message, len, priority, until) as ssize_t
@@ -128,11 +133,11 @@ unsafe fn mq_send_green(
     len: size_t,
     priority: c_uint,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees `len` readable bytes at `message`.
     unsafe { mq_timedsend_green(hub, queue, message, len, priority, std::ptr::null()) }
 }
 
-/// At once if that can be; else an OS thread waits, if the try says that it would.
+/// Runs `attempt`, which does not wait; if it fails with an error of `would` (wait), an OS thread runs `waits`.
 fn apart(would: &[c_int], attempt: impl FnOnce() -> ssize_t, waits: impl FnOnce() -> ssize_t) -> ssize_t {
     let before = errno();
     let result = attempt();
@@ -151,7 +156,7 @@ unsafe fn msgrcv_green(
     kind: c_long,
     flags: c_int,
 ) -> ssize_t {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees room for a message of `len` bytes.
     let receive = |flags| unsafe { original::msgrcv(queue, message, len, kind, flags) };
     if flags & libc::IPC_NOWAIT != 0 {
         return receive(flags);
@@ -160,7 +165,7 @@ unsafe fn msgrcv_green(
 }
 
 unsafe fn msgsnd_green(_hub: &'static Hub, queue: c_int, message: *const c_void, len: size_t, flags: c_int) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees a message of `len` bytes.
     let send = |flags| unsafe { original::msgsnd(queue, message, len, flags) as ssize_t };
     if flags & libc::IPC_NOWAIT != 0 {
         return send(flags) as c_int;
@@ -175,14 +180,15 @@ unsafe fn semtimedop_green(
     count: size_t,
     time: *const timespec,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's; a time of zero waits for nothing.
+    // SAFETY: the caller guarantees `count` operations; `time` is null or readable.
     let operate = |time| unsafe { original::semtimedop(set, operations, count, time) as ssize_t };
-    // It says the same of an operation that is not to wait, and says it again.
+    // `EAGAIN` is also the error of an operation with `IPC_NOWAIT`. Then the second call, on the OS thread, fails at
+    // once.
     apart(&[libc::EAGAIN], || operate(&PAST), || operate(time)) as c_int
 }
 
 unsafe fn semop_green(hub: &'static Hub, set: c_int, operations: *mut sembuf, count: size_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees `count` operations.
     unsafe { semtimedop_green(hub, set, operations, count, std::ptr::null()) }
 }
 
@@ -192,12 +198,12 @@ unsafe fn sigtimedwait_green(
     info: *mut siginfo_t,
     time: *const timespec,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's; it returns at once.
+    // SAFETY: the caller guarantees a set, and that `info` is null or writable. With a time-out of 0 it does not wait.
     let look = || unsafe { original::sigtimedwait(set, info, &PAST) };
-    // SAFETY: the caller's: null or a time.
+    // SAFETY: `time` is null or readable, as the caller guarantees.
     let time = match unsafe { time.as_ref() } {
         None => None,
-        // SAFETY: as above.
+        // SAFETY: a reference is readable.
         Some(time) => match unsafe { sleep::duration(time) } {
             Some(time) => Some(time),
             None => return fail(libc::EINVAL),
@@ -208,7 +214,8 @@ unsafe fn sigtimedwait_green(
     if found >= 0 || errno() != libc::EAGAIN || time == Some(Duration::ZERO) {
         return found;
     }
-    // SAFETY: asks for a descriptor that is ready when one of them has come; fresh, and ours alone.
+    // The signalfd is only waited for: the signal itself is taken by `look`, which fills in `info`.
+    // SAFETY: the caller guarantees a set; the descriptor was just made, and nothing else owns it.
     let signals = unsafe {
         let raw = libc::signalfd(-1, set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
         if raw < 0 {
@@ -225,6 +232,7 @@ unsafe fn sigtimedwait_green(
             Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
         }
         set_errno(before);
+        // Another thread may have taken the signal: then wait on.
         let found = look();
         if found >= 0 || errno() != libc::EAGAIN {
             return found;
@@ -233,21 +241,21 @@ unsafe fn sigtimedwait_green(
 }
 
 unsafe fn sigwaitinfo_green(hub: &'static Hub, set: *const sigset_t, info: *mut siginfo_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees a set, and that `info` is null or writable.
     unsafe { sigtimedwait_green(hub, set, info, std::ptr::null()) }
 }
 
 unsafe fn sigwait_green(hub: &'static Hub, set: *const sigset_t, signal: *mut c_int) -> c_int {
     let before = errno();
     loop {
-        // SAFETY: the caller's, as libc's.
+        // SAFETY: the caller guarantees a set.
         let found = unsafe { sigtimedwait_green(hub, set, std::ptr::null_mut(), std::ptr::null()) };
-        // It gives an error by value, and a handler is none.
+        // sigwait returns its error, leaves errno alone, and never fails with `EINTR`.
         let error = errno();
         set_errno(before);
         match error {
             _ if found > 0 => {
-                // SAFETY: the caller's place for it.
+                // SAFETY: the caller guarantees that `signal` is writable.
                 unsafe { *signal = found };
                 return 0;
             }
@@ -257,13 +265,14 @@ unsafe fn sigwait_green(hub: &'static Hub, set: *const sigset_t, signal: *mut c_
     }
 }
 
-/// Until a handler has run, which concerns main alone; others wait until they are killed.
+/// Waits until a signal handler has run. Handlers interrupt the main green thread only; any other one waits until it is
+/// killed.
 unsafe fn pause_green(hub: &'static Hub) -> c_int {
     ready::rest(hub, None)
 }
 
 unsafe fn sigsuspend_green(hub: &'static Hub, mask: *const sigset_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees a mask.
     unsafe {
         if ready::is_in_force(mask) {
             return ready::rest(hub, None);

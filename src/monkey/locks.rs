@@ -1,22 +1,24 @@
-//! C's locks: mutexes, condition variables, read-write locks, semaphores, `pthread_once`; and `sched_yield`, by which code
-//! waits that asks again and again.
+//! C's locks: mutexes, condition variables, read-write locks, semaphores, `pthread_once`; and `sched_yield`, by which
+//! spinning code waits.
 //!
-//! Try first; who finds a lock taken waits in the table of [`futex`], by its address, and whoever
-//! releases one looks there. glibc's own releases (inside `pthread_cond_wait`, say) do not come by: so every wait here looks
-//! again after a few milliseconds.
+//! A call tries the lock first. If it is taken, the green thread waits in the table of [`futex`], under the lock's
+//! address, and a release by a patched call looks there. glibc's internal releases (in `pthread_cond_wait`, say) are
+//! not patched, so every wait here tries again after a few milliseconds.
 //!
-//! Locks that are shared between processes, or inherit priorities, wait in the kernel as ever.
+//! Locks that are shared between processes, or inherit priorities, wait in the kernel as without patching.
 //!
 //! # Invariants
-//! - **L1** Nobody parks below `malloc` for a mutex. An allocator's mutex is held by code that runs, on whatever OS thread,
-//!   for a few instructions; one that a green thread of this OS thread holds while another runs is held over a switch, and
-//!   so it is none of an allocator's, as long as nobody switches below `malloc`. Therefore a caller parks for a mutex of
-//!   this OS thread's, and waits with the OS thread for any other, [`PATIENCE`] looks long: after that it is none of an
-//!   allocator's either, and its holder may wait for a green thread of ours.
-//! - **L2** What has no known holder (a semaphore, readers, a futex, `sched_yield`) parks wherever it may: not while this
-//!   crate is inside itself (M1). An allocator that waits so is entered by other green threads meanwhile, as it is by other
-//!   OS threads; it must not hold a second lock then, for which the hub would wait.
-//! - **L3** A wait that cannot park (a fault of ours, contained) is the original call.
+//! - **L1** No green thread parks for a mutex in the middle of `malloc`. An allocator holds its mutex for a few
+//!   instructions and never over a switch, as long as no green thread switches in `malloc`. So a mutex that a green
+//!   thread of this OS thread holds, while another one runs, is not an allocator's: for such a mutex the caller parks.
+//!   A mutex with any other owner may be an allocator's: for it the caller waits with the OS thread, for [`PATIENCE`]
+//!   looks. A mutex that is still held then is not an allocator's, and its owner may wait for a green thread of this
+//!   hub, so the caller parks.
+//! - **L2** A wait for something without a known holder (a semaphore, readers, a futex, `sched_yield`) parks wherever
+//!   patched calls may (M1), so not in the middle of a change of this crate's state. An allocator that waits so is
+//!   entered by other green threads meanwhile, as by other OS threads. It must not hold a second lock then, for the hub
+//!   would wait for that.
+//! - **L3** If a wait cannot park (this crate's code has panicked), the original call is made.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -55,26 +57,29 @@ patch! {
     LOCKS thrd_yield() -> () => thrd_yield_green;
 }
 
-/// Defines releases: the original, and then a look for those who wait. They act on every OS thread.
+/// Defines calls that release: each makes the original call, and then wakes green threads that wait for the address.
+/// They act on every OS thread.
 macro_rules! releases {
     ($($name:ident($argument:ident: $type:ty) wakes $count:expr;)*) => {
-        /// What libc does.
+        /// libc's own definitions.
         pub(in crate::monkey) mod release {
             use super::*;
             crate::monkey::symbol::originals! { $($name($argument: $type) -> c_int;)* }
         }
         $(
-            /// Ahead of libc's.
+            /// Defined ahead of libc's.
             #[unsafe(no_mangle)]
             unsafe extern "C-unwind" fn $name($argument: $type) -> c_int {
                 #[inline(never)]
                 unsafe extern "C-unwind" fn armed($argument: $type) -> c_int {
-                    // SAFETY: the argument is the caller's affair.
+                    // The original first: a green thread that is woken must find the lock free. The address is only a
+                    // key then, so the lock may already be freed by its next owner.
+                    // SAFETY: the caller guarantees an initialised object, as libc's definition requires.
                     let result = unsafe { release::$name($argument) };
                     wake_by($argument.addr(), $count);
                     result
                 }
-                // SAFETY: as above.
+                // SAFETY: the caller guarantees an initialised object, as libc's definition requires.
                 unsafe {
                     if super::is_armed() { armed($argument) } else { release::$name($argument) }
                 }
@@ -96,13 +101,14 @@ releases! {
 
 static LOCK: &str = "a lock of a C library";
 
-/// How long a wait lasts before it looks again by itself.
+/// How long a wait lasts at most before it tries the lock again.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// How many such looks find a mutex held by code that runs elsewhere, before a caller parks for it (L1).
+/// How many such waits a caller does with the OS thread, for a lock that code on another OS thread holds, before it
+/// parks (L1).
 const PATIENCE: u32 = 200;
 
-/// A time on a clock, at which a wait ends.
+/// A moment on a clock, at which a wait ends.
 #[derive(Clone, Copy)]
 struct Until {
     clock: clockid_t,
@@ -110,15 +116,15 @@ struct Until {
 }
 
 impl Until {
-    /// `None` if it makes no sense.
+    /// `None` if the clock or the time is invalid.
     ///
     /// # Safety
-    /// `at` may be read.
+    /// `at` is readable.
     unsafe fn new(clock: clockid_t, at: *const timespec) -> Option<Until> {
         if !matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC) {
             return None;
         }
-        // SAFETY: the caller's.
+        // SAFETY: `at` is readable, as the caller guarantees.
         let at = unsafe { sleep::moment(at) }?;
         Some(Until { clock, at })
     }
@@ -128,18 +134,18 @@ impl Until {
     }
 }
 
-/// What is known of who has a lock that is taken.
+/// What is known of the holder of a lock that is taken.
 #[derive(Clone, Copy)]
 enum Holder {
-    /// A mutex's owner: 0 in the moment before it says so.
+    /// A mutex's owner, by its thread id; 0 between the lock and the store of the id.
     Owner(u32),
-    /// A read-write lock's writer: 0 if readers have it, of whom nothing is known.
+    /// A read-write lock's writer, by its thread id; 0 if readers hold the lock, which do not record their ids.
     Writer(u32),
 }
 
 impl Holder {
-    /// Whether it runs on another OS thread, or may. It then gives the lock back without our help, and may be an
-    /// allocator; a lock that a green thread holds over a switch is none of an allocator's (L1).
+    /// Whether the holder is, or may be, code on another OS thread. Such a holder may be an allocator, and releases the
+    /// lock without the help of this OS thread (L1).
     fn may_run(self, hub: &Hub) -> bool {
         match self {
             Holder::Owner(owner) => !hub.is_of_here(owner),
@@ -148,26 +154,29 @@ impl Holder {
     }
 }
 
-/// A lock, and how to get it.
+/// A lock, and the calls that acquire it.
 struct Lock<'a> {
     address: usize,
-    /// Tries; what it says as long as the lock is taken is `busy`.
+    /// Tries to acquire the lock; returns `busy` while it is taken.
     attempt: &'a dyn Fn() -> c_int,
     busy: c_int,
-    /// If it says who has it.
+    /// For a lock that records its holder.
     held: Option<Held<'a>>,
 }
 
-/// A lock that says who has it.
+/// The calls of a lock that records its holder.
 struct Held<'a> {
+    /// The holder now.
     by: &'a dyn Fn() -> Holder,
-    /// Waits for it with the OS thread, until a time of the monotonic clock.
+    /// Waits for the lock with the OS thread, until a moment of the monotonic clock.
     wait: &'a dyn Fn(&timespec) -> c_int,
 }
 
 impl Lock<'_> {
-    /// Waits until it is not busy any more, or `until` has passed. `None`: it could not wait, and nothing has happened.
+    /// Waits until the lock is acquired, or fails, or `until` has passed. `None`: it could not wait, and the lock is
+    /// not acquired (L3).
     fn wait(&self, hub: &'static Hub, until: Option<Until>) -> Option<c_int> {
+        // A free lock is acquired here, before anything is allocated or linked (M2).
         let result = (self.attempt)();
         if result != self.busy {
             return Some(result);
@@ -175,15 +184,18 @@ impl Lock<'_> {
         let mut patience = PATIENCE;
         contained(|| {
             loop {
+                // Never longer than `LOOK`: a release inside glibc wakes no green thread.
                 let left = until.map_or(LOOK, |until| until.left().min(LOOK));
                 if left.is_zero() {
                     return libc::ETIMEDOUT;
                 }
+                // L1: wait with the OS thread while the holder may be an allocator on another OS thread; park
+                // otherwise. The holder is read anew each time, because the lock may have changed hands.
                 let result = match &self.held {
                     Some(held) if patience > 0 && (held.by)().may_run(hub) => {
                         patience -= 1;
                         match (held.wait)(&from_now(left)) {
-                            // An older libc has no such call: -1.
+                            // -1: an older libc lacks the call. Each try then counts, without a wait.
                             libc::ETIMEDOUT | -1 => self.busy,
                             result => result,
                         }
@@ -197,11 +209,13 @@ impl Lock<'_> {
         })
     }
 
-    /// Parks until somebody releases it, but no longer than `left`.
+    /// Parks until the lock is released, but no longer than `left`, and tries again.
     fn park(&self, hub: &'static Hub, left: Duration) -> c_int {
         let mut result = self.busy;
         let waiting = Waiting::new(self.address, u32::MAX);
         let parker = Parker::new();
+        // Try once more under the bucket's lock: a release either comes before this try, or finds the waiter in the
+        // table.
         let is_busy = waiting.arm(parker.waiter(), || {
             result = (self.attempt)();
             result == self.busy
@@ -214,7 +228,7 @@ impl Lock<'_> {
     }
 }
 
-/// That long from now, on the monotonic clock.
+/// The moment that is `left` from now, on the monotonic clock.
 fn from_now(left: Duration) -> timespec {
     let at = sleep::now(libc::CLOCK_MONOTONIC) + left;
     timespec {
@@ -223,34 +237,37 @@ fn from_now(left: Duration) -> timespec {
     }
 }
 
-/// Whether a mutex waits in the kernel as ever: shared, robust, with priorities; or ours already, in a kind that says so.
+/// Whether the original call is to be made for a mutex: it is shared between processes, robust, or has priorities; or
+/// it is an error-checking one that the caller owns, and the original fails with `EDEADLK`.
 ///
 /// # Safety
-/// An initialised mutex: glibc keeps its owner in the third word of four bytes and its kind in the fifth.
+/// `mutex` is initialised. glibc keeps its owner in the third 4-byte word and its kind in the fifth.
 unsafe fn is_special(mutex: *mut pthread_mutex_t) -> bool {
     const CHECKS: u32 = libc::PTHREAD_MUTEX_ERRORCHECK as u32;
     const ELISION: u32 = 0x300;
-    // SAFETY: the caller's; plain reads, as glibc's own.
+    // SAFETY: `mutex` is initialised, as the caller guarantees. glibc reads these words without atomics, too.
     let (owner, kind) = unsafe { (*mutex.cast::<u32>().add(2), *mutex.cast::<u32>().add(4)) };
+    // The lower two bits are the type (normal, recursive, error-checking, adaptive); all other bits are special.
     let kind = kind & !ELISION;
     kind & !3 != 0 || kind == CHECKS && Some(owner) == crate::sys::glibc::own_id()
 }
 
-/// Waits for a mutex. `None`: it could not wait, and nothing has happened.
+/// Waits for a mutex. `None`: it could not wait, and the mutex is not acquired.
 ///
 /// # Safety
-/// An initialised mutex that is not special.
+/// `mutex` is initialised and not special.
 unsafe fn mutex_wait(hub: &'static Hub, mutex: *mut pthread_mutex_t, until: Option<Until>) -> Option<c_int> {
-    // SAFETY: the caller's: glibc's owner is the third word of four bytes, and written while others look.
+    // SAFETY: `mutex` is initialised, as the caller guarantees. Its third 4-byte word is the owner in glibc; it is
+    // written by other threads meanwhile, so it is read as an atomic.
     let owner = unsafe { AtomicU32::from_ptr(mutex.cast::<u32>().add(2)) };
     let lock = Lock {
         address: mutex.addr(),
-        // SAFETY: the caller's.
+        // SAFETY: `mutex` is initialised, as the caller guarantees.
         attempt: &|| unsafe { libc::pthread_mutex_trylock(mutex) },
         busy: libc::EBUSY,
         held: Some(Held {
             by: &|| Holder::Owner(owner.load(Ordering::Relaxed)),
-            // SAFETY: the caller's.
+            // SAFETY: `mutex` is initialised, as the caller guarantees, and `at` is a reference.
             wait: &|at| unsafe { original::pthread_mutex_clocklock(mutex, libc::CLOCK_MONOTONIC, at) },
         }),
     };
@@ -258,7 +275,7 @@ unsafe fn mutex_wait(hub: &'static Hub, mutex: *mut pthread_mutex_t, until: Opti
 }
 
 unsafe fn mutex_lock_green(hub: &'static Hub, mutex: *mut pthread_mutex_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised mutex.
     unsafe {
         let waited = if is_special(mutex) {
             None
@@ -270,7 +287,7 @@ unsafe fn mutex_lock_green(hub: &'static Hub, mutex: *mut pthread_mutex_t) -> c_
 }
 
 unsafe fn mutex_timedlock_green(hub: &'static Hub, mutex: *mut pthread_mutex_t, until: *const timespec) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised mutex and a readable time.
     unsafe { mutex_clocklock_green(hub, mutex, libc::CLOCK_REALTIME, until) }
 }
 
@@ -280,13 +297,13 @@ unsafe fn mutex_clocklock_green(
     clock: clockid_t,
     until: *const timespec,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised mutex and a readable time.
     unsafe {
         let plain = || original::pthread_mutex_clocklock(mutex, clock, until);
         if is_special(mutex) {
             return plain();
         }
-        // A lock that is free does not look at the time.
+        // As in glibc, a free lock is acquired whatever the time is, even an invalid one.
         match libc::pthread_mutex_trylock(mutex) {
             libc::EBUSY => {}
             result => return result,
@@ -309,18 +326,21 @@ unsafe fn cond_wait(
     left: Option<Duration>,
     plain: &dyn Fn() -> c_int,
 ) -> c_int {
+    // The hub's clock is monotonic: a change of the real-time clock during the wait is not noticed.
     let deadline = left.map(|left| hub.after(left));
-    // glibc: the lowest bit of the ninth word. Those of other processes do not look into our table: so it wakes for
-    // nothing now and then, as it may.
-    // SAFETY: the caller's: an initialised condition variable.
+    // glibc keeps "shared" in the lowest bit of the tenth 4-byte word (`__wrefs`). Signals of other processes do not
+    // look into this process's table, so a wait for a shared one returns now and then without a signal, as POSIX
+    // allows.
+    // SAFETY: `condition` is initialised, as the caller guarantees.
     let is_shared = unsafe { *condition.cast::<u32>().add(9) } & 1 != 0;
+    // The result of the unlock, kept outside: if the code below panics, it tells whether the mutex was released.
     let unlocked = Cell::new(None);
     let waited = contained(|| {
         let waiting = Waiting::new(condition.addr(), u32::MAX);
         let mut parker = Parker::new();
-        // In the table before the mutex is free: no signal is missed.
+        // In the table before the mutex is released: a signal after that finds this waiter, so none is missed.
         waiting.arm(parker.waiter(), || true);
-        // SAFETY: the caller's: it holds the mutex.
+        // SAFETY: the caller holds the mutex, as `pthread_cond_wait` requires. This is the patched unlock, which wakes.
         let result = unsafe { pthread_mutex_unlock(mutex) };
         unlocked.set(Some(result));
         if result != 0 {
@@ -331,6 +351,7 @@ unsafe fn cond_wait(
             let until = look.map_or(deadline, |look| Some(look.min(deadline.unwrap_or(u64::MAX))));
             let wake = parker.park(until, Mode::Must, Why::new(&LOCK, condition.addr()));
             if wake == Wake::TimedOut {
+                // Woken in the same moment, or only the look of a shared condition variable: not a time-out.
                 let is_late = deadline.is_some_and(|deadline| hub.clock.now() >= deadline);
                 return if waiting.disarm() || !is_late {
                     0
@@ -338,6 +359,7 @@ unsafe fn cond_wait(
                     libc::ETIMEDOUT
                 };
             }
+            // The park has ended. If the node was unlinked, that was a signal; otherwise wait on, with a new ticket.
             parker = Parker::new();
             if !waiting.arm(parker.waiter(), || true) {
                 return 0;
@@ -346,20 +368,21 @@ unsafe fn cond_wait(
     });
     let result = match (waited, unlocked.get()) {
         (Some(result), _) => result,
-        // It could not wait, and still holds the mutex.
+        // L3: it could not wait, and still holds the mutex.
         (None, None) => return plain(),
-        // Woken for nothing, as it may be.
+        // It panicked after the unlock: return as after a spurious wake.
         (None, Some(_)) => 0,
     };
     if unlocked.get() == Some(0) {
-        // SAFETY: the caller's.
+        // A condition wait returns with the mutex held, also after its deadline: so this wait has none.
+        // SAFETY: the mutex is initialised, as the caller guarantees.
         unsafe { mutex_lock_green(hub, mutex) };
     }
     result
 }
 
 unsafe fn cond_wait_green(hub: &'static Hub, condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised condition variable, and holds the mutex.
     unsafe {
         let plain = || original::pthread_cond_wait(condition, mutex);
         cond_wait(hub, condition, mutex, None, &plain)
@@ -372,15 +395,15 @@ unsafe fn cond_timedwait_green(
     mutex: *mut pthread_mutex_t,
     until: *const timespec,
 ) -> c_int {
-    // glibc keeps a condition's clock in the second bit of its ninth word of four bytes.
-    // SAFETY: the caller's: an initialised condition variable.
+    // glibc keeps the clock in the second bit of the tenth 4-byte word (`__wrefs`).
+    // SAFETY: the caller guarantees an initialised condition variable.
     let is_monotonic = unsafe { *condition.cast::<u32>().add(9) } & 2 != 0;
     let clock = if is_monotonic {
         libc::CLOCK_MONOTONIC
     } else {
         libc::CLOCK_REALTIME
     };
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised condition variable and a readable time, and holds the mutex.
     unsafe {
         let plain = || original::pthread_cond_timedwait(condition, mutex, until);
         cond_wait_until(hub, condition, mutex, (clock, until), &plain)
@@ -394,13 +417,15 @@ unsafe fn cond_clockwait_green(
     clock: clockid_t,
     until: *const timespec,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised condition variable and a readable time, and holds the mutex.
     unsafe {
         let plain = || original::pthread_cond_clockwait(condition, mutex, clock, until);
         cond_wait_until(hub, condition, mutex, (clock, until), &plain)
     }
 }
 
+/// As [`cond_wait`], until a moment of a clock.
+///
 /// # Safety
 /// As for `pthread_cond_clockwait`.
 unsafe fn cond_wait_until(
@@ -410,7 +435,7 @@ unsafe fn cond_wait_until(
     (clock, until): (clockid_t, *const timespec),
     plain: &dyn Fn() -> c_int,
 ) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees an initialised condition variable and a readable time, and holds the mutex.
     unsafe {
         match Until::new(clock, until) {
             Some(until) => cond_wait(hub, condition, mutex, Some(until.left()), plain),
@@ -419,28 +444,29 @@ unsafe fn cond_wait_until(
     }
 }
 
-/// The number of who writes under it, which glibc keeps in the seventh word of four bytes.
+/// The thread id of a read-write lock's writer, which glibc keeps in the seventh 4-byte word.
 ///
 /// # Safety
-/// An initialised lock, for as long as the reference is used.
+/// `lock` is initialised for as long as the reference is used.
 unsafe fn writer<'a>(lock: *mut pthread_rwlock_t) -> &'a AtomicU32 {
-    // SAFETY: the caller's; it is written while others look.
+    // SAFETY: `lock` is initialised, as the caller guarantees; other threads write the word, so it is read as an
+    // atomic.
     unsafe { AtomicU32::from_ptr(lock.cast::<u32>().add(6)) }
 }
 
-/// Whether the caller writes under it.
+/// Whether the running thread holds the lock as its writer.
 ///
 /// # Safety
-/// An initialised lock.
+/// `lock` is initialised.
 unsafe fn is_mine(lock: *mut pthread_rwlock_t) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: `lock` is initialised, as the caller guarantees.
     Some(unsafe { writer(lock) }.load(Ordering::Relaxed)) == crate::sys::glibc::own_id()
 }
 
 type Attempt = unsafe extern "C" fn(*mut pthread_rwlock_t) -> c_int;
 type WaitUntil = unsafe fn(*mut pthread_rwlock_t, clockid_t, *const timespec) -> c_int;
 
-/// The calls that try and that wait.
+/// The calls that try and that wait, for a writer or a reader.
 fn rwlock_calls(writes: bool) -> (Attempt, WaitUntil) {
     if writes {
         (libc::pthread_rwlock_trywrlock, original::pthread_rwlock_clockwrlock)
@@ -449,10 +475,10 @@ fn rwlock_calls(writes: bool) -> (Attempt, WaitUntil) {
     }
 }
 
-/// Waits for a read-write lock. `None`: it could not wait, and nothing has happened.
+/// Waits for a read-write lock. `None`: it could not wait, and the lock is not acquired.
 ///
 /// # Safety
-/// An initialised lock.
+/// `lock` is initialised.
 unsafe fn rwlock_wait(
     hub: &'static Hub,
     lock: *mut pthread_rwlock_t,
@@ -460,16 +486,16 @@ unsafe fn rwlock_wait(
     until: Option<Until>,
 ) -> Option<c_int> {
     let (attempt, wait) = rwlock_calls(writes);
-    // SAFETY: the caller's, here and below.
+    // SAFETY: `lock` is initialised, as the caller guarantees.
     let holder = || Holder::Writer(unsafe { writer(lock) }.load(Ordering::Relaxed));
     let wanted = Lock {
         address: lock.addr(),
-        // SAFETY: as above.
+        // SAFETY: `lock` is initialised, as the caller guarantees.
         attempt: &|| unsafe { attempt(lock) },
         busy: libc::EBUSY,
         held: Some(Held {
             by: &holder,
-            // SAFETY: as above.
+            // SAFETY: `lock` is initialised, as the caller guarantees, and `at` is a reference.
             wait: &|at| unsafe { wait(lock, libc::CLOCK_MONOTONIC, at) },
         }),
     };
@@ -477,9 +503,9 @@ unsafe fn rwlock_wait(
 }
 
 unsafe fn rwlock_rdlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised lock.
     unsafe {
-        // One that the caller writes under: EDEADLK.
+        // The original fails with `EDEADLK` if the caller is the writer.
         let waited = if is_mine(lock) {
             None
         } else {
@@ -490,7 +516,7 @@ unsafe fn rwlock_rdlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t) ->
 }
 
 unsafe fn rwlock_wrlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised lock.
     unsafe {
         let waited = if is_mine(lock) {
             None
@@ -501,6 +527,8 @@ unsafe fn rwlock_wrlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t) ->
     }
 }
 
+/// Acquires a read-write lock, until a moment of a clock.
+///
 /// # Safety
 /// As for `pthread_rwlock_clockrdlock`.
 unsafe fn rwlock_until(
@@ -511,12 +539,12 @@ unsafe fn rwlock_until(
     until: *const timespec,
 ) -> c_int {
     let (attempt, plain) = rwlock_calls(writes);
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees an initialised lock and a readable time.
     unsafe {
         if is_mine(lock) {
             return plain(lock, clock, until);
         }
-        // A lock that is free does not look at the time.
+        // As in glibc, a free lock is acquired whatever the time is, even an invalid one.
         match attempt(lock) {
             libc::EBUSY => {}
             result => return result,
@@ -529,12 +557,12 @@ unsafe fn rwlock_until(
 }
 
 unsafe fn rwlock_timedrdlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t, until: *const timespec) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised lock and a readable time.
     unsafe { rwlock_until(hub, lock, false, libc::CLOCK_REALTIME, until) }
 }
 
 unsafe fn rwlock_timedwrlock_green(hub: &'static Hub, lock: *mut pthread_rwlock_t, until: *const timespec) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees an initialised lock and a readable time.
     unsafe { rwlock_until(hub, lock, true, libc::CLOCK_REALTIME, until) }
 }
 
@@ -544,7 +572,7 @@ unsafe fn rwlock_clockrdlock_green(
     clock: clockid_t,
     until: *const timespec,
 ) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees an initialised lock and a readable time.
     unsafe { rwlock_until(hub, lock, false, clock, until) }
 }
 
@@ -554,23 +582,26 @@ unsafe fn rwlock_clockwrlock_green(
     clock: clockid_t,
     until: *const timespec,
 ) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees an initialised lock and a readable time.
     unsafe { rwlock_until(hub, lock, true, clock, until) }
 }
 
-/// A barrier cannot be tried, and does not mind who waits at it: an OS thread does so in the caller's place. One of its
-/// own, because all that are to come must be able to wait at once.
+/// A barrier cannot be tried, and any thread may wait at it: an OS thread waits in the caller's place. Each caller has
+/// an OS thread of its own, not one of the pool, because all callers must be able to wait at once.
 unsafe fn barrier_wait_green(_hub: &'static Hub, barrier: *mut pthread_barrier_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised barrier.
     let wait = || unsafe { original::pthread_barrier_wait(barrier) };
+    // L3: without an OS thread for it, the caller's own OS thread waits.
     names::apart(wait).unwrap_or_else(wait)
 }
 
+/// Tries to acquire a semaphore; returns the error instead of setting errno.
+///
 /// # Safety
-/// A semaphore.
+/// `semaphore` is initialised.
 unsafe fn sem_try(semaphore: *mut sem_t) -> c_int {
     let before = errno();
-    // SAFETY: the caller's.
+    // SAFETY: `semaphore` is initialised, as the caller guarantees.
     if unsafe { libc::sem_trywait(semaphore) } == 0 {
         return 0;
     }
@@ -579,29 +610,31 @@ unsafe fn sem_try(semaphore: *mut sem_t) -> c_int {
     error
 }
 
-/// Waits for a semaphore. `None`: it could not wait, and nothing has happened.
+/// Waits for a semaphore. `None`: it could not wait, and the semaphore is not acquired.
 ///
 /// # Safety
-/// A semaphore.
+/// `semaphore` is initialised.
 unsafe fn sem_wait_for(hub: &'static Hub, semaphore: *mut sem_t, until: Option<Until>) -> Option<c_int> {
     let lock = Lock {
         address: semaphore.addr(),
-        // SAFETY: the caller's.
+        // SAFETY: `semaphore` is initialised, as the caller guarantees.
         attempt: &|| unsafe { sem_try(semaphore) },
         busy: libc::EAGAIN,
+        // Any thread may post, so a semaphore has no holder (L2).
         held: None,
     };
+    // A semaphore's calls fail by errno, unlike those of the other locks.
     let result = lock.wait(hub, until)?;
     Some(if result == 0 { 0 } else { fail(result) })
 }
 
 unsafe fn sem_wait_green(hub: &'static Hub, semaphore: *mut sem_t) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised semaphore.
     unsafe { sem_wait_for(hub, semaphore, None).unwrap_or_else(|| original::sem_wait(semaphore)) }
 }
 
 unsafe fn sem_timedwait_green(hub: &'static Hub, semaphore: *mut sem_t, until: *const timespec) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees an initialised semaphore and a readable time.
     unsafe {
         let plain = || original::sem_timedwait(semaphore, until);
         match Until::new(libc::CLOCK_REALTIME, until) {
@@ -617,7 +650,7 @@ unsafe fn sem_clockwait_green(
     clock: clockid_t,
     until: *const timespec,
 ) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees an initialised semaphore and a readable time.
     unsafe {
         let plain = || original::sem_clockwait(semaphore, clock, until);
         match Until::new(clock, until) {
@@ -632,24 +665,29 @@ unsafe fn once_green(
     control: *mut pthread_once_t,
     start: Option<unsafe extern "C-unwind" fn()>,
 ) -> c_int {
-    // glibc: 2 when it is done, the lowest bit while it is under way.
-    // SAFETY: the caller's: a control word, which is atomic to glibc too.
+    // In glibc the word is 2 when the routine has run, and has the lowest bit set while it runs. Another green thread
+    // of this OS thread may be running it, so the original would deadlock: it is called when the routine is not under
+    // way.
+    // SAFETY: the caller guarantees a `pthread_once_t`, which is an aligned integer that glibc accesses as an atomic.
     let state = unsafe { std::sync::atomic::AtomicI32::from_ptr(control.cast()) };
+    // glibc wakes only its own waiters at the end, so sleep and look again.
     let mut nap = Duration::from_micros(100);
     while state.load(Ordering::Acquire) & 3 == 1 {
         let napped = contained(|| {
             Parker::new().park(Some(hub.after(nap)), Mode::Must, Why::new(&LOCK, control.addr()));
         });
+        // L3: the original waits.
         if napped.is_none() {
             break;
         }
         nap = (nap * 2).min(LOOK);
     }
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees a `pthread_once_t` and a routine.
     unsafe { original::pthread_once(control, start) }
 }
 
-/// Asking again and again for what another is to do: lets the others do it.
+/// Lets other green threads run, and then timers and descriptors: the caller spins until another thread has done
+/// something.
 unsafe fn sched_yield_green(hub: &'static Hub) -> c_int {
     match contained(|| hub.stand_back()) {
         Some(()) => 0,

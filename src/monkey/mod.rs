@@ -1,9 +1,10 @@
 //! Monkey patching: libc's blocking calls park the green thread that makes them (feature `monkey`).
 //!
-//! The feature defines libc's blocking symbols in the program, ahead of libc's own: std, and every crate and C library
-//! that calls libc, comes here by linking. Nothing happens until [`patch_all`] arms them; from then on a call by an
-//! *isolated* green thread ([`spawn`](crate::spawn), [`run`](crate::run), [`scope`](crate::scope)) that would block
-//! waits on the hub instead, and other green threads run.
+//! The feature defines libc's blocking symbols in the program, ahead of libc's own definitions. So the calls of std, of
+//! every crate and of every C library that uses libc are linked to this module. They do what libc does until
+//! [`patch_all`] arms them. From then on, a call by an *isolated* green thread ([`spawn`](crate::spawn),
+//! [`run`](crate::run), [`scope`](crate::scope)) that would block parks that green thread instead, and other green
+//! threads run.
 //!
 //! ```
 //! use std::{thread, time::{Duration, Instant}};
@@ -21,17 +22,18 @@
 //! # }
 //! ```
 //!
-//! On the native stack, in local green threads and in callbacks of the hub a patched call blocks as ever: a program whose
-//! `main` is to be cooperative too wraps it in [`run`](crate::run).
+//! On the native stack, in local green threads and in callbacks of the hub, a patched call blocks the OS thread as
+//! without patching. To make the calls of `main` park too, wrap its body in [`run`](crate::run).
 //!
-//! **Kill and time-out.** A patched call never unwinds: its callers are compiled as though it could not. It fails with
-//! `ECANCELED` (kill) or `ETIMEDOUT` (time-out); the first sleep after one returns early, later ones take their time. The
-//! next wait of this crate's own raises, and so does the end of the closure that was killed or timed out: once a patched call
-//! has told of it, `timeout` gives `Elapsed`, [`catch_kill`](crate::thread::catch_kill) `Killed`, and `join` says killed,
-//! though the closure *may have completed*. [`timeout_or_late`](crate::time::timeout_or_late) and
-//! [`JoinError::into_value`](crate::thread::JoinError::into_value) have what it returned. One that was never told changes
-//! nothing. What waits by futex (std's locks, `Condvar`, channels, `park`, `join`) is neither killed nor timed out: it waits
-//! to its own end.
+//! **Kill and time-out.** A patched call never unwinds, because its callers are compiled as though it could not. It
+//! fails with `ECANCELED` (kill) or `ETIMEDOUT` (time-out). The first sleep after a kill or a time-out returns early,
+//! and later sleeps last their full time. The next wait of this crate's own unwinds. Once a patched call has reported
+//! the kill or the time-out, the end of the closure is cut short as well: `timeout` returns `Elapsed`,
+//! [`catch_kill`](crate::thread::catch_kill) returns `Killed`, and `join` says that the green thread was killed,
+//! although the closure *may have completed*. Then [`timeout_or_late`](crate::time::timeout_or_late) and
+//! [`JoinError::into_value`](crate::thread::JoinError::into_value) return the closure's value. A kill or a time-out
+//! that no call has reported does not change the result. A wait by futex (std's locks, `Condvar`, channels, `park`,
+//! `join`) is neither killed nor timed out: it lasts until it is woken.
 //!
 //! ```
 //! use std::{io::Read, os::unix::net::UnixStream, time::Duration};
@@ -48,61 +50,67 @@
 //! # }
 //! ```
 //!
-//! Code that ignores the errors, call after call, is named on stderr after 16; a killed one is set aside after 1,000: it is
-//! never resumed, its destructors do not run, what it holds stays held, and a join of it does not return. So leave a loop
-//! that accepts, say, on `ECANCELED`.
+//! A green thread that ignores 16 such errors is named on stderr. A killed green thread that ignores 1,000 is set
+//! aside: it is never resumed, its destructors do not run, its locks stay locked, and a join of it does not return. So
+//! a loop that accepts connections, for example, has to end on `ECANCELED`.
 //!
-//! **Signals.** A handler interrupts the one call that the green thread of [`run`](crate::run) waits in, if it runs on that
-//! OS thread: with `EINTR`, where signal(7) says so, that is after a handler without `SA_RESTART`, and after any if the call is
-//! never restarted (poll, sleeps, a socket with a time-out). Other green threads are not interrupted, nor are locks and what
-//! an OS thread does in the caller's place. A patched call *in* a handler blocks the OS thread.
+//! **Signals.** A signal handler that runs on an OS thread interrupts the call in which the green thread of
+//! [`run`](crate::run) waits on that OS thread. The call fails with `EINTR` as signal(7) says: after a handler without
+//! `SA_RESTART`, and after any handler if the call is never restarted (poll, sleeps, a socket with a time-out). Other
+//! green threads are not interrupted, nor are waits for locks, nor waits that an OS thread does in the caller's place.
+//! A patched call *in* a handler blocks the OS thread.
 //!
-//! **What is not patched.** Files and standard input, output and error (0 to 2) block as ever, and so do crates that make
-//! system calls without libc, locks of stdio, and C locks shared between processes or inheriting priorities. For crates on
-//! rustix (polling, async-io, smol, zbus) one line in the program's `Cargo.toml` turns libc on:
+//! **What is not patched.** Files and standard input, output and error (0 to 2) block the OS thread. So do crates that
+//! make system calls without libc, stdio's locks, and C locks that are shared between processes or inherit priorities.
+//! For crates on rustix (polling, async-io, smol, zbus), one line in the program's `Cargo.toml` makes them call libc:
 //!
 //! ```toml
 //! rustix = { version = "1", features = ["use-libc"] }
 //! ```
 //!
 //! # How patching works, what it promises, what it cannot see
-//! **By linking.** A program that is built with the feature has definitions of its own for more than a hundred symbols of libc's. The
-//! linker takes them for std and for every crate, and the dynamic loader for C libraries, so no pointer is
-//! overwritten. What stands behind each symbol is looked up before `main`, and nothing else happens then; [`original`] has it
-//! under the same name, [`report`] says whether the program's calls really come here.
+//! **By linking.** A program that is built with the feature has definitions of its own for more than a hundred of
+//! libc's symbols. The linker takes them for std and for every crate, and the dynamic loader takes them for C
+//! libraries, so no pointer is overwritten. libc's definition behind each symbol is looked up before `main`, and
+//! nothing else happens then. [`original`] has libc's definition under the same name, and [`report`] says whether the
+//! program's calls are linked to this module.
 //!
-//! **Waits** concern isolated green threads alone: anywhere else a call costs some ten instructions more than libc's. In
-//! one, a call first tries without waiting (`MSG_DONTWAIT`, `RWF_NOWAIT`, a time-out of zero). What would block parks until
-//! the descriptor is ready, the time is over, or somebody wakes it. A descriptor that its user made non-blocking stays so,
-//! and `SO_RCVTIMEO` and `SO_SNDTIMEO` hold, once for a call. Names are looked up on the thread pool; children are waited for by pidfd; what
-//! may wait for ever without a descriptor (a C barrier, a lock on a file) has an OS thread to wait in its place.
+//! **Waits** concern only isolated green threads: anywhere else a call costs about ten instructions more than libc's.
+//! In an isolated green thread, a call first tries without waiting (`MSG_DONTWAIT`, `RWF_NOWAIT`, a time-out of zero).
+//! If it would block, it parks until the descriptor is ready, the time is over, or another thread wakes it. A
+//! non-blocking descriptor still does not wait, and `SO_RCVTIMEO` and `SO_SNDTIMEO` hold, once for a call. Names are
+//! looked up on the thread pool, and children are waited for by pidfd. For a wait that may last for ever and has no
+//! descriptor (a C barrier, a lock on a file), an OS thread waits in the caller's place.
 //!
-//! **The non-blocking flag** belongs to the open file, which other threads and processes may have, so it is left alone.
-//! `accept` goes by io_uring, whose accept can be told not to wait (Linux 6.10; set `GREEN_ACCEPT=thread` in the environment
-//! to do without); elsewhere, and under seccomp, an OS thread for each listener accepts in the caller's place, and a
-//! connection that comes when its caller was killed is the next one's. `sendfile` and `splice` with a socket copy.
-//! Only `connect` of a stream socket sets the flag, for one system call, and `fcntl` and `ioctl` elsewhere in the process wait
-//! that long: a raw system call, or another process that has the unconnected socket, might see it.
+//! **The non-blocking flag** belongs to the open file, which other threads and processes may use too, so it is not
+//! changed. `accept` uses io_uring, which can accept without waiting (Linux 6.10; `GREEN_ACCEPT=thread` in the
+//! environment turns that off). On an older kernel, and under seccomp, an OS thread for each listener accepts in the
+//! caller's place; if that caller is killed, the next accept of the listener gets the connection. `sendfile` and
+//! `splice` with a socket copy the data. Only `connect` of a stream socket sets the flag, for one system call. `fcntl`
+//! and `ioctl` elsewhere in the process wait for the end of that call; a raw system call, or another process that has
+//! the unconnected socket, might see the flag.
 //!
-//! **Fairness.** A call that succeeds at once, or never waits, lets others run now and then, and after each `accept`. A kill
-//! or a time-out is told before anything is moved, and not to a call that never waits.
+//! **Fairness.** Calls that succeed at once, or never wait, let other green threads run now and then; `accept` does so
+//! after each connection. A call reports a kill or a time-out before it has moved anything. A call that never waits
+//! reports none.
 //!
-//! **Wakes** concern everybody: an unlock, a futex wake, a close. Once anything is armed they look, on any OS thread, for
-//! green threads that wait, and then do what libc does: locks and channels work between green threads and OS threads.
+//! **Wakes** (an unlock, a futex wake, a close) concern all OS threads. Once anything is armed, they look for green
+//! threads that wait, and then do what libc does. So locks and channels work between green threads and OS threads.
 //!
-//! **Thread-locals** are each green thread's own ([`thread::isolation`](crate::thread::isolation)). Without that a patched
-//! call inside a `RefCell` of a thread-local, a tokio runtime or a parking_lot mutex would meet another green thread's state.
+//! **Thread-locals**: each isolated green thread has its own ([`thread::isolation`](crate::thread::isolation)).
+//! Otherwise a patched call during a borrow of a thread-local `RefCell`, in a tokio runtime or in a parking_lot mutex
+//! would let another green thread see that state.
 //!
-//! **It promises** what libc would have returned, result and errno (but a bad pointer to a time or to a list of buffers may be
-//! a fault instead of `EFAULT`); a blocking write is done to the end;
-//! who waits for a descriptor that is closed gets `EBADF`, and nobody gets the bytes of another who has its number next.
+//! **It promises** libc's result and errno (but a bad pointer to a time or to a list of buffers may be a fault instead
+//! of `EFAULT`). A blocking write is done to the end. A green thread that waits for a descriptor which is then closed
+//! gets `EBADF`; it never gets bytes of another file that has the same number next.
 //!
-//! **It cannot see** a system call that is made without libc's symbol, nor what glibc does inside itself. The second table
-//! below says what that means.
+//! **It cannot see** a system call that is made without libc's symbols, nor the calls that glibc makes internally. The
+//! second table below says what that means.
 //!
 //! # What works
-//! Unmodified, twenty green threads at once on one OS thread, against real servers; each row is a test in `tests/compat`
-//! (crates) or `tests/monkey` (std and C).
+//! Each row is a test in `tests/compat` (crates) or `tests/monkey` (std and C): unmodified code, in twenty green
+//! threads at once on one OS thread, against real servers.
 //!
 //! | what | what of it | how it waits |
 //! |---|---|---|
@@ -137,38 +145,44 @@
 //! | `sched_yield`, `thrd_yield` (std's `yield_now`, crossbeam's `Backoff`) | code that asks again and again until another has done something | the ready queue; with nothing ready, timers and descriptors, then the system call |
 //! | allocators with locks (jemalloc, mimalloc, tcmalloc, one behind a mutex) | | a lock that runs on another OS thread is waited for by the OS thread |
 //!
-//! What does not, and why:
+//! What does not work, and why:
 //!
 //! | what | why |
 //! |---|---|
 //! | files; standard input, output and error | there is nothing to wait for but the disk, and lines of output must stay whole: use [`unblock`](crate::threadpool::unblock) |
 //! | crates on raw system calls (rustix without `use-libc`, so fs4 and fd-lock; Go's runtime, io_uring) | no libc symbol is called |
 //! | stdio's own locks (`flockfile`), `fopen` of a FIFO, C's `system`, `pclose`, `gethostbyname` | glibc waits inside itself |
-//! | mutexes with priorities, or between processes as LMDB's are: two write transactions at once of heed | the kernel, or another process, has to know who waits |
-//! | the open of a serial line that waits for its carrier | it cannot be told from one that does not |
+//! | mutexes with priorities, or between processes as LMDB's are: two write transactions at once of heed | the kernel, or another process, has to know the waiters |
+//! | the open of a serial line that waits for its carrier | it cannot be told from an open that does not wait |
 //! | tracing-subscriber's registry with more than 4,096 live threads | it panics, and isolated green threads are threads to it |
 //! | allocators with a cache for each thread | they work, but each isolated green thread has such a cache: 41 kB of jemalloc, 62 kB of mimalloc |
 //! | spinning without `sched_yield` (`spin::Mutex`) | no libc symbol is called: it keeps the OS thread until another OS thread does what it waits for |
 //! | a time-out or a kill of code that spins by `sched_yield` | the call has no error to return: it is delivered at the next wait |
 //! | `std::thread::spawn` | makes an OS thread, as ever, unless [`patch_threads`] is called |
 //!
-//! Nor may a signal handler release what green threads wait for (`sem_post`, `close`), and calls that name a thread by its
-//! `pthread_t` (affinity, scheduling, CPU clocks, `pthread_kill`) fail for a green thread's. In a forked child only green
-//! threads that it spawns itself are patched, and a `pthread_once` that was under way at the fork waits for ever. A
-//! constructor of a library must not wait for long while `dlopen` runs it in a green thread: the loader's lock is held.
-//! A kill or a time-out does not end the waits that an OS thread does in the caller's place: for any child (`wait`,
-//! `waitpid(-1)`), for the join of an OS thread, for a name, at a C barrier, for the lock on a file, for the other end of a
-//! FIFO, with a mask of signals of its own, for System V's queues and semaphores, for a terminal to take what is written. A
-//! signal that is sent to the hub's OS thread, and not to the process, does not end such a wait either.
+//! Further limits:
+//!
+//! - A signal handler must not release what green threads wait for (`sem_post`, `close`).
+//! - Calls that name a thread by its `pthread_t` (affinity, scheduling, CPU clocks, `pthread_kill`) fail for a green
+//!   thread.
+//! - In a forked child, patched calls park only the green threads that the child spawns itself. A `pthread_once` that
+//!   was under way at the fork waits for ever.
+//! - A library's constructor must not wait for long while `dlopen` runs it in a green thread, because the loader's lock
+//!   is held.
+//! - A kill or a time-out does not end a wait that an OS thread does in the caller's place: for any child (`wait`,
+//!   `waitpid(-1)`), for the join of an OS thread, for a name, at a C barrier, for the lock on a file, for the other
+//!   end of a FIFO, with a signal mask of its own, for System V's queues and semaphores, for a terminal to take what is
+//!   written. A signal that is sent to the hub's OS thread, and not to the process, does not end such a wait either.
 //!
 //! # Invariants
-//! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside), never in a callback
-//!   of the hub, nor in a signal handler, nor in the middle of a change of this crate's own state (an allocator may wait
-//!   there), nor while it unwinds and shares its thread-locals with others that would take part in that, nor in
-//!   [`unpatched`] and this crate's own calls; anywhere else it is the original, at the price of one look at a thread-local.
-//! - **M2** Before it knows that it must park it allocates nothing (but a buffer for what copies), and makes no call but
-//!   the original's, questions, and those that do the same without waiting.
-//! - **M3** It returns what the original would: result and errno.
+//! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside). Anywhere else
+//!   it is the original, at the cost of one look at a thread-local. It never parks in a callback of the hub; in a
+//!   signal handler; in the middle of a change of this crate's own state (an allocator may wait there); in
+//!   [`unpatched`] and in this crate's own calls; nor while the green thread unwinds in a context that has other
+//!   members, because they would see `panicking()` return true.
+//! - **M2** Before a patched call knows that it must park, it allocates nothing (except a buffer in calls that copy).
+//!   It makes no other system calls than the original, queries, and variants of the original that do not wait.
+//! - **M3** A patched call returns what the original would: result and errno.
 //!
 //! # Coming from Python
 //! `gevent.monkey.patch_all()`.
@@ -201,7 +215,7 @@ use crate::hub::park::{Mode, Parker, Why};
 use crate::sys::fork::{Child, on_fork};
 use crate::sys::{base, inside, plain};
 
-/// A choice of calls to patch; [`patch_all`] is all of them.
+/// A set of calls to patch; [`patch_all`] patches all of them.
 ///
 /// ```
 /// use greenthread::monkey::Patch;
@@ -223,25 +237,26 @@ const LOCKS: u32 = 32;
 const THREADS: u32 = 64;
 const SHARED: u32 = 128;
 
-/// Any of them.
+/// All groups of calls. A symbol of this group counts as armed when any group is.
 const ANY: u32 = SHARED - 1;
 
-/// What is armed.
+/// The groups that are armed, and [`SHARED`].
 static ARMED: AtomicU32 = AtomicU32::new(0);
 
 impl Patch {
-    /// Nothing yet.
+    /// An empty set.
     pub const fn new() -> Patch {
         Patch(0)
     }
 
-    /// Everything but `std::thread::spawn`, for which see [`patch_threads`].
+    /// Everything except `std::thread::spawn`, which [`patch_threads`] patches.
     pub const fn all() -> Patch {
         Patch(SOCKETS | TIME | READINESS | NAMES | PROCESSES | LOCKS)
     }
 
-    /// Sockets, pipes, terminals, eventfd and the like: connect, accept, the recv and send families, read and write; and the
-    /// open of a FIFO.
+    /// Sockets, pipes, terminals, eventfd and the like: connect, accept, the recv and send families, read and write.
+    ///
+    /// The open of a FIFO belongs here too.
     pub const fn sockets(self) -> Patch {
         Patch(self.0 | SOCKETS)
     }
@@ -251,7 +266,7 @@ impl Patch {
         Patch(self.0 | TIME)
     }
 
-    /// poll, select and epoll; signals that are waited for (`sigwait`, `pause`).
+    /// poll, select and epoll, and waits for signals (`sigwait`, `pause`).
     pub const fn readiness(self) -> Patch {
         Patch(self.0 | READINESS)
     }
@@ -266,13 +281,14 @@ impl Patch {
         Patch(self.0 | PROCESSES)
     }
 
-    /// std's locks, channels and `thread::park`, whatever else waits by futex, C's locks, locks on files, and queues and
-    /// semaphores between processes.
+    /// std's locks, channels and `thread::park`, and everything else that waits by futex or lock.
+    ///
+    /// That includes C's locks, locks on files, and queues and semaphores between processes.
     pub const fn locks(self) -> Patch {
         Patch(self.0 | LOCKS)
     }
 
-    /// Has local green threads and the native stack of a hub park too, which share thread-locals.
+    /// Makes calls park in local green threads and on a hub's native stack too, which share their thread-locals.
     ///
     /// ```
     /// use greenthread::{monkey::Patch, spawn_local};
@@ -288,23 +304,26 @@ impl Patch {
     /// ```
     ///
     /// # Safety
-    /// From then on, on every OS thread with a hub, other code of that OS thread runs in the middle of what used to be a
-    /// blocking call, and sees the same thread-locals. Nothing that is called there may rely on the contrary: no lazy
-    /// `thread_local!` whose initialiser blocks, no scoped thread-local or reference to one that is held over a call that
-    /// blocks, no contended lock of `parking_lot`, no two tokio contexts, no `std::thread::park`.
+    /// From then on, on every OS thread with a hub, other code of that OS thread runs in the middle of a call that used
+    /// to block, and sees the same thread-locals. No code that runs there may rely on the contrary. So there must be no
+    /// lazy `thread_local!` with an initialiser that blocks, no scoped thread-local or reference to a thread-local that
+    /// is held over a call that blocks, no contended lock of `parking_lot`, no two tokio contexts, and no
+    /// `std::thread::park`.
     pub const unsafe fn shared_thread_locals(self) -> Patch {
         Patch(self.0 | SHARED)
     }
 
-    /// Arms them, in addition to what is armed already.
+    /// Arms these calls, in addition to what is armed already.
     ///
     /// # Errors
-    /// `Unsupported` where green threads cannot have thread-locals of their own, with the reason: see
+    /// `Unsupported`, with the reason, where green threads cannot have thread-locals of their own: see
     /// [`thread::isolation`](crate::thread::isolation).
     pub fn apply(self) -> io::Result<()> {
+        // With shared thread-locals, calls park without isolation, so it is not required.
         if self.0 & SHARED == 0 {
             crate::thread::isolation()?;
         }
+        // Before the first call can park: a child that is forked then must clear the tables.
         on_fork(Child::Patches, forked);
         if ARMED.fetch_or(self.0, Ordering::SeqCst) == 0 {
             tell_all_threads();
@@ -313,24 +332,26 @@ impl Patch {
     }
 }
 
-/// From here on every OS thread sees that something is armed, so that no wake of its is lost.
+/// Makes every OS thread see that calls are armed. Wakes check that by a relaxed load: without this barrier, a wake by
+/// another OS thread could miss a green thread that parks from now on.
 fn tell_all_threads() {
     const REGISTER: i64 = 1 << 4;
     const PRIVATE: i64 = 1 << 3;
+    // The kernel refuses the private barrier until the process has registered for it.
     for command in [REGISTER, PRIVATE] {
-        // SAFETY: a barrier on each of the process's threads.
+        // SAFETY: `membarrier` has no pointer arguments; it only runs a barrier on the process's threads.
         unsafe { original::syscall(libc::SYS_membarrier, command, 0, 0, 0, 0, 0) };
     }
 }
 
-/// In a forked child: those who waited, or were about to, are the parent's.
+/// Runs in a forked child: the waiters in the tables are threads of the parent, which do not exist here.
 fn forked() {
     futex::forget_all();
     accept::forget_all();
     connect::forget_all();
 }
 
-/// Patches everything but `std::thread::spawn`, for which see [`patch_threads`].
+/// Patches everything except `std::thread::spawn`, which [`patch_threads`] patches.
 ///
 /// # Errors
 /// As [`Patch::apply`].
@@ -338,10 +359,10 @@ pub fn patch_all() -> io::Result<()> {
     Patch::all().apply()
 }
 
-/// Patches all, and has `std::thread::spawn`, called in an isolated green thread, make another one instead of an OS thread.
+/// Patches everything, and makes `std::thread::spawn` in an isolated green thread spawn a green thread.
 ///
-/// `Builder`, `join`, `scope`, `park`, names and panics are std's own, unchanged. Threads that C libraries make stay OS
-/// threads, and so does what is spawned on the native stack.
+/// The new green thread is isolated too. `Builder`, `join`, `scope`, `park`, names and panics are std's own, unchanged.
+/// Threads that C libraries create stay OS threads, and so do threads that are spawned on the native stack.
 ///
 /// ```
 /// greenthread::monkey::patch_threads().unwrap();
@@ -354,7 +375,7 @@ pub fn patch_all() -> io::Result<()> {
 /// ```
 ///
 /// # Errors
-/// As [`Patch::apply`]; `Unsupported` too if std begins its threads in a way that is not known.
+/// As [`Patch::apply`]; also `Unsupported` if the function where std's threads begin cannot be determined.
 pub fn patch_threads() -> io::Result<()> {
     crate::thread::isolation()?;
     if !threads::learn() {
@@ -369,18 +390,18 @@ pub fn is_patched(patch: Patch) -> bool {
     ARMED.load(Ordering::SeqCst) & patch.0 == patch.0
 }
 
-/// Whether anything was ever armed; nothing is disarmed again.
+/// Whether any call is armed. Nothing is ever disarmed.
 #[inline]
 fn is_armed() -> bool {
     ARMED.load(Ordering::Relaxed) != 0
 }
 
-/// Runs `f` with the calls of this green thread as they were: they block the OS thread.
+/// Runs `f` with the calls of this green thread unpatched: they block the OS thread.
 pub fn unpatched<F: FnOnce() -> T, T>(f: F) -> T {
     plain::plainly(f)
 }
 
-/// libc's own definitions of what is patched, for code that is to block the OS thread whoever calls it.
+/// libc's own definitions of the patched symbols, for code that is to block the OS thread in every context.
 ///
 /// ```
 /// use greenthread::monkey::original;
@@ -412,19 +433,20 @@ pub mod original {
     pub use super::threads::plain::*;
 }
 
-/// One patched symbol, as [`report`] tells of it.
+/// One patched symbol, as [`report`] lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Symbol {
-    /// Its name.
+    /// The symbol's name.
     pub name: &'static str,
-    /// Whether the program's calls come here: another definition may be ahead (a preloaded library, say).
+    /// Whether the program's calls are linked to this crate: another definition may be ahead of it (a preloaded
+    /// library, say).
     pub is_ours: bool,
-    /// Whether it is armed.
+    /// Whether the symbol is armed.
     pub is_armed: bool,
 }
 
-/// What is patched, symbol by symbol.
+/// Lists the patched symbols.
 ///
 /// ```
 /// greenthread::monkey::patch_all().unwrap();
@@ -441,13 +463,14 @@ pub fn report() -> Vec<Symbol> {
     told.collect()
 }
 
-/// Whether a call that waits is the original without a further look: no isolated green thread makes it.
+/// Whether a call is the original without a further check: the code runs in the native context, and calls do not park
+/// there.
 #[inline(always)]
 fn passes() -> bool {
     base::is_native() && ARMED.load(Ordering::Relaxed) & SHARED == 0
 }
 
-/// The hub, if this call is to park instead of to block (M1).
+/// The hub, if this call may park; `None` if it is the original and blocks (M1).
 #[inline(always)]
 fn gate(group: u32) -> Option<&'static Hub> {
     if passes() {
@@ -456,37 +479,43 @@ fn gate(group: u32) -> Option<&'static Hub> {
     gate_here(group)
 }
 
+/// The part of [`gate`] that is out of line, so that the fast path saves no registers.
 #[inline(never)]
 fn gate_here(group: u32) -> Option<&'static Hub> {
     let armed = ARMED.load(Ordering::Relaxed);
+    // Calls of this crate's own (`is_plain`), and an allocator below a change of this crate's state (`is_inside`): M1.
     if armed & group == 0 || plain::is_plain() || inside::is_inside() {
         return None;
     }
-    // First what takes little of a signal handler's stack.
+    // A signal handler's stack may be small: check for one before the checks that need more stack.
     let hub = Hub::try_current()?;
     if handlers::is_in_one(hub) || !hub.may_park_patched(armed & SHARED != 0) {
         return None;
     }
-    // A lock is not interrupted, and may well be taken in the midst of a call that is.
+    // Signals that came before this call do not interrupt it. Locks are never interrupted, and may be taken in the
+    // middle of a call that is (by an allocator, say): they must not clear what that call still has to report.
     if group != LOCKS {
         hub.forget_signals();
     }
     Some(hub)
 }
 
-/// Why a patched call ends without having done what it was called for.
+/// Why a patched call gives up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cut {
     TimedOut,
-    /// A kill or a time-out of ours: with this errno.
+    /// A kill or an expired [`Timeout`](crate::time::Timeout), reported by this errno.
     Interrupted(i32),
 }
 
-/// What a kill or a time-out is to the caller of a patched call; escalates if it is ignored.
+/// Reports the kill or the time-out that is due to the caller of a patched call. Escalates if the caller ignores it: a
+/// line on stderr, then (for a kill) the green thread is set aside.
 fn interrupted(hub: &'static Hub, call: &str) -> Cut {
     let task = hub.running();
     let is_kill = interrupt::is_killed(task);
+    // From now on the green thread counts as told: its end, or the guard's, reports the interrupt as well.
     interrupt::tell(task);
+    // Counted for each reason on its own, so that a new time-out starts at 1.
     let times = hub.count_refusal(interrupt::due_number(task));
     if times == 16 {
         let what = if is_kill { "killed" } else { "timed out" };
@@ -495,7 +524,7 @@ fn interrupted(hub: &'static Hub, call: &str) -> Cut {
             crate::hub::Reporter::of(task).who
         ));
     }
-    // A time-out has an end; a kill has none.
+    // Only a kill: code that ignores a time-out ends when it leaves `Timeout::run`, but a kill stays due for ever.
     if times >= 1000 && is_kill {
         crate::hub::complain(format_args!(
             "{} is set aside for good: it was told 1000 times that it is killed",
@@ -507,7 +536,8 @@ fn interrupted(hub: &'static Hub, call: &str) -> Cut {
     }
     let errno = if is_kill { libc::ECANCELED } else { libc::ETIMEDOUT };
     if times > 1 {
-        // It came at once: let others run, or a loop that ignores errors would keep the hub.
+        // The call failed without parking. Let others run, or a loop that ignores the error would keep the hub. The
+        // shield keeps the yield from delivering the same interrupt, and nothing may unwind from here.
         crate::thread::shield(|| drop(std::panic::catch_unwind(AssertUnwindSafe(crate::thread::yield_now))));
     }
     Cut::Interrupted(errno)
@@ -515,7 +545,8 @@ fn interrupted(hub: &'static Hub, call: &str) -> Cut {
 
 static ASIDE: &str = "nothing: it was set aside for ignoring its kill";
 
-/// Runs `f`, which is code of this crate, and keeps what it panics with: nothing unwinds out of a patched call.
+/// Runs `f`, which is code of this crate. `None`: it panicked. The payload is discarded, because nothing may unwind out
+/// of a patched call.
 fn contained<T>(f: impl FnOnce() -> T) -> Option<T> {
     match std::panic::catch_unwind(AssertUnwindSafe(f)) {
         Ok(value) => Some(value),
@@ -527,16 +558,16 @@ fn contained<T>(f: impl FnOnce() -> T) -> Option<T> {
 }
 
 fn errno() -> i32 {
-    // SAFETY: the address of a thread-local of libc's.
+    // SAFETY: `__errno_location` returns the address of a live thread-local of the running thread.
     unsafe { *libc::__errno_location() }
 }
 
 fn set_errno(value: i32) {
-    // SAFETY: as above.
+    // SAFETY: `__errno_location` returns the address of a live thread-local of the running thread.
     unsafe { *libc::__errno_location() = value };
 }
 
-/// Fails as a system call does.
+/// Sets errno and returns -1, as a failed system call does.
 fn fail(value: i32) -> libc::c_int {
     set_errno(value);
     -1

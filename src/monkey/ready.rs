@@ -1,4 +1,7 @@
-//! poll, select and epoll: a look first, then a wait for an epoll descriptor, which is itself a descriptor.
+//! poll, select and epoll: first a look without waiting, then a wait for an epoll descriptor.
+//!
+//! An epoll descriptor is readable when one of its members is ready, so the hub can wait for it as for any descriptor.
+//! For poll and select, one is made for the length of the call.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -24,31 +27,31 @@ patch! {
     READINESS epoll_pwait2(fd: c_int, events: *mut epoll_event, count: c_int, timeout: *const timespec, mask: *const sigset_t) -> c_int => epoll_pwait2_green;
 }
 
-/// A deadline from a time-out in milliseconds, of which a negative one is for ever.
+/// The deadline of a time-out in milliseconds; a negative time-out means no deadline.
 fn deadline(hub: &Hub, timeout: c_int) -> Option<u64> {
     let timeout = u64::try_from(timeout).ok()?;
     Some(hub.after(Duration::from_millis(timeout)))
 }
 
-/// Whether there is something for one descriptor now; an error is something.
+/// Whether one descriptor has one of these events now, or an error.
 pub(super) fn is_ready(fd: c_int, events: i16) -> bool {
     let mut one = pollfd { fd, events, revents: 0 };
-    // SAFETY: asks about one descriptor, without waiting.
+    // SAFETY: `poll` gets one local `pollfd`, and a time-out of 0.
     unsafe { original::poll(&raw mut one, 1, 0) != 0 }
 }
 
-/// Whether an error waits to be told by the next call.
+/// Whether an error is pending, which the next call on the descriptor would report.
 pub(super) fn has_error(fd: c_int) -> bool {
     let mut one = pollfd {
         fd,
         events: 0,
         revents: 0,
     };
-    // SAFETY: asks about one descriptor, without waiting.
+    // SAFETY: `poll` gets one local `pollfd`, and a time-out of 0.
     unsafe { original::poll(&raw mut one, 1, 0) > 0 && one.revents & libc::POLLERR != 0 }
 }
 
-/// Waits, between looks, until a look finds something, the deadline has passed, or the wait is cut short.
+/// Waits for `interest` and looks, until a look finds something, the deadline has passed, or the wait is cut short.
 fn looking(
     hub: &'static Hub,
     deadline: Option<u64>,
@@ -59,11 +62,13 @@ fn looking(
     loop {
         match fd::wait_or_signal(hub, interest, Direction::Read, deadline, call, Handlers::All) {
             Ok(Ok(())) => {}
+            // A last look: an event may have come together with the deadline.
             Ok(Err(Cut::TimedOut)) => return look(),
-            // Too deep for an epoll around it.
+            // The kernel limits how deep epolls may be nested, and the hub's poller would be one level more.
             Err(libc::ELOOP) => return napping(hub, deadline, call, look),
             Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
         }
+        // The event may be gone again (another OS thread has read the bytes): then wait on.
         let found = look();
         if found != 0 {
             return found;
@@ -71,11 +76,12 @@ fn looking(
     }
 }
 
-/// As [`looking`], where no descriptor is left to wait by: looks now and then.
+/// As [`looking`], where no epoll descriptor can be used: sleeps between looks, at most 20 ms each time.
 fn napping(hub: &'static Hub, deadline: Option<u64>, call: &str, look: impl Fn() -> c_int) -> c_int {
     let mut nap = Duration::from_millis(1);
     loop {
         let until = hub.after(nap).min(deadline.unwrap_or(u64::MAX));
+        // The nap itself can be ended by a signal, a kill or a time-out.
         let wake = contained(|| {
             let parker = Parker::new();
             let hears = hub.hear_signals(&parker, Handlers::All);
@@ -94,46 +100,52 @@ fn napping(hub: &'static Hub, deadline: Option<u64>, call: &str, look: impl Fn()
         if found != 0 || deadline.is_some_and(|deadline| hub.clock.now() >= deadline) {
             return found;
         }
+        // Longer naps cost less, but delay the caller: at most 20 ms.
         nap = (nap * 2).min(Duration::from_millis(20));
     }
 }
 
 static LOOK: &str = "a patched poll without a descriptor to wait by";
 
-/// An epoll descriptor that is readable when one of `fds` is ready; none if no descriptor is left.
+/// An epoll descriptor that is readable when one of `fds` is ready. Fails if none can be made (no descriptor is left,
+/// say).
 fn gather(fds: &[pollfd]) -> Result<OwnedFd, ()> {
-    // SAFETY: asks for a descriptor.
+    // SAFETY: no pointers are involved.
     let raw = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     if raw < 0 {
         return Err(());
     }
-    // SAFETY: a fresh descriptor, ours alone.
+    // SAFETY: the descriptor was just made, and nothing else owns it.
     let all = unsafe { OwnedFd::from_raw_fd(raw) };
-    // What is wanted of those that are in the list twice.
+    // The union of the events of each descriptor; filled when the list has one twice, for an epoll has each only once.
     let mut twice: HashMap<c_int, u32> = HashMap::new();
     for one in fds.iter().filter(|one| one.fd >= 0) {
         let mut event = epoll_event {
-            // The first bits of both are the same.
+            // The lower 16 bits mean the same in poll and in epoll.
             events: u32::from(one.events as u16),
             u64: 0,
         };
-        // SAFETY: registers a number with a valid event. A file is refused: the look has found it ready.
+        // SAFETY: `event` is a valid local event, and the kernel checks the numbers.
         unsafe {
             if libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_ADD, one.fd, &raw mut event) == 0 {
                 continue;
             }
             match super::errno() {
                 libc::EEXIST => {}
+                // A file cannot be in an epoll, nor can a closed descriptor. poll reports both at once, so the look
+                // before has found them.
                 libc::EPERM | libc::EBADF => continue,
-                // An epoll in an epoll in an epoll, or no memory.
+                // Epolls nested too deep, or no memory.
                 _ => return Err(()),
             }
+            // Filled once, for all duplicates of the list.
             if twice.is_empty() {
                 for one in fds {
                     *twice.entry(one.fd).or_default() |= u32::from(one.events as u16);
                 }
             }
             event.events = twice.get(&one.fd).copied().unwrap_or(event.events);
+            // The entry that is there gets the events of all of them.
             libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_MOD, one.fd, &raw mut event);
         }
     }
@@ -144,16 +156,17 @@ pub(super) unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds
     if let Err(error) = fd::begin(hub, "poll", || timeout == 0) {
         return error;
     }
-    // SAFETY: the caller's, as libc's; it returns at once.
+    // SAFETY: the caller guarantees `count` `pollfd`s at `fds`; the time-out is 0.
     let look = || unsafe { original::poll(fds, count, 0) };
     let found = look();
     if found != 0 || timeout == 0 {
         return found;
     }
+    // A poll of nothing is a sleep.
     if count == 0 {
         return rest(hub, deadline(hub, timeout));
     }
-    // SAFETY: the kernel has just read as many.
+    // SAFETY: the kernel has just read `count` `pollfd`s there.
     let list = unsafe { std::slice::from_raw_parts(fds, count as usize) };
     match gather(list) {
         Ok(all) => looking(hub, deadline(hub, timeout), "poll", all.as_fd(), look),
@@ -161,31 +174,33 @@ pub(super) unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds
     }
 }
 
-/// Nothing to wait for but time.
+/// Waits for the deadline, or for a signal handler that interrupts it.
 pub(super) fn rest(hub: &'static Hub, deadline: Option<u64>) -> c_int {
-    // An epoll descriptor of nothing is never ready.
+    // An empty epoll is never ready.
     match gather(&[]) {
         Ok(all) => looking(hub, deadline, "poll", all.as_fd(), || 0),
         Err(()) => napping(hub, deadline, "poll", || 0),
     }
 }
 
-/// Whether a mask of signals changes nothing: there is none, or it is the one of this OS thread.
+/// Whether a call with this signal mask changes nothing: the mask is null, or equals that of this OS thread.
 ///
 /// # Safety
-/// It is null or may be read.
+/// `mask` is null or readable.
 pub(super) unsafe fn is_in_force(mask: *const sigset_t) -> bool {
-    /// As many as the kernel knows, without those that nothing blocks: SIGKILL, SIGSTOP, and the two that glibc keeps.
+    /// The kernel's 64 signals, without those that cannot be blocked: SIGKILL, SIGSTOP, and the two that glibc
+    /// reserves.
     fn words(set: *const sigset_t) -> u64 {
         let unblockable = [libc::SIGKILL, libc::SIGSTOP, 32, 33];
         let bits = unblockable.iter().fold(0, |bits, signal| bits | 1_u64 << (signal - 1));
-        // SAFETY: the first word of a set.
+        // SAFETY: the callers pass a readable set, and its first 8 bytes are the kernel's set.
         unsafe { set.cast::<u64>().read_unaligned() & !bits }
     }
     if mask.is_null() {
         return true;
     }
-    // SAFETY: asks for the present one; all-zero is a valid set.
+    // SAFETY: a null set makes `pthread_sigmask` only write the present mask to a local, for which all-zero is valid;
+    // `mask` is not null, so it is readable.
     unsafe {
         let mut now: sigset_t = std::mem::zeroed();
         libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut now);
@@ -193,13 +208,17 @@ pub(super) unsafe fn is_in_force(mask: *const sigset_t) -> bool {
     }
 }
 
-/// Waits with a mask of its own, on an OS thread in the caller's place: the mask is the OS thread's, and here others run.
+/// Makes a call with a signal mask of its own, on an OS thread in the caller's place. A mask belongs to the OS thread,
+/// and on this one other green threads run during the wait.
 pub(super) fn elsewhere(call: impl FnOnce() -> c_int) -> c_int {
     super::names::apart(call).unwrap_or_else(|| fail(libc::ENOMEM))
 }
 
-/// Looks with a mask of its own, here, where signals that are blocked so long are delivered; and waits elsewhere.
+/// Makes a call with a signal mask of its own: first here, without waiting, and if it found nothing, on another OS
+/// thread.
 fn masked(timeout: *const timespec, call: impl Fn(*const timespec) -> c_int) -> c_int {
+    // The look is made here because signals that are pending for this OS thread, and not in the mask, are delivered by
+    // it.
     let now = call(&timespec { tv_sec: 0, tv_nsec: 0 });
     if now != 0 {
         return now;
@@ -214,7 +233,7 @@ unsafe fn ppoll_green(
     timeout: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees `count` `pollfd`s at `fds`; `timeout` and `mask` are null or readable.
     unsafe {
         if !is_in_force(mask) {
             return masked(timeout, |time| original::ppoll(fds, count, time, mask));
@@ -224,6 +243,7 @@ unsafe fn ppoll_green(
         }
         match sleep::duration(timeout) {
             Some(time) => {
+                // Rounded up: a wait must not end before its time.
                 let millis = time.as_nanos().div_ceil(1_000_000);
                 poll_green(hub, fds, count, c_int::try_from(millis).unwrap_or(c_int::MAX))
             }
@@ -240,7 +260,8 @@ unsafe fn ppoll_chk_green(
     mask: *const sigset_t,
     room: libc::size_t,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's, which ends the program if there is not room enough.
+    // libc's definition ends the program if the buffer is too small for `count`.
+    // SAFETY: the caller guarantees what `ppoll` requires.
     unsafe {
         if room / size_of::<pollfd>() < count as usize {
             return original::__ppoll_chk(fds, count, timeout, mask, room);
@@ -257,7 +278,7 @@ unsafe fn select_green(
     except: *mut fd_set,
     timeout: *mut timeval,
 ) -> c_int {
-    // SAFETY: the caller's: null or a time.
+    // SAFETY: `timeout` is null or readable, as the caller guarantees.
     let time = match unsafe { timeout.as_ref() } {
         Some(time) if time.tv_sec < 0 || time.tv_usec < 0 => return fail(libc::EINVAL),
         Some(time) => {
@@ -265,12 +286,14 @@ unsafe fn select_green(
         }
         None => None,
     };
+    // To tell the caller at the end how much of the time is left.
     let begun = hub.clock.now();
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that the sets are null or have `count` bits.
     let found = unsafe { select_until(hub, count, read, write, except, time) };
     if let Some(time) = time {
         let left = time.saturating_sub(Duration::from_nanos(hub.clock.now() - begun));
-        // SAFETY: as above, and not null: the kernel writes what is left of the time, too.
+        // Linux's select writes what is left of the time.
+        // SAFETY: `timeout` is not null, and writable as the caller guarantees.
         unsafe {
             (*timeout).tv_sec = left.as_secs() as libc::time_t;
             (*timeout).tv_usec = libc::suseconds_t::from(left.subsec_micros());
@@ -288,7 +311,8 @@ unsafe fn pselect_green(
     timeout: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees that the sets are null or have `count` bits; `timeout` and `mask` are null or
+    // readable.
     unsafe {
         if !is_in_force(mask) {
             return elsewhere(|| original::pselect(count, read, write, except, timeout, mask));
@@ -303,11 +327,12 @@ unsafe fn pselect_green(
     }
 }
 
-/// How many bits the kernel looks at in a set: no more than there is room for in the table of descriptors.
+/// How many bits of a set the kernel looks at: at most the size of the process's table of descriptors.
 fn most_descriptors(count: c_int) -> usize {
     if count <= libc::FD_SETSIZE as c_int {
         return libc::FD_SETSIZE;
     }
+    // Only programs with sets larger than `fd_set` come here.
     let status = super::unpatched(|| std::fs::read_to_string("/proc/self/status")).unwrap_or_default();
     let size = status
         .lines()
@@ -315,6 +340,8 @@ fn most_descriptors(count: c_int) -> usize {
     size.unwrap_or(libc::FD_SETSIZE)
 }
 
+/// `select` with a time-out as a `Duration`.
+///
 /// # Safety
 /// As for `select`.
 unsafe fn select_until(
@@ -328,23 +355,24 @@ unsafe fn select_until(
     if let Err(error) = fd::begin(hub, "select", || time.is_some_and(|time| time.is_zero())) {
         return error;
     }
-    // As many words as the kernel looks at, which may be more or fewer than a `fd_set` has.
+    // The number of words that the kernel looks at, which may be more or fewer than an `fd_set` has.
     let words = usize::try_from(count)
         .unwrap_or(0)
         .min(most_descriptors(count))
         .div_ceil(64);
     let sets = [read, write, except].map(|set| set.cast::<u64>());
-    // SAFETY: the caller's, as libc's: null, or bits for `count` descriptors.
+    // select overwrites its sets, so each look needs them afresh.
+    // SAFETY: the sets are null or have `count` bits, as the caller guarantees.
     let before = sets.map(|set| (!set.is_null()).then(|| unsafe { std::slice::from_raw_parts(set, words) }.to_vec()));
     let look = || {
         let mut zero = timeval { tv_sec: 0, tv_usec: 0 };
         for (set, before) in sets.iter().zip(&before) {
             if let Some(before) = before {
-                // SAFETY: not null, as `before` says, and as long.
+                // SAFETY: `before` is `Some` only for a set that is not null, and has as many words.
                 unsafe { std::slice::from_raw_parts_mut(*set, words) }.copy_from_slice(before);
             }
         }
-        // SAFETY: the caller's, as libc's; it returns at once.
+        // SAFETY: the sets are null or have `count` bits, as the caller guarantees; the time-out is 0.
         unsafe { original::select(count, read, write, except, &raw mut zero) }
     };
     let found = look();
@@ -352,6 +380,7 @@ unsafe fn select_until(
         return found;
     }
     let deadline = time.map(|time| hub.after(time));
+    // The same question as a list for `gather`.
     let mut fds = Vec::new();
     for (set, events) in before.iter().zip([libc::POLLIN, libc::POLLOUT, libc::POLLPRI]) {
         let Some(set) = set else { continue };
@@ -373,10 +402,12 @@ unsafe fn epoll_wait_green(
     timeout: c_int,
 ) -> c_int {
     let time = u64::try_from(timeout).ok().map(Duration::from_millis);
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees room for `count` events.
     unsafe { epoll_until(hub, fd, events, count, time) }
 }
 
+/// `epoll_wait` with a time-out as a `Duration`.
+///
 /// # Safety
 /// As for `epoll_wait`.
 unsafe fn epoll_until(
@@ -389,13 +420,13 @@ unsafe fn epoll_until(
     if let Err(error) = fd::begin(hub, "epoll_wait", || time.is_some_and(|time| time.is_zero())) {
         return error;
     }
-    // SAFETY: the caller's, as libc's; it returns at once.
+    // SAFETY: the caller guarantees room for `count` events; the time-out is 0.
     let look = || unsafe { original::epoll_wait(fd, events, count, 0) };
     let found = look();
     if found != 0 || time.is_some_and(|time| time.is_zero()) {
         return found;
     }
-    // SAFETY: it was good a moment ago.
+    // SAFETY: the look has succeeded, so `fd` is not -1, and a close ends the wait.
     let interest = unsafe { BorrowedFd::borrow_raw(fd) };
     looking(hub, time.map(|time| hub.after(time)), "epoll_wait", interest, look)
 }
@@ -408,7 +439,7 @@ unsafe fn epoll_pwait2_green(
     timeout: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees room for `count` events; `timeout` and `mask` are null or readable.
     unsafe {
         if !is_in_force(mask) {
             return masked(timeout, |time| original::epoll_pwait2(fd, events, count, time, mask));
@@ -431,11 +462,12 @@ unsafe fn epoll_pwait_green(
     timeout: c_int,
     mask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: the caller's, as libc's.
+    // SAFETY: the caller guarantees room for `count` events; `mask` is null or readable.
     unsafe {
         if is_in_force(mask) {
             epoll_wait_green(hub, fd, events, count, timeout)
         } else {
+            // As in `masked`.
             let now = original::epoll_pwait(fd, events, count, 0, mask);
             if now != 0 || timeout == 0 {
                 return now;

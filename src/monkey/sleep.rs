@@ -19,9 +19,9 @@ patch! {
 
 static SLEEP: &str = "a patched sleep";
 
-/// Sleeps; early after a kill or a time-out, which a caller of sleep cannot be told otherwise. Once for each: a loop that
-/// sleeps until something has happened then goes on at its pace. Early too when a signal handler has run: then it says how
-/// much was left.
+/// Sleeps. Returns early after a kill or a time-out, because a sleep has no other way to report them. Each interrupt
+/// ends one sleep only, so that a loop which sleeps until something has happened goes on at its pace. `Err`: a signal
+/// handler has run, and so much time was left.
 fn pause(hub: &'static Hub, duration: Duration) -> Result<(), Duration> {
     let parker = Parker::new();
     let until = hub.after(duration);
@@ -35,24 +35,24 @@ fn pause(hub: &'static Hub, duration: Duration) -> Result<(), Duration> {
     Ok(())
 }
 
-/// Says how much is left of a time, where the caller has a place for it.
+/// Stores the time that was left, if the caller has a place for it.
 ///
 /// # Safety
-/// `left` is null or may be written.
+/// `left` is null or writable.
 unsafe fn tell(left: *mut timespec, time: Duration) {
-    // SAFETY: the caller's.
+    // SAFETY: `left` is null or writable, as the caller guarantees.
     if let Some(left) = unsafe { left.as_mut() } {
         left.tv_sec = time.as_secs() as libc::time_t;
         left.tv_nsec = time.subsec_nanos().into();
     }
 }
 
-/// What `time` says; `None` if it makes no sense.
+/// `time` as a duration; `None` if it is invalid.
 ///
 /// # Safety
-/// `time` may be read.
+/// `time` is readable.
 pub(super) unsafe fn duration(time: *const timespec) -> Option<Duration> {
-    // SAFETY: the caller's.
+    // SAFETY: `time` is readable, as the caller guarantees.
     let time = unsafe { *time };
     let nanos = u32::try_from(time.tv_nsec)
         .ok()
@@ -60,12 +60,12 @@ pub(super) unsafe fn duration(time: *const timespec) -> Option<Duration> {
     Some(Duration::new(u64::try_from(time.tv_sec).ok()?, nanos))
 }
 
-/// The moment that `time` says: of one before the clock began, its beginning; `None` if it makes no sense.
+/// `time` as a moment on a clock; 0 if it lies before the clock's beginning; `None` if it is invalid.
 ///
 /// # Safety
-/// `time` may be read.
+/// `time` is readable.
 pub(super) unsafe fn moment(time: *const timespec) -> Option<Duration> {
-    // SAFETY: the caller's.
+    // SAFETY: `time` is readable, as the caller guarantees.
     unsafe {
         if (*time).tv_sec < 0 && (0..1_000_000_000).contains(&(*time).tv_nsec) {
             return Some(Duration::ZERO);
@@ -76,15 +76,16 @@ pub(super) unsafe fn moment(time: *const timespec) -> Option<Duration> {
 
 unsafe fn nanosleep_green(hub: &'static Hub, time: *const timespec, left: *mut timespec) -> c_int {
     if time.is_null() {
-        // SAFETY: the kernel says what it thinks of it.
+        // The kernel reports the error.
+        // SAFETY: the caller guarantees that `left` is null or writable; the kernel checks `time`.
         return unsafe { original::nanosleep(time, left) };
     }
-    // SAFETY: the caller's, as libc's: not null.
+    // SAFETY: `time` is not null, so it is readable as the caller guarantees.
     match unsafe { duration(time) } {
         Some(duration) => match pause(hub, duration) {
             Ok(()) => 0,
             Err(time) => {
-                // SAFETY: the caller's, as libc's.
+                // SAFETY: the caller guarantees that `left` is null or writable.
                 unsafe { tell(left, time) };
                 fail(libc::EINTR)
             }
@@ -103,10 +104,11 @@ pub(super) unsafe fn clock_nanosleep_green(
     let known =
         matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC) && matches!(flags, 0 | libc::TIMER_ABSTIME);
     if time.is_null() || !known {
-        // SAFETY: the kernel says what it thinks of it.
+        // Another clock (of CPU time, say) is the kernel's affair, and so are errors.
+        // SAFETY: the caller guarantees that `left` is null or writable; the kernel checks the rest.
         return unsafe { original::clock_nanosleep(clock, flags, time, left) };
     }
-    // SAFETY: the caller's, as libc's: not null.
+    // SAFETY: `time` is not null, so it is readable as the caller guarantees.
     let Some(mut wait) = (unsafe { duration(time) }) else {
         return libc::EINVAL;
     };
@@ -116,8 +118,9 @@ pub(super) unsafe fn clock_nanosleep_green(
     match pause(hub, wait) {
         Ok(()) => 0,
         Err(time) => {
+            // For an absolute time nothing is stored, as in the kernel: the caller can use the same time again.
             if flags != libc::TIMER_ABSTIME {
-                // SAFETY: the caller's, as libc's.
+                // SAFETY: the caller guarantees that `left` is null or writable.
                 unsafe { tell(left, time) };
             }
             libc::EINTR
@@ -125,12 +128,12 @@ pub(super) unsafe fn clock_nanosleep_green(
     }
 }
 
-/// What a clock says now.
+/// The time of a clock now.
 pub(super) fn now(clock: clockid_t) -> Duration {
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes a time; the clock is one that there is.
+    // SAFETY: `clock_gettime` writes to a local.
     unsafe { libc::clock_gettime(clock, &raw mut now) };
-    // SAFETY: a time of our own.
+    // SAFETY: a reference to a local is readable.
     unsafe { duration(&raw const now) }.unwrap_or_default()
 }
 
@@ -144,7 +147,7 @@ unsafe fn usleep_green(hub: &'static Hub, time: useconds_t) -> c_int {
 unsafe fn sleep_green(hub: &'static Hub, seconds: c_uint) -> c_uint {
     match pause(hub, Duration::from_secs(u64::from(seconds))) {
         Ok(()) => 0,
-        // What is left, in whole seconds.
+        // sleep returns the time that is left, in whole seconds.
         Err(time) => time.as_secs() as c_uint,
     }
 }

@@ -1,8 +1,8 @@
-//! The table of patched symbols, and the originals behind them.
+//! The table of patched symbols, and libc's definitions behind them (the originals).
 
 use std::ffi::CStr;
 
-/// A name as C has it.
+/// A string literal with a final `\0`, as a C string.
 pub(super) const fn c_name(with_zero: &'static str) -> &'static CStr {
     match CStr::from_bytes_with_nul(with_zero.as_bytes()) {
         Ok(name) => name,
@@ -10,39 +10,41 @@ pub(super) const fn c_name(with_zero: &'static str) -> &'static CStr {
     }
 }
 
-/// The definition of libc's: the next after ours.
+/// libc's definition of a symbol: the next one after this program's.
 #[cold]
 pub(super) fn find(name: &CStr) -> *mut () {
-    // SAFETY: a search by name, after this object.
+    // SAFETY: `name` is a C string; `dlsym` only searches.
     let found: *mut () = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }.cast();
     if found.is_null() { missing as *mut () } else { found }
 }
 
-/// In place of what an older libc has not.
+/// Stands in for a call that an older libc lacks: fails with `ENOSYS`.
 unsafe extern "C" fn missing() -> isize {
     super::set_errno(libc::ENOSYS);
     -1
 }
 
-/// Defines calls of libc's own definitions. They are looked up before `main`: whoever looks one up takes the loader's lock,
-/// which the caller's caller may hold, and cannot be in a signal handler.
+/// Defines functions that call libc's own definitions. Their addresses are looked up before `main`, because a look-up
+/// takes the loader's lock: a later call may come from code that holds it already, or from a signal handler.
 macro_rules! originals {
     ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(
             #[doc = concat!("libc's `", stringify!($name), "`, unpatched.")]
             ///
             /// # Safety
-            /// As in C.
+            /// As for libc's function.
             #[inline(always)]
             #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
             pub unsafe fn $name($($argument: $type),*) -> $result {
                 type Call = unsafe extern "C-unwind" fn($($type),*) -> $result;
+                // Relaxed is enough: each value that can be loaded, `first` or libc's, is a function that does the
+                // call.
                 let found = found::$name.load(std::sync::atomic::Ordering::Relaxed);
-                // SAFETY: libc's definition has this type; the arguments are the caller's affair.
+                // SAFETY: libc's definition has this type. The caller guarantees arguments that are valid for it.
                 unsafe { std::mem::transmute::<*mut (), Call>(found)($($argument),*) }
             }
         )*
-        /// Where they are.
+        /// The addresses of libc's definitions.
         #[allow(non_upper_case_globals, reason = "they are functions' names")]
         mod found {
             #[allow(unused_imports, reason = "types of arguments, if there are any")]
@@ -53,7 +55,7 @@ macro_rules! originals {
                     AtomicPtr::new(first::$name as unsafe extern "C-unwind" fn($($type),*) -> $result as *mut ());
             )*
         }
-        /// What stands there until it is known, for calls that come before [`look_up`].
+        /// The addresses before [`look_up`] has run: a call that comes so early looks its own symbol up.
         mod first {
             #[allow(unused_imports, reason = "types of arguments, if there are any")]
             use super::*;
@@ -61,7 +63,7 @@ macro_rules! originals {
                 #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
                 pub(super) unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
                     super::look_up_one(&super::found::$name, concat!(stringify!($name), "\0"));
-                    // SAFETY: the arguments are the caller's affair.
+                    // SAFETY: the caller guarantees arguments that are valid for libc's definition.
                     unsafe { super::$name($($argument),*) }
                 }
             )*
@@ -70,7 +72,7 @@ macro_rules! originals {
             let found = $crate::monkey::symbol::find($crate::monkey::symbol::c_name(name));
             place.store(found, std::sync::atomic::Ordering::Relaxed);
         }
-        /// Looks all of them up.
+        /// Looks up all of these definitions.
         pub(in crate::monkey) fn look_up() {
             $(look_up_one(&found::$name, concat!(stringify!($name), "\0"));)*
         }
@@ -78,7 +80,7 @@ macro_rules! originals {
 }
 pub(super) use originals;
 
-/// Lists definitions of ours: name, address, group.
+/// Lists definitions of this crate: name, address, group.
 macro_rules! listed {
     ($($group:ident $name:ident)*) => {
         [$((
@@ -91,29 +93,31 @@ macro_rules! listed {
 }
 pub(super) use listed;
 
-/// What [`listed`] lists.
+/// A symbol as [`listed`] lists it.
 pub(super) type Listed = (&'static CStr, usize, u32);
 
-/// Defines patched symbols: each is its original, unless the gate says that it is to park, and then it is `patched`.
+/// Defines patched symbols. A call runs the original, unless the gate says that it may park; then it runs `patched`.
 ///
-/// On an OS thread that is a comparison and two jumps: what saves registers is apart.
+/// In the native context that costs a comparison and two jumps, because the part that must save registers is a function
+/// of its own.
 macro_rules! patch {
     ($($group:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $patched:path;)*) => {
-        /// What libc does: the definitions behind ours.
+        /// libc's own definitions.
         pub(in crate::monkey) mod original {
             #[allow(unused_imports)]
             use super::*;
             $crate::monkey::symbol::originals! { $($name($($argument: $type),*) -> $result;)* }
         }
         $(
-            /// Ahead of libc's.
+            /// Defined ahead of libc's.
             #[unsafe(no_mangle)]
             #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
             unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
                 #[inline(never)]
                 #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
                 unsafe extern "C-unwind" fn in_context($($argument: $type),*) -> $result {
-                    // SAFETY: the arguments are the caller's affair, as libc's are.
+                    // SAFETY: the caller guarantees arguments that are valid for libc's definition, and `patched`
+                    // requires the same.
                     unsafe {
                         match $crate::monkey::gate($crate::monkey::$group) {
                             None => original::$name($($argument),*),
@@ -121,7 +125,7 @@ macro_rules! patch {
                         }
                     }
                 }
-                // SAFETY: as above.
+                // SAFETY: the caller guarantees arguments that are valid for libc's definition.
                 unsafe {
                     if $crate::monkey::passes() {
                         original::$name($($argument),*)
@@ -131,7 +135,7 @@ macro_rules! patch {
                 }
             }
         )*
-        /// Name, our definition, group.
+        /// The symbols of this module.
         pub(super) fn symbols() -> impl Iterator<Item = $crate::monkey::symbol::Listed> {
             $crate::monkey::symbol::listed! { $($group $name)* }
         }
@@ -164,13 +168,13 @@ pub(super) fn all() -> impl Iterator<Item = Listed> {
         .chain(threads)
 }
 
-/// What the program's calls of `name` come to.
+/// The address that the program's calls of `name` are linked to.
 pub(super) fn resolved(name: &CStr) -> usize {
-    // SAFETY: a search by name.
+    // SAFETY: `name` is a C string; `dlsym` only searches.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.addr()
 }
 
-/// Before `main`, or as the library that this is in is loaded.
+/// Runs before `main`, or when the library that contains this crate is loaded.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK_UP: extern "C" fn() = look_up;

@@ -1,10 +1,11 @@
-//! std's threads as isolated green threads (opt-in): `std::thread::spawn`, called in one, makes another.
+//! std's threads as isolated green threads (opt-in): `std::thread::spawn` in an isolated green thread spawns another
+//! one.
 //!
-//! Only std's: they all begin at one function of std's, which is learnt by spawning one when patching is armed. A C library's
-//! threads stay what they are.
+//! Only std's threads: they all begin at one function of std, which is learnt by spawning a thread when patching is
+//! armed. The threads of C libraries stay OS threads.
 //!
-//! A green thread's `pthread_t` is a number of ours, which joins and detaches look up. What std does at a thread's start is
-//! kept from the OS thread: its name, and its alternate signal stack.
+//! A green thread's `pthread_t` is a number that this module makes up; joins and detaches look it up. At its start, a
+//! std thread sets its name and an alternate signal stack: for a green thread these calls do not reach the OS thread.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ use crate::hub::Hub;
 use crate::sys::fork::{Global, Order};
 use crate::thread::{Builder, JoinHandle, shield};
 
-/// Where a thread of C's begins.
+/// A thread's start routine in C.
 type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 
 patch! {
@@ -25,39 +26,43 @@ patch! {
     THREADS sigaltstack(new: *const stack_t, old: *mut stack_t) -> c_int => sigaltstack_green;
 }
 
-/// Where std's threads begin; 0 until it is learnt.
+/// The address of the start routine of std's threads; 0 until it is learnt.
 static STD: AtomicUsize = AtomicUsize::new(0);
-/// The OS thread that spawns one to learn it, by the address of a thread-local; or 0.
+/// The thread that spawns one to learn it, by the address of a thread-local; 0 if there is none.
 static LEARNING: AtomicUsize = AtomicUsize::new(0);
 
-/// Handles of green threads that were neither joined nor detached, by their `pthread_t`.
+/// The handles of green threads that are neither joined nor detached, by their `pthread_t`.
 static GREEN: Global<Option<HashMap<pthread_t, JoinHandle<usize>>>> = Global::new(Order::Green, None);
-/// Whether there was ever one.
+/// 1 if there was ever such a handle: until then a join takes no lock.
 static ANY: AtomicUsize = AtomicUsize::new(0);
 
+/// Runs `f` with the handles, under their lock.
 fn green<R>(f: impl FnOnce(&mut HashMap<pthread_t, JoinHandle<usize>>) -> R) -> R {
     let mut green = GREEN.lock();
     f(green.get_or_insert_default())
 }
 
-/// Learns where std's threads begin; whether that worked.
+/// Learns where std's threads begin. False: it did not work.
 pub(super) fn learn() -> bool {
     static ONE: Global<()> = Global::new(Order::Learning, ());
     let _one = ONE.lock();
     if STD.load(Ordering::SeqCst) == 0 {
+        // `pthread_create` below sees that this thread learns, and notes the start routine.
         LEARNING.store(whose(), Ordering::SeqCst);
+        // Joined, so that `pthread_create` has seen it. A failure to spawn shows in `STD`.
         let _ = std::thread::spawn(|| ()).join();
         LEARNING.store(0, Ordering::SeqCst);
     }
     STD.load(Ordering::SeqCst) != 0
 }
 
+/// Identifies the running thread, by the address of a thread-local.
 fn whose() -> usize {
     thread_local!(static HERE: u8 = const { 0 });
     HERE.with(|here| std::ptr::from_ref(here).addr())
 }
 
-/// Looks at the thread that `learn` spawns.
+/// Notes the start routine, if it is that of the thread which [`learn`] spawns.
 fn observe(start: Option<Start>) {
     let learning = LEARNING.load(Ordering::SeqCst);
     if learning != 0
@@ -70,17 +75,17 @@ fn observe(start: Option<Start>) {
 
 /// A start routine and its argument, for the green thread that runs it.
 struct Job(Start, *mut c_void);
-// SAFETY: what `pthread_create` hands to another thread.
+// SAFETY: the caller of `pthread_create` passes both to be used on another thread.
 unsafe impl Send for Job {}
 
 impl Job {
     fn run(self) -> usize {
-        // SAFETY: called once, as `pthread_create` would on a thread of its own.
+        // SAFETY: the routine is called once, with its argument, on a thread of its own, as `pthread_create` promises.
         unsafe { (self.0)(self.1) }.addr()
     }
 }
 
-/// Ahead of libc's.
+/// Defined ahead of libc's: makes a std thread a green thread where that is armed and possible.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn pthread_create(
     id: *mut pthread_t,
@@ -90,10 +95,12 @@ unsafe extern "C-unwind" fn pthread_create(
 ) -> c_int {
     observe(start);
     let known = start.filter(|start| *start as usize == STD.load(Ordering::Relaxed));
+    // This crate starts its own OS threads by std as well: those (`starts`) stay OS threads.
     match known.filter(|_| super::gate(super::THREADS).is_some() && !crate::sys::thread::starts()) {
-        // SAFETY: the caller's, as libc's.
+        // SAFETY: the caller guarantees a place for the id, attributes that are null or initialised, and an argument
+        // that is valid for the routine.
         Some(start) => unsafe { create_green(id, attributes, start, argument) },
-        // SAFETY: as above.
+        // SAFETY: the caller guarantees arguments that are valid for libc's definition; they are passed on.
         None => unsafe { plain::pthread_create(id, attributes, start, argument) },
     }
 }
@@ -106,24 +113,26 @@ unsafe fn create_green(
 ) -> c_int {
     let mut size = crate::stack::default_size();
     if !attributes.is_null() {
-        // SAFETY: initialised attributes.
+        // SAFETY: the attributes are not null, so the caller guarantees that they are initialised.
         unsafe { libc::pthread_attr_getstacksize(attributes, &raw mut size) };
     }
     let job = Job(start, argument);
     let spawned = contained(|| Builder::new().stack_size(size).spawn(move || job.run()));
+    // What `pthread_create` reports when there is no memory for a stack, say.
     let Some(Ok(handle)) = spawned else {
         return libc::EAGAIN;
     };
-    // Above all addresses, so above all of glibc's.
+    // glibc's `pthread_t` is an address, and no address is as large as these numbers.
     static NEXT: AtomicUsize = AtomicUsize::new(1 << 62);
     let number = NEXT.fetch_add(1, Ordering::Relaxed) as pthread_t;
     green(|green| green.insert(number, handle));
     ANY.store(1, Ordering::SeqCst);
-    // SAFETY: the caller's place for it.
+    // SAFETY: the caller guarantees a place for the id.
     unsafe { *id = number };
     0
 }
 
+/// Takes the handle of a green thread; `None` for an OS thread.
 fn take(id: pthread_t) -> Option<JoinHandle<usize>> {
     if ANY.load(Ordering::SeqCst) == 0 {
         return None;
@@ -131,7 +140,7 @@ fn take(id: pthread_t) -> Option<JoinHandle<usize>> {
     green(|green| green.remove(&id))
 }
 
-/// What libc does, for those that are not green.
+/// libc's own definitions, for OS threads.
 pub(in crate::monkey) mod plain {
     use super::*;
 
@@ -142,28 +151,30 @@ pub(in crate::monkey) mod plain {
     }
 }
 
-/// Ahead of libc's: waits for a green thread, from wherever, or, by an OS thread, for another.
+/// Defined ahead of libc's: joins a green thread, from any thread; for the join of an OS thread, an OS thread waits in
+/// the caller's place if the caller may park.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn pthread_join(id: pthread_t, value: *mut *mut c_void) -> c_int {
     let Some(handle) = take(id) else {
-        // SAFETY: the caller's, as libc's.
+        // SAFETY: the caller guarantees a joinable thread, and a place for the result, or null.
         let join = || unsafe { plain::pthread_join(id, value) };
         return match super::gate(super::LOCKS) {
-            // An OS thread: others run while another waits for it.
+            // The thread to join is an OS thread, and has no descriptor to wait for.
             Some(_) => super::names::apart(join).unwrap_or_else(join),
             None => join(),
         };
     };
+    // `pthread_join` reports no interrupt, so the shield defers a kill to the next wait.
     let ended = contained(|| shield(|| handle.join()));
     if !value.is_null() {
         let result = ended.and_then(Result::ok).unwrap_or_default();
-        // SAFETY: the caller's place for it.
+        // SAFETY: `value` is not null, so the caller guarantees that it is writable.
         unsafe { *value = std::ptr::with_exposed_provenance_mut(result) };
     }
     0
 }
 
-/// Ahead of libc's.
+/// Defined ahead of libc's: drops the handle of a green thread.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn pthread_detach(id: pthread_t) -> c_int {
     match take(id) {
@@ -171,13 +182,14 @@ unsafe extern "C-unwind" fn pthread_detach(id: pthread_t) -> c_int {
             drop(handle);
             0
         }
-        // SAFETY: the caller's, as libc's.
+        // SAFETY: the caller guarantees a joinable thread.
         None => unsafe { plain::pthread_detach(id) },
     }
 }
 
 unsafe fn setname_green(_hub: &'static Hub, id: pthread_t, name: *const c_char) -> c_int {
-    // SAFETY: the caller's, as libc's; a green thread does not name the OS thread.
+    // In a green thread `pthread_self` is that of its context: a green thread must not rename the OS thread.
+    // SAFETY: the caller guarantees a thread id and a C string.
     unsafe {
         if id == libc::pthread_self() {
             0
@@ -189,7 +201,9 @@ unsafe fn setname_green(_hub: &'static Hub, id: pthread_t, name: *const c_char) 
 
 unsafe fn sigaltstack_green(_hub: &'static Hub, _new: *const stack_t, old: *mut stack_t) -> c_int {
     let before = super::errno();
-    // SAFETY: the caller's, as libc's. It may ask; to set another is the OS thread's affair, which has one.
+    // A new stack is ignored: the alternate stack belongs to the OS thread, which has one already. Only the query is
+    // made.
+    // SAFETY: the caller guarantees that `old` is null or writable.
     let result = unsafe { original::sigaltstack(std::ptr::null(), old) };
     set_errno(before);
     result
