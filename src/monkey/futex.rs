@@ -481,15 +481,61 @@ unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int 
 unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     // With `CLOSE_RANGE_CLOEXEC` the call only sets a flag, and with an unknown flag or an empty range it fails: then
     // it closes nothing.
-    if first <= last && flags & !(libc::CLOSE_RANGE_UNSHARE as c_int) == 0 && anybody_waits() {
+    let closes = first <= last && flags & !(libc::CLOSE_RANGE_UNSHARE as c_int) == 0;
+    if closes && anybody_waits() {
         // The range may be all numbers, so search the buckets for odd keys (see `key_of`) instead of one key at a time.
-        let closes = |node: &Node| node.key & 1 == 1 && (first..=last).contains(&((node.key >> 1) as c_uint));
         for bucket in &TABLE {
-            wake_in(bucket, usize::MAX, closes);
+            wake_in(bucket, usize::MAX, |node| node.is_of(first, last));
         }
     }
     // SAFETY: the caller owns the descriptors of the range; the arguments are passed on.
-    unsafe { original::close_range(first, last, flags) }
+    let result = unsafe { original::close_range(first, last, flags) };
+    if closes && result == 0 {
+        // As in `close`: waits that began meanwhile are woken, and connections of closed listeners are closed.
+        if anybody_waits() {
+            range_closed(first, last);
+        }
+        accept::many_closed();
+    }
+    result
+}
+
+/// [`closed`] for each descriptor of a range that a green thread waits for.
+#[cold]
+fn range_closed(first: c_uint, last: c_uint) {
+    for bucket in &TABLE {
+        let mut from = first;
+        while let Some(fd) = lowest_in(bucket, from, last) {
+            closed(fd as c_int);
+            match fd.checked_add(1) {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+    }
+}
+
+/// The lowest descriptor of a range that a green thread waits for, of those in a bucket.
+fn lowest_in(bucket: &'static Bucket, first: c_uint, last: c_uint) -> Option<c_uint> {
+    let locked = bucket.lock();
+    let mut at = locked.0.first.get();
+    let mut lowest = None;
+    // SAFETY: X1: a linked node lives, and no node is unlinked while this function holds the lock.
+    while let Some(node) = unsafe { at.as_ref() } {
+        let fd = (node.key >> 1) as c_uint;
+        if node.is_of(first, last) && lowest.is_none_or(|lowest| fd < lowest) {
+            lowest = Some(fd);
+        }
+        at = node.next.get();
+    }
+    lowest
+}
+
+impl Node {
+    /// Whether it waits for a descriptor of this range.
+    fn is_of(&self, first: c_uint, last: c_uint) -> bool {
+        self.key & 1 == 1 && (first..=last).contains(&((self.key >> 1) as c_uint))
+    }
 }
 
 /// Defined ahead of libc's: std asks for a queue of 128 connections, which overflows when thousands of green threads

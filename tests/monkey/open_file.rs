@@ -639,7 +639,7 @@ fn a_splice_that_is_cut_short_loses_nothing() {
 fn what_a_killed_accept_takes_goes_with_the_listener() {
     both_ways("what_a_killed_accept_takes_goes_with_the_listener", || {
         monkey::patch_all().unwrap();
-        for _ in 0..30 {
+        for round in 0..30 {
             let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
             let address = listener.local_addr().unwrap();
             let theirs = listener.clone();
@@ -660,7 +660,14 @@ fn what_a_killed_accept_takes_goes_with_the_listener() {
                 monkey::unpatched(|| {
                     other.join().unwrap();
                     sleep(ms(20));
-                    drop(listener);
+                    if round % 2 == 0 {
+                        drop(listener);
+                    } else {
+                        let fd = listener.as_raw_fd();
+                        std::mem::forget(listener);
+                        // SAFETY: closes the listener, which nothing else refers to.
+                        assert_eq!(unsafe { libc::close_range(fd as u32, fd as u32, 0) }, 0);
+                    }
                     for mut client in [first, second] {
                         client.set_read_timeout(Some(ms(2000))).unwrap();
                         let read = std::io::Read::read(&mut client, &mut [0]);
