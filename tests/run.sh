@@ -75,7 +75,8 @@ wanted() {
 
 # The processor time, in hundredths of a second, of all that has run so far.
 processor() {
-    times | awk 'NR == 2 { gsub(/[ms]/, " "); print int(6000 * ($1 + $3) + 100 * ($2 + $4)) }'
+    times >"$LOGS/times"
+    awk 'NR == 2 { gsub(/[ms]/, " "); print int(6000 * ($1 + $3) + 100 * ($2 + $4)) }' "$LOGS/times"
 }
 
 # step KIND NAME COMMAND...   KIND is `tests` (must have run some) or `tool`.
@@ -168,6 +169,7 @@ step tool "peers build" cargo build --release "${PEERS[@]}"
 step tool "valgrind" env SHORT=1 bash tests/long/valgrind.sh
 step tool "soak" env SHORT=1 bash tests/long/soak.sh
 step tool "builds" env SHORT=1 bash tests/long/builds.sh
+step tool "publish" bash tests/long/publish.sh
 step tool "a hundred thousand" env SHORT=1 bash tests/long/million.sh
 
 [[ ${ONLY[0]:-} != list ]] || exit 0
