@@ -1,10 +1,10 @@
-//! A call at a given time that is called off when its alarm is dropped, from any OS thread.
+//! A call at a given time that is cancelled when its alarm is dropped, on any OS thread.
 #![forbid(unsafe_code)]
 
 use super::remote::{Message, Shared};
 use super::{Callback, Due, Hub, timer};
 
-/// A timer of one hub, owned by whoever may go anywhere.
+/// A timer of one hub, owned by a value that may move to another OS thread.
 pub(crate) struct Alarm {
     shared: &'static Shared,
     generation: u64,
@@ -29,6 +29,8 @@ impl Drop for Alarm {
             Some(hub) if std::ptr::eq(hub.shared, self.shared) && hub.generation == self.generation => {
                 hub.timers.remove(timer);
             }
+            // Only the hub's own OS thread may touch its timers. If the hub has ended, or its block serves another hub,
+            // the message is dropped and the timer is gone already.
             _ => self.shared.send_to(
                 self.generation,
                 Message::Internal(Box::new(move |hub| hub.timers.remove(timer))),

@@ -1,5 +1,5 @@
-//! Signals that were caught on this OS thread: the one green thread that stands for it, the main of
-//! [`run`](crate::thread::run), has its patched call interrupted.
+//! Signals that were caught on this OS thread interrupt a patched call of the one green thread that stands for the OS
+//! thread: the main of [`run`](crate::thread::run).
 //!
 //! ```text
 //!  handler (any moment)                       turn
@@ -7,8 +7,8 @@
 //!  pending := true, rings if it sleeps        ends the park that `waits` names, and says so in `cut`
 //! ```
 //!
-//! The handler's half touches atomics and the bell alone. A signal that comes when main does not wait in a call that
-//! may be interrupted is forgotten, as libc does.
+//! The handler's half touches only atomics and the bell. A signal that comes while main is not in a call that may be
+//! interrupted is forgotten, as it is with libc.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -20,12 +20,12 @@ use super::park::{Parker, Wake};
 use super::task::{Task, TaskRef};
 use crate::sys::plain::plainly;
 
-/// A handler was called.
+/// In `seen`: a handler was called.
 const ANY: u8 = 1;
-/// One that was installed without `SA_RESTART`.
+/// In `seen`: one of the handlers was installed without `SA_RESTART`.
 const INTERRUPTS: u8 = 2;
 
-/// Which handlers interrupt a call.
+/// The signal handlers that interrupt a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handlers {
     /// Those without `SA_RESTART`.
@@ -34,7 +34,7 @@ pub(crate) enum Handlers {
     All,
 }
 
-/// Whether signals end a park.
+/// Whether signals end a park; the result of [`Hub::hear_signals`].
 #[derive(Clone, Copy)]
 #[must_use]
 pub(crate) struct Hears(bool);
@@ -44,34 +44,37 @@ pub(super) struct Caught {
     seen: AtomicU8,
     /// The number of the green thread that stands for the OS thread; 0: there is none.
     main: Cell<u64>,
-    /// The park that a signal ends.
+    /// The park that a signal ends: task, ticket, and which handlers do.
     waits: Cell<Option<(TaskRef, u64, Handlers)>>,
-    /// That park was ended so.
+    /// A signal has ended that park.
     cut: Cell<bool>,
-    /// What wakes the hub in its poller; the handler cannot take the lock of [`Shared`](super::remote::Shared)'s.
+    /// The poller that a signal handler notifies. It is kept here, because the handler cannot take the lock around the
+    /// one in [`Shared`](super::remote::Shared).
     bell: OnceLock<Arc<polling::Poller>>,
 }
 
 impl Hub {
-    /// A signal handler has run on this OS thread. For a signal handler: it takes no lock and allocates nothing.
+    /// A signal handler has run on this OS thread. Called from signal handlers: takes no lock and allocates nothing.
     pub(crate) fn caught(&self, interrupts: bool) {
         let what = if interrupts { ANY | INTERRUPTS } else { ANY };
+        // `seen` before the nudge: the turn that it causes must find the signal.
         self.signals.seen.fetch_or(what, Ordering::SeqCst);
+        // Without a bell no park has asked for signals, so the hub need not wake for this one.
         let bell = self.signals.bell.get();
         if self.shared.inbox().nudge(bell.is_some())
             && let Some(bell) = bell
         {
-            // As in `Shared::send`.
+            // It fails only if the eventfd is closed, and then the hub has ended.
             let _ = plainly(|| bell.notify());
         }
     }
 
-    /// Makes `id` the green thread that stands for this OS thread; the one before.
+    /// Makes green thread `id` stand for this OS thread, and gives the one that did before.
     pub(crate) fn set_main(&self, id: u64) -> u64 {
         self.signals.main.replace(id)
     }
 
-    /// A patched call begins: a handler that has run by now does not concern it, if it is one that signals may interrupt.
+    /// A patched call begins. If signals may interrupt it, it forgets those caught so far: they came before the call.
     #[inline]
     pub(crate) fn forget_signals(&self) {
         if self.signals.seen.load(Ordering::Relaxed) != 0 && self.stands_for_all(self.running()) {
@@ -79,25 +82,26 @@ impl Hub {
         }
     }
 
-    /// Whether this is main, or the native stack.
+    /// Whether this task is main, or the native stack.
     fn stands_for_all(&self, task: &Task) -> bool {
         task.id() == self.signals.main.get() || std::ptr::eq(task, self.native)
     }
 
-    /// Has signals end the park that is about to begin, if main begins it; or the native stack, where its calls park.
-    /// Whether they do is for [`was_cut`](Self::was_cut).
+    /// Has signals end the park that is about to begin, if main begins it (or the native stack, where its patched calls
+    /// park). The result is for [`was_cut`](Self::was_cut).
     pub(crate) fn hear_signals(&self, parker: &Parker, which: Handlers) -> Hears {
         if !self.stands_for_all(parker.task) {
             return Hears(false);
         }
         if self.signals.bell.get().is_none() {
-            // Without a descriptor for it no signal is heard.
+            // No descriptor is left for a poller, so a signal could not wake the hub: go without.
             let Ok(poller) = self.reactor.ensure_poller(self) else {
                 return Hears(false);
             };
             let _ = self.signals.bell.set(poller);
         }
         let (task, ticket) = parker.named();
+        // The ticket makes an entry that is left behind harmless: it ends no later park.
         self.signals.cut.set(false);
         self.signals.waits.set(Some((task, ticket, which)));
         Hears(true)
@@ -108,7 +112,7 @@ impl Hub {
         hears.0 && self.signals.cut.take()
     }
 
-    /// The turn's half.
+    /// The turn's half: called after the messages were taken.
     #[inline]
     pub(super) fn look_at_signals(&self) {
         if self.signals.seen.load(Ordering::Relaxed) != 0 {
@@ -119,6 +123,7 @@ impl Hub {
     #[cold]
     fn interrupt_main(&self) {
         let seen = self.signals.seen.swap(0, Ordering::SeqCst);
+        // No call waits that may be interrupted: the signal is forgotten.
         let Some((task, ticket, which)) = self.signals.waits.get() else {
             return;
         };
@@ -127,6 +132,7 @@ impl Hub {
             if let Some(task) = self.own(task)
                 && self.wake_local(task, ticket, Wake::Ready)
             {
+                // This wake took the ticket, so the park ended by the signal and by nothing else.
                 self.signals.cut.set(true);
             }
         }

@@ -1,6 +1,6 @@
-//! The one word of a `select!`: which of its branches was granted, so that no other is.
+//! The word that the branches of one `select!` share. It says which branch was granted, so that no other is.
 //!
-//! The head of `sync/select.rs` has the protocol, of which this is the word:
+//! The protocol (C1 to C10) is described at the head of `sync/select.rs`. These are the states of the word:
 //!
 //! ```text
 //!            claim(i): a granter                          begin: the select, for one branch
@@ -25,13 +25,13 @@ use super::park::is_lost;
 use super::spin::Spin;
 use super::wakers;
 
-// The word has a state in its low half and counts the claims in its high half: two claims of one branch differ.
+// The low half of the word is the state. The high half counts the claims, so that two claims of one branch differ.
 
-/// All branches wait, and any one may be granted.
+/// All branches wait, and any of them may be granted.
 const OPEN: u32 = 0;
-/// The select polls a branch, or has its winner: none may be granted.
+/// The select polls a branch, or has its winner: no branch may be granted.
 const TRYING: u32 = 1;
-/// From here on: this less is the number of the branch that was granted.
+/// `TAKEN + i`: branch `i` was granted, or is being granted.
 const TAKEN: u32 = 2;
 
 /// The state in a word.
@@ -55,12 +55,13 @@ impl Taken {
     }
 }
 
-/// The number of no branch: of what waits without a choice, or may be granted whichever branch wins.
+/// The number of no branch: for a wait without a choice, and for an operation that takes nothing from others and so
+/// needs no claim (C7).
 pub(crate) const NO_BRANCH: u32 = u32::MAX;
 
 #[cfg(not(all(test, loom)))]
 thread_local! {
-    /// The choice of the wait whose code holds the lock of a primitive on this OS thread.
+    /// The address of the choice for which code on this OS thread holds the lock of a primitive; 0 if there is none.
     static ENTERED: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -69,27 +70,27 @@ loom::thread_local! {
     static ENTERED: Cell<usize> = Cell::new(0);
 }
 
-/// One wait for the first of several.
+/// One wait for the first of several operations.
 pub(crate) struct Choice {
     word: AtomicU64,
-    /// Which branch is polled. Written by the select, and read by what it polls.
+    /// The branch that is polled now. Written by the select, and read by the operation that it polls.
     branch: AtomicU32,
-    /// The branch has not taken a step since it was begun with: the select has paid for the first.
+    /// The branch has taken no step since `begin`. The select has paid for the first step from its own budget.
     is_paid: AtomicBool,
-    /// Of the task that selects; taken by the first wake.
+    /// The waker of the task that selects; the first wake takes it.
     waker: Spin<Option<Waker>>,
-    /// There is such a task, woken or not.
+    /// A task waits for this choice, even if the first wake has taken its waker.
     is_waited_for: AtomicBool,
 }
 
-/// What came of a granter's try to have a choice for its branch.
+/// The result of a granter's attempt to claim a choice for one of its branches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// It is the branch of what was tried, and of no other.
+    /// The choice is claimed for this branch: the granter must grant or release it.
     Won,
-    /// It has another branch, or is looking itself: it is to be passed over, and then woken.
+    /// The word was not `Open`. The granter must pass over the branch and wake the select (C2).
     Lost,
-    /// The granter is one of its own branches.
+    /// The granter is another branch of the same select (C5).
     Own,
 }
 
@@ -108,17 +109,18 @@ impl Choice {
         wakers::waker(self)
     }
 
-    /// The choice that `waker` is of, if it is of one.
+    /// The choice that `waker` was made from, if it was made from one.
     #[inline]
     pub(crate) fn of(waker: &Waker) -> Option<&Choice> {
         wakers::of(waker)
     }
 
-    /// By a granter, under the lock of what the branch waits for.
+    /// C1: called by a granter, under the lock of the primitive that the branch waits for, before it grants anything.
     pub(crate) fn claim(&self, branch: u32) -> Claim {
         if branch == NO_BRANCH {
             return Claim::Won;
         }
+        // The granter runs inside a step of this very select (C5).
         if ENTERED.with(Cell::get) == self.address() {
             return Claim::Own;
         }
@@ -129,21 +131,25 @@ impl Choice {
         }
     }
 
-    /// By a granter that has claimed it and cannot grant, still under the same lock.
+    /// C6: called by a granter that has claimed the choice and cannot grant after all, still under the same lock.
     pub(crate) fn release(&self, branch: u32) {
-        // It may have been collected by a select that polls again and again; that sees for itself.
+        // Only if the claim still stands: the select may have polled the branch on its own initiative and changed the word
+        // meanwhile. Then there is nothing to release.
         let is_taken = |word| (state(word) == TAKEN + branch).then(|| with(word, OPEN));
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, is_taken);
     }
 
-    /// By the select, before it polls `branch`; or the branch that was granted meanwhile.
+    /// C3: called by the select before it polls `branch`. An error is the branch that was granted meanwhile, which the
+    /// select must poll instead.
     pub(crate) fn begin(&self, branch: u32) -> Result<(), Taken> {
         self.branch.store(branch, Ordering::Relaxed);
         self.is_paid.store(true, Ordering::Relaxed);
         let is_open = |word| (state(word) == OPEN).then(|| with(word, TRYING));
         match self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, is_open) {
             Ok(_) => Ok(()),
+            // A select that must not wait keeps the word `Trying` over all its branches (C8).
             Err(word) if state(word) == TRYING => Ok(()),
+            // A granter was faster, and `Acquire` makes visible what it granted.
             Err(word) => {
                 let taken = Taken(word);
                 self.branch.store(taken.branch(), Ordering::Relaxed);
@@ -152,22 +158,26 @@ impl Choice {
         }
     }
 
-    /// By the select: the branch that it began with is not ready, and all wait again.
+    /// Called by the select: the branch of the last `begin` is not ready, and all branches wait again.
     pub(crate) fn end(&self) {
-        // Nobody else changes a word that says `Trying`.
+        // A plain store is enough: while the word is `Trying` only the select changes it.
         let word = self.word.load(Ordering::Relaxed);
         self.word.store(with(word, OPEN), Ordering::Release);
     }
 
-    /// By the select, after it has polled the branch of this claim, which is not ready: a step of it was collected, or its wait was
-    /// dropped, or the granter has released it. All branches wait again, unless one has been claimed anew.
+    /// Called by the select after it has polled the branch of this claim, which is not ready: only a step of the branch
+    /// was granted, or its wait was dropped, or the granter has released the claim. All branches wait again, unless one
+    /// of them has been claimed anew.
     pub(crate) fn reopen(&self, taken: Taken) {
+        // The whole word is compared, with its count of claims: a new claim of the same branch must stand.
         let is_over = |word| (state(word) == TRYING || word == taken.0).then(|| with(word, OPEN));
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, is_over);
     }
 
-    /// By a branch that takes what it was granted.
+    /// Called by a branch that takes what it was granted, under the lock of its primitive.
     pub(crate) fn collected(&self) {
+        // A plain store is enough: the granter has finished, as the lock is held here, and there is no new claim of a
+        // word that is not `Open`.
         let word = self.word.load(Ordering::Relaxed);
         if state(word) >= TAKEN {
             self.word.store(with(word, TRYING), Ordering::Release);
@@ -175,7 +185,7 @@ impl Choice {
     }
 
     /// Whether the branch that is polled takes its first step, which the select has paid for. A future of several steps
-    /// has a budget for the others.
+    /// pays for the others from the budget.
     pub(crate) fn takes_paid(&self) -> bool {
         self.is_paid.swap(false, Ordering::Relaxed)
     }
@@ -185,7 +195,7 @@ impl Choice {
         self.branch.load(Ordering::Relaxed)
     }
 
-    /// The code that runs holds the lock of a primitive until what this gives is dropped.
+    /// Marks this OS thread as holding the lock of a primitive for this choice, until the result is dropped (C5).
     pub(crate) fn enter(&self) -> Entered {
         ENTERED.with(|entered| entered.set(self.address()));
         Entered(())
@@ -195,12 +205,12 @@ impl Choice {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Whom to wake from now on.
+    /// Sets the waker of the task that selects. From now on a wake of the choice wakes that task.
     pub(crate) fn set_waker(&self, waker: &Waker) {
         self.is_waited_for.store(true, Ordering::Relaxed);
         let stands = self.waker.lock().as_ref().is_some_and(|left| left.will_wake(waker));
         if !stands {
-            // The user's code, outside of the lock.
+            // The clone, and the drop of the waker that it replaces, run the user's code: outside of the lock.
             let waker = Some(waker.clone());
             let stale = std::mem::replace(&mut *self.waker.lock(), waker);
             drop(stale);
@@ -211,14 +221,14 @@ impl Choice {
         self.waker.lock().take()
     }
 
-    /// A waker of it was called.
+    /// A waker that was made from this choice was called.
     pub(super) fn notify(&self) {
         if let Some(waker) = self.take_waker() {
             waker.wake();
         }
     }
 
-    /// Whether nobody is woken by it: it is polled once, and not again.
+    /// Whether no task waits for this choice: its select polls each branch once and does not wait (C8).
     pub(crate) fn is_noop(&self) -> bool {
         !self.is_waited_for.load(Ordering::Relaxed)
     }
@@ -228,14 +238,15 @@ impl Choice {
         self.waker.lock().as_ref().is_some_and(is_lost)
     }
 
-    /// As new, for another select: nobody else may have it.
+    /// Makes it as new, for another select. The caller must have the only references, or a late granter would claim the
+    /// next select.
     pub(crate) fn reset(&self) {
         self.word.store(u64::from(OPEN), Ordering::Relaxed);
         self.is_waited_for.store(false, Ordering::Relaxed);
     }
 }
 
-/// See [`Choice::enter`].
+/// The mark that [`Choice::enter`] sets; its drop takes the mark away.
 pub(crate) struct Entered(());
 
 impl Drop for Entered {

@@ -1,7 +1,7 @@
 //! The hub's clock: nanoseconds since it was made, real or virtual.
 //!
-//! A virtual clock stands still while anything runs, and jumps to the next deadline when nothing does, so that a test of
-//! an hour's sleeps takes no time and always goes the same way.
+//! A virtual clock stands still while anything runs, and jumps to the next deadline when nothing does. So a test with
+//! an hour of sleeps takes no time, and always goes the same way.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Clock {
     origin: Instant,
+    /// The time of a virtual clock; `None` for a real one.
     now: Option<Cell<u64>>,
 }
 
@@ -32,7 +33,7 @@ impl Clock {
         self.now.is_some()
     }
 
-    /// Nanoseconds since the hub was made; 584 years of them.
+    /// Nanoseconds since the hub was made. They suffice for 584 years.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
         match &self.now {
@@ -41,7 +42,7 @@ impl Clock {
         }
     }
 
-    /// The same as std's type. What is too far for it is an hour from now, again and again.
+    /// The current time as an `Instant`; the clock's origin if a virtual time is too far away for one.
     pub(crate) fn instant(&self) -> Instant {
         match &self.now {
             None => Instant::now(),
@@ -52,20 +53,21 @@ impl Clock {
         }
     }
 
-    /// A point of std's time as nanoseconds of this clock; what lies before the hub is 0.
+    /// An `Instant` as nanoseconds of this clock. A time before the hub was made is 0.
     #[inline]
     pub(crate) fn nanos(&self, at: Instant) -> u64 {
         nanos(at.saturating_duration_since(self.origin))
     }
 
-    /// The same as std's type; none: too far for it.
+    /// A time of this clock as an `Instant`; `None` if it is too far away for one.
     pub(crate) fn at(&self, nanos: u64) -> Option<Instant> {
         self.origin.checked_add(Duration::from_nanos(nanos))
     }
 
-    /// A virtual clock goes to `at`, if that lies ahead.
+    /// Moves a virtual clock forward to `at`; `false` if the clock is real.
     pub(super) fn jump_to(&self, at: u64) -> bool {
         let Some(now) = &self.now else { return false };
+        // Never back: `at` lies in the past if a timer is late.
         now.set(now.get().max(at));
         true
     }

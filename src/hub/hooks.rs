@@ -1,4 +1,4 @@
-//! Observers: a function that the hub tells what it does. Nobody listening costs one predictable branch.
+//! Observers: functions that the hub calls with what it does. Without an observer the cost is one predictable branch.
 #![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,15 +6,15 @@ use std::rc::Rc;
 
 use super::Hub;
 
-/// Something that happened to a green thread, given by its number ([`ThreadId`](crate::thread::ThreadId)).
+/// An event of a green thread, which is given by its number ([`ThreadId`](crate::thread::ThreadId)).
 ///
-/// A native stack's has the highest bit set.
+/// The number of a native stack has the highest bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// It was spawned and is in the ready queue.
+    /// It was spawned, and is in the ready queue.
     Spawn(u64),
-    /// The turn gave it the processor.
+    /// The turn resumes it.
     Resume(u64),
     /// It parks.
     Park(u64),
@@ -27,7 +27,7 @@ pub enum Event {
 }
 
 pub(super) type Hook = Rc<dyn Fn(Event) + Send + Sync>;
-/// Ours rests on no thread-local of the user's.
+/// An observer of this crate's own. It uses no thread-local of the user's code, so it need not be `Send` and `Sync`.
 pub(crate) type Watch = Rc<dyn Fn(Event)>;
 
 impl Hub {
@@ -41,14 +41,16 @@ impl Hub {
 
     #[cold]
     fn tell(&self, event: Event) {
+        // Timers or sources are borrowed now, and the observer may use the hub: `look` tells it afterwards.
         if self.looking.get() {
             return self.untold.borrow_mut().push(event);
         }
+        // Cloned out of the cells: an observer may set another one.
         let (watch, hook) = (self.watch.borrow().clone(), self.hook.borrow().clone());
         for hook in [watch, hook.map(|hook| hook as Watch)].into_iter().flatten() {
-            // The observer runs on whatever stack the event happens on; it may not park there.
+            // The observer runs on the stack on which the event happens, and must not park there.
             let told = catch_unwind(AssertUnwindSafe(|| self.as_callback(|| hook(event))));
-            // It may be the last of it, if it has replaced itself.
+            // This is the last reference if the observer has replaced itself; its drop runs the user's code.
             self.as_callback(|| super::discard(hook));
             if let Err(payload) = told {
                 super::report_panic(&super::Reporter::callback(), payload);
@@ -63,8 +65,10 @@ impl Hub {
             .set(self.watch.borrow().is_some() || self.hook.borrow().is_some());
     }
 
-    /// Lets `f` look at timers and descriptors, which it borrows: the observer hears afterwards of whom it woke.
+    /// Lets `f` look at timers and descriptors, which it borrows meanwhile. The observer is told afterwards which tasks
+    /// it woke.
     pub(super) fn look<R>(&self, f: impl FnOnce() -> R) -> R {
+        // The flag also makes `wake_local` put tasks on the due queue.
         self.looking.set(true);
         let result = f();
         self.looking.set(false);
@@ -93,7 +97,8 @@ impl Hub {
 /// assert_eq!(parks.load(Ordering::Relaxed), 2); // the sleep, and the join of main
 /// ```
 ///
-/// It is called where the event happens, with the thread-locals of whoever runs there: so it must be `Send` and `Sync`.
+/// The observer is called where the event happens, with the thread-locals of the green thread that runs there: so it
+/// must be `Send` and `Sync`.
 ///
 /// # Blocking and cancellation
 /// The observer is a callback of the hub: it may not block. A panic in it is reported, and the hub goes on.
@@ -101,10 +106,11 @@ pub fn set_hook(hook: Option<Box<dyn Fn(Event) + Send + Sync>>) {
     let hub = Hub::current();
     let old = hub.hook.replace(hook.map(Rc::from));
     hub.look_for_observers();
+    // Dropped last: the drop runs the user's code, which finds the new observer in place.
     drop(old);
 }
 
-/// The same for an observer of our own, beside the user's.
+/// The same for an observer of this crate's own, which is called besides the user's.
 pub(crate) fn set_watch(watch: Option<Watch>) {
     let hub = Hub::current();
     let old = hub.watch.replace(watch);

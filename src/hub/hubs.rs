@@ -1,5 +1,5 @@
-//! Several hubs, each on an OS thread of its own: [`Hubs`]. What spawns on them and waits for them is in `thread/hubs.rs`,
-//! for it needs what stands below.
+//! Several hubs, each on an OS thread of its own: [`Hubs`]. The code that spawns on them and waits for them is in
+//! `thread/hubs.rs`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::remote::{Handle, Message};
 use super::{Hub, complain};
 
-/// Who waits for a hub to be empty or to end.
+/// What is to be told when a hub is empty, or when it ends.
 pub(super) enum Told {
-    /// Called with how much has ever arrived there, once no green threads are left; dropped if the hub ends first.
+    /// Called once no green threads are left, with the number of green threads and calls that have ever arrived from
+    /// other OS threads. Dropped if the hub ends first.
     Empty(Box<dyn FnOnce(u64)>),
     /// Dropped when the hub ends.
     #[expect(dead_code, reason = "only its drop matters")]
@@ -42,7 +43,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// Dropped, it [`stop`](Self::stop)s its hubs, and does not wait for that.
 ///
 /// # Coming from Python
-/// A process per processor, of gunicorn's or of `multiprocessing`: here they share their memory.
+/// One process per processor, as with gunicorn or `multiprocessing`; but hubs share their memory.
 pub struct Hubs {
     handles: Vec<Handle>,
     open: Vec<Arc<AtomicBool>>,
@@ -51,7 +52,7 @@ pub struct Hubs {
 }
 
 impl Hubs {
-    /// None yet.
+    /// A set without hubs, to which [`push`](Self::push) adds them.
     pub(crate) fn none() -> Hubs {
         Hubs {
             handles: Vec::new(),
@@ -66,8 +67,8 @@ impl Hubs {
         self.open.push(open);
     }
 
-    /// The size of the stacks of what is spawned by [`spawn`](Self::spawn) and [`spawn_on`](Self::spawn_on), in bytes that
-    /// can be used.
+    /// Sets the stack size of green threads spawned by [`spawn`](Self::spawn) and [`spawn_on`](Self::spawn_on), in
+    /// usable bytes.
     ///
     /// ```
     /// use greenthread::hub::Hubs;
@@ -81,19 +82,21 @@ impl Hubs {
         self
     }
 
-    /// A handle to each.
+    /// A handle to each hub.
     pub fn handles(&self) -> &[Handle] {
         &self.handles
     }
 
-    /// Asks all of them to end: they kill their green threads, and their OS threads end when those have unwound.
+    /// Asks all hubs to end: they kill their green threads, and their OS threads end when those have unwound.
     ///
-    /// From now on nothing can be spawned here. A green thread that would not die within a second is lost, and its stack
-    /// leaked; a line on stderr names it. [`join`](Self::join) waits for all that.
+    /// From now on nothing can be spawned on these hubs. A green thread that has not ended within a second is lost, and
+    /// its stack is leaked; a line on stderr names it. [`join`](Self::join) waits for the end of the hubs.
     pub fn stop(&self) {
         for (handle, open) in self.handles.iter().zip(&self.open) {
+            // The flag before the message: if a turn takes the message before `serve` waits for it, `serve` finds the
+            // flag.
             open.store(false, Ordering::Release);
-            // It may have ended already.
+            // An error means that the hub has ended already.
             let _ = handle.stop();
         }
     }
@@ -120,9 +123,11 @@ impl fmt::Debug for Hubs {
     }
 }
 
-/// What the OS thread of one of them does, after its handle is known: serves until it is stopped, and leaves nothing behind.
+/// The body of the OS thread of one hub, after its handle is known: serves until it is stopped, and then ends its green
+/// threads.
 pub(crate) fn serve(open: &AtomicBool) {
-    // A stop that came before this is in the flag; one that comes now finds the waiter, for no turn lies between.
+    // A stop before this look is in the flag. The message of a later one is taken by a turn, and the next turn runs in
+    // `run_forever`, after that has left its waiter.
     if open.load(Ordering::Acquire) {
         super::run_forever();
     }
@@ -133,7 +138,7 @@ pub(crate) fn serve(open: &AtomicBool) {
 }
 
 impl Hub {
-    /// Tells that there are no green threads left: now, or later.
+    /// Calls an [`Empty`](Told::Empty) at once if there are no green threads, and keeps `told` for later otherwise.
     fn listen(&'static self, told: Told) {
         match told {
             Told::Empty(told) if self.live.get() == 0 => told(self.arrivals.get()),
@@ -141,7 +146,7 @@ impl Hub {
         }
     }
 
-    /// The last green thread has ended. Its exit links may spawn more: whoever is to be told looks again.
+    /// The last green thread has ended. Its exit links may spawn more, so each listener is asked again in a callback.
     #[inline]
     pub(super) fn emptied(&'static self) {
         if !self.emptied.borrow().is_empty() {
@@ -151,6 +156,7 @@ impl Hub {
 
     #[cold]
     fn tell_emptied(&'static self) {
+        // `listen` keeps each that finds green threads again.
         for told in self.emptied.take() {
             self.call(Box::new(move || self.listen(told)));
         }
@@ -158,10 +164,10 @@ impl Hub {
 }
 
 impl Handle {
-    /// Has `told` called when that hub has no green threads left; drops it if the hub ends first.
+    /// Has `told` called when that hub has no green threads left. Drops `told` if the hub ends first.
     pub(crate) fn when_empty(&self, told: impl FnOnce(u64) + Send + 'static) {
         let ask = move |hub: &'static Hub| hub.call(Box::new(move || hub.listen(Told::Empty(Box::new(told)))));
-        // If it has ended, `told` is dropped here.
+        // If the hub has ended, `told` is dropped here.
         let _ = self.send(Message::Internal(Box::new(ask)));
     }
 

@@ -1,4 +1,4 @@
-//! The one cross-thread door: a queue that any OS thread may put into, and the protocol that wakes its owner.
+//! The inbox of a hub: a queue that any OS thread may put messages into, and the protocol that wakes its owner.
 //!
 //! | | owner, about to sleep | sender |
 //! |---|---|---|
@@ -7,9 +7,13 @@
 //! | 3 | if it was set, do not sleep | swap `sleeping` to `AWAKE` |
 //! | 4 | sleep | if that was not `AWAKE`, wake it that way |
 //!
-//! All four are read-modify-writes (acquire and release), which always see the latest value: if the owner's 2 comes before
-//! the sender's, then the sender's 3 comes after the owner's 1. So one of them sees the other: the owner the message, or
-//! the sender the sleeper. Nothing is allocated or freed under the queue's lock. Only the sender that takes `sleeping` away pays for a system call.
+//! The owner's steps 1 and 2 and the sender's steps 2 and 3 are read-modify-writes (acquire and release), which always
+//! see the latest value. If the owner's step 2 comes before the sender's, then the sender's step 3 comes after the
+//! owner's step 1. So one of them sees the other: the owner sees that a message is pending, or the sender sees that the
+//! owner sleeps.
+//!
+//! Nothing is allocated or freed under the queue's lock. Only the sender that takes `sleeping` away pays for a system
+//! call.
 //! Checked with loom (`RUSTFLAGS="--cfg loom" cargo test --release --lib loom`).
 #![forbid(unsafe_code)]
 
@@ -24,13 +28,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 #[cfg(not(all(test, loom)))]
 use crate::sys::inside::Mutex;
 
-/// The owner runs, or will look before it sleeps.
+/// The owner runs, or will look at `pending` before it sleeps.
 pub(super) const AWAKE: u8 = 0;
 /// The owner sleeps in `thread::park`.
 pub(super) const PARKED: u8 = 1;
-/// The owner sleeps in its poller, or somebody else's loop does it in its place.
+/// The owner sleeps in its poller, or a foreign event loop waits on the poller's descriptor in its place.
 pub(super) const POLLING: u8 = 2;
 
+/// The queue, and the two words of the protocol above.
 pub(super) struct Inbox<M> {
     queue: Mutex<Queue<M>>,
     pending: AtomicBool,
@@ -59,15 +64,20 @@ impl<M> Inbox<M> {
         f(&mut self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
-    /// Puts a message in. Says how the owner is to be woken, if it sleeps; gives the message back if it is gone.
+    /// Puts a message in, and says how the caller is to wake the owner ([`AWAKE`]: not at all). Gives the message back
+    /// if the inbox is closed or `accept`, asked under the queue's lock, refuses.
     pub(super) fn send(&self, message: M, accept: impl FnOnce() -> bool) -> Result<u8, M> {
+        // Step 1. Before `pending` is set: an owner that sees it must find the message.
         self.put(message, accept)?;
+        // Step 2.
         self.pending.swap(true, Ordering::AcqRel);
+        // Step 3. Of several senders only one finds that the owner sleeps, and wakes it.
         Ok(self.sleeping.swap(AWAKE, Ordering::AcqRel))
     }
 
-    /// A send without a message, from a signal handler of the owner's OS thread: it takes no lock. Whether the owner is to be
-    /// woken in its poller, which only who can do that takes from other senders (`rings`).
+    /// A send without a message, from a signal handler of the owner's OS thread, which takes no lock. Gives whether the
+    /// caller is to wake the owner in its poller. A caller that cannot do that passes `rings: false`: then `sleeping`
+    /// is left alone, so that the next sender wakes the owner.
     #[cfg(feature = "monkey")]
     pub(super) fn nudge(&self, rings: bool) -> bool {
         self.pending.swap(true, Ordering::AcqRel);
@@ -75,11 +85,12 @@ impl<M> Inbox<M> {
             self.sleeping
                 .compare_exchange(POLLING, AWAKE, Ordering::AcqRel, Ordering::Acquire)
         };
+        // Only an owner in its poller is woken: an owner that sleeps without a poller waits for no signal.
         rings && wakes().is_ok()
     }
 
-    /// The queue grows outside of its lock: an allocator may wake somebody as its own lock is released, and so come here
-    /// again.
+    /// Step 1. The queue grows outside of its lock: an allocator that releases its own lock may wake a task, and so
+    /// send to this inbox while the queue is locked.
     fn put(&self, message: M, accept: impl FnOnce() -> bool) -> Result<(), M> {
         let lock = || self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut room = Vec::new();
@@ -89,15 +100,18 @@ impl<M> Inbox<M> {
             if len < queue.messages.capacity() {
                 break;
             }
+            // The room made below is still enough: move the messages there. The old vector is freed after the unlock.
             if len < room.capacity() {
                 room.append(&mut queue.messages);
                 std::mem::swap(&mut queue.messages, &mut room);
                 break;
             }
+            // Allocate unlocked, then look again: other senders may have changed the queue meanwhile.
             drop(queue);
             room = Vec::with_capacity((len * 2).max(8));
             queue = lock();
         }
+        // Under the lock, as `close` is: a message is either refused here, or given back by `close`.
         let is_accepted = queue.open && accept();
         let refused = if is_accepted {
             queue.messages.push(message);
@@ -116,26 +130,31 @@ impl<M> Inbox<M> {
 
     /// Takes all messages, into an empty vector.
     pub(super) fn drain(&self, into: &mut Vec<M>) {
-        // A sender sets `pending` after it left the lock: what is missed now sets it again.
+        // Cleared before the queue is taken. A sender sets `pending` after it has unlocked the queue, so a message that
+        // is missed here sets it again.
         self.pending.swap(false, Ordering::AcqRel);
         self.lock(|queue| std::mem::swap(&mut queue.messages, into));
     }
 
-    /// The owner has left some of what it took for later: until then the inbox counts as pending.
+    /// The owner has taken more messages than it handles now: the inbox counts as pending until it has handled them.
     pub(super) fn remind(&self) {
         self.pending.swap(true, Ordering::AcqRel);
     }
 
-    /// The owner's steps 1–3; `false` if there is something to do.
+    /// The owner's steps 1 to 3; `false` if a message is pending, so that the owner must not sleep.
     pub(super) fn fall_asleep(&self, how: u8) -> bool {
+        // Step 1. A sender that comes to its step 3 from here on wakes the owner.
         self.sleeping.swap(how, Ordering::AcqRel);
+        // Step 2. A read-modify-write and not a load, which could miss a swap made before it.
         let pending = self.pending.fetch_or(false, Ordering::AcqRel);
+        // Step 3.
         if pending {
             self.wake_up();
         }
         !pending
     }
 
+    /// The owner is awake again, or does not sleep after all. Senders need not wake it from now on.
     pub(super) fn wake_up(&self) {
         self.sleeping.swap(AWAKE, Ordering::AcqRel);
     }
@@ -144,7 +163,7 @@ impl<M> Inbox<M> {
         self.lock(|queue| queue.open = true);
     }
 
-    /// Refuses messages from now on and gives back those that wait.
+    /// Refuses messages from now on, and gives back those in the queue.
     pub(super) fn close(&self) -> Vec<M> {
         self.lock(|queue| {
             queue.open = false;
@@ -159,7 +178,7 @@ mod loom_tests {
     use loom::sync::Arc;
     use loom::sync::Condvar;
 
-    /// A sleep that the sender ends by the way the inbox told it.
+    /// A sleep that the sender ends when the inbox tells it to.
     struct Bed(Mutex<bool>, Condvar);
 
     #[test]

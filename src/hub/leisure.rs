@@ -1,8 +1,8 @@
-//! What a hub gives back when it has nothing else to do: the memory of green threads that are no more.
+//! Memory of ended green threads that a hub gives back when it has nothing else to do.
 //!
-//! What was not needed for a whole *period* is surplus: stacks, sets of thread-locals, control blocks. It goes a little at a
-//! time, and what comes meanwhile is looked at in between. A hub that sleeps wakes once more for that, as long as there is
-//! something that the next period may find unused.
+//! Stacks, sets of thread-locals and control blocks that were not needed for a whole *period* are surplus. The hub
+//! frees a few at a time, and looks for events and messages in between. A hub that sleeps wakes once more for this, as
+//! long as there is something that the next period may find unused.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -10,38 +10,41 @@ use std::time::{Duration, Instant};
 
 use super::{Hub, task};
 
-/// How long something must not have been needed.
+/// How long a piece of memory must be unused before it is surplus.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Stacks, or sets of thread-locals, that are given back between two looks at what has come.
+/// How many stacks, and how many sets of thread-locals, are freed between two looks for events and messages.
 const TIDY: usize = 256;
 
-/// Sets of thread-locals that were freed, from which on it is worthwhile to look for what else there is.
+/// After so many freed sets of thread-locals it is worthwhile to retire control blocks and trim the heap.
 const MANY: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct Leisure {
-    /// When the period ends.
+    /// When the current period ends.
     end: Cell<Option<Instant>>,
     /// How many sets of thread-locals were freed since the heap was trimmed.
     freed: Cell<usize>,
 }
 
 impl Hub {
-    /// Gives some back; whether there is more.
+    /// Frees some surplus; `true` if there may be more.
     pub(super) fn tidy(&self) -> bool {
+        // A new period begins: what was unused throughout the last one is surplus from now on.
         let now = Instant::now();
         if self.leisure.end.get().is_none_or(|end| end <= now) {
             self.leisure.end.set(Some(now + PERIOD));
             crate::stack::end_period();
             self.contexts.end_period();
         }
+        // A limited number, so that what comes meanwhile does not wait for long.
         let more = crate::stack::tidy(TIDY);
         let freed = self.contexts.tidy(TIDY);
         self.leisure.freed.set(self.leisure.freed.get() + freed);
         if more || freed > 0 {
             return true;
         }
+        // Both look at all there is, so only after a peak, and once it has been freed.
         if self.leisure.freed.get() >= MANY {
             self.leisure.freed.set(0);
             task::retire(self);
@@ -50,7 +53,7 @@ impl Hub {
         false
     }
 
-    /// How long it may sleep until there may be something to give back again.
+    /// How long the hub may sleep until there may be surplus again; `None` if there is nothing to free.
     pub(super) fn until_tidy(&self) -> Option<Duration> {
         if self.clock.is_virtual() || !(crate::stack::has_free() || self.contexts.has_free()) {
             return None;
@@ -60,7 +63,7 @@ impl Hub {
     }
 }
 
-/// What [`stack::trim`](crate::stack::trim) gives back beside stacks.
+/// Frees what [`stack::trim`](crate::stack::trim) is to free besides stacks.
 pub(super) fn trim() {
     let Some(hub) = Hub::try_current() else { return };
     hub.contexts.trim();

@@ -1,4 +1,4 @@
-//! How a green thread is named, wherever people read of it.
+//! The names of green threads in messages and reports.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -38,26 +38,28 @@ pub(crate) fn of(task: &Task) -> String {
     Name { id: task.id(), name }.to_string()
 }
 
-/// Of the green thread that runs here, if one does.
+/// The name of the running green thread; `None` on the native stack.
 pub(crate) fn of_running() -> Option<String> {
     HUB.get()?.current.get().map(of)
 }
 
-/// The line before std's message of a panic.
+/// The line that precedes std's message of a panic.
 pub(super) fn announcement(name: String) -> String {
     format!("\ngreenthread: {name} panics:\n")
 }
 
-/// Has the panic message of std, which knows green threads as unnamed OS threads, preceded by a line that names the one that
-/// panics; not if the program has a panic hook of its own.
+/// Has std's panic message preceded by a line that names the green thread, because std knows only the OS thread. Does
+/// nothing if the program has a panic hook of its own.
 pub(super) fn announce_panics() {
     static DONE: AtomicBool = AtomicBool::new(false);
-    // Hooks cannot be set by one that panics.
+    // Once a process. A panicking thread cannot set a hook, so it leaves that to the next hub.
     if DONE.load(Ordering::Relaxed) || std::thread::panicking() || DONE.swap(true, Ordering::Relaxed) {
         return;
     }
+    // The first call takes the hook that is set, and leaves std's default hook, which the second call takes.
     let (first, default) = (take_hook(), take_hook());
-    // Neither holds anything, so equal are those of one type.
+    // std's hook is a function and holds no data, so it has no address of its own. If the first hook holds none either,
+    // the pointers are equal only if their types are.
     let is_default = size_of_val(&*first) == 0 && ptr::eq(&raw const *first, &raw const *default);
     if !is_default {
         return set_hook(first);
@@ -70,15 +72,17 @@ pub(super) fn announce_panics() {
     }));
 }
 
-/// Whose stack a slot is, and the name of the running green thread, for the report of an overflow. Runs in a signal handler.
+/// For the report of a stack overflow: which stack lies in a slot, and the name of the running green thread. Runs in a
+/// signal handler.
 pub(super) fn describe(limit: usize, end: usize, out: &mut [u8]) -> (usize, Whose) {
+    // No green thread runs, so the stack is that of a generator or greenlet of the native stack.
     let Some(task) = HUB.get().and_then(|hub| hub.current.get()) else {
         return (0, Whose::Coroutine);
     };
     (task.name_into(out), task.whose(limit..end))
 }
 
-/// Text in a buffer; what does not fit is left out.
+/// A buffer for text that cannot grow; what does not fit is left out.
 pub(super) struct Buffer<'a> {
     pub(super) bytes: &'a mut [u8],
     pub(super) len: usize,

@@ -1,4 +1,4 @@
-//! What is polled with a waker and waited for in between: `block_on`, and `select!`.
+//! Blocking waits that poll a future-like thing with a waker and park in between: `block_on`, and `select!`.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -12,9 +12,10 @@ use super::task::TaskRef;
 use super::wakers;
 use super::{Hub, interrupt};
 
-/// Wakes who waits for the polled, once for each time it was asked to.
+/// Wakes the task that waits between two polls, once for each time that its waker is called.
 ///
-/// `woken` is set before `waiter` is taken, and looked at after `waiter` is put: one side always sees the other.
+/// A wake sets `woken` before it takes the waiter, and a wait looks at `woken` after it has left its waiter. So one
+/// side always sees the other, and no wake is lost.
 pub(super) struct Signal {
     woken: AtomicBool,
     parked: Spin<Parked>,
@@ -22,11 +23,12 @@ pub(super) struct Signal {
 
 struct Parked {
     waiter: Option<Waiter>,
-    /// Who parked last, also once it was woken.
+    /// The task that parked last. It stays here when the task is woken, so that `is_lost` can be answered.
     task: Option<TaskRef>,
 }
 
 impl Signal {
+    /// Leaves a waiter in place of the one that was left before, which it gives.
     fn replace(&self, waiter: Option<Waiter>) -> Option<Waiter> {
         let mut parked = self.parked.lock();
         if let Some(Waiter::Task(task, _)) = &waiter {
@@ -35,8 +37,9 @@ impl Signal {
         std::mem::replace(&mut parked.waiter, waiter)
     }
 
-    /// A waker of it was called.
+    /// A waker that was made from this signal was called.
     pub(super) fn notify(&self) {
+        // If it was set already, the wake that set it has taken the waiter, or the wait has not begun and will see it.
         if !self.woken.swap(true, Ordering::AcqRel)
             && let Some(waiter) = self.replace(None)
         {
@@ -44,19 +47,20 @@ impl Signal {
         }
     }
 
-    /// Whether who waits for it never runs again.
+    /// Whether the task that waits never runs again.
     pub(super) fn is_lost(&self) -> bool {
         self.parked.lock().task.is_some_and(TaskRef::is_lost)
     }
 
-    /// The signal that `waker` is of, if it is of one: those run no code of the user's.
+    /// The signal that `waker` was made from, if it was made from one. Such a waker runs no code of the user.
     #[inline]
     pub(super) fn of(waker: &Waker) -> Option<&Signal> {
         wakers::of(waker)
     }
 }
 
-/// Polls until it is ready, and parks in between; `None`: the deadline (nanoseconds of the hub's clock) came first.
+/// Calls `poll` until it is ready, and parks in between; `None` if the deadline (nanoseconds of the hub's clock) came
+/// first.
 ///
 /// # Panics
 /// In a hub callback, which cannot block.
@@ -82,14 +86,16 @@ pub(crate) fn poll_until<R>(
         }
         if std::mem::take(&mut interrupted) {
             interrupt::raise();
-            // It has been caught in there; or nothing can unwind, there is no value to give but what it waits for, and so
-            // the kill waits for the next park.
+            // `raise` returns if the poll above has consumed the interrupt, or if the program cannot unwind. In the
+            // second case there is no value to return but the output, so wait on without interrupts: the kill is
+            // delivered at the task's next park.
             if cfg!(panic = "abort") {
                 mode = Mode::Must;
             }
         }
         if signal.woken.swap(false, Ordering::AcqRel) {
-            // The future woke itself: that is how foreign code yields. It goes on after all others, and not for ever.
+            // The waker was called during the poll, which is how foreign code yields. Let all other tasks run, then
+            // poll again; the deadline ends that as well.
             match yields(deadline, mode) {
                 Came::Wake => {}
                 Came::Deadline => break None,
@@ -97,6 +103,7 @@ pub(crate) fn poll_until<R>(
             }
             continue;
         }
+        // Park until the waker is called. A wake that finds `woken` unset is spurious (a park that did not take place).
         let came = loop {
             let came = wait(&signal, deadline, mode, why);
             if came != Came::Wake || signal.woken.swap(false, Ordering::AcqRel) {
@@ -106,7 +113,8 @@ pub(crate) fn poll_until<R>(
         match came {
             Came::Wake => {}
             Came::Deadline => break None,
-            // Blocking code that awaits has it first (`asyncify`): it may be that one's own time-out.
+            // Poll once more before the interrupt is raised here: blocking code within the future (`asyncify`) gets it
+            // first, as it may be a time-out of that code.
             Came::Interrupt => interrupted = true,
         }
     };
@@ -114,7 +122,8 @@ pub(crate) fn poll_until<R>(
     output
 }
 
-/// After the hub's end: what is ready at once is given, and what has a deadline is late. `None`: it would have to wait.
+/// After the hub's end: polls once. Gives the output if it is ready, a time-out if there is a deadline; `None` if the
+/// caller would have to wait.
 #[cold]
 fn poll_once<R>(deadline: Option<u64>, poll: &mut impl FnMut(&mut Context<'_>) -> Poll<R>) -> Option<Option<R>> {
     match poll(&mut Context::from_waker(Waker::noop())) {
@@ -126,13 +135,13 @@ fn poll_once<R>(deadline: Option<u64>, poll: &mut impl FnMut(&mut Context<'_>) -
 type Pair = (Arc<Signal>, Waker);
 
 thread_local! {
-    /// For the next one, so that what is ready at once allocates nothing.
+    /// Kept for the next wait, so that one that is ready at once allocates nothing.
     static SPARE: Cell<Option<Pair>> = const { Cell::new(None) };
 }
 
 #[inline]
 fn take_pair() -> Pair {
-    // None in a destructor of a thread-local.
+    // The thread-local is gone in destructors that run after its own.
     let spare = SPARE.try_with(Cell::take).ok().flatten();
     spare.unwrap_or_else(|| {
         let signal = Arc::new(Signal {
@@ -147,9 +156,10 @@ fn take_pair() -> Pair {
     })
 }
 
-/// Keeps the pair, if nobody has kept a waker of it who might call that for the next one.
+/// Keeps the pair for the next wait, unless another waker of it exists, which might be called during that wait.
 #[inline]
 fn give_pair(signal: Arc<Signal>, waker: Waker) {
+    // The two references are `signal` and `waker`.
     if Arc::strong_count(&signal) == 2 {
         signal.woken.store(false, Ordering::Relaxed);
         let _ = SPARE.try_with(|spare| drop(spare.replace(Some((signal, waker)))));
@@ -163,13 +173,14 @@ enum Came {
     Interrupt,
 }
 
-/// Gives way once, in place of a wait that would have been over at once.
+/// Gives way once, in place of a park that would end at once.
 fn yields(deadline: Option<u64>, mode: Mode) -> Came {
     let Some(hub) = Hub::try_current() else {
         return Came::Wake;
     };
     if hub.would_leak() {
-        // As a park that has to be: what the future waits for may be theirs to do.
+        // This wait cannot fail, so it gives way although its stack unwinds: another task of this context may have to
+        // do what the future waits for. Until then those tasks see `panicking() == true`.
         hub.give_way_unwinding();
     }
     if hub.let_others_run(mode) == park::Wake::Interrupted {
@@ -181,12 +192,14 @@ fn yields(deadline: Option<u64>, mode: Mode) -> Came {
     }
 }
 
-/// Waits once, for the signal or what comes before it.
+/// Parks once: until the signal, or until the deadline or an interrupt if that comes first.
 #[track_caller]
 fn wait(signal: &Signal, deadline: Option<u64>, mode: Mode, why: Why) -> Came {
+    // A stack that unwinds cannot be interrupted.
     let mode = if std::thread::panicking() { Mode::Must } else { mode };
     let parker = Parker::new();
     drop(signal.replace(Some(parker.waiter())));
+    // Look after the waiter was left: a wake before that found no waiter (or a stale one), and only set `woken`.
     if signal.woken.load(Ordering::Acquire) {
         return Came::Wake;
     }
@@ -194,9 +207,11 @@ fn wait(signal: &Signal, deadline: Option<u64>, mode: Mode, why: Why) -> Came {
     if matches!(wake, park::Wake::Ready | park::Wake::Early) {
         return Came::Wake;
     }
+    // Take the waiter back, so that a later wake does not send to a park that is over.
     drop(signal.replace(None));
     match wake {
         park::Wake::Interrupted => Came::Interrupt,
+        // The wake came together with the time-out: it wins.
         _ if signal.woken.load(Ordering::Acquire) => Came::Wake,
         _ => Came::Deadline,
     }

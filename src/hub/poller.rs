@@ -1,13 +1,14 @@
-//! The poller: polling's, waited on in one system call.
+//! The poller: that of the crate polling, but waited on in one system call.
 //!
-//! polling makes the descriptors and rings the bell (`notify`). Its own wait costs five system calls, so on Linux the hub
-//! waits on the same epoll descriptor through rustix, and calls `Poller::wait` only after the bell rang, to arm it again.
-//! epoll counts in milliseconds, so a short wait is a `ppoll` of the epoll descriptor first: `epoll_pwait2` counts in
-//! nanoseconds, but needs Linux 5.11. Registration goes through rustix too, because polling cannot ask for `RDHUP`,
-//! without which "a short read means drained" would sleep through the end of a stream.
+//! polling makes the descriptors and rings the bell (`notify`), which wakes a hub from another OS thread. Its own wait
+//! costs five system calls. So on Linux the hub waits on the same epoll descriptor through rustix, and calls
+//! `Poller::wait` only after the bell rang, to arm the bell again. epoll counts in milliseconds, so a short wait begins
+//! with a `ppoll` of the epoll descriptor (`epoll_pwait2` counts in nanoseconds, but needs Linux 5.11). Registration
+//! goes through rustix too, because polling cannot ask for `RDHUP`. Without `RDHUP` the rule "a short read means
+//! drained" would miss the end of a stream.
 //!
-//! With `GREEN_LOOP=polling` in the environment all goes through polling's own interface instead, as it would on another
-//! system: slower, and the same to everybody above.
+//! With `GREEN_LOOP=polling` in the environment everything goes through polling's own interface instead, as it would on
+//! another system. That is slower, and makes no difference to the reactor.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -29,7 +30,8 @@ use crate::sys::poll;
 pub(crate) struct Readiness {
     pub(crate) read: bool,
     pub(crate) write: bool,
-    /// Hung up, shut down or in error: from now on nobody waits.
+    /// Hung up, shut down (at least one direction) or in error. All waiters are to be woken: there may be no later
+    /// edge.
     pub(crate) closed: bool,
 }
 
@@ -40,14 +42,14 @@ const BOTH: epoll::EventFlags = epoll::EventFlags::IN
     .union(epoll::EventFlags::PRI)
     .union(epoll::EventFlags::ET);
 
-/// The same as polling has it.
+/// The same as an event of polling.
 fn both(key: u64) -> polling::Event {
     let mut event = polling::Event::all(key as usize);
     event.set_priority(true);
     event
 }
 
-/// polling's key for its bell.
+/// The key that polling uses for its bell.
 const BELL: u64 = u64::MAX;
 
 pub(super) struct Poller {
@@ -55,7 +57,7 @@ pub(super) struct Poller {
     events: Events,
 }
 
-/// Where a wait puts what it finds; and so, by which way the poller goes.
+/// The buffer that a wait fills. Its kind says which interface the poller uses.
 enum Events {
     Epoll(Vec<epoll::Event>),
     Polling(polling::Events),
@@ -90,7 +92,7 @@ impl Poller {
         })
     }
 
-    /// polling's own interface, if that is the way.
+    /// polling's own interface, if `GREEN_LOOP` asks for it.
     fn portable(&self) -> Option<&polling::Poller> {
         matches!(self.events, Events::Polling(_)).then_some(&*self.inner)
     }
@@ -99,19 +101,21 @@ impl Poller {
         self.inner.clone()
     }
 
-    /// Registers for its life: edge-triggered, both directions. `false` if its number and open file are registered already.
+    /// Registers a descriptor for its whole life: edge-triggered, both directions. `false` if its number and open file
+    /// are registered already.
     pub(super) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<bool> {
         let added = match self.portable() {
             Some(poller) => poll::add(poller, fd, both(key), PollMode::Edge),
             None => epoll::add(self.inner.as_fd(), fd, epoll::EventData::new_u64(key), BOTH).map_err(io::Error::from),
         };
         match added {
+            // Not an error: the reactor decides whether it may take that registration over.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             other => other.map(|()| true),
         }
     }
 
-    /// The same in the place of a registration that is nobody's any more.
+    /// The same, in place of a registration that no source uses any more.
     pub(super) fn replace(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         if let Some(poller) = self.portable() {
             return poller.modify_with_mode(fd, both(key), PollMode::Edge);
@@ -124,17 +128,20 @@ impl Poller {
         )?)
     }
 
-    /// Registers a descriptor that is not ours, for nothing yet; `false` if its open file is registered already.
+    /// Registers a foreign descriptor, for no events yet; `false` if its number and open file are registered already.
+    ///
+    /// Other errors are left to [`arm`](Self::arm), which follows and gets them as well.
     pub(super) fn claim(&self, fd: BorrowedFd<'_>, key: u64) -> bool {
         if let Some(poller) = self.portable() {
             let added = poll::add(poller, fd, polling::Event::none(key as usize), PollMode::Oneshot);
             return !added.is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists);
         }
         let data = epoll::EventData::new_u64(key);
+        // `ONESHOT` without a direction: epoll reports only errors and hang-ups until `arm` asks for more.
         epoll::add(self.inner.as_fd(), fd, data, epoll::EventFlags::ONESHOT) != Err(Errno::EXIST)
     }
 
-    /// Arms a descriptor that is not ours for one event.
+    /// Arms a foreign descriptor for one event.
     pub(super) fn arm(&self, fd: BorrowedFd<'_>, key: u64, read: bool, write: bool) -> io::Result<()> {
         if let Some(poller) = self.portable() {
             let event = polling::Event::new(key as usize, read, write);
@@ -154,17 +161,18 @@ impl Poller {
         }
         let data = epoll::EventData::new_u64(key);
         match epoll::modify(self.inner.as_fd(), fd, data, flags) {
+            // The number names another open file than at the last wait, which this poller does not know yet.
             Err(Errno::NOENT) => Ok(epoll::add(self.inner.as_fd(), fd, data, flags)?),
             other => Ok(other?),
         }
     }
 
     pub(super) fn delete(&self, fd: BorrowedFd<'_>) {
-        // Gone already is as good.
+        // An error means that the kernel has removed the registration already.
         let _ = epoll::delete(self.inner.as_fd(), fd);
     }
 
-    /// Waits until something is ready, the bell rings, or `timeout` (none: for ever) passes.
+    /// Waits until a descriptor is ready, the bell rings, or `timeout` passes (`None`: waits for ever).
     pub(super) fn wait(&mut self, timeout: Option<Duration>, mut ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
         let events = match &mut self.events {
             Events::Epoll(events) => events,
@@ -175,15 +183,18 @@ impl Poller {
         };
         let mut timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         events.clear();
+        // A short wait first sleeps in `ppoll`, which counts in nanoseconds. If nothing came, that is all.
         if let Some(exactly) = timeout.filter(is_short) {
             let epoll = &mut [PollFd::new(&self.inner, PollFlags::IN)];
             match plainly(|| rustix::event::poll(epoll, Some(&exactly))) {
                 Ok(0) | Err(Errno::INTR) => return Ok(()),
+                // There are events: the `epoll_wait` below only fetches them.
                 Ok(_) => timeout = Some(Timespec::default()),
                 Err(error) => return Err(error.into()),
             }
         }
         match plainly(|| epoll::wait(self.inner.as_fd(), spare_capacity(events), timeout.as_ref())) {
+            // After a signal there are no events; the turn looks at the inbox in any case.
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -196,17 +207,18 @@ impl Poller {
                 ready(key, readiness(flags));
             }
         }
+        // The bell is one-shot: unless it is armed again, the next ring would not end a wait.
         if rang { self.answer(ready) } else { Ok(()) }
     }
 
-    /// Lets polling clear and re-arm its bell; what it finds besides is passed on.
+    /// Lets polling clear and re-arm its bell, and passes on the events that it finds besides.
     #[cold]
     fn answer(&self, ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
         ask_polling(&self.inner, &mut polling::Events::new(), Some(Duration::ZERO), ready)
     }
 }
 
-/// Whether a millisecond more is too much for a wait of so long, which is one.
+/// Whether a wait is so short that a millisecond more would matter. A timeout of zero does not wait.
 fn is_short(timeout: &Timespec) -> bool {
     const SHORT: i64 = 50_000_000;
     timeout.tv_sec == 0 && (1..SHORT).contains(&timeout.tv_nsec)
@@ -223,7 +235,8 @@ fn ask_polling(
         other => drop(other?),
     }
     for event in events.iter() {
-        // polling hides RDHUP: say `closed`, which only costs a try.
+        // polling does not report `RDHUP`, so report each event as `closed`. A needless `closed` costs an attempt that
+        // fails; a missing one would leave the end of a stream unread.
         ready(
             event.key as u64,
             Readiness {
@@ -239,6 +252,7 @@ fn ask_polling(
 fn readiness(flags: epoll::EventFlags) -> Readiness {
     use epoll::EventFlags as E;
     let closed = flags.intersects(E::RDHUP | E::HUP | E::ERR);
+    // After `RDHUP` alone the peer only sends no more: a write may still have to wait.
     Readiness {
         read: closed || flags.intersects(E::IN | E::PRI),
         write: flags.intersects(E::OUT | E::HUP | E::ERR),

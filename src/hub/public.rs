@@ -1,4 +1,4 @@
-//! What a user may ask of this OS thread's hub.
+//! The public functions of this OS thread's hub.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -41,7 +41,7 @@ pub fn handle() -> Handle {
     Handle::of(Hub::current())
 }
 
-/// Calls `f` on the hub's own stack in its next turn; in order with other calls.
+/// Calls `f` on the hub's own stack in its next turn, in order with other calls.
 ///
 /// ```
 /// use greenthread::hub;
@@ -50,7 +50,7 @@ pub fn handle() -> Handle {
 /// ```
 ///
 /// # Blocking and cancellation
-/// `f` may not block (that panics, and the panic is reported): spawn for that.
+/// `f` may not block (that panics, and the panic is reported): spawn a green thread for that.
 ///
 /// # Coming from Python
 /// `loop.call_soon`, gevent's `loop.run_callback`.
@@ -69,8 +69,8 @@ pub fn call_soon<F: FnOnce() + 'static>(f: F) {
 /// ```
 ///
 /// # Blocking and cancellation
-/// In a green thread it parks that one. It never raises [`LoopExit`](super::LoopExit): waiting for ever is what was
-/// asked for.
+/// In a green thread it parks that green thread. It never raises [`LoopExit`](super::LoopExit), because the caller has
+/// asked to wait for ever.
 ///
 /// # Coming from Python
 /// `loop.run_forever()`, gevent's `get_hub().join()` in a server.
@@ -82,6 +82,8 @@ pub fn run_forever() {
     hub.forever.borrow_mut().push(parker.waiter());
     let task = parker.task;
     if parker.park(None, Mode::Cancel, Why::new(&WHY, 0)) == Wake::Interrupted {
+        // `stop` takes all waiters; an interrupt leaves this one behind. While it stood there, no `LoopExit` would be
+        // raised.
         hub.forever.borrow_mut().retain(|waiter| !waiter.is_of(task));
         interrupt::raise();
     }
@@ -107,7 +109,7 @@ pub fn is_running() -> bool {
         .is_some_and(|hub| hub.pumping.get() || hub.current.get().is_some() || hub.is_in_callback())
 }
 
-/// Waits until the hub has nothing else to do: nobody is ready, and it is about to sleep.
+/// Waits until the hub has nothing else to do: no green thread is ready, and the hub is about to sleep.
 ///
 /// # Coming from Python
 /// `gevent.idle()`.
@@ -124,10 +126,10 @@ pub fn idle() {
     }
 }
 
-/// Runs one turn without sleeping; for a hub that lives inside another event loop.
+/// Runs one turn without sleeping, for a hub inside another event loop.
 ///
-/// Call it on the native stack when [`as_fd`]'s descriptor is readable or [`next_deadline`] has come. The whole of such a
-/// loop, with `poll` for the other event loop:
+/// Call it on the native stack when [`as_fd`]'s descriptor is readable or [`next_deadline`] has come. This is a
+/// complete loop, with `poll` in the role of the other event loop:
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -152,7 +154,7 @@ pub fn idle() {
 /// # }
 /// ```
 ///
-/// Whoever waits for ever for what cannot come is not told so here: only a hub that sleeps itself raises
+/// A wait that nothing can end is not detected here: only a hub that sleeps itself raises
 /// [`LoopExit`](super::LoopExit).
 ///
 /// # Panics
@@ -165,9 +167,14 @@ pub fn turn() {
         "hub::turn in a green thread or a callback: only the native stack turns the hub"
     );
     hub.pumping.set(true);
+    // The turn resumes green threads, which must not see the fibers of the native stack as their own.
     let chain = current::set_aside();
+    // From here on other OS threads need not ring: the turn looks at the inbox.
     hub.shared.inbox().wake_up();
     hub.turn(Sleep::No);
+    // The foreign loop sleeps in the hub's place, so senders must ring from now on. A message that came during the turn
+    // is taken here, and `next_deadline` counts what it makes ready. If another one comes meanwhile, the inbox stays
+    // pending and `next_deadline` says "now".
     if hub.embedded.get() && !hub.shared.inbox().fall_asleep(inbox::POLLING) {
         hub.take_messages();
         hub.shared.inbox().fall_asleep(inbox::POLLING);
@@ -176,10 +183,10 @@ pub fn turn() {
     hub.pumping.set(false);
 }
 
-/// When [`turn`] has something to do at the latest: now if somebody is ready, never if it is `None`.
+/// When [`turn`] is to be called at the latest: now if a green thread is ready, `None` if there is no deadline.
 ///
-/// `None` is not the end: the descriptor of [`as_fd`] may still become readable. Ask again after every turn, and after
-/// whatever may have spawned. The loop is shown at [`turn`].
+/// `None` does not mean that all is done: the descriptor of [`as_fd`] may still become readable. Ask again after every
+/// turn, and after any code that may have spawned a green thread. The loop is shown at [`turn`].
 pub fn next_deadline() -> Option<Instant> {
     let hub = HUB.get()?;
     let now = hub.clock.instant();
@@ -191,11 +198,11 @@ pub fn next_deadline() -> Option<Instant> {
     now.checked_add(Duration::from_nanos(next.saturating_sub(hub.clock.now())))
 }
 
-/// The hub's own descriptor: readable when a descriptor it waits for is ready, or another OS thread has sent it
-/// something.
+/// The hub's own descriptor: readable when a descriptor that the hub waits for is ready, or when another OS thread has
+/// sent it a message.
 ///
-/// From then on a foreign loop is expected to wait on it: other OS threads ring it, and so do wakes by code that the foreign
-/// loop runs. The loop is shown at [`turn`].
+/// From this call on a foreign loop is expected to wait on the descriptor: messages of other OS threads make it
+/// readable, and so do wakes by code that the foreign loop runs. The loop is shown at [`turn`].
 ///
 /// # Errors
 /// When the system has no descriptor left; `NotConnected` after the hub's end.
@@ -207,6 +214,7 @@ pub fn as_fd() -> io::Result<HubFd> {
     let hub = Hub::current();
     let poller = hub.reactor.ensure_poller(hub)?;
     hub.embedded.set(true);
+    // Senders must ring from now on. If a message is pending already, `next_deadline` says "now".
     hub.shared.inbox().fall_asleep(inbox::POLLING);
     Ok(HubFd { poller })
 }
@@ -223,7 +231,8 @@ impl AsFd for HubFd {
     }
 }
 
-/// Kills all green threads of this hub but the caller, waits for at most `patience`, and says who would not die.
+/// Kills all green threads of this hub but the caller, waits for at most `patience`, and reports those that did not
+/// end.
 ///
 /// ```
 /// use greenthread::{hub, spawn, thread};
@@ -237,8 +246,8 @@ impl AsFd for HubFd {
 /// [`Survivors`], with a line for each green thread that is still there.
 ///
 /// # Blocking and cancellation
-/// Parks. In a destructor, while a local green thread or a native stack unwinds, it waits as well, but those that share its
-/// thread-locals (the local ones, then) cannot be killed: they are told as survivors at once.
+/// Parks. It also waits in a destructor while a local green thread or a native stack unwinds. But then the green
+/// threads that share its thread-locals (the local ones) cannot be killed: they are reported as survivors at once.
 #[track_caller]
 pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
     if Hub::has_ended() {
@@ -247,43 +256,47 @@ pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
     let hub = Hub::current();
     hub.check_can_park();
     let me = hub.running();
-    // In a destructor it waits all the same, and those who share the caller's thread-locals take themselves for unwinding.
+    // A caller that unwinds (this is a destructor, then) waits all the same. std's panic count is a thread-local: while
+    // the caller waits, the green threads that share its context see `panicking() == true`, and a kill cannot unwind
+    // them.
     let unwinding = panicking();
     let shares = |task: &Task| unwinding && !task.is_alone() && !me.is_alone();
-    // By number: a stackless task and the runner that polls it have the same.
+    // The caller is recognised by its number: a stackless task and the runner that polls it have the same.
     let others = || task::all_of(hub).into_iter().filter(|task| task.id() != me.id());
     let end = hub.after(patience);
     let mut pause = Duration::from_millis(1);
     loop {
+        // Asked anew in each round: the killed green threads may have spawned others.
         let left: Vec<_> = others().collect();
-        // A kill cannot unwind who unwinds.
         let (spared, dying): (Vec<_>, Vec<_>) = left.into_iter().partition(|task| shares(task));
         for task in &dying {
             interrupt::kill(hub, TaskRef::new(task), task.id());
         }
         let live = hub.live.get();
         if !dying.is_empty() {
-            // A round at least, however late it is.
+            // Let the killed green threads run at least once, even if the time is over already.
             give_way(hub, None, dying.len(), unwinding);
         }
         if dying.is_empty() || hub.clock.now() >= end {
             return Survivors::of(if dying.is_empty() { spared } else { others().collect() });
         }
         if hub.live.get() == live {
+            // None has ended, so they wait for something in their destructors: sleep a little.
             give_way(hub, Some(hub.after(pause).min(end)), dying.len(), unwinding);
-            // Each look is at all green threads of the process.
+            // Each round visits the green threads of all hubs of the process, so look less and less often.
             pause = (pause * 2).min(Duration::from_millis(10));
         }
     }
 }
 
-/// Lets others run: a round of the ready queue, or until then.
+/// Lets other tasks run: once through the ready queue, or until `until` if that is given.
 fn give_way(hub: &'static Hub, until: Option<u64>, dying: usize, unwinding: bool) {
     static WHY: &str = "green threads to die (shutdown)";
     if until.is_none() && !unwinding {
         let _ = super::park::yield_now();
         return;
     }
+    // While unwinding `yield_now` would return at once. So park with a deadline, which is "now" for a single round.
     let until = until.unwrap_or_else(|| hub.clock.now());
     let mode = if unwinding { Mode::Must } else { Mode::Cancel };
     if Parker::new().park(Some(until), mode, Why::new(&WHY, dying)) == Wake::Interrupted {
@@ -307,7 +320,7 @@ impl Survivors {
         }
     }
 
-    /// One line for each: who it is, what it waits for, where it was spawned.
+    /// One line for each: its name, what it waits for, and where it was spawned.
     pub fn lines(&self) -> &[String] {
         &self.lines
     }
@@ -322,11 +335,11 @@ impl fmt::Display for Survivors {
 
 impl std::error::Error for Survivors {}
 
-/// Sets what hears of panics that nobody joined for, in the whole process; `None` brings back the line on stderr.
+/// Sets the hook for panics that no `join` receives, in the whole process; `None` brings back the line on stderr.
 ///
-/// Children of a [`scope`](crate::scope()) are not among them: there the scope itself panics.
+/// The hook is not called for children of a [`scope`](crate::scope()): there the scope itself panics.
 ///
-/// The hook gets the green thread as `green thread #2 'name'` and the panic's payload.
+/// The hook gets the green thread as `green thread #2 'name'`, and the panic's payload.
 ///
 /// # Coming from Python
 /// gevent's `hub.handle_error`, asyncio's "exception was never retrieved".
@@ -336,16 +349,17 @@ where
 {
     let hook = hook.map(|hook| Arc::new(hook) as Arc<super::report::PanicHook>);
     let before = std::mem::replace(&mut *PANIC_HOOK.lock(), hook);
-    // Without the lock: it is the user's.
+    // The drop runs the user's code, so it comes after the unlock.
     drop(before);
 }
 
-/// Has the message of each panic, which std writes, written as this crate's own reports are: not by the OS thread that
-/// panics, and no more of one kind than a reader can follow.
+/// Has the messages of panics written as this crate's own reports are: not by the OS thread that panics, and at a
+/// limited rate.
 ///
-/// std writes it in the green thread that panics, and waits for stderr: if what reads that (a log's collector, say) has stopped
-/// and the pipe is full, the hub stops with it. A server that may meet panics calls this first thing in `main`. It takes the
-/// place of the panic hook of the whole process, for OS threads too; one that is set later takes its place in turn.
+/// By default std writes the message in the green thread that panics, and waits for stderr. If the reader of stderr (a
+/// log collector, say) has stopped and the pipe is full, the whole hub stops with it. A server that may meet panics
+/// calls this function first thing in `main`. It replaces the panic hook of the whole process, for OS threads too; a
+/// hook that is set later replaces this one in turn.
 ///
 /// ```
 /// use greenthread::{hub, spawn};
@@ -353,7 +367,7 @@ where
 /// assert!(spawn(|| panic!("told aside")).join().is_err());
 /// ```
 ///
-/// The message is std's, backtrace included: `RUST_BACKTRACE` says whether there is one.
+/// The message is that of std, with a backtrace if `RUST_BACKTRACE` asks for one.
 pub fn write_panics_aside() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or(("unknown", 0), |at| (at.file(), at.line()));
@@ -366,13 +380,14 @@ pub fn live() -> usize {
     HUB.get().map_or(0, |hub| hub.live.get())
 }
 
-/// How often a wait that cannot fail happened in a local green thread that was unwinding, so that
-/// [`std::thread::panicking`] was true for its neighbours meanwhile.
+/// How often a local green thread that was unwinding had to park in a wait that cannot fail.
+///
+/// Until it was resumed, [`std::thread::panicking`] was true for the other green threads that share its thread-locals.
 pub fn leaked_panics() -> usize {
     HUB.get().map_or(0, |hub| hub.leaked.get())
 }
 
-/// A hub made to order, for tests that must go the same way each time.
+/// Makes a hub with a virtual clock or a seed, for tests that must go the same way each time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -403,21 +418,21 @@ impl Builder {
         Builder::default()
     }
 
-    /// A clock that stands still while anything can run, and jumps to the next deadline when nothing can.
+    /// Uses a clock that stands still while anything can run, and jumps to the next deadline when nothing can.
     #[must_use]
     pub fn virtual_clock(mut self, yes: bool) -> Builder {
         self.virtual_clock = yes;
         self
     }
 
-    /// Mixes the order of the ready queue, in a way that depends on `seed` alone.
+    /// Shuffles the ready queue, in a way that depends on `seed` alone.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Builder {
         self.seed = Some(seed);
         self
     }
 
-    /// Makes it this OS thread's hub.
+    /// Makes the hub, as that of this OS thread.
     ///
     /// # Errors
     /// `AlreadyExists` if this OS thread has a hub: install before anything else of this crate is used. `NotConnected` after

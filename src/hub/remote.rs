@@ -1,7 +1,7 @@
-//! What other OS threads may touch of a hub: its inbox, the way to wake it, and the public [`Handle`].
+//! The half of a hub that other OS threads may touch: its inbox, the way to wake it, and the public [`Handle`].
 //!
-//! A `Shared` block is leaked and recycled, so `&'static Shared` is always valid; a generation tells one life from the
-//! next, and a message of an older life is given back to its sender.
+//! A `Shared` block is leaked and recycled, so `&'static Shared` is always valid. Each hub that has the block is one
+//! *life* of it, with a generation of its own. A message for an older life is given back to its sender.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -18,19 +18,19 @@ use crate::sys::fork::{Global, Order, fork_epoch};
 use crate::sys::inside::Mutex;
 use crate::sys::plain::plainly;
 
-/// What one OS thread may ask of another's hub.
+/// What one OS thread may ask of the hub of another.
 pub(crate) enum Message {
-    /// Wake (task, ticket).
+    /// Wake the park with this (task, ticket).
     Wake(TaskRef, u64),
     /// Poll this stackless task.
     Poll(TaskRef),
-    /// Ask (task, id) to die.
+    /// Kill the green thread with this (task, id).
     Kill(TaskRef, u64),
-    /// Give (task, id) an unpark token.
+    /// Give the green thread with this (task, id) an unpark token.
     Unpark(TaskRef, u64),
     /// Run this as a callback.
     Call(Box<dyn FnOnce() + Send>),
-    /// Run this in the turn itself: it is ours and runs no code of the user.
+    /// Run this in the turn itself, not as a callback: it is this crate's, and runs no code of the user.
     Internal(Box<dyn FnOnce(&'static Hub) + Send>),
     /// Let `run_forever` return.
     Stop,
@@ -40,11 +40,12 @@ pub(crate) enum Message {
 pub(crate) struct Shared {
     inbox: Inbox<Message>,
     generation: AtomicU64,
-    /// The process that its hub is of.
+    /// The fork epoch of the process in which its hub was made.
     fork_epoch: AtomicU64,
     waker: Mutex<Bell>,
 }
 
+/// How to wake the owner: by unparking its OS thread, or by a notification to its poller.
 #[derive(Default)]
 struct Bell {
     thread: Option<Thread>,
@@ -54,12 +55,12 @@ struct Bell {
 static SPARE: Global<Vec<&'static Shared>> = Global::new(Order::Spare, Vec::new());
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// A number for one green thread, from any OS thread.
+/// The next number for a green thread, on any OS thread.
 pub(super) fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A block of `count` numbers, so that a hub asks rarely.
+/// The first of `count` numbers. A hub takes many at once, so that it rarely touches the shared counter.
 pub(super) fn take_ids(count: u64) -> u64 {
     NEXT_ID.fetch_add(count, Ordering::Relaxed)
 }
@@ -79,30 +80,36 @@ impl Shared {
         let thread = std::thread::current();
         shared.bell(|bell| bell.thread = Some(thread));
         shared.fork_epoch.store(fork_epoch(), Ordering::Relaxed);
+        // The generation changes before the inbox opens. So a sender for the earlier life finds the inbox closed or the
+        // generation changed, both of which it looks at under the queue's lock.
         shared.generation.fetch_add(1, Ordering::Release);
         shared.inbox.open();
         shared
     }
 
-    /// In a forked child: whoever was at the parent's at that moment may have left it locked.
+    /// In a forked child: forgets the spare blocks. Another OS thread of the parent may have held a lock of one (with
+    /// an old waiter, say) at the moment of the fork, and in the child that lock is never released.
     pub(super) fn forget_spare() {
         SPARE.lock().clear();
     }
 
-    /// The hub ends: refuses messages, and gives back those that wait.
+    /// The hub ends: refuses messages from now on, and gives back those that wait.
     pub(super) fn close(&'static self) -> Vec<Message> {
         let left = self.inbox.close();
+        // From here on every handle and registration of this life is stale.
         self.generation.fetch_add(1, Ordering::Release);
+        // Taken out under the lock, dropped after it: see `bell`.
         drop(self.bell(std::mem::take));
         left
     }
 
-    /// Frees the block for another hub, when nothing names this one any more.
+    /// Frees the block for another hub, once nothing names the hub that had it.
     pub(super) fn spare(&'static self) {
         SPARE.lock().push(self);
     }
 
-    /// Nothing is allocated or freed in `f`: whoever wakes comes here, and an allocator may wake somebody.
+    /// Calls `f` under the bell's lock. `f` must not allocate or free: every wake takes this lock, and an allocator may
+    /// wake a task when it releases a lock of its own.
     fn bell<R>(&self, f: impl FnOnce(&mut Bell) -> R) -> R {
         f(&mut self.waker.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -115,34 +122,38 @@ impl Shared {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Whether this process was forked since its hub was made, which is the parent's therefore.
+    /// Whether this process was forked since the hub was made: then the hub is the parent's.
     pub(super) fn is_of_parent(&self) -> bool {
         self.fork_epoch.load(Ordering::Relaxed) != fork_epoch()
     }
 
-    /// Sends to whatever hub has this block now: right for what carries a ticket or an id of its own.
+    /// Sends to the hub that has this block now. Right for a message that carries a ticket or an id: if it was meant
+    /// for an earlier life, it matches no task.
     pub(crate) fn send(&self, message: Message) {
         if let Err(message) = self.send_if(message, || true) {
             drop(message);
         }
     }
 
-    /// Sends to the hub that had this block in its life `generation`, if it still has.
+    /// Sends to the hub that had this block in its life `generation`; drops the message if that life is over.
     pub(crate) fn send_to(&self, generation: u64, message: Message) {
         drop(self.send_if(message, || self.generation() == generation));
     }
 
     fn send_if(&self, message: Message, accept: impl FnOnce() -> bool) -> Result<(), Message> {
-        // In a forked child nobody takes it out; and whoever had the lock in the parent is not there to give it back.
+        // In a forked child the parent's hub does not run, so nothing would take the message out. And the queue may be
+        // locked for good, by an OS thread that the child does not have.
         if self.is_of_parent() {
             return Err(message);
         }
+        // This send has taken `sleeping` away if it was not `AWAKE`, so no other sender wakes the owner. If the owner
+        // is not asleep yet, the wake is kept: an `unpark` leaves a token, and a notified poller returns at once.
         match self.inbox.send(message, accept)? {
             AWAKE => {}
             PARKED => self.bell(|bell| bell.thread.iter().for_each(Thread::unpark)),
             _ => self.bell(|bell| {
                 if let Some(poller) = &bell.poller {
-                    // It fails only if the eventfd is gone, and then the hub is too.
+                    // It fails only if the eventfd is closed, and then the hub has ended.
                     let _ = plainly(|| poller.notify());
                 }
             }),
@@ -197,12 +208,13 @@ impl Handle {
         self.shared.send_if(message, || self.is_alive()).map_err(|_| gone())
     }
 
-    /// Whether the hub's OS thread has not ended; in a forked child that of the parent has.
+    /// Whether the hub can still be reached: its OS thread has not ended, and it is not that of a forked child's
+    /// parent.
     pub fn is_alive(&self) -> bool {
         self.shared.generation() == self.generation && !self.shared.is_of_parent()
     }
 
-    /// Reserves a green thread there, and sends its body.
+    /// Reserves a green thread on that hub, and sends its body.
     pub(crate) fn start<F, T>(
         &self,
         f: F,
@@ -217,14 +229,16 @@ impl Handle {
             return Err(gone());
         }
         stack_size.map_or(Ok(()), crate::stack::check_size)?;
+        // The block and its join exist before the hub has seen the message, so that the caller need not wait for the
+        // hub.
         let join = task::reserve::<T>(self.shared, place);
         let reserved = task::Reserved::new(join.task(), f, stack_size);
-        // If it cannot be sent it is dropped, and so it is lost.
+        // A message that cannot be sent is dropped, and the drop of `reserved` marks the green thread as lost.
         self.send(Message::Internal(Box::new(move |hub| reserved.adopt(hub))))?;
         Ok(join)
     }
 
-    /// Reserves a stackless task there, and sends its future.
+    /// Reserves a stackless task on that hub, and sends its future.
     pub(crate) fn start_future<F>(
         &self,
         future: F,
@@ -236,29 +250,31 @@ impl Handle {
         if !self.is_alive() {
             return Err(gone());
         }
+        // As in `start`: what cannot be sent is dropped, and so lost.
         let join = task::reserve::<F::Output>(self.shared, place);
         let reserved = task::Reserved::new(join.task(), future, None);
         self.send(Message::Internal(Box::new(move |hub| reserved.adopt_future(hub))))?;
         Ok(join)
     }
 
-    /// Calls `f` on the hub's own stack, in its next turn. In order with other calls.
+    /// Calls `f` on the hub's own stack, in its next turn. Calls run in the order in which they were asked for.
     ///
     /// # Blocking and cancellation
-    /// `f` may not block: spawn for that.
+    /// `f` may not block: spawn a green thread for that.
     pub fn call_soon<F: FnOnce() + Send + 'static>(&self, f: F) -> io::Result<CallHandle> {
         let (call, f) = CallHandle::wrap(f);
         self.send(Message::Call(Box::new(f))).map(|()| call)
     }
 
-    /// Calls `f` after `delay`.
+    /// Calls `f` on the hub's own stack after `delay`.
     pub fn call_later<F: FnOnce() + Send + 'static>(&self, delay: Duration, f: F) -> io::Result<CallHandle> {
         let (call, f) = CallHandle::wrap(f);
+        // The delay counts from when the hub takes the message, by the hub's own clock.
         let later = move |hub: &'static Hub| hub.call_at(hub.after(delay), Box::new(f));
         self.send(Message::Internal(Box::new(later))).map(|()| call)
     }
 
-    /// Calls `f` at `when`.
+    /// Calls `f` on the hub's own stack at `when`.
     pub fn call_at<F: FnOnce() + Send + 'static>(&self, when: Instant, f: F) -> io::Result<CallHandle> {
         let (call, f) = CallHandle::wrap(f);
         let later = move |hub: &'static Hub| hub.call_at(hub.clock.nanos(when), Box::new(f));
@@ -307,12 +323,12 @@ impl CallHandle {
         (call, wrapped)
     }
 
-    /// Does not call after all, unless it has run.
+    /// Cancels the call, unless it has run already.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
     }
 
-    /// Whether it was cancelled.
+    /// Whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
     }

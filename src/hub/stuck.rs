@@ -1,14 +1,16 @@
-//! "This operation would block for ever": when it is true, and what it says.
+//! "This operation would block forever": when a hub may say so, and the report ([`LoopExit`]).
 //!
-//! Primitives are `Send`, so any other OS thread may hold the other end. The claim is made only after 100 ms with nothing
-//! ready, no timer and no descriptor waited for, and only if every other OS thread of the process is an equally idle hub
-//! or an idle pool thread of ours: the kernel's list of threads is compared with the register here.
+//! Primitives are `Send`, so any other OS thread may hold the other end of a wait. A hub makes the claim only after 100
+//! ms in which nothing was ready, no timer was pending and no descriptor was waited for. Every other OS thread of the
+//! process must be an equally idle hub or an idle pool thread of this crate: the kernel's list of threads is compared
+//! with the register in this file.
 //!
 //! # Two looks
-//! One look at thread after thread is no picture of a moment: C wakes B and rests, B wakes the one that looks, and each was
-//! seen at rest. So each thread counts how often it began and ended its rest ([`Idle`]), and all are looked at twice. If all
-//! counts are the same they all rested at any moment between the two looks; and if nothing had been sent to them or queued
-//! that they had not taken by then, nothing will ever happen. The proof needs the order in which both sides go:
+//! Looking at one thread after the other does not give a snapshot. Say C wakes B and rests, and B wakes the hub that
+//! looks: each may have been seen at rest, although a wake was on its way. So each thread counts how often it began and
+//! ended its rest ([`Idle`]), and all threads are looked at twice. If all counts are the same, all threads rested at
+//! each moment between the two looks. If by then no message had been sent to them and no job been queued that they had
+//! not taken, nothing will ever happen. The proof needs this order on both sides:
 //!
 //! | a thread that gets something to do | the looks, at each thread |
 //! |---|---|
@@ -31,11 +33,11 @@ use super::Hub;
 use super::remote::Shared;
 use crate::sys::fork::{Global, Order};
 
-/// How long a hub must have been idle before it may say so.
+/// How long a hub must have been idle before it may raise [`LoopExit`].
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Whether an OS thread rests: only a message or a job of ours gives it something to do. Odd while it does; it grows with each
-/// change.
+/// Whether an OS thread *rests*: only a message or a job of this crate can give it something to do. The count is odd
+/// while it rests, and grows with each change.
 #[derive(Debug)]
 pub(crate) struct Idle(AtomicU64);
 
@@ -44,29 +46,30 @@ impl Idle {
         Idle(AtomicU64::new(0))
     }
 
-    /// Its OS thread is about to wait for a message or a job, and for nothing else.
+    /// The OS thread is about to wait for a message or a job, and for nothing else.
     fn rest(&self) {
         self.0.fetch_or(1, Ordering::AcqRel);
     }
 
-    /// It may do something from now on. Before it takes what it has got.
+    /// The OS thread may do something from now on. To be called before it takes the message or job.
     fn rise(&self) {
+        // Only this OS thread changes its count, so a relaxed load sees the latest value.
         if self.0.load(Ordering::Relaxed) & 1 == 1 {
             self.0.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// The count, if it rests.
+    /// The count, if the OS thread rests.
     fn look(&self) -> Option<u64> {
         Some(self.0.load(Ordering::Acquire)).filter(|count| count & 1 == 1)
     }
 }
 
-/// How many jobs were queued and not taken.
+/// How many jobs are queued and not yet taken.
 static QUEUED: AtomicUsize = AtomicUsize::new(0);
 
-/// A job that waits in a queue of ours for an OS thread of ours. Dropped when that has it, which has called
-/// [`rise`](Registered::rise) before, or when it will not run.
+/// A job that waits in a queue of this crate for an OS thread of a pool. It is dropped when an OS thread has taken the
+/// job, after that thread has called [`rise`](Registered::rise), or when the job will not run.
 #[derive(Debug)]
 pub(crate) struct Waiting(());
 
@@ -83,16 +86,18 @@ impl Drop for Waiting {
     }
 }
 
+/// An entry of the register.
 struct Known {
     thread: u64,
     idle: Arc<Idle>,
-    /// Where messages to it wait.
+    /// The hub of the OS thread, with the inbox where messages to it wait. `None` for an entry that a pool has made.
     hub: Option<&'static Shared>,
 }
 
 impl Known {
     fn look(&self) -> Option<u64> {
-        // In this order; see above.
+        // The inbox before the count. If it is empty here, each message before this look was taken, and the count had
+        // changed before that. A message after this look changes the count, or is in the inbox at the second look.
         if self.hub.is_some_and(|shared| shared.inbox().is_pending()) {
             return None;
         }
@@ -102,19 +107,19 @@ impl Known {
 
 static KNOWN: Global<Vec<Known>> = Global::new(Order::Known, Vec::new());
 
-/// An OS thread of ours, registered until this is dropped. It says when it rests.
+/// The registration of an OS thread of this crate, until this is dropped. The OS thread says through it when it rests.
 #[derive(Debug)]
 pub(crate) struct Registered {
     idle: Arc<Idle>,
 }
 
 impl Registered {
-    /// Registers the OS thread that calls.
+    /// Registers the calling OS thread.
     pub(crate) fn new() -> Registered {
         Registered::with(None)
     }
 
-    /// Registers the OS thread that calls, which has this hub.
+    /// Registers the calling OS thread, which has this hub.
     pub(super) fn hub(shared: &'static Shared) -> Registered {
         Registered::with(Some(shared))
     }
@@ -129,12 +134,12 @@ impl Registered {
         Registered { idle }
     }
 
-    /// It is about to wait for a message or a job, and for nothing else.
+    /// The OS thread is about to wait for a message or a job, and for nothing else.
     pub(crate) fn rest(&self) {
         self.idle.rest();
     }
 
-    /// It may do something from now on. To be called before it takes what it has got.
+    /// The OS thread may do something from now on. To be called before it takes the message or job.
     pub(crate) fn rise(&self) {
         self.idle.rise();
     }
@@ -146,32 +151,40 @@ impl Drop for Registered {
     }
 }
 
-/// Two looks at all, and `meanwhile` between them; whether all rested all the time, and `meanwhile` says so too.
+/// Looks at all threads twice, and asks `meanwhile` in between. `true` if all rested the whole time and `meanwhile`
+/// agrees.
 fn all_rest<T: PartialEq>(
     looks: &[impl Fn() -> Option<T>],
     queued: impl Fn() -> bool,
     meanwhile: impl FnOnce() -> bool,
 ) -> bool {
     let look = || -> Option<Vec<T>> {
+        // The queue before the counts, for the same reason as in `Known::look`.
         if queued() {
             return None;
         }
         looks.iter().map(|look| look()).collect()
     };
+    // Equal counts: no thread has ended its rest between the two looks.
     let first = look();
     first.is_some() && meanwhile() && look() == first
 }
 
-/// Whether every other OS thread of this process is idle, and ours. `false` where that cannot be known.
+/// Whether every other OS thread of this process belongs to this crate and is idle. `false` where that cannot be known.
 pub(super) fn all_others_idle() -> bool {
     let me = crate::sys::thread::id();
+    // Locked until the end: no OS thread of this crate can enter or leave the register between the two looks.
     let known = KNOWN.lock();
     let mut others: Vec<_> = known.iter().filter(|known| known.thread != me).collect();
-    // One look for each OS thread: that of a pool has a hub besides, if a job has used one, which rests while the job waits.
+    // One look for each OS thread, at all its entries. A pool's OS thread has a second entry if a job has used a hub on
+    // it: that hub rests while the job waits, and the pool's own entry between jobs.
     others.sort_by_key(|known| known.thread);
     let threads: Vec<_> = others.chunk_by(|a, b| a.thread == b.thread).collect();
+    // The position is part of the result, so that both looks must find the same entry at rest.
     let rests = |known: &[&Known]| known.iter().enumerate().find_map(|(i, known)| Some((i, known.look()?)));
     let looks: Vec<_> = threads.iter().map(|known| || rests(known)).collect();
+    // An OS thread that is not registered may hold the other end of the wait and do anything. Only the thread that
+    // writes reports to stderr is known to wake no task.
     let are_ours = || {
         crate::sys::thread::all().is_some_and(|threads| {
             let mut threads = threads.into_iter().filter(|thread| *thread != me);
@@ -183,15 +196,15 @@ pub(super) fn all_others_idle() -> bool {
     all_rest(&looks, || QUEUED.load(Ordering::Acquire) > 0, are_ours)
 }
 
-/// Forgets all OS threads and jobs: this is a forked child, which has only the one.
+/// Forgets all OS threads and jobs: a forked child has only the OS thread that forked.
 pub(super) fn forget_all() {
     KNOWN.lock().clear();
     QUEUED.store(0, Ordering::Release);
 }
 
-/// The payload of the panic that ends a wait which nothing could end.
+/// The payload of the panic that ends a wait which nothing could ever end.
 ///
-/// Its text says who waits for what, and where each was spawned.
+/// Its text says what the native stack and each green thread wait for, and where they were spawned.
 ///
 /// ```no_run
 /// use greenthread::{hub::LoopExit, thread};
@@ -242,7 +255,7 @@ mod loom_tests {
     use super::*;
     use loom::sync::{Condvar, Mutex};
 
-    /// An OS thread with a hub: its inbox, its rest, and where it sleeps.
+    /// An OS thread with a hub: its inbox, its rest count, and what it sleeps on.
     struct Thread {
         inbox: Inbox<usize>,
         idle: Idle,
@@ -267,7 +280,7 @@ mod loom_tests {
             }
         }
 
-        /// What a hub does until it gets a message: as `Hub::sleep`.
+        /// What a hub does until it gets a message, as in `Hub::sleep`.
         fn receive(&self) -> usize {
             loop {
                 if self.inbox.fall_asleep(PARKED) {
@@ -297,14 +310,15 @@ mod loom_tests {
         }
     }
 
-    /// Two that rest, a message to one of them on its way, who wakes the other, who wakes the one that looks.
+    /// Two threads rest while a message to the first is on its way. The first wakes the second, which wakes the thread
+    /// that looks.
     #[test]
     fn loom_a_wake_on_its_way_along_a_chain_is_seen() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(|| {
             let threads: Arc<[Thread; 3]> = Arc::new([Thread::new(), Thread::new(), Thread::new()]);
-            // To `first`, before anybody looks.
+            // To the first thread of the chain, before thread 0 looks.
             threads[1].send(1);
             let chain = [1, 2].map(|me| {
                 let threads = threads.clone();
@@ -312,7 +326,7 @@ mod loom_tests {
                     let message = threads[me].receive();
                     let next = if me == 1 { 2 } else { 0 };
                     threads[next].send(message + 1);
-                    // And it rests again, for good.
+                    // Then it rests again, for good.
                     if threads[me].inbox.fall_asleep(PARKED) {
                         threads[me].idle.rest();
                     }
@@ -322,7 +336,7 @@ mod loom_tests {
                 let threads = threads.clone();
                 move || threads[thread].look()
             });
-            // As `Hub::sleep`: its own inbox last.
+            // As in `Hub::sleep`: the looking thread's own inbox comes last.
             let hopeless = all_rest(&looks, || false, || true) && !threads[0].inbox.is_pending();
             for link in chain {
                 link.join().unwrap();

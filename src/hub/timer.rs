@@ -1,9 +1,9 @@
 //! Deadlines in time order: a hierarchical timer wheel.
 //!
-//! Called by [`hub`](super) only: a park with a time-out inserts, whoever wakes first removes, and the hub's loop
-//! asks [`Wheel::next_wake`] how long to poll and hands what is due over with [`Wheel::expire`]. Calls nothing. Time
-//! is nanoseconds since the hub's origin; a tick is 2^16 of them (65.5 µs), so the 48 bits of a tick are exactly the
-//! 6 bits of a slot × 8 levels, and no deadline is too far away.
+//! Called by [`hub`](super) only. A park with a time-out inserts a timer, and removes it if something else ends the
+//! park. The hub's loop asks [`Wheel::next_wake`] how long to poll, and fires what is due with [`Wheel::expire`]. The
+//! wheel itself calls nothing else. Time is in nanoseconds since the hub's origin. A tick is 2^16 of them (65.5 µs), so
+//! the 48 bits of a tick are exactly 8 levels of 6 bits, and no deadline is too far away.
 //!
 //! ```text
 //!                       deadline  ┌───┬───┬───┬───┬───┬───┬───┬───┬────────────────┐
@@ -26,18 +26,19 @@
 //!   moves past the start of an occupied slot only by emptying that slot.
 //! - **T2** By T1 the occupied slots of a level lie after the current digit (level 0: at or after it), and all of a
 //!   level is earlier than all of the next. So the earliest slot is the lowest bit of the lowest level: no wrapping.
-//! - **T3** A slot has no order: the last cell fills the hole of a removed one, so only top chunks are part full and
-//!   chunks take memory for what is pending, not for what was. What is due is sorted, by deadline and then by
-//!   generation: how far that lies behind the next one is right for 2^32 − 1 insertions, wrapped or not. By T2 the
-//!   batches of successive slots are in order already.
+//! - **T3** A slot has no order: its last cell fills the hole of a removed one. So only top chunks are partly full, and
+//!   the memory of chunks is proportional to the pending timers, not to all that there ever were. Timers that are due
+//!   are sorted by deadline and then by generation. Generations are compared by their distance to the next one, which
+//!   is right for 2^32 − 1 insertions, wrapped or not. By T2 the batches of successive slots are in order already.
 //! - **T4** A deadline in the past belongs to the current slot. Nothing in the wheel has a deadline below `floor`.
-//! - **T5** Generations are drawn from one counter of the wheel, so a key stays stale when the slab is freed and
-//!   begins again. A key lies only if its entry's index is taken again exactly a multiple of 2^32 − 1 insertions on.
+//! - **T5** Generations are drawn from one counter of the wheel, so a key stays stale when the slab is freed and begins
+//!   again. A stale key names a timer only if its index is taken again exactly a multiple of 2^32 − 1 insertions later.
 //! - **T6** A panic of the caller's `fire` loses the fired timer only: `Firing` puts the rest of its batch back.
 //!
 //! # Rejected
-//! - A binary heap: O(log n) cache misses per operation, and a cancelled timer (nearly all are) is searched for, or
-//!   stays as a corpse; it also gives the hub a wake-up per deadline, where a slot gives one per tick.
+//! - A binary heap: O(log n) cache misses per operation. A cancelled timer (nearly all are) has to be searched for, or
+//!   stays in the heap until its deadline. And the hub wakes once per deadline, where a slot needs one wake-up per
+//!   tick.
 //! - A `BTreeMap<(deadline, sequence), T>`: cancels well, but at 1M pending each operation is 5 dependent misses.
 //! - One ring with a count of rounds: every turn walks all of the far timers.
 //! - Slots as lists linked through the entries: measured, 210 ns to expire one of 1M timers instead of 80. Each step of
@@ -73,7 +74,7 @@ pub(crate) struct Key {
     generation: NonZeroU32,
 }
 
-/// What a key leads to; free if there is no value.
+/// The value that a key names; the entry is free if there is none.
 struct Entry<T> {
     value: Option<T>,
     generation: NonZeroU32,
@@ -81,7 +82,7 @@ struct Entry<T> {
     place: u32,
 }
 
-/// A timer in its slot: all that a cascade reads.
+/// A timer in its slot: everything that a cascade reads.
 #[derive(Clone, Copy)]
 struct Cell {
     deadline: u64,
@@ -96,11 +97,11 @@ struct Chunk {
     below: u32,
 }
 
-/// A stack of chunks, of which only the top one is part full (T3).
+/// A stack of chunks; only the top one may be partly full (T3).
 #[derive(Clone, Copy)]
 struct Slot {
     top: u32,
-    /// Cells of the top chunk; when there is none, as if it were full.
+    /// How many cells of the top chunk are used. Without a chunk it is `CELLS`, so that the next cell makes one.
     fill: u32,
 }
 
@@ -117,7 +118,7 @@ pub(crate) struct Wheel<T> {
     now: u64,
     /// The current tick: that of `now`, except while a panic of `fire` has cut an expiry short.
     tick: u64,
-    /// No deadline is below (T4): spares the scan of the current slot when nothing of it is due.
+    /// No deadline is below this (T4). It saves the scan of the current slot when nothing in it is due.
     floor: u64,
     len: u32,
     /// The generation of the next insertion (T5).
@@ -202,6 +203,7 @@ impl<T> Wheel<T> {
             generation,
         };
         self.len += 1;
+        // T4: the new deadline may be the earliest, or lie in the past.
         self.floor = self.floor.min(deadline);
         self.link(Cell { deadline, key });
         key
@@ -210,7 +212,9 @@ impl<T> Wheel<T> {
     /// Takes a timer out before it fires; none if the key is stale.
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        // A stale key ends here: its entry is free, or has a later generation.
         self.get(key)?;
+        // The place is read before `release`, which overwrites it with the link of the free list.
         let place = self.entries[key.index as usize].place;
         let value = self.release(key.index)?;
         self.unlink(place);
@@ -223,6 +227,7 @@ impl<T> Wheel<T> {
     pub(crate) fn expire(&mut self, now: u64, fire: &mut impl FnMut(u64, T)) {
         let now = now.max(self.now);
         let target = now >> TICK_BITS;
+        // The common case: still in the current tick, and nothing in its slot is due.
         if target == self.tick && now < self.floor {
             self.now = now;
             return;
@@ -231,9 +236,11 @@ impl<T> Wheel<T> {
         let mut floor = end_of(target).saturating_add(1);
         while let Some((slot, start)) = self.first().filter(|&(_, start)| start <= target) {
             let last = last_of(slot, start);
-            // What is not due lies at or after `target`, and goes straight to where it belongs then.
+            // Move the time on before the slot is emptied (T1). What is not due lies at or after `target`, so it goes
+            // straight to the slot where it belongs as seen from there.
             self.tick = last.min(target);
             floor = floor.min(self.fire_slot(slot, now, fire));
+            // This slot reaches `target`: all others begin after it (T2).
             if last >= target {
                 break;
             }
@@ -267,6 +274,7 @@ impl<T> Wheel<T> {
     /// higher slot are waited for to the start of it, to cascade: at most one idle wake-up per level.
     pub(crate) fn next_wake(&self) -> Option<u64> {
         let (slot, start) = self.first()?;
+        // A timer may have been inserted in the past. The floor may be too low, so look at the deadlines themselves.
         if self.floor <= self.now && self.next_deadline()? <= self.now {
             return Some(self.now);
         }
@@ -288,11 +296,12 @@ impl<T> Wheel<T> {
         let digit = self.occupied[level].trailing_zeros();
         let shift = level as u32 * SLOT_BITS;
         let above = shift + SLOT_BITS;
+        // The digits above the slot's are those of the current tick, and the digits below are 0.
         let start = (self.tick >> above << above) | (u64::from(digit) << shift);
         Some((level * SLOTS + digit as usize, start))
     }
 
-    /// Empties a slot: fires what is due of it and spreads the rest, whose earliest deadline it gives.
+    /// Empties a slot: fires what is due, and moves the rest to other slots. Gives the earliest deadline of the rest.
     fn fire_slot(&mut self, slot: usize, now: u64, fire: &mut impl FnMut(u64, T)) -> u64 {
         let due = mem::take(&mut self.scratch);
         let mut firing = Firing {
@@ -303,9 +312,10 @@ impl<T> Wheel<T> {
         let rest = firing.wheel.drain(slot, now, &mut firing.due);
         let next = firing.wheel.generation.get();
         let age = |cell: &Cell| cell.key.generation.get().wrapping_sub(next);
-        // Sorts in place, and no two keys are equal (T3).
+        // A stable sort would allocate, and is not needed: no two keys are equal (T3).
         firing.due.sort_unstable_by_key(|cell| (cell.deadline, age(cell)));
         while let Some(&Cell { deadline, key }) = firing.due.get(firing.done) {
+            // Counted before the call: if `fire` panics, only this timer is lost (T6).
             firing.done += 1;
             if let Some(value) = firing.wheel.release(key.index) {
                 fire(deadline, value);
@@ -314,8 +324,10 @@ impl<T> Wheel<T> {
         rest
     }
 
-    /// Takes all cells out of a slot: those due are listed, the others linked again as seen from the current tick.
+    /// Takes all cells out of a slot: lists those that are due, and links the others again, as seen from the current
+    /// tick.
     fn drain(&mut self, slot: usize, now: u64, due: &mut Vec<Cell>) -> u64 {
+        // Empty the slot first: a cell may be linked into it again.
         let Slot { top, fill } = mem::replace(&mut self.slots[slot], Slot::EMPTY);
         self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
         let (mut at, mut fill) = (top, fill as usize);
@@ -332,6 +344,7 @@ impl<T> Wheel<T> {
             }
             let below = self.chunks[at as usize].below;
             self.free(at);
+            // All chunks below the top one are full (T3).
             (at, fill) = (below, CELLS);
         }
         rest
@@ -340,6 +353,7 @@ impl<T> Wheel<T> {
     /// Puts a value into a free entry, or a new one.
     #[inline]
     fn store(&mut self, value: T, generation: NonZeroU32) -> u32 {
+        // `NIL` is no index, so an empty free list falls through to a new entry.
         let index = self.free_entry;
         if let Some(entry) = self.entries.get_mut(index as usize) {
             self.free_entry = entry.place;
@@ -379,7 +393,8 @@ impl<T> Wheel<T> {
         *fill += 1;
     }
 
-    /// Puts a chunk, free or new, on top of a slot; a new one is filled with any cell.
+    /// Puts a chunk, free or new, on top of a slot. A new chunk is filled with copies of `filler`, which are never
+    /// read.
     fn grow(&mut self, slot: usize, filler: Cell) {
         let below = self.slots[slot].top;
         let top = self.free_chunk;
@@ -410,11 +425,14 @@ impl<T> Wheel<T> {
         let Slot { top, fill } = self.slots[slot];
         let fill = fill - 1;
         self.slots[slot].fill = fill;
+        // Unless the removed cell is the last one itself, the last one moves into the hole, and its entry gets the new
+        // place.
         if (top << CELL_BITS) | fill != place {
             let last = self.chunks[top as usize].cells[fill as usize];
             self.chunks[chunk].cells[at] = last;
             self.entries[last.key.index as usize].place = place;
         }
+        // A chunk without cells must go, as a slot counts as occupied while it has a chunk.
         if fill == 0 {
             self.shrink(slot);
         }
@@ -439,9 +457,11 @@ impl<T> Wheel<T> {
         self.chunks[chunk as usize].below = mem::replace(&mut self.free_chunk, chunk);
     }
 
-    /// Gives the memory of a peak back once the wheel is empty; the insertions that made the peak have paid for it.
+    /// Gives the memory of a peak back once the wheel is empty. The cost is spread over the insertions that made the
+    /// peak.
     #[inline]
     fn trim(&mut self) {
+        // Without timers no slot has a chunk, so nothing refers to what is freed here.
         if self.len == 0 && self.entries.capacity() > KEEP {
             self.entries = Vec::new();
             self.chunks = Vec::new();
@@ -461,6 +481,8 @@ struct Firing<'a, T> {
 
 impl<T> Drop for Firing<'_, T> {
     fn drop(&mut self) {
+        // Nothing is left unless `fire` has panicked (T6). The floor sinks too, so that the next expiry finds what is
+        // left.
         for &cell in &self.due[self.done..] {
             self.wheel.floor = self.wheel.floor.min(cell.deadline);
             self.wheel.link(cell);
@@ -488,7 +510,7 @@ mod tests {
 
     const TICK: u64 = 1 << TICK_BITS;
 
-    /// xorshift64: the same numbers in every run.
+    /// A xorshift64 generator: the same numbers in every run.
     struct Rng(u64);
 
     impl Rng {
@@ -503,7 +525,7 @@ mod tests {
             self.next() % bound
         }
 
-        /// All magnitudes up to `bits` alike.
+        /// A number of up to `bits` bits; all magnitudes are equally likely.
         fn spread(&mut self, bits: u64) -> u64 {
             let shift = 64 - 1 - self.below(bits);
             self.next() >> shift
@@ -550,7 +572,7 @@ mod tests {
         assert_eq!((chunks, len as usize), (wheel.chunks.len(), wheel.entries.len()));
     }
 
-    /// The wheel next to what it should be.
+    /// The wheel, and a model that it must agree with.
     struct Pair {
         wheel: Wheel<u64>,
         model: BTreeMap<(u64, u64), Key>,

@@ -1,8 +1,10 @@
-//! The wakers that this crate makes around a value of its own: they can be told from others, and looked into.
+//! Wakers that this crate makes around a value of its own. They can be told from other wakers, and their value can be
+//! read.
 //!
 //! # Invariants
-//! - **V1** The data of a waker with the vtable of `W` is what [`Arc::into_raw`] gave for an `Arc<W>`, and each such waker
-//!   has one count of it. Vtables are statics, one a type, and named in this file only.
+//! - **V1** The data of a waker with the vtable of `W` is a pointer that [`Arc::into_raw`] gave for an `Arc<W>`, and
+//!   each such waker owns one reference count of that `Arc`. There is one vtable for each type, a static, and only this
+//!   file names it.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -11,11 +13,11 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 use super::choice::Choice;
 use super::polled::Signal;
 
-/// What wakers are made around.
+/// A value that wakers are made around.
 pub(crate) trait Own: Send + Sync + 'static {
     fn vtable() -> &'static RawWakerVTable;
 
-    /// A waker of it was called.
+    /// A waker of this value was called.
     fn call(&self);
 }
 
@@ -44,16 +46,18 @@ impl Own for Choice {
     }
 }
 
-/// A waker of `own`.
+/// Makes a waker of `own`.
 pub(super) fn waker<W: Own>(own: Arc<W>) -> Waker {
-    // SAFETY: V1: made of the one and the other of a type, and all functions of the vtable keep the count.
+    // SAFETY: V1: the data and the vtable are those of one type, `W`, and each function of the vtable keeps the
+    // reference count right.
     unsafe { Waker::from_raw(RawWaker::new(Arc::into_raw(own).cast(), W::vtable())) }
 }
 
-/// What the waker was made around, if that is a `W`.
+/// The value that the waker was made around, if that is a `W`.
 #[inline]
 pub(super) fn of<W: Own>(waker: &Waker) -> Option<&W> {
-    // SAFETY: V1: the vtable says what the data is, and the waker that is lent has a count of it.
+    // SAFETY: V1: the vtable says that the data points to a `W`, and the borrowed waker owns a reference count, so the
+    // `W` lives as long as the borrow.
     std::ptr::eq(waker.vtable(), W::vtable()).then(|| unsafe { &*waker.data().cast::<W>() })
 }
 
@@ -62,31 +66,35 @@ const fn vtable<W: Own>() -> RawWakerVTable {
 }
 
 /// # Safety
-/// V1, of a waker that is lent.
+/// `data` is that of a waker with the vtable of `W` (V1), which is borrowed.
 unsafe fn clone<W: Own>(data: *const ()) -> RawWaker {
-    // SAFETY: the caller's: it came from `into_raw`, and is counted.
+    // SAFETY: the caller guarantees that `data` came from `into_raw` of an `Arc<W>`, and the borrowed waker owns a
+    // count of it.
     unsafe { Arc::increment_strong_count(data.cast::<W>()) };
     RawWaker::new(data, W::vtable())
 }
 
 /// # Safety
-/// V1, of a waker that is used up.
+/// `data` is that of a waker with the vtable of `W` (V1), which is used up by the call.
 unsafe fn wake<W: Own>(data: *const ()) {
-    // SAFETY: the caller's: the count of this waker goes over to the `Arc`.
+    // SAFETY: the caller guarantees that `data` came from `into_raw` of an `Arc<W>`, and gives up the waker: its count
+    // passes to the `Arc` made here.
     unsafe { Arc::from_raw(data.cast::<W>()) }.call();
 }
 
 /// # Safety
-/// V1, of a waker that is lent.
+/// `data` is that of a waker with the vtable of `W` (V1), which is borrowed.
 unsafe fn wake_by_ref<W: Own>(data: *const ()) {
-    // SAFETY: the caller's: it is counted meanwhile, and the count stays the waker's.
+    // SAFETY: the caller guarantees that `data` came from `into_raw` of an `Arc<W>`. The borrowed waker owns a count
+    // during the call, and `ManuallyDrop` leaves that count with it.
     unsafe { ManuallyDrop::new(Arc::from_raw(data.cast::<W>())) }.call();
 }
 
 /// # Safety
-/// V1, of a waker that is used up.
+/// `data` is that of a waker with the vtable of `W` (V1), which is used up by the call.
 unsafe fn release<W: Own>(data: *const ()) {
-    // SAFETY: as in `wake`.
+    // SAFETY: the caller guarantees that `data` came from `into_raw` of an `Arc<W>`, and gives up the waker: its count
+    // is dropped here.
     drop(unsafe { Arc::from_raw(data.cast::<W>()) });
 }
 
