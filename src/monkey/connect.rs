@@ -9,12 +9,12 @@
 //!   are only a few system calls that do not wait.
 
 use std::mem::{size_of, zeroed};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use libc::{c_int, c_ulong, sockaddr, socklen_t};
 
-use super::fd::{self, Call, SOCKET, is_nonblocking};
+use super::fd::{self, Call, SOCKET};
 use super::symbol::patch;
 use super::{Cut, contained, errno, fail, files, interrupted, names, ready, set_errno};
 use crate::hub::Hub;
@@ -69,6 +69,7 @@ impl Drop for Locked {
 /// Runs in a forked child: a lock that is held is held by a thread of the parent, which does not exist here.
 pub(super) fn forget_all() {
     FLAGS.iter().for_each(|lock| lock.store(0, Ordering::Release));
+    PUT_BACK.store(SET.load(Ordering::SeqCst), Ordering::SeqCst);
 }
 
 /// Runs `call` under the lock of an open file's flag, if anything is armed.
@@ -132,6 +133,33 @@ unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: usize) 
     })
 }
 
+/// How many times a connect has set a flag, and how many times one has put it back.
+static SET: AtomicU64 = AtomicU64::new(0);
+static PUT_BACK: AtomicU64 = AtomicU64::new(0);
+
+fn has_flag(fd: c_int) -> bool {
+    // SAFETY: `F_GETFL` only reads flags.
+    unsafe { flags::fcntl(fd, libc::F_GETFL, 0) & libc::O_NONBLOCK != 0 }
+}
+
+/// Whether the program made the open file non-blocking.
+pub(super) fn is_nonblocking(fd: c_int) -> bool {
+    let put_back = PUT_BACK.load(Ordering::SeqCst);
+    let set = SET.load(Ordering::SeqCst);
+    if !has_flag(fd) {
+        return false;
+    }
+    // No connect held a flag before this read, and none has begun to: then it is the program's. Otherwise read it again under
+    // the lock (N1).
+    if put_back == set && SET.load(Ordering::SeqCst) == set {
+        return true;
+    }
+    let before = errno();
+    let _locked = Locked::of(fd);
+    set_errno(before);
+    has_flag(fd)
+}
+
 /// Runs `connect` while the open file is non-blocking (N1).
 fn without_blocking(fd: c_int, connect: impl FnOnce() -> c_int) -> c_int {
     fn set(fd: c_int, nonblocking: c_int) {
@@ -141,9 +169,10 @@ fn without_blocking(fd: c_int, connect: impl FnOnce() -> c_int) -> c_int {
     }
     let before = errno();
     let _locked = Locked::of(fd);
-    let is_the_users = is_nonblocking(fd);
+    let is_the_users = has_flag(fd);
     // A flag that the program has set stays set.
     if !is_the_users {
+        SET.fetch_add(1, Ordering::SeqCst);
         set(fd, 1);
     }
     set_errno(before);
@@ -152,6 +181,7 @@ fn without_blocking(fd: c_int, connect: impl FnOnce() -> c_int) -> c_int {
     let error = errno();
     if !is_the_users {
         set(fd, 0);
+        PUT_BACK.fetch_add(1, Ordering::SeqCst);
     }
     set_errno(error);
     result

@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, timeval};
 
+pub(super) use super::connect::is_nonblocking;
 use super::device::{self, Sort};
 use super::symbol::patch;
-use super::{Cut, connect, contained, errno, fail, futex, interrupted, ready, set_errno};
+use super::{Cut, contained, errno, fail, futex, interrupted, ready, set_errno};
 use crate::hub::Hub;
 use crate::hub::budget;
 use crate::hub::caught::Handlers;
@@ -128,12 +129,6 @@ pub(super) unsafe fn borrow(fd: c_int) -> BorrowedFd<'static> {
     // SAFETY: `fd` is not -1, as the caller guarantees (a call on -1 has failed before). A close ends the borrower's
     // wait.
     unsafe { BorrowedFd::borrow_raw(fd) }
-}
-
-/// Whether the program made the open file non-blocking.
-pub(super) fn is_nonblocking(fd: c_int) -> bool {
-    // SAFETY: `F_GETFL` only reads flags.
-    unsafe { connect::flags::fcntl(fd, libc::F_GETFL, 0) & libc::O_NONBLOCK != 0 }
 }
 
 /// The deadline of a call that begins to wait now, by the socket's time-out. `None`: it has no time-out.

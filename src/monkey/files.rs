@@ -5,6 +5,7 @@ use std::mem::zeroed;
 
 use libc::{c_char, c_int, c_uint, off_t};
 
+use super::fd;
 use super::names::apart;
 use super::symbol::patch;
 use super::{errno, fail, gate, set_errno};
@@ -26,11 +27,21 @@ patch! {
     SOCKETS __openat64_2(folder: c_int, path: *const c_char, flags: c_int) -> c_int => openat_2_green;
 }
 
-/// Runs `attempt`; if it fails with an error for which `would` (wait) is true, an OS thread runs `waits`.
-fn wait_if(would: impl Fn(c_int) -> bool, attempt: impl FnOnce() -> c_int, waits: impl FnOnce() -> c_int) -> c_int {
+/// Runs `attempt`, which does not wait; if another process or open file holds the lock, an OS thread runs `waits`, unless
+/// the call `never_waits`.
+fn wait_if(
+    (hub, name): (&'static Hub, &str),
+    never_waits: bool,
+    attempt: impl FnOnce() -> c_int,
+    waits: impl FnOnce() -> c_int,
+) -> c_int {
+    // Nothing is delivered before the attempt, which may be an unlock.
+    if let Err(failed) = fd::begin(hub, name, || true) {
+        return failed;
+    }
     let before = errno();
     let result = attempt();
-    if result >= 0 || !would(errno()) {
+    if never_waits || result >= 0 || !is_held(errno()) {
         return result;
     }
     set_errno(before);
@@ -42,23 +53,24 @@ fn is_held(error: c_int) -> bool {
     matches!(error, libc::EAGAIN | libc::EACCES)
 }
 
-unsafe fn flock_green(_hub: &'static Hub, fd: c_int, operation: c_int) -> c_int {
+unsafe fn flock_green(hub: &'static Hub, fd: c_int, operation: c_int) -> c_int {
     // SAFETY: no pointers are involved.
     let lock = |operation| unsafe { original::flock(fd, operation) };
-    // These do not wait: a lock that is only tried, and an unlock.
-    if operation & (libc::LOCK_NB | libc::LOCK_UN) != 0 {
+    if operation & libc::LOCK_UN != 0 {
         return lock(operation);
     }
-    wait_if(is_held, || lock(operation | libc::LOCK_NB), || lock(operation))
+    let never_waits = operation & libc::LOCK_NB != 0;
+    let attempt = || lock(operation | libc::LOCK_NB);
+    wait_if((hub, "flock"), never_waits, attempt, || lock(operation))
 }
 
-unsafe fn lockf_green(_hub: &'static Hub, fd: c_int, command: c_int, len: off_t) -> c_int {
+unsafe fn lockf_green(hub: &'static Hub, fd: c_int, command: c_int, len: off_t) -> c_int {
     // SAFETY: no pointers are involved.
     let lock = |command| unsafe { original::lockf(fd, command, len) };
     if command != libc::F_LOCK {
         return lock(command);
     }
-    wait_if(is_held, || lock(libc::F_TLOCK), || lock(command))
+    wait_if((hub, "lockf"), false, || lock(libc::F_TLOCK), || lock(command))
 }
 
 /// Carries out a command of `fcntl` that may wait for a lock; `call` makes the call with a command. `None`: the command
@@ -70,8 +82,8 @@ pub(super) fn lock(command: c_int, call: impl Fn(c_int) -> c_int) -> Option<c_in
         _ => return None,
     };
     // `fcntl` is not defined by `patch!`, so the gate is asked here.
-    gate(super::LOCKS)?;
-    Some(wait_if(is_held, || call(at_once), || call(command)))
+    let hub = gate(super::LOCKS)?;
+    Some(wait_if((hub, "fcntl"), false, || call(at_once), || call(command)))
 }
 
 /// Whether an open with these flags waits for the other end: the path is a FIFO, opened for one direction only.

@@ -46,6 +46,9 @@ unsafe fn on_queue(
     until: *const timespec,
     attempt: impl Fn(*const timespec) -> ssize_t,
 ) -> ssize_t {
+    if let Err(failed) = fd::begin(hub, call, || false) {
+        return failed as ssize_t;
+    }
     let before = errno();
     // The gate does this for every group but `LOCKS`, to which queues belong: signals that came before do not
     // interrupt.
@@ -137,11 +140,21 @@ unsafe fn mq_send_green(
     unsafe { mq_timedsend_green(hub, queue, message, len, priority, std::ptr::null()) }
 }
 
-/// Runs `attempt`, which does not wait; if it fails with an error of `would` (wait), an OS thread runs `waits`.
-fn apart(would: &[c_int], attempt: impl FnOnce() -> ssize_t, waits: impl FnOnce() -> ssize_t) -> ssize_t {
+/// Runs `attempt`, which does not wait; if it fails with an error of `would` (wait), an OS thread runs `waits`, unless the
+/// call `never_waits`.
+fn apart(
+    (hub, name): (&'static Hub, &str),
+    never_waits: bool,
+    would: &[c_int],
+    attempt: impl FnOnce() -> ssize_t,
+    waits: impl FnOnce() -> ssize_t,
+) -> ssize_t {
+    if let Err(failed) = fd::begin(hub, name, || never_waits) {
+        return failed as ssize_t;
+    }
     let before = errno();
     let result = attempt();
-    if result >= 0 || !would.contains(&errno()) {
+    if never_waits || result >= 0 || !would.contains(&errno()) {
         return result;
     }
     set_errno(before);
@@ -149,7 +162,7 @@ fn apart(would: &[c_int], attempt: impl FnOnce() -> ssize_t, waits: impl FnOnce(
 }
 
 unsafe fn msgrcv_green(
-    _hub: &'static Hub,
+    hub: &'static Hub,
     queue: c_int,
     message: *mut c_void,
     len: size_t,
@@ -158,23 +171,23 @@ unsafe fn msgrcv_green(
 ) -> ssize_t {
     // SAFETY: the caller guarantees room for a message of `len` bytes.
     let receive = |flags| unsafe { original::msgrcv(queue, message, len, kind, flags) };
-    if flags & libc::IPC_NOWAIT != 0 {
-        return receive(flags);
-    }
-    apart(&[libc::ENOMSG], || receive(flags | libc::IPC_NOWAIT), || receive(flags))
+    let never_waits = flags & libc::IPC_NOWAIT != 0;
+    let attempt = || receive(flags | libc::IPC_NOWAIT);
+    apart((hub, "msgrcv"), never_waits, &[libc::ENOMSG], attempt, || {
+        receive(flags)
+    })
 }
 
-unsafe fn msgsnd_green(_hub: &'static Hub, queue: c_int, message: *const c_void, len: size_t, flags: c_int) -> c_int {
+unsafe fn msgsnd_green(hub: &'static Hub, queue: c_int, message: *const c_void, len: size_t, flags: c_int) -> c_int {
     // SAFETY: the caller guarantees a message of `len` bytes.
     let send = |flags| unsafe { original::msgsnd(queue, message, len, flags) as ssize_t };
-    if flags & libc::IPC_NOWAIT != 0 {
-        return send(flags) as c_int;
-    }
-    apart(&[libc::EAGAIN], || send(flags | libc::IPC_NOWAIT), || send(flags)) as c_int
+    let never_waits = flags & libc::IPC_NOWAIT != 0;
+    let attempt = || send(flags | libc::IPC_NOWAIT);
+    apart((hub, "msgsnd"), never_waits, &[libc::EAGAIN], attempt, || send(flags)) as c_int
 }
 
 unsafe fn semtimedop_green(
-    _hub: &'static Hub,
+    hub: &'static Hub,
     set: c_int,
     operations: *mut sembuf,
     count: size_t,
@@ -184,7 +197,13 @@ unsafe fn semtimedop_green(
     let operate = |time| unsafe { original::semtimedop(set, operations, count, time) as ssize_t };
     // `EAGAIN` is also the error of an operation with `IPC_NOWAIT`. Then the second call, on the OS thread, fails at
     // once.
-    apart(&[libc::EAGAIN], || operate(&PAST), || operate(time)) as c_int
+    apart(
+        (hub, "semop"),
+        false,
+        &[libc::EAGAIN],
+        || operate(&PAST),
+        || operate(time),
+    ) as c_int
 }
 
 unsafe fn semop_green(hub: &'static Hub, set: c_int, operations: *mut sembuf, count: size_t) -> c_int {
@@ -209,6 +228,9 @@ unsafe fn sigtimedwait_green(
             None => return fail(libc::EINVAL),
         },
     };
+    if let Err(failed) = fd::begin(hub, "sigtimedwait", || time == Some(Duration::ZERO)) {
+        return failed;
+    }
     let before = errno();
     let found = look();
     if found >= 0 || errno() != libc::EAGAIN || time == Some(Duration::ZERO) {

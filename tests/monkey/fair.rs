@@ -70,6 +70,15 @@ fn without(nonblocking: bool) -> (OwnedFd, OwnedFd) {
     (near.into(), far.into())
 }
 
+/// An object of System V's, removed when it is dropped.
+struct Ipc(i32, fn(i32) -> i32);
+
+impl Drop for Ipc {
+    fn drop(&mut self) {
+        (self.1)(self.0);
+    }
+}
+
 /// All of them; each may be called as often as one likes.
 #[expect(
     clippy::undocumented_unsafe_blocks,
@@ -143,6 +152,41 @@ fn all() -> Vec<Busy> {
                 return -1;
             }
             libc::read(j.0.as_raw_fd(), at(&mut [0]), 1)
+        }),
+        busy("semop", 0, {
+            let set = Ipc(unsafe { libc::semget(libc::IPC_PRIVATE, 1, 0o600) }, |set| unsafe {
+                libc::semctl(set, 0, libc::IPC_RMID)
+            });
+            move || unsafe {
+                let step = |sem_op| libc::sembuf {
+                    sem_num: 0,
+                    sem_op,
+                    sem_flg: 0,
+                };
+                libc::semop({ &set }.0, [step(1), step(-1)].as_mut_ptr(), 2) as isize
+            }
+        }),
+        busy("a message through a queue", 4, {
+            let queue = Ipc(unsafe { libc::msgget(libc::IPC_PRIVATE, 0o600) }, |queue| unsafe {
+                libc::msgctl(queue, libc::IPC_RMID, std::ptr::null_mut())
+            });
+            move || unsafe {
+                let mut message = [1_i64, 0];
+                let at = message.as_mut_ptr().cast::<c_void>();
+                if libc::msgsnd({ &queue }.0, at, 4, 0) < 0 {
+                    return -1;
+                }
+                libc::msgrcv(queue.0, at, 4, 0, 0)
+            }
+        }),
+        asks("flock", {
+            let file = std::fs::File::open("Cargo.toml").unwrap();
+            move || unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH) as isize }
+        }),
+        idle("sigtimedwait without waiting", || unsafe {
+            let (mut set, none) = (std::mem::zeroed(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
+            libc::sigemptyset(&mut set);
+            libc::sigtimedwait(&set, std::ptr::null_mut(), &none) as isize
         }),
         idle("recv without waiting", move || unsafe {
             libc::recv({ &d }.0.as_raw_fd(), at(&mut [0; 4]), 4, libc::MSG_DONTWAIT)
