@@ -34,8 +34,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread::panicking;
 
 use super::choice::Choice;
+use super::here::with_budget;
 use super::park::{Mode, Wake};
-use super::{HERE, Hub, interrupt};
+use super::{Hub, interrupt};
 
 /// Steps of a round. Between two rounds the clock is read, if something may be late.
 const STEPS: u32 = 64;
@@ -79,17 +80,12 @@ impl Budget {
             rounds: Cell::new(0),
         }
     }
-
-    #[inline(always)]
-    fn with<R>(f: impl FnOnce(&Budget) -> R) -> R {
-        HERE.with(|here| f(&here.budget))
-    }
 }
 
 /// A resume begins, in the thread-locals that are in use.
 #[inline(always)]
 pub(super) fn begin() {
-    Budget::with(|budget| {
+    with_budget(|budget| {
         budget.steps.set(STEPS);
         budget.rounds.set(0);
     });
@@ -98,7 +94,7 @@ pub(super) fn begin() {
 /// Takes a step; whether the round has one. If not, the counter wraps, and the caller sets it again.
 #[inline(always)]
 fn step() -> bool {
-    Budget::with(|budget| {
+    with_budget(|budget| {
         let (left, is_over) = budget.steps.get().overflowing_sub(1);
         budget.steps.set(left);
         !is_over
@@ -135,7 +131,7 @@ pub(crate) fn poll(context: &Context<'_>) -> Poll<()> {
 #[inline(always)]
 pub(crate) fn charge(bytes: usize) {
     if bytes >= CHUNK {
-        Budget::with(|budget| {
+        with_budget(|budget| {
             let steps = u32::try_from(bytes / CHUNK).unwrap_or(STEPS);
             budget.steps.set(budget.steps.get().saturating_sub(steps));
         });
@@ -144,7 +140,7 @@ pub(crate) fn charge(bytes: usize) {
 
 /// A round is over, and this operation is the first of the next one; whether the resume is over too.
 fn next_round(hub: &Hub) -> bool {
-    Budget::with(|budget| {
+    with_budget(|budget| {
         budget.steps.set(STEPS - 1);
         let rounds = budget.rounds.get() + 1;
         let is_over = rounds >= ROUNDS || hub.may_be_late() && hub.is_late();

@@ -12,40 +12,42 @@
 //! assert!(!hub::is_running());
 //! ```
 //!
-//! What other OS threads may do is in [`Handle`]. A hub inside a foreign loop: [`as_fd`], [`next_deadline`], [`turn`].
-//! The states, the wake protocol and its invariants are told in `src/hub/README.md`.
+//! What other OS threads may do is in [`Handle`]. To run a hub inside a foreign event loop, see [`as_fd`],
+//! [`next_deadline`] and [`turn`]. The states, the wake protocol and its invariants are described in
+//! `src/hub/README.md`.
 //!
-//! It waits with `epoll` itself, in one system call. With `GREEN_LOOP=polling` in the environment it goes through the portable
-//! interface of the crate `polling` instead, which takes five, and is the same to everybody above.
+//! The hub waits with `epoll` itself, in one system call. With `GREEN_LOOP=polling` in the environment it uses the
+//! portable interface of the crate `polling` instead, which takes five system calls. Everything above behaves the same.
 //!
 //! # After its end
-//! The hub ends with its OS thread, as a destructor of a thread-local. Those of thread-locals that were used before it run
-//! after that (and for main, after `main` has returned). What they may expect of this crate:
+//! The hub ends with its OS thread, as a destructor of a thread-local. Destructors of thread-locals that were used
+//! before the hub run after its end (on the main thread, after `main` has returned). This is what they may expect of
+//! this crate:
 //!
 //! | what | after the hub's end |
 //! |---|---|
 //! | [`sleep`](crate::sleep()), `sleep_until`, `sleep_async`, [`Interval`](crate::time::Interval), [`yield_now`](crate::yield_now), [`idle`], [`stop`] | return at once |
 //! | every wait with a deadline: `recv_timeout`, `lock_timeout`, `wait_timeout`, `get_timeout`, `join_timeout`, `park_timeout`, `select!` with `after` … | takes what is there; else its time is over at once |
-//! | a wait without one: a lock, a permit, a message, `block_on`, `join` of another hub's, `iwait` | takes what is there; else panics (`join`: an error with [`is_interrupted`](crate::thread::JoinError::is_interrupted)) |
-//! | [`join`](crate::JoinHandle::join) of this hub's green threads | [`is_lost`](crate::thread::JoinError::is_lost), as they are; `on_exit` calls here and now |
-//! | [`timeout`](crate::timeout), [`Timeout`](crate::time::Timeout) | runs its closure; the time never comes ([`remaining`](crate::time::Timeout::remaining) is `Duration::MAX`) |
+//! | a wait without a deadline: a lock, a permit, a message, `block_on`, `join` of another hub's, `iwait` | takes what is there; else panics (`join`: an error with [`is_interrupted`](crate::thread::JoinError::is_interrupted)) |
+//! | [`join`](crate::JoinHandle::join) of this hub's green threads | [`is_lost`](crate::thread::JoinError::is_lost), because they are lost; `on_exit` calls its function at once |
+//! | [`timeout`](crate::timeout), [`Timeout`](crate::time::Timeout) | runs its closure; the time-out never expires ([`remaining`](crate::time::Timeout::remaining) is `Duration::MAX`) |
 //! | [`shield`](crate::thread::shield), [`catch_kill`](crate::thread::catch_kill), [`unblock`](crate::threadpool::unblock) | run their closure, here |
 //! | what gives an `io::Result`: sockets, [`Async`](crate::io::Async), `connect`, `accept`, `wait_readable`, [`Builder::spawn`](crate::thread::Builder::spawn), servers' `start`, [`as_fd`], [`Builder::install`] | does what the kernel does at once; else `NotConnected` |
 //! | [`Handle`] | `NotConnected` |
-//! | [`shutdown`], [`live`], [`next_deadline`] | nobody is left |
-//! | [`Promise::on_set`](crate::sync::Promise::on_set), [`PoolFuture::on_done_soon`](crate::threadpool::PoolFuture::on_done_soon) | call nobody |
-//! | [`ReentrantLock`](crate::sync::ReentrantLock), `Once`, `OnceLock`, `LazyLock` | as before |
+//! | [`shutdown`], [`live`], [`next_deadline`] | as with no green thread left |
+//! | [`Promise::on_set`](crate::sync::Promise::on_set), [`PoolFuture::on_done_soon`](crate::threadpool::PoolFuture::on_done_soon) | never call their function |
+//! | [`ReentrantLock`](crate::sync::ReentrantLock), `Once`, `OnceLock`, `LazyLock` | work as before |
 //! | [`spawn`](crate::spawn()), `spawn_local`, [`run`](crate::run), [`scope`](crate::scope()), [`future::spawn`](crate::future::spawn), [`thread::current`](crate::thread::current), `park`, [`handle`], [`call_soon`], [`run_forever`], [`turn`], [`set_hook`], [`dump`](crate::debug::dump), `green_local!`, `channel::{after, at, tick}`, [`aio`](crate::aio)'s loop, `ThreadPool::shutdown` that has to wait | panic: "the hub of this OS thread has ended" |
 //!
-//! A panic in a destructor of a thread-local aborts the process: catch it there, or drop such things before. A generator or
-//! greenlet that is kept in such a thread-local may go on in its destructor, wherever it has stopped.
+//! A panic in a destructor of a thread-local aborts the process: catch it there, or drop such values before. If a
+//! generator or greenlet is kept in such a thread-local, its destructor may resume it wherever it has stopped.
 //!
 //! # What it says on stderr
-//! A panic that nobody joins for, a handler of a server that failed, a [`LoopExit`]: a line each, which begins with
-//! `greenthread: `. No hub waits for stderr: what it does not take at once an OS thread writes, up to 256 KiB, and at the end
-//! of the process it has 200 ms more. Of one kind there are at most 32 lines a second; how many were left out is told. std's
-//! own message of a panic is written as std does it, in the green thread that panics, unless you call
-//! [`write_panics_aside`].
+//! The hub reports a panic that no `join` receives, a failed handler of a server, and a [`LoopExit`]. Each is one line,
+//! which begins with `greenthread: `. No hub waits for stderr: an OS thread writes what stderr does not take at once,
+//! up to 256 KiB, and gets 200 ms more for that at the end of the process. There are at most 32 lines a second of each
+//! kind, and a line says how many were left out. std's own message of a panic is written by std, in the green thread
+//! that panics, unless you call [`write_panics_aside`].
 //!
 //! # One turn
 //! ```text
@@ -61,6 +63,7 @@ pub(crate) mod choice;
 mod clock;
 pub(crate) mod context;
 mod end;
+mod here;
 mod hooks;
 pub(crate) mod hubs;
 mod inbox;
@@ -88,9 +91,9 @@ use std::collections::VecDeque;
 use std::panic::{Location, resume_unwind};
 use std::time::Duration;
 
-use budget::Budget;
 use end::{AFTER_END, End};
 pub(crate) use end::{deadline_at, deadline_in, ended, is_past, who};
+use here::HUB;
 pub use hooks::{Event, set_hook};
 pub(crate) use hooks::{Watch, set_watch};
 pub use hubs::Hubs;
@@ -116,11 +119,11 @@ pub(crate) enum Due {
     Park(TaskRef, u64),
     /// Expires guard `id` of the task.
     Guard(TaskRef, u64),
-    /// Calls back.
+    /// Runs a callback.
     Call(Box<Box<dyn FnOnce()>>),
 }
 
-/// The timers, behind a cell: nothing here runs code of others.
+/// The timers, in a cell. No code of the user runs while the cell is borrowed.
 pub(crate) struct Timers(RefCell<timer::Wheel<Due>>);
 
 impl Timers {
@@ -137,6 +140,7 @@ impl Timers {
     #[inline]
     pub(crate) fn remove(&self, key: timer::Key) {
         let due = self.0.borrow_mut().remove(key);
+        // The borrow has ended: dropping the callback runs code of the user, which may set a timer.
         if let Some(Due::Call(f)) = due {
             discard(f);
         }
@@ -147,14 +151,14 @@ impl Timers {
         self.0.borrow().is_empty()
     }
 
-    /// Drops all that are left: the hub has ended.
+    /// Drops all timers that are left: the hub has ended.
     fn end(&self) {
         let mut left = Vec::new();
         self.0.borrow_mut().expire(u64::MAX, &mut |_, due| left.push(due));
         left.into_iter().for_each(discard);
     }
 
-    /// When to look again: exactly at the next deadline, or where several may be served at once.
+    /// When to look again: exactly at the next deadline, or at a moment when several timers may be served at once.
     fn next(&self, exactly: bool) -> Option<u64> {
         let wheel = self.0.borrow();
         if exactly {
@@ -167,40 +171,43 @@ impl Timers {
 
 type Callback = Box<dyn FnOnce()>;
 
-/// What one OS thread's scheduler consists of.
+/// The scheduler of one OS thread.
 pub(crate) struct Hub {
     pub(crate) shared: &'static Shared,
     ready: ready::Ready,
-    /// Woken by a timer or a descriptor: they go before those who were ready, or a crowd would make them late.
+    /// Tasks woken by a timer or a descriptor. They go before `ready`, so that a burst of spawns does not make them
+    /// late.
     due: ready::Ready,
-    /// Those that wait by asking again and again: ready once the turn has looked at timers and descriptors.
+    /// Tasks that wait by asking again and again. They become ready once the turn has looked at timers and descriptors.
     later: ready::Ready,
-    /// Timers and descriptors are being looked at.
+    /// Whether the turn is looking at timers and descriptors now.
     looking: Cell<bool>,
-    /// When they were last looked at, by the hub's clock; none if that is not known.
+    /// When the turn last did so, by the hub's clock; `None` if that is not known.
     looked: Cell<Option<u64>>,
-    /// Resumes between two looks at the clock; those that are left until the next look, and in the batch after that.
+    /// The number of resumes between two looks at the clock; how many are left until the next look, and how many of the
+    /// batch after that.
     stride: Cell<u32>,
     in_stride: Cell<u32>,
     in_batch: Cell<u32>,
-    /// Turns in a row that ended because the native task came up.
+    /// How many turns in a row ended because the native task came up.
     natives: Cell<u32>,
-    /// The green thread on the processor; none while the native stack runs.
+    /// The green thread that runs; `None` while the native stack runs.
     current: Cell<Option<&'static Task>>,
     native: &'static Task,
     pumping: Cell<bool>,
-    /// Whose thread-locals the callback that runs has.
+    /// The context of the callback that runs.
     lent: Cell<Option<&'static Context>>,
     pub(crate) contexts: tls::Pool,
     stacks: Option<crate::stack::Home>,
-    /// How many callbacks have not returned; [`is_in_callback`](Hub::is_in_callback) knows of whom.
+    /// How many callbacks have not returned. [`is_in_callback`](Hub::is_in_callback) says whether the running code is
+    /// in one.
     in_callback: Cell<usize>,
     frames: RefCell<Vec<callback::Frame>>,
     live: Cell<usize>,
     free: Cell<Option<&'static Task>>,
-    /// The stackless task that the runner which is resumed now is to poll.
+    /// The stackless task that the runner which is being resumed is to poll.
     assigned: Cell<Option<&'static Task>>,
-    /// Runners of the native context that have nothing to poll, and how many.
+    /// Runners of the native context that have nothing to poll, and how many there are.
     resting: Cell<Option<&'static Task>>,
     rests: Cell<usize>,
     ids: Cell<(u64, u64)>,
@@ -209,34 +216,35 @@ pub(crate) struct Hub {
     leisure: leisure::Leisure,
     pub(crate) clock: Clock,
     pub(crate) reactor: reactor::Reactor,
-    /// Of patched calls.
+    /// Used by patched calls.
     #[cfg(all(feature = "monkey", target_os = "linux"))]
     pub(crate) accepts: crate::sys::uring::Accepts,
     callbacks: RefCell<VecDeque<Callback>>,
     taken: RefCell<VecDeque<Message>>,
     idlers: RefCell<VecDeque<Waiter>>,
-    /// Those in `run_forever`.
+    /// The waiters of `run_forever`.
     forever: RefCell<Vec<Waiter>>,
-    /// To be told when there are no green threads left.
+    /// Functions to call once no green threads are left.
     emptied: RefCell<Vec<hubs::Told>>,
-    /// Green threads and calls that other OS threads sent.
+    /// How many green threads and calls other OS threads have sent here so far.
     arrivals: Cell<u64>,
-    /// Parks that unwind meanwhile, and how many there ever were.
+    /// 1 while a task is suspended although its stack unwinds, so that others of its context see `panicking()`; and how
+    /// often that has happened.
     leaks: Cell<usize>,
     leaked: Cell<usize>,
-    /// Work of this hub that other OS threads do and will send word of.
+    /// How much work of this hub other OS threads are doing. They send a message when it is done.
     pub(crate) abroad: Cell<usize>,
     patience: Cell<Option<Duration>>,
     embedded: Cell<bool>,
-    /// A scope runs on the native stack: leaving it early would free what its children borrow.
+    /// How many scopes run on the native stack. Leaving one early would free what its children borrow.
     pub(crate) scopes: Cell<usize>,
-    /// Children of scopes that run here.
+    /// How many children of scopes run here.
     pub(crate) scoped: Cell<usize>,
     observed: Cell<bool>,
     hook: RefCell<Option<hooks::Hook>>,
-    /// An observer of our own.
+    /// This crate's own observer.
     watch: RefCell<Option<hooks::Watch>>,
-    /// What happened while `looking`.
+    /// Events that happened while `looking`, of which the observer has not been told.
     untold: RefCell<Vec<Event>>,
     #[cfg(feature = "monkey")]
     signals: caught::Caught,
@@ -250,17 +258,17 @@ fn green() -> u64 {
     HUB.get().and_then(|hub| hub.current.get()).map_or(0, Task::id)
 }
 
-/// What came of a turn.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turned {
     Again,
-    /// The native task is to go on.
+    /// The native task was woken: its code goes on.
     Native,
-    /// Nothing can ever happen any more.
+    /// Nothing can ever wake a task any more.
     Stuck,
 }
 
-/// How long a turn may sleep.
+/// Whether a turn may sleep.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sleep {
     No,
@@ -268,37 +276,12 @@ enum Sleep {
 }
 
 thread_local! {
-    static HERE: Here = const { Here { hub: Cell::new(None), budget: Budget::new() } };
     static ENDED: Cell<bool> = const { Cell::new(false) };
     static END: End = const { End(Cell::new(None)) };
 }
 
-/// What the thread-locals in use have of the hub. In one line of the cache, of which each isolated green thread has its own.
-#[repr(align(16))]
-struct Here {
-    hub: Cell<Option<&'static Hub>>,
-    budget: Budget,
-}
-
-/// The hub that is planted in the thread-locals in use.
-struct Planted;
-
-const HUB: Planted = Planted;
-
-impl Planted {
-    #[inline(always)]
-    fn get(&self) -> Option<&'static Hub> {
-        HERE.with(|here| here.hub.get())
-    }
-
-    #[inline(always)]
-    fn set(&self, hub: Option<&'static Hub>) {
-        HERE.with(|here| here.hub.set(hub));
-    }
-}
-
 impl Hub {
-    /// This OS thread's hub, made if need be.
+    /// This OS thread's hub; makes one if there is none.
     #[inline]
     #[track_caller]
     pub(crate) fn current() -> &'static Hub {
@@ -318,9 +301,10 @@ impl Hub {
     #[track_caller]
     fn make(clock: Clock, seed: Option<u64>) -> &'static Hub {
         assert!(!ENDED.get(), "{AFTER_END}");
-        // In this order: what the hub ends gives its stacks back to a pool that is still there.
+        // In this order: the end of the hub gives its stacks back to the pool, which must still be there.
         let _ = crate::stack::home();
         END.with(|_| ());
+        // In each forked child the hub is forgotten: it is the parent's.
         crate::sys::fork::on_fork(crate::sys::fork::Child::Hub, forked);
         crate::stack::set_describe(name::describe);
         crate::stack::set_trim(leisure::trim);
@@ -334,6 +318,7 @@ impl Hub {
         if let Some(seed) = seed {
             hub.ready.set_seed(seed);
         }
+        // Published last: the hub is complete.
         HUB.set(Some(hub));
         hub
     }
@@ -425,6 +410,8 @@ impl Hub {
     #[inline]
     pub(crate) fn insert_timer(&self, at: u64, due: Due) -> timer::Key {
         if self.timers.is_empty() {
+            // So far nothing could be late, and the turn need not read the clock. From now on a long stride would delay
+            // the timer.
             self.watches_clock();
         }
         self.timers.insert(at, due)
@@ -435,7 +422,8 @@ impl Hub {
         self.insert_timer(at, Due::Call(Box::new(f)));
     }
 
-    /// Whether this is code of a foreign loop that the hub lives in: it must be rung, for nobody asks when its next turn is.
+    /// Whether code of a foreign loop runs, which the hub is embedded in. A wake must then ring the hub's descriptor,
+    /// because the loop does not ask for the hub's next turn otherwise.
     #[inline]
     fn is_among_others(&self) -> bool {
         self.embedded.get() && !self.pumping.get()
@@ -443,7 +431,9 @@ impl Hub {
 
     /// Runs turns until the native task is woken.
     fn pump(&'static self) {
+        // From here on the code on the native stack is the hub's own, and may not park (I11).
         self.pumping.set(true);
+        // The fibers of the native stack are not on the chain of the green threads that the turns resume (F2).
         let chain = current::set_aside();
         let turned = loop {
             match self.turn(Sleep::Yes) {
@@ -453,23 +443,28 @@ impl Hub {
         };
         current::restore(chain);
         self.pumping.set(false);
+        // The native task's wait is over. Its code begins with a fresh budget, as after any resume.
         self.native.state.set(State::Running);
         budget::begin();
         if self.embedded.get() {
-            // The foreign loop waits in our place from here on; what came meanwhile shows in `next_deadline`.
+            // The foreign loop sleeps in the hub's place from here on, so senders must ring. A message that came
+            // meanwhile shows in `next_deadline`.
             self.shared.inbox().fall_asleep(inbox::POLLING);
         }
+        // Raised here and not in the turn, out of which nothing may unwind.
         if turned == Turned::Stuck {
             self.give_up();
         }
     }
 
-    /// Nothing can wake the native stack: says so, at its park.
+    /// Ends the park of the native stack by a panic, because nothing can wake it.
     #[cold]
     fn give_up(&'static self) -> ! {
         let exit = LoopExit::new(self);
+        // The park is over: waiters that were left for it are stale.
         self.native.bump();
         complain(format_args!("{exit}"));
+        // Unwinding would leave the scope and free what its children borrow, while they still run.
         if self.scopes.get() > 0 {
             last_words(format_args!(
                 "a scope on the native stack would be left while its green threads run: abort"
@@ -480,7 +475,7 @@ impl Hub {
     }
 
     fn turn(&'static self, sleep: Sleep) -> Turned {
-        // I11: nothing unwinds out of a turn, for below it lie the frames of whoever pumps.
+        // I11: nothing may unwind out of a turn. Below it lie the frames of the code that pumps.
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
@@ -496,23 +491,30 @@ impl Hub {
 
     fn steps(&'static self, sleep: Sleep) -> Turned {
         self.emit(|| Event::Turn);
+        // Messages and callbacks first: the tasks that they wake run in this turn.
         if self.shared.inbox().is_pending() {
             self.take_messages();
         }
         self.run_callbacks();
+        // Tasks that wait by asking get their next turn, behind the tasks that are ready.
         while let Some(task) = self.later.pop() {
             self.ready.push(task);
         }
         self.ready.shuffle();
+        // Tasks woken by a timer or a descriptor go first. If the native task comes up, the turn ends at once, and the
+        // other tasks stay in their queues.
         if self.run(&self.due) || self.run(&self.ready) {
             self.native_came_up();
             return Turned::Native;
         }
+        // While a task is ready the turn only looks at timers and descriptors. Otherwise it may sleep until there is an
+        // event.
         let idle = self.is_quiet() && self.callbacks.borrow().is_empty();
         if !idle || sleep == Sleep::No {
             self.look_around();
             if !self.later.is_empty() && self.is_quiet_but_for_askers() && !self.shared.inbox().is_pending() {
-                // What they ask for can only come from another OS thread, or with time.
+                // Only tasks that wait by asking are left. What they ask for can only come from another OS thread, or
+                // with time: let another OS thread run.
                 crate::sys::thread::give_way();
             }
             return Turned::Again;
@@ -520,28 +522,31 @@ impl Hub {
         self.wait()
     }
 
-    /// Nobody is ready.
+    /// Whether no task is ready and no callback waits.
     #[inline]
     fn is_quiet(&self) -> bool {
         self.later.is_empty() && self.is_quiet_but_for_askers()
     }
 
+    /// The same, without regard to tasks that wait by asking.
     #[inline]
     fn is_quiet_but_for_askers(&self) -> bool {
         self.ready.is_empty() && self.due.is_empty() && self.callbacks.borrow().is_empty()
     }
 
-    /// The turn ends early. A native stack that only yields must not keep the timers waiting.
+    /// The native task came up, and the turn ended early. A native stack that yields in a loop would keep the turn from
+    /// timers and descriptors, so look at them here now and then.
     fn native_came_up(&'static self) {
         const TURNS: u32 = 16;
         self.natives.set(self.natives.get() + 1);
+        // The clock is read as rarely as between resumes (U5). After `TURNS` such turns the look comes in any case.
         let asks = self.natives.get() >= self.stride.get().min(TURNS);
         if self.natives.get() >= TURNS || asks && self.may_be_late() && self.is_late() {
             self.look_around();
         }
     }
 
-    /// Resumes those in a queue, in order; `true` if the native task comes up.
+    /// Resumes the tasks of a queue in order, at most a batch; `true` if the native task comes up.
     #[inline]
     fn run(&'static self, queue: &ready::Ready) -> bool {
         self.begin_batch();
@@ -550,11 +555,14 @@ impl Hub {
             if std::ptr::eq(task, self.native) {
                 return true;
             }
+            // A stackless task runs on a runner. If there is no memory for one, the task is lost.
             let Some(task) = task::with_stack(self, task) else {
                 continue;
             };
             self.emit(|| Event::Resume(task.id()));
             if task.context.get().is_some() {
+                // This goes on with tasks that have contexts, for as long as the queue has such. It returns a task that
+                // it took and could not run.
                 next = context::run(self, task, queue);
             } else {
                 task::resume(self, task);
@@ -563,7 +571,7 @@ impl Hub {
         false
     }
 
-    /// Timers that are due and descriptors that are ready, without sleeping.
+    /// Fires the timers that are due and handles the descriptors that are ready, without sleeping.
     fn look_around(&'static self) {
         self.natives.set(0);
         let now = self.fire_timers();
@@ -576,12 +584,12 @@ impl Hub {
     fn poll(&'static self, timeout: Option<Duration>) {
         let polled = self.look(|| self.reactor.poll(self, timeout));
         if let Err(error) = polled {
-            // The epoll descriptor itself is broken (closed by somebody else, say): nothing can be waited for.
+            // The epoll descriptor itself is broken (closed by other code, for example): nothing can be waited for.
             panic!("the hub's poller failed: {error}");
         }
     }
 
-    /// Fires the timers that are due; the time, if it was looked at.
+    /// Fires the timers that are due. Returns the time, if the clock was read.
     fn fire_timers(&'static self) -> Option<u64> {
         if self.timers.is_empty() {
             return None;
@@ -594,13 +602,16 @@ impl Hub {
             Due::Guard(task, id) => interrupt::expire(self, task, id),
             Due::Call(f) => self.call(*f),
         };
+        // The timers are borrowed meanwhile: `fire` only queues tasks and callbacks (I3).
         self.look(|| self.timers.0.borrow_mut().expire(now, &mut fire));
         Some(now)
     }
 
-    /// Handles messages of other OS threads, [`budget::MESSAGES`] of them at most: what is left comes first in the next turn.
+    /// Handles up to [`budget::MESSAGES`] messages of other OS threads. The messages that are left come first in the
+    /// next turn.
     fn take_messages(&'static self) {
         let mut messages = self.taken.take();
+        // The inbox is drained only when all messages taken before have been handled, so their order is kept.
         if messages.is_empty() {
             let mut fresh = Vec::from(messages);
             self.shared.inbox().drain(&mut fresh);
@@ -621,10 +632,12 @@ impl Hub {
                 Message::Stop => self.stop(),
             }
         }
+        // The inbox counts as pending, so that the hub does not sleep before it has handled the messages that are left.
         if !messages.is_empty() {
             self.shared.inbox().remind();
         }
         self.taken.replace(messages);
+        // A caught signal is not a message: its handler only marks the inbox as pending.
         #[cfg(feature = "monkey")]
         self.look_at_signals();
     }
@@ -635,23 +648,28 @@ impl Hub {
         }
     }
 
-    /// Nothing is ready: sleeps in the kernel until something may be.
+    /// No task is ready: sleeps in the kernel until there may be something to do.
     #[cold]
     fn wait(&'static self) -> Turned {
+        // What is due now runs without a sleep.
         self.fire_timers();
         if !self.is_quiet() {
             return Turned::Again;
         }
+        // A virtual clock jumps below, and must not jump past events that are there already.
         if self.reactor.is_waited_for() && self.clock.is_virtual() {
             self.poll(Some(Duration::ZERO));
         }
+        // One waiter of `idle` is woken at a time, and only if there is nothing else to do.
         if !self.is_quiet() || self.wake_idlers() {
             return Turned::Again;
         }
+        // A virtual clock jumps to the next deadline instead of sleeping; but not while other OS threads work for this
+        // hub.
         let next = self.timers.next(self.clock.is_virtual());
         if let Some(at) = next
             && self.abroad.get() == 0
-            // Its own handles send messages too, and those come before any later time.
+            // The hub's own handles send messages too, which come before any later time.
             && !self.shared.inbox().is_pending()
             && self.clock.jump_to(at)
         {
@@ -659,17 +677,19 @@ impl Hub {
             return Turned::Again;
         }
         let timeout = next.map(|at| Duration::from_nanos(at.saturating_sub(self.clock.now())));
+        // Tidying takes time: not if a timer is due soon.
         let at_leisure = timeout.is_none_or(|timeout| timeout > Duration::from_millis(2));
         if at_leisure && self.tidy() {
-            // There is more to tidy: only a look at what has come meanwhile.
+            // There is more to tidy: only look at what has come meanwhile, without a sleep.
             if self.reactor.has_poller() {
                 self.poll(Some(Duration::ZERO));
             }
             return Turned::Again;
         }
+        // No timer, no descriptor and no work elsewhere: only a message of another OS thread could wake a task.
         let hopeless = timeout.is_none() && !self.reactor.is_waited_for() && self.abroad.get() == 0;
         let timeout = match self.until_tidy() {
-            // One without hope looks around now and then anyway.
+            // A hub without hope wakes now and then anyway, to look whether all others are idle.
             Some(tidy) if at_leisure && !hopeless => Some(timeout.map_or(tidy, |timeout| timeout.min(tidy))),
             _ => timeout,
         };
@@ -679,17 +699,21 @@ impl Hub {
     fn sleep(&'static self, timeout: Option<Duration>, hopeless: bool) -> Turned {
         let by_poller = self.reactor.has_poller();
         let how = if by_poller { inbox::POLLING } else { inbox::PARKED };
+        // From here on a sender rings. If a message came before that, do not sleep (I7).
         if !self.shared.inbox().fall_asleep(how) {
-            // Messages that keep coming keep the hub from its sleep, in which it would look at the descriptors.
+            // Messages that keep coming keep the hub from sleeping, and only in its sleep would it look at the
+            // descriptors.
             if self.reactor.is_waited_for() && self.is_late() {
                 self.looks(None);
                 self.poll(Some(Duration::ZERO));
             }
             return Turned::Again;
         }
+        // Only a message ends this sleep, so other hubs may count this OS thread as idle (`stuck.rs`).
         if hopeless {
             self.registered.rest();
         }
+        // `run_forever` may wait for a `stop` for as long as it likes: no `LoopExit`.
         let waits_forever = !self.forever.borrow().is_empty();
         let patience = if hopeless && !waits_forever {
             Some(self.patience.take().unwrap_or(stuck::PATIENCE))
@@ -702,23 +726,26 @@ impl Hub {
         } else {
             crate::sys::thread::park(timeout);
         }
+        // Senders need not ring any more: the next turn looks at the inbox.
         self.shared.inbox().wake_up();
+        // The kernel was asked just now, but the clock was not read. The slice begins at the next look at the clock.
         self.looks(None);
         self.stride.set(1);
         let quiet = self.is_quiet() && !self.shared.inbox().is_pending();
         if let Some(patience) = patience
             && quiet
         {
-            // Its inbox last: whatever was sent to it by those who rest is there.
+            // This hub's own inbox last: a message that a resting OS thread sent here before it rested has arrived.
             if stuck::all_others_idle() && !self.shared.inbox().is_pending() {
                 self.registered.rise();
                 return Turned::Stuck;
             }
-            // Somebody else is busy, and may hold the other end: look again, ever more seldom.
+            // Another OS thread is busy, and may hold the other end of the wait: look again, less and less often.
             self.patience.set(Some((patience * 2).min(Duration::from_secs(2))));
         } else {
             self.patience.set(None);
         }
+        // Before the next turn takes a message: the proof in `stuck.rs` needs this order.
         self.registered.rise();
         Turned::Again
     }
@@ -728,8 +755,8 @@ impl Hub {
         waiter.map(|waiter| self.wake(waiter)).is_some()
     }
 
-    /// A green thread's body has returned: if the process was forked meanwhile by this very thread, then this is the
-    /// child, whose only thread ends here, and so does the process.
+    /// A green thread's body has returned. If it forked the process, this is the child: its only OS thread, and so the
+    /// process, ends here, because the pump below is the parent's.
     #[inline]
     pub(super) fn check_fork(task: &'static Task) {
         if crate::sys::fork::fork_epoch() != 0 && !HUB.get().is_some_and(|hub| hub.owns(task)) {
@@ -741,10 +768,11 @@ impl Hub {
         task.shared().is_some_and(|shared| std::ptr::eq(shared, self.shared))
     }
 
-    /// The task, if its block belongs to this hub (T5): it may have been recycled for another since.
+    /// The task, if its block belongs to this hub (T5). The block may have been recycled for another hub since.
     pub(crate) fn own(&self, task: TaskRef) -> Option<&'static Task> {
-        // In this order: once it has ended, its block may pass to another hub at any moment; while it has not, only we
-        // can end it. A block prepared anew publishes its hub before its bits.
+        // In this order: an ended task's block may pass to another hub at any moment, but only its owner can end it. So
+        // a task that had not ended and has this hub as its owner stays here. A new life publishes its hub before its
+        // bits, so the bits of that life come with the right hub.
         if task.is_finished() {
             return None;
         }
@@ -752,24 +780,24 @@ impl Hub {
         std::ptr::eq(shared, self.shared).then(|| task.get())
     }
 
-    /// Whether the native stack runs, and not a green thread.
+    /// Whether the native stack runs, not a green thread.
     pub(crate) fn is_native(&self) -> bool {
         self.current.get().is_none()
     }
 
-    /// The next number of the seed, if the hub has one: for choices that are anybody's guess.
+    /// The next number of the seed, if the hub has a seed: for choices that may go either way.
     pub(crate) fn seeded(&'static self) -> Option<u64> {
         self.ready.seeded()
     }
 
-    /// A number for a time-out or a callback; never used again on this OS thread.
+    /// A number for a time-out or a callback, which is never used again on this OS thread.
     pub(crate) fn guard_id(&self) -> u64 {
         self.guards.set(self.guards.get() + 1);
         self.guards.get()
     }
 }
 
-/// In a forked child, on the OS thread that forked: a fresh hub, and none of the green threads.
+/// In a forked child, on the OS thread that forked: the hub is forgotten, and with it all green threads.
 fn forked() {
     HUB.set(None);
     crate::sys::report::forget_all();
@@ -777,15 +805,17 @@ fn forked() {
     Shared::forget_spare();
 }
 
-/// What `thread::park` waits for; its address tells a parked thread from one that waits for something else.
+/// What `thread::park` waits for. Its address tells a task in `park` from one that waits for something else.
 pub(crate) static PARK: &str = "unpark";
 
-/// Gives a green thread (or the native stack) of this hub an unpark token.
+/// Gives an unpark token to a green thread or native stack of this hub.
 pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task).filter(|task| task.id() == id) else {
         return;
     };
+    // A task that is resumed only to be probed would park again, so it counts as parked.
     let is_parked = (task.state().is_parked() || task.marks.get(Marks::PROBE)) && std::ptr::eq(task.why().what, &PARK);
+    // The token is there before the wake: the task finds it when it is resumed. Otherwise its next `park` takes it.
     task.marks.set(Marks::TOKEN, true);
     if is_parked {
         let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
@@ -793,7 +823,7 @@ pub(crate) fn unpark(hub: &'static Hub, task: TaskRef, id: u64) {
     }
 }
 
-/// Panics at the caller's line in a hub callback.
+/// Panics in a hub callback, with the caller's location.
 #[track_caller]
 pub(crate) fn check_can_park() {
     Hub::current().check_can_park();
