@@ -320,10 +320,29 @@ pub(super) unsafe fn recvfrom_green(
         return unsafe { original::recvfrom(fd, buffer, len, flags, address, address_len) };
     }
     // On a datagram socket `MSG_WAITALL` has no effect.
-    if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 && is_stream(fd) {
+    if flags & libc::MSG_WAITALL == 0 || !is_stream(fd) {
+        return call.attempt(false, || step(0));
+    }
+    if flags & libc::MSG_PEEK == 0 {
         return call.attempt_all(|| len, step);
     }
-    call.attempt(false, || step(0))
+    // SAFETY: the caller guarantees `len` writable bytes at `buffer`, and a place for an address, or null.
+    let waits = || unsafe { original::recvfrom(fd, buffer, len, flags, address, address_len) };
+    peek_all(fd, len, || step(0), waits)
+}
+
+/// A peek that waits for all: what is there stays there, so the reactor cannot tell when there is more of it. If `attempt`
+/// does not find all of it, `waits` does the call on an OS thread.
+#[cold]
+fn peek_all(fd: c_int, len: usize, attempt: impl FnOnce() -> ssize_t, waits: impl FnOnce() -> ssize_t) -> ssize_t {
+    let before = errno();
+    let seen = attempt();
+    let has_some = usize::try_from(seen).map_or_else(|_| would_block(), |seen| 0 < seen && seen < len);
+    if !has_some || is_nonblocking(fd) {
+        return seen;
+    }
+    set_errno(before);
+    device::apart(waits)
 }
 
 /// Flags of receives that do not wait: they say so, or ask for errors or urgent data, for which the kernel does not
@@ -357,11 +376,20 @@ unsafe fn recvmsg_green(hub: &'static Hub, fd: c_int, message: *mut msghdr, flag
         return first();
     }
     // Only `MSG_WAITALL` on a stream takes more than one part.
-    if flags & libc::MSG_WAITALL == 0 || flags & libc::MSG_PEEK != 0 || !is_stream(fd) {
+    if flags & libc::MSG_WAITALL == 0 || !is_stream(fd) {
         return call.attempt(false, first);
     }
     // SAFETY: called after the first part, for which the kernel has read the message: it points to as many vectors.
     let vectors = || unsafe { vectors_of((*message).msg_iov, (*message).msg_iovlen) };
+    if flags & libc::MSG_PEEK != 0 {
+        let seen = first();
+        if seen < 0 && !would_block() {
+            return seen;
+        }
+        // SAFETY: the caller guarantees a valid message.
+        let waits = || unsafe { original::recvmsg(fd, message, flags) };
+        return peek_all(fd, total_of(vectors()), || seen, waits);
+    }
     call.attempt_all(
         || total_of(vectors()),
         |done| match done {

@@ -100,6 +100,40 @@ fn copies_that_fail_wake_nobody() {
 }
 
 #[test]
+fn a_peek_that_waits_for_all_does_so_and_leaves_it_there() {
+    for call in ["recv", "recvmsg"] {
+        patched(move || {
+            let (near, far) = pair();
+            let reads = spawn(move || {
+                let (mut seen, mut read) = ([0_u8; 10], [0_u8; 10]);
+                let flags = libc::MSG_PEEK | libc::MSG_WAITALL;
+                // SAFETY: buffers as long as said; all zeros are a message without any.
+                let got = unsafe {
+                    let mut vector = libc::iovec {
+                        iov_base: seen.as_mut_ptr().cast(),
+                        iov_len: 10,
+                    };
+                    let mut message: libc::msghdr = std::mem::zeroed();
+                    (message.msg_iov, message.msg_iovlen) = (&mut vector, 1);
+                    match call {
+                        "recv" => libc::recv(near.as_raw_fd(), vector.iov_base, 10, flags),
+                        _ => libc::recvmsg(near.as_raw_fd(), &mut message, flags),
+                    }
+                };
+                (&near).read_exact(&mut read).unwrap();
+                (got, seen, read)
+            });
+            yield_now(); // it waits
+            (&far).write_all(b"01234").unwrap();
+            sleep(ms(10));
+            assert!(!reads.is_finished());
+            (&far).write_all(b"56789").unwrap();
+            assert_eq!(reads.join().unwrap(), (10, *b"0123456789", *b"0123456789"));
+        });
+    }
+}
+
+#[test]
 fn an_error_after_a_part_is_left_for_the_next_call() {
     patched(|| {
         let (near, far) = pair();
