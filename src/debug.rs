@@ -1,4 +1,4 @@
-//! Looking inside: who there is, what each waits for, and where.
+//! Looking inside: which green threads there are, what each waits for, and where.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;

@@ -32,9 +32,10 @@ pub fn lookup_host(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// What can be turned into addresses; std's trait of this name, but a name is looked up on the thread pool.
 ///
-/// It is another trait because std's blocks the whole OS thread in its lookup, with every green thread on it, and cannot
-/// be told not to. It is implemented for what std's is implemented for, so a call of `connect` or `bind` stays as it is.
-/// Whoever has implemented std's for a type of his own hands over what that gives, or implements this one too.
+/// It is another trait because std's blocks the whole OS thread in its lookup, with every green thread on it, and has
+/// no way around that. It is implemented for what std's is implemented for, so a call of `connect` or `bind` stays as
+/// it is. For a type of your own that implements std's trait, pass the addresses that this gives, or implement this
+/// trait too.
 ///
 /// ```
 /// use greenthread::net::ToSocketAddrs;
@@ -62,7 +63,7 @@ macro_rules! numeric {
     };
 }
 
-// None of these asks a resolver.
+// None of these needs a lookup.
 numeric!(
     SocketAddr,
     std::net::SocketAddrV4,

@@ -1,15 +1,15 @@
 //! Signals as something to wait for: [`Signals`], [`on`] and [`ctrl_c`].
 //!
-//! A signal that is listened to here no longer does what it does by itself (for most: end the process), from then on and
-//! for good: once nobody listens any more, it is caught and does nothing. Every listener is told of every signal. Two of the
-//! same that come before a listener looks are one, as everywhere in Unix.
+//! A signal that is listened to here no longer has its default effect (for most: end the process), from then on and for
+//! good: when the last listener has gone, it is caught and does nothing. Every listener is told of every signal. Two of
+//! the same that come before a listener looks are one, as everywhere in Unix.
 //!
 //! ```
 //! use greenthread::signal::{SIGHUP, SIGTERM, Signals};
 //!
 //! # fn main() -> std::io::Result<()> {
 //! let signals = Signals::new([SIGTERM, SIGHUP])?;
-//! signal_hook::low_level::raise(SIGHUP)?; // somebody sends it
+//! signal_hook::low_level::raise(SIGHUP)?; // as another process may
 //! assert_eq!(signals.recv()?, SIGHUP);
 //! # Ok(())
 //! # }
@@ -58,7 +58,7 @@ use crate::time;
 ///     }
 ///     Ok(loads)
 /// });
-/// signal_hook::low_level::raise(SIGHUP)?; // somebody sends it
+/// signal_hook::low_level::raise(SIGHUP)?; // as another process may
 /// signal_hook::low_level::raise(SIGTERM)?;
 /// assert_eq!(daemon.join().unwrap()?, 1);
 /// # Ok(())
@@ -80,15 +80,15 @@ use crate::time;
 ///         recv(ticks) => count += 1,
 ///     }
 ///     if count == 3 {
-///         signal_hook::low_level::raise(SIGINT)?; // somebody presses it
+///         signal_hook::low_level::raise(SIGINT)?; // as Ctrl-C does
 ///     }
 /// }
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// In a forked child it listens for that process from its first use there on, and each of the two has its own signals. One that
-/// came before the fork, and that nobody had received by then, both receive.
+/// In a forked child it listens for that process from its first use there on, and each of the two has its own signals.
+/// Both receive a signal that came before the fork and had not been received by then.
 ///
 /// # Coming from Python
 /// asyncio's `add_signal_handler`, `signal.set_wakeup_fd`.
@@ -101,19 +101,21 @@ struct Shared {
     sockets: PerProcess<OnceBox<Socket>>,
 }
 
-/// Where the handlers of one process write to. A forked child makes its own: if it read its parent's, it would take the bytes
-/// that wake that.
+/// The socket that the handlers of one process write to. A forked child makes its own: if it read its parent's, it
+/// would take the bytes that wake the parent.
 ///
 /// # Invariant
-/// There are at least as many bytes in the socket, or about to be written, as flags are set: a handler sets its flag, then
-/// writes. Who takes one byte takes at most one flag. So whoever finds the socket empty finds no flag that another will not
-/// be woken for, on whatever hub it waits. A full socket swallows bytes, but holds more than there are signals.
+/// There are at least as many bytes in the socket, or about to be written, as flags are set: a handler sets its flag,
+/// then writes its byte. A receiver takes at most one flag for each byte that it takes. So when a receiver finds the
+/// socket empty, each flag that is set has a byte still to come, which wakes a receiver on whatever hub it waits. A
+/// full socket drops bytes, but holds more bytes than there are signals.
 struct Socket {
     reader: Async<UnixStream>,
     listening: Vec<SigId>,
 }
 
-/// Held while something is registered with signal-hook, whose own lock a fork knows nothing of.
+/// Held while something is registered with signal-hook: a fork does not take that crate's own lock, so it must not
+/// happen meanwhile.
 static REGISTERING: Global<()> = Global::new(Order::Signals, ());
 
 impl Drop for Socket {
@@ -135,7 +137,7 @@ impl Socket {
         for (signal, flag) in flags {
             socket.listen(*signal, flag, writer.try_clone()?)?;
             if flag.load(Ordering::Acquire) {
-                // In a forked child: it came before there was this socket.
+                // In a forked child: the signal came before this socket existed, so its byte went elsewhere.
                 (&writer).write_all(&[0])?;
             }
         }
@@ -144,7 +146,7 @@ impl Socket {
 
     fn listen(&mut self, signal: i32, flag: &Arc<AtomicBool>, writer: UnixStream) -> io::Result<()> {
         let _registering = REGISTERING.lock();
-        // In this order: they are called in it.
+        // Signal-hook calls them in this order: the flag is set before the byte is written.
         self.listening.push(signal_hook::flag::register(signal, flag.clone())?);
         self.listening.push(low_level::pipe::register(signal, writer)?);
         Ok(())
@@ -159,10 +161,12 @@ impl Shared {
             .get_or_try_init(|| Socket::new(&self.flags).map(Box::new))
     }
 
-    /// Takes a byte, and the first signal that is set; `WouldBlock` if there is none.
+    /// Takes a byte, and the first signal that is set; `WouldBlock` if there is no byte.
     fn take(&self, mut stream: &UnixStream) -> io::Result<i32> {
         loop {
             stream.read_exact(&mut [0])?;
+            // No flag may be set: it was taken with another byte (two signals of one kind set one flag). Then try the
+            // next byte.
             let set = self.flags.iter().find(|(_, flag)| flag.swap(false, Ordering::AcqRel));
             if let Some((signal, _)) = set {
                 return Ok(*signal);
@@ -172,11 +176,12 @@ impl Shared {
 }
 
 impl Signals {
-    /// Listens to these from now on.
+    /// Listens to these signals from now on.
     ///
     /// # Errors
-    /// `InvalidInput` for none, for what is no signal, and for those that cannot be caught (SIGKILL, SIGSTOP) or are the
-    /// crash of the code that runs (SIGSEGV, SIGBUS, SIGILL, SIGFPE); what the system says if it has no descriptor left.
+    /// `InvalidInput` for an empty list, for a number that is no signal, and for signals that cannot be caught
+    /// (SIGKILL, SIGSTOP) or are the crash of the code that runs (SIGSEGV, SIGBUS, SIGILL, SIGFPE); what the system
+    /// says if it has no descriptor left.
     pub fn new<I>(signals: I) -> io::Result<Signals>
     where
         I: IntoIterator<Item: Borrow<i32>>,
@@ -198,7 +203,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next. If several have come, the one that was named first.
+    /// Waits for the next signal. If several have come, it gives the one that was named first.
     ///
     /// # Errors
     /// What the system says if it has no descriptor left to wait with.
@@ -213,12 +218,12 @@ impl Signals {
             .read_with(|stream| self.shared.take(stream))
     }
 
-    /// The next, if one has come.
+    /// The next signal, if one has come.
     pub fn try_recv(&self) -> Option<i32> {
         self.shared.take(self.shared.socket().ok()?.reader.get_ref()).ok()
     }
 
-    /// Waits for the next for at most `timeout`. `None`: there was none.
+    /// Waits for the next signal for at most `timeout`. `None`: there was none.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -227,7 +232,7 @@ impl Signals {
         self.recv_until(time::after(timeout))
     }
 
-    /// Waits for the next until `deadline`. `None`: there was none.
+    /// Waits for the next signal until `deadline`. `None`: there was none.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -256,7 +261,7 @@ impl Signals {
     /// ```
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); what the system says if it has no OS thread for the one that waits for all futures.
+    /// As [`recv`](Self::recv); what the system says if it cannot start the OS thread that waits for all such futures.
     pub fn recv_async(&self) -> impl Future<Output = io::Result<i32>> + Send + use<'_> {
         self.next()
     }
@@ -271,7 +276,7 @@ impl Signals {
         }
     }
 
-    /// Waits for one after the other: each item is a [`recv`](Self::recv).
+    /// Waits for one signal after the other: each item is a [`recv`](Self::recv).
     pub fn iter(&self) -> Iter<'_> {
         Iter { signals: self }
     }
@@ -308,7 +313,7 @@ impl<'a> IntoIterator for &'a Signals {
     }
 }
 
-/// Refuses what cannot be caught, and what must not be.
+/// Refuses signals that cannot or must not be caught.
 fn check(signal: i32) -> io::Result<()> {
     let why = if signal <= 0 {
         "is not the number of a signal"
@@ -333,15 +338,15 @@ fn check(signal: i32) -> io::Result<()> {
 /// let stop = Arc::new(Event::new());
 /// let theirs = stop.clone();
 /// let _handler = signal::on(signal::SIGTERM, move || theirs.set())?;
-/// signal_hook::low_level::raise(signal::SIGTERM)?; // somebody sends it
+/// signal_hook::low_level::raise(signal::SIGTERM)?; // as another process may
 /// stop.wait();
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// It is no handler in C's sense: `f` runs on the hub of the OS thread that calls this, soon after the signal, as any green
-/// thread, and may lock, print and block. A second signal does not wait for the first's `f` to return. A panic of `f` is
-/// reported as that of any green thread that nobody joins for.
+/// It is no handler in C's sense: `f` runs on the hub of the OS thread that calls this, soon after the signal, as any
+/// green thread, and may lock, print and block. A second signal does not wait for the first's `f` to return. A panic of
+/// `f` is reported as that of any green thread that is not joined.
 ///
 /// # Errors
 /// As [`Signals::new`].
@@ -373,7 +378,7 @@ where
     })
 }
 
-/// What [`on`] set up. Dropped, it is undone; a call that has begun goes on.
+/// The guard of [`on`]: dropped, it stops the calls; a call that has begun goes on.
 #[must_use = "dropped at once, it is undone; `forget` keeps it for good"]
 pub struct Handler {
     signal: i32,
@@ -403,8 +408,8 @@ impl fmt::Debug for Handler {
 
 /// Waits for the next Ctrl-C (SIGINT).
 ///
-/// From the first call on the process no longer dies of SIGINT by itself; who waits decides. One that comes while nobody
-/// waits is lost: a loop, or a [`select!`](crate::select!), wants [`Signals`], which keep it.
+/// From the first call on, SIGINT by itself no longer ends the process; the caller decides. A Ctrl-C that comes while
+/// no call waits is lost: for a loop, or a [`select!`](crate::select!), use [`Signals`], which keep it.
 ///
 /// ```
 /// use greenthread::{signal, spawn};

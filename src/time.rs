@@ -93,8 +93,9 @@ fn sleep_to(at: u64) {
 /// block_on(sleep_async(Duration::from_millis(1)));
 /// ```
 ///
-/// It may go to another OS thread, whose executor it wakes; but the time is that hub's, and comes when that hub runs.
-/// If that one ends first, it goes on with the hub of whoever polls. Dropped, it leaves nothing behind.
+/// It may go to another OS thread, and wakes the executor there; but the time is that of the hub, and comes when that
+/// hub runs. If that hub ends first, the sleep goes on with the hub of the OS thread that polls it. Dropped, it leaves
+/// nothing behind.
 #[track_caller]
 pub fn sleep_async(duration: Duration) -> Sleep {
     Sleep::at(hub::deadline_in(duration))
@@ -106,7 +107,7 @@ pub fn sleep_until_async(deadline: Instant) -> Sleep {
     Sleep::at(hub::deadline_at(deadline))
 }
 
-/// What the hub's clock says: `Instant::now()`, or a virtual time that a test set up.
+/// The time by the hub's clock: `Instant::now()`, or a virtual time that a test set up.
 #[track_caller]
 pub fn now() -> Instant {
     if Hub::has_ended() {
@@ -115,7 +116,7 @@ pub fn now() -> Instant {
     Hub::current().clock.instant()
 }
 
-/// The moment that is `timeout` from now; `None` is never.
+/// The moment that is `timeout` from now; `None` if that is too far away.
 #[track_caller]
 pub(crate) fn after(timeout: Duration) -> Option<Instant> {
     now().checked_add(timeout)
@@ -132,15 +133,15 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
 /// ```
 ///
 /// # Errors
-/// [`Elapsed`], if the time passed and a wait of `f` was cut short by that. A wait of this crate's own unwinds `f`; a patched
-/// call of libc's (feature `monkey`) cannot, and fails with `ETIMEDOUT`, or is a sleep that ends early: then `f` goes
-/// on and may well return, so it *may have completed*. [`timeout_or_late`] has that value, which is dropped here. If no
-/// wait was cut short, the value is given, however late it is.
+/// [`Elapsed`], if the time passed and cut a wait of `f` short. A wait of this crate's own unwinds `f`. A patched call
+/// of libc's (feature `monkey`) cannot: it fails with `ETIMEDOUT`, or is a sleep that ends early. Then `f` goes on and
+/// may well return, so it *may have completed*. [`timeout_or_late`] has that value, which is dropped here. If no wait
+/// was cut short, the value is given, however late it is.
 ///
 /// # Blocking and cancellation
 /// `f` unwinds at its next park, so its destructors run; code that does not park, or is in a
-/// [`shield`](crate::thread::shield), is not cut short. What waits whatever happens, as a [`scope`](crate::scope()) for
-/// its children, goes on to the end, and so do green threads that `f` spawned.
+/// [`shield`](crate::thread::shield), is not cut short. A wait that cannot be interrupted, as a
+/// [`scope`](crate::scope()) for its children, goes on to the end, and so do green threads that `f` spawned.
 ///
 /// # Coming from Python
 /// `gevent.with_timeout`, `asyncio.timeout`.
@@ -149,7 +150,8 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
     Timeout::new(duration).run(f)
 }
 
-/// As [`timeout`](fn@timeout), and gives the value of an `f` that returned although a patched call had told it that the time is over.
+/// As [`timeout`](fn@timeout), and gives the value of an `f` that returned although a patched call had reported the
+/// time-out.
 ///
 /// ```
 /// use std::time::Duration;
@@ -173,7 +175,7 @@ pub fn timeout_or_late<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<
 /// A deadline for whatever the calling green thread does until it is dropped.
 ///
 /// It is armed from [`new`](Self::new) on. When it expires, the green thread unwinds at its next park, up to this
-/// guard's own [`run`](Self::run): no other catches it.
+/// guard's own [`run`](Self::run): the `run` of another guard does not catch it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -189,9 +191,10 @@ pub fn timeout_or_late<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<
 /// ```
 ///
 /// # Outside its run
-/// If it expires between `new` and `run`, the first park outside unwinds, and nobody catches it: the green thread ends,
-/// and its join says [`is_timed_out`](crate::thread::JoinError::is_timed_out); on the native stack a line on stderr says so, and `main` ends. So call `run` at
-/// once, unless what lies between is quick; dropped or [`cancel`](Self::cancel)led without `run`, it is disarmed.
+/// If it expires between `new` and `run`, the first park outside unwinds, and no `run` catches that. The green thread
+/// ends, and its join says [`is_timed_out`](crate::thread::JoinError::is_timed_out); on the native stack a line on
+/// stderr says so, and `main` ends. So call `run` at once, unless what lies between is quick; dropped or
+/// [`cancel`](Self::cancel)led without `run`, it is disarmed.
 ///
 /// # Coming from Python
 /// `gevent.Timeout(seconds)` with `start`; `run` is its `with` block.
@@ -199,7 +202,7 @@ pub fn timeout_or_late<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<
 pub struct Timeout {
     id: u64,
     deadline: u64,
-    /// Who armed it; nobody after the hub's end, when no time comes any more.
+    /// The green thread that armed it; `None` after the hub's end, when no time-out expires any more.
     task: Option<TaskRef>,
     disarmed: bool,
     /// It belongs to the green thread that made it, and so to its OS thread.
@@ -225,12 +228,12 @@ impl Timeout {
         Timeout::arm(hub::deadline_at(deadline))
     }
 
-    /// One that only [`Rearm`] can make expire.
+    /// A time-out that only [`Rearm`] can make expire.
     pub(crate) fn never() -> Timeout {
         Timeout::arm(u64::MAX)
     }
 
-    /// For whoever moves the deadline.
+    /// A handle that moves the deadline.
     pub(crate) fn rearm(&self) -> Rearm {
         Rearm {
             task: self.task,
@@ -288,12 +291,14 @@ impl Timeout {
     /// [`Elapsed`] with this guard's identity, and what `f` has returned if it was not unwound.
     pub fn run_or_late<F: FnOnce() -> T, T>(mut self, f: F) -> Result<T, (Elapsed, Option<T>)> {
         let armed = self.task.zip(Hub::try_current());
+        // Tell the hub that an expiry from here on is caught, below.
         if let Some(task) = armed.and_then(|(task, hub)| hub.own(task)) {
             interrupt::catches(task, self.id);
         }
         let result = catch_unwind(AssertUnwindSafe(f));
         let is_others =
             |payload: &(dyn Any + Send)| interrupt::is_ours(payload) && !interrupt::is_expired(payload, self.id);
+        // Another guard's time-out, or a kill, passes through: `disarm` must not forget that it goes on.
         let goes_on = result.as_ref().is_err_and(|payload| is_others(&**payload));
         let was_told = self.disarm(goes_on);
         let elapsed = Elapsed { id: self.id };
@@ -339,7 +344,7 @@ pub(crate) struct Rearm {
 }
 
 impl Rearm {
-    /// `None` is never. One that has expired, or is no more, stays so.
+    /// Moves the deadline; `None` is never. A time-out that has expired or was disarmed is left alone.
     pub(crate) fn at(self, deadline: Option<Instant>) {
         let Some((task, hub)) = self.task.zip(Hub::try_current()) else {
             return;
@@ -391,7 +396,7 @@ impl From<Elapsed> for std::io::Error {
     }
 }
 
-/// Ticks at a steady pace; ticks that nobody waited for in time are not made up.
+/// Ticks at a steady pace; ticks that were not waited for in time are not made up.
 ///
 /// ```
 /// use std::time::Duration;
@@ -407,7 +412,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// One whose first tick is a `period` from now.
+    /// An interval with its first tick a `period` from now.
     ///
     /// # Panics
     /// If `period` is zero.

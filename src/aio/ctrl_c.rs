@@ -1,7 +1,8 @@
 //! Ctrl-C while a [`Runner`](super::Runner) runs: the first cancels the main task.
 //!
-//! The byte that the signal leaves is read by an OS thread that does nothing else, and not by the hub: one that waits
-//! for no descriptor asks the kernel for none, and can tell that nothing will ever wake it.
+//! A dedicated OS thread, not the hub, reads the byte that the signal handler writes. A hub that waits for no
+//! descriptor need not ask the kernel for events, and it can detect that nothing will ever wake it; a registered pipe
+//! would cost both.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -17,7 +18,7 @@ use crate::sys::{ctrl_c, thread};
 
 #[derive(Default)]
 struct State {
-    /// Where the signal writes to, and how many forks lay before the process that reads it.
+    /// Where the signal handler writes, with the fork epoch of the process that reads it.
     writer: Option<(u64, OwnedFd)>,
     main: Option<AnyTask>,
     came: bool,
@@ -36,11 +37,11 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock()
 }
 
-/// The first Ctrl-C is a cancel, until this is dropped.
+/// While this exists, the first Ctrl-C cancels the main task.
 pub(super) struct CtrlC(Option<ctrl_c::Caught>);
 
 impl CtrlC {
-    /// It cancels `main`; nothing at all where Ctrl-C is not ours.
+    /// Has Ctrl-C cancel `main`; does nothing where the library does not handle Ctrl-C.
     pub(super) fn cancels(main: AnyTask) -> CtrlC {
         let mut state = state();
         let caught = writer(&mut state).ok().and_then(ctrl_c::catch);
@@ -65,7 +66,7 @@ impl Drop for CtrlC {
     }
 }
 
-/// Where the signal is to write to; with somebody who reads.
+/// The descriptor that the signal handler writes to. The first call of a process starts the OS thread that reads it.
 fn writer(state: &mut State) -> io::Result<i32> {
     let epoch = fork_epoch();
     if let Some((_, writer)) = state.writer.as_ref().filter(|(of, _)| *of == epoch) {
@@ -74,7 +75,7 @@ fn writer(state: &mut State) -> io::Result<i32> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     thread::start("ctrl-c", move || listen(&reader))?;
     let fd = writer.as_raw_fd();
-    // In a forked child this closes the parent's, to which no handler writes any more.
+    // In a forked child this closes the parent's pipe end, to which no handler of this process writes any more.
     state.writer = Some((epoch, writer));
     Ok(fd)
 }
@@ -82,6 +83,7 @@ fn writer(state: &mut State) -> io::Result<i32> {
 fn listen(reader: &OwnedFd) {
     let registered = Registered::new();
     loop {
+        // While it rests, this OS thread does not count as one that could still wake a green thread.
         registered.rest();
         let read = rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut [0]));
         registered.rise();

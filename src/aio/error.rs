@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::fiber::unwind;
 
-/// Why there is no value. It is cheap to clone: all who wait for one task get the same error.
+/// Why there is no value. It is cheap to clone: all waiters for one task get the same error.
 ///
 /// # Coming from Python
 /// What `task.result()` and `await` raise: `CancelledError`, `InvalidStateError`, `TimeoutError`, or the task's own exception.
@@ -44,7 +44,7 @@ impl TaskError {
         matches!(self, TaskError::TimedOut)
     }
 
-    /// Whether it is a failure of the task itself, which somebody should hear of: an error or a panic.
+    /// Whether the task itself failed, by an error or a panic, which should not go unnoticed.
     pub fn is_exception(&self) -> bool {
         matches!(self, TaskError::Raised(_) | TaskError::Panicked(_))
     }

@@ -1,7 +1,7 @@
-//! The hub by the names of asyncio's loop.
+//! asyncio's event loop, as a view of the hub.
 //!
-//! A loop is *bound* to the hub of the OS thread that first runs it, or sets it; what other OS threads ask of it before that
-//! waits here.
+//! A loop is *bound* to the hub of the OS thread that first runs or sets it. Until then, what other OS threads ask of
+//! the loop is kept in its state.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -46,16 +46,17 @@ struct Inner {
     stopping: AtomicBool,
     closed: AtomicBool,
     debug: AtomicBool,
-    /// In debug mode: a task's future was polled in this turn of a green thread, which is not to be told again.
+    /// In debug mode: a task's future was polled in the current turn of a green thread. The poll was timed by itself,
+    /// so the turn is not reported once more.
     polled: AtomicBool,
-    /// Set by `stop`, and by the end of what `run_until_complete` waits for.
+    /// Set by `stop`, and when the task that `run_until_complete` waits for has ended.
     woken: Event,
 }
 
 static MAIN: &str = "the end of its task (run_until_complete)";
-/// The bound ones.
+/// The bound loops, each with its hub.
 static BOUND: Global<Vec<(hub::Handle, EventLoop)>> = Global::new(Order::Loops, Vec::new());
-/// How many are in debug mode.
+/// The number of loops in debug mode.
 static DEBUGGED: AtomicUsize = AtomicUsize::new(0);
 
 fn bound() -> MutexGuard<'static, Vec<(hub::Handle, EventLoop)>> {
@@ -79,9 +80,10 @@ fn bound() -> MutexGuard<'static, Vec<(hub::Handle, EventLoop)>> {
 /// event_loop.close();
 /// ```
 ///
-/// There is one hub on each OS thread, so a loop does not make one but is bound to it: to that of the OS thread that first calls
-/// anything but [`stop`](Self::stop) and [`call_soon_threadsafe`](Self::call_soon_threadsafe). All may be called from any OS thread
-/// after that, and the callbacks are `Send` for it. `stop` wakes a loop that sleeps, as asyncio's does not.
+/// There is one hub on each OS thread, so a loop does not make one but is bound to one: that of the OS thread that
+/// first calls any method but [`stop`](Self::stop) and [`call_soon_threadsafe`](Self::call_soon_threadsafe). After that
+/// all methods may be called from any OS thread, which is why the callbacks are `Send`. `stop` wakes a loop that
+/// sleeps; asyncio's does not.
 ///
 /// Ctrl-C ends a program in an empty [`run_forever`](Self::run_forever) as any other: the shell sees 130. To do something first,
 /// [`add_signal_handler`](Self::add_signal_handler).
@@ -183,7 +185,7 @@ impl EventLoop {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The one bound to a hub.
+    /// The loop that is bound to `hub`.
     pub(super) fn at(hub: &hub::Handle) -> Option<EventLoop> {
         bound()
             .iter()
@@ -191,7 +193,7 @@ impl EventLoop {
             .map(|(_, event_loop)| event_loop.clone())
     }
 
-    /// Its hub; this OS thread's if it had none.
+    /// The loop's hub. An unbound loop is bound to the hub of this OS thread.
     #[track_caller]
     fn bind(&self) -> hub::Handle {
         self.check_open();
@@ -207,7 +209,7 @@ impl EventLoop {
         let gone: Vec<_> = all.extract_if(.., |(at, _)| !at.is_alive() || *at == hub).collect();
         all.push((hub.clone(), self.clone()));
         drop(all);
-        // What the user left in them goes where there is no lock.
+        // The requests and the handler in `gone` are the user's: drop them without the lock.
         drop(gone);
         requests.into_iter().for_each(|request| request(&hub));
         hub
@@ -233,12 +235,13 @@ impl EventLoop {
     #[track_caller]
     pub fn call_soon<F: FnOnce() + Send + 'static>(&self, f: F) -> Handle {
         let (handle, f) = self.wrap(None, f);
-        // A hub that has ended calls nobody.
+        // Fails only if the hub has ended: then `f` is not called.
         let _ = self.bind().call_soon(f);
         handle
     }
 
-    /// As [`call_soon`](Self::call_soon), but never binds the loop: what is asked of one that does not run yet waits for that.
+    /// As [`call_soon`](Self::call_soon), but never binds the loop: the calls of a loop that is not bound yet are kept
+    /// until it is.
     ///
     /// ```
     /// use greenthread::aio::EventLoop;
@@ -263,7 +266,7 @@ impl EventLoop {
         handle
     }
 
-    /// Calls `f` on its hub, as soon as it has one.
+    /// Calls `f` on the loop's hub, as soon as the loop is bound to one.
     fn request<F: FnOnce() + Send + 'static>(&self, f: F) {
         let mut state = self.state();
         let hub = state.hub.clone();
@@ -371,6 +374,8 @@ impl EventLoop {
         let event_loop = self.clone();
         task.add_done_callback(move |_| event_loop.0.woken.set());
         loop {
+            // Clear before the checks: an end or a stop that comes after them sets the event again, so its wake is not
+            // lost.
             self.0.woken.clear();
             if task.done() {
                 return task.value();
@@ -390,10 +395,11 @@ impl EventLoop {
     pub fn run_forever(&self) {
         let _running = self.begin();
         if self.0.stopping.load(Ordering::Acquire) {
-            // What was stopped before it began makes one turn.
+            // A loop that was stopped before it began makes one turn.
             thread::yield_now();
         }
-        // A stop of another loop's, or one that came late, wakes us too.
+        // `hub::run_forever` also returns when another loop of this hub was stopped, or when an earlier stop arrives
+        // late: look at the flag.
         while !self.0.stopping.swap(false, Ordering::AcqRel) {
             hub::run_forever();
         }
@@ -413,7 +419,7 @@ impl EventLoop {
         self.0.stopping.store(true, Ordering::Release);
         self.0.woken.set();
         let hub = self.state().hub.clone();
-        // One that has ended runs nothing.
+        // A hub that has ended runs nothing: there is nothing to stop.
         drop(hub.map(|hub| hub.stop()));
     }
 
@@ -442,7 +448,8 @@ impl EventLoop {
         drop(gone);
     }
 
-    /// Calls `f` whenever `fd` is readable, until the watch is cancelled: again and again while nobody reads.
+    /// Calls `f` whenever `fd` is readable, until the watch is cancelled; it calls again as long as the input is not
+    /// read.
     ///
     /// `f` runs in a green thread of its own, so it may block.
     ///
@@ -504,7 +511,7 @@ impl EventLoop {
     /// let event_loop = EventLoop::new();
     /// let stopper = event_loop.clone();
     /// let _handler = event_loop.add_signal_handler(SIGTERM, move || stopper.stop())?;
-    /// event_loop.call_soon(|| signal_hook::low_level::raise(SIGTERM).unwrap()); // somebody sends it
+    /// event_loop.call_soon(|| signal_hook::low_level::raise(SIGTERM).unwrap()); // as another process may
     /// event_loop.run_forever();
     /// # Ok(())
     /// # }
@@ -520,7 +527,7 @@ impl EventLoop {
         signal::on(number, f)
     }
 
-    /// Sets who hears of errors that nobody looks at, and of callbacks that panic; `None` is a line on stderr.
+    /// Sets the handler for errors that are never looked at and callbacks that panic; `None` is a line on stderr.
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};
@@ -552,7 +559,7 @@ impl EventLoop {
         self.state().handler.clone()
     }
 
-    /// Tells the exception handler, or, if none was set, stderr.
+    /// Tells the exception handler, or stderr if none was set.
     ///
     /// # Coming from Python
     /// `loop.call_exception_handler`; without a handler, `loop.default_exception_handler`.
@@ -560,8 +567,10 @@ impl EventLoop {
         report::tell(Some(self), context);
     }
 
-    /// Has callbacks, steps of tasks that are futures, and green threads from each resume to the next park, timed: the
-    /// handler is told of those that take too long, for they kept all others waiting. It may not block then.
+    /// Turns debug mode on or off: the exception handler is told of what takes too long.
+    ///
+    /// Timed are callbacks, each poll of a task that is a future, and green threads from each resume to the next park:
+    /// each of these keeps all other tasks waiting. The handler may not block then.
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};
@@ -600,7 +609,7 @@ impl EventLoop {
         self.request(move || event_loop.observe());
     }
 
-    /// Has the turns of green threads timed, or not any more. On its own hub.
+    /// Starts or stops the timing of green threads' turns. Runs on the loop's own hub.
     fn observe(&self) {
         hub::set_watch(self.debug().then(|| slow::observer(self.clone())));
     }

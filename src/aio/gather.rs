@@ -1,6 +1,6 @@
-//! Several as one, and one behind a wall: [`gather`], [`shield`].
+//! Several tasks as one, and a task that a cancel does not reach: [`gather`], [`shield`].
 //!
-//! Both make a task without a body: callbacks of the others end it.
+//! Both make a task without a body: callbacks of the given tasks end it.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use super::{IntoTask, Task, TaskError};
 /// assert_eq!(squares.unwrap(), [1, 4, 9]);
 /// ```
 ///
-/// The first error is that of the whole, at once; **the others go on**. One that was cancelled counts as an error. To cancel the
-/// whole is to cancel each; it ends when they all have. A task given twice runs once. Futures of different types: box
-/// them, or make tasks of one type of value.
+/// The first error is that of the whole, at once; **the others go on**. A task that was cancelled counts as an error.
+/// To cancel the whole is to cancel each; it ends when they all have. A task given twice runs once. For futures of
+/// different types, box them, or make tasks of one type of value.
 ///
 /// # Coming from Python
 /// `asyncio.gather(*aws)`.
@@ -121,11 +121,11 @@ where
 pub fn shield<I: IntoTask<Output: Clone>>(item: I) -> Task<I::Output> {
     let inner = ensure_future(item);
     let outer = Task::pending("Shield");
-    // Weak would do, but the callback below has the outer one until the inner one ends in any case.
+    // Strong references: the callback below holds `outer` until `inner` ends in any case.
     let (cancelled, ended) = (outer.clone(), outer.clone());
     outer.cancel_by(move || cancelled.finish(Err(cancelled.any().0.cancelled())));
     inner.add_done_callback(move |inner| {
-        // An error that only the inner one has is still to be read.
+        // If `outer` was cancelled, do not read the outcome: an error then counts as never looked at, and is reported.
         if !ended.done() {
             ended.finish(inner.value());
         }

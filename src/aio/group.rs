@@ -1,7 +1,7 @@
 //! Tasks that end together: [`TaskGroup`].
 //!
-//! The body runs in a [`Timeout`] without a deadline: the first error moves that to now, so the body ends at its next wait, as
-//! a time-out would end it, and nothing is left behind of that.
+//! The body runs in a [`Timeout`] without a deadline. The first error moves the deadline to now: the body then ends at
+//! its next wait as by a time-out, which leaves no cancel request behind.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ struct State {
     aborting: bool,
 }
 
-/// Tasks that are waited for together, of which the first error cancels the others. A clone is the same group.
+/// Tasks that are waited for together; the first error cancels the others. A clone is the same group.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,9 +46,9 @@ struct State {
 /// assert_eq!(failed.unwrap_err().errors()[0].to_string(), "no milk");
 /// ```
 ///
-/// Its block does not end before all of its tasks have, also when it is cancelled: then it cancels them. (A future that is dropped
-/// cannot wait: [`run_async`](Self::run_async) only cancels them then.) A task that is cancelled alone is no error. While it
-/// ends for an error, and after its end, a new task is cancelled before it begins.
+/// The block does not end before all of its tasks have. If the block is cancelled, it cancels them. (A future that is
+/// dropped cannot wait: [`run_async`](Self::run_async) only cancels them then.) A task that is cancelled alone is no
+/// error. While the group ends for an error, and after its end, a new task is cancelled before it begins.
 ///
 /// # Coming from Python
 /// `async with asyncio.TaskGroup() as group`. With borrows from the stack, and no cancel: [`scope`](crate::scope()).
@@ -61,7 +61,7 @@ struct Group {
     empty: Event,
 }
 
-/// Cancels what is left, unless the block has come to its end.
+/// Cancels the tasks that are left, unless the block has come to its end.
 struct Abort<'a>(&'a TaskGroup);
 
 impl Drop for Abort<'_> {
@@ -95,7 +95,7 @@ impl TaskGroup {
     /// What failed: a task, or `f` by a panic.
     ///
     /// # Blocking and cancellation
-    /// Parks. A kill or time-out cancels the tasks, waits for their ends, and goes on up.
+    /// Parks. A kill or time-out cancels the tasks, waits for their ends, and unwinds further.
     #[track_caller]
     pub fn run<F: FnOnce(&TaskGroup) -> T, T>(f: F) -> Result<T, ExceptionGroup> {
         let group = TaskGroup::new();
@@ -107,7 +107,8 @@ impl TaskGroup {
         group.sum(result)
     }
 
-    /// Runs `f`. If it unwinds the tasks are cancelled; a panic is one more error, and the rest goes up when they have ended.
+    /// Runs `f`. If it unwinds, the tasks are cancelled. A panic becomes one more error; a kill or time-out resumes
+    /// when the tasks have ended.
     #[track_caller]
     fn undisturbed<T>(&self, f: impl FnOnce() -> Option<T>) -> Option<T> {
         let payload = match catch_unwind(AssertUnwindSafe(f)) {
@@ -167,7 +168,7 @@ impl TaskGroup {
 
     fn sum<T>(&self, result: Option<T>) -> Result<T, ExceptionGroup> {
         let mut state = self.state();
-        // Who keeps a clone makes no more tasks by it: nobody would wait for them.
+        // A clone of the group can outlive this. A task made by it is cancelled at once, as nothing would wait for it.
         state.aborting = true;
         let errors = std::mem::take(&mut state.errors);
         drop(state);

@@ -1,6 +1,6 @@
-//! asyncio's names over what is there: tasks, waiting for them, and the loop.
+//! asyncio's names over this crate: tasks, waiting for them, and the loop.
 //!
-//! A [`Task`] runs a future or [green code](green), and is waited for by either: `task.await` or `task.wait()`.
+//! A [`Task`] runs a future or [green code](green), and either can wait for it: `task.await` or `task.wait()`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,11 +22,11 @@
 //! # What differs from asyncio
 //! * **Exceptions.** A panic is one. So is the `Err` of a body that is [`fallible`]; without that it is a value. Errors come as a
 //!   [`TaskError`].
-//! * **Cancel.** Green code unwinds at its next park, and may catch that. A future is dropped: no `async` code can catch
-//!   it, but what blocks in its poll unwinds there. Who is cancelled while it waits for a task cancels that task too, as in Python, and ends after it; but a future
-//!   has been dropped by then.
+//! * **Cancel.** Green code unwinds at its next park, and may catch that. A future is dropped: no `async` code can
+//!   catch it, but what blocks in its poll unwinds there. A caller that is cancelled while it waits for a task cancels
+//!   that task too, as in Python, and ends after it; but a future has been dropped by then.
 //! * **Time-outs** are no cancels: `cancelling()` does not count them.
-//! * **Results** are cloned for each who waits.
+//! * **Results** are cloned for each waiter.
 //! * **One hub on each OS thread.** A loop is bound to it, not made.
 //!
 //! # What has another name
@@ -61,7 +61,7 @@
 //! | `remove_reader`, `remove_writer`, `remove_signal_handler` | [`Watch::cancel`]; the drop of the handler |
 //! | `create_subprocess_exec`, `create_subprocess_shell`, `Process` | [`process::Command`](crate::process::Command), [`create_subprocess_shell`], [`process::Child`](crate::process::Child) |
 //! | `SubprocessProtocol`, `loop.subprocess_exec` | a green thread for each pipe of the child |
-//! | `async with` | a guard whose `Drop` may park; [`with_async`] |
+//! | `async with` | a guard with a `Drop` that may park; [`with_async`] |
 //! | `async for` | an iterator; [`future::block_on_stream`](crate::future::block_on_stream), and `stream` of what has one |
 //! | `contextvars` | [`green_local!`](crate::green_local) |
 //! | `KeyboardInterrupt` out of `run` | [`TaskError::Interrupted`] |

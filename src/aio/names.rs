@@ -1,4 +1,4 @@
-//! Short ones: what is two lines over something else.
+//! Short functions: each is two lines over something else in the crate.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -37,7 +37,7 @@ pub type Writing = Writer<TcpStream>;
 /// assert_eq!(event_loop.run_until_complete(async move { *answer.wait_async().await }).unwrap(), 42);
 /// ```
 ///
-/// What may fail is one of a `Result`: `set(Err(error))` is `set_exception`, and its cancel an error of your own.
+/// A value that may fail is a `Result`: `set(Err(error))` is `set_exception`, and a cancel is an error of your own.
 ///
 /// # Coming from Python
 /// `loop.create_future`.
@@ -74,8 +74,8 @@ pub fn create_future<T>() -> Promise<T> {
 ///
 /// # Blocking and cancellation
 /// As [`TcpStream::connect`]. The writes wait only in `drain` and `flush`. In `async` code all of these block in the
-/// poll: what is to be timed out or cancelled there goes into [`green`](super::green) code, or awaits
-/// [a socket's own traits](crate::net#in-async-code).
+/// poll: to time one out or cancel it there, run it in [`green`](super::green) code, or await [a socket's own
+/// traits](crate::net#in-async-code).
 ///
 /// # Coming from Python
 /// `asyncio.open_connection`; `readexactly` is [`read_exactly`](Reader::read_exactly), `readuntil`
@@ -90,9 +90,10 @@ fn halves(stream: TcpStream) -> io::Result<(Reading, Writing)> {
     Ok((Reader::new(stream.try_clone()?), Writer::new(stream)))
 }
 
-/// A server that calls `f` for each connection, in a green thread of its own, with its two halves. See
-/// [`open_connection`]. If `f` gives an error, the [exception handler](super::EventLoop::set_exception_handler) hears
-/// of it.
+/// A server that calls `f` with the two halves of each connection, in a green thread of its own.
+///
+/// See [`open_connection`]. If `f` gives an error, the [exception handler](super::EventLoop::set_exception_handler) is
+/// told.
 ///
 /// # Errors
 /// As [`TcpListener::bind`].
@@ -113,8 +114,9 @@ where
     Ok(server.on_failure(report::callback_failed))
 }
 
-/// Connects, and runs a protocol of its own, made by `factory`, on the connection: gives the transport, and a task that
-/// ends when the connection is over.
+/// Connects, and runs a protocol made by `factory` on the connection.
+///
+/// It gives the transport, and a task that ends when the connection is over.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -154,7 +156,7 @@ where
 /// # }
 /// ```
 ///
-/// The protocol is in the task, so what others are to have of it goes through what the factory puts in: an `Arc`, a
+/// The protocol is in the task, so whatever other code needs of it goes through what the factory puts in: an `Arc`, a
 /// channel. To cancel the task is to end the connection at once; the transport's [`close`](Transport::close) sends what
 /// is buffered.
 ///
@@ -218,8 +220,9 @@ where
     in_task(move |made| run_protocol_then(stream, factory(), made))
 }
 
-/// Runs a datagram protocol, made by `factory`, on a socket: gives the transport, and a task that ends when it is
-/// closed.
+/// Runs a datagram protocol made by `factory` on a socket.
+///
+/// It gives the transport, and a task that ends when the transport is closed.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -267,22 +270,24 @@ where
     in_task(move |made| run_datagram_protocol_then(socket, factory(), made))
 }
 
-/// Runs `run` in a task, and waits for the transport that it tells of.
+/// Runs `run` in a task, and waits for the transport that `run` passes to its callback.
 #[track_caller]
 fn in_task<T: Send + 'static>(run: impl FnOnce(Box<dyn FnOnce(T)>) + Send + 'static) -> io::Result<(T, Task<()>)> {
     let (made, transport) = bounded(1);
     let task = ensure_future(green(move || {
-        // Nobody waits for it who was killed meanwhile.
+        // The send fails if the caller was killed meanwhile: then nothing waits for the transport.
         run(Box::new(move |transport| drop(made.send(transport))));
     }));
     if let Ok(transport) = task.together(|| transport.recv()) {
         return Ok((transport, task));
     }
+    // No transport came: `run` ended before `connection_made` returned. Its task may have the error.
     task.is_over_by(None);
     Err(io::Error::other(task.value().err().unwrap_or(TaskError::Stopped)))
 }
 
-/// A child process to be: `create_subprocess_exec(program, *args)` is `Command::new(program).args(args).spawn()`.
+/// A child process that is not started yet: `create_subprocess_exec(program, *args)` is
+/// `Command::new(program).args(args).spawn()`.
 ///
 /// ```
 /// use greenthread::{aio, process::Stdio};
@@ -300,7 +305,7 @@ pub fn create_subprocess_exec(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
 }
 
-/// A child process to be that runs a line of the shell.
+/// A child process, not started yet, that runs a line of the shell.
 ///
 /// ```
 /// use greenthread::aio;

@@ -1,4 +1,4 @@
-//! What nobody else hears of: errors that were never looked at, and callbacks that panicked.
+//! Failures that no caller gets: errors that were never looked at, and callbacks that panicked.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -20,7 +20,7 @@ pub struct ExceptionContext {
     pub message: String,
     /// The error.
     pub exception: Option<TaskError>,
-    /// Whose it is.
+    /// The task that failed.
     pub task: Option<AnyTask>,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for ExceptionContext {
     }
 }
 
-/// The last handle of a task has gone, and nobody has looked at its error.
+/// The last handle of a task has gone, and its error was never looked at.
 pub(super) fn never_retrieved(task: AnyTask, error: TaskError) {
     let at = EventLoop::at(&task.0.hub);
     tell(
@@ -50,7 +50,7 @@ pub(super) fn never_retrieved(task: AnyTask, error: TaskError) {
     );
 }
 
-/// What a server calls for a connection has failed.
+/// The callback that a server called for a connection has failed.
 pub(super) fn callback_failed(failure: &str) {
     let context = ExceptionContext {
         message: "unhandled exception in a connection's callback".into(),

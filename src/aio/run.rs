@@ -21,8 +21,8 @@ use crate::hub;
 /// assert_eq!(answer.unwrap(), 42);
 /// ```
 ///
-/// The value is cloned, which an `io::Error` cannot be: a `main` that gives a `Result` is run as a
-/// [`fallible`](super::fallible) one, and its error is this one's.
+/// The value is cloned, which an `io::Error` cannot be. So a `main` that gives a `Result` is run as a
+/// [`fallible`](super::fallible) one, and its error is the error of `run`.
 ///
 /// ```
 /// use greenthread::aio::{self, TaskError};
@@ -38,9 +38,9 @@ use crate::hub;
 /// ```
 ///
 /// # Ctrl-C
-/// The first cancels `main`, so that it can clean up: [`TaskError::Interrupted`] then, after which a program ends with
-/// status 130. If `main` goes on all the same, its value counts. The second ends the program at once. So it is on the
-/// first OS thread of the process, unless the program has a handler of its own for SIGINT.
+/// The first Ctrl-C cancels `main`, so that it can clean up; the result is then [`TaskError::Interrupted`], after which
+/// a program ends with status 130. If `main` goes on all the same, its value counts. The second ends the program at
+/// once. This holds on the first OS thread of the process, unless the program has its own handler for SIGINT.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -67,8 +67,10 @@ pub fn run<I: IntoTask<Output: Clone>>(main: I) -> Result<I::Output, TaskError> 
     Runner::new().run(main)
 }
 
-/// As [`run`], several times on one loop. Tasks that are left after a run go on in the next; when it is dropped, or
-/// [closed](Self::close), it cancels them, waits for them, and closes the loop.
+/// As [`run`], several times on one loop.
+///
+/// Tasks that are left after a run go on in the next. When the runner is dropped, or [closed](Self::close), it cancels
+/// them, waits for them, and closes the loop.
 ///
 /// ```
 /// use greenthread::aio::Runner;
@@ -113,7 +115,8 @@ impl Runner {
         let task = main.into_task();
         let ctrl_c = CtrlC::cancels(task.any());
         match self.event_loop.run_until_complete(task.clone()) {
-            // Somebody else's cancel counts more.
+            // Take back Ctrl-C's own request. If others remain, the program cancelled the task as well, and that counts
+            // more.
             Err(TaskError::Cancelled(_)) if ctrl_c.came() && task.uncancel() == 0 => Err(TaskError::Interrupted),
             result => result,
         }
@@ -135,7 +138,7 @@ impl Drop for Runner {
     }
 }
 
-/// Cancels what is left, also what that starts, and waits until it has ended.
+/// Cancels the tasks that are left, also those that they start meanwhile, and waits until all have ended.
 #[track_caller]
 fn end_all() {
     loop {

@@ -1,4 +1,4 @@
-//! Debug mode: what keeps a hub for too long.
+//! Debug mode: what keeps a hub busy for too long.
 //!
 //! Callbacks and polls are timed where they are called; green code, from each resume to its park, by an observer of the
 //! hub.
@@ -24,7 +24,7 @@ pub(super) fn timed<R>(task: &AnyTask, step: impl FnOnce() -> R) -> R {
     slow(at.as_ref(), &format_args!("{task:?}"), step)
 }
 
-/// Runs `f`, and tells if that was slow.
+/// Runs `f`, and tells the exception handler if that was slow.
 pub(super) fn slow<R>(event_loop: Option<&EventLoop>, who: &dyn fmt::Display, f: impl FnOnce() -> R) -> R {
     let Some(event_loop) = event_loop.filter(|event_loop| event_loop.debug()) else {
         return f();
@@ -52,7 +52,7 @@ fn judge(event_loop: &EventLoop, took: Duration, who: impl FnOnce() -> Option<St
     }
 }
 
-/// Times the turns of green threads. It must be on the hub of `event_loop`.
+/// Times the turns of green threads. It must be installed on the hub of `event_loop`.
 pub(super) fn observer(event_loop: EventLoop) -> Watch {
     let running = Cell::new(None);
     Rc::new(move |event| {
@@ -60,7 +60,8 @@ pub(super) fn observer(event_loop: EventLoop) -> Watch {
         if matches!(event, Event::Spawn(_) | Event::Wake(_)) {
             return;
         }
-        // A turn of the hub, or of another, begins: this one's has ended by a yield.
+        // Any event but a spawn and a wake ends the turn that was timed: a park, an exit, or, after a yield, the next
+        // turn.
         if let Some((id, start)) = running.take() {
             let was_poll = event_loop.take_poll();
             let who = || Hub::try_current().and_then(|hub| named(hub, id));

@@ -1,4 +1,4 @@
-//! From what can run to a [`Task`]: futures, green closures, and either of them with errors.
+//! What can become a [`Task`]: futures, green closures, and either of them with errors.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -22,7 +22,7 @@ crate::green_local! {
     static CURRENT: RefCell<Option<AnyTask>> = RefCell::new(None);
 }
 
-/// The tasks that have not ended, of all hubs, in the order of their making.
+/// The tasks of all hubs that have not ended, in the order of their making.
 static ALL: Global<BTreeMap<u64, AnyTask>> = Global::new(Order::Tasks, BTreeMap::new());
 
 fn all() -> MutexGuard<'static, BTreeMap<u64, AnyTask>> {
@@ -31,7 +31,7 @@ fn all() -> MutexGuard<'static, BTreeMap<u64, AnyTask>> {
 
 /// What can become a [`Task`]: any future, [`green`] code, either of them if [`fallible`], and a task itself.
 ///
-/// A value is shared by all who hold the task, so it is `Send` and `Sync`.
+/// A value is shared by all holders of the task, so it is `Send` and `Sync`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot become a task",
     label = "neither a future nor green code",
@@ -113,7 +113,7 @@ where
     }
 }
 
-/// A body that gives a `Result`, whose `Err` is the task's exception; what [`fallible`] makes.
+/// A body that gives a `Result`: its `Err` is the task's exception. Made by [`fallible`].
 #[derive(Clone, Copy, Debug)]
 pub struct Fallible<B>(B);
 
@@ -169,7 +169,8 @@ impl<T: Send + Sync + 'static> IntoTask for Task<T> {
     }
 }
 
-/// Ends its task: with an outcome, or, if it is dropped without, as cancelled; then after those that it has waited for.
+/// Ends its task with an outcome, or as cancelled if it is dropped without one; the latter only after the tasks that
+/// this one was waiting for.
 struct End<T: Send + Sync + 'static>(Task<T>);
 
 impl<T: Send + Sync + 'static> End<T> {
@@ -186,6 +187,7 @@ impl<T: Send + Sync + 'static> Drop for End<T> {
         if left.is_empty() || any.done() {
             return;
         }
+        // The drop cannot wait, so a stackless task does: it ends this task when those in `left` have ended.
         let wait = async move {
             for task in left {
                 task.ended().await;
@@ -196,7 +198,7 @@ impl<T: Send + Sync + 'static> Drop for End<T> {
     }
 }
 
-/// The end of a task, as cancelled if it has not ended.
+/// Ends a task when dropped: as cancelled, if it has not ended.
 struct Last<T>(Task<T>);
 
 impl<T> Drop for Last<T> {
@@ -208,7 +210,7 @@ impl<T> Drop for Last<T> {
     }
 }
 
-/// A task whose body is about to run.
+/// A task that is about to run, and the value that ends it.
 fn begin<T: Send + Sync + 'static>() -> (Task<T>, End<T>) {
     let task = Task::pending("Task");
     let any = task.any();
@@ -234,6 +236,7 @@ where
             })
         });
         let runs = Hub::current().running();
+        // A cancel that has not unwound the body, or that a patched call has reported as an error, still counts.
         let is_due = any.cancelling() > 0 && interrupt::is_undelivered(runs);
         end.with(if is_due || interrupt::is_told_kill(runs) {
             any.0.instead_of(outcome)
@@ -247,7 +250,7 @@ where
             builder = builder.stack_size(bytes);
         }
         if EventLoop::any_debug() {
-            // So that it can be told from others.
+            // So that the observer of slow turns can name it.
             builder = builder.name(&*task.name());
         }
         builder
@@ -272,7 +275,7 @@ where
     let body = async move {
         let outcome = caught(as_current(any.clone(), future)).await;
         let outcome = outcome.unwrap_or_else(|payload| Err(TaskError::panicked(&*payload)));
-        // No `async` code can have caught it.
+        // A cancel came in the last poll. `async` code cannot have caught it, so it counts.
         end.with(if any.cancelling() > 0 {
             any.0.instead_of(outcome)
         } else {
@@ -284,7 +287,7 @@ where
     task
 }
 
-/// Some task is the current one, until this is dropped.
+/// Makes a task the current one, until this is dropped.
 struct Current(Option<AnyTask>);
 
 impl Current {
@@ -299,9 +302,9 @@ impl Drop for Current {
     }
 }
 
-/// Polls `future` as the current task `any`, and drops it so, too.
+/// Polls `future`, and also drops it, with `any` as the current task.
 async fn as_current<F: Future>(any: AnyTask, future: F) -> F::Output {
-    /// What is dropped after this is dropped as `any`, up to the drop of `until`.
+    /// Makes `any` the current task for whatever is dropped after this, until `until` is dropped.
     struct Dropped<'a> {
         any: &'a AnyTask,
         until: &'a Cell<Option<Current>>,
@@ -312,6 +315,8 @@ async fn as_current<F: Future>(any: AnyTask, future: F) -> F::Output {
             self.until.set(Some(Current::is(self.any)));
         }
     }
+    // Locals are dropped in reverse order: `_dropped` makes `any` current, then `future` is dropped, then `until` ends
+    // it.
     let until = Cell::new(None);
     let mut future = pin!(future);
     let _dropped = Dropped {
@@ -380,7 +385,7 @@ pub fn try_create_task<I: IntoTask>(item: I) -> Result<Task<I::Output>, TaskErro
     Ok(item.into_task())
 }
 
-/// Makes a task of what is none yet, and leaves a task as it is; whether or not a loop runs yet.
+/// Makes a task of what is not one yet, and leaves a task as it is; whether or not a loop runs.
 ///
 /// ```
 /// use greenthread::aio;

@@ -4,8 +4,9 @@
 //! Task<T> ─► Held { promise: the outcome, about: Arc<About> }      AnyTask ─► About: name, cancel count, how to cancel
 //! ```
 //!
-//! The body holds a `Task` of its own and sets the promise; if it is dropped without (killed, or a future that was
-//! dropped), that is a cancel. When the last handle goes and nobody has looked at an error, the exception handler hears.
+//! The body holds a `Task` of its own and sets the promise. A body that is dropped without that (it was killed, or its
+//! future was dropped) counts as cancelled. When the last handle goes and the error was never looked at, the exception
+//! handler is told.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -26,7 +27,7 @@ use crate::sync::{Event, Promise};
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::thread;
 
-/// Cancels those that have not ended.
+/// Cancels those of `tasks` that have not ended.
 pub(super) fn cancel_all(tasks: &[AnyTask]) {
     for task in tasks {
         task.cancel();
@@ -36,9 +37,9 @@ pub(super) fn cancel_all(tasks: &[AnyTask]) {
 /// How a task ended.
 pub(super) type Outcome<T> = Result<T, TaskError>;
 
-/// What does not depend on the type of the value.
+/// The part of a task that does not depend on the type of its value.
 pub(super) struct About {
-    /// Those made later have a higher one.
+    /// Unique; a task made later has a higher one.
     pub(super) id: u64,
     name: Mutex<Arc<str>>,
     pub(super) hub: Handle,
@@ -48,7 +49,7 @@ pub(super) struct About {
     cancelled: AtomicBool,
     retrieved: AtomicBool,
     cancel: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    /// While its future is dropped: the tasks that this cancels, for whose end it stays.
+    /// `Some` while the task's future is dropped: the tasks that this drop cancels. The task ends after they have.
     left: Mutex<Option<Vec<AnyTask>>>,
     /// Set after the outcome.
     over: Event,
@@ -77,17 +78,17 @@ impl About {
         })
     }
 
-    /// The error of one that was cancelled, with the message of the last request.
+    /// The error of a cancelled task, with the message of the last request.
     pub(super) fn cancelled(&self) -> TaskError {
         TaskError::Cancelled(locked(&self.message).clone())
     }
 
-    /// Its future is dropped from here on.
+    /// From here on the task's future is being dropped.
     pub(super) fn begin_drop(&self) {
         *locked(&self.left) = Some(Vec::new());
     }
 
-    /// What it stays for.
+    /// The tasks that must end before this one.
     pub(super) fn left(&self) -> Vec<AnyTask> {
         locked(&self.left).clone().unwrap_or_default()
     }
@@ -97,7 +98,7 @@ impl About {
         left.iter().flatten().any(|task| std::ptr::eq(&*task.0, other))
     }
 
-    /// Its end when a cancel is due that has not reached it: that counts more than a value, and less than an error.
+    /// The outcome when a cancel is due that the body has not seen: the cancel replaces a value, but not an error.
     pub(super) fn instead_of<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
         outcome.and_then(|_| Err(self.cancelled()))
     }
@@ -128,20 +129,21 @@ impl AnyTask {
         self.0.cancelled.load(Ordering::Acquire)
     }
 
-    /// Waits for its end, and does not look at how it was.
+    /// Waits for the end; it does not look at the outcome.
     #[track_caller]
     pub(super) fn wait_over(&self) {
         self.0.over.wait();
     }
 
-    /// The same for an `async` function.
+    /// As `wait_over`, for an `async` function.
     pub(super) async fn ended(self) {
         self.0.over.wait_async().await;
     }
 
-    /// It was waiting for `task`, which is cancelled: if its own future is dropped, its end comes after that one's.
+    /// This task was waiting for `task`, which is now cancelled. If this task's own future is being dropped, the task
+    /// is to end after `task`.
     fn stay_for(&self, task: &AnyTask) {
-        // Those who wait for each other would do so for ever.
+        // Two tasks that stay for each other would never end.
         if self != task
             && !task.0.stays_for(&self.0)
             && let Some(left) = &mut *locked(&self.0.left)
@@ -177,7 +179,7 @@ impl AnyTask {
         let less = |requests: u32| requests.checked_sub(1);
         let before = self.0.requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         if before == Ok(1) && current_task().as_ref() == Some(self) {
-            // Nobody asks for it any more, so the kill that was not delivered yet goes as well.
+            // That was the last request to cancel, so the kill that has not been delivered goes as well.
             interrupt::clear_kill(Hub::current().running());
         }
         before.map_or(0, |before| before - 1)
@@ -220,7 +222,7 @@ impl<T> Drop for Held<T> {
     }
 }
 
-/// Something that runs by itself, and whose result all may have who hold it. A clone is the same task.
+/// A piece of code that runs by itself, with a result for all its holders. A clone is the same task.
 ///
 /// ```
 /// use std::time::Duration;
@@ -235,18 +237,18 @@ impl<T> Drop for Held<T> {
 /// .unwrap();
 /// ```
 ///
-/// In `async` code `task.await`, in green code [`task.wait()`](Self::wait). The value is cloned for each who waits, as Python's
-/// is shared by reference: put what is heavy into an `Arc`, or look at it by [`result`](Self::result).
+/// In `async` code `task.await`, in green code [`task.wait()`](Self::wait). The value is cloned for each waiter, as
+/// Python's is shared by reference: put what is heavy into an `Arc`, or look at it by [`result`](Self::result).
 ///
-/// Dropping all handles does not stop it (and it is not forgotten half way, as asyncio may). An error that nobody has looked
-/// at by then goes to the [exception handler](super::EventLoop::set_exception_handler).
+/// Dropping all handles does not stop the task (and it is not forgotten half way, as asyncio may). An error that was
+/// never looked at by then goes to the [exception handler](super::EventLoop::set_exception_handler).
 ///
 /// # Coming from Python
 /// `asyncio.Task`, and the futures that `gather` and `shield` return.
 pub struct Task<T>(Arc<Held<T>>);
 
 impl<T> Task<T> {
-    /// One that nothing runs yet.
+    /// A task without a body.
     pub(super) fn pending(kind: &str) -> Task<T> {
         Task(Arc::new(Held {
             promise: Promise::new(),
@@ -254,10 +256,12 @@ impl<T> Task<T> {
         }))
     }
 
-    /// Says how it is cancelled: at once if that was asked for already.
+    /// Sets how the task is cancelled, and does it at once if a cancel was requested already.
     pub(super) fn cancel_by(&self, cancel: impl Fn() + Send + Sync + 'static) {
         let any = self.any();
         let cancel = any.0.cancel.get_or_init(|| Box::new(cancel));
+        // A request that came before the function was set found nothing to call; one that comes now may call it twice
+        // (a second kill changes nothing).
         if any.cancelling() > 0 {
             cancel();
         }
@@ -267,10 +271,10 @@ impl<T> Task<T> {
     pub(super) fn finish(&self, outcome: Outcome<T>) {
         let about = &self.0.about;
         let cancelled = outcome.as_ref().is_err_and(TaskError::is_cancelled);
-        // The first to come sets all of it.
+        // The first to swap sets all of it.
         if !about.done.swap(true, Ordering::AcqRel) {
             about.cancelled.store(cancelled, Ordering::Release);
-            // Only who has swapped sets it.
+            // Cannot fail: only the one call that swapped gets here.
             let _ = self.0.promise.set(outcome);
             about.over.set();
         }
@@ -283,10 +287,10 @@ impl<T> Task<T> {
 
     /// Asks it to end by a cancel; `false` if it has ended.
     ///
-    /// Green code unwinds at its next park, and may catch that by [`catch_kill`](crate::thread::catch_kill): it then goes on, and
-    /// should say [`uncancel`](Self::uncancel). A future is dropped where it stands, with all that it holds: `async`
-    /// code in Rust cannot catch it, only `Drop` sees it. Where it blocks in a poll it unwinds, as green code does. One
-    /// that never ran does not begin.
+    /// Green code unwinds at its next park, and may catch that by [`catch_kill`](crate::thread::catch_kill): it then
+    /// goes on, and should call [`uncancel`](Self::uncancel). A future is dropped where it stands, with all that it
+    /// holds: `async` code in Rust cannot catch it, only `Drop` sees it. Where it blocks in a poll it unwinds, as green
+    /// code does. A task that never ran does not begin.
     ///
     /// ```
     /// use greenthread::{aio, thread};
@@ -318,8 +322,9 @@ impl<T> Task<T> {
         self.any().cancelling()
     }
 
-    /// Takes one request to cancel back, and says how many are left. Whoever has caught a cancel and goes on says so by
-    /// this.
+    /// Takes one request to cancel back, and says how many are left.
+    ///
+    /// Code that has caught a cancel and goes on should call this.
     ///
     /// ```
     /// use std::time::Duration;
@@ -382,7 +387,7 @@ impl<T> Task<T> {
         self.any().set_name(name);
     }
 
-    /// Waits for its end without a look at the outcome, and without a hold on it.
+    /// Waits for the end; it neither looks at the outcome nor keeps the task's handle.
     pub(super) async fn ended(self) {
         self.0.promise.wait_async().await;
     }
@@ -395,29 +400,31 @@ impl<T: Clone> Task<T> {
     /// How else it ended.
     ///
     /// # Blocking and cancellation
-    /// Parks. Who is cancelled, or timed out, while it waits cancels the task as well, and goes on up when that has
-    /// ended, as `await task` does in Python: wait for a [`shield`](super::shield) of it if that must not be.
+    /// Parks. A caller that is cancelled or timed out while it waits cancels the task as well. It unwinds further when
+    /// the task has ended, as `await task` does in Python: to leave the task running, wait for a
+    /// [`shield`](super::shield) of it.
     #[track_caller]
     pub fn wait(&self) -> Result<T, TaskError> {
         self.together(|| self.0.promise.wait());
         self.value()
     }
 
-    /// Runs `wait`, which waits for it. If that is cut short it is cancelled, and who is cut short stays for its end.
+    /// Runs `wait`, which waits for this task. If the caller is cut short in it, the task is cancelled, and the caller
+    /// waits for its end.
     #[track_caller]
     pub(super) fn together<R>(&self, wait: impl FnOnce() -> R) -> R {
         let payload = match catch_unwind(AssertUnwindSafe(wait)) {
             Ok(result) => return result,
             Err(payload) => payload,
         };
-        // Of a hub that has ended nothing ends any more.
+        // The tasks of a hub that has ended never end: do not wait for them.
         if interrupt::is_ours(&*payload) && self.any().cancel() && self.0.about.hub.is_alive() {
             thread::shield(|| self.0.promise.wait());
         }
         resume_unwind(payload)
     }
 
-    /// Waits for its end for at most `timeout`; `None`: not yet, and it goes on.
+    /// Waits for the end for at most `timeout`. `None`: the task has not ended, and goes on.
     #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<T, TaskError>> {
         self.is_over_by(after(Some(timeout))).then(|| self.value())
@@ -447,8 +454,9 @@ impl<T: Clone> Task<T> {
 }
 
 impl<T: Send + Sync + 'static> Task<T> {
-    /// Calls `f` with the task when it has ended: on the hub of the caller, soon, in the order of the calls; also if it has ended
-    /// already.
+    /// Calls `f` with the task when it has ended, or soon if it has.
+    ///
+    /// The calls are made on the hub of the caller, in the order in which they were added.
     ///
     /// ```
     /// use greenthread::aio;
@@ -483,7 +491,7 @@ pub struct DoneCallback {
 }
 
 impl DoneCallback {
-    /// Does not call after all, unless it has.
+    /// Cancels the call, unless it was made.
     pub fn cancel(&self) {
         self.removed.store(true, Ordering::Release);
     }

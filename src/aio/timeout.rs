@@ -15,7 +15,7 @@ use super::wait::after;
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::time::{self, Rearm, Sleep};
 
-/// Who runs within it now.
+/// What runs within the time-out now.
 enum Inside {
     Nobody,
     Green(Rearm),
@@ -46,15 +46,15 @@ struct State {
 /// .unwrap();
 /// ```
 ///
-/// Nested ones each end their own block. A block that ends well in spite of an expiry has its value. One runs one block at a
-/// time, on the OS thread that it was made on.
+/// If time-outs are nested, each ends its own block. A block that ends well although its time is over keeps its value.
+/// One time-out runs one block at a time, on the OS thread that made it.
 ///
 /// # Coming from Python
 /// `async with asyncio.timeout(delay) as limit`. The task's cancel count is not touched: a time-out is no cancel here.
 #[derive(Clone)]
 pub struct Timeout(Arc<Mutex<State>>);
 
-/// A block that may take this long; for ever, and until it is rescheduled, if `None`.
+/// A block that may take this long; with `None` it has no deadline until it is rescheduled.
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,7 +88,7 @@ pub fn timeout_at(when: Option<Instant>) -> Timeout {
     })))
 }
 
-/// Takes out who was inside, however the block ends.
+/// Takes out what was inside, however the block ends.
 struct Leave<'a>(&'a Timeout);
 
 impl Drop for Leave<'_> {
@@ -98,7 +98,8 @@ impl Drop for Leave<'_> {
 }
 
 impl Timeout {
-    /// Stores which task runs inside from now on. The waker of the task before is the user's: dropped without the lock.
+    /// Stores what runs inside from now on. The waker that was there before is the user's: it is dropped without the
+    /// lock.
     fn enter(&self, who: Inside) {
         let before = std::mem::replace(&mut self.state().inside, who);
         drop(before);
@@ -113,13 +114,15 @@ impl Timeout {
         self.state().when
     }
 
-    /// Moves the deadline; `None` takes it away. One that has expired stays so.
+    /// Moves the deadline; `None` takes it away. A time-out that has expired stays expired.
     pub fn reschedule(&self, when: Option<Instant>) {
         let mut state = self.state();
         if state.expired {
             return;
         }
         state.when = when;
+        // Green code stays inside. A future's waker is used up: its next poll stores another and looks at the new
+        // deadline.
         match std::mem::replace(&mut state.inside, Inside::Nobody) {
             Inside::Nobody => {}
             Inside::Green(rearm) => {
@@ -162,8 +165,9 @@ impl Timeout {
         })
     }
 
-    /// Runs a future within it, which is dropped when the time is over; if it blocks in a poll, after that. Without
-    /// a task's kind of error: [`timeout_async`](crate::time::timeout_async).
+    /// Runs a future within it, which is dropped when the time is over; if it blocks in a poll, after that.
+    ///
+    /// Without a task's kind of error: [`timeout_async`](crate::time::timeout_async).
     ///
     /// # Errors
     /// [`TaskError::TimedOut`].
@@ -175,13 +179,14 @@ impl Timeout {
             if let Poll::Ready(value) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(value));
             }
+            // Before the look at the deadline: a `reschedule` that comes after that look finds this waker.
             self.enter(Inside::Future(context.waker().clone()));
             self.poll_time(&mut sleep, context)
         })
         .await
     }
 
-    /// Ready when the time is over, whatever it was when `sleep` was made.
+    /// Ready when the time is over. The deadline may have been moved since `sleep` was made: then it is made again.
     fn poll_time<T>(
         &self,
         sleep: &mut Option<(Instant, std::pin::Pin<Box<Sleep>>)>,

@@ -1,6 +1,7 @@
 //! Waiting for tasks: [`wait`], [`wait_for`], [`as_completed`], each for green code and as `…_async`.
 //!
-//! The green form blocks on the other: who is cancelled there drops the future, and so both undo the same way.
+//! The green form blocks on the `async` one. A cancel of the caller drops that future, so both forms clean up in the
+//! same way.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -45,7 +46,8 @@ pub(super) fn after(delay: Option<Duration>) -> Option<Instant> {
     delay.and_then(time::after)
 }
 
-/// `future`, but `None` if the deadline comes first. With one that has passed it is polled once.
+/// The output of `future`, or `None` if the deadline comes first. With a deadline that has passed, `future` is polled
+/// once.
 pub(super) async fn limit<F: Future + Unpin>(deadline: Option<Instant>, mut future: F) -> Option<F::Output> {
     let mut sleep = None;
     poll_fn(|context| {
@@ -64,7 +66,9 @@ pub(super) async fn limit<F: Future + Unpin>(deadline: Option<Instant>, mut futu
     .await
 }
 
-/// Waits until enough of `tasks` have ended, or for `timeout`; which have, and which have not, in the order given.
+/// Waits until enough of `tasks` have ended, or for `timeout`.
+///
+/// It gives those that have ended and those that have not, each in the order given.
 ///
 /// ```
 /// use std::time::Duration;
@@ -130,13 +134,13 @@ pub async fn wait_async<T>(
 /// .unwrap();
 /// ```
 ///
-/// If it gives a value all the same (it caught the cancel, or was done just then), that wins.
+/// If the task gives a value all the same (it caught the cancel, or was done just then), the value is returned.
 ///
 /// # Errors
 /// [`TaskError::TimedOut`], or its own.
 ///
 /// # Coming from Python
-/// `asyncio.wait_for`. Who is cancelled in here cancels the task, and waits for its end too.
+/// `asyncio.wait_for`. A caller that is cancelled in here cancels the task, and waits for its end too.
 #[track_caller]
 pub fn wait_for<I: IntoTask<Output: Clone>>(item: I, timeout: Duration) -> Result<I::Output, TaskError> {
     let task = ensure_future(item);
@@ -150,7 +154,7 @@ pub fn wait_for<I: IntoTask<Output: Clone>>(item: I, timeout: Duration) -> Resul
     })
 }
 
-/// What comes of a task that was cancelled because its time was over.
+/// The outcome of a task that was cancelled because its time was over.
 fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
     match outcome {
         Err(TaskError::Cancelled(_)) => Err(TaskError::TimedOut),
@@ -158,8 +162,9 @@ fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
     }
 }
 
-/// As [`wait_for`], for an `async` function. Dropped, it cancels the task; a task that is cancelled in it ends after
-/// that one.
+/// As [`wait_for`], for an `async` function.
+///
+/// Dropped, it cancels the task. A task that is cancelled while it awaits this ends after `item`'s task.
 ///
 /// A future that blocks in a poll, as by the methods of an [`io::Reader`](crate::io::Reader), is cut short there.
 ///
@@ -173,7 +178,7 @@ fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
 /// let line = aio::run(async {
 ///     let read = async move {
 ///         let mut line = String::new();
-///         reader.read_line(&mut line).map(|_| line) // blocks, and nobody but this task waits
+///         reader.read_line(&mut line).map(|_| line) // blocks, but only this task waits
 ///     };
 ///     aio::wait_for_async(aio::fallible(read), Duration::from_millis(5)).await
 /// });
@@ -208,7 +213,7 @@ pub async fn wait_for_async<I: IntoTask<Output: Clone>>(item: I, timeout: Durati
 /// .unwrap();
 /// ```
 ///
-/// After `timeout` (of the whole) it gives [`TaskError::TimedOut`] once, and ends; nothing is cancelled.
+/// After `timeout` (for all of them together) it gives [`TaskError::TimedOut`] once, and ends; nothing is cancelled.
 ///
 /// # Coming from Python
 /// `asyncio.as_completed`, which gives the tasks themselves since 3.13. In `async` code:
@@ -223,7 +228,7 @@ where
     for item in items {
         let sender = sender.clone();
         left += 1;
-        // Nobody may want it any more.
+        // The send fails if the `AsCompleted` was dropped: then nothing waits for the task.
         ensure_future(item).add_done_callback(move |task| drop(sender.send(task.clone())));
     }
     AsCompleted {

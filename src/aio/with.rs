@@ -1,4 +1,4 @@
-//! `async with`: what must be undone by code that waits.
+//! `async with`: a block with an exit that may wait.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -22,7 +22,7 @@ pub trait AsyncContext {
     fn exit(&mut self) -> impl Future<Output = ()>;
 }
 
-/// Leaves, in a task of its own if that could not be awaited.
+/// Leaves when dropped, by a task of its own because a drop cannot await.
 struct Exit<C: AsyncContext + 'static>(Option<C>);
 
 impl<C: AsyncContext + 'static> Drop for Exit<C> {
@@ -33,7 +33,7 @@ impl<C: AsyncContext + 'static> Drop for Exit<C> {
     }
 }
 
-/// Enters `context`, runs `body` with what that gives, and leaves again: whatever `body` gives, and also if it panics.
+/// Enters `context`, runs `body` with the value that gives, and leaves again, also if `body` panics.
 ///
 /// ```
 /// use greenthread::aio::{self, AsyncContext};
@@ -55,8 +55,8 @@ impl<C: AsyncContext + 'static> Drop for Exit<C> {
 /// assert_eq!(value.unwrap(), 666);
 /// ```
 ///
-/// If it is dropped within `body` (a cancel, a time-out), a task of its own leaves, soon. Dropped while it leaves, it does not
-/// leave to the end. Green code needs no such thing: the destructor of a guard may wait.
+/// If this future is dropped within `body` (a cancel, a time-out), a task of its own leaves, soon. If it is dropped
+/// while it leaves, the exit is not completed. Green code needs no such thing: the destructor of a guard may wait.
 ///
 /// # Coming from Python
 /// `async with context as value`.

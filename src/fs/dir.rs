@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::threadpool::unblock_file;
 
-/// What is in a directory, in no order. It is read as a whole, here and now; std reads bit by bit.
+/// What is in a directory, in no order. It is read as a whole by this call; std reads it bit by bit.
 ///
 /// # Errors
 /// As `std::fs::read_dir`.
@@ -39,7 +39,7 @@ impl Iterator for ReadDir {
     }
 }
 
-/// One thing in a directory; std's, but what asks the disk parks.
+/// One thing in a directory; std's, but the calls that ask the disk park.
 pub struct DirEntry {
     std: Arc<std::fs::DirEntry>,
 }

@@ -15,7 +15,7 @@ use crate::threadpool::{unblock_apart, unblock_file};
 /// The most that one call moves: the copy then costs about as much as the way to the pool and back.
 const MOST: usize = 256 * 1024;
 
-/// A file; std's, but its calls run on OS threads of a pool; see [`fs`](super).
+/// A file; std's, but its calls run on OS threads of a pool: see [`fs`](super).
 ///
 /// ```
 /// use std::io::{Read, Seek, Write};
@@ -33,13 +33,14 @@ const MOST: usize = 256 * 1024;
 /// # }
 /// ```
 ///
-/// A `read` or `write` copies its bytes once more than std's, and moves at most 256 KiB. Each costs a way to the pool and
+/// A `read` or `write` copies its bytes once more than std's, and moves at most 256 KiB. Each goes to the pool and
 /// back: wrap the file in `BufReader` or `BufWriter`, or read it as a whole ([`fs::read`](super::read), `read_to_end`).
 ///
 /// # Blocking and cancellation
-/// Every call parks. A kill or time-out unwinds the caller at once, and the call goes on without it: a write is written, a
-/// read is lost and has moved the position. The next call on the same `File` waits for it, so the order is kept, and a
-/// [`sync_all`](Self::sync_all) covers it. The drop does not wait: the file is closed when the last call is over.
+/// Every call parks. A kill or time-out unwinds the caller at once, and the call goes on without it: a write is
+/// written; a read has moved the position, and its bytes are lost. The next call on the same `File` waits for it, so
+/// the order is kept, and a [`sync_all`](Self::sync_all) covers it. The drop does not wait: the file is closed when the
+/// last call is over.
 pub struct File {
     shared: Arc<Shared>,
     /// The last call's buffer, for the next.
@@ -48,14 +49,14 @@ pub struct File {
 
 struct Shared {
     std: std::fs::File,
-    /// Whether a call may last for ever: then the pool does not do it.
+    /// Whether a call may last for ever: then it runs on an OS thread of its own, not on the pool.
     may_wait: bool,
     /// The permit for one call at a time. The call gives it back, even if the green thread that made it was killed meanwhile. A
     /// forked child has a permit of its own, so it does not wait for a call of its parent.
     turn: PerProcess<Semaphore>,
 }
 
-/// The turn, wherever it goes.
+/// The permit, given back on drop. It moves into the call, so that a kill of the caller does not free it early.
 struct Turn(Arc<Shared>);
 
 impl Drop for Turn {
@@ -136,7 +137,7 @@ impl File {
         OpenOptions::new()
     }
 
-    /// Runs `f` on the pool, after what is under way.
+    /// Runs `f` on the pool, after the call that is under way.
     #[track_caller]
     fn run<T, F>(&self, f: F) -> io::Result<T>
     where
@@ -220,7 +221,7 @@ impl File {
         self.shared.std.try_clone().map(File::from)
     }
 
-    /// std's. What is done with it does not wait for what is under way here.
+    /// std's file. A call on it does not wait for the calls that are under way here.
     pub fn as_std(&self) -> &std::fs::File {
         &self.shared.std
     }
@@ -381,7 +382,7 @@ macro_rules! options {
 }
 
 impl OpenOptions {
-    /// With none set.
+    /// Options with none set.
     pub fn new() -> OpenOptions {
         OpenOptions(std::fs::OpenOptions::new())
     }

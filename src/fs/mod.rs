@@ -1,4 +1,4 @@
-//! Files, by std's names: each call runs on an OS thread of a pool that only files have, and other green threads run meanwhile.
+//! Files, by std's names: each call runs on an OS thread of a pool for files, and other green threads run meanwhile.
 //!
 //! ```
 //! use greenthread::fs;
@@ -11,19 +11,19 @@
 //! # }
 //! ```
 //!
-//! A disk gives no sign of when it is ready, so an OS thread has to wait for it. The way there and back takes some ten
-//! microseconds: for a small file that is in memory std's own call is quicker, and blocks nobody for long. What is not
-//! here ([`OpenOptionsExt`](std::os::unix::fs::OpenOptionsExt) and the like) is in `unblock(|| std::fs::…)`.
+//! A disk gives no sign of when it is ready, so an OS thread has to wait for it. To go there and back takes some ten
+//! microseconds: for a small file that is in memory std's own call is quicker, and blocks the others only briefly. What
+//! is not here ([`OpenOptionsExt`](std::os::unix::fs::OpenOptionsExt) and the like) is in `unblock(|| std::fs::…)`.
 //!
 //! # Errors
 //! What std's say.
 //!
 //! # Blocking and cancellation
-//! Every function here parks. A kill or time-out unwinds the caller at once; the call itself goes on to its end on the pool:
-//! a file that is to be removed is removed. For [`File`] see there. At most [`MAX`](crate::threadpool::MAX) calls run at
-//! once. A FIFO or a terminal, which may take for ever, does not count: each call on one is done by an OS thread of its own,
-//! and one that was killed keeps that until its other end comes. So these are better opened by std and wrapped in
-//! [`Async`](crate::io::Async).
+//! Every function here parks. A kill or time-out unwinds the caller at once; the call itself goes on to its end on the
+//! pool: a file that is to be removed is removed. For [`File`] see there. At most [`MAX`](crate::threadpool::MAX) calls
+//! run at once. A call on a FIFO or a terminal may take for ever, so it does not count: it runs on an OS thread of its
+//! own. If its caller is killed, it keeps that OS thread until the other end comes. So these are better opened by std
+//! and wrapped in [`Async`](crate::io::Async).
 //!
 //! # Coming from Python
 //! `gevent.fileobject.FileObjectThread`, `asyncio.to_thread(path.read_text)`.
@@ -54,8 +54,8 @@ where
     unblock_file(move || f(path))
 }
 
-/// The same for an `f` that opens what is there. A FIFO waits for its other end, and a device for whatever it likes, so that
-/// is done on an OS thread of its own: 32 of them would keep all other files waiting.
+/// As [`at`], for an `f` that opens a file. The open of a FIFO waits for its other end, and that of a device may wait
+/// too. So it is done on an OS thread of its own: 32 of them on the pool would keep all other files waiting.
 #[track_caller]
 fn open_at<T, F>(path: impl AsRef<Path>, f: F) -> io::Result<T>
 where
@@ -117,7 +117,7 @@ pub fn write(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> io::Result<(
     open_at(path, move |path| std::fs::write(path, contents))
 }
 
-/// Copies a file, with its permissions; how many bytes.
+/// Copies a file, with its permissions; gives the number of bytes.
 ///
 /// # Errors
 /// As `std::fs::copy`.
@@ -127,7 +127,7 @@ pub fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<u64> {
     open_at(from, move |from| std::fs::copy(from, to))
 }
 
-/// Renames; what is there by the new name is replaced.
+/// Renames a file; one that has the new name is replaced.
 ///
 /// # Errors
 /// As `std::fs::rename`.
@@ -190,7 +190,7 @@ pub fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
     at(path, std::fs::remove_dir_all)
 }
 
-/// What the system knows of a file; of the one that a link leads to.
+/// What the system knows of a file; a link is followed.
 ///
 /// # Errors
 /// As `std::fs::metadata`.

@@ -1,8 +1,8 @@
 //! Blocking code as a future: a closure on a stack of its own, that awaits from however deep a call.
 //!
-//! The stack is a generator's: it yields whenever what it awaits is pending, and the poll returns that. Who is polled
-//! on this OS thread now is in a list; the innermost of those whose body runs here is the one that an [`await_`]
-//! belongs to.
+//! The stack is a generator's: it yields whenever the future that it awaits is pending, and the poll then returns
+//! `Pending`. A list has the bodies that are being polled on this OS thread. An [`await_`] belongs to the innermost of
+//! them that it runs in.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -24,15 +24,16 @@ use crate::time::Sleep;
 struct Polled {
     yielder: Cell<Option<KeptYielder<()>>>,
     waker: RefCell<Waker>,
-    /// The future is being dropped: nobody polls it any more.
+    /// The future is being dropped: the body will not be polled again.
     ends: Cell<bool>,
 }
 
-/// What came of a poll in the body.
+/// The outcome of a poll in the body.
 enum Step<T> {
     Ready(T),
     Pending(KeptYielder<()>),
-    /// Nobody polls the body any more, or it may not be put aside: whoever polls would be `panicking()` in its place.
+    /// The body may not yield: it is not polled any more, or it is unwinding, and the code that polls would see
+    /// `panicking()`.
     Alone,
 }
 
@@ -41,14 +42,14 @@ thread_local! {
 }
 
 impl Polled {
-    /// The one whose body the caller runs in.
+    /// The innermost polled body that the caller runs in, on its stack.
     fn innermost() -> Option<Rc<Polled>> {
         let is_here = |polled: &&Rc<Polled>| polled.yielder.get().is_some_and(KeptYielder::is_here);
         let find = |all: &RefCell<Vec<Rc<Polled>>>| all.borrow().iter().rev().find(is_here).cloned();
         POLLED.try_with(find).ok().flatten()
     }
 
-    /// Polls in the body, in the name of who polls that.
+    /// Polls a future in the body, with the waker of the body's own poll.
     fn step<F: Future>(&self, future: Pin<&mut F>) -> Step<F::Output> {
         let Some(yielder) = self
             .yielder
@@ -64,7 +65,7 @@ impl Polled {
         }
     }
 
-    /// Sees to it that the body is polled when its next time-out expires; false if that has.
+    /// Has the body polled when its next time-out expires; false if that has expired.
     fn set_alarm(&self, alarm: &mut Option<(u64, Sleep)>) -> bool {
         let Some(deadline) = interrupt::next_deadline().filter(|deadline| *deadline != u64::MAX) else {
             *alarm = None;
@@ -81,7 +82,7 @@ impl Polled {
         struct Leave<'a>(&'a Rc<Polled>);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
-                // Mostly the last; but a poll that blocks lets others come and go.
+                // Mostly the last entry. But a poll that blocks lets other polls begin and end, in any order.
                 let _ = POLLED.try_with(|all| {
                     let mut all = all.borrow_mut();
                     let at = all.iter().rposition(|polled| Rc::ptr_eq(polled, self.0));
@@ -89,14 +90,14 @@ impl Polled {
                 });
             }
         }
-        // In a destructor of a thread-local there may be no list any more: then nothing in the body can await.
+        // In a destructor of a thread-local the list may be gone already: then nothing in the body can await.
         let _ = POLLED.try_with(|all| all.borrow_mut().push(self.clone()));
         let _leave = Leave(self);
         f()
     }
 }
 
-/// Runs blocking code as a future, on a stack of its own: the way into somebody else's executor.
+/// Runs blocking code as a future, on a stack of its own: the way into another executor.
 ///
 /// Within it, [`await_`] waits for a future: the stack is put aside, and the poll returns. A panic goes on in the poll.
 /// Dropped, the future unwinds its stack, so that destructors run.
@@ -128,9 +129,10 @@ impl Polled {
 /// If there is no memory for the stack.
 ///
 /// # Blocking and cancellation
-/// Code in it that blocks by other means than [`await_`] blocks whoever polls: on a hub of this crate that is one green
-/// thread, elsewhere the OS thread. A destructor that awaits while the future is dropped, or while a panic unwinds, blocks
-/// in the same way: there is nobody left to poll, or nobody who may see [`panicking`](std::thread::panicking).
+/// Code in it that blocks by other means than [`await_`] blocks the code that polls: on a hub of this crate that is one
+/// green thread, elsewhere the OS thread. A destructor that awaits while the future is dropped, or while a panic
+/// unwinds, blocks in the same way. In the first case the future is not polled any more; in the second the code that
+/// polls would see [`panicking`](std::thread::panicking).
 ///
 /// # Coming from Python
 /// SQLAlchemy's `greenlet_spawn`, `asyncio_gevent.greenlet_to_future`.
@@ -161,7 +163,7 @@ where
 /// Its poll, when it is polled after it was ready.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Asyncify<T: 'static> {
-    /// None while it is dropped.
+    /// `None` while it is dropped.
     body: Option<Generator<(), (), T>>,
     polled: Rc<Polled>,
 }
@@ -175,7 +177,7 @@ impl<T> Future for Asyncify<T> {
             panic!("an Asyncify was polled after it was ready")
         };
         if !this.polled.waker.borrow().will_wake(context.waker()) {
-            // The one before may be the user's to drop: not while it is borrowed.
+            // The old waker is the user's: its destructor must not run while the cell is borrowed.
             let stale = this.polled.waker.replace(context.waker().clone());
             drop(stale);
         }
@@ -186,7 +188,7 @@ impl<T> Future for Asyncify<T> {
     }
 }
 
-// Nothing is pinned: the body has its own stack.
+// The body has its own stack, so nothing in this value is pinned.
 impl<T> Unpin for Asyncify<T> {}
 
 impl<T> Drop for Asyncify<T> {
@@ -216,11 +218,11 @@ impl<T> fmt::Debug for Asyncify<T> {
 /// back.
 ///
 /// # Blocking and cancellation
-/// Suspends to whoever polls. Unwinds if the future of `asyncify` is dropped meanwhile; and, as every wait, for a
-/// [`timeout`](crate::time::timeout), if the hub runs that has its timer.
+/// Suspends: the poll of the `asyncify` returns. Unwinds if the future of `asyncify` is dropped meanwhile; and, as
+/// every wait, for a [`timeout`](crate::time::timeout), if the hub runs that has its timer.
 ///
 /// # Coming from Python
-/// SQLAlchemy's `await_only`, whose error outside is `MissingGreenlet`.
+/// SQLAlchemy's `await_only`; outside it raises `MissingGreenlet`.
 #[track_caller]
 pub fn await_<F: Future>(future: F) -> F::Output {
     match try_await(future) {
@@ -238,7 +240,7 @@ pub fn await_<F: Future>(future: F) -> F::Output {
 /// ```
 ///
 /// # Errors
-/// The future, never polled, if nobody polls the code that calls.
+/// The future, never polled, if the calling code does not run under `asyncify`.
 pub fn try_await<F: Future>(future: F) -> Result<F::Output, F> {
     let Some(polled) = Polled::innermost() else {
         return Err(future);
@@ -252,6 +254,7 @@ pub fn try_await<F: Future>(future: F) -> Result<F::Output, F> {
                 if polled.set_alarm(&mut alarm) {
                     yielder.yield_(());
                 }
+                // The body's time-out has expired: unwind now, because no poll may come for it.
                 interrupt::raise_if_due();
             }
             Step::Alone => return Ok(block_on(future)),
@@ -259,8 +262,8 @@ pub fn try_await<F: Future>(future: F) -> Result<F::Output, F> {
     }
 }
 
-/// Waits for a future wherever this runs, even if what polls here is dropped meanwhile, and if it is killed or timed
-/// out.
+/// Waits for a future to its end, wherever this runs. A drop of the `asyncify` future, a kill and a time-out are
+/// delivered only after that.
 pub(super) fn wait_to_the_end<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let Some(polled) = Polled::innermost() else {
@@ -272,6 +275,8 @@ pub(super) fn wait_to_the_end<F: Future>(future: F) -> F::Output {
             Step::Pending(yielder) => catch_unwind(AssertUnwindSafe(|| yielder.yield_(()))),
             Step::Alone => return shield(|| block_on(future)),
         };
+        // The yield has unwound (the `asyncify` is dropped, or a time-out): the body must not yield again, so block for
+        // the rest.
         if let Err(payload) = thrown {
             shield(|| block_on(future));
             resume_unwind(payload);
@@ -281,8 +286,8 @@ pub(super) fn wait_to_the_end<F: Future>(future: F) -> F::Output {
 
 /// Runs blocking code as a future that may go to any OS thread: `f` runs as a green thread of the hub of `handle`.
 ///
-/// It starts at once, not at the first poll. Dropped, the future asks it to die. [`await_`] works in it as in
-/// [`asyncify`].
+/// It starts at once, not at the first poll. If the future is dropped, it kills `f`'s green thread. [`await_`] works in
+/// it as in [`asyncify`].
 ///
 /// ```
 /// use greenthread::{future::{asyncify_on, await_}, hub, sleep, thread};

@@ -8,8 +8,9 @@ use super::asyncify::wait_to_the_end;
 
 /// Runs `body`, then waits for the future of `cleanup`: also when `body` panics, is killed or timed out.
 ///
-/// A destructor that has to wait for something is in a hard place: its stack unwinds, and waits are cut short. Here the
-/// unwinding is over while the clean-up runs, and goes on after it. Kill and time-out wait until it has ended.
+/// A destructor that has to wait is in a difficult place: its stack unwinds, and waits are cut short. Here the
+/// unwinding is caught first, and goes on after the clean-up. A kill or time-out is delivered only when the clean-up
+/// has ended.
 ///
 /// ```
 /// use greenthread::{future::with_async, sleep, spawn, sync::channel, time::sleep_async};

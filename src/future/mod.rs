@@ -5,7 +5,7 @@
 //! | a future, in blocking code | [`block_on`], [`block_on_stream`] |
 //! | a future that is to run on its own | [`spawn`]; from another OS thread, [`Handle::spawn_future`] |
 //! | blocking code, in a program of green threads and tasks | call it: a poll may block |
-//! | blocking code, on somebody else's executor | [`asyncify`], [`asyncify_on`]; within it, [`await_`] |
+//! | blocking code, on another executor | [`asyncify`], [`asyncify_on`]; within it, [`await_`] |
 //! | a stream to write, with `yield` | [`Generator::stream`](crate::generator::Generator::stream) |
 //! | clean-up that awaits, on the way out of blocking code | [`with_async`] |
 //!
@@ -21,20 +21,20 @@
 //! let answer = spawn(|| 42);
 //! let task = future::spawn(async {
 //!     sleep_async(Duration::from_millis(1)).await; // costs no stack meanwhile
-//!     sleep(Duration::from_millis(1)); // blocks nobody else
+//!     sleep(Duration::from_millis(1)); // the others run meanwhile
 //!     answer.await.unwrap()
 //! });
 //! assert_eq!(task.join().unwrap(), 42);
 //! ```
 //!
-//! # Who must run
-//! A task, a timer and a socket belong to the hub of one OS thread, and get on while that hub runs: while somebody on
+//! # What must run
+//! A task, a timer and a socket belong to the hub of one OS thread, and get on while that hub runs: while something on
 //! that OS thread blocks in this crate. Another executor that blocks the same OS thread (`futures::executor::block_on`
 //! in `main`) stops its hub: a [`sleep_async`] in there never ends. Use [`block_on`], or give the hub an OS thread of
 //! its own ([`Hubs`]).
 //!
 //! A poll that blocks holds up what the same task polls beside it, in a `join!`, a `select!` or a [`timeout_async`];
-//! nobody else. Where that matters, spawn it.
+//! other tasks go on. Where that matters, spawn it.
 //!
 //! # What a drop does
 //! A future that is dropped leaves every queue that it waits in, and passes on what it was handed. A future with a
@@ -52,7 +52,7 @@
 //! | `spawn_blocking`, `fs` | [`to_thread`]; what blocks in this crate is just called |
 //! | `time::sleep`, `sleep_until` | [`sleep_async`], [`sleep_until_async`] |
 //! | `time::timeout`, `timeout_at` | [`timeout_async`], [`timeout_at_async`] |
-//! | `time::interval` | [`Interval`](crate::time::Interval), whose first tick is a period away |
+//! | `time::interval` | [`Interval`](crate::time::Interval); its first tick is a period away |
 //! | `task::yield_now` | [`yield_now`](crate::yield_now()), or [`sleep_async`] of zero |
 //! | `select!`, `join!` | those of the crate `futures`; in blocking code [`select!`](crate::select!) |
 //! | `sync::mpsc`, `oneshot`, `OnceCell` | [`channel`], [`Promise`], [`OnceCell`] |
@@ -69,7 +69,7 @@
 //! | | how | when |
 //! |---|---|---|
 //! | *beside* | `block_on(async_compat::Compat::new(future))` | the first to try: any async client, from any green thread |
-//! | *inside* | tokio's own `block_on`, in a green thread whose libc is patched (feature `monkey`) | the code to call brings its own runtime, as `postgres` does |
+//! | *inside* | tokio's own `block_on`, in a green thread with patched libc (feature `monkey`) | the code to call brings its own runtime, as `postgres` does |
 //! | *around* | [`hub::as_fd`](crate::hub::as_fd) in tokio's `AsyncFd`, then [`hub::turn`](crate::hub::turn) | the program is tokio's, and some of it is to be blocking code on the same OS thread |
 //!
 //! - *Beside*, one OS thread runs tokio for the whole process, and each wake comes from there. tokio's context is
@@ -121,7 +121,7 @@ use crate::hub::polled::poll_until;
 
 static FUTURE: &str = "a future (block_on)";
 
-/// Waits for a future: in a green thread it parks that one, in main it pumps the hub.
+/// Waits for a future: in a green thread it parks that one, in main it runs the hub.
 ///
 /// ```
 /// use std::time::Duration;

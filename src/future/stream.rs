@@ -1,4 +1,4 @@
-//! Streams in blocking code, and ours for async code.
+//! Streams in blocking code, and this crate's own streams for async code.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -53,7 +53,7 @@ impl<S> fmt::Debug for BlockOn<S> {
     }
 }
 
-/// A stream by what polls it. All that ours hold may be moved.
+/// A stream made of a poll function. What this crate's functions hold may be moved, so it is `Unpin`.
 struct PollFn<F>(F);
 
 impl<F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin, T> Stream for PollFn<F> {
@@ -65,8 +65,9 @@ impl<F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin, T> Stream for PollFn
 }
 
 impl<T> Receiver<T> {
-    /// The messages as a stream, which ends when all senders are gone. Dropped, it has taken no message that it did not
-    /// give.
+    /// The messages as a stream, which ends when all senders are gone.
+    ///
+    /// Dropped, it has taken no message that it did not give.
     ///
     /// ```
     /// use greenthread::{future, sync::channel};
@@ -101,7 +102,7 @@ impl<T> Receiver<T> {
     ///
     /// fn squares(most: u32) -> impl Stream<Item = u32> + Send + 'static {
     ///     let (sender, receiver) = channel::bounded(1);
-    ///     spawn(move || (1..=most).try_for_each(|n| sender.send(n * n))); // ends when nobody listens
+    ///     spawn(move || (1..=most).try_for_each(|n| sender.send(n * n))); // ends when the stream is dropped
     ///     receiver.into_stream()
     /// }
     ///
@@ -110,7 +111,8 @@ impl<T> Receiver<T> {
     pub fn into_stream(self) -> impl Stream<Item = T> + Unpin {
         let (mut idle, mut under_way) = (Some(self), None);
         PollFn(move |context: &mut Context<'_>| {
-            // Most often there is one: only a wait needs a future, which borrows from what it owns.
+            // Mostly there is a message. Only a wait needs the future, which borrows from the receiver and so has to
+            // own it.
             if let Some(receiver) = &idle {
                 match receiver.try_recv() {
                     Ok(message) => return Poll::Ready(Some(message)),

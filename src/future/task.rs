@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use crate::hub::{Handle, Hub, task};
 use crate::thread::{JoinError, JoinHandle, Thread, ThreadId};
 
-/// Spawns a future as a *stackless task*: it takes its turns among the green threads of this OS thread, and costs no
-/// stack while it waits.
+/// Spawns a future as a *stackless task*: it takes turns with the green threads of this OS thread.
+///
+/// It costs no stack while it waits.
 ///
 /// ```
 /// use greenthread::{future, time};
@@ -27,12 +28,13 @@ use crate::thread::{JoinError, JoinHandle, Thread, ThreadId};
 ///
 /// It is first polled at the next turn, in order with green threads that were spawned. It may block: its polls run on a
 /// green thread that is lent to it, and if one blocks in this crate, the others go on meanwhile. It belongs to the
-/// context that spawns it, so nothing in it need be `Send`, and it sees that one's thread-locals. Its
-/// [`green_local!`](crate::green_local)s are its own, as is its number in [`thread::current`](crate::thread::current):
-/// that it kills while the task is polled. A [`Timeout`](crate::time::Timeout) counts within a poll: keep none over an
-/// `await`.
+/// context that spawns it, so nothing in it need be `Send`, and it sees that context's thread-locals. Its
+/// [`green_local!`](crate::green_local)s are its own, and so is its number in
+/// [`thread::current`](crate::thread::current): a kill by that number reaches it while it is polled. A
+/// [`Timeout`](crate::time::Timeout) counts within a poll: keep none over an `await`.
 ///
-/// When the OS thread ends, a task that is left is neither run nor dropped, and its handle says [`JoinError::is_lost`].
+/// When the OS thread ends, a task that has not ended is neither run nor dropped, and its handle says
+/// [`JoinError::is_lost`].
 ///
 /// # Panics
 /// In a destructor of a thread-local after the hub's end.
@@ -106,9 +108,9 @@ impl<T> Task<T> {
         self.0.join()
     }
 
-    /// Waits for the end for at most `timeout`. `None`: not yet, and the handle is as good as before.
+    /// Waits for the end for at most `timeout`. `None`: it has not ended, and the handle can be used as before.
     ///
-    /// After it has given the result once, every later wait says [`JoinError::is_taken`].
+    /// After the result was given once, every later wait says [`JoinError::is_taken`].
     #[track_caller]
     pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<T, JoinError>> {
         self.0.join_timeout(timeout)
@@ -120,8 +122,9 @@ impl<T> Task<T> {
         self.0.join_deadline(deadline)
     }
 
-    /// Asks it to end: its future is dropped at its next turn, on its own hub. A poll that blocks right now unwinds where
-    /// it does, as a green thread that is killed.
+    /// Asks it to end: its future is dropped at its next turn, on its own hub.
+    ///
+    /// A poll that blocks right now unwinds where it does, as a green thread that is killed.
     ///
     /// This only asks: [`join`](Self::join) tells when it has ended.
     ///
@@ -166,7 +169,7 @@ impl<T> Future for Task<T> {
     }
 }
 
-/// For all that takes green threads: groups, [`thread::wait`](crate::thread::wait), exit links.
+/// For everything that takes green threads: groups, [`thread::wait`](crate::thread::wait), exit links.
 ///
 /// ```
 /// use greenthread::{future, spawn, thread, JoinHandle};

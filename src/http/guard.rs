@@ -1,8 +1,8 @@
-//! What a connection of a server is bound by: how long it may stand still, and how much may come.
+//! The bounds of a server's connection: how long it may stand still, and how much may come.
 //!
-//! hyper sees the socket through [`Io`]. It says there whenever it waits, and since it is told to allow half-closed
-//! connections (`half_close`), a read that waits while a request is answered is one of that request's body. So the
-//! watch knows what is being waited for:
+//! hyper sees the socket through [`Io`], and its polls there show when it waits. It is told to allow half-closed
+//! connections (`half_close`), so a read that waits while a request is answered can only be one of that request's body.
+//! So the watch knows what is being waited for:
 //!
 //! ```text
 //!   between requests   read waits: the next head, which hyper's own timer bounds
@@ -30,9 +30,9 @@ use pin_project_lite::pin_project;
 use crate::hub::Hub;
 use crate::time::Sleep;
 
-/// No time is due, no limit is set.
+/// Stands for no deadline, and for no limit.
 const NEVER: u64 = u64::MAX;
-/// So much is read at once of what is looked at.
+/// How much is read at once when bytes are counted or read ahead.
 const CHUNK: usize = 8192;
 
 /// The bounds, as the program has set them.
@@ -44,17 +44,17 @@ pub(super) struct Limits {
     pub(super) body: Option<u64>,
 }
 
-/// What is known of one connection. One task uses it: the atomics are for `Send` only.
+/// The state of one connection. Only one task uses it: the atomics are there for `Send`.
 pub(super) struct Watch {
     limits: Limits,
-    /// From the head of a request to the end of its response.
+    /// Set from the head of a request to the end of its response.
     busy: AtomicBool,
-    /// When the read that waits is late, when the write, and when a client that has ended is given up: nanoseconds of
-    /// the hub's clock.
+    /// Deadlines, in nanoseconds of the hub's clock: of the read that waits, of the write that waits, and of a client
+    /// that has ended its side.
     read_due: AtomicU64,
     write_due: AtomicU64,
     half_due: AtomicU64,
-    /// How many bytes a body of unknown length may still have.
+    /// How many more bytes a body of unknown length may have.
     body_left: AtomicU64,
     fault: AtomicU8,
 }
@@ -76,8 +76,8 @@ impl Watch {
         })
     }
 
-    /// The head of a request has come, and this is the size of its body, as far as it is known. The second is what to
-    /// refuse it with.
+    /// The head of a request has come, with a body of this size as far as it is known. The second value is the status
+    /// to refuse the request with, if it is too large.
     pub(super) fn begin(self: &Arc<Watch>, body: &SizeHint) -> (Busy, Option<StatusCode>) {
         self.busy.store(true, Relaxed);
         self.fault.store(0, Relaxed);
@@ -88,7 +88,7 @@ impl Watch {
         (Busy(self.clone()), refused)
     }
 
-    /// The answer that the server gives instead of the service's, if it cut the request's body off.
+    /// The server's answer in place of the service's, if it cut the request's body off.
     pub(super) fn fault(&self) -> Option<StatusCode> {
         match self.fault.load(Relaxed) {
             TOO_SLOW => Some(StatusCode::REQUEST_TIMEOUT),
@@ -103,13 +103,14 @@ impl Watch {
         self.busy.load(Relaxed) && due != NEVER && due <= Hub::current().clock.now()
     }
 
-    /// When to look again.
+    /// The earliest deadline.
     fn due(&self) -> u64 {
         let [read, write, half] = [&self.read_due, &self.write_due, &self.half_due].map(|due| due.load(Relaxed));
         read.min(write).min(if self.busy.load(Relaxed) { half } else { NEVER })
     }
 
-    /// What was due and did not fail is not waited for any more.
+    /// Clears the deadlines that have passed. An operation that still waited for one has failed in the last poll, so
+    /// these are not waited for any more.
     pub(super) fn forget_late(&self) {
         let now = Hub::current().clock.now();
         for due in [&self.read_due, &self.write_due] {
@@ -119,7 +120,7 @@ impl Watch {
         }
     }
 
-    /// Takes bytes of a body whose length was not said.
+    /// Counts bytes of a body of unknown length; an error if there are too many.
     fn take(&self, len: usize) -> io::Result<()> {
         let left = self.body_left.load(Relaxed);
         if left == NEVER || !self.busy.load(Relaxed) {
@@ -144,7 +145,7 @@ impl Watch {
     }
 }
 
-/// An operation waits, for no longer than `limit` since it began to; whether it is late.
+/// Whether an operation that waits has waited for longer than `limit`. The first call sets its deadline.
 fn is_late(due: &AtomicU64, limit: Option<Duration>) -> bool {
     let Some(limit) = limit else { return false };
     let hub = Hub::current();
@@ -157,7 +158,7 @@ fn is_late(due: &AtomicU64, limit: Option<Duration>) -> bool {
     }
 }
 
-/// A request is being answered.
+/// A request is being answered until this is dropped.
 pub(super) struct Busy(Arc<Watch>);
 
 impl Drop for Busy {
@@ -168,12 +169,13 @@ impl Drop for Busy {
     }
 }
 
-/// The one timer of a connection: it rings at the earliest time that was ever due, and is set anew then.
+/// The one timer of a connection. It is not moved when a deadline moves to a later time: it rings at the old one, and
+/// is set anew then.
 #[derive(Default)]
 pub(super) struct Alarm(Option<(u64, Sleep)>);
 
 impl Alarm {
-    /// Whether something is due; wakes the task when it is.
+    /// Whether a deadline has come; if not, the task is woken when it does.
     pub(super) fn poll(&mut self, watch: &Watch, context: &mut Context<'_>) -> Poll<()> {
         loop {
             let due = watch.due();
@@ -200,9 +202,9 @@ impl Alarm {
 pub(super) struct Io<I> {
     stream: I,
     watch: Arc<Watch>,
-    /// hyper waits for something to read.
+    /// hyper waits in a read, so it looks at the socket itself.
     waits: bool,
-    /// What was read ahead.
+    /// Bytes that were read while hyper did not read.
     ahead: Vec<u8>,
     ended: bool,
 }
@@ -241,7 +243,7 @@ impl<I: Read + Unpin> Io<I> {
         Poll::Ready(Ok(()))
     }
 
-    /// While hyper reads nothing: whether the client has ended, or is gone.
+    /// While hyper does not read: looks whether the client has ended its side, or is gone.
     fn look_ahead(&mut self, context: &mut Context<'_>) {
         let watch = &self.watch;
         if self.waits || self.ended || !self.ahead.is_empty() || !watch.busy.load(Relaxed) {
@@ -252,7 +254,7 @@ impl<I: Read + Unpin> Io<I> {
         match Pin::new(&mut self.stream).poll_read(context, chunk.unfilled()) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) if !chunk.filled().is_empty() => self.ahead = chunk.filled().to_vec(),
-            // It may be waiting for its answer still. After an error it is not.
+            // The client may have ended only its sending, and still wait for the answer. After an error it does not.
             Poll::Ready(result) => {
                 self.ended = true;
                 let patience = result.ok().and(watch.limits.half_close).unwrap_or_default();
@@ -278,7 +280,7 @@ impl<I: Read + Unpin> Read for Io<I> {
 }
 
 impl<I: Write + Unpin> Io<I> {
-    /// One of the writing operations.
+    /// Runs a writing operation, within the write time-out.
     fn write<R>(
         &mut self,
         context: &mut Context<'_>,
@@ -315,7 +317,7 @@ impl<I: Read + Write + Unpin> Write for Io<I> {
         self.stream.is_write_vectored()
     }
 
-    /// hyper comes here at the end of each of its rounds.
+    /// hyper calls this at the end of each of its rounds, so it is the place to look ahead.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.look_ahead(context);
@@ -329,7 +331,7 @@ impl<I: Read + Write + Unpin> Write for Io<I> {
 }
 
 pin_project! {
-    /// The body of a response: the service's, or none; while it lasts the connection is busy.
+    /// The body of a response: the service's, or none. The connection counts as busy until it is dropped.
     pub(super) struct Answer<B> {
         #[pin]
         body: Option<B>,

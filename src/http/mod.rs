@@ -42,9 +42,9 @@
 //! http-body-util = "0.1"
 //! ```
 //!
-//! `axum::serve` needs tokio's reactor, so it is not there; [`HttpServer::tower`] serves the same `Router`. The future
-//! of a handler of axum's has to be `Send`, and may then hold whatever this crate has, a lock too; but not an
-//! [`asyncify`](crate::future::asyncify), in whose place a handler just blocks.
+//! `axum::serve` needs tokio's reactor, so it is not there; [`HttpServer::tower`] serves the same `Router`. axum wants
+//! a handler's future to be `Send`; it may hold whatever this crate has across an await, a lock too. The exception is
+//! an [`asyncify`](crate::future::asyncify): instead of that, the handler just blocks.
 //!
 //! # Time-outs and limits
 //! What a server of [`HttpServer`] bounds, and what is usual elsewhere (none: a client can hold a connection that way
@@ -87,7 +87,7 @@
 //! ```
 //!
 //! # Stopping
-//! `serve_forever` waits until somebody stops the server, by its [`handle`](HttpServer::handle):
+//! `serve_forever` waits until the server is stopped by its [`handle`](HttpServer::handle):
 //!
 //! ```no_run
 //! # use std::{convert::Infallible, time::Duration};
@@ -98,7 +98,7 @@
 //! let server = HttpServer::new(TcpListener::bind("127.0.0.1:8000")?, service);
 //! let handle = server.handle();
 //! spawn(move || signal::ctrl_c().map(|()| handle.stop(Duration::from_secs(5))));
-//! server.serve_forever() // returns when those who were served have their answers
+//! server.serve_forever() // returns when the requests under way are answered
 //! # }
 //! ```
 #![forbid(unsafe_code)]

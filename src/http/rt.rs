@@ -12,7 +12,7 @@ use hyper::rt;
 use crate::sys::inside::Mutex;
 use crate::{future, time};
 
-/// Spawns on the hub of whoever executes, as [`future::spawn`]: the future need not be `Send`, and may block.
+/// Spawns on the hub of the caller, as [`future::spawn`]: the future need not be `Send`, and may block.
 ///
 /// ```
 /// use greenthread::{future::block_on, http::Executor, sync::Promise};
@@ -53,7 +53,7 @@ pub struct Timer;
 impl rt::Timer for Timer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
         let now = time::now();
-        // A century is for ever.
+        // A time too far to add is replaced by a century.
         self.sleep_until(
             now.checked_add(duration)
                 .unwrap_or(now + 100 * 365 * Duration::from_secs(86_400)),
@@ -80,7 +80,7 @@ impl rt::Timer for Timer {
     }
 }
 
-/// A timer of the hub's, and when it rings.
+/// A timer of the hub, and the time at which it rings.
 struct Alarm {
     sleep: time::Sleep,
     rings: Instant,
@@ -95,12 +95,12 @@ impl Alarm {
     }
 }
 
-/// One that may be put off: its alarm rings at the old time then, and is set anew. A server puts its time-outs off with
-/// each request, and few of them ever ring.
+/// A sleep with a deadline that can be put off. Its alarm then still rings at the old time, and is set anew. A server
+/// puts its time-outs off with each request, and few of them ever ring.
 struct Sleep {
     alarm: Option<Alarm>,
     deadline: Instant,
-    /// Where the alarm goes when this is dropped.
+    /// Where the alarm is kept for the next sleep when this is dropped.
     home: Option<Arc<Mutex<Option<Alarm>>>>,
 }
 
@@ -135,13 +135,14 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         if let (Some(home), Some(alarm)) = (&self.home, self.alarm.take()) {
             let before = home.lock().unwrap_or_else(PoisonError::into_inner).replace(alarm);
-            // With the waker of whoever polled it, which is not to be dropped under the lock.
+            // The old alarm holds the waker of its last poll, which is the user's: not dropped under the lock.
             drop(before);
         }
     }
 }
 
-/// The timer of one connection, whose time-outs come one after the other, each for a later moment: all use one alarm.
+/// The timer of one connection. Its time-outs come one after the other, each for a later moment, so all of them use one
+/// alarm.
 #[derive(Clone, Default)]
 pub(super) struct OneAlarm {
     spare: Arc<Mutex<Option<Alarm>>>,

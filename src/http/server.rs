@@ -24,7 +24,7 @@ use crate::future::block_on;
 use crate::server::{Handle, Listener, Stopped, StreamServer};
 use crate::time::{self, Elapsed, timeout, timeout_async};
 
-/// How long a client may take for whatever is waited for, unless the program says otherwise.
+/// How long a client may take for each step, unless the program sets it.
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -36,13 +36,13 @@ type Log = Arc<dyn Fn(&Access) + Send + Sync>;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Access {
-    /// What was to be done.
+    /// The request's method.
     pub method: Method,
-    /// With what: path and query.
+    /// The request's path and query.
     pub uri: Uri,
-    /// In which version of HTTP.
+    /// The version of HTTP.
     pub version: Version,
-    /// What came of it.
+    /// The status of the response.
     pub status: StatusCode,
     /// From the head of the request to the head of the response.
     pub took: Duration,
@@ -86,7 +86,7 @@ impl Default for Config {
 /// What the connections of a server have in common.
 #[derive(Default)]
 struct Settings {
-    /// Set by the start.
+    /// Set by the start; the connections read it.
     config: OnceLock<Config>,
     server: OnceLock<Handle>,
 }
@@ -113,8 +113,8 @@ struct Settings {
 /// ```
 ///
 /// A service is `async`, and may block all the same: its connection waits, and the others go on. Patched calls of libc
-/// (`monkey`) wait so in [`new`](Self::new) and [`tower`](Self::tower), where thread-locals are each connection's own.
-/// What a service panics with ends its connection, and is reported as that of any green thread.
+/// (`monkey`) wait in the same way in [`new`](Self::new) and [`tower`](Self::tower), where each connection has its own
+/// thread-locals. A panic of a service ends its connection, and is reported as that of any green thread.
 ///
 /// # Time-outs and limits
 /// See [the module](super#time-outs-and-limits) for all of them, and what they are at first. A body that comes too
@@ -122,8 +122,8 @@ struct Settings {
 /// connection.
 ///
 /// # Stopping
-/// [`stop`](Self::stop) lets each connection finish the request that it is at, and closes those that are idle; what is
-/// not done within the patience is killed.
+/// [`stop`](Self::stop) lets each connection finish the request that it is at, and closes idle ones; a connection that
+/// is not done within the patience is killed.
 ///
 /// # Coming from Python
 /// `gevent.pywsgi.WSGIServer`; `uvicorn.run(app)`.
@@ -138,7 +138,7 @@ where
     L: Listener,
     L::Stream: Read + Write + Unpin,
 {
-    /// One for a service of hyper's, whose green threads are isolated, as those of [`spawn`](crate::spawn).
+    /// A server for a service of hyper's, with isolated green threads, as those of [`spawn`](crate::spawn).
     #[track_caller]
     pub fn new<S, B>(listener: L, service: S) -> HttpServer<L>
     where
@@ -152,8 +152,10 @@ where
         })
     }
 
-    /// The same, with [stackless tasks](crate::future::spawn) in place of green threads: the cheapest, and nothing in
-    /// the service need be `Send`. They share the thread-locals of whoever starts the server.
+    /// As [`new`](Self::new), with [stackless tasks](crate::future::spawn) in place of green threads.
+    ///
+    /// That is the cheapest, and nothing in the service need be `Send`. The tasks share the thread-locals of the caller
+    /// that starts the server.
     #[track_caller]
     pub fn new_local<S, B>(listener: L, service: S) -> HttpServer<L>
     where
@@ -218,8 +220,9 @@ where
         self
     }
 
-    /// How long a client has for the head of a request, from the end of the one before: so how long a connection may be
-    /// idle, too. 30 seconds, unless this is called. `None`: for ever.
+    /// How long a client has for the head of a request, from the end of the one before.
+    ///
+    /// So this is also how long a connection may be idle. 30 seconds, unless this is called. `None`: for ever.
     ///
     /// hyper's `header_read_timeout`; Go's `ReadHeaderTimeout` and `IdleTimeout` in one.
     #[must_use]
@@ -239,8 +242,10 @@ where
         }
     }
 
-    /// How long the body of a request may stand still while the service waits for it: 30 seconds, unless this is
-    /// called. `None`: for ever. Then the service's read of the body is an error, and the client is answered by `408`.
+    /// How long the body of a request may stand still while the service waits for it.
+    ///
+    /// 30 seconds, unless this is called. `None`: for ever. When it is over, the service's read of the body is an
+    /// error, and the client is answered by `408`.
     ///
     /// nginx's `client_body_timeout`. Go's `ReadTimeout` bounds the whole body, and so the size that a slow client can
     /// send: for that there is [`request_timeout`](Self::request_timeout).
@@ -250,8 +255,9 @@ where
         self
     }
 
-    /// How long a client may take nothing of what is written to it: 30 seconds, unless this is called. `None`: for
-    /// ever. Then the connection ends.
+    /// How long a client may take nothing of what is written to it.
+    ///
+    /// 30 seconds, unless this is called. `None`: for ever. When it is over, the connection ends.
     ///
     /// nginx's `send_timeout`. Go's `WriteTimeout` bounds the whole response.
     #[must_use]
@@ -260,9 +266,10 @@ where
         self
     }
 
-    /// How long the service has, from the head of the request to that of its response: for ever, unless this is called.
-    /// Then it is cut short, also where it blocks, as by [`timeout`](crate::timeout()), and the client is answered by
-    /// `503`.
+    /// How long the service has, from the head of the request to that of its response.
+    ///
+    /// For ever, unless this is called. When it is over, the service is cut short, also where it blocks, as by
+    /// [`timeout`](crate::timeout()), and the client is answered by `503`.
     ///
     /// Go's `TimeoutHandler`. It does not bound the body of the response.
     #[must_use]
@@ -271,10 +278,12 @@ where
         self
     }
 
-    /// How many bytes the body of a request may have: any number, unless this is called. One that says that it has more
-    /// is answered by `413`, and the service is not asked. One that does not say (`transfer-encoding: chunked`) is cut
-    /// off when more has come than that, what marks its chunks counted, and what came along with its head (400 KB at
-    /// most) not counted: then the service's read of the body is an error, and the client is answered by `413`.
+    /// How many bytes the body of a request may have; any number, unless this is called.
+    ///
+    /// A request that says that it has more is answered by `413`, and the service is not called. A body of unknown
+    /// length (`transfer-encoding: chunked`) is cut off when more than that has come: then the service's read of the
+    /// body is an error, and the client is answered by `413`. The marks of its chunks are counted; what came along with
+    /// its head (400 KB at most) is not.
     ///
     /// Go's `MaxBytesHandler`. (The extractors of axum have a limit of their own, 2 MB.)
     #[must_use]
@@ -283,9 +292,10 @@ where
         self
     }
 
-    /// How long a client that has ended its side of the connection may wait for the answer to what it has asked: 30
-    /// seconds, unless this is called. Then, or at once with `None`, the service is dropped, as it is when the
-    /// connection breaks: to a server a client that has gone looks like one that only sends no more.
+    /// How long a client that has ended its side of the connection may wait for its answer.
+    ///
+    /// 30 seconds, unless this is called. When it is over, or at once with `None`, the service is dropped, as it is
+    /// when the connection breaks: to a server a client that has gone looks like one that only sends no more.
     ///
     /// hyper's `half_close`, with an end. A service that blocks is not dropped.
     #[must_use]
@@ -294,7 +304,7 @@ where
         self
     }
 
-    /// Sets what else hyper can be told: `keep_alive`, `max_headers`, `max_header_size`, `max_buf_size`,
+    /// Sets the other options of hyper: `keep_alive`, `max_headers`, `max_header_size`, `max_buf_size`,
     /// `pipeline_flush`, `title_case_headers` and so on.
     ///
     /// ```no_run
@@ -317,7 +327,7 @@ where
         self
     }
 
-    /// How long a connection lingers that the server has closed, as [`StreamServer::linger`].
+    /// How long a connection that the server has closed lingers, as [`StreamServer::linger`].
     #[must_use]
     pub fn linger(self, patience: Option<Duration>) -> HttpServer<L> {
         HttpServer {
@@ -351,7 +361,7 @@ where
     /// Starts, unless it has, and waits until it was stopped, as [`StreamServer::serve_forever`].
     ///
     /// # Errors
-    /// What made the server close by itself.
+    /// The error that made the server close by itself.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds here, and closes the listener; the connections finish what they are at.
@@ -367,7 +377,7 @@ where
         self.server.stop(patience)
     }
 
-    /// What may stop it from elsewhere.
+    /// A handle that may stop it from elsewhere.
     pub fn handle(&self) -> Handle {
         self.server.handle()
     }
@@ -387,13 +397,14 @@ impl<L: Listener> fmt::Debug for HttpServer<L> {
     }
 }
 
-/// Waits until a service of tower's has room, and asks it.
+/// Waits until a service of tower's is ready, and calls it.
 async fn ask<S: tower_service::Service<R>, R>(mut service: S, request: R) -> Result<S::Response, S::Error> {
     poll_fn(|context| service.poll_ready(context)).await?;
     service.call(request).await
 }
 
-/// Awaits an answer for at most `limit`; a poll that blocks is cut short too.
+/// Awaits an answer for at most `limit`. The `timeout` cuts a poll that blocks short, `timeout_async` a wait between
+/// polls.
 async fn within<F: Future>(limit: Option<Duration>, answer: F) -> Result<F::Output, Elapsed> {
     let Some(limit) = limit else {
         return Ok(answer.await);
@@ -420,7 +431,7 @@ fn refuse<B>(status: StatusCode, busy: Busy) -> Response<Answer<B>> {
 }
 
 impl Config {
-    /// Has `call` answer a request, within the bounds.
+    /// Has `call` answer a request, within the limits.
     async fn answer<F, A, B, E>(
         &self,
         watch: &Arc<Watch>,
@@ -482,9 +493,11 @@ impl Settings {
         let (mut alarm, mut rang) = (Alarm::default(), false);
         let mut closes = false;
         let mut waits = false;
-        // An error is the client's, who is gone, or the service's, who knows.
+        // Errors are not reported: one is either of the connection, and the client has gone, or of the service, which
+        // knows it.
         poll_fn(|context| {
-            // One task polls this from first to last: its waker is left once.
+            // `closing` keeps a waker. One task polls this from first to last, so it need be polled only once before
+            // the server closes.
             let is_closing = self.server.get().is_some_and(Handle::is_closing);
             if !closes && (is_closing || !waits) && closing.as_mut().poll(context).is_ready() {
                 closes = true;
@@ -495,7 +508,7 @@ impl Settings {
                 if connection.as_mut().poll(context).is_ready() {
                     return Poll::Ready(());
                 }
-                // What was late has failed in this poll, or is not waited for any more.
+                // An operation that was late has failed in this poll, or has ended: clear its deadline.
                 if std::mem::take(&mut rang) {
                     watch.forget_late();
                 }

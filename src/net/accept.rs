@@ -19,14 +19,14 @@ pub(super) fn accept<T: AsFd>(listener: &T) -> io::Result<(OwnedFd, Option<Socke
     Ok(plainly(|| rustix::net::acceptfrom_with(listener.as_fd(), flags))?)
 }
 
-/// Accepts; when the process or the system has no descriptor left, tries again ever more seldom (10 ms to 100 ms), so
-/// that a full server neither spins nor ends. Other errors are the caller's.
+/// Accepts. When the process or the system has no descriptor left it tries again, less and less often (10 ms to 100
+/// ms), so that a full server neither spins nor ends. Other errors go to the caller.
 ///
 /// The listener's read time-out bounds all of it.
 #[track_caller]
 pub(super) fn accept_patiently<T: AsFd>(listener: &Async<T>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     let limit = listener.read_timeout();
-    // None too if it is so far away that std has no name for it.
+    // Also `None` if the deadline is so far away that std cannot represent it.
     let deadline = limit.and_then(|limit| time::now().checked_add(limit));
     let mut pause = Duration::from_millis(10);
     loop {
@@ -39,14 +39,14 @@ pub(super) fn accept_patiently<T: AsFd>(listener: &Async<T>) -> io::Result<(Owne
                 time::sleep(left.map_or(pause, |left| left.min(pause)));
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
-            // The peer went away between its SYN and now: not the listener's fault.
+            // The peer went away between its SYN and the accept: not an error of the listener.
             Err(error) if error.raw_os_error() == Some(Errno::CONNABORTED.raw_os_error()) => {}
             other => return other,
         }
     }
 }
 
-/// The same for an `async` function.
+/// As [`accept_patiently`], for an `async` function.
 pub(super) async fn accept_patiently_async<T: AsFd>(
     listener: &Async<T>,
 ) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {

@@ -43,7 +43,7 @@ fn finish(socket: &OwnedFd) -> io::Result<()> {
     Ok(rustix::net::sockopt::socket_error(socket)??)
 }
 
-/// Connects to whichever of these answers first.
+/// Connects to the address that answers first.
 ///
 /// Addresses of the two families take turns. The next attempt starts when one fails, or after a quarter of a second.
 #[track_caller]
@@ -82,7 +82,7 @@ pub(super) fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<std::net::Tc
     }
 }
 
-/// Attempts under way: the losers are killed, which closes their sockets.
+/// Attempts under way. When this is dropped they are killed, which closes their sockets.
 struct Racing(Vec<JoinHandle<io::Result<std::net::TcpStream>>>);
 
 impl Drop for Racing {
@@ -91,7 +91,7 @@ impl Drop for Racing {
     }
 }
 
-/// The resolver's order, but the families take turns.
+/// The addresses in the resolver's order, but with the families in turn.
 fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (a, b): (Vec<_>, Vec<_>) = addresses
@@ -106,7 +106,7 @@ fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     mixed
 }
 
-/// The stream as ours, with Nagle's algorithm off.
+/// This crate's stream, with Nagle's algorithm off.
 pub(super) fn without_delay(stream: std::net::TcpStream) -> io::Result<Async<std::net::TcpStream>> {
     stream.set_nodelay(true)?;
     Ok(Async::new_nonblocking(stream))

@@ -7,8 +7,9 @@ use std::io;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the number of descriptors that this process may have open (`RLIMIT_NOFILE`) to the most that it is allowed:
-/// its soft limit to its hard one. Gives the new limit.
+/// Raises the number of descriptors that this process may have open (`RLIMIT_NOFILE`) to its hard limit.
+///
+/// Gives the new limit.
 ///
 /// Each connection takes a descriptor, and most systems start a process with a soft limit of 1,024, for the sake of
 /// `select`; the hard one is 4,096 to a million. Called once, at the start of `main`, by a server or a busy client.
@@ -21,9 +22,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// # }
 /// ```
 ///
-/// Child processes inherit it: one that uses `select` on high numbers may need `ulimit -S -n 1024` in front. To go
-/// beyond the hard limit is for root: `LimitNOFILE=` of systemd, `nofile` in `/etc/security/limits.conf`, `--ulimit` of
-/// docker.
+/// Child processes inherit the limit: one that uses `select` on high numbers may need `ulimit -S -n 1024` in front.
+/// Only root can raise the hard limit: `LimitNOFILE=` of systemd, `nofile` in `/etc/security/limits.conf`, `--ulimit`
+/// of docker.
 ///
 /// # Errors
 /// What the system says.
@@ -39,7 +40,7 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
 }
 
-/// An error in words, and what can be done about it if it is want of descriptors.
+/// An error in words; if descriptors are short, also what can be done about it.
 pub(crate) fn explained(error: &io::Error) -> impl fmt::Display {
     let help = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE) => {

@@ -1,9 +1,9 @@
-//! Letting a TCP connection go so that the peer gets all that was written to it.
+//! Closing a TCP connection so that the peer gets all that was written to it.
 //!
 //! A socket that is closed while it has unread input resets the connection, and so does input that comes after the
-//! close. The system then throws away what was not sent yet; some peers' systems, what was received and not read yet.
-//! So writing is shut down first, and input is read away until the peer has ended too: not for ever ([`PATIENCE`]), and
-//! not without end ([`MOST`]).
+//! close. The system then throws away what was not sent yet; some peers' systems also throw away what was received and
+//! not read yet. So writing is shut down first, and input is read away until the peer has ended too, within a time
+//! ([`PATIENCE`]) and an amount ([`MOST`]).
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -19,12 +19,12 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::io::Async;
 
-/// How long the peer has for its end, unless said otherwise.
+/// How long the peer has to end, unless set otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// How many bytes of a peer that goes on sending are read away.
+/// How many bytes of a peer that goes on sending are read away at most.
 pub(crate) const MOST: usize = 16 * 1024 * 1024;
 
-/// A peer that goes on sending: to close resets its connection.
+/// The error for a peer that goes on sending: a close resets its connection.
 #[cfg(feature = "tls")]
 pub(crate) fn still_sending() -> io::Error {
     io::Error::new(
@@ -33,13 +33,13 @@ pub(crate) fn still_sending() -> io::Error {
     )
 }
 
-/// Reads some away.
+/// Reads some bytes and drops them.
 pub(crate) fn read_away(socket: &std::net::TcpStream) -> io::Result<usize> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 8192];
     Ok(recv(socket.as_fd(), &mut buffer[..], RecvFlags::DONTWAIT)?.1)
 }
 
-/// What a look at a socket that is about to be closed says of its peer.
+/// What a look at a socket that is about to be closed tells about its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// It has ended, or the connection is broken: a close loses nothing more.
@@ -57,13 +57,13 @@ pub(crate) fn look(socket: &std::net::TcpStream) -> Peer {
     }
 }
 
-/// Takes a socket whose last handle was dropped.
+/// Called with a socket when its last handle is dropped.
 pub(crate) type Leave = Arc<dyn Fn(Async<std::net::TcpStream>) + Send + Sync>;
 
-/// Where a connection goes at its end; its handles share it.
+/// What happens at the end of a connection; its handles share this.
 struct End {
     leave: Leave,
-    /// A descriptor of it was given away: whoever has that closes the connection.
+    /// The descriptor of a handle was given away: its new owner closes the connection.
     is_given_away: AtomicBool,
 }
 

@@ -23,8 +23,8 @@
 //! # In async code
 //! `accept_async`, `recv_from_async`, `readable_async` and their like are futures. A byte stream has the traits of
 //! futures-io, and of tokio and hyper by features, for itself and for a reference: so one task may read while another
-//! writes, and what those crates make of the traits works. `connect`, and a name to look up, are just called: a poll
-//! may block, and only its own task waits.
+//! writes, and what those crates build on the traits works. `connect`, and a function that takes a name, are called as
+//! they are: a poll may block, and only its own task waits.
 //!
 //! ```
 //! use futures::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,8 +53,9 @@
 //!
 //! # What differs from std
 //! - **Connect** tries several addresses at once, the families in turn, a quarter of a second apart, and takes the
-//!   first that answers (RFC 8305); std tries one after the other. A [`UnixStream`] whose listener's queue is full
-//!   tries again every millisecond.
+//! - **Connect** tries several addresses at once, the families in turn, a quarter of a second apart, and takes the
+//!   first that answers (RFC 8305); std tries one after the other. A [`UnixStream`] tries again every millisecond
+//!   while the listener's queue is full.
 //! - **Names** are looked up on the thread pool: hence a [`ToSocketAddrs`] of our own.
 //! - **Accept** waits (10 to 100 ms between tries) while the process or the system has no descriptor or no memory left
 //!   (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`), and passes over a peer that has gone already (`ECONNABORTED`); std
@@ -71,13 +72,13 @@
 //!   [`io`](crate::io#while-the-caller-unwinds).
 //! - **`set_nonblocking`** is not there: the descriptor is non-blocking always, and the methods block the green thread
 //!   always. Code that polls a socket itself wants std's: `std::net::TcpStream::from(stream)`, which is in blocking
-//!   mode again. Whoever shares the open file, by `dup` or with another process, sees the flag.
+//!   mode again. Any other holder of the open file, by `dup` or in another process, sees the flag.
 //! - **`FromRawFd`** is not there, for it is unsafe: `TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) })`. Nor are
 //!   std's deprecated `set_only_v6` and `only_v6`, and what std has not made stable.
 //! - The iterator of a [`UnixListener`] is called [`UnixIncoming`], since TCP's lives in the same module.
 #![forbid(unsafe_code)]
 
-/// What every socket here has: construction from std's type and from a descriptor, and the way back.
+/// The methods and conversions that every socket here has: to and from std's type and a descriptor.
 macro_rules! socket {
     ($name:ident, $std:ty) => {
         socket!($name, $std, another: |_: &_, socket| crate::io::Async::new_nonblocking(socket));
@@ -92,7 +93,7 @@ macro_rules! socket {
                 self.io.set_read_timeout(timeout)
             }
 
-            /// Waits until there is something to read, to accept or to be told: the end, or an error. It takes nothing.
+            /// Waits until there is something to read or to accept, the end, or an error. It takes nothing.
             ///
             /// # Errors
             /// As a read: `TimedOut` after the read time-out, if there is one.
@@ -179,7 +180,7 @@ macro_rules! socket {
         /// Takes std's socket over, and makes it non-blocking.
         impl From<$std> for $name {
             fn from(socket: $std) -> Self {
-                // No socket refuses the flag.
+                // Cannot fail: every socket takes the flag.
                 let _ = rustix::io::ioctl_fionbio(&socket, true);
                 Self::from_nonblocking(socket)
             }
@@ -195,7 +196,7 @@ macro_rules! socket {
         /// Takes an open descriptor over.
         impl From<std::os::fd::OwnedFd> for $name {
             fn from(fd: std::os::fd::OwnedFd) -> Self {
-                // A descriptor that refuses the flag is no socket: its first use says what is wrong.
+                // A descriptor that refuses the flag is not a socket: its first use gives the error.
                 let _ = rustix::io::ioctl_fionbio(&fd, true);
                 Self::from_nonblocking(fd.into())
             }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-/// A socket that is bound to the first of these that can be bound to, with `SO_REUSEPORT`.
+/// A socket with `SO_REUSEPORT`, bound to the first of these addresses that can be bound to.
 pub(super) fn bind_first(addresses: impl Iterator<Item = SocketAddr>, kind: SocketType) -> io::Result<OwnedFd> {
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "could not resolve to any addresses");
     for address in addresses {
@@ -28,7 +28,7 @@ fn bind(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, kind, flags, None)?;
     if kind == SocketType::STREAM {
-        // As std: a port that was in use a moment ago can be had again.
+        // As in std: a port that was in use a moment ago can be bound again.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     sockopt::set_socket_reuseport(&socket, true)?;

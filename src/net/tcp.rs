@@ -36,13 +36,14 @@ impl TcpListener {
     #[track_caller]
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let listener = std::net::TcpListener::bind(address.to_socket_addrs()?.as_slice())?;
-        // std asks for 128; a crowd that connects at once needs more.
+        // std asks for a queue of 128, which is too short for many clients that connect at once.
         rustix::net::listen(&listener, super::BACKLOG)?;
         Ok(TcpListener::from(listener))
     }
 
-    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`): the system shares
-    /// the connections out among them. A listener for each hub, say.
+    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`).
+    ///
+    /// The system shares the connections out among them: that may be a listener for each hub.
     ///
     /// ```
     /// use greenthread::net::TcpListener;
@@ -54,11 +55,12 @@ impl TcpListener {
     /// # }
     /// ```
     ///
-    /// On Linux the peer's address decides who gets a connection; elsewhere it may be the last to bind who gets them
-    /// all. A listener that is dropped takes the connections along that nobody has accepted there.
+    /// On Linux the peer's address decides which listener gets a connection; elsewhere the one that was bound last may
+    /// get them all. Connections that a listener has not accepted when it is dropped are lost.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind); `AddrInUse` if somebody has the port who did not bind in this way, or another user has.
+    /// As [`bind`](Self::bind); `AddrInUse` if a socket has the port that was not bound in this way, or is another
+    /// user's.
     #[track_caller]
     pub fn bind_reuse_port(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let addresses = address.to_socket_addrs()?;
@@ -81,7 +83,7 @@ impl TcpListener {
         accepted(accept_patiently(&self.io)?)
     }
 
-    /// The same, but every error is the caller's.
+    /// As [`accept`](Self::accept), but every error is returned.
     #[track_caller]
     pub(crate) fn accept_once(&self) -> io::Result<(TcpStream, SocketAddr)> {
         accepted(self.io.read_with(accept)?)
@@ -93,8 +95,9 @@ impl TcpListener {
         accepted(accept_patiently_async(&self.io).await?)
     }
 
-    /// Takes a connection, if there is one; if not, the task is woken when there may be. The last that polls is the one
-    /// that is woken.
+    /// Takes a connection, if there is one; if not, the task is woken when there may be.
+    ///
+    /// Only the task that polled last is woken.
     ///
     /// # Errors
     /// Every one that the system gives: also when there are no descriptors left, and when the peer has gone already.
@@ -138,7 +141,7 @@ fn accepted((socket, address): (OwnedFd, Option<SocketAddrAny>)) -> io::Result<(
         Some(address) => address,
         None => stream.peer_addr()?,
     };
-    // Refused only if the peer has gone already; the first read says so.
+    // Fails only if the peer has gone already; then the first read gives the error.
     let _ = stream.set_nodelay(true);
     Ok((TcpStream::from_nonblocking(stream), address))
 }
@@ -168,8 +171,9 @@ socket!(TcpStream, std::net::TcpStream, another: Socket::another);
 stream!(TcpStream, drained: true);
 
 impl TcpStream {
-    /// Connects, with `TCP_NODELAY` set. A name is looked up on the thread pool; of several addresses the one that
-    /// answers first is taken (RFC 8305).
+    /// Connects, with `TCP_NODELAY` set.
+    ///
+    /// A name is looked up on the thread pool; of several addresses the one that answers first is taken (RFC 8305).
     ///
     /// # Errors
     /// The lookup's, or the last attempt's.
@@ -219,7 +223,7 @@ impl TcpStream {
         self.io.get_ref().local_addr()
     }
 
-    /// Ends one direction or both; whoever waits for it here goes on.
+    /// Ends one direction or both. Green threads that wait for it on this socket go on.
     ///
     /// # Errors
     /// `NotConnected`.

@@ -1,7 +1,8 @@
 //! TLS on any stream, by [`rustls`], with a handshake that has a deadline. Needs the feature `tls`.
 //!
-//! The handshake belongs in the handler of a connection: there a client that says nothing holds up nobody else, and for
-//! no longer than the patience. A handshake that fails is the handler's error, which the server tells of.
+//! The handshake belongs in the handler of a connection: there a client that says nothing keeps only its own handler
+//! waiting, and for no longer than the patience. A handshake that fails is the handler's error, which the server
+//! reports.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -63,14 +64,14 @@ use crate::time::timeout;
 
 /// A stream with TLS on it, past its handshake.
 ///
-/// One green thread at a time uses it. A read or write that is killed or timed out loses nothing, and doubles nothing:
-/// what `write` gives back was taken, and is sent exactly once. A peer that goes without a word of good-bye is an error
-/// of the read, `UnexpectedEof`: what it sent may have been cut off. So say it: [`close`](Self::close).
+/// One green thread at a time uses it. A read or write that is killed or timed out neither loses nor repeats any bytes:
+/// the bytes that `write` reports were taken, and are sent exactly once. If the peer goes without a good-bye, the read
+/// fails with `UnexpectedEof`: what the peer sent may have been cut off. So end with [`close`](Self::close).
 ///
-/// Dropped, it says nothing, so that what was cut short by a panic does not look whole to the peer; and it waits for
-/// nothing: bytes that a cut-short write has left in it are lost, and if the peer has sent what was not read (the
-/// session tickets of TLS 1.3 count too), the system resets the connection, and throws away what the peer has not read.
-/// Only the socket of a server's handler is let go of more gently: see
+/// Dropped, it says nothing, so that what was cut short by a panic does not look complete to the peer. It does not wait
+/// either: bytes that a cut-short write has left in it are lost. If the peer has sent what was not read (the session
+/// tickets of TLS 1.3 count too), the system resets the connection, and throws away what the peer has not read. Only
+/// the socket of a server's handler is closed more gently: see
 /// [`StreamServer`](crate::server::StreamServer#the-end-of-a-connection).
 ///
 /// # Coming from Python
@@ -80,7 +81,7 @@ pub struct TlsStream<S> {
     socket: S,
 }
 
-/// rustls' own stream, of either side.
+/// Runs an action on rustls' own stream, of the client or server side.
 macro_rules! stream {
     ($self:ident, $stream:ident => $action:expr) => {
         match &mut $self.connection {
@@ -97,11 +98,11 @@ macro_rules! stream {
 }
 
 impl<S: Read + Write> TlsStream<S> {
-    /// Greets a server, whose certificate must be for `name`, and waits for its side of the handshake.
+    /// Does the handshake with a server, which needs a certificate for `name`.
     ///
     /// # Errors
-    /// `TimedOut` after `patience`; `InvalidInput` for what is no name; `InvalidData` for what TLS is not content with,
-    /// an unknown certificate say; what the socket gives.
+    /// `TimedOut` after `patience`; `InvalidInput` if `name` is not a server name; `InvalidData` if TLS refuses the
+    /// peer (an unknown certificate, say); the socket's own errors.
     ///
     /// # Blocking and cancellation
     /// Parks as the socket does. A kill or time-out drops the socket.
@@ -113,7 +114,7 @@ impl<S: Read + Write> TlsStream<S> {
         TlsStream::greet(connection.into(), socket, patience)
     }
 
-    /// Waits for the greeting of a client, and answers it.
+    /// Does the handshake with a client that connects.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -132,7 +133,7 @@ impl<S: Read + Write> TlsStream<S> {
             while connection.is_handshaking() {
                 connection.complete_io(&mut socket)?;
             }
-            // What the last message of the handshake left to say.
+            // The last message of the handshake may have left something to send.
             while connection.wants_write() {
                 connection.write_tls(&mut socket)?;
             }
@@ -147,8 +148,8 @@ impl<S: Read + Write> TlsStream<S> {
         }
     }
 
-    /// Says good-bye (`close_notify`), after all that was written. Nothing may be written after it; what the peer has
-    /// to say still can be read.
+    /// Says good-bye (`close_notify`), after all that was written. Nothing may be written after it; what the peer still
+    /// sends can be read.
     ///
     /// # Errors
     /// What the socket gives.
@@ -161,8 +162,10 @@ impl<S: Read + Write> TlsStream<S> {
         self.flush()
     }
 
-    /// Ends the connection in good order: says good-bye ([`close_notify`](Self::close_notify)), shuts down writing, and
-    /// reads to the peer's end, for two seconds at most. See [`close_timeout`](Self::close_timeout).
+    /// Ends the connection in good order.
+    ///
+    /// It says good-bye ([`close_notify`](Self::close_notify)), shuts down writing, and reads to the peer's end, for
+    /// two seconds at most. See [`close_timeout`](Self::close_timeout).
     ///
     /// # Errors
     /// As there.
@@ -179,7 +182,7 @@ impl<S: Read + Write> TlsStream<S> {
 
     /// As [`close`](Self::close), but waits `patience` for the peer's end.
     ///
-    /// Without that wait what was written may be lost: a socket that is closed while it has unread input, or that gets
+    /// Without that wait, what was written may be lost: a socket that is closed while it has unread input, or that gets
     /// some afterwards, resets the connection.
     ///
     /// # Errors
@@ -199,7 +202,7 @@ impl<S: Read + Write> TlsStream<S> {
         S: AsFd,
     {
         self.close_notify()?;
-        // What is no socket has nothing to shut down.
+        // A stream that is not a socket has nothing to shut down: ignore the error.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
         match timeout(patience, || self.read_away()) {
             Ok(ended) => ended,
@@ -208,7 +211,7 @@ impl<S: Read + Write> TlsStream<S> {
         }
     }
 
-    /// Reads to the peer's end, whether it says good-bye or not.
+    /// Reads to the peer's end, with or without a good-bye.
     #[track_caller]
     fn read_away(&mut self) -> io::Result<()> {
         let mut buffer = [0; 4096];
@@ -238,12 +241,12 @@ impl<S: Read + Write> TlsStream<S> {
         self.socket.flush()
     }
 
-    /// What rustls knows of it: the peer's certificates, the protocol that was agreed on.
+    /// rustls' view of the connection: the peer's certificates, the protocol that was agreed on.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// The stream below. Who reads or writes there breaks what is above.
+    /// The stream below. To read or write there breaks the TLS connection.
     pub fn get_ref(&self) -> &S {
         &self.socket
     }
@@ -258,7 +261,8 @@ impl<S> TlsStream<S> {
 impl<S: Read + Write> Read for TlsStream<S> {
     #[track_caller]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // What is decrypted already is given without a look at the socket, which would count it.
+        // Data that is decrypted already is returned without a read of the socket, which takes the budget's step: take
+        // it here.
         if !self.connection.wants_read() {
             crate::io::give_way()?;
         }
@@ -266,9 +270,9 @@ impl<S: Read + Write> Read for TlsStream<S> {
     }
 }
 
-/// What `write` gives back is what was taken: it is encrypted, and sent exactly once. Cut short by a kill, a time-out
-/// or an error of the socket while it is being sent, `write` gives it back all the same, and the kill, time-out or
-/// error comes at the next wait: `flush`, `read` and the next `write` go on with the sending. So an
+/// The bytes that `write` reports as written were taken: they are encrypted, and sent exactly once. If a kill, a
+/// time-out or an error of the socket cuts the sending short, `write` reports them all the same, and the kill, time-out
+/// or error comes at the next wait: `flush`, `read` and the next `write` go on with the sending. So an
 /// [`io::Writer`](crate::io::Writer) over it is exact.
 impl<S: Read + Write> Write for TlsStream<S> {
     #[track_caller]
@@ -277,7 +281,7 @@ impl<S: Read + Write> Write for TlsStream<S> {
             self.send()?;
         }
         let taken = self.connection.writer().write(data)?;
-        // Told to the caller, whatever becomes of the sending; an error that lasts comes again.
+        // The bytes are taken: report them even if the sending fails. A lasting error comes again at the next call.
         let _ = interrupt::put_off(|| self.send());
         Ok(taken)
     }
@@ -285,7 +289,7 @@ impl<S: Read + Write> Write for TlsStream<S> {
     #[track_caller]
     fn flush(&mut self) -> io::Result<()> {
         self.send()?;
-        // What rustls has met with since, as it read, say.
+        // Also reports an error that rustls has met since, for example in a read.
         self.connection.writer().flush()
     }
 }

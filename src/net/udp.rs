@@ -43,7 +43,8 @@ impl UdpSocket {
     /// the datagrams out among them, those of one sender to one socket.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind); `AddrInUse` if somebody has the port who did not bind in this way, or another user has.
+    /// As [`bind`](Self::bind); `AddrInUse` if a socket has the port that was not bound in this way, or is another
+    /// user's.
     #[track_caller]
     pub fn bind_reuse_port(address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         let addresses = address.to_socket_addrs()?;
@@ -60,7 +61,7 @@ impl UdpSocket {
         self.io.get_ref().connect(address.to_socket_addrs()?.as_slice())
     }
 
-    /// Waits for a datagram, and says who sent it. What does not fit is lost.
+    /// Waits for a datagram, and gives its sender's address. What does not fit is lost.
     ///
     /// # Errors
     /// What the system says; `TimedOut`.
@@ -91,8 +92,9 @@ impl UdpSocket {
         self.io.write_with_async(move |socket| socket.send_to(buffer, address))
     }
 
-    /// Takes a datagram, if there is one; if not, the task is woken when there may be. The last that polls is the one
-    /// that is woken.
+    /// Takes a datagram, if there is one; if not, the task is woken when there may be.
+    ///
+    /// Only the task that polled last is woken.
     ///
     /// # Errors
     /// What the system says.
@@ -173,7 +175,7 @@ impl UdpSocket {
         self.io.read_with(|socket| socket.recv(buffer))
     }
 
-    /// The same, and leaves the datagram where it is.
+    /// As [`recv`](Self::recv), and leaves the datagram where it is.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).

@@ -69,7 +69,7 @@ impl UnixListener {
         accepted(accept_patiently(&self.io)?.0)
     }
 
-    /// The same, but every error is the caller's.
+    /// As [`accept`](Self::accept), but every error is returned.
     #[track_caller]
     pub(crate) fn accept_once(&self) -> io::Result<(UnixStream, SocketAddr)> {
         accepted(self.io.read_with(accept)?.0)
@@ -81,8 +81,9 @@ impl UnixListener {
         accepted(accept_patiently_async(&self.io).await?.0)
     }
 
-    /// Takes a connection, if there is one; if not, the task is woken when there may be. The last that polls is the one
-    /// that is woken.
+    /// Takes a connection, if there is one; if not, the task is woken when there may be.
+    ///
+    /// Only the task that polled last is woken.
     ///
     /// # Errors
     /// Every one that the system gives: also when there are no descriptors left, and when the peer has gone already.
@@ -134,7 +135,7 @@ impl<'a> IntoIterator for &'a UnixListener {
     }
 }
 
-/// An address for rustix; it has none for an unnamed socket.
+/// An address for rustix; an error for an unnamed socket, which rustix cannot express.
 fn address_of(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
     if let Some(path) = address.as_pathname() {
         return Ok(SocketAddrUnix::new(path)?);
@@ -168,7 +169,7 @@ pub struct UnixStream {
 }
 
 socket!(UnixStream, std_net::UnixStream);
-// With passed descriptors a short read does not mean drained.
+// Not `drained`: on a Unix stream, a read that ends at a passed descriptor is short although more data may be there.
 stream!(UnixStream, drained: false);
 
 impl UnixStream {
@@ -179,7 +180,7 @@ impl UnixStream {
     ///
     /// # Blocking and cancellation
     /// While the listener's queue is full it tries again every millisecond: the system has no event for that. A kill or
-    /// time-out unwinds then.
+    /// time-out unwinds in the pause.
     #[track_caller]
     pub fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
         UnixStream::connect_to(&SocketAddrUnix::new(path.as_ref())?)
@@ -237,7 +238,7 @@ impl UnixStream {
         self.io.get_ref().local_addr()
     }
 
-    /// Ends one direction or both; whoever waits for it here goes on.
+    /// Ends one direction or both. Green threads that wait for it on this socket go on.
     ///
     /// # Errors
     /// `NotConnected`.
@@ -246,8 +247,8 @@ impl UnixStream {
     }
 }
 
-/// Whether nothing comes because reading was shut down. Linux tells a blocking datagram socket so, by an empty datagram
-/// from nobody; a non-blocking one is only told to try again.
+/// Whether nothing comes because reading was shut down. On Linux a blocking datagram socket then gets an empty datagram
+/// without an address; a non-blocking one gets `EAGAIN`, so the poll's flags must tell.
 fn is_end(socket: &std_net::UnixDatagram, error: &io::Error) -> bool {
     if error.kind() != io::ErrorKind::WouldBlock {
         return false;
@@ -301,7 +302,7 @@ impl UnixDatagram {
         Ok(UnixDatagram::from(std_net::UnixDatagram::bind_addr(address)?))
     }
 
-    /// One that is bound to nothing.
+    /// A socket that is not bound.
     ///
     /// # Errors
     /// When there is no descriptor left.
@@ -309,7 +310,7 @@ impl UnixDatagram {
         Ok(UnixDatagram::from(std_net::UnixDatagram::unbound()?))
     }
 
-    /// Two, connected to each other.
+    /// Two sockets, connected to each other.
     ///
     /// # Errors
     /// When there is no descriptor left.
@@ -334,7 +335,7 @@ impl UnixDatagram {
         self.io.get_ref().connect_addr(address)
     }
 
-    /// Waits for a datagram, and says who sent it. What does not fit is lost.
+    /// Waits for a datagram, and gives its sender's address. What does not fit is lost.
     ///
     /// # Errors
     /// What the system says; `TimedOut`.
@@ -407,7 +408,7 @@ impl UnixDatagram {
         self.io.get_ref().peer_addr()
     }
 
-    /// Ends one direction or both; whoever waits for it here goes on.
+    /// Ends one direction or both. Green threads that wait for it on this socket go on.
     ///
     /// # Errors
     /// `NotConnected`.

@@ -16,7 +16,7 @@ use crate::io::Async;
 use crate::threadpool::watch::watch;
 use crate::time;
 
-/// The longest time between two looks at a child that has no pidfd.
+/// The longest pause between two checks of a child that has no pidfd.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// A child process; std's, but its waits park.
@@ -35,8 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// # }
 /// ```
 ///
-/// Dropped, it runs on, as std's does. It is reaped by a later spawn once it has ended; so nobody else should `waitpid` for
-/// it.
+/// Dropped, it runs on, as std's does. A later spawn reaps it once it has ended, so the program should not `waitpid`
+/// for it.
 ///
 /// # Coming from Python
 /// `gevent.subprocess.Popen`, `asyncio.subprocess.Process`.
@@ -53,20 +53,20 @@ pub struct Child {
     talk: Option<Talk>,
 }
 
-/// The process itself. Apart, so that a user may move the pipes out of a `Child`.
+/// The process itself, apart from the pipes, so that a user may move these out of a `Child`.
 #[derive(Debug)]
 struct Process {
     std: std::process::Child,
     end: End,
 }
 
-/// How its end is heard of.
+/// How the end of the process is noticed.
 #[derive(Clone, Debug)]
 enum End {
-    /// Nobody has waited yet.
+    /// Not decided: nothing has waited yet.
     Unknown,
     Pidfd(Arc<Async<OwnedFd>>),
-    /// By asking.
+    /// By repeated `waitpid`s: there is no pidfd.
     Asked,
 }
 
@@ -79,7 +79,8 @@ impl Process {
         self.std.try_wait()
     }
 
-    /// To be called while it is not reaped: its number is not another's then.
+    /// How to wait for the end. To be called while the process is not reaped: its number cannot be another process's
+    /// then.
     fn end(&mut self) -> End {
         if let End::Unknown = self.end {
             self.end = match self.pid().map(open_pidfd) {
@@ -107,7 +108,7 @@ impl Process {
         }
     }
 
-    /// Without a pidfd.
+    /// Waits without a pidfd, by checks in pauses that grow.
     #[track_caller]
     fn ask_until(&mut self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
         let mut pause = Duration::from_millis(1);
@@ -151,7 +152,8 @@ fn open_pidfd(_: Pid) -> io::Result<OwnedFd> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Asked of std, which may have reaped it before it came here: its number may be another child's by now.
+        // std knows whether the child was reaped, by this crate or by std itself before it came here: then its number
+        // may be another child's by now.
         if let (Ok(None), Some(pid)) = (self.std.try_wait(), self.pid()) {
             orphans::adopt(pid);
         }
@@ -180,10 +182,11 @@ impl Child {
         self.process.std.id()
     }
 
-    /// Waits for its end. Closes its standard input first, as std does; once it has ended, every later wait gives the same.
+    /// Waits for its end, with its standard input closed first, as in std. Once it has ended, every later wait gives
+    /// the same.
     ///
     /// # Errors
-    /// What the system says; `ECHILD` if somebody else has waited for it, or SIGCHLD is ignored.
+    /// What the system says; `ECHILD` if it was waited for by other means, or SIGCHLD is ignored.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds here and leaves the child alone: it can be waited for again.
@@ -195,7 +198,7 @@ impl Child {
         }
     }
 
-    /// Waits for its end for at most `timeout`. `None`: it runs on.
+    /// Waits for its end for at most `timeout`. `None`: it has not ended.
     ///
     /// ```
     /// use std::time::Duration;
@@ -219,7 +222,7 @@ impl Child {
         self.wait_until(time::after(timeout))
     }
 
-    /// Waits for its end until `deadline`. `None`: it runs on.
+    /// Waits for its end until `deadline`. `None`: it has not ended.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -252,7 +255,7 @@ impl Child {
     /// ```
     ///
     /// # Errors
-    /// As [`wait`](Self::wait); what the system says if it has no OS thread for the one that waits for all futures.
+    /// As [`wait`](Self::wait); what the system says if it cannot start the OS thread that waits for all such futures.
     pub fn wait_async(&mut self) -> impl Future<Output = io::Result<ExitStatus>> + Send + use<'_> {
         drop(self.stdin.take());
         self.process.wait_async()
@@ -266,15 +269,17 @@ impl Child {
     /// As [`wait`](Self::wait).
     ///
     /// # Blocking and cancellation
-    /// As [`wait`](Self::wait); but what was read so far goes with the child. [`communicate`](Self::communicate) keeps it.
+    /// As [`wait`](Self::wait); but what was read so far is lost with the child. [`communicate`](Self::communicate)
+    /// keeps it.
     #[track_caller]
     pub fn wait_with_output(mut self) -> io::Result<Output> {
         drop(self.stdin.take());
         self.communicate(&[])
     }
 
-    /// Writes `input` to its standard input and closes that, reads its output and errors to their ends meanwhile, and waits
-    /// for its end.
+    /// Writes `input` to its standard input and closes that, and waits for its end.
+    ///
+    /// Meanwhile it reads the child's output and errors to their ends.
     ///
     /// ```
     /// use greenthread::process::{Command, Stdio};
@@ -305,8 +310,10 @@ impl Child {
         }
     }
 
-    /// [`communicate`](Self::communicate)s for at most `timeout`. `None`: it runs on, and the next call (with an empty
-    /// input) goes on from there. What the child's own children hold open counts: the pipes end when all have closed them.
+    /// [`communicate`](Self::communicate)s for at most `timeout`.
+    ///
+    /// `None`: the child has not ended, and the next call (with an empty input) goes on from there. The pipes end when
+    /// all that have them open close them, the child's own children too.
     ///
     /// ```
     /// use std::time::Duration;
@@ -399,7 +406,7 @@ impl Child {
     /// Sends it a signal by its number, as those of [`signal`](crate::signal). Nothing happens if it has ended.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no signal with a name; what the system says.
+    /// `InvalidInput` if it is not the number of a signal with a name; what the system says.
     pub fn send_signal(&mut self, signal: i32) -> io::Result<()> {
         let Some(signal) = Signal::from_named_raw(signal) else {
             let text = format!("{signal} is not the number of a signal with a name");
@@ -409,7 +416,7 @@ impl Child {
     }
 
     fn signal(&mut self, signal: Signal) -> io::Result<()> {
-        // Once it is reaped its number may be another's.
+        // Once the child is reaped, its number may be another process's.
         match (self.process.try_wait()?, self.process.pid()) {
             (None, Some(pid)) => Ok(rustix::process::kill_process(pid, signal)?),
             _ => Ok(()),
@@ -422,7 +429,7 @@ mod tests {
     use super::*;
     use crate::process::Command;
 
-    /// One that has no pidfd.
+    /// A child that has no pidfd.
     fn asked(seconds: &str) -> Child {
         let mut child = Command::new("sleep").arg(seconds).spawn().unwrap();
         child.process.end = End::Asked;

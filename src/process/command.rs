@@ -12,7 +12,7 @@ use super::child::Child;
 use super::orphans;
 use crate::time;
 
-/// A program to be run as a child process; std's, but what waits for it parks.
+/// A program to be run as a child process; std's, but its waits park.
 ///
 /// ```
 /// use greenthread::process::Command;
@@ -24,13 +24,13 @@ use crate::time;
 /// ```
 ///
 /// The rest of std's (`get_args`, `CommandExt`'s `uid`, `process_group`, `pre_exec`) is behind
-/// [`as_std_mut`](Self::as_std_mut). To build it there altogether, and then wait here: `Command::from(std)`.
+/// [`as_std_mut`](Self::as_std_mut). Or build the command with std, and then take it over: `Command::from(std)`.
 ///
 /// # Coming from Python
 /// The arguments of `subprocess.Popen`; [`output`](Self::output) is `subprocess.run(.., capture_output=True)`.
 pub struct Command {
     std: std::process::Command,
-    /// Whether standard input, output and errors were said.
+    /// Whether standard input, output and errors were set.
     said: [bool; 3],
 }
 
@@ -86,13 +86,13 @@ impl Command {
         self
     }
 
-    /// Keeps a variable from it.
+    /// Removes a variable from its environment.
     pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Command {
         self.std.env_remove(key);
         self
     }
 
-    /// Keeps the whole environment from it, but for what is set from now on.
+    /// Removes the whole environment, except for what is set from now on.
     pub fn env_clear(&mut self) -> &mut Command {
         self.std.env_clear();
         self
@@ -104,34 +104,36 @@ impl Command {
         self
     }
 
-    /// Its standard input; unless it is said, that of this process, and for [`output`](Self::output) none.
+    /// Its standard input; if not set, that of this process, and for [`output`](Self::output) none.
     pub fn stdin(&mut self, stdin: impl Into<Stdio>) -> &mut Command {
         self.std.stdin(stdin);
         self.said[0] = true;
         self
     }
 
-    /// Its standard output; unless it is said, that of this process, and for [`output`](Self::output) a pipe.
+    /// Its standard output; if not set, that of this process, and for [`output`](Self::output) a pipe.
     pub fn stdout(&mut self, stdout: impl Into<Stdio>) -> &mut Command {
         self.std.stdout(stdout);
         self.said[1] = true;
         self
     }
 
-    /// Its standard errors; unless they are said, those of this process, and for [`output`](Self::output) a pipe.
+    /// Its standard errors; if not set, those of this process, and for [`output`](Self::output) a pipe.
     pub fn stderr(&mut self, stderr: impl Into<Stdio>) -> &mut Command {
         self.std.stderr(stderr);
         self.said[2] = true;
         self
     }
 
-    /// std's.
+    /// std's command.
     pub fn as_std(&self) -> &std::process::Command {
         &self.std
     }
 
-    /// std's, for what is not here. Say the three standard descriptors here all the same: std does not tell whether they
-    /// were said, and [`output`](Self::output) must know.
+    /// std's command, for the settings that are not here.
+    ///
+    /// Set the three standard descriptors here all the same: std does not tell whether they were set, and
+    /// [`output`](Self::output) must know.
     pub fn as_std_mut(&mut self) -> &mut std::process::Command {
         &mut self.std
     }
@@ -143,9 +145,9 @@ impl Command {
     ///
     /// # Blocking and cancellation
     /// Does not park: it takes as long as the system needs to start a program (mostly a tenth of a millisecond), and is
-    /// never killed half-way. Not on the thread pool, so that a child that is to die with its parent
-    /// (`PR_SET_PDEATHSIG`) is the child of an OS thread that lasts. If the program is on a disk that may hang, spawn in
-    /// [`unblock`](crate::threadpool::unblock).
+    /// never killed half-way. It does not run on the thread pool, so that a child that is to die with its parent
+    /// (`PR_SET_PDEATHSIG`) is the child of an OS thread that lasts. If the program is on a disk that may hang, spawn
+    /// in [`unblock`](crate::threadpool::unblock).
     pub fn spawn(&mut self) -> io::Result<Child> {
         orphans::reap();
         self.std.spawn().map(Child::from)
@@ -175,7 +177,8 @@ impl Command {
         self.spawn_piped()?.0.communicate(&[])
     }
 
-    /// [`output`](Self::output) within `timeout`; after it the child is killed, but not what it has started itself.
+    /// [`output`](Self::output) within `timeout`; after that the child is killed, but not the processes that it has
+    /// started.
     ///
     /// ```
     /// use std::{io::ErrorKind, time::Duration};
@@ -196,7 +199,7 @@ impl Command {
         self.output_until(time::after(timeout))
     }
 
-    /// [`output`](Self::output) until `deadline`; after it the child is killed.
+    /// [`output`](Self::output) until `deadline`; after that the child is killed.
     ///
     /// # Errors
     /// As [`output_timeout`](Self::output_timeout).
@@ -241,18 +244,18 @@ impl Command {
         };
         pipes(&mut self.std, Stdio::null, Stdio::piped);
         let child = self.spawn();
-        // For the next `spawn`.
+        // Undo it for the next `spawn`.
         pipes(&mut self.std, Stdio::inherit, Stdio::inherit);
         child.map(Leash)
     }
 }
 
-/// A child that nobody else can reach: it dies with this.
+/// A child that only this can reach: it is killed when this is dropped.
 struct Leash(Child);
 
 impl Drop for Leash {
     fn drop(&mut self) {
-        // Fails if it has ended, and been reaped by somebody else.
+        // Fails if the child has ended and was reaped by other means.
         let _ = self.0.kill();
     }
 }

@@ -13,14 +13,14 @@
 //! # What differs from std
 //! - **A child that is dropped** is left alone, as std leaves it, but does not stay a zombie: the next
 //!   [`spawn`](Command::spawn) reaps those that have ended since.
-//! - **`output` and `status`** of a caller that is killed or timed out kill the child: nobody else could reach it.
+//! - **`output` and `status`** of a caller that is killed or timed out kill the child: nothing else could reach it.
 //! - **Pipes** are in non-blocking mode at this end, and in blocking mode at the child's. All are closed on `exec`.
 //! - More than std has: [`wait_timeout`](Child::wait_timeout), [`communicate`](Child::communicate),
 //!   [`send_signal`](Child::send_signal), [`output_timeout`](Command::output_timeout),
 //!   [`wait_async`](Child::wait_async).
 //!
-//! The end of a child comes by its pidfd, and no handler for SIGCHLD is installed. Where there is none (Linux before 5.3,
-//! another Unix, no descriptor left) the child is asked for again and again, every 50 ms in the end.
+//! The end of a child is noticed by its pidfd, and no handler for SIGCHLD is installed. Where there is no pidfd (Linux
+//! before 5.3, another Unix, no descriptor left) the child is checked again and again, every 50 ms in the end.
 //!
 //! # Coming from Python
 //! `gevent.subprocess`, `asyncio.create_subprocess_exec`.

@@ -1,4 +1,4 @@
-//! The ends of a child's pipes that are here.
+//! This process's ends of a child's pipes.
 #![forbid(unsafe_code)]
 
 use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::io::Async;
 
-/// What each of them has: construction from std's type and from a descriptor, and the way back.
+/// The conversions that each of them has: to and from std's type and a descriptor.
 macro_rules! pipe {
     ($name:ident, $end:ty, $std:ty) => {
         /// Takes std's pipe over, and makes it non-blocking.
@@ -28,7 +28,7 @@ macro_rules! pipe {
         /// Takes an open descriptor over.
         impl From<OwnedFd> for $name {
             fn from(fd: OwnedFd) -> Self {
-                // No pipe refuses the flag.
+                // Cannot fail: every pipe takes the flag.
                 let _ = rustix::io::ioctl_fionbio(&fd, true);
                 Self {
                     io: Async::new_nonblocking(<$end>::from(fd)),
@@ -71,7 +71,7 @@ macro_rules! pipe {
     };
 }
 
-/// The end that is read from.
+/// An end that is read from.
 macro_rules! reader {
     ($name:ident, $std:ty, $what:literal) => {
         #[doc = concat!("A child's ", $what, ", to be read from; std's, but it parks.")]
@@ -130,7 +130,7 @@ macro_rules! reader {
     };
 }
 
-/// Something to read from until a moment.
+/// A pipe with a read that ends at a deadline.
 pub(super) trait ReadBefore {
     fn read_before(&self, deadline: Option<Instant>, buffer: &mut [u8]) -> io::Result<usize>;
 }
@@ -148,7 +148,7 @@ pub struct ChildStdin {
 }
 
 pipe!(ChildStdin, PipeWriter, std::process::ChildStdin);
-// The end of a pipe is told by its close, which is the drop.
+// The reader sees the end of a pipe when it is closed, and that is done by the drop.
 crate::io::traits::async_write!(ChildStdin, close: |_| Ok(()));
 
 impl ChildStdin {

@@ -1,6 +1,7 @@
 //! A conversation with a child: its input is written and its output read at once, so that neither waits for the other.
 //!
-//! What was written and read so far is kept with the child, whatever cuts a call short: the next goes on from there.
+//! What was written and read so far is kept with the child, whatever cuts a call short: the next call goes on from
+//! there.
 #![forbid(unsafe_code)]
 
 use std::io::{self, ErrorKind};
@@ -13,7 +14,7 @@ use crate::time;
 /// As much as a pipe holds.
 const CHUNK: usize = 64 * 1024;
 
-/// How far it has come.
+/// How far the conversation has come.
 #[derive(Debug, Default)]
 pub(super) struct Talk {
     pub(super) input: Vec<u8>,
@@ -30,14 +31,14 @@ pub(super) struct Pipes<'a> {
 }
 
 impl Talk {
-    /// Goes on until all is written and read, or until `deadline`; whether all is.
+    /// Goes on until all is written and read, or until `deadline`; says whether all is.
     #[track_caller]
     pub(super) fn go_on(&mut self, pipes: Pipes<'_>, deadline: Option<Instant>) -> io::Result<bool> {
         let Pipes { stdin, stdout, stderr } = pipes;
         let Talk { input, written, .. } = self;
         let (out, err) = (&mut self.stdout, &mut self.stderr);
         thread::scope(|scope| {
-            // The caller reads the output; the other two run if there is something for them.
+            // The caller reads the output; two helpers write the input and read the errors, if there are such pipes.
             let write = match stdin {
                 Some(_) => Some(Helper::new(scope, move || feed(stdin, input, written, deadline))?),
                 None => None,
@@ -55,7 +56,8 @@ impl Talk {
     }
 }
 
-/// One of the other two. Its scope waits for it whatever happens, so it dies with whoever leaves early.
+/// A green thread for the input or the errors. The scope waits for it in any case, so it is killed if the caller leaves
+/// early.
 struct Helper<'scope> {
     handle: ScopedJoinHandle<'scope, io::Result<bool>>,
     killer: Killer,
@@ -95,7 +97,7 @@ fn has_passed(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= time::now())
 }
 
-/// Writes the rest of `input` and closes the pipe; whether it came to that.
+/// Writes the rest of `input` and closes the pipe; says whether it was all written.
 #[track_caller]
 fn feed(
     pipe: &mut Option<ChildStdin>,
@@ -107,7 +109,7 @@ fn feed(
         match stdin.write_before(deadline, &input[*written..]) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(count) => *written += count,
-            // It reads no more, as it may; its status says what became of it.
+            // The child has closed its input, as it may: that is no error. Its exit status tells the rest.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
             Err(error) if error.kind() == ErrorKind::TimedOut && has_passed(deadline) => return Ok(false),
             Err(error) => return Err(error),
@@ -115,7 +117,7 @@ fn feed(
         if *written < input.len() && has_passed(deadline) {
             return Ok(false);
         }
-        // A child that is as quick as we are must not keep others from running.
+        // If the child is as quick as this loop, no write ever parks: let others run.
         thread::yield_now();
     }
     *written = input.len();
@@ -123,7 +125,7 @@ fn feed(
     Ok(true)
 }
 
-/// Reads to the end and closes the pipe; whether it came to that.
+/// Reads to the end and closes the pipe; says whether the end was reached.
 #[track_caller]
 fn drain<P: ReadBefore>(pipe: &mut Option<P>, into: &mut Vec<u8>, deadline: Option<Instant>) -> io::Result<bool> {
     if pipe.is_none() {

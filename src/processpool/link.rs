@@ -1,8 +1,8 @@
-//! The parent's side of one worker process. It belongs to one OS thread of the pool's, which waits for nothing else and
-//! where no green thread runs; so it waits as an OS thread does.
+//! The parent's side of one worker process.
 //!
-//! It waits for the socket and for the process: a dead worker's end of the socket may still be open, in a process that it
-//! forked.
+//! It belongs to one OS thread of the pool, which waits for nothing else and runs no green threads; so it waits as an
+//! OS thread does. It waits for the socket and for the process: when a worker has died, a process that it forked may
+//! still have its end of the socket open.
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
@@ -21,9 +21,9 @@ use super::worker::{MARK, read_frame, write_frame};
 use super::{Reply, Workers};
 use crate::threadpool::JobError;
 
-/// How long a worker may take to come to `serve`.
+/// How long a worker may take to reach `serve`.
 const START: Duration = Duration::from_secs(60);
-/// How long one that is to end may take.
+/// How long a worker that is to end may take.
 const END: Duration = Duration::from_secs(5);
 
 /// What the links of a pool have in common.
@@ -60,7 +60,7 @@ pub(super) fn call(plan: &Plan, number: u32, argument: &[u8]) -> Result<Reply, J
             Ok(reply) => {
                 link.tasks += 1;
                 if link.tasks >= plan.max_tasks {
-                    // It ends now, and is waited for later.
+                    // No more jobs for it: let it end now. The next call, or the end of this OS thread, waits for that.
                     let _ = link.socket.shutdown(Shutdown::Write);
                 }
                 Ok(reply)
@@ -124,7 +124,7 @@ impl Link {
         })
     }
 
-    /// Whether it takes no more jobs, or was killed since the last.
+    /// Whether it takes no more jobs, or has ended since the last.
     fn is_spent(&mut self, plan: &Plan) -> bool {
         self.tasks >= plan.max_tasks || !matches!(self.child.try_wait(), Ok(None))
     }
@@ -134,7 +134,7 @@ impl Link {
         Reply::parse(read_frame(self)?)
     }
 
-    /// Waits until the socket may be used; `false`: the process has ended first.
+    /// Waits until the socket may be used; `false` if the process has ended first.
     fn wait(&self, wanted: PollFlags) -> io::Result<bool> {
         let limit = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let mut both = vec![PollFd::new(&self.socket, wanted)];
@@ -142,13 +142,13 @@ impl Link {
         match poll(&mut both, limit.map(timespec).as_ref()) {
             Ok(0) => Err(ErrorKind::TimedOut.into()),
             Ok(_) => Ok(!both[0].revents().is_empty()),
-            // The caller tries again.
+            // Report it as ready: the caller then tries again.
             Err(rustix::io::Errno::INTR) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits for the end of one that has failed, and says how it ended.
+    /// Waits for the end of a worker that has failed, and says how it ended.
     fn bury(mut self, error: &io::Error) -> String {
         let id = self.child.id();
         let lives = matches!(self.child.try_wait(), Ok(None)) && !self.has_ended(Duration::from_millis(100));

@@ -1,6 +1,6 @@
-//! A pool of processes, for jobs whose end must harm nobody else (feature `process-pool`).
+//! A pool of processes, for jobs that may crash without harm to anything else (feature `process-pool`).
 //!
-//! A worker is this program, started again. What it may be asked to run is told it in the first line of `main`:
+//! A worker is this program, started again. The first line of `main` tells it what it may be asked to run:
 //!
 //! ```standalone_crate
 //! use greenthread::processpool::{Functions, ProcessPool};
@@ -25,10 +25,10 @@
 //!
 //! So that it is hard to misuse:
 //!
-//! - There is no pool without [`serve`](Functions::serve): a worker comes to it before it can make a pool of its own, and so
-//!   workers never start workers by mistake.
-//! - A function is named by itself; there is no text to misspell. One with captured values does not compile, and one that was
-//!   not registered panics at the caller's line.
+//! - There is no pool without [`serve`](Functions::serve): a worker reaches it before it can make a pool of its own,
+//!   and so workers never start workers by mistake.
+//! - A function is given as itself; there is no text to misspell. One with captured values does not compile, and one
+//!   that was not registered panics at the caller's line.
 //! - A worker says which functions it has, and is refused if they are not the same.
 //!
 //! # What a worker is like
@@ -37,7 +37,8 @@
 //! if the parent process dies it does so at once, in the middle of a job even.
 //!
 //! # What goes to and fro
-//! An argument and a value: what serde can turn into bytes and back. In a few bytes, by `postcard`.
+//! An argument and a value: anything that serde can turn into bytes and back. The format is that of `postcard`, which
+//! takes few bytes.
 //!
 //! # Coming from Python
 //! `concurrent.futures.ProcessPoolExecutor`, with the start method `spawn`. As there is no interpreter lock, processes are for
@@ -59,7 +60,7 @@ use serde::de::DeserializeOwned;
 
 pub use pool::{Builder, ProcessPool};
 
-/// What a job came to, as it is sent.
+/// The result of a job, as it is sent.
 enum Reply {
     Value(Vec<u8>),
     Panic(String),
@@ -85,12 +86,12 @@ pub struct Functions {
 }
 
 impl Functions {
-    /// None.
+    /// No functions.
     pub fn new() -> Functions {
         Functions::default()
     }
 
-    /// One more: a function of one argument, which may be a tuple, or a closure that captures nothing.
+    /// Adds a function of one argument, which may be a tuple, or a closure that captures nothing.
     ///
     /// ```compile_fail
     /// let n = 1_u32;
@@ -116,7 +117,7 @@ impl Functions {
         self
     }
 
-    /// In a worker, does what it is asked and never returns; else it gives what is needed to make a [`ProcessPool`].
+    /// In a worker, runs the jobs and never returns; else gives what is needed to make a [`ProcessPool`].
     ///
     /// Call it first in `main`: what stands before it is done by each worker as well.
     pub fn serve(self) -> Workers {
@@ -151,7 +152,7 @@ fn run<A: DeserializeOwned, R: Serialize>(f: &impl Fn(A) -> R, argument: &[u8]) 
     }
 }
 
-/// What a [`ProcessPool`] is made with: the proof that this process has come to [`Functions::serve`].
+/// What a [`ProcessPool`] is made with: the proof that this process has reached [`Functions::serve`].
 #[derive(Clone)]
 pub struct Workers {
     all: Arc<Vec<Function>>,
@@ -186,7 +187,7 @@ impl fmt::Debug for Workers {
     }
 }
 
-/// The names of all functions in their order: what a worker says first.
+/// The names of all functions in their order: the first message of a worker.
 fn roll(all: &[Function]) -> Vec<u8> {
     let names: Vec<_> = all.iter().map(|one| one.name).collect();
     names.join("\n").into_bytes()

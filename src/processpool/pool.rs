@@ -1,4 +1,4 @@
-//! A pool of processes, as one makes it: a pool of OS threads, each with a worker process of its own.
+//! A pool of processes: a pool of OS threads, each with a worker process of its own.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -15,11 +15,11 @@ use crate::threadpool::{self, JobError, Map, Outcome, PoolFuture, ShutDown, Thre
 
 /// A pool of processes, each of which runs one job after another.
 ///
-/// It starts a process only when a job comes and none is idle, up to so many; a process goes after ten idle seconds. The drop
-/// waits for all jobs. See [the module](super) for an example.
+/// It starts a process only when a job comes and none is idle, up to the limit; a process ends after ten idle seconds.
+/// The drop waits for all jobs. See [the module](super) for an example.
 ///
-/// A worker that dies fails its job with [`JobError::is_broken`], and the next job gets another. A panic in a job is an error
-/// with [`JobError::is_panic`], whose payload is its text; the worker lives on.
+/// A worker that dies fails its job with [`JobError::is_broken`], and the next job gets another. A panic in a job is an
+/// error with [`JobError::is_panic`] and the text of the panic as its payload; the worker lives on.
 ///
 /// # Blocking and cancellation
 /// As [`ThreadPool`]. A job that runs is not stopped by anything but the death of its worker.
@@ -44,8 +44,8 @@ impl ProcessPool {
     /// Has a worker run `f` of this argument.
     ///
     /// # Errors
-    /// [`ShutDown`]. What becomes of the job, the future tells: [`JobError::is_encoding`] if serde refuses the argument or the
-    /// value.
+    /// [`ShutDown`]. The future gives the job's own errors: [`JobError::is_encoding`] if serde refuses the argument or
+    /// the value.
     ///
     /// # Panics
     /// If `f` was not given to [`Functions::with`](super::Functions::with).
@@ -59,7 +59,7 @@ impl ProcessPool {
         A: Serialize,
         R: DeserializeOwned + Send + 'static,
     {
-        // It is named by its type.
+        // Only the type of `f` is needed: it names the function.
         drop(f);
         self.send(self.plan.workers.number::<F>(), &argument)
     }
@@ -128,7 +128,7 @@ impl fmt::Debug for ProcessPool {
     }
 }
 
-/// A [`ProcessPool`] made to order.
+/// A [`ProcessPool`] with other settings.
 #[must_use = "it makes no pool until `build`"]
 pub struct Builder {
     workers: Workers,
@@ -138,7 +138,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// As many workers as there are processors.
+    /// A pool of as many workers as there are processors.
     pub fn new(workers: &Workers) -> Builder {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Builder {
@@ -162,7 +162,7 @@ impl Builder {
         self
     }
 
-    /// How many jobs a worker runs before another takes its place; a worker that leaks gives back what it has.
+    /// How many jobs a worker runs before another takes its place: that frees what a worker has leaked.
     ///
     /// # Panics
     /// If `tasks` is 0.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   reader (an OS thread): frames ─► main: runs one, writes its reply
-//!   reader, at the end:    no job? main ends. A job? its parent died, and nobody wants it: the process is killed
+//!   reader, at the end:    no job? main ends. A job? its parent died, and the result is not wanted: the process is killed
 //! ```
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,8 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use super::{Function, Reply, roll};
 
-/// The end of a worker's own name, its zeroth argument: unlike a variable of the environment, it is not handed on.
+/// The end of a worker's own name, its zeroth argument: the worker's own children do not inherit that, as they would a
+/// variable of the environment.
 pub(super) const MARK: &str = " (greenthread worker)";
 
 const VALUE: u8 = 0;
@@ -31,7 +32,7 @@ pub(super) fn is_worker() -> bool {
     name.as_encoded_bytes().ends_with(MARK.as_bytes())
 }
 
-/// A length and so many bytes.
+/// Writes a frame: a length, and that many bytes.
 pub(super) fn write_frame(to: &mut impl Write, parts: &[&[u8]]) -> io::Result<()> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut frame = Vec::with_capacity(8 + length);
@@ -45,7 +46,7 @@ pub(super) fn read_frame(from: &mut impl Read) -> io::Result<Vec<u8>> {
     from.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);
     let mut frame = Vec::new();
-    // What is not there is not made room for.
+    // Grow with what arrives: the length may be wrong, so do not reserve that much.
     if from.take(length).read_to_end(&mut frame)? as u64 == length {
         Ok(frame)
     } else {
@@ -76,11 +77,11 @@ impl Reply {
     }
 }
 
-/// What the process does from now on.
+/// What a worker process does from now on.
 pub(super) fn serve(all: &[Function]) -> ! {
     let code = match work(all) {
         Ok(()) => 0,
-        // The parent has gone.
+        // The parent has closed the socket: nothing is left to do.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
             crate::hub::complain(format_args!("a worker process: {error}"));
@@ -116,7 +117,8 @@ fn work(all: &[Function]) -> io::Result<()> {
             return Err(io::ErrorKind::InvalidData.into());
         };
         let reply = (function.run)(argument);
-        // Before the reply is there: the parent may close the socket as soon as it has it.
+        // Count it as done before the reply is sent: the parent may close the socket as soon as it has the reply, and
+        // the reader must then not kill the process.
         under_way.fetch_sub(1, Ordering::SeqCst);
         let (kind, body) = reply.parts();
         write_frame(&mut socket, &[&[kind], body])?;

@@ -91,7 +91,7 @@ pub struct DatagramServer<S: DatagramSocket> {
 }
 
 impl<S: DatagramSocket> DatagramServer<S> {
-    /// One whose handlers are isolated, as the green threads of [`spawn`](crate::spawn).
+    /// A server with isolated handlers, as the green threads of [`spawn`](crate::spawn).
     #[track_caller]
     pub fn new<F, R>(socket: S, handler: F) -> DatagramServer<S>
     where
@@ -102,8 +102,8 @@ impl<S: DatagramSocket> DatagramServer<S> {
         DatagramServer::with(socket, isolated(handler))
     }
 
-    /// One whose handlers share thread-locals, as those of [`spawn_local`](crate::spawn_local): nothing in them need be
-    /// `Send`.
+    /// A server with handlers that share thread-locals, as those of [`spawn_local`](crate::spawn_local); nothing in
+    /// them need be `Send`.
     #[track_caller]
     pub fn new_local<F, R>(socket: S, handler: F) -> DatagramServer<S>
     where
@@ -155,8 +155,10 @@ impl<S: DatagramSocket> DatagramServer<S> {
         self
     }
 
-    /// Calls `hook` with the error of every handler that gives one, in place of the line on stderr; in that one's green
-    /// thread. (A panic is none: see [`hub::set_panic_hook`](crate::hub::set_panic_hook).) The first hook counts.
+    /// Calls `hook` with the error of every handler that returns one, in place of the line on stderr.
+    ///
+    /// It runs in that handler's green thread. (For a panic see [`hub::set_panic_hook`](crate::hub::set_panic_hook).)
+    /// The first hook counts.
     #[must_use]
     pub fn on_failure(self, hook: impl Fn(&str) + Send + Sync + 'static) -> DatagramServer<S> {
         self.engine.on_failure(Box::new(hook));
@@ -174,7 +176,7 @@ impl<S: DatagramSocket> DatagramServer<S> {
     /// Starts, unless it has, and waits until the server was stopped and its last handler has ended.
     ///
     /// # Errors
-    /// What made the server close by itself.
+    /// The error that made the server close by itself.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds here, and ends the receiving; the handlers go on.
@@ -189,7 +191,7 @@ impl<S: DatagramSocket> DatagramServer<S> {
         self.engine.stop(patience)
     }
 
-    /// What may stop it from elsewhere.
+    /// A handle that may stop it from elsewhere.
     pub fn handle(&self) -> Handle {
         self.engine.handle().clone()
     }

@@ -19,7 +19,7 @@ use crate::thread::yield_now;
 
 /// The longest datagram that there is.
 const LONGEST: usize = 65_535;
-/// So many in a row, then the others on this hub have a turn.
+/// Receives so many in a row, then lets the other tasks of this hub run.
 const ROW: usize = 64;
 
 /// What happens on a datagram socket, as callbacks: first `connection_made`, last `connection_lost`, each once.
@@ -43,8 +43,8 @@ const ROW: usize = 64;
 /// }
 /// ```
 ///
-/// One callback runs after the other, and one that waits keeps the next datagram waiting. For a green thread for each
-/// datagram there is [`DatagramServer`](super::DatagramServer).
+/// One callback runs after the other, and one that waits keeps the next datagram waiting. To run a green thread for
+/// each datagram, use a [`DatagramServer`](super::DatagramServer).
 ///
 /// # Coming from Python
 /// `asyncio.DatagramProtocol`.
@@ -57,20 +57,21 @@ pub trait DatagramProtocol {
     /// A datagram has come.
     fn datagram_received(&mut self, data: &[u8], peer: SocketAddr);
 
-    /// The system has told of an error, that nobody listens at the other end say. It goes on.
+    /// The system has reported an error, for instance that no socket listens at the other end. The endpoint goes on.
     fn error_received(&mut self, error: io::Error) {
         drop(error);
     }
 
-    /// It is over: `None` if it was closed; `ConnectionAborted` if its green thread was killed or timed out, or another
-    /// callback has panicked; else what broke the socket.
+    /// The endpoint is over: `None` if it was closed, else the error.
+    ///
+    /// It is `ConnectionAborted` if the green thread was killed or timed out, or another callback has panicked.
     fn connection_lost(&mut self, error: Option<io::Error>) {
         drop(error);
     }
 }
 
 struct Shared {
-    /// `None` once it is over: a transport that is kept does not keep the descriptor.
+    /// `None` once the endpoint is over: a transport that is kept does not keep the descriptor.
     socket: Mutex<Option<Arc<UdpSocket>>>,
     closing: Event,
 }
@@ -135,7 +136,7 @@ impl DatagramTransport {
     /// The address that the socket is connected to.
     ///
     /// # Errors
-    /// As [`local_addr`](Self::local_addr); `NotConnected` if it is to none.
+    /// As [`local_addr`](Self::local_addr); `NotConnected` if the socket is not connected.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket()?.peer_addr()
     }
@@ -183,7 +184,7 @@ pub fn run_datagram_protocol<P: DatagramProtocol>(socket: UdpSocket, protocol: P
     run_datagram_protocol_then(socket, protocol, drop);
 }
 
-/// The same, and gives the transport to `made` when the protocol has it.
+/// As [`run_datagram_protocol`], and gives the transport to `made` after `connection_made`.
 #[track_caller]
 pub(crate) fn run_datagram_protocol_then<P: DatagramProtocol>(
     socket: UdpSocket,
@@ -212,7 +213,7 @@ pub(crate) fn run_datagram_protocol_then<P: DatagramProtocol>(
     }
 }
 
-/// Receives until it is closed, or the socket is broken.
+/// Receives until the endpoint is closed, or the socket is broken.
 #[track_caller]
 fn receive<P: DatagramProtocol>(transport: &DatagramTransport, socket: &UdpSocket, protocol: &mut P) -> io::Result<()> {
     let mut buffer = vec![0; LONGEST];
@@ -233,7 +234,7 @@ fn receive<P: DatagramProtocol>(transport: &DatagramTransport, socket: &UdpSocke
     Ok(())
 }
 
-/// The next datagram; `None` when it closes.
+/// The next datagram; `None` when the endpoint closes.
 async fn next(
     transport: &DatagramTransport,
     socket: &UdpSocket,
@@ -249,7 +250,7 @@ async fn next(
     .await
 }
 
-/// It is no socket any more.
+/// Whether the descriptor is not a socket any more.
 fn is_final(error: &io::Error) -> bool {
     let finals = [Errno::BADF, Errno::NOTSOCK].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|errno| finals.contains(&errno))

@@ -1,4 +1,4 @@
-//! The loop under both servers, and the state that it shares with whoever stops it.
+//! The loop under both servers, and the state that it shares with the handles that stop it.
 //!
 //! ```text
 //!   New ──start──► Serving ──close, kill, an error for good──► Closed ──► ended: no handler is left
@@ -7,8 +7,8 @@
 //!
 //! # Invariants
 //! - **V1** A [`Slot`] is one permit and one entry in `live`; its drop gives both back, wherever it happens.
-//! - **V2** Between a spawn and its entry in `live` nothing is cut short: who has seen the acceptor gone sees all
-//!   handlers.
+//! - **V2** No kill cuts the acceptor short between a spawn and its entry in `live`: a caller that has seen `acceptor`
+//!   cleared sees all handlers.
 //! - **V3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
 #![forbid(unsafe_code)]
 
@@ -31,11 +31,11 @@ use crate::thread::{JoinHandle, Thread, yield_now};
 /// After an error the next try waits this long, and twice as long each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// So many in a row, then the others on this hub have a turn.
+/// Accepts so many items in a row, then lets the other tasks of this hub run.
 const ROW: u64 = 100;
-/// So many connections linger at once; more are closed at once.
+/// At most so many connections linger at once; any more are closed at once.
 const CROWD: usize = 1024;
-/// How long those who are killed have to unwind.
+/// How long handlers that are killed have to unwind.
 const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +47,14 @@ enum Stage {
 
 struct State {
     stage: Stage,
-    /// The loop, while it runs.
+    /// The green thread of the accept loop, while it runs.
     acceptor: Option<Thread>,
     live: HashMap<u64, Thread>,
-    /// What made it close.
+    /// The error that made the server close by itself.
     error: Option<io::Error>,
-    /// Somebody has killed the handlers, and waited long enough for them.
+    /// A `stop` has killed the handlers and waited long enough for them: `wait` waits for them no more.
     given_up: bool,
-    /// Connections whose handlers are done with them, and whose peers are not.
+    /// The number of connections that linger: the handler is done with the connection, but the peer has not ended.
     lingering: usize,
 }
 
@@ -62,19 +62,19 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     slots: Semaphore,
-    /// Hears of the errors of handlers, in place of stderr.
+    /// Told of the errors of handlers, in place of stderr.
     failed: OnceLock<Failed>,
-    /// How long a connection lingers, if it does; `PATIENCE` unless it is set.
+    /// How long a connection lingers, `None` if it does not; `PATIENCE` unless it is set.
     linger: OnceLock<Option<Duration>>,
-    /// Of the stacks of handlers in green threads; their default unless it is set.
+    /// The size of the stacks of handlers in green threads; their default unless it is set.
     stack_size: OnceLock<usize>,
-    /// No more connections: handlers that serve several requests end after the one they are at.
+    /// Set when no more connections are accepted: handlers that serve several requests end after the one they are at.
     closing: Event,
 }
 
 impl Shared {
-    /// Not cut short by a kill: a destructor must have it (V1), and so must who has accepted (V2). Nobody has it for
-    /// long.
+    /// Locks the state, and defers a kill meanwhile: a destructor must get the lock (V1), and so must the acceptor that
+    /// has spawned a handler (V2). It is never held for long.
     fn locked(&self) -> MutexGuard<'_, State> {
         let lock = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match Hub::try_current() {
@@ -89,7 +89,7 @@ impl Shared {
         result
     }
 
-    /// Waits as long as `condition` holds, for at most `patience`; whether it still holds.
+    /// Waits as long as `condition` holds, for at most `patience`; says whether it still holds.
     fn wait_while(&self, patience: Duration, mut condition: impl FnMut(&State) -> bool) -> bool {
         let waited = self
             .changed
@@ -111,7 +111,7 @@ impl Drop for Slot {
     }
 }
 
-/// A connection that lingers.
+/// A connection that lingers; counted until this is dropped.
 pub(super) struct Lingering(Handle);
 
 impl Drop for Lingering {
@@ -120,11 +120,11 @@ impl Drop for Lingering {
     }
 }
 
-/// What a server does, item by item.
+/// What a server does with each item (a connection or a datagram).
 pub(super) struct Plan<I> {
     /// Waits for the next item; owns the listener.
     pub(super) next: Box<dyn FnMut() -> io::Result<I>>,
-    /// Spawns its handler, with a slot to hold until it ends.
+    /// Spawns the item's handler, with a slot to hold until it ends.
     pub(super) spawn: Spawn<I>,
 }
 
@@ -134,7 +134,7 @@ pub(super) type Spawn<I> = Box<dyn Fn(I, Slot) -> io::Result<Thread>>;
 type Hook = Box<dyn Fn(&io::Error)>;
 type Failed = Box<dyn Fn(&str) + Send + Sync>;
 
-/// A plan, and what is needed to carry it out once.
+/// A plan, and the settings with which it is carried out once.
 pub(super) struct Engine<I> {
     plan: RefCell<Option<Plan<I>>>,
     hook: RefCell<Option<Hook>>,
@@ -186,21 +186,21 @@ impl<I: 'static> Engine<I> {
 
     pub(super) fn on_error(&self, hook: Hook) {
         let before = self.hook.replace(Some(hook));
-        // The user's, and so not under the borrow.
+        // The user's destructor: not run under the borrow.
         drop(before);
     }
 
-    /// The first is the one.
+    /// The first hook that is given counts.
     pub(super) fn on_failure(&self, hook: Failed) {
         let _ = self.handle.shared.failed.set(hook);
     }
 
-    /// The first is the one.
+    /// The first size that is given counts.
     pub(super) fn stack_size(&self, bytes: usize) {
         let _ = self.handle.shared.stack_size.set(bytes);
     }
 
-    /// The first is the one.
+    /// The first value that is given counts.
     pub(super) fn linger(&self, patience: Option<Duration>) {
         let _ = self.handle.shared.linger.set(patience);
     }
@@ -226,6 +226,7 @@ impl<I: 'static> Engine<I> {
         };
         let join = task::spawn(Hub::current(), Kind::Local, None, self.place, || running.serve())?;
         let acceptor = JoinHandle::new(join).thread();
+        // A `close` before this has found no acceptor to kill: kill it here.
         let closed = shared.change(|state| {
             state.acceptor = Some(acceptor.clone());
             let closed = state.stage == Stage::Closed;
@@ -259,7 +260,7 @@ impl<I: 'static> Engine<I> {
     }
 }
 
-/// The loop, with all that it owns. The order of the fields is that of their drops (V3).
+/// The loop, with all that it owns. The fields are dropped in this order (V3).
 struct Running<I> {
     plan: Plan<I>,
     hook: Option<Hook>,
@@ -315,6 +316,7 @@ impl<I> Running<I> {
         };
         let item = (self.plan.next)()?;
         let handler = (self.plan.spawn)(item, slot)?;
+        // `locked` defers a kill: a handler that was spawned is listed (V2).
         shared.locked().live.insert(number, handler);
         Ok(())
     }
@@ -336,7 +338,7 @@ fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
     errnos.iter().any(|errno| number == Some(errno.raw_os_error()))
 }
 
-/// The peer went away between its SYN and now: the next one, please.
+/// The peer went away between its SYN and the accept: go on with the next connection.
 fn is_nobodys(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::CONNABORTED])
 }
@@ -350,9 +352,9 @@ fn is_final(error: &io::Error) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stopped {
-    /// Had not ended within the patience, and were killed.
+    /// Handlers that had not ended within the patience, and were killed.
     pub killed: usize,
-    /// Are there still: they have not parked since, or are shielded.
+    /// Handlers that still run after the kill: they have not parked since, or are shielded.
     pub left: usize,
 }
 
@@ -388,7 +390,7 @@ impl Handle {
         self.shared.closing.set();
     }
 
-    /// How long a connection lingers, if it does.
+    /// How long a connection lingers; `None` if it does not.
     pub(super) fn patience(&self) -> Option<Duration> {
         self.shared.linger.get().copied().unwrap_or(Some(linger::PATIENCE))
     }
@@ -405,7 +407,7 @@ impl Handle {
         counted.then(|| Lingering(self.clone()))
     }
 
-    /// Waits until it closes, for handlers that are to end then.
+    /// Waits until the server closes, for handlers that are to end then.
     pub(crate) fn closing(&self) -> impl Future<Output = ()> + use<'_> {
         self.shared.closing.wait_async()
     }
@@ -416,13 +418,13 @@ impl Handle {
 
     /// Closes the listener, waits for the handlers for at most `patience`, and kills those that are left.
     ///
-    /// Twice is fine, and so is before the start. A handler that stops its own server is not waited for and not killed.
-    /// Connections that [linger](super::StreamServer::linger) while their peers send are waited for within the same
-    /// patience, and are not counted.
+    /// It may be called twice, and before the start. A handler that stops its own server is not waited for and not
+    /// killed. Connections that [linger](super::StreamServer::linger) while their peers send are waited for within the
+    /// same patience, and are not counted.
     ///
     /// # Blocking and cancellation
-    /// Parks. Those who are killed have a second to unwind. A kill or time-out of the caller unwinds here; the listener
-    /// is closed all the same.
+    /// Parks. Handlers that are killed have a second to unwind. A kill or time-out of the caller unwinds here; the
+    /// listener is closed all the same.
     ///
     /// # Coming from Python
     /// gevent's `BaseServer.stop(timeout)`.
@@ -434,7 +436,7 @@ impl Handle {
             let others = state.live.values().filter(|t| Some(t.id().as_u64()) != own);
             others.cloned().collect::<Vec<_>>()
         };
-        // The acceptor has died before the patience is counted, so that all handlers are known (V2).
+        // The patience begins when the acceptor has gone: from then on all handlers are in `live` (V2).
         self.shared.wait_while(GRACE, |state| state.acceptor.is_some());
         let lasts = |state: &State| !others(state).is_empty() || state.lingering > 0;
         if !self.shared.wait_while(patience, lasts) {
@@ -457,7 +459,7 @@ impl Handle {
     /// Waits until the server is closed and its last handler has ended, or was given up by [`stop`](Self::stop).
     ///
     /// # Errors
-    /// What made the server close by itself; to the first who asks.
+    /// The error that made the server close by itself; the first call gets it.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds here.
@@ -546,7 +548,7 @@ where
     })
 }
 
-/// The slot is given back when the handler, with all that it owned, is gone.
+/// Runs a handler. The slot is given back when the handler, with all that it owned, is gone.
 fn run<R: Outcome>(slot: Slot, f: impl FnOnce() -> R) {
     if let Some(failure) = f().failure() {
         match slot.shared.failed.get() {

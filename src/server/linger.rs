@@ -1,4 +1,4 @@
-//! What a server does with a TCP connection whose handler is done with it: see `net::linger` for why.
+//! What a server does with a TCP connection after its handler: see `net::linger` for the reason.
 #![forbid(unsafe_code)]
 
 use std::future::{Future, poll_fn};
@@ -12,8 +12,8 @@ use crate::io::Async;
 use crate::net::linger::{MOST, Peer, look, read_away};
 use crate::time::timeout_async;
 
-/// Closes the socket: now if that loses nothing, else when the peer has ended, in a task of its own. Called by a drop,
-/// on whatever OS thread that is, and by one that unwinds too.
+/// Closes the socket: now if that loses nothing, else in a task of its own when the peer has ended. It is called by a
+/// drop, on any OS thread, and also while that unwinds.
 pub(super) fn let_go(server: &Handle, socket: Async<TcpStream>) {
     let Some(patience) = server.patience() else { return };
     let peer = look(socket.get_ref());
@@ -21,10 +21,11 @@ pub(super) fn let_go(server: &Handle, socket: Async<TcpStream>) {
         return;
     }
     let _ = socket.get_ref().shutdown(Shutdown::Write);
+    // A server that stops does not wait for peers that send nothing.
     if peer == Peer::Silent && server.is_closing() {
         return;
     }
-    // There is none at the end of an OS thread, and on one that has never waited.
+    // Without a hub (the OS thread is ending, or has never waited) nothing can wait for the peer.
     if Hub::try_current().is_none() {
         return;
     }
@@ -35,11 +36,12 @@ pub(super) fn let_go(server: &Handle, socket: Async<TcpStream>) {
         drop(socket);
         drop(lingering);
     };
-    // As work of the hub, and not of the green thread that lets go: its thread-locals need not wait for this.
+    // Spawned as the hub's own work, not as the green thread's: the green thread's thread-locals need not outlive it
+    // for this.
     drop(hub::handle().spawn_future(lingers));
 }
 
-/// Reads until the peer ends, or has sent too much; of a server that closes, until the peer is silent.
+/// Reads until the peer ends, or has sent too much; once the server closes, until the peer is silent.
 async fn to_the_end(server: &Handle, socket: &Async<TcpStream>) {
     let mut closing = pin!(server.closing());
     let mut left = MOST;
@@ -50,7 +52,7 @@ async fn to_the_end(server: &Handle, socket: &Async<TcpStream>) {
             match socket.poll_read_with(context, read_away) {
                 Poll::Ready(Ok(len @ 1..)) if len <= left => left -= len,
                 Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(()),
-                // It may be pending because others have to run first.
+                // The poll may also be pending because the budget is used up: look at the socket itself.
                 Poll::Pending if closes && look(socket.get_ref()) != Peer::Sending => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }

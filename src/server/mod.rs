@@ -58,7 +58,7 @@ pub use stream::{Listener, StreamServer};
 pub use tls::TlsConnection;
 pub use transport::{Connection, Transport};
 
-/// A result once more; errors cannot be cloned.
+/// A copy of the result; errors cannot be cloned, so a new one is made of the kind and text.
 fn again<T: Clone>(result: &io::Result<T>) -> io::Result<T> {
     match result {
         Ok(value) => Ok(value.clone()),

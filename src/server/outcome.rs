@@ -1,9 +1,9 @@
-//! What a handler gives back: nothing, or an error that somebody should hear of.
+//! What a handler gives back: nothing, or an error that should be reported.
 #![forbid(unsafe_code)]
 
 use std::fmt::Display;
 
-/// What the handler of a server returns: `()`, or a `Result`, whose error goes to the server's `on_failure`.
+/// What the handler of a server returns: `()`, or a `Result` with an error that goes to the server's `on_failure`.
 ///
 /// ```
 /// use std::io::{self, Write};
@@ -18,7 +18,7 @@ use std::fmt::Display;
 /// # }
 /// ```
 ///
-/// It is not for a future: an `async` block does nothing unless somebody runs it.
+/// It is not for a future: an `async` block does nothing unless it is polled.
 pub trait Outcome {
     /// What has gone wrong, in words.
     fn failure(self) -> Option<String>;
@@ -36,7 +36,7 @@ impl<T, E: Display> Outcome for Result<T, E> {
     }
 }
 
-/// Names the type of what never returns, which has no name yet.
+/// Names the never type `!`, which has no name in stable Rust yet.
 trait Returns {
     type Value;
 }

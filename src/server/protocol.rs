@@ -1,7 +1,8 @@
 //! Callbacks in place of a function that reads: [`Protocol`], and the two green threads that drive one.
 //!
-//! The reader, on which [`run_protocol`] was called, waits for data and calls; the writer, spawned by it in the same
-//! context, empties the buffer. Whoever calls the protocol holds its lock, so no two callbacks run at once.
+//! The reader is the green thread that called [`run_protocol`]: it waits for data and calls the protocol. The writer,
+//! which it spawns in the same context, empties the buffer. A call of the protocol holds its lock, so no two callbacks
+//! run at once.
 #![forbid(unsafe_code)]
 
 use std::io::{self, ErrorKind};
@@ -18,7 +19,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::thread::{JoinHandle, shield, spawn_local, yield_now};
 
 const CHUNK: usize = 16 * 1024;
-/// So many chunks in a row, then the others on this hub have a turn.
+/// The reader reads so many chunks in a row, then lets the other tasks of this hub run.
 const ROW: usize = 16;
 
 /// What happens on a connection, as callbacks: first `connection_made`, last `connection_lost`, each once.
@@ -41,8 +42,8 @@ const ROW: usize = 16;
 /// }
 /// ```
 ///
-/// A callback may wait, as any code in a green thread; the others of the same connection then wait for it. One that
-/// panics ends the connection, and the panic is that of the connection's green thread.
+/// A callback may wait, as any code in a green thread; the other callbacks of the same connection then wait for it. One
+/// that panics ends the connection, and the panic goes on in the connection's green thread.
 ///
 /// # Coming from Python
 /// `asyncio.Protocol`. There the callbacks must not wait.
@@ -55,19 +56,20 @@ pub trait Protocol {
     /// Some bytes have come: as many as there were, not as many as were sent.
     fn data_received(&mut self, data: &[u8]);
 
-    /// No more will come. `true` keeps the connection open for writing; else it is closed once all is written.
+    /// No more data will come. `true` keeps the connection open for writing; else it is closed once all is written.
     fn eof_received(&mut self) -> bool {
         false
     }
 
-    /// The connection is over: `None` if it was closed or aborted here, or has ended at the peer's; else what broke it.
-    /// After a [`close`](Transport::close) over TCP it comes with the peer's end, but at most two seconds late.
-    /// When the green thread was killed or timed out, or another callback has panicked, it is `ConnectionAborted`.
+    /// The connection is over: `None` if it was closed or aborted here, or the peer ended it; else the error.
+    ///
+    /// After a [`close`](Transport::close) over TCP it comes with the peer's end, but at most two seconds late. When
+    /// the green thread was killed or timed out, or another callback has panicked, the error is `ConnectionAborted`.
     fn connection_lost(&mut self, error: Option<io::Error>) {
         drop(error);
     }
 
-    /// More than the high mark is buffered. Told after the callback that wrote so much has returned.
+    /// More than the high mark is buffered. Called after the callback that wrote so much has returned.
     fn pause_writing(&mut self) {}
 
     /// No more than the low mark is buffered.
@@ -128,7 +130,7 @@ pub fn run_protocol<C: Connection, P: Protocol + 'static>(stream: C, protocol: P
     run_protocol_then(stream, protocol, drop);
 }
 
-/// The same, and gives the transport to `made` when the protocol has it.
+/// As [`run_protocol`], and gives the transport to `made` after `connection_made`.
 #[track_caller]
 pub(crate) fn run_protocol_then<C: Connection, P: Protocol + 'static>(
     stream: C,
@@ -147,7 +149,7 @@ pub(crate) fn run_protocol_then<C: Connection, P: Protocol + 'static>(
         Ok(()) => lost,
         Err(payload) => Some(super::aborted(&**payload)),
     };
-    // Not cut short: the writer, which is dying, may be in a callback still.
+    // A kill is deferred here: the writer, which is unwinding, may still be in a callback and hold the lock.
     let mut protocol = shield(|| talk.locked());
     protocol.connection_lost(error);
     drop(protocol);
@@ -172,7 +174,7 @@ impl<P> Clone for Talk<P> {
     }
 }
 
-/// The writer dies with the reader.
+/// The writer's handle. The writer is killed when the reader drops it.
 struct Writer(Option<JoinHandle<()>>);
 
 impl Drop for Writer {
@@ -198,6 +200,7 @@ impl<P: Protocol + 'static> Talk<P> {
         });
         let ended = writer.0.as_mut().and_then(|writer| writer.join_timeout(Duration::MAX));
         writer.0 = None;
+        // The writer's panic is the connection's.
         if let Some(Err(error)) = ended
             && let Ok(payload) = error.try_into_panic()
         {
@@ -215,8 +218,8 @@ impl<P: Protocol + 'static> Talk<P> {
         result
     }
 
-    /// Tells the protocol to pause or to go on. While a callback runs that is left to its caller, who settles behind
-    /// it: it may be waiting for the writer.
+    /// Calls `pause_writing` or `resume_writing` if one is due. If a callback runs, its caller does this after it: the
+    /// callback may be waiting for the writer (in `drain`), so the writer must not wait for the callback.
     fn settle(&self) {
         while self.link.locked().is_news() {
             let mut protocol = match self.protocol.try_lock() {
@@ -233,7 +236,8 @@ impl<P: Protocol + 'static> Talk<P> {
         }
     }
 
-    /// What the reader does. What was read as somebody closed or paused is dropped, or kept.
+    /// What the reader does. Bytes read while the protocol was closing are dropped; those read while it paused are kept
+    /// until it resumes.
     fn read_all(&self) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
         let mut most = linger::MOST;
@@ -242,6 +246,8 @@ impl<P: Protocol + 'static> Talk<P> {
             let closing = self.link.wait_while(|out| !out.reading && !out.closing).closing;
             match read {
                 Ok(len @ 1..) if closing => match most.checked_sub(len) {
+                    // While closing, input is only read away, up to a limit, so that the close does not reset the
+                    // connection (T3).
                     Some(left) => most = left,
                     None => break,
                 },
@@ -267,7 +273,7 @@ impl<P: Protocol + 'static> Talk<P> {
 
     /// What the writer does.
     fn write_all(&self) {
-        /// However it ends, the reader hears of it.
+        /// Closes when the writer ends, however it ends, so that the reader ends too.
         struct End<'a>(&'a Link);
         impl Drop for End<'_> {
             fn drop(&mut self) {
@@ -299,7 +305,7 @@ impl<P: Protocol + 'static> Talk<P> {
         }
     }
 
-    /// Ends writing, waits for the peer's end, and then for nothing any more. Of an error there is nobody to tell.
+    /// Ends writing, waits for the peer's end, and aborts. Errors are ignored: the connection ends here anyway.
     fn part(&self, is_shut: bool) {
         let _ = self.stream.finish();
         if !is_shut {

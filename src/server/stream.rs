@@ -16,10 +16,10 @@ use crate::net::{SocketAddr, TcpListener, TcpStream, UnixListener, UnixStream};
 pub trait Listener: Send + 'static {
     /// What it accepts.
     type Stream: Send + 'static;
-    /// Where that comes from.
+    /// The peer's address.
     type Address: Clone + fmt::Debug + Send + 'static;
 
-    /// Waits for a connection, parked. Every error is given at once: what to do about it is the server's to decide.
+    /// Waits for a connection, parked. Every error is returned at once: the server decides what to do about it.
     ///
     /// # Errors
     /// What the system says.
@@ -80,9 +80,9 @@ impl Listener for UnixListener {
 /// # }
 /// ```
 ///
-/// An error that a handler returns is a line on stderr, or what [`on_failure`](Self::on_failure) does. A panic of its
-/// own ends it and nothing else, and is reported as that of any green thread. With a [`limit`](Self::limit) the server
-/// stops accepting while so many run: who connects then waits in the listener's queue.
+/// An error that a handler returns is a line on stderr, or what [`on_failure`](Self::on_failure) does. A panic ends the
+/// handler and nothing else, and is reported as that of any green thread. With a [`limit`](Self::limit) the server
+/// stops accepting while so many handlers run: new connections then wait in the listener's queue.
 ///
 /// It belongs to the hub that starts it. Dropped before, it closes its listener; dropped after, it serves on.
 ///
@@ -90,18 +90,18 @@ impl Listener for UnixListener {
 /// The connection ends when the handler has dropped its stream (the last handle, where it was cloned). A TCP socket
 /// that is closed with unread input, or that gets some afterwards, would reset the connection, and the peer might lose
 /// what was written to it. So, unless the peer has ended already, the server shuts down writing and reads away what
-/// still comes, until the peer ends, for two seconds ([`linger`](Self::linger)) and 16 MiB at most. That is no part of
+/// still comes, until the peer ends, for two seconds ([`linger`](Self::linger)) and 16 MiB at most. That is not part of
 /// the handler: it does not count for the [`limit`](Self::limit). A server that is stopped waits so only for peers that
 /// send.
 ///
-/// A descriptor that is given away (`OwnedFd::from(stream)`) or an `abort`ed transport does without. A copy that the
-/// server cannot know of (`stream.as_fd().try_clone_to_owned()`, for a child process say) is shut down with the stream:
-/// `linger(None)` is for handlers that do so.
+/// This is not done for a descriptor that is given away (`OwnedFd::from(stream)`) or an `abort`ed transport. A copy
+/// that the server cannot know of (`stream.as_fd().try_clone_to_owned()`, for a child process say) is shut down with
+/// the stream: use `linger(None)` for handlers that make one.
 ///
 /// # When accepting fails
-/// Also for want of descriptors, or of memory for a handler's stack: a line on stderr says so, or what
-/// [`on_error`](Self::on_error) does, and the server tries again in 10 ms, then in 20, up to a second. When the
-/// descriptor is no listener any more (`EBADF`, `EINVAL`, `ENOTSOCK`) it closes, and
+/// This is also about a lack of descriptors, or of memory for a handler's stack. A line on stderr says so, or
+/// [`on_error`](Self::on_error) is called, and the server tries again in 10 ms, then in 20, up to a second. When the
+/// descriptor is no listener any more (`EBADF`, `EINVAL`, `ENOTSOCK`) the server closes, and
 /// [`serve_forever`](Self::serve_forever) gives the error.
 ///
 /// # Coming from Python
@@ -113,7 +113,7 @@ pub struct StreamServer<L: Listener> {
 }
 
 impl<L: Listener> StreamServer<L> {
-    /// One whose handlers are isolated, as the green threads of [`spawn`](crate::spawn).
+    /// A server with isolated handlers, as the green threads of [`spawn`](crate::spawn).
     #[track_caller]
     pub fn new<F, R>(listener: L, handler: F) -> StreamServer<L>
     where
@@ -124,8 +124,8 @@ impl<L: Listener> StreamServer<L> {
         StreamServer::with(listener, isolated(handler))
     }
 
-    /// One whose handlers share thread-locals, as those of [`spawn_local`](crate::spawn_local): nothing in them need be
-    /// `Send`.
+    /// A server with handlers that share thread-locals, as those of [`spawn_local`](crate::spawn_local); nothing in
+    /// them need be `Send`.
     #[track_caller]
     pub fn new_local<F, R>(listener: L, handler: F) -> StreamServer<L>
     where
@@ -136,7 +136,7 @@ impl<L: Listener> StreamServer<L> {
         StreamServer::with(listener, local(handler))
     }
 
-    /// One whose handlers are stackless tasks.
+    /// A server with stackless tasks as handlers.
     #[cfg(feature = "hyper")]
     #[track_caller]
     pub(crate) fn new_stackless<F, A>(listener: L, handler: F) -> StreamServer<L>
@@ -187,8 +187,8 @@ impl<L: Listener> StreamServer<L> {
         self
     }
 
-    /// How long a TCP connection [lingers](#the-end-of-a-connection), its handler done with it: two seconds, unless
-    /// this is called. `None`: it is closed at once. The first that is given counts.
+    /// How long a TCP connection [lingers](#the-end-of-a-connection) after its handler: two seconds, unless this is
+    /// called. `None`: it is closed at once. The first value that is given counts.
     #[must_use]
     pub fn linger(self, patience: Option<Duration>) -> StreamServer<L> {
         self.engine.linger(patience);
@@ -202,8 +202,10 @@ impl<L: Listener> StreamServer<L> {
         self
     }
 
-    /// Calls `hook` with the error of every handler that gives one, in place of the line on stderr; in that one's green
-    /// thread. (A panic is none: see [`hub::set_panic_hook`](crate::hub::set_panic_hook).) The first hook counts.
+    /// Calls `hook` with the error of every handler that returns one, in place of the line on stderr.
+    ///
+    /// It runs in that handler's green thread. (For a panic see [`hub::set_panic_hook`](crate::hub::set_panic_hook).)
+    /// The first hook counts.
     #[must_use]
     pub fn on_failure(self, hook: impl Fn(&str) + Send + Sync + 'static) -> StreamServer<L> {
         self.engine.on_failure(Box::new(hook));
@@ -221,7 +223,7 @@ impl<L: Listener> StreamServer<L> {
     /// Starts, unless it has, and waits until the server was stopped and its last handler has ended.
     ///
     /// # Errors
-    /// What made the server close by itself.
+    /// The error that made the server close by itself.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds here, and closes the listener; the handlers go on.
@@ -236,7 +238,7 @@ impl<L: Listener> StreamServer<L> {
         self.engine.stop(patience)
     }
 
-    /// What may stop it from elsewhere.
+    /// A handle that may stop it from elsewhere.
     pub fn handle(&self) -> Handle {
         self.engine.handle().clone()
     }

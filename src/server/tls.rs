@@ -8,7 +8,7 @@
 //! # Invariants
 //! - **Y1** `state` is never held while anything parks.
 //! - **Y2** Bytes for the socket leave `state` only under `sending`, and leave `sending` in the order in which they
-//!   came: what is killed half way stays in `out`, for the next.
+//!   came: what a kill leaves unsent stays in `out`, for the next caller.
 //! - **Y3** `state` is fed only while it has no plain bytes, so it is never full.
 #![forbid(unsafe_code)]
 
@@ -28,8 +28,10 @@ use crate::sync::{Mutex, MutexGuard};
 
 const CHUNK: usize = 16 * 1024;
 
-/// A stream with TLS on it, for who reads and writes at once: a [`Protocol`](super::Protocol), or a
-/// [`Reader`](crate::io::Reader) and a [`Writer`](crate::io::Writer). A clone is the same stream.
+/// A stream with TLS on it, for code that reads and writes at once.
+///
+/// That is a [`Protocol`](super::Protocol), or a [`Reader`](crate::io::Reader) and a [`Writer`](crate::io::Writer). A
+/// clone is the same stream.
 ///
 /// ```
 /// use std::io::Read;
@@ -80,17 +82,17 @@ const CHUNK: usize = 16 * 1024;
 /// # }
 /// ```
 ///
-/// A transport that is [closed](super::Transport::close) says good-bye first (`close_notify`), and so does one whose
-/// [`write_eof`](super::Transport::write_eof) is called; as a stream, [`shutdown`](Connection::shutdown) of its writing
-/// says it, after which reading to the end keeps the system from resetting the connection. Dropped or aborted, it says
-/// nothing, and the peer's read is an error.
+/// A transport that is [closed](super::Transport::close) says good-bye first (`close_notify`), and so does a
+/// [`write_eof`](super::Transport::write_eof). As a stream, [`shutdown`](Connection::shutdown) of its writing says it;
+/// reading to the end after that keeps the system from resetting the connection. Dropped or aborted, it says nothing,
+/// and the peer's read is an error.
 ///
-/// A read, write or flush that is killed or timed out loses nothing and doubles nothing: what `write` gives back was
-/// taken, and the next call goes on with the sending, as with [`TlsStream`].
+/// A read, write or flush that is killed or timed out neither loses nor repeats any bytes: the bytes that `write`
+/// reports were taken, and the next call goes on with the sending, as with [`TlsStream`].
 ///
 /// # Coming from Python
-/// `create_server(.., ssl=context)`, `create_connection(.., ssl=context)`; `start_tls`: say what is to be said before
-/// on the plain stream, and then do as here.
+/// `create_server(.., ssl=context)`, `create_connection(.., ssl=context)`. For `start_tls`, exchange the plain messages
+/// on the plain stream first, and then do as here.
 pub struct TlsConnection<S>(Arc<Shared<S>>);
 
 struct Shared<S> {
@@ -102,12 +104,12 @@ struct Shared<S> {
 
 struct State {
     rustls: Rustls,
-    /// Read, and not fed yet.
+    /// Read from the socket, and not fed to rustls yet.
     pending: Vec<u8>,
 }
 
 impl State {
-    /// Plain bytes; feeds it while it has none (Y3). `WouldBlock`: more must be read from the socket.
+    /// Reads plain bytes; feeds rustls while it has none (Y3). `WouldBlock`: more must be read from the socket.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.rustls.reader().read(buffer) {
@@ -117,7 +119,7 @@ impl State {
         }
     }
 
-    /// Takes what was read from the socket: of nothing, that this is its end.
+    /// Takes what was read from the socket; an empty slice is the socket's end.
     fn take(&mut self, read: &[u8]) -> io::Result<()> {
         self.pending.extend_from_slice(read);
         if read.is_empty() { self.feed() } else { Ok(()) }
@@ -137,7 +139,7 @@ impl State {
 }
 
 impl<S: Connection> TlsConnection<S> {
-    /// Of a stream that is past its handshake, as [`TlsStream::accept`] and [`TlsStream::connect`] make it.
+    /// Makes one of a stream that is past its handshake, as [`TlsStream::accept`] and [`TlsStream::connect`] make it.
     pub fn new(stream: TlsStream<S>) -> TlsConnection<S> {
         let (rustls, socket) = stream.into_parts();
         let pending = Vec::new();
@@ -153,7 +155,7 @@ impl<S: Connection> TlsConnection<S> {
         f(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sends what there is to send, `out` first.
+    /// Sends `out`, and then what rustls has to send, until there is no more.
     #[track_caller]
     fn send(&self, out: &mut MutexGuard<'_, Vec<u8>>) -> io::Result<()> {
         loop {
@@ -176,7 +178,8 @@ impl<S: Connection> TlsConnection<S> {
         }
     }
 
-    /// Sends what is left to say. Whoever sends just now does it too, for that one looks again when it has let go.
+    /// Sends what rustls has to send. If another task is sending now, it is left to that one: it calls this again after
+    /// it has released `sending`.
     #[track_caller]
     fn answer(&self) -> io::Result<()> {
         while self.state(|state| state.rustls.wants_write()) {
@@ -190,7 +193,7 @@ impl<S: Connection> TlsConnection<S> {
         Ok(())
     }
 
-    /// Has rustls say something that may be said twice, and sends it.
+    /// Has rustls produce a message that may be repeated, and sends it.
     #[track_caller]
     fn say(&self, what: impl FnOnce(&mut Rustls)) -> io::Result<()> {
         let mut out = self.0.sending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,7 +208,8 @@ impl<S: Connection> Connection for TlsConnection<S> {
     #[track_caller]
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut chunk = self.0.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is there already is given without a look at the socket, which would count it.
+        // Data that is here already is returned without a read of the socket, which takes the budget's step: take it
+        // here.
         if self.state(|state| !state.rustls.wants_read() || !state.pending.is_empty()) {
             crate::io::give_way()?;
         }
@@ -213,7 +217,8 @@ impl<S: Connection> Connection for TlsConnection<S> {
             match self.state(|state| state.read(buffer)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.answer()?,
                 result => {
-                    // The bytes are out already: they are given back, though the answer is cut short.
+                    // The bytes have left `state`. Return them even if a kill or time-out cuts the answer short; it is
+                    // delivered later.
                     let _ = interrupt::put_off(|| self.answer());
                     return result;
                 }
@@ -223,7 +228,7 @@ impl<S: Connection> Connection for TlsConnection<S> {
         }
     }
 
-    /// Gives back what was taken, though it is cut short while that is sent: see `TlsStream`.
+    /// Returns the number of bytes taken, even if it is cut short while they are sent: see `TlsStream`.
     #[track_caller]
     fn write(&self, data: &[u8]) -> io::Result<usize> {
         let mut out = self.0.sending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -237,12 +242,12 @@ impl<S: Connection> Connection for TlsConnection<S> {
         Ok(taken)
     }
 
-    /// All goes by `write`, for it is to be encrypted first.
+    /// Takes nothing: all bytes go by `write`, because they must be encrypted first.
     fn try_write(&self, _data: &[u8]) -> io::Result<usize> {
         Ok(0)
     }
 
-    /// Of writing: says good-bye first.
+    /// A shutdown of writing says good-bye first.
     #[track_caller]
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         if how == Shutdown::Write {

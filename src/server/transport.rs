@@ -1,13 +1,14 @@
-//! What a protocol writes to: a buffer before a connection, which somebody else empties.
+//! What a protocol writes to: a buffer before a connection, which the writer's green thread empties.
 //!
 //! [`Transport`] is the user's end, `Link` what it shares with the two green threads of `protocol.rs`.
 //!
 //! # Invariants
-//! - **T1** Bytes go out in the order of `write`: past the buffer only while nothing is on its way.
-//! - **T2** The lock is never held while anything parks; the one write under it is a try.
-//! - **T3** Once `closing` is set nothing is added, and what the reader reads is dropped. It goes on reading, for to
-//!   close while input is unread resets a TCP connection. When all is written the writer waits for it, within a
-//!   patience.
+//! - **T1** Bytes go out in the order of `write`: the buffer is bypassed only while it is empty and nothing is in
+//!   flight.
+//! - **T2** The lock is never held while anything parks; the one write under it does not wait.
+//! - **T3** Once `closing` is set nothing is added, and what the reader reads is dropped. It goes on reading, because a
+//!   TCP connection that is closed with unread input is reset. When all is written the writer waits for the reader's
+//!   end, for a limited time.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -28,19 +29,19 @@ const LOW: usize = HIGH / 4;
 
 /// A connected stream socket that a [`Protocol`](super::Protocol) can run on.
 pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
-    /// Reads some, parked.
+    /// Reads some bytes; parks until there are any.
     ///
     /// # Errors
     /// What the system says.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes some, parked.
+    /// Writes some bytes; parks until there is room.
     ///
     /// # Errors
     /// What the system says.
     fn write(&self, data: &[u8]) -> io::Result<usize>;
 
-    /// Writes what the system takes at once, and does not wait. `Ok(0)`: it is to go by [`write`](Self::write).
+    /// Writes what the system takes at once, and does not wait. `Ok(0)`: the caller is to use [`write`](Self::write).
     ///
     /// # Errors
     /// What the system says.
@@ -55,7 +56,7 @@ pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Says what is said at the end of a connection in good order, when all has been written; may wait.
+    /// Sends what ends a connection in good order, when all has been written; may wait.
     ///
     /// # Errors
     /// What the system says.
@@ -63,19 +64,21 @@ pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// How long a close waits for the peer's end, once all is written and the peer has been told so: two seconds. A TCP
-    /// connection that is closed before, and has or gets input, is reset, and what the peer has not read may be lost.
+    /// How long a close waits for the peer's end, once all is written and the peer has been told so: two seconds.
+    ///
+    /// A TCP connection that is closed before that, and has or gets input, is reset: what the peer has not read may be
+    /// lost.
     fn linger(&self) -> Duration {
         linger::PATIENCE
     }
 
-    /// Ends one direction or both. Waits, if at all, only for that of writing.
+    /// Ends one direction or both. If it waits at all, it is for the end of writing.
     ///
     /// # Errors
     /// What the system says.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 
-    /// The address at the other end, where it is one of the internet.
+    /// The address at the other end, if it is an IP address.
     fn peer_addr(&self) -> Option<SocketAddr>;
 }
 
@@ -106,7 +109,7 @@ impl Connection for UnixStream {
         Write::write(&mut &*self, data)
     }
 
-    /// Not at all: what was written is at the peer.
+    /// Zero: what was written to a Unix socket is already at the peer.
     fn linger(&self) -> Duration {
         Duration::ZERO
     }
@@ -120,7 +123,7 @@ impl Connection for UnixStream {
     }
 }
 
-/// What is to be done with the connection, and what is on its way.
+/// The state of a connection's writing side: what is buffered, and what was asked for.
 pub(super) struct Out {
     /// `None` once the connection is lost: a transport that is kept does not keep the descriptor.
     stream: Option<Arc<dyn Connection>>,
@@ -129,12 +132,12 @@ pub(super) struct Out {
     pub(super) in_flight: usize,
     low: usize,
     high: usize,
-    /// No more is added, the rest goes out, and then that direction ends.
+    /// `write_eof` was called: nothing more is added, and writing ends when the rest has gone out.
     pub(super) eof: bool,
     pub(super) closing: bool,
     pub(super) aborted: bool,
     pub(super) reading: bool,
-    /// The reader reads no more.
+    /// The reader has ended.
     pub(super) ended: bool,
     /// The protocol has been told to pause.
     told: bool,
@@ -158,7 +161,7 @@ impl Out {
         }
     }
 
-    /// Of several errors the first is the one to tell.
+    /// Keeps the error for `connection_lost`; of several errors the first counts.
     pub(super) fn fail(&mut self, error: io::Error) {
         if !self.aborted {
             self.error.get_or_insert(error);
@@ -166,13 +169,13 @@ impl Out {
         self.abort();
     }
 
-    /// Whether the protocol is to hear something that it has not.
+    /// Whether a `pause_writing` or `resume_writing` is due.
     pub(super) fn is_news(&self) -> bool {
         let full = self.len() > if self.told { self.low } else { self.high };
         full != self.told && !self.aborted
     }
 
-    /// What to tell it: `true` to pause, `false` to go on.
+    /// Which one is due, and counts it as made: `true` to pause, `false` to go on.
     pub(super) fn news(&mut self) -> Option<bool> {
         self.is_news().then(|| {
             self.told = !self.told;
@@ -180,7 +183,7 @@ impl Out {
         })
     }
 
-    /// Writes what the system takes at once, if nothing is before it.
+    /// Writes what the system takes at once, if nothing is buffered or in flight (T1).
     fn try_write(&self, data: &[u8]) -> io::Result<usize> {
         let stream = self.stream.as_ref().filter(|_| self.len() == 0);
         stream.map_or(Ok(0), |stream| stream.try_write(data))
@@ -234,13 +237,13 @@ impl Link {
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the reader has ended, or somebody aborts.
+    /// Waits until the reader has ended or the connection was aborted.
     pub(super) fn wait_for_end(&self, patience: Duration) {
         let waits = |out: &mut Out| !out.ended && !out.aborted;
         drop(self.changed.wait_timeout_while(self.locked(), patience, waits));
     }
 
-    /// The connection is over; gives what ended it.
+    /// The connection is over; gives the error that ended it.
     pub(super) fn finish(&self) -> Option<io::Error> {
         self.change(|out| {
             out.abort();
@@ -268,8 +271,8 @@ impl Transport {
     /// Writes without waiting: what the system does not take at once is kept, and goes out in order.
     ///
     /// After [`write_eof`](Self::write_eof), [`close`](Self::close) or the end of the connection it does nothing. An
-    /// error is told to [`connection_lost`](super::Protocol::connection_lost). Who writes much stops at
-    /// [`pause_writing`](super::Protocol::pause_writing), or calls [`drain`](Self::drain).
+    /// error is told to [`connection_lost`](super::Protocol::connection_lost). Code that writes much should stop at
+    /// [`pause_writing`](super::Protocol::pause_writing), or call [`drain`](Self::drain).
     pub fn write(&self, data: &[u8]) {
         let mut out = self.link.locked();
         if out.closing || out.eof || data.is_empty() {
@@ -284,7 +287,7 @@ impl Transport {
         self.link.changed.notify_all();
     }
 
-    /// Waits, if more than the high mark is buffered, until it is no more than the low mark.
+    /// Waits, if more than the high mark is buffered, until no more than the low mark is.
     ///
     /// # Errors
     /// `NotConnected` once the connection is closing.

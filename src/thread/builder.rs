@@ -13,7 +13,7 @@ use crate::hub::task::{self, Options};
 /// What a new green thread finds in its [`green_local!`](crate::green_local) variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Locals {
-    /// Nothing: each is initialised anew. As for an OS thread.
+    /// Nothing: each is initialised again, as for an OS thread.
     #[default]
     Empty,
     /// The spawner's values as they are now. What is changed inside one (a `Cell`) shows in the other; a
@@ -23,7 +23,7 @@ pub enum Locals {
     Share,
 }
 
-/// A green thread made to order.
+/// A green thread with a name, a stack size or locals of your choice.
 ///
 /// ```
 /// use greenthread::thread::Builder;
@@ -41,8 +41,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An unnamed one, with a stack of [`stack::default_size`](crate::stack::default_size), or, if it is a local one, of
-    /// [`stack::local_size`](crate::stack::local_size).
+    /// An unnamed green thread, with a stack of [`stack::default_size`](crate::stack::default_size), or of
+    /// [`stack::local_size`](crate::stack::local_size) if it is a local one.
     pub fn new() -> Builder {
         Builder::default()
     }

@@ -1,12 +1,13 @@
 //! Green threads as a group: wait for all, kill all.
 //!
-//! The group knows its members by their [`Thread`]s; who joins one for its result keeps the handle. Each member leaves by an
-//! exit link, so it has truly ended by then, or is lost.
+//! The group knows its members by their [`Thread`]s; to join a member for its result, keep the handle. Each member
+//! leaves by an exit link, so when it leaves it has truly ended, or is lost.
 //!
 //! # Invariants
-//! - **G1** What a member leaves behind (its place, those who wait for the last) goes outside of the lock: it may wake, and
-//!   wakers are the user's.
-//! - **G2** Whoever waits for the group to be empty has the `Event` of that time: a member that comes later is no matter.
+//! - **G1** What a member leaves behind (its place, the event that wakes those that wait for the last) is dropped or
+//!   set outside of the lock: that may wake a waiter, and wakers are the user's.
+//! - **G2** A caller that waits for the group to be empty has the `Event` of that time: a member that comes after the
+//!   group was empty does not prolong the wait.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -50,12 +51,12 @@ pub struct Group {
 #[derive(Default)]
 struct State {
     members: HashMap<ThreadId, Member>,
-    /// How many there ever were.
+    /// The number of members that there ever were.
     added: u64,
-    /// How many wait in a kill: who comes meanwhile is to die too.
+    /// The number of calls to kill that wait now: a green thread that becomes a member meanwhile is killed too.
     killing: usize,
     failure: Option<JoinError>,
-    /// Of those who wait for the last member to leave.
+    /// Set when the last member leaves; taken out then, so that later waiters make a new one (G2).
     last: Option<Arc<Event>>,
 }
 
@@ -64,7 +65,7 @@ struct Member {
     thread: Thread,
     /// It was asked to die.
     dying: bool,
-    /// In a pool.
+    /// The member's place in a pool, if it has one.
     _place: Option<Place>,
 }
 
@@ -110,7 +111,7 @@ impl Group {
         self.start(Kind::Isolated, f, None)
     }
 
-    /// Spawns a member, which holds `place` while it is one.
+    /// Spawns a member, which holds `place` while it is a member.
     #[track_caller]
     pub(super) fn start<F, T>(&self, kind: Kind, f: F, place: Option<Place>) -> JoinHandle<T>
     where
@@ -135,15 +136,18 @@ impl Group {
         self.start(Kind::Local, f, None)
     }
 
-    /// Makes a green thread a member until it ends. One that is a member, or has ended, stays what it is.
+    /// Makes a green thread a member until it ends. Does nothing if it is a member already; one that has ended leaves
+    /// again at once.
     pub fn add<T>(&self, handle: &JoinHandle<T>) {
         self.enter(handle, None);
     }
 
-    /// Adds a member, which holds `place` while it is one.
+    /// Adds a member, which holds `place` while it is a member.
     pub(super) fn enter<T>(&self, handle: &JoinHandle<T>, mut place: Option<Place>) {
         let thread = handle.thread();
         let id = thread.id();
+        // A kill counts itself in `killing` before it lists the members, both under this lock. So either the kill finds
+        // the new member in its list, or this call sees the count and kills it.
         let dies = with(&self.shared, |state| {
             if state.members.contains_key(&id) {
                 return None;
@@ -153,13 +157,15 @@ impl Group {
                 number: state.added,
                 thread: thread.clone(),
                 dying: state.killing > 0,
-                // Not moved in here: a place that is not taken goes outside of the lock (G1).
+                // Taken only here: if the green thread is a member already, `place` is dropped outside of the lock
+                // (G1).
                 _place: place.take(),
             };
             state.members.insert(id, member);
             Some(state.killing > 0)
         });
         let Some(dies) = dies else { return };
+        // Linked after the insertion: if the green thread has ended, the link runs at once and must find the member.
         let shared = self.shared.clone();
         handle.at_exit(move |ended| _ = leave(&shared, id, ended.err()));
         if dies {
@@ -172,7 +178,7 @@ impl Group {
         with(&self.shared, |state| state.members.contains_key(&thread.id()))
     }
 
-    /// Lets it go; it runs on as if it had never been a member. Whether it was one.
+    /// Takes a green thread out of the group, and says whether it was a member; it runs on as if it had never been one.
     pub fn discard(&self, thread: &Thread) -> bool {
         leave(&self.shared, thread.id(), None)
     }
@@ -199,7 +205,7 @@ impl Group {
         members.into_iter().map(|(_, thread)| thread).collect()
     }
 
-    /// Waits until there are no members. A panic of a member is its handle's, or the report's.
+    /// Waits until there are no members. A panic of a member goes to its handle, or is reported.
     ///
     /// # Panics
     /// If the caller is a member: it would wait for itself.
@@ -215,7 +221,7 @@ impl Group {
         self.wait(Until::Ever);
     }
 
-    /// As [`join`](Self::join), for at most `timeout`; whether there are none left.
+    /// As [`join`](Self::join), for at most `timeout`; says whether there are none left.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -225,7 +231,7 @@ impl Group {
         self.wait(Until::After(timeout))
     }
 
-    /// As [`join`](Self::join), until `deadline`; whether there are none left.
+    /// As [`join`](Self::join), until `deadline`; says whether there are none left.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -235,7 +241,7 @@ impl Group {
         self.wait(Until::At(deadline))
     }
 
-    /// As [`join`](Self::join), and tells of the first member that panicked or was lost since the last call.
+    /// As [`join`](Self::join), and gives the error of the first member that panicked or was lost since the last call.
     ///
     /// ```
     /// use greenthread::thread::Group;
@@ -249,7 +255,7 @@ impl Group {
     /// ```
     ///
     /// # Errors
-    /// That one's. To be killed is no failure.
+    /// That member's. To be killed is no failure.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -262,13 +268,14 @@ impl Group {
         with(&self.shared, |state| state.failure.take()).map_or(Ok(()), Err)
     }
 
-    /// Kills all members, and waits until there are none; who becomes a member meanwhile is killed too.
+    /// Kills all members, and waits until there are none.
     ///
-    /// Each member is asked once, by however many calls: one that catches the kill lives on, and is waited for. If the
-    /// caller is a member, it dies here.
+    /// A green thread that becomes a member meanwhile is killed too. Each member is asked once, by however many calls:
+    /// one that catches the kill lives on, and is waited for. If the caller is a member, it is killed too, and unwinds
+    /// here.
     ///
     /// # Blocking and cancellation
-    /// Parks. A kill or time-out unwinds here; those that were asked die all the same.
+    /// Parks. A kill or time-out unwinds here; the members that were asked die all the same.
     ///
     /// # Coming from Python
     /// `group.kill()`.
@@ -277,13 +284,13 @@ impl Group {
         self.kill_and(Until::Ever);
     }
 
-    /// As [`kill`](Self::kill), but waits for at most `timeout`; whether there are none left.
+    /// As [`kill`](Self::kill), but waits for at most `timeout`; says whether there are none left.
     #[track_caller]
     pub fn kill_timeout(&self, timeout: Duration) -> bool {
         self.kill_and(Until::After(timeout))
     }
 
-    /// As [`kill`](Self::kill), but waits until `deadline`; whether there are none left.
+    /// As [`kill`](Self::kill), but waits until `deadline`; says whether there are none left.
     #[track_caller]
     pub fn kill_deadline(&self, deadline: Instant) -> bool {
         self.kill_and(Until::At(deadline))
@@ -305,9 +312,11 @@ impl Group {
         self.wait(until)
     }
 
-    /// Waits for the last member to leave.
+    /// Waits for the last member to leave; says whether it has.
     #[track_caller]
     fn wait(&self, until: Until) -> bool {
+        // Under the lock `leave` takes the event when the last member goes: so an event made here is set by a later
+        // `leave`.
         let last = with(&self.shared, |state| {
             let some = !state.members.is_empty();
             some.then(|| state.last.get_or_insert_default().clone())
@@ -324,7 +333,7 @@ impl Group {
     }
 }
 
-/// A member goes; whether it was one.
+/// Takes a member out; says whether it was one.
 fn leave(shared: &Mutex<State>, id: ThreadId, error: Option<JoinError>) -> bool {
     let gone = with(shared, |state| {
         let member = state.members.remove(&id)?;
@@ -335,7 +344,7 @@ fn leave(shared: &Mutex<State>, id: ThreadId, error: Option<JoinError>) -> bool 
         let last = state.last.take_if(|_| state.members.is_empty());
         Some((member, spare, last))
     });
-    // G1; and the payload of a panic is the user's to drop.
+    // Outside of the lock: the place and the event wake waiters (G1), and a panic's payload is the user's to drop.
     let Some((member, spare, last)) = gone else {
         return false;
     };

@@ -13,13 +13,13 @@ use crate::hub::{self, Hub, Hubs};
 use crate::sync::channel::{self, Receiver, RecvTimeoutError};
 
 impl Hubs {
-    /// So many hubs, each on an OS thread of its own.
+    /// As many hubs as `count`, each on an OS thread of its own.
     ///
     /// # Errors
-    /// `InvalidInput` for none at all; what the system says if it has no OS thread left.
+    /// `InvalidInput` if `count` is 0; the system's error if it can start no more OS threads.
     ///
     /// # Blocking and cancellation
-    /// Parks until they run. After an error, a kill or a time-out those that run by then are stopped.
+    /// Parks until the hubs run. After an error, a kill or a time-out, those that run by then are stopped.
     #[track_caller]
     pub fn new(count: usize) -> io::Result<Hubs> {
         if count == 0 {
@@ -32,7 +32,8 @@ impl Hubs {
         for number in 0..count {
             let open = Arc::new(AtomicBool::new(true));
             let theirs = open.clone();
-            // It tells of itself, and serves only once it is known that it was heard.
+            // The new OS thread sends its handle, and serves only when it is told that the handle was received. If this
+            // call ends early, the channels are dropped and the OS thread ends.
             let (tell, told) = channel::bounded(1);
             let (go, may) = channel::bounded(1);
             crate::sys::thread::start(&format!("greenthread-hub-{number}"), move || {
@@ -42,13 +43,13 @@ impl Hubs {
             })?;
             let gone = |_| io::Error::other("the OS thread of a hub has panicked before it served");
             hubs.push(told.recv().map_err(gone)?, open);
-            // If it is gone, whoever spawns there is told so.
+            // The send fails only if the hub has ended: a later spawn there gives an error.
             let _ = go.send(());
         }
         Ok(hubs)
     }
 
-    /// Spawns a green thread on one of them; they take turns. One that has ended is passed over.
+    /// Spawns a green thread on one of the hubs, in turn. A hub that has ended is passed over.
     ///
     /// # Errors
     /// `NotConnected` after [`stop`](Self::stop), or when all have ended; `f` is dropped.
@@ -127,7 +128,7 @@ impl Hubs {
         self.join_until(None);
     }
 
-    /// As [`join`](Self::join), for at most `timeout`; whether all have ended.
+    /// As [`join`](Self::join), for at most `timeout`; says whether all have ended.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -136,7 +137,7 @@ impl Hubs {
         self.join_until(crate::time::after(timeout))
     }
 
-    /// As [`join`](Self::join), until `deadline`; whether all have ended.
+    /// As [`join`](Self::join), until `deadline`; says whether all have ended.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -152,8 +153,9 @@ impl Hubs {
             !here.is_some_and(|here| self.handles().contains(&here)),
             "a green thread cannot join the hub that it runs on: it would wait for itself"
         );
-        // One that was empty may have been sent work by one that was looked at later. If nothing has arrived anywhere between
-        // two rounds, then all were empty at the moment between them: what is sent is in order, so it would have arrived.
+        // One round is not enough: a hub that was empty may then have been sent work by a hub that was asked later. So
+        // a second round must find that nothing has arrived anywhere since the first. Then all hubs were empty at the
+        // moment between the rounds: messages arrive in order, so one that had been sent by then would have arrived.
         loop {
             let before = self.round(deadline);
             if before.is_none() || before == self.round(deadline) {
@@ -162,7 +164,8 @@ impl Hubs {
         }
     }
 
-    /// Waits until each has been empty once: how much had arrived there by then, if it has not ended. `None`: too late.
+    /// Waits until each hub has been empty once. Gives the number of messages that had arrived there by then, or `None`
+    /// for a hub that has ended; `None` for the whole if the deadline has passed.
     #[track_caller]
     fn round(&self, deadline: Option<Instant>) -> Option<Vec<Option<u64>>> {
         let ask = |index: usize| {
@@ -180,7 +183,7 @@ impl Hubs {
     }
 }
 
-/// What a hub answers, or that it has ended; `None`: too late.
+/// A hub's answer; the inner `None` if the hub has ended, the outer one if the deadline has passed.
 #[track_caller]
 fn heard(answer: &Receiver<u64>, deadline: Option<Instant>) -> Option<Option<u64>> {
     match deadline {

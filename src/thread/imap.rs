@@ -7,11 +7,13 @@
 //! ```
 //!
 //! # Invariants
-//! - **M1** There are `bound` + the pool's size credits. The feeder takes one before it asks for an item; it comes back when
-//!   `next` is called after the result was given. So no member ever waits for the reader, who may use the pool as well.
-//! - **M2** Each item that was begun sends one `Told::Result`, and the feeder one `Told::End`, whatever happens to them: by
-//!   exit links, so by kill, panic and the end of their hub too. Hence no reader waits in vain.
-//! - **M3** A result lies in its handle until it is given.
+//! - **M1** There are as many credits as `bound` and the pool's size together. The feeder takes one before it asks for
+//!   an item. It comes back when `next` is called after the item's result was given. So no member ever waits for the
+//!   reader, and the reader may use the pool as well.
+//! - **M2** Each item that was begun sends one `Told::Result`, and the feeder one `Told::End`, however they end: both
+//!   are sent by exit links, so also after a kill, a panic and the end of their hub. So the reader never waits for a
+//!   message that will not come.
+//! - **M3** A result stays in its handle until it is given.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -37,7 +39,7 @@ pub(super) enum Order {
 
 /// What the reader is told.
 enum Told<T> {
-    /// The member for item number so and so has ended.
+    /// The member for the item of this number has ended.
     Result(usize, JoinHandle<T>),
     /// There will be no more items than were begun.
     End,
@@ -51,7 +53,7 @@ struct Work<T> {
 struct Begun<T> {
     count: usize,
     running: HashMap<usize, JoinHandle<T>>,
-    /// There is nobody to read any more.
+    /// The reader has gone.
     closed: bool,
 }
 
@@ -60,7 +62,8 @@ impl<T: Send + 'static> Work<T> {
         f(&mut self.begun.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps the handle of one that was begun, and sends it on at its end; `false` if nobody would read it.
+    /// Keeps the handle of an item that was begun, and sends it to the reader when it ends; `false` if the reader has
+    /// gone.
     fn keep(self: &Arc<Self>, handle: JoinHandle<T>, sender: &Sender<Told<T>>) -> bool {
         let number = self.with(|begun| {
             begun.count += 1;
@@ -70,12 +73,14 @@ impl<T: Send + 'static> Work<T> {
         let end = move |_| {
             let handle = work.with(|begun| begun.running.remove(&number));
             if let Some(handle) = handle {
-                // Nobody reads any more: the result is dropped.
+                // Fails if the reader has gone: the result is dropped.
                 drop(sender.send(Told::Result(number, handle)));
             }
         };
-        // It runs on this hub, and cannot end before this returns.
+        // The member runs on this hub, so it cannot end, and the link cannot look for the handle, before this returns.
         handle.at_exit(end);
+        // `closed` is read under the lock under which the reader's drop sets it and takes the handles: no handle
+        // escapes its kill.
         let refused = self.with(|begun| {
             if begun.closed {
                 return Some(handle);
@@ -90,11 +95,11 @@ impl<T: Send + 'static> Work<T> {
 
 /// The results of [`Pool::imap`] and [`Pool::imap_unordered`], one by one.
 ///
-/// Dropping it kills what still runs for it, and asks for no more items.
+/// Dropping it kills the members that still run for it, and asks for no more items.
 ///
 /// # Blocking and cancellation
-/// `next` parks until there is a result. If the caller is killed or timed out there, it unwinds, and the iterator is as good as
-/// before.
+/// `next` parks until there is a result. If the caller is killed or timed out there, it unwinds, and the iterator can
+/// be used as before.
 pub struct Imap<T: Send + 'static> {
     work: Arc<Work<T>>,
     told: Receiver<Told<T>>,
@@ -106,13 +111,13 @@ pub struct Imap<T: Send + 'static> {
     given: usize,
     /// How many there will be, once that is known.
     total: Option<usize>,
-    /// What the items ended with, if that was a panic.
+    /// The panic of `items`, if that ended them.
     failure: Option<JoinError>,
-    /// A credit is due for the result that was given last.
+    /// The credit of the result that was given last has not been returned yet (M1).
     owes: bool,
 }
 
-/// Begins.
+/// Starts the feeder.
 pub(super) fn start<I, F, T>(
     pool: &Pool,
     items: I,
@@ -128,7 +133,7 @@ where
 {
     let (sender, told) = channel::unbounded();
     let work = Arc::new(Work {
-        // One at least, or nobody would ask whether there is any item.
+        // At least one: without a credit the feeder could not even find out that there is no item.
         credits: Semaphore::new(bound.saturating_add(pool.size()).max(1)),
         begun: Mutex::new(Begun {
             count: 0,
@@ -157,7 +162,7 @@ where
     }
 }
 
-/// Asks for the items, one by one, and begins each.
+/// Asks for the items, one by one, and spawns a member for each.
 fn feed<I, F, T>(pool: &Pool, mut items: I, f: F, work: &Arc<Work<T>>, sender: &Sender<Told<T>>)
 where
     I: Iterator<Item: Send + 'static>,
@@ -169,7 +174,7 @@ where
         work.credits.acquire().forget();
         let Some(item) = items.next() else { return };
         let f = f.clone();
-        // Asked for before there is a place: `items` may use the pool.
+        // The item is asked for before there is a place for it, so that `items` may use the pool.
         let handle = pool.spawn(move || f(item));
         if !work.keep(handle, sender) {
             return;
@@ -178,21 +183,22 @@ where
 }
 
 impl<T: Send + 'static> Imap<T> {
-    /// A result that can be given now.
+    /// A result that can be given now: the next of the order, or the panic of `items` in its place.
     fn at_hand(&mut self) -> Option<Result<T, JoinError>> {
         let first = self.early.first_entry();
         if let Some(first) = first.filter(|first| self.order == Order::AsTheyCome || *first.key() == self.given) {
             let handle = first.remove();
             self.given += 1;
             self.owes = true;
-            // No step of the budget: a kill or time-out may come only while nothing is in hand.
+            // Take it without a step of the budget: a kill or time-out there would lose a result that is already in
+            // hand.
             return Some(handle.join_ended());
         }
         let in_place = self.order == Order::AsTheyCome || self.total == Some(self.given);
         if in_place { self.failure.take().map(Err) } else { None }
     }
 
-    /// The feeder has ended.
+    /// The feeder has ended: the number of results is known, and so is a panic of `items`.
     fn end(&mut self) {
         self.total = Some(self.work.with(|begun| begun.count));
         let ended = self.feeder.take().map(JoinHandle::join_ended);

@@ -1,4 +1,4 @@
-//! The right to a green thread's result, and how it can fail to come.
+//! The right to a green thread's result, and the errors of a join.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -64,9 +64,10 @@ impl<T> JoinHandle<T> {
     /// # Blocking and cancellation
     /// Parks. If the caller is killed or timed out meanwhile, the handle goes and the green thread is detached.
     ///
-    /// In a destructor, while a local green thread or a native stack unwinds, it does not wait: unless the result is there,
-    /// it gives an error with [`JoinError::is_interrupted`], and the green thread is detached. (Who has thread-locals of
-    /// its own, see [`is_isolated`](super::is_isolated), and no local ones beside it, waits.)
+    /// In a destructor, while a local green thread or a native stack unwinds, it does not wait: unless the result is
+    /// there, it gives an error with [`JoinError::is_interrupted`], and the green thread is detached. (A green thread
+    /// with thread-locals of its own, see [`is_isolated`](super::is_isolated), that shares them with no local green
+    /// thread does wait.)
     #[inline(always)]
     #[track_caller]
     pub fn join(mut self) -> Result<T, JoinError> {
@@ -88,14 +89,14 @@ impl<T> JoinHandle<T> {
     pub(super) fn join_mut(&mut self) -> Result<T, JoinError> {
         match self.wait(None) {
             Some(result) => result,
-            // A deadline of never does not pass.
+            // Without a deadline, `wait` always has a result.
             None => Err(self.error(Repr::Interrupted)),
         }
     }
 
-    /// Waits for the end for at most `timeout`. `None`: not yet, and the handle is as good as before.
+    /// Waits for the end for at most `timeout`. `None`: it has not ended, and the handle can be used as before.
     ///
-    /// After it has given the result once, every later wait says [`JoinError::is_taken`].
+    /// After the result was given once, every later wait says [`JoinError::is_taken`].
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -131,6 +132,8 @@ impl<T> JoinHandle<T> {
             if Hub::has_ended() {
                 return Some(Err(self.error(Repr::Interrupted)));
             }
+            // The waiter is registered before the park. `register` says no if the end has come since the check above;
+            // an end that comes later wakes it.
             let parker = Parker::new();
             if self.join.id() == parker.task.id() {
                 return Some(Err(self.error(Repr::Itself)));
@@ -142,6 +145,8 @@ impl<T> JoinHandle<T> {
             if matches!(wake, Wake::Ready | Wake::Early) {
                 continue;
             }
+            // Take the waiter back before the handle is used again. If the end came at the same time as the deadline,
+            // the result counts.
             self.join.unregister();
             if wake == Wake::TimedOut {
                 return if self.join.is_finished() { self.take() } else { None };
@@ -152,7 +157,7 @@ impl<T> JoinHandle<T> {
         self.take()
     }
 
-    /// The result of one that has ended: neither waits nor gives way.
+    /// The result of a green thread that has ended: neither waits nor gives way.
     pub(super) fn join_ended(mut self) -> Result<T, JoinError> {
         let ended = if self.join.is_finished() { self.take() } else { None };
         ended.unwrap_or_else(|| interrupt::shield(|| self.join()))
@@ -184,7 +189,7 @@ impl<T> JoinHandle<T> {
         self.who().error(repr)
     }
 
-    /// The error of a panic of this green thread.
+    /// The error for a panic of this green thread.
     #[cold]
     pub(super) fn panicked(&self, payload: Box<dyn Any + Send>) -> JoinError {
         self.error(Repr::Panic(payload))
@@ -204,11 +209,11 @@ impl<T> JoinHandle<T> {
         self.join.is_finished()
     }
 
-    /// Asks it to die: it unwinds at its next park, and one that never ran drops its closure.
+    /// Asks the green thread to die: it unwinds at its next park; one that never ran drops its closure.
     ///
-    /// This only asks. `join` tells when it is dead, and whether it died of that. A patched call of libc's (feature `monkey`)
-    /// does not unwind but fails with `ECANCELED`; if its closure returns after that, `join` says killed all the same, and
-    /// [`JoinError::into_value`] has the value.
+    /// This only asks. `join` tells when it is dead, and whether the kill is what ended it. A patched call of libc's
+    /// (feature `monkey`) does not unwind but fails with `ECANCELED`. If the closure returns after that, `join` says
+    /// killed all the same, and [`JoinError::into_value`] has the value.
     ///
     /// ```
     /// use greenthread::{spawn, thread};
@@ -223,10 +228,11 @@ impl<T> JoinHandle<T> {
         self.thread().kill();
     }
 
-    /// Has `f` called when it ends, in a fresh local green thread of its hub; if it has ended, soon and here.
+    /// Has `f` called when the green thread ends, in a fresh local green thread of its hub.
     ///
-    /// `f` is told how: `Ok(())` if it returned. If its hub ends first, `f` is called on the ending OS thread; if it has ended
-    /// and so has the caller's hub, here and now.
+    /// If it has ended, `f` is called soon, on the caller's hub. `f` is told how it ended: `Ok(())` if it returned. If
+    /// its hub ends first, `f` is called on the ending OS thread; if it has ended and so has the caller's hub, here and
+    /// now.
     ///
     /// # Coming from Python
     /// `greenlet.link(callback)`.
@@ -283,8 +289,8 @@ impl<T> JoinHandle<T> {
         });
     }
 
-    /// Calls `f` when it ends, on the hub's own stack and before any joiner goes on; here and now if it has ended. `f` is
-    /// ours and may not park.
+    /// Calls `f` when it ends, on the hub's own stack and before any joiner goes on; here and now if it has ended. `f`
+    /// is this crate's, and may not park.
     pub(super) fn at_exit(&self, f: impl FnOnce(Result<(), JoinError>) + Send + 'static) {
         let who = self.who();
         let link = Box::new(move |ended| f(told(who, ended)));
@@ -303,7 +309,7 @@ impl<T> JoinHandle<T> {
         self.join.place()
     }
 
-    /// Leaves a waiter for its end; `false` if it has ended.
+    /// Registers a waiter for its end; `false` if it has ended.
     pub(super) fn watch(&mut self, waiter: Waiter) -> bool {
         self.join.register(waiter)
     }
@@ -339,7 +345,7 @@ impl<T> Future for JoinHandle<T> {
     }
 }
 
-// Nothing is pinned: the result lies elsewhere.
+// The result is not in the handle, so nothing in it is pinned.
 impl<T> Unpin for JoinHandle<T> {}
 
 impl<T> fmt::Debug for JoinHandle<T> {
@@ -350,7 +356,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 
 /// Why a join has no value.
 ///
-/// It says of whom, in `Display` and `Debug` alike:
+/// `Display` and `Debug` both name the green thread:
 ///
 /// ```
 /// use greenthread::thread;
@@ -360,11 +366,11 @@ impl<T> fmt::Debug for JoinHandle<T> {
 /// assert!(text.contains(" 'worker' (spawned at ") && text.ends_with(") panicked: no"), "{text}");
 /// ```
 pub struct JoinError {
-    /// Apart, so that a `Result` with it is no larger than need be.
+    /// Boxed, so that a `Result` with it stays small.
     parts: Box<(Who, Repr)>,
 }
 
-/// The green thread that was to be joined.
+/// The green thread that was to be joined, for messages.
 struct Who {
     id: u64,
     name: Option<Arc<Box<str>>>,
@@ -388,7 +394,7 @@ impl fmt::Display for Who {
 
 enum Repr {
     Panic(Box<dyn Any + Send>),
-    /// With a value that came all the same.
+    /// Killed; with the value, if the closure returned one all the same.
     Killed(Option<Box<dyn Any + Send>>),
     TimedOut,
     Lost,
@@ -438,8 +444,8 @@ impl JoinError {
         }
     }
 
-    /// Whether a time-out has ended it: one that expired outside of its own [`run`](crate::time::Timeout::run), where nothing
-    /// catches it.
+    /// Whether a time-out has ended it: one that expired outside of its own [`run`](crate::time::Timeout::run), where
+    /// nothing catches it.
     ///
     /// ```
     /// use greenthread::{sleep, spawn, time::Timeout};
@@ -466,8 +472,8 @@ impl JoinError {
         matches!(self.parts.1, Repr::Taken)
     }
 
-    /// Whether the caller could not wait: it was unwinding, was killed in a `panic = "abort"` build, or its hub has ended (in a
-    /// destructor of a thread-local). Nothing is known of the green thread.
+    /// Whether the caller could not wait: it was unwinding, was killed in a `panic = "abort"` build, or its hub has
+    /// ended (in a destructor of a thread-local). The error says nothing about the green thread.
     pub fn is_interrupted(&self) -> bool {
         matches!(self.parts.1, Repr::Interrupted)
     }

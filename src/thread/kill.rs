@@ -36,7 +36,8 @@ impl std::error::Error for Killed {}
 /// # Coming from Python
 /// `except GreenletExit:`, `except asyncio.CancelledError:` with `uncancel()`.
 pub fn catch_kill<F: FnOnce() -> T, T>(f: F) -> Result<T, Killed> {
-    // What was told before is not `f`'s.
+    // A kill that a patched call reported before `f` is not `f`'s: set that mark aside, and put it back below unless a
+    // kill is caught.
     let told_before = Hub::try_current().is_some_and(|hub| interrupt::take_told(hub.running()));
     let result = catch_unwind(AssertUnwindSafe(f));
     // Looked up again: a stackless task may have another runner by now.

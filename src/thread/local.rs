@@ -1,8 +1,8 @@
 //! Green-thread locals: one value for each green thread that asks, initialised at first use.
 //!
-//! A set of values is a list of (key, value); most green threads have none. A set may be shared (an `Rc` of it) or
-//! inherited (a copy of the list, whose values are shared until one is replaced). Values go when the last green thread
-//! of their set ends, on that green thread's own stack.
+//! A set of values is a list of (key, value); most green threads have none. A set may be shared (by an `Rc`) or
+//! inherited (a copy of the list, which shares each value until that is replaced). The values are dropped when the last
+//! green thread of their set ends, on that green thread's own stack.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -43,8 +43,8 @@ macro_rules! green_local {
 /// A variable declared by [`green_local!`](crate::green_local).
 ///
 /// It has std's methods: [`with`](Self::with) for all types, and more for a [`Cell`] or a [`RefCell`]. These change the
-/// value where it is, so whoever [inherited](Locals::Inherit) that very value sees it; [`rebind`](Self::rebind) gives the
-/// caller one of its own.
+/// value where it is, so a green thread that [inherited](Locals::Inherit) that very value sees the change;
+/// [`rebind`](Self::rebind) gives the caller a value of its own.
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
     number: AtomicUsize,
@@ -89,11 +89,11 @@ impl Set {
 fn here() -> Rc<Set> {
     let task = Hub::current().running();
     let any = task.with_extra(|extra| extra.locals.get_or_insert_with(|| Rc::new(Set::default())).clone());
-    // Only this file puts anything there.
+    // Only this function puts a value there, always a `Set`.
     any.downcast::<Set>().unwrap_or_default()
 }
 
-/// What a green thread spawned here finds.
+/// The locals of a green thread that is spawned here.
 pub(super) fn for_spawn(locals: Locals) -> Option<Rc<dyn Any>> {
     match locals {
         Locals::Empty => None,
@@ -122,7 +122,7 @@ impl<T: 'static> LocalKey<T> {
         let (set, number) = (here(), self.number());
         let found = set.find(number).and_then(|any| any.downcast::<T>().ok());
         found.unwrap_or_else(|| {
-            // The initialiser may park, and even come here again: the value that is there first stays.
+            // The initialiser may park, or use this same variable. If another value has come meanwhile, that one stays.
             let value = Rc::new((self.init)());
             match set.find(number).and_then(|any| any.downcast::<T>().ok()) {
                 Some(first) => first,
@@ -141,8 +141,8 @@ impl<T: 'static> LocalKey<T> {
         f(&self.value())
     }
 
-    /// Gives the calling green thread, and those that [share](Locals::Share) its locals, another value. Who inherited the
-    /// old one keeps it.
+    /// Gives the calling green thread, and those that [share](Locals::Share) its locals, another value. A green thread
+    /// that inherited the old one keeps it.
     ///
     /// # Coming from Python
     /// `ContextVar.set(value)`.

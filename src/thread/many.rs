@@ -44,7 +44,7 @@ pub fn kill_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
     join_all(handles)
 }
 
-/// Waits until `count` of them have ended, or for at most `timeout`: (ended, the rest). A count of `None` is all.
+/// Waits until `count` of them have ended, or for at most `timeout`: (ended, the rest). A `count` of `None` is all.
 ///
 /// More than `count` may be given as ended. A count of 0 does not wait, and gives none as ended; one of more than there are
 /// waits for all.
@@ -92,7 +92,7 @@ pub fn wait<T>(
 /// Gives the handles one by one, as their green threads end.
 ///
 /// # Blocking and cancellation
-/// Each `next` parks. If the caller is killed or timed out there, it unwinds, and the iterator is as good as before.
+/// Each `next` parks. If the caller is killed or timed out there, it unwinds, and the iterator can be used as before.
 ///
 /// # Coming from Python
 /// `gevent.iwait(objects)`; asyncio's `as_completed`.
@@ -135,18 +135,21 @@ impl<T> Wait<T> {
                     return None;
                 }
             }
+            // Register with all of them before the park: an end from here on wakes it, so none is missed.
             let parker = Parker::new();
             let mut some_ended = false;
             for handle in &mut self.rest {
                 some_ended |= !handle.watch(parker.waiter());
             }
             let count = self.rest.len();
-            // Somebody ended before: the ticket of this park is simply not used, and the next park takes a new one.
+            // One has ended before it could be registered: do not park. The ticket is not used, and the next park takes
+            // a new one.
             let wake = if some_ended {
                 Wake::Ready
             } else {
                 parker.park(deadline, Mode::Cancel, Why::new(&SOME, count))
             };
+            // Take the waiters back in any case: a late end must not wake a later park.
             self.rest.iter_mut().for_each(JoinHandle::unwatch);
             if wake == Wake::Interrupted {
                 interrupt::raise();

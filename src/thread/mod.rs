@@ -39,8 +39,9 @@
 //! - files: `std::fs`, a page that `mmap` must fetch; no poller knows when a disk is ready;
 //! - a long computation, which is not blocked but does not give way either: [`yield_now`], or another OS thread.
 //!
-//! Short locks are fine as long as nobody blocks in this crate with the guard in hand. For the rest there is this crate's
-//! own, [`threadpool::unblock`](crate::threadpool::unblock), or the patched libc of the feature `monkey`.
+//! Short locks are fine as long as no green thread blocks in this crate with the guard in hand. For the rest there are
+//! this crate's own locks, [`threadpool::unblock`](crate::threadpool::unblock), or the patched libc of the feature
+//! `monkey`.
 //!
 //! # Kill
 //! [`JoinHandle::kill`] asks. The green thread unwinds at its next park, so its destructors run; one that never ran drops
@@ -117,9 +118,9 @@ impl<F: FnOnce() -> T, T> Closure<T> for F {}
 /// assert_eq!(answer.join().unwrap(), 42);
 /// ```
 ///
-/// It runs only while something on this OS thread blocks in this crate: a join, a sleep, a socket. When the OS thread ends
-/// (for main: the process, when `main` returns), a green thread that is left is neither run nor unwound: its destructors
-/// do not run, and its handle says [`JoinError::is_lost`]. Join what must finish, or end with
+/// It runs only while something on this OS thread blocks in this crate: a join, a sleep, a socket. When the OS thread
+/// ends (for main: the process, when `main` returns), a green thread that has not ended is neither run nor unwound: its
+/// destructors do not run, and its handle says [`JoinError::is_lost`]. Join what must finish, or end with
 /// [`hub::shutdown`](crate::hub::shutdown).
 ///
 /// A future is no closure: it goes to [`future::spawn`](crate::future::spawn), or into one that blocks on it.
@@ -133,8 +134,8 @@ impl<F: FnOnce() -> T, T> Closure<T> for F {}
 /// assert_eq!(spawn(|| future::block_on(async { 42 })).join().unwrap(), 42); // in a green thread
 /// ```
 ///
-/// A panic that nobody joins for is reported on stderr. An `Err` that it returns is a value as any other, and nobody's
-/// unless it is joined: print it within if the handle is dropped.
+/// A panic is reported on stderr unless the green thread is joined. An `Err` that it returns is a value as any other:
+/// if the handle is dropped it is lost, so print it in the green thread then.
 ///
 /// # Panics
 /// When there is no memory for its stack; [`Builder::spawn`] gives an error instead. In a destructor of a thread-local
@@ -190,7 +191,7 @@ where
     }
 }
 
-/// With a stack of `stack_size`, or of the default of its kind.
+/// Spawns one with a stack of `stack_size` bytes, or of the default size of its kind.
 #[track_caller]
 fn start_sized<F, T>(kind: Kind, stack_size: Option<usize>, f: F) -> JoinHandle<T>
 where
@@ -220,7 +221,7 @@ fn no_memory(error: &std::io::Error) -> ! {
 
 /// Spawns a green thread that starts after `delay`.
 ///
-/// Killed before, it drops `f` without a call.
+/// If it is killed before, it drops `f` without a call.
 ///
 /// # Panics
 /// As [`spawn`].
@@ -239,7 +240,7 @@ where
     })
 }
 
-/// Runs `main` as a green thread and joins it: a program whose main is green too.
+/// Runs `main` as a green thread and joins it, for a program with a `main` that is green too.
 ///
 /// ```
 /// assert_eq!(greenthread::run(|| 42), 42);
@@ -278,7 +279,7 @@ impl Main {
 
 #[cfg(feature = "monkey")]
 impl Drop for Main {
-    /// The one before is main again: a `run` inside of a `run` has taken its place.
+    /// The previous main green thread takes over again: this one may be a `run` inside of a `run`.
     fn drop(&mut self) {
         if let Some(hub) = Hub::try_current() {
             hub.set_main(self.0);
@@ -286,7 +287,7 @@ impl Drop for Main {
     }
 }
 
-/// The value of a green thread that stands in for a call: its panic goes on here.
+/// The value of a green thread that stands in for a call: its panic is resumed in the caller.
 #[track_caller]
 fn value_of<T>(joined: Result<T, JoinError>, what: &str) -> T {
     match joined {
@@ -313,7 +314,7 @@ pub fn yield_now() {
     }
 }
 
-/// Waits until somebody calls [`Thread::unpark`], or returns at once if somebody has since the last park.
+/// Waits for a call of [`Thread::unpark`], or returns at once if there was one since the last park.
 ///
 /// ```
 /// use greenthread::thread;
@@ -323,8 +324,8 @@ pub fn yield_now() {
 /// ```
 ///
 /// # Blocking and cancellation
-/// Parks. A kill or time-out unwinds here. It may return without an unpark, as std's may: while a local green thread or a
-/// native stack unwinds already, it does so at once. So park in a loop that looks at what you wait for.
+/// Parks. A kill or time-out unwinds here. It may return without an unpark, as std's may: while a local green thread or
+/// a native stack is unwinding, it returns at once. So park in a loop that checks the condition that you wait for.
 #[track_caller]
 pub fn park() {
     park_until(None);
@@ -344,11 +345,13 @@ fn park_until(timeout: Option<Duration>) {
     if budget::spend(Mode::Cancel) == Wake::Interrupted {
         interrupt::raise();
     }
+    // After the hub's end no timer runs: the time-out could not end the park.
     if timeout.is_some() && Hub::has_ended() {
         return;
     }
     let parker = Parker::new();
     let task = parker.task;
+    // An unpark that came before left the token: use it up and do not park.
     if task.marks.get(Marks::TOKEN) {
         task.marks.set(Marks::TOKEN, false);
     } else {
@@ -361,7 +364,7 @@ fn park_until(timeout: Option<Duration>) {
     }
 }
 
-/// The number of a green thread or of a native stack; never used again for another in this process.
+/// The number of a green thread or of a native stack, unique in this process: it is not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ThreadId(u64);
 
@@ -407,7 +410,7 @@ impl Thread {
         }
     }
 
-    /// Does it at once on its own OS thread, by message from another.
+    /// Does it directly if this is the task's own OS thread, else sends a message to its hub.
     fn ask(&self, here: impl FnOnce(&'static Hub, TaskRef, u64), there: Message) {
         match (self.task.shared(), Hub::try_current()) {
             (Some(shared), Some(hub)) if std::ptr::eq(shared, hub.shared) => here(hub, self.task, self.id),
@@ -427,7 +430,7 @@ impl fmt::Debug for Thread {
     }
 }
 
-/// The green thread that calls, or its OS thread's native stack.
+/// The calling green thread, or its OS thread's native stack.
 ///
 /// ```
 /// use greenthread::thread;
@@ -471,7 +474,7 @@ pub fn is_isolated() -> bool {
 /// | the number that C's mutexes know an owner by | |
 /// | `pthread_self`, and its stack in `pthread_getattr_np` | |
 ///
-/// It has neither cancellation nor `pthread_exit`, no restartable sequences, and nobody tells the kernel of the robust
+/// It has neither cancellation nor `pthread_exit`, no restartable sequences, and the kernel does not know of the robust
 /// mutexes that it holds: they stay held when it ends.
 ///
 /// # Errors

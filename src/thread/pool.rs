@@ -1,4 +1,4 @@
-//! A group of bounded size: who would be one too many waits.
+//! A group of bounded size: a spawn waits while it is full.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -15,7 +15,7 @@ use crate::sync::{Permit, Semaphore, Until};
 
 static PLACE: &str = "a place in a Pool";
 
-/// Green threads of which at most so many run at once.
+/// A bounded group of green threads: at most so many run at once.
 ///
 /// ```
 /// use greenthread::{thread::Pool, yield_now};
@@ -32,10 +32,11 @@ static PLACE: &str = "a place in a Pool";
 /// A member is a member of its [`group`](Self::group) too, and its place is free again when it leaves that. A clone is the same
 /// pool. Dropping a pool leaves its members alone.
 ///
-/// A member that waits for a place in its own pool may wait for ever; [`apply`](Self::apply) does not.
+/// A member that waits for a place in its own pool may wait for ever; [`apply`](Self::apply) does not wait for one
+/// there.
 ///
 /// # Coming from Python
-/// `gevent.pool.Pool`. A pool of 0 is always full, as there; there is none without a limit, for that is a [`Group`].
+/// `gevent.pool.Pool`. A pool of 0 is always full, as there. There is no pool without a limit: use a [`Group`].
 #[derive(Clone)]
 pub struct Pool {
     group: Group,
@@ -52,7 +53,7 @@ impl Drop for Place {
     }
 }
 
-/// There was no place in the pool; what was to be spawned comes back in it.
+/// There was no place in the pool; what was to be spawned comes back in this error.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PoolFull<F>(pub F);
 
@@ -114,8 +115,8 @@ impl Pool {
     /// When there is no memory for its stack.
     ///
     /// # Blocking and cancellation
-    /// Parks while the pool is full; who comes first gets the next place. A kill or time-out unwinds here, `f` is dropped, and
-    /// a place that was on its way goes to the next in line.
+    /// Parks while the pool is full; places are given in the order of the calls. A kill or time-out unwinds here: `f`
+    /// is dropped, and a place that was on its way goes to the next in line.
     ///
     /// # Coming from Python
     /// `pool.spawn(f, *args)`.
@@ -146,7 +147,7 @@ impl Pool {
         self.group.start(Kind::Local, f, Some(place))
     }
 
-    /// [`spawn`](super::spawn)s a member, if there is a place that nobody waits for.
+    /// [`spawn`](super::spawn)s a member, if there is a place that no other caller waits for.
     ///
     /// # Errors
     /// [`PoolFull`], with `f`.
@@ -186,7 +187,7 @@ impl Pool {
         self.start_if(self.place_until(Until::At(deadline)), f)
     }
 
-    /// Makes a green thread a member until it ends, as soon as there is a place for it; one of another hub, say.
+    /// Makes a green thread (of this or another hub) a member until it ends, as soon as there is a place for it.
     ///
     /// # Blocking and cancellation
     /// Parks while the pool is full. A kill or time-out unwinds here.
@@ -196,7 +197,7 @@ impl Pool {
         self.group.enter(handle, Some(place));
     }
 
-    /// Waits until there is a place; somebody else may have it by the time that this returns.
+    /// Waits until there is a place; another caller may have taken it by the time that this returns.
     ///
     /// # Blocking and cancellation
     /// Parks while the pool is full. A kill or time-out unwinds here.
@@ -205,19 +206,19 @@ impl Pool {
         drop(self.place());
     }
 
-    /// As [`wait_available`](Self::wait_available), for at most `timeout`; whether there was one.
+    /// As [`wait_available`](Self::wait_available), for at most `timeout`; says whether there was one.
     #[track_caller]
     pub fn wait_available_timeout(&self, timeout: Duration) -> bool {
         self.place_until(Until::After(timeout)).is_some()
     }
 
-    /// As [`wait_available`](Self::wait_available), until `deadline`; whether there was one.
+    /// As [`wait_available`](Self::wait_available), until `deadline`; says whether there was one.
     #[track_caller]
     pub fn wait_available_deadline(&self, deadline: Instant) -> bool {
         self.place_until(Until::At(deadline)).is_some()
     }
 
-    /// Calls `f` in a member and waits for its value. From a member of this pool it calls `f` here: its own place will do.
+    /// Calls `f` in a member and waits for its value. A member of this pool calls `f` itself: its own place will do.
     ///
     /// ```
     /// use greenthread::thread::Pool;
@@ -265,7 +266,7 @@ impl Pool {
     {
         let f = Arc::new(f);
         let mut all = Vec::new();
-        // No closure: it would be the place where they are spawned.
+        // A loop and not a closure: with a closure `Location::caller()` would be a line of this file, not the caller's.
         for item in items {
             let f = f.clone();
             all.push(self.spawn(move || f(item)));
@@ -303,13 +304,13 @@ impl Pool {
     /// assert_eq!(as_they_come.collect::<Vec<_>>(), [1, 3]);
     /// ```
     ///
-    /// It starts at once, and does not run ahead: at any time there are at most `bound` items, and one for each place of the
-    /// pool, whose results are to come or were not asked for. The one that was given last is among them until the next is
-    /// asked for. A `bound` of 0 is enough to keep the whole pool at work while somebody asks.
+    /// It starts at once, and does not run ahead. At any time there are at most `bound` items, and one more for each
+    /// place of the pool, with a result that is still to come or was not asked for. The item of the last result counts
+    /// until the next one is asked for. A `bound` of 0 is enough to keep the whole pool at work while `next` is called.
     ///
-    /// `items` is asked in a green thread of its own, for one item at a time; it may block. If it panics, that is an `Err` in
-    /// the place of the item; what was begun is still given, and then it ends. A panic or kill of a member is an `Err` in the
-    /// place of its result, and no more.
+    /// `items` is asked in a green thread of its own, for one item at a time; it may block. If it panics, that is an
+    /// `Err` in the place of the item; the results of what was begun are still given, and then the iterator ends. A
+    /// panic or kill of a member is an `Err` in the place of its result, and has no other effect.
     ///
     /// # Coming from Python
     /// `pool.imap_unordered(f, items, maxsize=bound)`.
@@ -364,7 +365,7 @@ impl Pool {
     }
 }
 
-/// What it has of its [`Group`].
+/// The methods of its [`Group`].
 impl Pool {
     /// As [`Group::len`].
     pub fn len(&self) -> usize {
@@ -415,7 +416,8 @@ impl Pool {
         self.group.join_raise()
     }
 
-    /// As [`Group::kill`]. Who waits for a place gets it, and then dies of it unless it waits no more.
+    /// As [`Group::kill`]. A green thread that waits in [`add`](Self::add) or a spawn becomes a member when it gets a
+    /// place, and is killed then, if this call still waits.
     #[track_caller]
     pub fn kill(&self) {
         self.group.kill();

@@ -3,15 +3,17 @@
 //! # Invariants
 //! - **C1** `'scope` outlives every child: [`scope`] returns, or unwinds, only after `running` is zero. Its wait is
 //!   [`Mode::Must`](crate::hub::park::Mode): neither kill nor time-out ends it.
-//! - **C2** What would leave a scope all the same (`LoopExit` on the native stack) aborts the process instead.
-//! - **C3** What scope and children share is atomic or locked: a `&Scope` may reach another OS thread, whose own hub
-//!   then runs the child.
+//! - **C2** An unwind that would leave the scope all the same (`LoopExit` on the native stack) aborts the process
+//!   instead.
+//! - **C3** What scope and children share is atomic or locked: a `&Scope` may reach another OS thread, and then
+//!   the hub of that one runs the child.
 //! - **C4** [`Leave`] is the last thing of a child to go, after all that it owns or borrows.
-//! - **C5** Nor does the end of a child's OS thread leave its stack behind: the hub counts the children in `scoped`, kills
-//!   those that are left, and waits for them. Those of the first OS thread, whose end is that of the process, get a second;
-//!   one that has not ended by then stays as it is, and so does all that it borrows, for its scope never returns.
-//! - **C6** A child's panic is kept beside its value, for [`ScopedJoinHandle::join`]; if nobody reads it, the scope itself
-//!   panics. So it counts as heard, and the hub does not report it too.
+//! - **C5** The end of a child's OS thread does not leave the child's stack behind either: the hub counts the children
+//!   in `scoped`, kills those that are left, and waits for them. The end of the first OS thread is that of the process:
+//!   its children get one second. A child that has not ended by then stays as it is, and so does all that it borrows,
+//!   for its scope never returns.
+//! - **C6** A child's panic is kept beside its value, for [`ScopedJoinHandle::join`]; if it is not read there, the
+//!   scope itself panics. So it counts as seen, and the hub does not report it too.
 
 use std::any::Any;
 use std::fmt;
@@ -36,7 +38,7 @@ static CHILDREN: &str = "the end of its scope's green threads";
 
 struct Shared {
     running: AtomicUsize,
-    /// Children that panicked and whose panic nobody has read.
+    /// Children that panicked, less those with a panic that was read.
     panicked: AtomicUsize,
     waiter: Mutex<Option<Waiter>>,
 }
@@ -55,7 +57,7 @@ pub struct Scope<'scope, 'env: 'scope> {
     _env: PhantomData<&'env mut &'env ()>,
 }
 
-/// Runs `f`, whose green threads may borrow what lives outside, and waits for all of them.
+/// Runs `f` with a scope in which green threads may borrow the caller's variables, and waits for all of them.
 ///
 /// ```
 /// use greenthread::thread;
@@ -87,8 +89,8 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// assert_eq!(in_time, [true, false]);
 /// ```
 ///
-/// Or have the caller wait with [`join_timeout`](ScopedJoinHandle::join_timeout), and kill who is late. When the native
-/// stack would wait for ever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
+/// Or have the caller wait with [`join_timeout`](ScopedJoinHandle::join_timeout), and kill the children that are late.
+/// When the native stack would wait for ever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
 #[track_caller]
 pub fn scope<'env, F, T>(f: F) -> T
 where
@@ -106,7 +108,7 @@ where
         _env: PhantomData,
     };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    // C2: whatever unwinds out of the wait would free what the children borrow.
+    // C2: an unwind out of the wait would free what the children borrow, so it aborts.
     let bomb = Bomb;
     wait_for_all(&shared);
     std::mem::forget(bomb);
@@ -129,18 +131,20 @@ impl Drop for Bomb {
     }
 }
 
-/// C1.
+/// Waits until no child runs (C1).
 fn wait_for_all(shared: &Shared) {
     if shared.running.load(Ordering::Acquire) == 0 {
         return;
     }
     let hub = Hub::current();
     let outside = hub.is_native();
+    // Tells the hub that the native stack waits in a scope: a `LoopExit` there aborts (C2).
     if outside {
         hub.scopes.set(hub.scopes.get() + 1);
     }
     while shared.running.load(Ordering::Acquire) > 0 {
         let parker = Parker::new();
+        // Store the waiter, then look again: a last child that leaves after this look finds the waiter and wakes it.
         *lock(&shared.waiter) = Some(parker.waiter());
         if shared.running.load(Ordering::Acquire) == 0 {
             break;
@@ -156,7 +160,7 @@ fn wait_for_all(shared: &Shared) {
     }
 }
 
-/// A child's end, however it comes: the last thing that its stack does with what it borrowed.
+/// A child's end, however it comes: the last thing that the child's stack does with what it borrowed.
 struct Leave(Arc<Shared>);
 
 impl Leave {
@@ -169,10 +173,12 @@ impl Leave {
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        // C5: it never leaves the OS thread that made it; in a forked child there is another hub.
+        // C5: a child never leaves the OS thread that spawned it, so this is the hub that counted it. (In a forked
+        // child of the process there is another hub.)
         if let Some(hub) = Hub::try_current() {
             hub.leave_scope();
         }
+        // Only the last child wakes the scope.
         if self.0.running.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
@@ -183,7 +189,7 @@ impl Drop for Leave {
     }
 }
 
-/// What a child owns; dropped in this order (C4).
+/// What a child owns, dropped in the order of the fields (C4).
 struct Child<F, T> {
     f: F,
     slot: Slot<T>,
@@ -192,11 +198,11 @@ struct Child<F, T> {
 
 impl<F: FnOnce() -> T, T> Child<F, T> {
     fn run(self) {
-        // Locals go in the opposite order of their declaration (C4).
+        // Locals are dropped in the reverse order of their declaration: `leave` is last (C4).
         let Child { leave, slot, f } = self;
         let mut result = catch_unwind(AssertUnwindSafe(f));
         if let Err(payload) = result {
-            // A kill, or a time-out that left its `run`: the base of the green thread knows what to do.
+            // A kill, or a time-out that was not caught by its `run`: the base of the green thread handles it.
             if crate::hub::interrupt::is_ours(&*payload) {
                 resume_unwind(payload);
             }
@@ -292,7 +298,7 @@ impl fmt::Debug for Scope<'_, '_> {
 
 /// Owns the result of a scoped green thread. Dropping it leaves the wait to the scope.
 ///
-/// It is a `Future` too, as [`JoinHandle`] is. There is no `on_exit`: the scope is the one that hears of an end.
+/// It is a `Future` too, as [`JoinHandle`] is. There is no `on_exit`: the scope itself waits for the ends.
 pub struct ScopedJoinHandle<'scope, T> {
     handle: JoinHandle<()>,
     result: Slot<T>,
@@ -329,7 +335,7 @@ impl<T> ScopedJoinHandle<'_, T> {
         Some(self.read(ended))
     }
 
-    /// What a child that has ended left.
+    /// The value or panic that a child which has ended has left.
     fn read(&self, ended: Result<(), JoinError>) -> Result<T, JoinError> {
         let killed = match ended {
             Ok(()) => None,
@@ -338,7 +344,7 @@ impl<T> ScopedJoinHandle<'_, T> {
         };
         let left = lock(&self.result).take();
         match (left, killed) {
-            // Also of one that was told of its kill, and panicked.
+            // Also for a child that ignored a reported kill and panicked: it counts in `panicked`.
             (Some(Err(payload)), _) => {
                 self.shared.panicked.fetch_sub(1, Ordering::AcqRel);
                 Err(self.handle.panicked(payload))
@@ -371,7 +377,8 @@ impl<T> ScopedJoinHandle<'_, T> {
 }
 
 impl<T> Drop for ScopedJoinHandle<'_, T> {
-    /// Drops what was not read. The caller may unwind, for a kill, and what a destructor panics with must not meet that.
+    /// Drops a result that was not read. The caller may be unwinding for a kill already, and a second panic would abort
+    /// the process: so a panic of the result's destructor is caught and reported.
     fn drop(&mut self) {
         let left = lock(&self.result).take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(left))) {

@@ -23,7 +23,7 @@ use crate::hub::{self, Hub};
 /// ```
 ///
 /// # Errors
-/// [`Elapsed`], if the time passed first. A value that is there by then wins.
+/// [`Elapsed`], if the time passed first. If the value is there at the same poll, it is returned.
 ///
 /// # Blocking and cancellation
 /// The time is looked at between polls, so a poll that blocks is let finish. To cut that short as well, block on the

@@ -15,12 +15,12 @@ use crate::sys::inside::Mutex;
 #[derive(Default)]
 struct State {
     is_over: bool,
-    /// The alarm will not ring: its hub has ended.
+    /// The alarm will not ring, because its hub has ended.
     is_lost: bool,
     waker: Option<Waker>,
 }
 
-/// What the alarm has: rings once, and tells of it too if it is dropped before.
+/// The alarm's side: it rings once, and reports it if it is dropped before that.
 struct Bell(Arc<Mutex<State>>);
 
 impl Bell {
@@ -46,14 +46,14 @@ impl Drop for Bell {
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Sleep {
     state: Arc<Mutex<State>>,
-    /// None: it is too far for std's type.
+    /// `None` if it is too far away for std's type.
     deadline: Option<Instant>,
-    /// None after the hub's end: then it is over.
+    /// `None` after the hub's end: then the sleep is over.
     _alarm: Option<Alarm>,
 }
 
 impl Sleep {
-    /// Until `deadline` (nanoseconds of the hub's clock).
+    /// A sleep until `deadline` (nanoseconds of the hub's clock).
     #[track_caller]
     pub(crate) fn at(deadline: u64) -> Sleep {
         if Hub::has_ended() {
@@ -78,7 +78,8 @@ impl Sleep {
         }
     }
 
-    /// Its hub has ended: goes on with that of whoever polls. False if it cannot.
+    /// Its hub has ended: starts again on the hub of the OS thread that polls. False if the deadline is too far away
+    /// for that.
     #[cold]
     fn move_on(&mut self) -> bool {
         match self.deadline {
@@ -104,7 +105,7 @@ impl Future for Sleep {
                     return Poll::Pending;
                 }
             }
-            // The user's code, before and after the lock.
+            // The clone and the drop of a waker are the user's code: they run outside of the lock.
             let waker = context.waker().clone();
             let (stale, is_lost) = {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
