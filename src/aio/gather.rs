@@ -121,9 +121,8 @@ where
 pub fn shield<I: IntoTask<Output: Clone>>(item: I) -> Task<I::Output> {
     let inner = ensure_future(item);
     let outer = Task::pending("Shield");
-    // Strong references: the callback below holds `outer` until `inner` ends in any case.
-    let (cancelled, ended) = (outer.clone(), outer.clone());
-    outer.cancel_by(move || cancelled.finish(Err(cancelled.any().0.cancelled())));
+    outer.end_by_cancel();
+    let ended = outer.clone();
     inner.add_done_callback(move |inner| {
         // If `outer` was cancelled, do not read the outcome: an error then counts as never looked at, and is reported.
         if !ended.done() {

@@ -267,6 +267,20 @@ impl<T> Task<T> {
         }
     }
 
+    /// Has a cancel end it here and now, as cancelled.
+    pub(super) fn end_by_cancel(&self)
+    where
+        T: Send + Sync + 'static,
+    {
+        // A weak reference: the function lies in the task itself.
+        let held = Arc::downgrade(&self.0);
+        self.cancel_by(move || {
+            if let Some(task) = held.upgrade().map(Task) {
+                task.finish(Err(task.any().0.cancelled()));
+            }
+        });
+    }
+
     /// Ends it, unless it has ended.
     pub(super) fn finish(&self, outcome: Outcome<T>) {
         let about = &self.0.about;

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! # Invariants
-//! - **V1** A [`Slot`] is one permit and one entry in `live`; its drop gives both back, wherever it happens.
-//! - **V2** No kill cuts the acceptor short between a spawn and its entry in `live`: a caller that has seen `acceptor`
-//!   cleared sees all handlers.
+//! - **V1** A [`Slot`] is one permit and one entry in `live`, made before the handler is spawned; its drop gives both back,
+//!   wherever it happens.
+//! - **V2** No kill cuts the acceptor short between a spawn and the handler's place in its entry: a caller that has seen
+//!   `acceptor` cleared sees all handlers.
 //! - **V3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
 #![forbid(unsafe_code)]
 
@@ -49,7 +50,10 @@ struct State {
     stage: Stage,
     /// The green thread of the accept loop, while it runs.
     acceptor: Option<Thread>,
-    live: HashMap<u64, Thread>,
+    /// Whether the acceptor has ended; it may do so before `acceptor` is set.
+    has_accepted: bool,
+    /// The handlers, by number; none while the acceptor spawns the handler.
+    live: HashMap<u64, Option<Thread>>,
     /// The error that made the server close by itself.
     error: Option<io::Error>,
     /// A `stop` has killed the handlers and waited long enough for them: `wait` waits for them no more.
@@ -149,6 +153,7 @@ impl<I: 'static> Engine<I> {
         let state = State {
             stage: Stage::New,
             acceptor: None,
+            has_accepted: false,
             live: HashMap::new(),
             error: None,
             given_up: false,
@@ -228,7 +233,8 @@ impl<I: 'static> Engine<I> {
         let acceptor = JoinHandle::new(join).thread();
         // A `close` before this has found no acceptor to kill: kill it here.
         let closed = shared.change(|state| {
-            state.acceptor = Some(acceptor.clone());
+            // The lock may have let the acceptor run, and it may have ended.
+            state.acceptor = Some(acceptor.clone()).filter(|_| !state.has_accepted);
             let closed = state.stage == Stage::Closed;
             state.stage = if closed { Stage::Closed } else { Stage::Serving };
             closed
@@ -274,6 +280,7 @@ impl Drop for End {
         let panicked = std::thread::panicking() && !interrupt::unwinds();
         self.0.change(|state| {
             state.acceptor = None;
+            state.has_accepted = true;
             state.stage = Stage::Closed;
             if panicked && state.error.is_none() {
                 state.error = Some(io::Error::other("the server's accept loop panicked"));
@@ -315,9 +322,13 @@ impl<I> Running<I> {
             number,
         };
         let item = (self.plan.next)()?;
+        // The entry comes first: the lock may let others run, and a handler that has been spawned may end meanwhile.
+        shared.locked().live.insert(number, None);
         let handler = (self.plan.spawn)(item, slot)?;
-        // `locked` defers a kill: a handler that was spawned is listed (V2).
-        shared.locked().live.insert(number, handler);
+        // `locked` defers a kill: a handler that was spawned is listed (V2), unless it has ended (V1).
+        if let Some(entry) = shared.locked().live.get_mut(&number) {
+            *entry = Some(handler);
+        }
         Ok(())
     }
 
@@ -433,7 +444,7 @@ impl Handle {
         self.close();
         let own = Hub::try_current().map(|hub| hub.running().id());
         let others = move |state: &State| {
-            let others = state.live.values().filter(|t| Some(t.id().as_u64()) != own);
+            let others = state.live.values().flatten().filter(|t| Some(t.id().as_u64()) != own);
             others.cloned().collect::<Vec<_>>()
         };
         // The patience begins when the acceptor has gone: from then on all handlers are in `live` (V2).

@@ -240,6 +240,24 @@ fn who_is_cancelled_in_wait_for_cancels_the_task() {
 }
 
 #[test]
+fn a_shield_that_has_ended_holds_nothing() {
+    let kept = std::sync::Arc::new(());
+    let theirs = kept.clone();
+    main(move || {
+        let value = theirs.clone();
+        let inner = aio::ensure_future(aio::green(move || value));
+        drop(aio::shield(inner).wait().unwrap());
+        let cancelled = aio::shield(aio::ensure_future(aio::green(move || {
+            sleep(secs(1));
+            theirs
+        })));
+        assert!(cancelled.cancel() && cancelled.wait().is_err());
+        sleep(secs(2));
+    });
+    assert_eq!(std::sync::Arc::strong_count(&kept), 1, "the tasks are still there");
+}
+
+#[test]
 fn a_shielded_task_goes_on_and_its_end_is_the_shields() {
     main(|| {
         let inner = nap(2);

@@ -553,6 +553,35 @@ fn datagrams_are_handled_each_by_its_own_green_thread() {
 }
 
 #[test]
+fn handlers_that_end_at_once_are_all_forgotten() {
+    fresh(|| {
+        let (ours, theirs) = (
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+        );
+        let address = theirs.local_addr().unwrap();
+        // More of them than the acceptor's budget has steps, so that it gives way at each of its steps.
+        for count in 100..150 {
+            let seen = Rc::new(Cell::new(0));
+            let counts = seen.clone();
+            let server =
+                DatagramServer::new_local(theirs.try_clone().unwrap(), move |_, _, _| counts.set(counts.get() + 1));
+            (0..count).for_each(|_| _ = ours.send_to(b"x", address).unwrap());
+            server.start().unwrap();
+            while seen.get() < count {
+                sleep(ms(1));
+            }
+            let handle = server.handle();
+            handle.close();
+            timeout(secs(10), || handle.wait())
+                .expect("it waits for a handler that has ended")
+                .unwrap();
+            assert_eq!(handle.live(), 0);
+        }
+    });
+}
+
+#[test]
 fn unix_datagrams_and_local_handlers() {
     fresh(|| {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
