@@ -1,7 +1,8 @@
-//! Generators: functions that hand out values on their way, from however deep a call.
+//! Generators: functions that hand out values as they go, from any depth of calls.
 //!
 //! A generator's body runs on a stack of its own. [`Yielder::yield_`] stops it, wherever it is, and gives a value to
-//! whoever asked for one; the next request goes on from there. So a recursive walk becomes an iterator as it stands:
+//! the code that asked for one; the next request goes on from there. So a recursive walk becomes an iterator as it
+//! stands:
 //!
 //! ```
 //! use greenthread::generator::{Generator, Yielder};
@@ -23,9 +24,9 @@
 //! assert_eq!(values, [1, 2, 3]);
 //! ```
 //!
-//! Three types say what goes through: `Generator<Y, S, R>` yields `Y`, is sent `S` and returns `R`. One that is sent
-//! `()`, as above, is an [`Iterator`]. What is sent arrives as the value of the `yield_` at which the body waits, so
-//! the first request has nothing to send yet: it is [`start`](Generator::start).
+//! Three types say what is exchanged: `Generator<Y, S, R>` yields `Y`, is sent `S` and returns `R`. A generator that is
+//! sent `()`, as above, is an [`Iterator`]. A value that is sent is what the `yield_` at which the body waits returns.
+//! So the first request has nothing to send to yet: it is [`start`](Generator::start).
 //!
 //! ```
 //! use greenthread::generator::{Generator, State};
@@ -44,19 +45,19 @@
 //! assert_eq!(mean.send(None), State::Returned(2));
 //! ```
 //!
-//! A body ends in one of four ways: it returns; it panics, and the panic goes on in whoever asked; it is
+//! A body ends in one of four ways: it returns; it panics, and the panic goes on in the code that asked; it is
 //! [`close`](Generator::close)d; or the generator is dropped, which closes it too. Closing raises [`GeneratorExit`] at
-//! the `yield_` at which the body waits, so destructors run. A body may block like any other code: the green thread that
-//! asked is what waits.
+//! the `yield_` at which the body waits, so destructors run. A body may block like any other code: the green thread
+//! that asked then waits.
 //!
 //! # Invariants
-//! - **N1** `fiber` is there from the making to the end of the body, and a stack is free at once when its body ends.
-//! - **N2** Nothing is raised in a body that is suspended in the middle of an unwinding (a destructor that yields): a
-//!   panic that leaves a destructor then is an abort. Such a body goes on, or is leaked.
+//! - **N1** `fiber` is there from the start to the end of the body, and the stack is freed as soon as the body ends.
+//! - **N2** Nothing is raised in a body that is suspended in the middle of an unwinding (in a destructor that yields):
+//!   a panic that leaves a destructor then is an abort. Such a body goes on, or is leaked.
 //!
 //! # Rejected
-//! - An `S` for the first request, handed to the body as an argument: Python's generators have none, and `FnOnce(&Yielder,
-//!   S)` would burden the many whose `S` is `()`.
+//! - An `S` for the first request, passed to the body as an argument: Python's generators have none, and
+//!   `FnOnce(&Yielder, S)` would burden the many bodies whose `S` is `()`.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -74,25 +75,25 @@ use crate::sys::report::complain;
 
 type Payload = Box<dyn Any + Send>;
 
-/// What a request brings to the body.
+/// What a request sends to the body.
 enum Sent<S> {
     Start,
     Value(S),
-    /// Boxed once more, to be one word.
+    /// Boxed once more, so that it is one word.
     Throw(Box<Payload>),
 }
 
-/// What a request for a value came to.
+/// What came of a request for a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State<Y, R> {
-    /// The body yielded this, and waits.
+    /// The body yielded this value, and waits.
     Yielded(Y),
-    /// The body returned this, and has ended.
+    /// The body returned this value, and has ended.
     Returned(R),
 }
 
 impl<Y, R> State<Y, R> {
-    /// What was yielded, if it was.
+    /// The value, if it was yielded.
     pub fn yielded(self) -> Option<Y> {
         match self {
             State::Yielded(value) => Some(value),
@@ -100,7 +101,7 @@ impl<Y, R> State<Y, R> {
         }
     }
 
-    /// What was returned, if it was.
+    /// The value, if it was returned.
     pub fn returned(self) -> Option<R> {
         match self {
             State::Yielded(_) => None,
@@ -109,7 +110,7 @@ impl<Y, R> State<Y, R> {
     }
 }
 
-/// What is raised in a body that is closed: the payload of an unwinding that no panic hook reports.
+/// The payload that is raised in a body that is closed. No panic hook reports it.
 ///
 /// ```
 /// use greenthread::generator::{Generator, GeneratorExit, Yielder};
@@ -125,7 +126,7 @@ impl<Y, R> State<Y, R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GeneratorExit;
 
-/// The body yielded again where it was to end; see [`Generator::close`].
+/// The body yielded again although it was told to end; see [`Generator::close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseError;
 
@@ -137,13 +138,13 @@ impl fmt::Display for CloseError {
 
 impl Error for CloseError {}
 
-/// The body's side of a generator: what it yields with.
+/// The body's side of a generator, with which it yields.
 pub struct Yielder<'a, Y: 'static, S: 'static = ()> {
     suspender: &'a Suspender<Sent<S>, Y>,
 }
 
 impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
-    /// Hands out `value`, waits for the next request and returns what that sends.
+    /// Hands out `value`, waits for the next request, and returns what that request sends.
     ///
     /// ```
     /// use greenthread::generator::Generator;
@@ -152,8 +153,8 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
     /// ```
     ///
     /// # Panics
-    /// If it is called on a stack that is not the generator's (nor one above it), as in a scoped green thread that the
-    /// body made.
+    /// If it is called on a stack that is neither the generator's nor one above it, for example in a scoped green
+    /// thread that the body has made.
     ///
     /// # Blocking and cancellation
     /// Unwinds when the generator is closed, dropped or thrown into.
@@ -167,9 +168,10 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
         }
     }
 
-    /// Hands out all that `inner` yields, and returns what it returns.
+    /// Hands out all that `inner` yields, and returns what `inner` returns.
     ///
-    /// Whoever asks talks to `inner` meanwhile: what is sent or thrown goes there, and a close closes it first.
+    /// Meanwhile the code that asks exchanges values with `inner`: what is sent or thrown goes there, and a close
+    /// closes `inner` first.
     ///
     /// ```
     /// use greenthread::generator::Generator;
@@ -230,7 +232,7 @@ impl<Y: 'static> Yielder<'_, Y> {
     }
 }
 
-/// A [`Yielder`] that knows whether its generator's body runs here, even after that has ended.
+/// A [`Yielder`] that detects whether its generator's body runs here, even after the body has ended.
 pub(crate) struct KeptYielder<Y: 'static>(Kept<Sent<()>, Y>);
 
 impl<Y: 'static> Clone for KeptYielder<Y> {
@@ -242,12 +244,12 @@ impl<Y: 'static> Clone for KeptYielder<Y> {
 impl<Y: 'static> Copy for KeptYielder<Y> {}
 
 impl<Y: 'static> KeptYielder<Y> {
-    /// Whether the caller runs in the body, however deep.
+    /// Whether the caller runs in the body, at any depth of calls.
     pub(crate) fn is_here(self) -> bool {
         self.0.is_here()
     }
 
-    /// As [`Yielder::yield_`].
+    /// Like [`Yielder::yield_`].
     #[track_caller]
     pub(crate) fn yield_(self, value: Y) {
         match self.0.suspend(value) {
@@ -265,7 +267,7 @@ fn elsewhere() -> ! {
 }
 
 impl<Y: 'static> Yielder<'_, Y> {
-    /// Hands out all the items of an iterator.
+    /// Hands out all items of an iterator.
     ///
     /// ```
     /// use greenthread::generator::Generator;
@@ -305,7 +307,7 @@ pub struct Generator<Y: 'static, S: 'static = (), R: 'static = ()> {
     /// `None` once the body has ended (N1).
     fiber: Option<Fiber<Sent<S>, Y, R>>,
     returned: Option<R>,
-    /// The body yielded while a panic was under way: maybe from one of its destructors (N2).
+    /// Whether the body yielded while a panic was under way, perhaps from one of its destructors (N2).
     unwinding: bool,
 }
 
@@ -320,7 +322,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     /// ```
     ///
     /// # Panics
-    /// If there is no memory for the stack; [`try_new`](Generator::try_new) says so instead.
+    /// If there is no memory for the stack; [`try_new`](Generator::try_new) returns an error instead.
     #[inline]
     #[track_caller]
     pub fn new(body: impl FnOnce(&Yielder<'_, Y, S>) -> R + 'static) -> Self {
@@ -330,7 +332,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         }
     }
 
-    /// As [`new`](Generator::new), with an error where that panics.
+    /// Like [`new`](Generator::new), with an error where that panics.
     ///
     /// # Errors
     /// No memory for the stack.
@@ -339,7 +341,9 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         Self::with_stack_size(local_size(), body)
     }
 
-    /// A generator on a stack of `size` bytes that it can use; otherwise of [`stack::local_size`](crate::stack::local_size).
+    /// A generator whose stack has `size` usable bytes.
+    ///
+    /// The other constructors use [`stack::local_size`](crate::stack::local_size).
     ///
     /// # Errors
     /// A size that makes no sense, or no memory for the stack.
@@ -347,7 +351,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     pub fn with_stack_size(size: usize, body: impl FnOnce(&Yielder<'_, Y, S>) -> R + 'static) -> io::Result<Self> {
         let fiber = Fiber::new(size, move |suspender: &Suspender<Sent<S>, Y>, sent| {
             if let Sent::Throw(payload) = sent {
-                // Here, where a panic of its destructors is a value.
+                // Dropped on the body's own stack, where a panic of a destructor becomes a value.
                 drop(body);
                 resume_unwind(*payload);
             }
@@ -363,7 +367,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     /// Runs a new generator up to its first `yield_`.
     ///
     /// # Panics
-    /// If it has been started before. A panic of the body goes on here.
+    /// If it has been started before. A panic of the body goes on in the caller.
     #[track_caller]
     pub fn start(&mut self) -> State<Y, R> {
         if self.has_started() {
@@ -372,11 +376,11 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         self.ask(Sent::Start)
     }
 
-    /// Sends `value` to the `yield_` at which the body waits, and runs it up to the next.
+    /// Sends `value` to the `yield_` at which the body waits, and runs the body up to the next one.
     ///
     /// # Panics
     /// If the generator is new (there is no `yield_` to send to: [`start`](Generator::start) it), or has ended. A panic
-    /// of the body goes on here; the generator has ended then.
+    /// of the body goes on in the caller, and the generator has then ended.
     ///
     /// # Coming from Python
     /// `generator.send(value)`; `send(None)` to a new one is `start()`, and `StopIteration` is [`State::Returned`].
@@ -389,10 +393,10 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         self.ask(Sent::Value(value))
     }
 
-    /// Raises `payload` at the `yield_` at which the body waits, and runs it up to the next.
+    /// Raises `payload` at the `yield_` at which the body waits, and runs the body up to the next one.
     ///
-    /// It is raised as by [`resume_unwind`], so no panic hook reports it. A payload in a box is not boxed again. In a
-    /// generator that is new or has ended it is raised here instead; the body of a new one never runs.
+    /// It is raised as by [`resume_unwind`], so no panic hook reports it. A payload in a box is not boxed again. If the
+    /// generator is new or has ended, the payload is raised in the caller instead; the body of a new one never runs.
     ///
     /// ```
     /// use greenthread::generator::{Generator, State, Yielder};
@@ -407,8 +411,8 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     /// ```
     ///
     /// # Panics
-    /// With what the body panics with: with `payload`, if it does not catch that. If the body yielded from a destructor
-    /// during a panic, where nothing can be raised.
+    /// With the payload with which the body panics: `payload` itself, if the body does not catch it. Also if the body
+    /// yielded from a destructor during a panic, where nothing can be raised.
     #[track_caller]
     pub fn throw(&mut self, payload: impl Any + Send) -> State<Y, R> {
         let payload = boxed(payload);
@@ -421,9 +425,10 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         self.ask(Sent::Throw(Box::new(payload)))
     }
 
-    /// Ends the body by raising [`GeneratorExit`] where it waits. What it returns nevertheless is returned.
+    /// Ends the body by raising [`GeneratorExit`] where it waits. If the body returns a value nevertheless, that value
+    /// is returned.
     ///
-    /// One that is new or has ended gives `None`; the body of a new one never runs.
+    /// The answer is `None` if the generator is new or has ended; the body of a new one never runs.
     ///
     /// ```
     /// use greenthread::generator::{CloseError, Generator};
@@ -473,12 +478,12 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         self.fiber.is_none()
     }
 
-    /// What the body returned, if [`next`](Iterator::next) came to that. ([`State::Returned`] carries it otherwise.)
+    /// What the body returned, if [`next`](Iterator::next) saw that. (Otherwise [`State::Returned`] carries it.)
     pub fn return_value(&self) -> Option<&R> {
         self.returned.as_ref()
     }
 
-    /// What the body returned, if [`next`](Iterator::next) came to that.
+    /// What the body returned, if [`next`](Iterator::next) saw that.
     ///
     /// ```
     /// use greenthread::generator::Generator;
@@ -518,7 +523,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         }
     }
 
-    /// Ends the body of a generator that is dropped, and says on stderr what cannot be said otherwise.
+    /// Ends the body of a generator that is dropped. What goes wrong can only be reported on stderr.
     #[cold]
     fn end(&mut self) {
         if cfg!(panic = "abort") {
@@ -528,7 +533,8 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
             if self.unwinding {
                 break;
             }
-            // What it yields or returns is dropped inside, lest the destructor's panic be lost.
+            // What the body yields or returns is dropped inside of the closure, so that a panic of its destructor is
+            // caught and reported.
             let result = catch_unwind(AssertUnwindSafe(|| {
                 drop(self.ask(Sent::Throw(Box::new(boxed(GeneratorExit)))))
             }));
@@ -549,7 +555,7 @@ fn ended() -> ! {
     panic!("the generator has ended")
 }
 
-/// The payload as std wants it, not boxed twice.
+/// The payload as std expects it: not boxed twice.
 fn boxed(payload: impl Any + Send) -> Payload {
     let payload: Payload = Box::new(payload);
     payload
@@ -569,7 +575,7 @@ fn tell_panic(result: Result<(), Payload>) {
 }
 
 impl<Y: 'static, R: 'static> Generator<Y, (), R> {
-    /// Runs the body up to its next `yield_`, be it new or not.
+    /// Runs the body up to its next `yield_`. The generator may be new.
     ///
     /// ```
     /// use greenthread::generator::{Generator, State};
@@ -582,7 +588,7 @@ impl<Y: 'static, R: 'static> Generator<Y, (), R> {
     /// ```
     ///
     /// # Panics
-    /// If the generator has ended. A panic of the body goes on here.
+    /// If the generator has ended. A panic of the body goes on in the caller.
     #[inline(always)]
     #[track_caller]
     pub fn resume(&mut self) -> State<Y, R> {
@@ -590,10 +596,10 @@ impl<Y: 'static, R: 'static> Generator<Y, (), R> {
     }
 }
 
-/// `None` when the body has returned, and ever after.
+/// `None` once the body has returned, and from then on.
 ///
 /// # Panics
-/// A panic of the body goes on here; the generator has ended then.
+/// A panic of the body goes on in the caller, and the generator has then ended.
 impl<Y: 'static, R: 'static> Iterator for Generator<Y, (), R> {
     type Item = Y;
 
@@ -614,10 +620,10 @@ impl<Y: 'static, R: 'static> Iterator for Generator<Y, (), R> {
 
 impl<Y: 'static, R: 'static> FusedIterator for Generator<Y, (), R> {}
 
-/// A generator that is dropped is closed; one that would not end in a few tries is leaked, and stderr says so. So it is
-/// with a panic of the body at this point.
+/// Dropping a generator closes it. One that does not end in a few tries is leaked, and a line on stderr says so. A
+/// panic of the body at this point is reported there too.
 ///
-/// As in any unwinding, a destructor of the body's that panics meanwhile ends the process.
+/// As in any unwinding, a destructor of the body that panics meanwhile ends the process.
 impl<Y: 'static, S: 'static, R: 'static> Drop for Generator<Y, S, R> {
     #[inline]
     fn drop(&mut self) {

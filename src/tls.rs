@@ -1,8 +1,9 @@
 //! Contexts: sets of thread-locals, one for each isolated green thread.
 //!
-//! An OS thread has its *native* context; each isolated green thread has one of its own, a block that glibc lays out as
-//! for a new OS thread. The fs base says which one counts. A green thread belongs to a context for life: an isolated one to
-//! its own, a local one to that of its maker, and so do callbacks. Whatever leaves a context is `Send`.
+//! An OS thread has its *native* context. Each isolated green thread has a context of its own: a block that glibc lays
+//! out as it does for a new OS thread. The fs base selects the context that is in use. A green thread stays in one
+//! context for life: an isolated one in its own, a local one in that of its spawner. A callback runs in the context in
+//! which it was left. Whatever leaves a context is `Send`.
 //!
 //! ```text
 //!              take                        enter ⇄ back                last member leaves          give
@@ -13,15 +14,17 @@
 //!
 //! # Invariants
 //! - **C1** The hub runs in the native context. Only [`Context::enter`], for the length of one call, and the loop that
-//!   resumes green threads ([`hub::context`](crate::hub)) leave it; nothing unwinds out of either.
+//!   resumes green threads ([`hub::context`](crate::hub)) leave it. Nothing unwinds out of either.
 //! - **C2** A function that changes the base uses no thread-local itself (B2 of [`base`]).
-//! - **C3** A context has members: green threads that have not ended, and callbacks that have not run. The last to leave
-//!   runs the destructors, in the context; then nothing refers to it, and it may be laid anew.
-//! - **C4** Thread-locals of this crate that must be the same in all contexts of an OS thread are planted at the start of
-//!   each: the hub, the pool of stacks.
+//! - **C3** A context has members: green threads that have not ended, and callbacks that have not run. The last member
+//!   to leave runs the destructors, in the context. After that nothing refers to the context, and its block may be laid
+//!   anew.
+//! - **C4** Thread-locals of this crate that must be the same in all contexts of an OS thread are planted at the start
+//!   of each context: the hub, the pool of stacks.
 //!
 //! # What a block has
-//! As a new OS thread, but for what the last column says. [`glibc`] goes through `start_thread` line by line.
+//! A block has what a new OS thread has, except for what the last column says. [`glibc`] follows `start_thread` line by
+//! line.
 //!
 //! | of an OS thread | a green thread's | |
 //! |---|---|---|
@@ -37,20 +40,21 @@
 //! | signal mask, alternate signal stack | its OS thread's | |
 //! | kernel's number (`gettid`), priority, affinity, credentials, name | its OS thread's | |
 //! | rounding and exceptions of floating point (MXCSR) | its OS thread's | put back what you change |
-//! | restartable sequences (rseq) | none | who asks for the processor's number asks the kernel |
+//! | restartable sequences (rseq) | none | code that wants the processor's number asks the kernel |
 //! | cancellation, `pthread_exit` | none | neither works; a cancel state that is changed stays |
 //! | count of threads that have not ended | not in it | `pthread_exit` of the last OS thread ends the process |
 //! | Sun RPC's variables (glibc before 2.32) | its own | not freed |
 //!
 //! # Not covered
-//! - A library with *initial-exec* thread-locals (few have them: `-ftls-model=initial-exec`) that is loaded by `dlopen` while
-//!   contexts exist: glibc lays its image only in the blocks that it knows. Load such libraries before the first spawn.
+//! - A library with *initial-exec* thread-locals (few have them: `-ftls-model=initial-exec`) that `dlopen` loads while
+//!   contexts exist: glibc lays the library's image only in the blocks that it knows. Load such libraries before the
+//!   first spawn.
 //!
 //! # Rejected
-//! - A `dlopen` of our own ahead of glibc's, which could lay that image: glibc would take us for the caller, and search the
-//!   library along our paths instead of the caller's.
-//! - To save and restore thread-locals at each switch: their addresses are known to the code that uses them.
-//! - A malloc cache for each context: 20,000 of them were 330 MB.
+//! - A `dlopen` of this crate's own ahead of glibc's, which could lay that image. glibc would take this crate for the
+//!   caller, and would search for the library along this crate's paths instead of the caller's.
+//! - Saving and restoring thread-locals at each switch. The code that uses them knows their addresses.
+//! - A malloc cache for each context. 20,000 of them took 330 MB.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -59,37 +63,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::fork::{GlobalOnce, Order};
 use crate::sys::{base, glibc};
 
-/// A set of thread-locals of its own.
+/// A set of thread-locals: one block of memory, and the bookkeeping of its members.
 pub(crate) struct Context {
-    /// Its thread control block, and the native one of its OS thread.
+    /// The address of its thread control block. `native` is the address of the OS thread's native one.
     block: usize,
     native: usize,
     members: Cell<usize>,
-    /// The isolated green thread whose it is.
+    /// The id of the isolated green thread that owns the context.
     owner: Cell<u64>,
-    /// How often a patched call has told that one to end, and for what.
+    /// How often a patched call has told the owner to end, and for which reason.
     refusals: Cell<(u32, u64)>,
-    /// Its stackless tasks, and what they leave here between their turns: the scheduler's, who knows what it is.
+    /// How many stackless tasks are members.
     tasks: Cell<usize>,
+    /// The runner of those tasks while it rests, or null. Only the scheduler knows its type.
     rest: Cell<*const ()>,
 }
 
-/// The contexts of an OS thread that nobody uses.
+/// The contexts of one OS thread that are not in use.
 pub(crate) struct Pool {
     free: RefCell<Vec<&'static Context>>,
-    /// The least that `free` has held since the period began, and how many are still to go since the last one.
+    /// The least length of `free` since the period began, and how many contexts of the last period's surplus are still
+    /// to be freed.
     low: Cell<usize>,
     surplus: Cell<usize>,
     native: usize,
-    /// The numbers by which C's locks know those that run in the contexts made here, in order.
+    /// The owner numbers, as C's locks store them, of the contexts that were made here, in ascending order.
     #[cfg(feature = "monkey")]
     numbers: RefCell<Vec<u32>>,
 }
 
-/// Stands for a context that is leased when its green thread first runs.
+/// A placeholder for a context that is leased when its green thread first runs.
 pub(crate) fn unleased() -> &'static Context {
     struct Unleased(Context);
-    // SAFETY: nobody looks into it: it is told by its address.
+    // SAFETY: no code touches its cells: it is only compared by address.
     unsafe impl Sync for Unleased {}
     static UNLEASED: Unleased = Unleased(Context {
         block: 0,
@@ -103,7 +109,7 @@ pub(crate) fn unleased() -> &'static Context {
     &UNLEASED.0
 }
 
-/// Whether green threads can have contexts of their own here, or why not.
+/// Whether green threads can have contexts of their own here. The error says why not.
 #[inline]
 pub(crate) fn status() -> Result<(), &'static str> {
     if ON.load(Ordering::Relaxed) && WORKS.load(Ordering::Acquire) {
@@ -123,7 +129,7 @@ fn tried() -> Result<(), &'static str> {
 }
 
 static ON: AtomicBool = AtomicBool::new(true);
-/// The trial has passed.
+/// Whether the trial has passed. Cached here, so that `status` is two loads.
 static WORKS: AtomicBool = AtomicBool::new(false);
 
 /// Turns isolation on or off for green threads that start from now on.
@@ -137,7 +143,7 @@ pub(crate) fn is_own() -> bool {
 }
 
 impl Pool {
-    /// For the OS thread that calls, in its native context.
+    /// The pool of the calling OS thread, which must be in its native context.
     pub(crate) fn new() -> Pool {
         Pool {
             free: RefCell::default(),
@@ -155,7 +161,7 @@ impl Pool {
         self.native
     }
 
-    /// A context with one member, its owner; `None` without isolation, or without memory.
+    /// Leases a context to `owner`, its first member. `None` if isolation is off, or if there is no memory.
     pub(crate) fn take(&self, owner: u64) -> Option<&'static Context> {
         status().ok()?;
         self.take_untried(owner)
@@ -190,23 +196,23 @@ impl Pool {
         Some(context)
     }
 
-    /// Whether a context of this OS thread has this number, or the native one has it.
+    /// Whether `number` is the owner number of the native context, or of a context that was made on this OS thread.
     #[cfg(feature = "monkey")]
     pub(crate) fn has(&self, number: u32) -> bool {
         let is_native = glibc::get().is_ok_and(|glibc| glibc.number(self.native) == number);
         is_native || self.numbers.borrow().binary_search(&number).is_ok()
     }
 
-    /// Whether one of its cells is borrowed.
+    /// Whether one of the pool's cells is borrowed.
     #[cfg(feature = "monkey")]
     pub(crate) fn is_borrowed(&self) -> bool {
         self.free.try_borrow_mut().is_err() || self.numbers.try_borrow_mut().is_err()
     }
 
-    /// Takes an ended context back.
+    /// Takes back a context that has ended. Its block is laid anew, so the next owner finds fresh thread-locals.
     pub(crate) fn give(&self, context: &'static Context) {
         if let Ok(glibc) = glibc::get() {
-            // SAFETY: C3: its last member has left.
+            // SAFETY: C3: the last member has left, so nothing refers to the block.
             unsafe { glibc.lay(context.block) };
             self.free.borrow_mut().push(context);
         }
@@ -214,25 +220,25 @@ impl Pool {
 }
 
 impl Pool {
-    /// Ends a period: what was not needed in it is surplus, which [`tidy`](Self::tidy) frees.
+    /// Ends a period. Contexts that were free throughout it are surplus, and [`tidy`](Self::tidy) frees them.
     pub(crate) fn end_period(&self) {
         self.surplus.set(self.low.get());
         self.low.set(self.free.borrow().len());
     }
 
-    /// Whether there are any.
+    /// Whether there are free contexts.
     pub(crate) fn has_free(&self) -> bool {
         !self.free.borrow().is_empty()
     }
 
-    /// Frees up to `budget` of the surplus: how many.
+    /// Frees at most `budget` surplus contexts, and returns how many it freed.
     pub(crate) fn tidy(&self, budget: usize) -> usize {
         let count = self.surplus.get().min(budget);
         self.surplus.set(self.surplus.get() - count);
         self.free_some(count)
     }
 
-    /// Frees all that nobody uses: how many.
+    /// Frees all contexts that are not in use, and returns how many.
     pub(crate) fn trim(&self) -> usize {
         self.free_some(usize::MAX)
     }
@@ -246,7 +252,7 @@ impl Pool {
         drop(free);
         for context in &gone {
             if let Ok(glibc) = glibc::get() {
-                // SAFETY: C3, and it was leaked by `take`.
+                // SAFETY: C3: a free context has no members left. `take` leaked the box, and `free` was its only list.
                 unsafe {
                     glibc.free(context.block);
                     drop(Box::from_raw(ptr::from_ref(*context).cast_mut()));
@@ -264,17 +270,18 @@ impl Drop for Pool {
 }
 
 impl Context {
-    /// The base to enter it by.
+    /// The base that selects this context.
     #[inline]
     pub(crate) fn base(&self) -> usize {
         self.block
     }
 
-    /// Whether green thread `id` is the isolated one whose it is.
+    /// Whether `id` is the isolated green thread that owns the context.
     pub(crate) fn is_owned_by(&self, id: u64) -> bool {
         self.owner.get() == id
     }
 
+    /// Counts a call that told the owner to end for the reason `why`, and returns the count. A new reason starts at 1.
     #[cfg(feature = "monkey")]
     pub(crate) fn count_refusal(&self, why: u64) -> u32 {
         let times = match self.refusals.get() {
@@ -291,13 +298,13 @@ impl Context {
         &self.tasks
     }
 
-    /// What these left, null for nothing.
+    /// The resting runner of those tasks; null if none rests.
     #[inline]
     pub(crate) fn rest(&self) -> &Cell<*const ()> {
         &self.rest
     }
 
-    /// One member more.
+    /// Adds a member.
     #[inline]
     pub(crate) fn join(&self) {
         self.members.set(self.members.get() + 1);
@@ -309,24 +316,28 @@ impl Context {
         self.members.get() == 1
     }
 
-    /// Whether its last member has left.
+    /// Whether the last member has left.
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         self.members.get() == 0
     }
 
-    /// One member less, from inside. The last one runs the destructors first; they may make new members.
+    /// Removes a member; to be called inside the context.
+    ///
+    /// The last member runs the destructors first. Destructors may add members, and then the context lives on.
     pub(crate) fn leave(&self) {
         if self.is_last()
             && let Ok(glibc) = glibc::get()
         {
+            // While this member is still counted, so that destructors which spawn or park find a live context.
             glibc.end(self.block);
+            // A stack that this context keeps in a thread-local of its own would be lost with the block.
             crate::stack::flush();
         }
         self.members.set(self.members.get() - 1);
     }
 
-    /// The first thing in a context, from inside.
+    /// Prepares a fresh context; to be called inside it, before anything else.
     pub(crate) fn begin(&self) {
         base::plant(self.native);
         if let Ok(glibc) = glibc::get() {
@@ -342,10 +353,10 @@ impl Context {
     pub(crate) unsafe fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         struct Job<F, R>(Option<F>, Option<R>);
 
-        /// Not to be inlined: B2.
+        /// Never inlined into the function that changes the base (B2): `f` may use thread-locals.
         #[inline(never)]
         unsafe fn run<F: FnOnce() -> R, R>(job: *mut ()) {
-            // SAFETY: what `enter` hands over.
+            // SAFETY: `enter` passes the address of its `job`, which outlives the call and has no other user.
             let job = unsafe { &mut *job.cast::<Job<F, R>>() };
             if let Some(f) = job.0.take() {
                 job.1 = Some(f());
@@ -357,13 +368,14 @@ impl Context {
         }
 
         let (mut job, run) = job(f);
-        // SAFETY: B1: a block of this OS thread (G1); the rest is the caller's.
+        // SAFETY: B1: a block of this OS thread (G1). The caller guarantees C1: the native context runs, and `f` does
+        // not unwind.
         unsafe { base::call(self.block, self.native, run, (&raw mut job).cast()) };
         job.1.unwrap_or_else(|| unreachable!("it ran"))
     }
 }
 
-/// Whether isolation works in this process: what it rests on is there, and a trial passes.
+/// Whether isolation works in this process: glibc has all that it needs, and the trial passes.
 fn available() -> Result<(), &'static str> {
     static TRIED: GlobalOnce<Result<(), &'static str>> = GlobalOnce::new(Order::Trial);
     *TRIED.get_or_init(|| {
@@ -379,19 +391,21 @@ thread_local! {
     static ENDS: Ends = const { Ends(Cell::new(ptr::null())) };
 }
 
-/// Counts when it is dropped.
+/// Adds 1 to the counter that it points to when it is dropped.
 struct Ends(Cell<*const Cell<u32>>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        // SAFETY: `trial` outlives the context that it tries.
+        // SAFETY: null, or a counter of `trial`, which outlives the contexts that it tries.
         if let Some(count) = unsafe { self.0.get().as_ref() } {
             count.set(count.get() + 1);
         }
     }
 }
 
-/// Uses a context as a green thread would, twice, and looks whether it does what it must.
+/// Uses a context twice, as a green thread would, and checks what isolation promises.
+///
+/// The second round gets the block of the first one, so it also checks that the block was laid anew.
 fn trial() -> Result<(), &'static str> {
     glibc::get()?;
     let pool = Pool::new();
@@ -399,7 +413,7 @@ fn trial() -> Result<(), &'static str> {
     MARK.set(2);
     for round in 1..=2 {
         let context = pool.take_untried(0).ok_or("no memory for a set of thread-locals")?;
-        // SAFETY: C1: a context of this OS thread, and nothing in it unwinds.
+        // SAFETY: C1: the native context runs, and nothing in the closure unwinds.
         let (mark, kept, ends) = unsafe {
             context.enter(|| {
                 context.begin();

@@ -4,8 +4,8 @@
 //!  TOP ─► generator ─► greenlet ─► null        the root: a green thread's base, or the native stack
 //! ```
 //!
-//! Every fiber but a root has a [`Link`] on its own stack (F1 of [`fiber`](super)). Who the root is only the scheduler
-//! knows: it leaves a function here.
+//! Every fiber but a root has a [`Link`] on its own stack (F1 of [`fiber`](super)). Only the scheduler knows which root
+//! runs: it leaves a function here that tells.
 
 use std::cell::Cell;
 use std::ptr;
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Link {
     prev: Cell<*const Link>,
-    /// Zero until somebody asks.
+    /// Zero until the number is first needed.
     number: Cell<u64>,
 }
 
@@ -33,7 +33,7 @@ impl Link {
         self.prev.set(prev);
     }
 
-    /// A number that no other link has, ever.
+    /// A number that no other link ever has.
     #[inline]
     pub(super) fn number(&self) -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -52,13 +52,13 @@ impl Link {
 thread_local! {
     /// The innermost running fiber above the root; null if the root itself runs.
     pub(crate) static TOP: Cell<*const Link> = const { Cell::new(ptr::null()) };
-    /// How many fibers above a root have begun and not ended: what they hold may be used again.
+    /// How many fibers above a root of this context have begun and not ended: they may go on to use what they hold.
     static BEGUN: Cell<usize> = const { Cell::new(0) };
     static NATIVE: Cell<u64> = const { Cell::new(0) };
     static GREEN: Cell<Option<fn() -> u64>> = const { Cell::new(None) };
 }
 
-/// Whether `link` is running here: on the chain from the innermost fiber down to the root.
+/// Whether the fiber of `link` runs here: the link is on the chain from the innermost fiber down to the root.
 #[inline(always)]
 pub(crate) fn is_on_chain(link: *const Link) -> bool {
     let top = TOP.get();
@@ -71,13 +71,13 @@ fn is_below(mut at: *const Link, link: *const Link) -> bool {
         if at.is_null() {
             return false;
         }
-        // SAFETY: links on the chain belong to running fibers, whose frames are there (F1).
+        // SAFETY: links on the chain belong to running fibers, so the frames that hold them exist (F1).
         at = unsafe { (*at).prev.get() };
     }
     true
 }
 
-/// Counts a fiber until its end.
+/// Counts a fiber from its beginning to its end.
 pub(super) struct Begun(());
 
 impl Begun {
@@ -93,27 +93,27 @@ impl Drop for Begun {
     }
 }
 
-/// Whether there are fibers above a root of this context that have begun and not ended, suspended for good perhaps.
+/// Whether fibers above a root of this context have begun and not ended. They may be suspended for good.
 pub(crate) fn any_begun() -> bool {
     BEGUN.get() > 0
 }
 
-/// Puts the native stack's chain aside while the hub runs on it; [`restore`] brings it back.
+/// Sets aside the chain of the native stack while the hub runs on it; [`restore`] puts it back.
 pub(crate) fn set_aside() -> *const Link {
     TOP.replace(ptr::null())
 }
 
-/// The end of [`set_aside`].
+/// Undoes [`set_aside`].
 pub(crate) fn restore(top: *const Link) {
     TOP.set(top);
 }
 
-/// Sets what tells the number of the running green thread, 0 for none; for this OS thread.
+/// Sets the function that tells the number of the running green thread on this OS thread; 0 for none.
 pub(crate) fn set_green(f: fn() -> u64) {
     GREEN.set(Some(f));
 }
 
-/// Whether the root that runs now has this number.
+/// Whether the running root has this number.
 #[inline]
 pub(crate) fn is_root(number: u64) -> bool {
     match GREEN.get().map_or(0, |green| green()) {
@@ -122,7 +122,7 @@ pub(crate) fn is_root(number: u64) -> bool {
     }
 }
 
-/// A number for the root that runs now, never used for another: a green thread, or a native stack.
+/// The number of the running root, a green thread or a native stack. It is never used for another root.
 pub(crate) fn root() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1 << 63);
     match GREEN.get().map_or(0, |green| green()) {

@@ -1,7 +1,7 @@
 //! A fiber: a stack, the registers saved on it, and nothing else.
 //!
-//! Green threads, greenlets and generators all run on fibers. A fiber is resumed by exactly one place and
-//! suspends back to it; who runs next is never its business. Called by [`hub::task`](crate::hub),
+//! Green threads, greenlets and generators all run on fibers. A fiber is resumed by exactly one place, and suspends
+//! back to that place; which stack runs next is not its business. Called by [`hub::task`](crate::hub),
 //! [`greenlet`](crate::greenlet) and [`generator`](crate::generator); calls corosensei and [`stack`](crate::stack).
 //!
 //! ```text
@@ -17,24 +17,25 @@
 //!
 //! # Invariants
 //! - **F1** A fiber's frame lives on its own stack, so it has a fixed address from the first resume to the end.
-//! - **F2** `TOP` (see [`current`]) is the innermost running fiber above the running *root*: a green thread's base, or the
-//!   native stack. A resume saves it, a suspend stores it in the frame, and the place that resumed puts its own back.
-//!   A root is entered and left with `TOP` null on the hub's side.
-//! - **F3** A suspender suspends only if its frame is on the chain that starts at `TOP`; anything else would save
-//!   the registers of one stack in the frame of another. Code above it on the chain is suspended with it.
+//! - **F2** `TOP` (see [`current`]) is the innermost running fiber above the running *root*: a green thread's base, or
+//!   the native stack. A resume saves `TOP`, a suspend stores it in the frame, and the place that resumed restores its
+//!   own. A root is entered and left with `TOP` null on the hub's side.
+//! - **F3** A suspender suspends only if its frame is on the chain that starts at `TOP`. Otherwise it would save the
+//!   registers of one stack in the frame of another. Code above it on the chain is suspended along with it.
 //! - **F4** A fiber never leaves the OS thread that made it (`Fiber` is `!Send`).
-//! - **F5** No panic crosses a switch: the body runs under `catch_unwind`, and its payload is a value. The body of a root
-//!   catches by itself; what unwinds out of one is a fault of this crate, and aborts.
+//! - **F5** No panic crosses a switch: the body runs under `catch_unwind`, and its payload is a value. The body of a
+//!   root catches panics itself. If something unwinds out of such a body, that is a fault of this crate, and aborts.
 //!
 //! # Signal handlers that unwind
-//! In the few instructions of a switch (corosensei's) the stack pointer is of one stack and the code of another, and no
-//! unwind table describes that: a profiler that unwinds in its signal handler may fault there. That is to be mended in
-//! corosensei's tables. Ours are right: a green thread ends in an [`outermost`] frame. No handler of this crate unwinds, so
-//! there is no flag that says "in a switch".
+//! In the few instructions of a switch (corosensei's), the stack pointer belongs to one stack and the code to another,
+//! and no unwind table describes that. A profiler that unwinds in its signal handler may fault there. That must be
+//! fixed in corosensei's tables. This crate's are right: a green thread ends in an [`outermost`] frame. No handler of
+//! this crate unwinds, so there is no flag that says "in a switch".
 //!
 //! # Rejected
 //! - Leaving the end of a suspended fiber to corosensei's `Drop`: it retries for ever against code that catches the
-//!   unwind and suspends again. Whoever owns a fiber raises in it, [`unwind::TRIES`] times at most; what survives is leaked.
+//!   unwinding and suspends again. Instead, the owner of a fiber raises in it, [`unwind::TRIES`] times at most. A body
+//!   that survives is leaked.
 
 pub(crate) mod current;
 mod outermost;
@@ -52,7 +53,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use crate::stack::Stack;
 use current::{Begun, Link, TOP};
 
-/// What came back from a resume.
+/// What a resume came to.
 pub(crate) enum Outcome<Y, R> {
     /// The body suspended with a value.
     Yielded(Y),
@@ -73,19 +74,19 @@ pub(crate) struct Frame<I, Y> {
     yielder: *const Yielder<I, Y>,
 }
 
-/// A body on a stack of its own, that can be resumed, suspended and unwound.
+/// A body on a stack of its own, which can be resumed, suspended and unwound.
 pub(crate) struct Fiber<I: 'static, Y: 'static, R: 'static> {
     coroutine: UnsafeCell<ManuallyDrop<Co<I, Y, R>>>,
     frame: Cell<*const Frame<I, Y>>,
 }
 
 thread_local! {
-    /// Where the fiber that is being entered for the first time publishes its frame.
+    /// Where a fiber that is entered for the first time stores the address of its frame.
     static ENTERING: Cell<*const Cell<*const ()>> = const { Cell::new(ptr::null()) };
 }
 
 impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
-    /// A fiber that will run `body` on a stack of `size` bytes, its guard included.
+    /// A fiber that will run `body` on a stack of `size` usable bytes.
     pub(crate) fn new<F>(size: usize, body: F) -> io::Result<Self>
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
@@ -93,7 +94,8 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         Ok(Self::on::<false, _>(Stack::new(size)?, body))
     }
 
-    /// The base of a green thread: never on a chain itself, and resumed by [`enter`](Self::enter). `body` does not unwind.
+    /// The base of a green thread. It is never on a chain itself, and is resumed by [`enter`](Self::enter). `body` must
+    /// not unwind.
     #[inline]
     pub(crate) fn root<F>(stack: Stack, body: F) -> Self
     where
@@ -107,7 +109,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
-        // corosensei lays a small body on the new stack, and refuses one of more than 1,024 bytes, what aligns it included.
+        // corosensei puts the body on the new stack, and refuses one of more than 1,024 bytes, alignment included.
         const MOST: usize = 768;
         if size_of::<F>() + align_of::<F>() > MOST {
             let body = Box::new(body);
@@ -121,7 +123,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
     {
-        // With the frame near the body's own, so that a switch touches few lines of the cache.
+        // The frame lies near the body's own frames, so that a switch touches few cache lines.
         let base = move |yielder: &Yielder<I, Y>, input| {
             let frame = Frame {
                 link: Link::new(TOP.get()),
@@ -129,8 +131,8 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
                 yielder,
             };
             let slot = ENTERING.replace(ptr::null());
-            // SAFETY: the resume stored the address of its fiber's `frame` cell right before the switch that came
-            // here, and its borrow of the fiber lasts until this stack suspends.
+            // SAFETY: the resume stored the address of its fiber's `frame` cell right before the switch that came here,
+            // and its borrow of the fiber lasts until this stack suspends.
             unsafe { (*slot).set((&raw const frame).cast()) };
             if !ROOT {
                 TOP.set(&raw const frame.link);
@@ -144,7 +146,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             if ROOT {
                 let mut ended = MaybeUninit::uninit();
                 outermost::call(|| _ = ended.write(base(yielder, input)));
-                // SAFETY: it was written: nothing unwinds out of the call.
+                // SAFETY: the closure has written it: nothing unwinds out of the call.
                 return Ok(unsafe { ended.assume_init() });
             }
             let begun = Begun::new();
@@ -161,57 +163,62 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// Runs the body until it suspends or ends.
     #[inline(always)]
     pub(crate) fn resume(&mut self, input: I) -> Outcome<Y, R> {
-        // SAFETY: `&mut self` means that nothing else resumes it, or has it resumed, meanwhile.
+        // SAFETY: `&mut self` means that no other code resumes the fiber meanwhile, and that the body is not running.
+        // The fiber is `!Send`, so this is its OS thread (F4).
         unsafe { self.switch(input) }
     }
 
     /// Runs the body until it suspends or ends.
     ///
     /// # Safety
-    /// The fiber is suspended (or new), it has not ended, and this is its OS thread (F4).
+    /// The fiber is new or suspended, it has not ended, and this is its OS thread (F4).
     #[inline(always)]
     pub(crate) unsafe fn switch(&self, input: I) -> Outcome<Y, R> {
         let resumer = TOP.get();
         let frame = self.frame.get();
         if frame.is_null() {
+            // The body publishes its frame through this cell, and puts itself on the chain.
             ENTERING.set((&raw const self.frame).cast());
         } else {
-            // SAFETY: F1, and the caller says that the fiber has not ended.
+            // SAFETY: F1: the caller guarantees that the fiber has not ended, so its frame exists.
             let frame = unsafe { &*frame };
+            // Rebuild the chain: this fiber was suspended along with the fibers above it, and now runs above the
+            // caller.
             frame.link.set_prev(resumer);
             TOP.set(frame.top.get());
         }
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the fiber is suspended or new, and that this is its OS thread.
         let outcome = unsafe { self.go(input) };
         TOP.set(resumer);
         outcome
     }
 
-    /// Runs a root until it suspends or ends. `TOP` is null, before and after (F2).
+    /// Runs a root until it suspends or ends. `TOP` is null before and after (F2).
     ///
     /// # Safety
-    /// As for [`switch`](Self::switch).
+    /// As for [`switch`](Self::switch): the root is new or suspended, it has not ended, and this is its OS thread (F4).
     #[inline(always)]
     pub(crate) unsafe fn enter(&self, input: I) -> Outcome<Y, R> {
         let frame = self.frame.get();
         if frame.is_null() {
             ENTERING.set((&raw const self.frame).cast());
         } else {
-            // SAFETY: F1, and the caller says that the fiber has not ended.
+            // SAFETY: F1: the caller guarantees that the root has not ended, so its frame exists.
             let top = unsafe { (*frame).top.get() };
             if !top.is_null() {
                 TOP.set(top);
             }
         }
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the root is suspended or new, and that this is its OS thread.
         unsafe { self.go(input) }
     }
 
     /// # Safety
-    /// As for [`switch`](Self::switch).
+    /// As for [`switch`](Self::switch): the fiber is new or suspended, it has not ended, and this is its OS thread
+    /// (F4).
     #[inline(always)]
     unsafe fn go(&self, input: I) -> Outcome<Y, R> {
-        // SAFETY: the only reference to the coroutine: the body reaches it through its frame alone.
+        // SAFETY: this is the only reference to the coroutine: the body reaches it through its frame alone.
         let coroutine = unsafe { &mut *self.coroutine.get() };
         match coroutine.resume(input) {
             CoroutineResult::Yield(value) => Outcome::Yielded(value),
@@ -220,31 +227,33 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         }
     }
 
-    /// An address on its stack, near the base; 0 before the body has run at all.
+    /// An address on the fiber's stack, near the base; 0 if the body has never run.
     pub(crate) fn address(&self) -> usize {
         self.frame.get().addr()
     }
 
-    /// Whether the body has run at all.
+    /// Whether the body has ever run.
     pub(crate) fn has_started(&self) -> bool {
         !self.frame.get().is_null()
     }
 
     /// Whether the body has ended.
     pub(crate) fn is_done(&self) -> bool {
-        // SAFETY: a plain read of the saved stack pointer; no switch is under way on this `!Send` value, since
-        // whoever runs on the fiber's own stack reaches only its frame.
+        // SAFETY: a plain read of the saved stack pointer. No switch is under way on this `!Send` value: code on the
+        // fiber's own stack reaches only its frame.
         unsafe { (*self.coroutine.get()).done() }
     }
 
-    /// Suspends a running root from inside, and whatever runs above it.
+    /// Suspends a running root from inside, along with the fibers that run above it.
     ///
     /// # Safety
-    /// The caller runs on this root's stack, or on one above it (F3).
+    /// The caller runs on the stack of this root, or on one above it (F3).
     #[inline(always)]
     pub(crate) unsafe fn leave(&self, value: Y) {
-        // SAFETY: it runs, so its frame is there (F1).
+        // SAFETY: F1: the root runs, so its frame exists.
         let frame = unsafe { &*self.frame.get() };
+        // The fibers above the root stay where they are, and `enter` makes them current again. The hub's side has `TOP`
+        // null (F2).
         let top = TOP.get();
         frame.top.set(top);
         if !top.is_null() {
@@ -256,11 +265,11 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
 }
 
 impl<I: 'static, Y: 'static, R: 'static> Drop for Fiber<I, Y, R> {
-    /// Frees an ended or never started fiber. A suspended one is leaked: whoever owns it unwinds it first.
+    /// Frees a fiber that has ended or never started. A suspended one is leaked: its owner must unwind it first.
     #[inline]
     fn drop(&mut self) {
         if self.is_done() || !self.has_started() {
-            // SAFETY: dropped once, here. corosensei has nothing to unwind: it ended, or never started.
+            // SAFETY: dropped once, here. corosensei has nothing to unwind: the body has ended, or never started.
             unsafe { ManuallyDrop::drop(self.coroutine.get_mut()) }
         }
     }
@@ -272,24 +281,24 @@ pub(crate) struct Suspender<I: 'static, Y: 'static> {
 }
 
 impl<I: 'static, Y: 'static> Suspender<I, Y> {
-    /// Hands `value` to whoever resumed the fiber and waits for the next resume.
+    /// Hands `value` to the code that resumed the fiber, and waits for the next resume.
     ///
-    /// `Err` if the fiber does not run here: the suspender was smuggled to another stack (F3).
+    /// `Err` if the fiber does not run here: the suspender was passed to another stack (F3).
     #[inline(always)]
     pub(crate) fn suspend(&self, value: Y) -> Result<I, Y> {
-        // SAFETY: a suspender lives in its body's frame, so the fiber has not ended (F1).
+        // SAFETY: F1: a suspender is lent to the body, so the fiber has not ended.
         let frame = unsafe { &*self.frame };
         if !current::is_on_chain(&raw const frame.link) {
             return Err(value);
         }
-        // SAFETY: just checked (F3).
+        // SAFETY: F3: the link was just found on the chain.
         Ok(unsafe { suspend(self.frame, value) })
     }
 
-    /// A copy that may be kept anywhere: it knows when its fiber does not run here, even after the fiber's end.
+    /// A copy that may be kept anywhere. It detects that its fiber does not run here, even after the fiber's end.
     #[inline]
     pub(crate) fn keep(&self) -> Kept<I, Y> {
-        // SAFETY: as in `suspend`.
+        // SAFETY: F1: a suspender is lent to the body, so the fiber has not ended.
         let frame = unsafe { &*self.frame };
         let number = frame.link.number();
         Kept {
@@ -299,10 +308,10 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
     }
 }
 
-/// A [`Suspender`] that outlives its body's frame: each use looks whether the fiber runs here.
+/// A [`Suspender`] that may outlive its body's frame: each use checks that the fiber runs here.
 pub(crate) struct Kept<I: 'static, Y: 'static> {
     frame: NonNull<Frame<I, Y>>,
-    /// The link's: a later fiber may have its frame at the same address, but not with this number.
+    /// The number of the frame's link. A later fiber may have its frame at the same address, but not with this number.
     number: u64,
 }
 
@@ -318,34 +327,36 @@ impl<I: 'static, Y: 'static> Kept<I, Y> {
     /// Whether the caller runs on the fiber's stack, or on one above it on the chain.
     #[inline(always)]
     pub(crate) fn is_here(&self) -> bool {
-        // An address only: the frame may be gone.
+        // Only the address is computed: the frame may be gone.
         let link = self
             .frame
             .as_ptr()
             .cast_const()
             .wrapping_byte_add(offset_of!(Frame<I, Y>, link))
             .cast::<Link>();
-        // SAFETY: a link on the chain belongs to a running fiber, whose frame is there (F1).
+        // SAFETY: F1: a link on the chain belongs to a running fiber, so its frame exists.
         current::is_on_chain(link) && unsafe { &*link }.has_number(self.number)
     }
 
-    /// As [`Suspender::suspend`].
+    /// Like [`Suspender::suspend`].
     #[inline(always)]
     pub(crate) fn suspend(self, value: Y) -> Result<I, Y> {
         if !self.is_here() {
             return Err(value);
         }
-        // SAFETY: just checked (F3): a live link, and the number says that it is the one of this frame and its types.
+        // SAFETY: F3: the link was just found on the chain, and its number says that it belongs to this frame, with
+        // these types.
         Ok(unsafe { suspend(self.frame.as_ptr(), value) })
     }
 }
 
 /// # Safety
-/// `frame` belongs to a fiber that runs, and the caller is on its stack or on one above it (F3).
+/// `frame` belongs to a running fiber, and the caller runs on that fiber's stack or on one above it (F3).
 #[inline(always)]
 unsafe fn suspend<I, Y>(frame: *const Frame<I, Y>, value: Y) -> I {
-    // SAFETY: F1.
+    // SAFETY: F1: the caller guarantees that the fiber runs, so its frame exists.
     let frame = unsafe { &*frame };
+    // Fibers above this one are suspended along with it. The place that resumed it restores its own `TOP` (F2).
     frame.top.set(TOP.get());
     // SAFETY: the yielder lies at the base of the same stack.
     unsafe { (*frame.yielder).suspend(value) }

@@ -1,10 +1,10 @@
 //! The outermost frame of a green thread, where every unwinder stops.
 //!
-//! Its tables say that there is no caller, and its frame pointer is null. So a backtrace, a debugger and a profiler see
-//! what a green thread called and nothing of the hub, and need not cross from one stack to another, for which the tables
-//! of the base of a coroutine must read what a switch under way has not yet written.
+//! Its tables say that it has no caller, and its frame pointer is null. So a backtrace, a debugger and a profiler see
+//! what a green thread called, and nothing of the hub. They need not cross from one stack to another: for that, the
+//! tables at the base of a coroutine must read what a switch that is under way has not written yet.
 //!
-//! Nothing unwinds through it: panics are caught above, and one that is not aborts.
+//! Nothing unwinds through this frame: panics are caught above it, and one that is not caught aborts.
 
 use std::mem::ManuallyDrop;
 
@@ -12,7 +12,7 @@ use std::mem::ManuallyDrop;
 mod frame {
     use std::arch::global_asm;
 
-    /// The symbol's name: of this version alone, for there may be others in the program.
+    /// The name of the symbol. It contains the version, because a program may contain several versions of this crate.
     macro_rules! name {
         () => {
             concat!(
@@ -54,24 +54,24 @@ mod frame {
     }
 }
 
-/// Elsewhere a frame like any other.
+/// On other systems it is a frame like any other.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod frame {
     pub(super) unsafe fn outermost(job: *mut (), f: unsafe extern "C" fn(*mut ())) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that `f` may be called with `job`.
         unsafe { f(job) };
     }
 }
 
-/// Calls `f`, which does not unwind, from the outermost frame.
+/// Calls `f` from the outermost frame. `f` must not unwind.
 #[inline(always)]
 pub(super) fn call<F: FnOnce()>(f: F) {
     unsafe extern "C" fn run<F: FnOnce()>(f: *mut ()) {
-        // SAFETY: what `call` hands over, once.
+        // SAFETY: `call` passes the address of its `f`, which is read once and not dropped there.
         unsafe { f.cast::<F>().read()() };
     }
 
     let mut f = ManuallyDrop::new(f);
-    // SAFETY: `run` is what `f` is for.
+    // SAFETY: `run` expects the address of an `F`. `f` does not unwind.
     unsafe { frame::outermost((&raw mut f).cast(), run::<F>) };
 }

@@ -1,13 +1,13 @@
-//! What generators and greenlets share about raising in a body that is to end.
+//! What generators and greenlets share about ending a body by raising a payload in it.
 //!
-//! It goes by `resume_unwind`, so the panic hook says nothing and destructors run as usual.
+//! The payload is raised by `resume_unwind`, so the panic hook does not report it, and destructors run as usual.
 
 use std::any::Any;
 
-/// How often a dying body may catch its unwinding and suspend again before it is leaked.
+/// How often a body that must end may catch the unwinding and suspend again, before it is leaked.
 pub(crate) const TRIES: u32 = 16;
 
-/// What a panic payload says, as std prints it.
+/// The text of a panic payload, as std prints it.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
         text

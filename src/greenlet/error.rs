@@ -1,4 +1,4 @@
-//! What ends a greenlet, and what keeps one from being reached.
+//! How a greenlet ends quietly, and why a switch or a new parent is refused.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GreenletExit;
 
-/// Why a switch has no answer; what was to be sent is in it, if it was not sent.
+/// Why a switch has no answer; a message that was not sent is given back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SwitchError<V> {
@@ -22,7 +22,7 @@ pub enum SwitchError<V> {
 }
 
 impl<V> SwitchError<V> {
-    /// What was not sent.
+    /// The message that was not sent, if there is one.
     pub fn into_inner(self) -> Option<V> {
         match self {
             SwitchError::Foreign(value) | SwitchError::Unwinding(value) => Some(value),

@@ -1,6 +1,6 @@
 //! A family: all greenlets that exchange one type on one root, and the pump that resumes them.
 //!
-//! The numbers of the invariants are those of [`greenlet`](super).
+//! The labels of the invariants are those of [`greenlet`](super).
 #![forbid(unsafe_code)]
 
 use std::any::{Any, TypeId};
@@ -17,10 +17,10 @@ use crate::fiber::{Fiber, Kept, Outcome, current as chain};
 
 pub(super) type Payload = Box<dyn Any + Send>;
 
-/// Whom to resume next, `None` being the main greenlet, and with what.
+/// The greenlet to resume next (`None` is the main one), and the message for it.
 pub(super) type Hop<T> = (Option<Greenlet<T>>, Message<T>);
 
-/// A body's fiber. An exit as the first message ends it before the body runs.
+/// A body's fiber. If the first message is an exit, it ends before the body runs.
 pub(super) type Body<T> = Fiber<Message<T>, Hop<T>, T>;
 
 type Suspender<T> = Kept<Message<T>, Hop<T>>;
@@ -28,14 +28,14 @@ type Suspender<T> = Kept<Message<T>, Hop<T>>;
 /// What a switch brings along.
 pub(super) enum Message<T> {
     Value(T),
-    /// A greenlet ended by [`GreenletExit`].
+    /// The greenlet that was left ended by [`GreenletExit`].
     Exit,
     /// Boxed once more, so that a message is two words.
     Throw(Box<Payload>),
 }
 
 impl<T> Message<T> {
-    /// What is left of it when the one it was thrown at cannot be raised in any more.
+    /// What is left of the message when the greenlet that it was sent to is dead: an exit is passed on as one.
     pub(super) fn of_the_dead(self) -> Self {
         match self {
             Message::Throw(payload) if payload.is::<GreenletExit>() => Message::Exit,
@@ -44,12 +44,12 @@ impl<T> Message<T> {
     }
 }
 
-/// What comes of a switch: a message, or a refusal. Flat, so that it travels in two registers.
+/// What comes of a switch: a message, or a refusal. It is one flat enum, so that it travels in two registers.
 pub(super) enum Answer<T> {
     Value(T),
     Exit,
     Throw(Box<Payload>),
-    /// With what was not sent.
+    /// With the message that was not sent.
     Refused(Box<SwitchError<Message<T>>>),
 }
 
@@ -70,7 +70,7 @@ impl<T> Answer<T> {
         Answer::Refused(Box::new(error))
     }
 
-    /// The answer as the one that switched sees it; `unsent` is what it meant to send.
+    /// The answer as the caller of the switch sees it. `unsent` unpacks a message that was not sent.
     #[inline]
     pub(super) fn open<V>(self, unsent: impl FnOnce(Message<T>) -> V) -> Result<T, SwitchError<V>> {
         match self {
@@ -87,7 +87,7 @@ pub(super) enum Stage {
     Main,
     New,
     Suspended,
-    /// Suspended while a panic was under way: maybe from one of its destructors (L4).
+    /// Suspended while a panic was under way, perhaps in one of its destructors (L4).
     Unwinding,
     Running,
     Dead,
@@ -100,26 +100,26 @@ pub(super) struct Node<T: 'static> {
     /// `None` is the main greenlet.
     pub(super) parent: RefCell<Option<Greenlet<T>>>,
     pub(super) stage: Cell<Stage>,
-    /// There while it is new or suspended (L3).
+    /// Present while the greenlet is new or suspended (L3).
     pub(super) fiber: Cell<Option<Box<Body<T>>>>,
-    /// There from the start.
+    /// Present once the body has started.
     pub(super) suspender: Cell<Option<Suspender<T>>>,
 }
 
-/// All that exchange `T` on one root.
+/// All greenlets that exchange `T` on one root.
 pub(super) struct Family<T: 'static> {
     pub(super) key: (u64, TypeId),
-    /// As in `key`, but for the time that another root ends a greenlet of ours.
+    /// The root in `key`, except while another root ends a greenlet of this family.
     pub(super) root: Cell<u64>,
     pub(super) main_id: u64,
     pub(super) main: RefCell<Weak<Node<T>>>,
     pub(super) current: Cell<Option<Greenlet<T>>>,
-    /// That of `current`, where a switch finds it without a detour.
+    /// The suspender of `current`, where a switch finds it without a detour.
     pub(super) suspender: Cell<Option<Suspender<T>>>,
     pub(super) origin: Cell<Option<Greenlet<T>>>,
-    /// There is an origin, a hook, or a grave.
+    /// Whether there is an origin, a hook, or a grave.
     pub(super) news: Cell<bool>,
-    /// Dropped on another root while one of ours ran.
+    /// Greenlets whose last handle was dropped on another root, while one of the family ran.
     pub(super) graves: RefCell<Vec<Greenlet<T>>>,
 }
 
@@ -127,7 +127,7 @@ thread_local! {
     static FAMILIES: RefCell<HashMap<(u64, TypeId), Weak<dyn Any>>> = RefCell::default();
 }
 
-/// Fills a cell that is empty, which spares the drop of what was there.
+/// Fills a cell that is known to be empty, which saves the drop of the old value.
 #[inline(always)]
 fn put<V>(empty: &Cell<Option<V>>, value: V) {
     let before = empty.replace(Some(value));
@@ -162,7 +162,7 @@ impl<T: 'static> Family<T> {
             graves: RefCell::default(),
         });
         let weak: Weak<dyn Any> = Rc::downgrade(&(family.clone() as Rc<dyn Any>));
-        // At the end of the OS thread there is no map any more, and the family is that of one handle.
+        // At the end of the OS thread there is no map any more. Each call then makes a family of its own.
         let _ = FAMILIES.try_with(|families| families.borrow_mut().insert(key, weak));
         family
     }
@@ -177,7 +177,7 @@ impl<T: 'static> Family<T> {
         Greenlet { node }
     }
 
-    /// Looks at the running greenlet, `None` being the main one.
+    /// Looks at the running greenlet. `None` if that is the main one.
     #[inline(always)]
     pub(super) fn peek<R>(&self, look: impl FnOnce(&Greenlet<T>) -> R) -> Option<R> {
         let current = self.current.take();
@@ -186,7 +186,7 @@ impl<T: 'static> Family<T> {
         result
     }
 
-    /// The member that the caller runs in; `None` is the main one.
+    /// The member that the caller runs in. `None` if that is the main one.
     pub(super) fn running(&self) -> Option<Greenlet<T>> {
         self.peek(Greenlet::clone).filter(|_| self.is_here())
     }
@@ -199,12 +199,14 @@ impl<T: 'static> Family<T> {
         }
     }
 
-    /// Leaves the running stack for `target` and returns what somebody brings later.
+    /// Leaves the running stack for `target`, and returns what comes back.
     #[inline(always)]
     pub(super) fn go(&self, target: Greenlet<T>, message: Message<T>) -> Answer<T> {
+        // A greenlet of the family runs: the pump on main's stack does the switch.
         if let Some(suspender) = self.suspender.get() {
             return self.suspend(suspender, (Some(target), message));
         }
+        // Main itself runs. On any other root this stack is not the family's.
         if !chain::is_root(self.root.get()) {
             return Answer::refuse(SwitchError::Foreign(message));
         }
@@ -218,7 +220,7 @@ impl<T: 'static> Family<T> {
         self.arrive(message).into()
     }
 
-    /// Leaves the running stack for the main one.
+    /// Leaves the running stack for the main greenlet's.
     #[inline(always)]
     pub(super) fn go_to_main(&self, message: Message<T>) -> Answer<T> {
         match self.suspender.get() {
@@ -236,7 +238,7 @@ impl<T: 'static> Family<T> {
         }
     }
 
-    /// Resumes `target`, and whoever is switched to then, until that is the main greenlet (L1).
+    /// Resumes `target`, and then each greenlet that is switched to, until that is the main greenlet (L1).
     #[inline(never)]
     fn pump(&self, mut target: Greenlet<T>, mut message: Message<T>) -> Message<T> {
         loop {
@@ -247,23 +249,27 @@ impl<T: 'static> Family<T> {
         }
     }
 
-    /// Resumes `target` with `message` until it says who is next.
+    /// Resumes `target` with `message`, and returns where it wants to go next.
     #[inline(always)]
     fn hop(&self, target: Greenlet<T>, message: Message<T>) -> Hop<T> {
+        // Taken out, so that no cell is borrowed over the switch (L3).
         let fiber = target.node.fiber.take();
         let mut fiber = fiber.expect("who can be switched to has its fiber (L3)");
+        // From here to the end of the resume, `current` is the target (L1).
         target.node.stage.set(Stage::Running);
         self.suspender.set(target.node.suspender.get());
         put(&self.current, target);
         match fiber.resume(message) {
             Outcome::Yielded((next, message)) => {
                 let ran = self.stopped();
+                // A panic under way may have suspended it in a destructor, where nothing may be raised (L4).
                 let stage = if panicking() {
                     Stage::Unwinding
                 } else {
                     Stage::Suspended
                 };
                 ran.node.stage.set(stage);
+                // In place before the handle is let go: the drop of a last handle ends the greenlet through them.
                 put(&ran.node.fiber, fiber);
                 self.leave(ran);
                 (next, message)
@@ -273,7 +279,7 @@ impl<T: 'static> Family<T> {
         }
     }
 
-    /// Nobody of the family runs now; returns who did.
+    /// Marks that no greenlet of the family runs, and returns the one that did.
     #[inline(always)]
     fn stopped(&self) -> Greenlet<T> {
         self.suspender.set(None);
@@ -284,6 +290,7 @@ impl<T: 'static> Family<T> {
     #[inline(never)]
     fn bury(&self, fiber: Box<Body<T>>, message: Message<T>) -> Hop<T> {
         let dead = self.stopped();
+        // The stack is free before the parent goes on.
         drop(fiber);
         dead.node.stage.set(Stage::Dead);
         let hop = dead.heir(message);
@@ -291,7 +298,7 @@ impl<T: 'static> Family<T> {
         hop
     }
 
-    /// Lets the one that ran go, or leaves that to the next (L2).
+    /// Lets go of the greenlet that ran. A last handle is left to the greenlet that control comes to (L2).
     #[inline(always)]
     fn leave(&self, ran: Greenlet<T>) {
         if Rc::strong_count(&ran.node) == 1 || trace::is_on() {
@@ -300,13 +307,13 @@ impl<T: 'static> Family<T> {
         }
     }
 
-    /// The first thing on a stack that control came to.
+    /// To be called first on a stack that control came to.
     #[inline(always)]
     pub(super) fn arrive(&self, message: Message<T>) -> Message<T> {
         if self.news.get() { self.hear(message) } else { message }
     }
 
-    /// Tells the hook, and lets go of the one that left (L2) and of those that main is to drop.
+    /// Calls the hook, lets go of the greenlet that control left (L2), and on main's stack drops the graves.
     #[cold]
     fn hear(&self, mut message: Message<T>) -> Message<T> {
         self.news.set(false);
@@ -315,6 +322,7 @@ impl<T: 'static> Family<T> {
             message = self.traced(origin.as_ref().map_or(self.main_id, Greenlet::id), message);
         }
         drop(origin);
+        // Graves are ended by the main greenlet only. Any other one leaves them, and the news, to the next.
         if self.suspender.get().is_none() {
             let graves = self.graves.take();
             drop(graves);
@@ -346,7 +354,7 @@ impl<T: 'static> Drop for Family<T> {
     fn drop(&mut self) {
         let _ = FAMILIES.try_with(|families| {
             let mut families = families.borrow_mut();
-            // A new family may have the place already.
+            // A new family may have taken the place already.
             if families.get(&self.key).is_some_and(|family| family.strong_count() == 0) {
                 families.remove(&self.key);
             }

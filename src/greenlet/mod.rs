@@ -1,7 +1,8 @@
 //! Greenlets: stacks that hand control to each other by hand.
 //!
-//! A [`Greenlet`] is a body on a stack of its own. [`switch`](Greenlet::switch) leaves the caller where it is and goes on
-//! in the other one, with a value; whoever switches back brings a value along, which `switch` returns. Nobody schedules.
+//! A [`Greenlet`] is a body on a stack of its own. [`switch`](Greenlet::switch) leaves the caller where it is and goes
+//! on in another greenlet, with a value. When some greenlet switches back, `switch` returns the value that it brings
+//! along. There is no scheduler.
 //!
 //! ```
 //! use greenthread::greenlet::{self, Greenlet};
@@ -14,9 +15,9 @@
 //! assert_eq!(adder.switch(10), 11); // main.switch returns 10
 //! ```
 //!
-//! All that exchange one type `T` on one green thread (or on one native stack) are a *family*. Its first member is the
-//! stack that was there before, the *main* greenlet: [`current`] gives it a handle. (Name the type where nothing else does:
-//! a bare `0` makes a family of `i32`.) Any may switch to any:
+//! All greenlets that exchange one type `T` on one green thread (or on one native stack) are a *family*. Its first
+//! member is the stack that was there before, the *main* greenlet: [`current`] returns a handle to it. (Name the type
+//! where nothing else does: a bare `0` makes a family of `i32`.) Any member may switch to any other:
 //!
 //! ```
 //! use greenthread::greenlet::Greenlet;
@@ -29,23 +30,25 @@
 //! assert!(more.is_dead());
 //! ```
 //!
-//! **Parents.** Whoever made a greenlet is its *parent*, until [`set_parent`](Greenlet::set_parent). What a body returns
-//! goes to the parent as though the body had switched there with it, and a panic that leaves the body is raised there. A
-//! dead parent is skipped for its own parent; a parent that has not started is started by the value. A message to a dead
-//! greenlet takes the same way. The main greenlet is never dead.
+//! **Parents.** The greenlet that makes another one is its *parent*, until [`set_parent`](Greenlet::set_parent). What a
+//! body returns goes to the parent as though the body had switched there with it, and a panic that leaves the body is
+//! raised there. A dead parent is skipped for its own parent; a parent that has not started is started by the value. A
+//! message to a dead greenlet goes the same way. The main greenlet is never dead.
 //!
 //! **Ends.** [`throw`](Greenlet::throw) raises a payload where a greenlet waits, as `resume_unwind` does: no panic hook
-//! reports it. [`GreenletExit`] is the quiet one, which [`kill`](Greenlet::kill) throws: when it leaves a body, the parent
-//! gets no value and no panic but [`SwitchError::Exited`]. Dropping the last handle of a suspended greenlet kills it
-//! then and there, and control comes back to the one that drops. A body may catch that and switch away: if a few tries
-//! do not end it, its stack is leaked, and stderr says so. Handles that lie on each other's stacks keep each other alive
-//! for ever, as `Rc`s do, and a child holds its parent: [`WeakGreenlet`], or another parent, breaks the ring.
+//! reports it. [`GreenletExit`] is the quiet payload, which [`kill`](Greenlet::kill) throws: when it leaves a body, the
+//! parent gets no value and no panic but [`SwitchError::Exited`]. Dropping the last handle of a suspended greenlet
+//! kills it at once, and control then returns to the code that drops. A body may catch the payload and switch away: if
+//! a few tries do not end it, its stack is leaked, and a line on stderr says so. Handles that lie on each other's
+//! stacks keep each other alive for ever, as `Rc`s do, and a child holds its parent: [`WeakGreenlet`], or another
+//! parent, breaks the ring.
 //!
 //! **Panics in flight** belong to the OS thread for std: if a destructor switches while a panic unwinds its stack, then
-//! `std::thread::panicking()` is true in the others, and mutexes that they unlock may be poisoned.
+//! `std::thread::panicking()` is true in the other greenlets, and mutexes that they unlock may be poisoned.
 //!
-//! **Other threads.** Greenlets stay on the OS thread, and on the green thread, that made them. To reach for another's
-//! is [`SwitchError::Foreign`]. A body may block in any way a green thread may: all of its green thread waits.
+//! **Other threads.** Greenlets stay on the OS thread, and on the green thread, that made them. Switching to one of
+//! another thread is [`SwitchError::Foreign`]. A body may block in any way that a green thread may: its whole green
+//! thread waits.
 //!
 //! ```text
 //!  main's stack                   a                     b
@@ -56,18 +59,19 @@
 //! ```
 //!
 //! # Invariants
-//! - **L1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While it
-//!   does, `current` is that greenlet; at any other time it is `None`, also while the pump runs destructors.
-//! - **L2** `origin` keeps the one that left, if nobody else does, until the next one has its message in hand. Whatever
-//!   dies of the drop of that handle dies on the next one's stack, as a switch like any other.
+//! - **L1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While it does,
+//!   `current` is that greenlet. At any other time `current` is `None`, also while the pump runs destructors.
+//! - **L2** If the greenlet that control left has no other handle, `origin` keeps it until the greenlet that control
+//!   came to has its message in hand. If dropping that handle ends greenlets, they end on the new stack, by switches
+//!   like any other.
 //! - **L3** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
-//! - **L4** Nothing is raised in a greenlet that is suspended in the middle of an unwinding by a throw or by its drop: a
-//!   panic that leaves a destructor then is an abort.
+//! - **L4** A greenlet that is suspended in the middle of an unwinding gets nothing raised in it, by a throw or by its
+//!   drop: a panic that leaves a destructor then is an abort.
 //!
 //! # Rejected
 //! - A fiber that resumes its sibling directly: stacks would nest in the order of switches, without bound.
 //! - `Fiber::unwind` for the drop: it would raise in destructors that switch.
-//! - An `Option<T>` as the value of an exit: each user of `switch` would pay for it.
+//! - An `Option<T>` as the value of an exit: every user of `switch` would pay for it.
 #![forbid(unsafe_code)]
 
 mod error;
@@ -90,9 +94,9 @@ use family::{Answer, Family, Hop, Message, Node, Payload, Stage, next_id};
 pub use error::{GreenletExit, ParentError, SwitchError};
 pub use trace::{Hook, TraceEvent, TraceKind, set_trace, trace};
 
-/// A handle of a body on a stack of its own, in a family that exchanges `T`; see the [module](self).
+/// A handle to a body on a stack of its own, in a family that exchanges `T`; see the [module](self).
 ///
-/// Clones are handles of the same greenlet. It stays on the OS thread that made it:
+/// Clones are handles to the same greenlet. It stays on the OS thread that made it:
 ///
 /// ```compile_fail
 /// let greenlet = greenthread::greenlet::Greenlet::new(|n: u32| n);
@@ -111,7 +115,8 @@ pub struct Greenlet<T: 'static> {
 }
 
 impl<T: 'static> Greenlet<T> {
-    /// A greenlet with `body`, whose parent is the running one. The body starts at the first switch, with its value.
+    /// A greenlet with `body`, whose parent is the running greenlet. The body starts at the first switch, with its
+    /// value.
     ///
     /// ```
     /// use greenthread::greenlet::Greenlet;
@@ -120,7 +125,7 @@ impl<T: 'static> Greenlet<T> {
     /// ```
     ///
     /// # Panics
-    /// If there is no memory for the stack; [`Builder::build`] says so instead.
+    /// If there is no memory for the stack; [`Builder::build`] returns an error instead.
     #[track_caller]
     pub fn new(body: impl FnOnce(T) -> T + 'static) -> Self {
         match Builder::new().build(body) {
@@ -129,14 +134,15 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// A [`Builder`]: for a name, a parent, a stack size.
+    /// A [`Builder`], which can set a name, a parent and a stack size.
     pub fn builder() -> Builder<T> {
         Builder::new()
     }
 
-    /// Leaves the caller here, goes on in the greenlet with `value`, and returns what somebody switches back with.
+    /// Leaves the caller here, goes on in the greenlet with `value`, and returns the value with which control comes
+    /// back.
     ///
-    /// To the caller itself it gives the value at once; a dead greenlet passes it to its parent.
+    /// A switch to the caller itself returns the value at once. A dead greenlet passes it on to its parent.
     ///
     /// ```
     /// use greenthread::greenlet::{self, Greenlet};
@@ -148,8 +154,8 @@ impl<T: 'static> Greenlet<T> {
     /// ```
     ///
     /// # Panics
-    /// Where [`try_switch`](Greenlet::try_switch) has an error. With what is thrown at the caller meanwhile, and with the
-    /// panic of a greenlet whose parent the caller is.
+    /// Where [`try_switch`](Greenlet::try_switch) returns an error. Also with a payload that is thrown at the caller
+    /// meanwhile, and with the panic of a greenlet whose parent is the caller.
     ///
     /// # Coming from Python
     /// `greenlet.switch(value)`.
@@ -162,14 +168,16 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// As [`switch`](Greenlet::switch), with an error where that panics.
+    /// Like [`switch`](Greenlet::switch), with an error where that panics.
     ///
     /// # Errors
-    /// [`Foreign`](SwitchError::Foreign) gives the value back if the greenlet cannot be reached from here;
-    /// [`Exited`](SwitchError::Exited) stands for the answer if a greenlet came to the caller by [`GreenletExit`].
+    /// [`Foreign`](SwitchError::Foreign) gives the value back if the greenlet cannot be reached from here.
+    /// [`Exited`](SwitchError::Exited) takes the place of the answer if control came back by the [`GreenletExit`] of a
+    /// greenlet.
     ///
     /// # Panics
-    /// With what is thrown at the caller meanwhile, and with the panic of a greenlet whose parent the caller is.
+    /// With a payload that is thrown at the caller meanwhile, and with the panic of a greenlet whose parent is the
+    /// caller.
     #[inline(always)]
     pub fn try_switch(&self, value: T) -> Result<T, SwitchError<T>> {
         self.transfer(Message::Value(value)).open(|message| match message {
@@ -178,10 +186,11 @@ impl<T: 'static> Greenlet<T> {
         })
     }
 
-    /// Raises `payload` where the greenlet waits, and returns what somebody switches back with.
+    /// Raises `payload` where the greenlet waits, and returns the value with which control comes back.
     ///
     /// It is raised as by [`resume_unwind`], so no panic hook reports it. A payload in a box is not boxed again. A
-    /// greenlet that has not started dies of it without running a line. From a dead one it goes to the parent.
+    /// greenlet that has not started dies of it without running a line. If the greenlet is dead, the payload goes to
+    /// its parent.
     ///
     /// ```
     /// use greenthread::greenlet::{self, Greenlet};
@@ -197,8 +206,8 @@ impl<T: 'static> Greenlet<T> {
     /// ```
     ///
     /// # Panics
-    /// As [`switch`](Greenlet::switch); so with `payload` itself if the caller is the parent and the body does not
-    /// catch it.
+    /// As [`switch`](Greenlet::switch). That includes `payload` itself, if the caller is the parent and the body does
+    /// not catch it.
     #[track_caller]
     pub fn throw(&self, payload: impl Any + Send) -> T {
         match self.transfer(Message::Throw(Box::new(boxed(payload)))) {
@@ -207,7 +216,7 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// As [`throw`](Greenlet::throw), with an error where that panics by itself.
+    /// Like [`throw`](Greenlet::throw), with an error where that panics by itself.
     ///
     /// # Errors
     /// As [`try_switch`](Greenlet::try_switch), and [`Unwinding`](SwitchError::Unwinding).
@@ -219,7 +228,7 @@ impl<T: 'static> Greenlet<T> {
         })
     }
 
-    /// Throws [`GreenletExit`]. `None` is the usual answer: a greenlet whose parent the caller is has ended by it.
+    /// Throws [`GreenletExit`]. The usual answer is `None`: a greenlet whose parent is the caller has ended by it.
     ///
     /// ```
     /// use greenthread::greenlet::{self, Greenlet};
@@ -234,7 +243,7 @@ impl<T: 'static> Greenlet<T> {
     /// As [`throw`](Greenlet::throw).
     ///
     /// # Coming from Python
-    /// `greenlet.throw()`. The answer of one that catches the exit and returns a value is that value.
+    /// `greenlet.throw()`. If the body catches the exit and returns a value, that value is the answer.
     #[track_caller]
     pub fn kill(&self) -> Option<T> {
         match self.try_throw(GreenletExit) {
@@ -244,7 +253,7 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// Who gets what the greenlet returns. Only the main greenlet has no parent.
+    /// The greenlet that gets what this one returns. Only the main greenlet has no parent.
     pub fn parent(&self) -> Option<Greenlet<T>> {
         if self.node.stage.get() == Stage::Main {
             return None;
@@ -253,7 +262,7 @@ impl<T: 'static> Greenlet<T> {
         Some(parent.unwrap_or_else(|| self.node.family.main()))
     }
 
-    /// Says who gets what the greenlet returns.
+    /// Sets the greenlet that gets what this one returns.
     ///
     /// ```
     /// use greenthread::greenlet::{Greenlet, ParentError};
@@ -321,14 +330,15 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// As a target or parent: `None` is the main greenlet.
+    /// The greenlet as a target or a parent: `None` stands for the main greenlet.
     fn or_main(&self) -> Option<Greenlet<T>> {
         (self.node.stage.get() != Stage::Main).then(|| self.clone())
     }
 
-    /// Sends `message` and returns what somebody brings back.
+    /// Sends `message`, and returns what comes back.
     #[inline(always)]
     fn transfer(&self, message: Message<T>) -> Answer<T> {
+        // The two cases that need no rule: a suspended greenlet, and the main one.
         match (self.node.stage.get(), &message) {
             (Stage::Suspended, Message::Value(_)) => self.node.family.go(self.clone(), message),
             (Stage::Main, _) => self.node.family.go_to_main(message),
@@ -360,7 +370,7 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// Whether a message can be delivered here. One that cannot dies of it, and the message may change.
+    /// Whether the message can be delivered here. If not, a new greenlet dies of it, and the message may change.
     fn accept(&self, message: Message<T>) -> Result<Message<T>, Message<T>> {
         match (self.node.stage.get(), &message) {
             (Stage::Dead, _) => Err(message.of_the_dead()),
@@ -372,7 +382,7 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// The first above this one that takes the message.
+    /// The first greenlet on the way up the parents that takes the message.
     fn heir(&self, mut message: Message<T>) -> Hop<T> {
         let mut above = self.node.parent.borrow().clone();
         while let Some(greenlet) = above {
@@ -385,7 +395,8 @@ impl<T: 'static> Greenlet<T> {
         (None, message)
     }
 
-    /// Ends a new greenlet without running it. Its captures are dropped on its own stack, where a panic is a value.
+    /// Ends a new greenlet without running it. What the body has captured is dropped on its own stack, where a panic
+    /// becomes a value.
     fn abandon(&self) {
         self.node.stage.set(Stage::Dead);
         let fiber = self.node.fiber.take();
@@ -394,7 +405,7 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// Ends a greenlet whose last handle is this one.
+    /// Ends a greenlet of which `self` is the last handle.
     #[cold]
     fn end(&self) {
         if cfg!(panic = "abort") {
@@ -404,32 +415,35 @@ impl<T: 'static> Greenlet<T> {
             return self.abandon();
         }
         let family = self.node.family.clone();
-        // Until it has ended it has a handle, which no drop takes for the last.
+        // A second handle, so that no drop meanwhile takes itself for the last one.
         let keep = self.clone();
         if family.is_here() {
             return keep.end_here();
         }
+        // Another root drops the handle while a greenlet of the family runs on its own. The family's main greenlet ends
+        // this one later.
         if family.peek(|_| ()).is_some() {
             family.graves.borrow_mut().push(keep);
             return family.news.set(true);
         }
+        // Another root drops the handle, and none of the family runs: let that root play main for the time of the kill.
         let root = family.root.replace(chain::root());
         keep.end_here();
         family.root.set(root);
     }
 
-    /// Raises [`GreenletExit`] until it has ended or has found another handle. Its parent is the caller meanwhile, so
-    /// that control comes back.
+    /// Raises [`GreenletExit`] until the greenlet has ended, or has found another handle. The caller is its parent
+    /// meanwhile, so that control comes back here.
     fn end_here(self) {
         let caller = self.node.family.peek(Greenlet::clone);
         let parent = self.node.parent.replace(caller);
-        // This one, and the one in the drop.
+        // The handles are this one, and the one that is being dropped.
         let is_last = || Rc::strong_count(&self.node) == 2;
         for _ in 0..TRIES {
             if self.node.stage.get() == Stage::Unwinding || self.is_dead() || !is_last() {
                 break;
             }
-            // The answer is dropped inside, lest its panic be lost.
+            // The answer is dropped inside of the closure, so that a panic of its destructor is caught and reported.
             let result = catch_unwind(AssertUnwindSafe(|| {
                 if let Answer::Throw(payload) = self.transfer(Message::Throw(Box::new(boxed(GreenletExit)))) {
                     resume_unwind(*payload);
@@ -469,7 +483,7 @@ fn unanswered<T>(answer: Answer<T>) -> ! {
     }
 }
 
-/// The payload as std wants it, not boxed twice.
+/// The payload as std expects it: not boxed twice.
 fn boxed(payload: impl Any + Send) -> Payload {
     let payload: Payload = Box::new(payload);
     payload
@@ -477,7 +491,7 @@ fn boxed(payload: impl Any + Send) -> Payload {
         .map_or_else(|payload| payload, |inner| *inner)
 }
 
-/// The running greenlet of the family that exchanges `T`; its main one if none of it runs.
+/// The running greenlet of the family that exchanges `T`, or its main greenlet if no other member runs.
 ///
 /// ```
 /// use greenthread::greenlet::{self, Greenlet};
@@ -503,10 +517,11 @@ impl<T: 'static> Clone for Greenlet<T> {
     }
 }
 
-/// The last handle of a suspended greenlet ends it; see the [module](self). Panics of its are told on stderr.
+/// Dropping the last handle of a suspended greenlet ends it; see the [module](self). Its panics are reported on stderr.
 ///
-/// As in any unwinding, a destructor of the body's that panics meanwhile ends the process. One that is dropped on another
-/// green thread while its own is inside the family ends later, when its own family's main greenlet runs.
+/// As in any unwinding, a destructor of the body that panics meanwhile ends the process. If the handle is dropped on
+/// another green thread, while the greenlet's own green thread is inside of the family, the greenlet ends later: when
+/// the family's main greenlet runs.
 impl<T: 'static> Drop for Greenlet<T> {
     #[inline]
     fn drop(&mut self) {
@@ -549,7 +564,7 @@ impl<T: 'static> fmt::Debug for Greenlet<T> {
     }
 }
 
-/// A handle that does not keep its greenlet alive, for rings of them.
+/// A handle that does not keep its greenlet alive, for rings of greenlets.
 ///
 /// ```
 /// use greenthread::greenlet::Greenlet;
@@ -564,7 +579,7 @@ pub struct WeakGreenlet<T: 'static> {
 }
 
 impl<T: 'static> WeakGreenlet<T> {
-    /// A handle proper, if there is one still.
+    /// A full handle, if the greenlet still exists.
     pub fn upgrade(&self) -> Option<Greenlet<T>> {
         self.node.upgrade().map(|node| Greenlet { node })
     }
@@ -587,7 +602,7 @@ impl<T: 'static> fmt::Debug for WeakGreenlet<T> {
     }
 }
 
-/// A greenlet in the making: its name, parent and stack size.
+/// Makes a greenlet with a name, a parent or a stack size of its own.
 ///
 /// ```
 /// use greenthread::greenlet::Greenlet;
@@ -605,7 +620,7 @@ pub struct Builder<T: 'static> {
 }
 
 impl<T: 'static> Builder<T> {
-    /// No name, the running greenlet as the parent, the default stack size.
+    /// A builder without a name, with the running greenlet as the parent, and with the default stack size.
     pub fn new() -> Self {
         Builder {
             name: None,
@@ -614,25 +629,25 @@ impl<T: 'static> Builder<T> {
         }
     }
 
-    /// A name, for `Debug` and messages.
+    /// Sets a name, for `Debug` and messages.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into().into_boxed_str());
         self
     }
 
-    /// A parent other than the running greenlet. The new one is of the parent's family.
+    /// Sets a parent other than the running greenlet. The new greenlet belongs to the parent's family.
     pub fn parent(mut self, parent: &Greenlet<T>) -> Self {
         self.parent = Some(parent.clone());
         self
     }
 
-    /// Bytes of the stack that it can use; otherwise [`stack::local_size`](crate::stack::local_size).
+    /// Sets the usable size of the stack in bytes; the default is [`stack::local_size`](crate::stack::local_size).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = bytes;
         self
     }
 
-    /// The greenlet, which starts at the first switch.
+    /// Makes the greenlet, which starts at the first switch.
     ///
     /// # Errors
     /// A size that makes no sense, or no memory for the stack.
@@ -649,10 +664,13 @@ impl<T: 'static> Builder<T> {
         let fiber = Fiber::new(
             self.stack_size,
             move |suspender: &Suspender<Message<T>, Hop<T>>, message| {
+                // `abandon`: the greenlet ends before it began. What the body has captured is dropped here, on its own
+                // stack.
                 if let Message::Exit = message {
                     drop(body);
                     resume_unwind(Box::new(GreenletExit));
                 }
+                // The pump found no suspender at this first resume. Later resumes take it from the node.
                 let suspender = Some(suspender.keep());
                 mine.suspender.set(suspender);
                 mine.peek(|me| me.node.suspender.set(suspender));

@@ -1,4 +1,4 @@
-//! A hook that sees each transfer of control.
+//! A hook that sees each transfer of control between greenlets.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -19,9 +19,9 @@ pub(super) fn is_on() -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TraceKind {
-    /// With a value, or with the end of a killed one.
+    /// With a value, or with the end of a greenlet that was killed.
     Switch,
-    /// With a payload to be raised.
+    /// With a payload that is to be raised.
     Throw,
 }
 
@@ -29,21 +29,22 @@ pub enum TraceKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TraceEvent {
-    /// How.
+    /// How control came to the target.
     pub kind: TraceKind,
     /// The [`id`](super::Greenlet::id) of the greenlet that control left.
     pub origin: u64,
-    /// The [`id`](super::Greenlet::id) of the one that it came to.
+    /// The [`id`](super::Greenlet::id) of the greenlet that control came to.
     pub target: u64,
 }
 
-/// What [`set_trace`] takes.
+/// The hook that [`set_trace`] takes.
 pub type Hook = Rc<dyn Fn(&TraceEvent)>;
 
-/// Has `hook` called after each transfer on this OS thread, on the stack that control came to; returns the one before.
+/// Has `hook` called after each transfer on this OS thread, on the stack that control came to; returns the hook before
+/// it.
 ///
-/// A panic of the hook turns tracing off, and is raised instead of what the switch would have returned. The hook may
-/// switch itself, which calls it again.
+/// If the hook panics, tracing is turned off, and the panic is raised in place of what the switch would have returned.
+/// The hook may switch itself, which calls it again.
 ///
 /// ```
 /// use greenthread::greenlet::{self, Greenlet};

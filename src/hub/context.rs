@@ -1,7 +1,7 @@
-//! Which thread-locals run what: the seam between the hub and [`tls`].
+//! The seam between the hub and [`tls`]: which code runs with which thread-locals.
 //!
-//! The hub itself runs in the native context. A green thread is resumed in its own, and so is a callback; the numbers of
-//! the invariants are those of [`tls`].
+//! The hub itself runs in the native context. A green thread is resumed in its own context, and a callback runs in the
+//! context of the code that asked for it. The labels of the invariants are those of [`tls`] (C) and [`base`] (B).
 
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,17 +13,17 @@ use crate::fiber::{Outcome, current};
 use crate::sys::base;
 use crate::tls::{self, Context};
 
-/// Whose thread-locals a new green thread gets.
+/// Which context a new green thread gets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Its maker's.
+    /// That of the code that spawns it.
     Local,
-    /// Its own.
+    /// One of its own.
     Isolated,
 }
 
 impl Kind {
-    /// The default size of its stack.
+    /// The default size of the green thread's stack.
     #[inline]
     pub(crate) fn stack_size(self) -> usize {
         match self {
@@ -34,7 +34,7 @@ impl Kind {
 }
 
 impl Hub {
-    /// Whose thread-locals the running green thread or callback has; none: the native ones.
+    /// The context of the running green thread or callback; `None`: the native one.
     #[inline]
     pub(crate) fn context(&self) -> Option<&'static Context> {
         match self.current.get() {
@@ -43,8 +43,9 @@ impl Hub {
         }
     }
 
-    /// Whether a patched call may park here: in an isolated green thread, which owns its context, and not in a callback;
-    /// with `shared`, also in others and on the native stack, but where the hub itself runs on it.
+    /// Whether a patched call may park here: in an isolated green thread, which owns its context; with `shared`, also
+    /// in other green threads, and on the native stack unless the hub itself runs on it. It may not in a callback,
+    /// inside the hub (I14), or where other tasks would see that the stack unwinds.
     #[cfg(feature = "monkey")]
     pub(crate) fn may_park_patched(&self, shared: bool) -> bool {
         let owns = |task: &Task| task.context.get().is_some_and(|context| context.is_owned_by(task.id()));
@@ -55,8 +56,8 @@ impl Hub {
         may && !self.is_inside() && !self.is_in_callback()
     }
 
-    /// Whether the hub is inside itself: a cell of it is borrowed, for a change that an allocation under it must not
-    /// interrupt by a switch. What lies under a lock has a mark instead, see [`inside`](crate::sys::inside).
+    /// Whether the hub is inside itself: one of its cells is borrowed for a change, and an allocation during the change
+    /// must not switch to another task. State under a lock has a mark instead, see [`inside`](crate::sys::inside).
     #[cfg(feature = "monkey")]
     fn is_inside(&self) -> bool {
         fn is_borrowed<T>(cell: &std::cell::RefCell<T>) -> bool {
@@ -75,14 +76,15 @@ impl Hub {
         hub || is_borrowed(&self.hook) || is_borrowed(&self.watch) || is_borrowed(&self.untold)
     }
 
-    /// Whether who has this number, as C's locks know it, is of this OS thread: the native stack, or a green thread.
+    /// Whether the owner of this number, by which C's locks know it, belongs to this OS thread: its native stack, or
+    /// one of its green threads.
     #[cfg(feature = "monkey")]
     pub(crate) fn is_of_here(&self, owner: u32) -> bool {
         self.contexts.has(owner)
     }
 
-    /// An address near the base of the stack that runs: the running green thread's, or the one of the innermost fiber
-    /// above it. None: it is the native stack.
+    /// An address near the base of the running stack: that of the running green thread, or of the innermost fiber above
+    /// it. `None` on the native stack.
     #[cfg(feature = "monkey")]
     pub(crate) fn stack_base(&self) -> Option<usize> {
         let top = current::TOP.get();
@@ -93,32 +95,37 @@ impl Hub {
         }
     }
 
-    /// Counts the patched calls that have told the running green thread to end, for one and the same reason.
+    /// Counts how many patched calls in a row have told the running green thread to end for the reason `why`.
     #[cfg(feature = "monkey")]
     pub(crate) fn count_refusal(&self, why: u64) -> u32 {
-        // Without a context of its own nobody counts: each time is as a second one.
+        // The native context keeps no refusal counter. Return 2 ("refused before"), so that the caller yields.
         self.context().map_or(2, |context| context.count_refusal(why))
     }
 
-    /// `f` as a callback that runs in the context of now, of which it is a member until it has run.
+    /// Makes `f` a callback that runs in the current context. The callback is a member of the context until it has run.
     pub(super) fn in_context(&'static self, f: impl FnOnce() + 'static) -> Callback {
         let Some(context) = self.context() else {
             return Box::new(f);
         };
+        // As a member from now on, the callback keeps the context from ending before it has run.
         context.join();
-        // Leaked if it never runs: when the OS thread ends, no context can be entered any more.
+        // If the callback is dropped without having run, `f` is leaked: the OS thread ends, and no context can be
+        // entered any more in which `f` could be dropped.
         let f = ManuallyDrop::new(f);
         Box::new(move || {
             let before = self.lent.replace(Some(context));
-            // SAFETY: C1: the hub runs callbacks, in the native context; a panic stays inside.
+            // SAFETY: C1: the hub runs callbacks in the native context, and no panic leaves the closure.
             let result = unsafe {
                 context.enter(|| {
-                    // Not with the locals of the native stack, whose context is another: they need not be `Send`.
+                    // The locals of the native stack belong to another context, and need not be `Send`: `f` gets locals
+                    // of its own.
                     let f = || catch_unwind(AssertUnwindSafe(ManuallyDrop::into_inner(f)));
                     let result = task::with_own_locals(self.native, f);
-                    // The last member's destructors may park, so they want a stack of their own.
+                    // The last member runs the context's destructors, which may park. A callback may not, so make an
+                    // empty green thread the last member.
                     if context.is_last() && task::spawn(self, Kind::Local, None, self.native.place(), || ()).is_err() {
                         complain(format_args!("no memory to end a context: its thread-locals are leaked"));
+                        // An extra member that never leaves: the destructors never run.
                         context.join();
                     }
                     context.leave();
@@ -126,6 +133,7 @@ impl Hub {
                 })
             };
             self.lent.set(before);
+            // Raised again only in the native context: a panic must not cross `enter` (C1).
             if let Err(payload) = result {
                 resume_unwind(payload);
             }
@@ -134,47 +142,55 @@ impl Hub {
 }
 
 impl Task {
-    /// Whether nobody else has its thread-locals, such as the count of panics under way.
+    /// Whether no other task shares its thread-locals, such as the count of panics under way.
     pub(super) fn is_alone(&self) -> bool {
         self.context.get().is_some_and(Context::is_last)
     }
 }
 
-/// The context of a green thread that is spawned now.
+/// The context of a green thread that is being spawned.
 #[inline]
 pub(super) fn for_spawn(hub: &Hub, kind: Kind) -> Option<&'static Context> {
     match kind {
+        // A member from now on, so that the context does not end before the green thread has run.
         Kind::Local => hub.context().inspect(|context| context.join()),
+        // The block is leased at the first turn: many spawned green threads that wait for it cost no blocks.
         Kind::Isolated if tls::status().is_ok() => Some(tls::unleased()),
         Kind::Isolated => None,
     }
 }
 
-/// Resumes green threads that have thread-locals of their own, for as long as such come up: `first`, then others of the
-/// queue while the batch lasts. Returns one of the other kind that came up instead.
+/// Resumes `first` and then further tasks of the queue, as long as they have contexts and the batch lasts. Returns a
+/// task that it took from the queue and cannot run.
 ///
-/// From one to the next the base is changed once, and not at all within one context.
+/// From one task to the next the base is changed once, or not at all if both are in the same context.
 #[inline(never)]
 pub(super) fn run(hub: &'static Hub, first: &'static Task, queue: &super::ready::Ready) -> Option<&'static Task> {
-    // No thread-local may be used here (B2): what does is in functions of their own.
+    // B2: no thread-local may be used here. The code that uses one is in functions that are never inlined.
     let mut base = Base::native(hub);
     let mut task = first;
     loop {
         let Some((context, is_new)) = lease(hub, task) else {
+            // There is no context for it: the caller resumes it in the native one.
             return Some(task);
         };
         task.state.set(State::Running);
         hub.current.set(Some(task));
+        // Directly from the base of the task before, not by way of the native one.
         base.change(context.base());
         let stop = if is_new { begin(hub, task, context) } else { go_on(task) };
         hub.current.set(None);
+        // The task has ended. Its end belongs to the hub, and runs in the native context (C1).
         if !matches!(stop, Outcome::Yielded(())) {
             base.change(base.native);
             after(hub, task, stop);
         }
+        // The caller tells the observer of each resume, in the native context.
         if hub.observed.get() {
             return None;
         }
+        // A task without a context, the native task or a stackless one that needs a new runner goes back to the caller:
+        // making a runner uses thread-locals.
         match queue.pop_within(hub) {
             Some(next) if next.context.get().is_some() => match task::stack_at_hand(hub, next) {
                 Some(next) => task = next,
@@ -185,7 +201,7 @@ pub(super) fn run(hub: &'static Hub, first: &'static Task, queue: &super::ready:
     }
 }
 
-/// The base that is in use; the native one again in the end.
+/// The base in use. Its drop changes back to the native one.
 struct Base {
     native: usize,
     now: usize,
@@ -201,9 +217,10 @@ impl Base {
     #[inline(always)]
     fn change(&mut self, to: usize) {
         if to != self.now {
-            // SAFETY: B1: the native base or one of a context of this hub. B2: `run`, which is never inlined, and this,
-            // which always is into it, use no thread-local.
+            // SAFETY: B1: `to` is the native base, or that of a context of this hub. B2: neither `run`, which is never
+            // inlined, nor this function, which is always inlined into it, uses a thread-local.
             unsafe {
+                // malloc's words belong to the OS thread, so they travel with the base.
                 base::carry(self.now, to);
                 base::set(to);
             }
@@ -219,7 +236,7 @@ impl Drop for Base {
     }
 }
 
-/// The context of a task, leased if this is its first turn; none if it has to share the native ones.
+/// The context of a task, leased if this is its first turn (then `true`). `None`: the task runs in the native context.
 #[inline(always)]
 fn lease(hub: &'static Hub, task: &'static Task) -> Option<(&'static Context, bool)> {
     let context = task.context.get()?;
@@ -229,7 +246,8 @@ fn lease(hub: &'static Hub, task: &'static Task) -> Option<(&'static Context, bo
     Some((context, false))
 }
 
-/// `None`: no memory, or isolation was turned off since: then it shares the native ones, as it would have elsewhere.
+/// `None`: there is no memory, or isolation was turned off since the spawn. Then the task runs in the native context,
+/// as one that is spawned without isolation does.
 #[inline(never)]
 fn lease_new(hub: &'static Hub, task: &'static Task) -> Option<&'static Context> {
     let context = hub.contexts.take(task.id());
@@ -241,14 +259,17 @@ fn lease_new(hub: &'static Hub, task: &'static Task) -> Option<&'static Context>
 fn begin(hub: &'static Hub, task: &'static Task, context: &Context) -> Stop {
     plant(hub, context);
     budget::begin();
-    // SAFETY: the turn took it from the ready queue, and its context was just entered.
+    // SAFETY: the turn took the task from a queue, and it has not run: so it is new. Its context was just entered, so
+    // its thread-locals are in use.
     unsafe { enter(task) }
 }
 
 #[inline(never)]
 fn go_on(task: &'static Task) -> Stop {
     budget::begin();
-    // SAFETY: as above.
+    // SAFETY: the task is suspended, or new in a context that another task has begun: the turn took it from a queue, or
+    // it is a runner for a stackless task from there. `run` has just entered its context, so its thread-locals are in
+    // use.
     unsafe { enter(task) }
 }
 
@@ -257,16 +278,17 @@ fn after(hub: &'static Hub, task: &'static Task, stop: Stop) {
     task::after(hub, task, stop);
 }
 
-/// The start of a context, from inside: what is the same in all contexts of this OS thread (C4).
+/// Begins a context, from inside: plants what is the same in all contexts of this OS thread (C4).
 fn plant(hub: &'static Hub, context: &Context) {
     context.begin();
     HUB.set(Some(hub));
     current::set_green(green);
-    // SAFETY: the pool ends with the native thread-locals, and the hub, which ends with them, enters no context then.
+    // SAFETY: the pool of stacks ends with the native thread-locals. The hub ends with them too, and enters no context
+    // after that.
     unsafe { crate::stack::plant(hub.stacks) };
 }
 
-/// A member has left; after the last one the context is for others.
+/// A member has left. After the last one the context goes back to the pool.
 pub(super) fn left(hub: &Hub, context: &'static Context) {
     if context.has_ended() {
         hub.contexts.give(context);

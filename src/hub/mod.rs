@@ -244,7 +244,7 @@ pub(crate) struct Hub {
     hook: RefCell<Option<hooks::Hook>>,
     /// This crate's own observer.
     watch: RefCell<Option<hooks::Watch>>,
-    /// Events that happened while `looking`, of which the observer has not been told.
+    /// Events that happened while `looking`. The observer has not been told of them yet.
     untold: RefCell<Vec<Event>>,
     #[cfg(feature = "monkey")]
     signals: caught::Caught,
@@ -451,7 +451,7 @@ impl Hub {
             // meanwhile shows in `next_deadline`.
             self.shared.inbox().fall_asleep(inbox::POLLING);
         }
-        // Raised here and not in the turn, out of which nothing may unwind.
+        // Nothing may unwind out of a turn, so the panic is raised here.
         if turned == Turned::Stuck {
             self.give_up();
         }
@@ -561,8 +561,7 @@ impl Hub {
             };
             self.emit(|| Event::Resume(task.id()));
             if task.context.get().is_some() {
-                // This goes on with tasks that have contexts, for as long as the queue has such. It returns a task that
-                // it took and could not run.
+                // This also resumes the tasks behind it that have contexts, and returns the first that it cannot run.
                 next = context::run(self, task, queue);
             } else {
                 task::resume(self, task);
@@ -709,7 +708,8 @@ impl Hub {
             }
             return Turned::Again;
         }
-        // Only a message ends this sleep, so other hubs may count this OS thread as idle (`stuck.rs`).
+        // Only a message or the hub's own patience ends this sleep: other hubs may count this OS thread as idle
+        // (`stuck.rs`).
         if hopeless {
             self.registered.rest();
         }

@@ -1,6 +1,6 @@
 //! The ready queue: FIFO, linked through the tasks themselves.
 //!
-//! Nothing is allocated and nothing is counted. A task is in it at most once: it is pushed when its state becomes
+//! The queue allocates nothing and counts nothing. A task is in it at most once: it is pushed when its state becomes
 //! `Ready` or `New`, and popped before it runs.
 #![forbid(unsafe_code)]
 
@@ -9,12 +9,12 @@ use std::cell::Cell;
 use super::Hub;
 use super::task::Task;
 
-/// Who runs next.
+/// The tasks that run next, in order.
 #[derive(Default)]
 pub(super) struct Ready {
     head: Cell<Option<&'static Task>>,
     tail: Cell<Option<&'static Task>>,
-    /// The state of the random generator; zero means plain order.
+    /// The state of the random generator; zero means that the order is kept.
     seed: Cell<u64>,
 }
 
@@ -35,7 +35,8 @@ impl Ready {
         self.head.set(next);
         match next {
             Some(next) => {
-                // Two steps ahead, so that neither look has to wait.
+                // The block is fetched two steps ahead and the stack one: the block tells where the stack is, and is in
+                // the cache by then.
                 next.prefetch_stack();
                 if let Some(after) = next.next.get() {
                     after.prefetch();
@@ -46,7 +47,7 @@ impl Ready {
         Some(task)
     }
 
-    /// The next, if the turn still has a resume for it.
+    /// The next task, if the turn has a resume left for it.
     #[inline]
     pub(super) fn pop_within(&self, hub: &Hub) -> Option<&'static Task> {
         if !self.is_empty() && hub.takes_resume() {
@@ -61,12 +62,13 @@ impl Ready {
         self.head.get().is_none()
     }
 
-    /// From now on [`shuffle`](Self::shuffle) mixes, and always the same way for the same seed.
+    /// From now on [`shuffle`](Self::shuffle) mixes the order, always in the same way for the same seed.
     pub(super) fn set_seed(&self, seed: u64) {
+        // Not zero, which would mean that there is no seed.
         self.seed.set(seed | 1);
     }
 
-    /// Mixes the order of those who wait, if there is a seed; called once a turn.
+    /// Mixes the order of the waiting tasks, if there is a seed. Called once a turn.
     pub(super) fn shuffle(&self) {
         if self.seed.get() == 0 {
             return;
@@ -80,7 +82,7 @@ impl Ready {
         }
     }
 
-    /// A number that depends on the seed alone, if there is one.
+    /// A number that depends on the seed alone; `None` without a seed.
     pub(super) fn seeded(&self) -> Option<u64> {
         (self.seed.get() != 0).then(|| self.random())
     }

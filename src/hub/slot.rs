@@ -1,29 +1,29 @@
-//! How a green thread ended, and the slot for its result: three words in the block, or a box where they are too few.
+//! How a green thread ended, and the slot for its result: three words in the block, or a box if the result is larger.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::mem::{MaybeUninit, align_of, size_of};
 
-/// How a body ended.
+/// How a green thread ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// No result in the slot: not ended, or taken.
+    /// No result is in the slot: the green thread has not ended, or the result was taken.
     Empty,
     /// The value is in the slot.
     Returned,
     /// The panic's payload is in the slot.
     Panicked,
-    /// A time-out has unwound all of it: `outcome` says `Panicked`.
+    /// A time-out has unwound the green thread to its base. Only `ended` says so; `outcome` says `Panicked`.
     TimedOut,
     /// It was killed.
     Killed,
-    /// It was told that it is killed, and returned all the same: the value is in the slot, as a [`Late`].
+    /// A patched call had told it of a kill, and it returned all the same: the value is in the slot, as a [`Late`].
     Late,
     /// Its hub ended before it did.
     Lost,
 }
 
-/// A result as it leaves the slot.
+/// A result that was taken out of the slot.
 pub(crate) enum Exit<T> {
     Returned(T),
     Panicked(Box<dyn Any + Send>),
@@ -32,15 +32,16 @@ pub(crate) enum Exit<T> {
     Lost,
 }
 
-/// The value of a green thread that returned although it was told of its kill.
+/// The value of a green thread that returned although it had been told of a kill.
 pub(crate) struct Late<T>(pub(crate) T);
 
-// SAFETY: made only by `task::leave_late`, of values that are `Send`.
+// SAFETY: only `task::leave_late` makes one, of the value of an isolated green thread. The spawn of that one required a
+// value that is `Send`.
 unsafe impl<T> Send for Late<T> {}
 
 type Words = [MaybeUninit<u64>; 3];
 
-/// Room for one value, of a type that only those who use it know.
+/// Room for one value. The code that uses the slot knows the value's type.
 pub(super) struct Slot(UnsafeCell<Words>);
 
 impl Slot {
@@ -48,35 +49,37 @@ impl Slot {
         Slot(UnsafeCell::new([MaybeUninit::uninit(); 3]))
     }
 
-    /// Whether a `V` lies in the slot itself, not in a box.
+    /// Whether a `V` lies in the slot itself; otherwise in a box.
     const fn fits<V>() -> bool {
         size_of::<V>() <= size_of::<Words>() && align_of::<V>() <= align_of::<Words>()
     }
 
     /// # Safety
-    /// The slot is empty, and the caller's alone.
+    /// The slot is empty, and belongs to the caller alone.
     #[inline]
     pub(super) unsafe fn put<V>(&self, value: V) {
         let words = self.0.get();
         if Self::fits::<V>() {
-            // SAFETY: it fits, and the caller owns the empty slot.
+            // SAFETY: a `V` fits, and the caller guarantees that the slot is empty and belongs to it alone.
             unsafe { words.cast::<V>().write(value) };
         } else {
-            // SAFETY: a pointer fits.
+            // SAFETY: a box, which is one pointer, fits. The caller guarantees that the slot is empty and belongs to it
+            // alone.
             unsafe { words.cast::<Box<V>>().write(Box::new(value)) };
         }
     }
 
     /// # Safety
-    /// A `V` lies in the slot, which is the caller's alone, and which it regards as empty from now on.
+    /// A `V` lies in the slot, which belongs to the caller alone. From now on the caller treats the slot as empty.
     #[inline]
     pub(super) unsafe fn take<V>(&self) -> V {
         let words = self.0.get();
         if Self::fits::<V>() {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees that a `V` lies here, and that it is not read again.
             unsafe { words.cast::<V>().read() }
         } else {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees that a `V` was put here, so its box lies in the slot, and that it is not
+            // read again.
             unsafe { *words.cast::<Box<V>>().read() }
         }
     }

@@ -1,17 +1,17 @@
-//! A lock for a few instructions: what every primitive's state lies under.
+//! A lock that is held for a few instructions. The state of every primitive lies under one.
 //!
 //! # Invariants
 //! - **S1** The value is touched only between a `swap` of the lock that found it false and the store that sets it false
 //!   again.
-//! - **S2** Under it there is no park, no wake, no code of the user (a waker's clone or drop, say), and nothing that
-//!   panics: its holder goes on to the end unless the kernel takes the processor away. What allocates under it says so, by
-//!   [`locked`](Spin::locked) for all of it or by [`Spins`] where it does, and an allocator that waits then does so with the
-//!   OS thread.
+//! - **S2** While it is held there is no park, no wake, no code of the user (such as a waker's clone or drop), and
+//!   nothing that panics. So its holder goes on to the unlock unless the kernel takes the processor away. Code that
+//!   allocates under the lock marks it: by [`locked`](Spin::locked) for the whole time, or by [`Spins`] where it
+//!   allocates. An allocator that has to wait then blocks the OS thread instead of parking the green thread.
 //!
 //! # Rejected
-//! A lock that belongs to the first hub that takes it, which then needs no exchange, and is taken from it with a
-//! barrier on all OS threads (`membarrier`) by the first other: right (loom), and not quicker. A store that is read
-//! again at once costs here what an exchange does.
+//! A lock biased to the first hub that takes it. That hub then needs no exchange, and the first other hub takes the
+//! lock away with a barrier on all OS threads (`membarrier`). It was correct (loom), and not faster: a store that is
+//! read again at once costs as much here as an exchange.
 
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::inside::Spins;
 
-/// The lock of a [`Spin`]: an `AtomicBool`, but for loom's tests, to which a loop that only looks means nothing.
+/// The lock of a [`Spin`]: an `AtomicBool`; another one in loom's tests, because loom cannot run a loop that only
+/// loads.
 pub(crate) trait Lock {
     fn lock(&self);
     fn unlock(&self);
@@ -31,7 +32,8 @@ pub(crate) struct Spin<T, L = AtomicBool> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: S1: one thread at a time has the value, and what it leaves the next one sees (acquire, release).
+// SAFETY: S1: one OS thread at a time accesses the value. The acquire of its lock sees what the release of the last
+// unlock left.
 unsafe impl<T: Send, L: Sync> Sync for Spin<T, L> {}
 
 impl<T> Spin<T> {
@@ -50,14 +52,14 @@ impl<T, L> Spin<T, L> {
 }
 
 impl<T, L: Lock> Spin<T, L> {
-    /// The value, until what is given is dropped. Nothing is allocated or freed meanwhile.
+    /// Locks the value until the returned guard is dropped. The caller allocates and frees nothing meanwhile.
     #[inline(always)]
     pub(crate) fn lock(&self) -> Locked<'_, T, L> {
         self.lock.lock();
         Locked(self)
     }
 
-    /// The value, for code that `allocates`, or marks the places where it does itself.
+    /// The same for a caller that allocates meanwhile (`allocates`), or marks the places where it does itself.
     #[inline(always)]
     pub(crate) fn locked(&self, allocates: bool) -> Marked<'_, T, L> {
         let locked = self.lock();
@@ -68,12 +70,12 @@ impl<T, L: Lock> Spin<T, L> {
     }
 }
 
-/// The value, locked.
+/// The locked value.
 pub(crate) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>);
 
-/// The same, and the code that runs is inside if it allocates.
+/// The same. If the holder allocates, it counts as inside (I14).
 pub(crate) struct Marked<'a, T, L: Lock> {
-    // In this order: unlocked last.
+    // In this order: the mark is put back first, and the lock is released last.
     _spins: Option<Spins>,
     locked: Locked<'a, T, L>,
 }
@@ -99,7 +101,7 @@ impl<T, L: Lock> Deref for Locked<'_, T, L> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: S1.
+        // SAFETY: S1: this guard exists, so the lock is held, and no other guard refers to the value.
         unsafe { &*self.0.value.get() }
     }
 }
@@ -107,7 +109,8 @@ impl<T, L: Lock> Deref for Locked<'_, T, L> {
 impl<T, L: Lock> DerefMut for Locked<'_, T, L> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: S1.
+        // SAFETY: S1: this guard exists, so the lock is held, and no other guard refers to the value; `&mut self`
+        // excludes references through this one.
         unsafe { &mut *self.0.value.get() }
     }
 }
@@ -133,7 +136,7 @@ impl Lock for AtomicBool {
     }
 }
 
-/// [`VecDeque::push_back`] under a lock of this kind.
+/// [`VecDeque::push_back`] under a lock of this kind: marks the allocation, if there is one.
 #[inline(always)]
 pub(crate) fn push_back<T>(list: &mut VecDeque<T>, value: T) {
     if list.len() == list.capacity() {
@@ -153,10 +156,11 @@ fn grow<T>(list: &mut VecDeque<T>) {
 fn wait(locked: &AtomicBool) {
     let mut tries = 0_u32;
     loop {
+        // Spin on a load: an exchange in each round would take the cache line away from the holder.
         while locked.load(Ordering::Relaxed) {
             tries += 1;
             if tries.is_multiple_of(64) {
-                // Its holder has lost the processor.
+                // The kernel has probably taken the processor from the holder: let it run.
                 crate::sys::thread::give_way();
             }
             std::hint::spin_loop();

@@ -1,23 +1,27 @@
-//! The control block of a green thread, the slot of its result, and the two steps that need `unsafe`: resume, settle.
+//! The control block of a green thread (a *task*), the slot of its result, and the two steps that need `unsafe`:
+//! resuming a task, and settling its result.
 //!
-//! Blocks are *type-stable*: they come from leaked chunks and are recycled, never freed, so a `&'static Task` is
-//! always a task, if perhaps by now another one. Who may touch what:
+//! Blocks are *type-stable*: they come from leaked chunks and are recycled, never freed. So a `&'static Task` always
+//! refers to a task, though perhaps to a later one. Access to the fields:
 //!
-//! | field | who | how |
+//! | field | accessed by | how |
 //! |---|---|---|
 //! | `ticket`, `hub`, `join` | any OS thread | atomics |
-//! | `id`, `place`, `name` | whoever holds the join, and the owner | written before the join exists (T2) |
-//! | `ended` | the owner until `DONE`, then whoever holds the join | written once a life |
+//! | `id`, `place`, `name` | the side that has the join, and the owner | written before the join exists (T2) |
+//! | `ended` | the owner until `DONE`, then the side that has the join | written once a life |
 //! | `joiner`, `slot`, `outcome` | owner or join, by the bits of `join` | below |
 //! | the rest | the owner: the OS thread of `hub` | plain cells; `extra` for the length of one call |
 //!
 //! # The bits of `join`
-//! `DONE` set by the owner when the fiber has ended and the result lies in the slot; `DETACHED` by the join when it is
-//! dropped; `JOINER` by the join when a waiter lies in `joiner`, cleared by it only while not `DONE`; `RELEASED` by the
-//! owner after it took the waiter of a `JOINER` that it found with `DONE`; `LOST` with `DONE`, for a block that is
-//! never recycled; `LINKED` by the join when exit links lie in the register of `links.rs`: the owner runs them if it finds
-//! the bit as it sets `DONE`, and the join itself if `DONE` was first; `SCOPED` by the spawner of a scope's child; `WOKEN`
-//! by the wakers of a stackless task, see `stackless.rs`.
+//! - `DONE`: set by the owner when the fiber has ended and the result lies in the slot.
+//! - `DETACHED`: set by the join when it is dropped.
+//! - `JOINER`: set by the join when a waiter lies in `joiner`. The join clears it only while `DONE` is not set.
+//! - `RELEASED`: set by the owner after it has taken the waiter of a `JOINER` that it found when it set `DONE`.
+//! - `LOST`: set with `DONE`, for a block that is never recycled.
+//! - `LINKED`: set by the join when exit links lie in the register of `links.rs`. The owner runs them if it finds the
+//!   bit when it sets `DONE`; the join runs them if `DONE` was first.
+//! - `SCOPED`: set by the code that spawns a child of a scope.
+//! - `WOKEN`: set by the wakers of a stackless task, see `stackless.rs`.
 //!
 //! ```text
 //!   0 ──JOINER──► J ──DONE──► J|DONE ──RELEASED──► join takes the result, DETACHED, recycles
@@ -27,14 +31,16 @@
 //! ```
 //!
 //! # Invariants
-//! - **T1** A block is recycled once per life, by the last of owner and join, and its ticket grows with each life and
-//!   each wake: a waiter of an older life or park never matches.
-//! - **T2** What the join reads without atomics was written before the join was made and is left alone until recycling.
-//! - **T3** `slot` and `outcome` belong to the owner until `DONE`, then to the join (or to the owner if `DETACHED`
-//!   came first). `DONE` is released and acquired.
-//! - **T4** `joiner` belongs to the join until `JOINER`, then to whoever next changes `join`.
-//! - **T5** Owner-only fields are touched only on the owner's OS thread. `Task` is `!Sync`; only [`Waiter`](super::park::Waiter),
-//!   [`TaskRef`] and [`Join`] carry one across threads, and off the owner's thread they use atomics alone.
+//! - **T1** A block is recycled once per life, by the owner or the join, whichever is last. Its ticket grows with each
+//!   life and each wake, so a waiter of an older life or park never matches.
+//! - **T2** What the join reads without atomics was written before the join was made, and does not change until
+//!   recycling.
+//! - **T3** `slot` and `outcome` belong to the owner until `DONE`, then to the join (or to the owner if `DETACHED` came
+//!   first). `DONE` is set with release and read with acquire.
+//! - **T4** `joiner` belongs to the join until `JOINER`, then to the side that next changes `join`.
+//! - **T5** Owner-only fields are accessed only on the owner's OS thread. `Task` is `!Sync`. Only
+//!   [`Waiter`](super::park::Waiter), [`TaskRef`] and [`Join`] carry a task to other OS threads, where they use atomics
+//!   alone.
 
 mod blocks;
 mod join;
@@ -92,7 +98,7 @@ const LINKED: u8 = 32;
 const SCOPED: u8 = 64;
 const WOKEN: u8 = 128;
 
-/// Drops what lies in the slot; knows the type.
+/// Drops the result in the slot, by its type.
 type Settle = fn(&'static Task);
 type Body = Fiber<(), (), Settle>;
 
@@ -102,9 +108,9 @@ type Body = Fiber<(), (), Settle>;
 #[repr(C, align(64))]
 pub(crate) struct Task {
     pub(super) next: Cell<Option<&'static Task>>,
-    /// Or, of a stackless task, its future; see `stackless.rs`.
+    /// The fiber; for a stackless task, its future (`stackless.rs`).
     fiber: UnsafeCell<MaybeUninit<Body>>,
-    /// Whose thread-locals it has; none: the native ones.
+    /// The context that the task runs in; `None`: the native one.
     pub(super) context: Cell<Option<&'static Context>>,
     pub(super) state: Cell<State>,
     pub(super) wake: Cell<super::park::Wake>,
@@ -113,13 +119,13 @@ pub(crate) struct Task {
     pub(crate) marks: Marks,
     join: AtomicU8,
     outcome: Cell<Ended>,
-    /// How it ended; unlike `outcome` it stays when the result is taken.
+    /// How the task ended. Unlike `outcome` it stays when the result is taken.
     ended: Cell<Ended>,
 
     pub(super) ticket: AtomicU64,
     pub(super) hub: AtomicPtr<Shared>,
     pub(super) why: Cell<Why>,
-    /// Where its stack was when it last suspended, to be fetched into the cache before it is resumed.
+    /// Where the stack was when the task last suspended: the hub has it fetched into the cache before the resume.
     depth: Cell<*const u8>,
     id: Cell<u64>,
     place: Cell<&'static Location<'static>>,
@@ -132,7 +138,7 @@ pub(crate) struct Task {
 
 const _: () = assert!(size_of::<Task>() <= 192 || cfg!(any(feature = "sanitizer", loom)));
 
-/// What few green threads need: kept out of the block.
+/// Fields that few green threads need. They are kept out of the block.
 #[derive(Default)]
 pub(crate) struct Extra {
     pub(crate) locals: Option<Rc<dyn Any>>,
@@ -140,16 +146,16 @@ pub(crate) struct Extra {
     pub(crate) backtrace: Option<String>,
 }
 
-/// What a spawn may choose.
+/// What the caller of a spawn may choose.
 pub(crate) struct Options {
     pub(crate) name: Option<Arc<Box<str>>>,
-    /// None: the default of its kind.
+    /// `None`: the default size of the green thread's [`Kind`].
     pub(crate) stack_size: Option<usize>,
     pub(crate) locals: Option<Rc<dyn Any>>,
 }
 
 impl Options {
-    /// Nothing but a size.
+    /// Only a stack size.
     pub(crate) fn of_size(bytes: usize) -> Options {
         Options {
             name: None,
@@ -159,13 +165,15 @@ impl Options {
     }
 }
 
-/// A task on its way through another OS thread.
+/// A task that may be named on any OS thread.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskRef(&'static Task);
 
-// SAFETY: T5: off the owner's thread a `TaskRef` is only compared, or put into a message to the owner.
+// SAFETY: T5: off the owner's OS thread a `TaskRef` is only compared, asked for its atomics, or put into a message to
+// the owner.
 unsafe impl Send for TaskRef {}
-// SAFETY: as above; it has no interior of its own.
+// SAFETY: as for `Send`: all that a shared `TaskRef` offers to other OS threads is atomic, and it has no cells of its
+// own.
 unsafe impl Sync for TaskRef {}
 
 impl TaskRef {
@@ -173,22 +181,23 @@ impl TaskRef {
         TaskRef(task)
     }
 
-    /// The hub that the task belongs to now.
+    /// The hub that the task's block belongs to now.
     pub(crate) fn shared(self) -> Option<&'static Shared> {
         self.0.shared()
     }
 
-    /// The task itself; for its owner's thread only, which the caller checks by [`shared`](Self::shared).
+    /// The task itself. Only for the owner's OS thread, which the caller checks by [`shared`](Self::shared).
     pub(super) fn get(self) -> &'static Task {
         self.0
     }
 
-    /// Whether it has ended; an atomic look, from any OS thread.
+    /// Whether the task has ended; an atomic look, from any OS thread.
     pub(crate) fn is_finished(self) -> bool {
         self.0.is_finished()
     }
 
-    /// Whether it can never run again: its hub ended before it did, or is the parent's and this a forked child.
+    /// Whether the task can never run again: its hub ended before it did, or this is a forked child and the hub is the
+    /// parent's.
     pub(crate) fn is_lost(self) -> bool {
         self.0.join.load(Ordering::Acquire) & LOST != 0
             || fork_epoch() != 0 && self.shared().is_some_and(Shared::is_of_parent)
@@ -230,13 +239,16 @@ impl Task {
         }
     }
 
-    /// Makes a blank block of zeros, but for the atomics, which others may be looking at: only `ticket` is set.
+    /// Turns a block of zeros into a blank one. The atomics `hub` and `join` stay zero, because other OS threads may be
+    /// looking at them; of the atomics only `ticket` is set.
     ///
     /// # Safety
-    /// A block that was made blank once, whose pages read as zeros since, and which nobody has (R1 of `blocks.rs`).
+    /// The block was made blank once, its pages read as zeros since, and no owner, join or free list has it (R1 of
+    /// `blocks.rs`).
     unsafe fn revive(at: *const Task, ticket: u64) {
         let (at, blank) = (at.cast_mut(), Task::blank());
-        // SAFETY: the caller's; nothing is dropped, for zeros are nothing.
+        // SAFETY: the caller guarantees that no other code accesses the plain fields of this block. Writing over them
+        // drops nothing, which is right because zeros own nothing.
         unsafe {
             (&raw mut (*at).next).write(blank.next);
             (&raw mut (*at).context).write(blank.context);
@@ -267,11 +279,11 @@ impl Task {
     }
 
     pub(crate) fn name(&self) -> Option<Arc<Box<str>>> {
-        // SAFETY: T2.
+        // SAFETY: T2: the name was written before the join was made, and does not change until recycling.
         unsafe { (*self.name.get()).clone() }
     }
 
-    /// Writes how it is named into `bytes`; for a signal handler on the owner's thread, while it runs.
+    /// Writes the task's name into `bytes`. For a signal handler on the owner's OS thread, while the task runs.
     pub(super) fn name_into(&self, bytes: &mut [u8]) -> usize {
         // SAFETY: T2: the task runs, so its name is not being changed.
         let name = unsafe { (*self.name.get()).as_ref() };
@@ -284,9 +296,9 @@ impl Task {
         buffer.len
     }
 
-    /// Whose stack a slot is, that of this task, which runs, or of a coroutine on it.
+    /// What kind of stack lies in `slot`: the stack of this task, which runs, or that of a coroutine on top of it.
     pub(super) fn whose(&self, slot: std::ops::Range<usize>) -> Whose {
-        // SAFETY: it runs, and is not the native task, so its fiber is there.
+        // SAFETY: the task runs and is not the native task, so its fiber is initialized.
         let base = unsafe { (*self.fiber.get()).assume_init_ref().address() };
         if !slot.contains(&base) {
             return Whose::Coroutine;
@@ -298,7 +310,7 @@ impl Task {
         }
     }
 
-    /// Whether it is an isolated green thread, and not a local one in the context of one.
+    /// Whether the task is an isolated green thread, not a local one in the context of an isolated one.
     fn owns_context(&self) -> bool {
         self.context.get().is_some_and(|context| context.is_owned_by(self.id()))
     }
@@ -313,13 +325,13 @@ impl Task {
 
     pub(crate) fn shared(&self) -> Option<&'static Shared> {
         let shared = self.hub.load(Ordering::Acquire);
-        // SAFETY: null or a `&'static Shared` (`Shared` blocks are leaked).
+        // SAFETY: the pointer is null or a `&'static Shared`: `Shared` blocks are leaked.
         unsafe { shared.as_ref() }
     }
 
     #[inline]
     pub(super) fn bump(&self) {
-        // Only the owner writes: a load and a store do.
+        // Only the owner writes the ticket, so a load and a store suffice.
         self.ticket
             .store(self.ticket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
@@ -332,48 +344,54 @@ impl Task {
         self.join.load(Ordering::Relaxed) & SCOPED != 0
     }
 
-    /// Lets `f` see the rarely used part, making it if need be. `f` runs no code of the user, and does not come here.
+    /// Calls `f` with the rarely used fields, which it makes if there are none. `f` runs no code of the user, and does
+    /// not call this function.
     pub(crate) fn with_extra<R>(&self, f: impl FnOnce(&mut Extra) -> R) -> R {
         let _inside = inside::enter();
-        // SAFETY: T5, and the only reference: no `f` in this crate comes here again, and inside there is no switch.
+        // SAFETY: T5: this is the owner's OS thread. It is the only reference: no `f` in this crate calls this
+        // function, and `inside` forbids a switch meanwhile.
         f(unsafe { (*self.extra.get()).get_or_insert_with(Box::default) })
     }
 
     #[inline]
     pub(super) fn has_extra(&self) -> bool {
-        // SAFETY: T5; a look at a pointer.
+        // SAFETY: T5: this is the owner's OS thread, and only a pointer is read.
         unsafe { (*self.extra.get()).is_some() }
     }
 
     #[cold]
     fn trade_extra(&self, other: &Task) {
-        // SAFETY: as in `take_extra`, of two tasks of one owner.
+        // SAFETY: T5: both tasks are of this OS thread's hub, and no `with_extra` of either is under way, because it
+        // calls nothing that comes here.
         unsafe { ptr::swap(self.extra.get(), other.extra.get()) };
     }
 
     pub(super) fn take_extra(&self) -> Option<Box<Extra>> {
-        // SAFETY: T5; nobody is in `with_extra`, which calls nothing that comes here.
+        // SAFETY: T5: this is the owner's OS thread, and no `with_extra` is under way, because it calls nothing that
+        // comes here.
         unsafe { (*self.extra.get()).take() }
     }
 
-    /// An address near the base of its stack; of the running green thread.
+    /// An address near the base of the task's stack. Only for the green thread that runs.
     #[cfg(feature = "monkey")]
     pub(super) fn base(&self) -> usize {
-        // SAFETY: it runs, so its fiber is there.
+        // SAFETY: the task runs, so its fiber is initialized.
         unsafe { (*self.fiber.get()).assume_init_ref().address() }
     }
 
     /// Suspends the running green thread.
     #[inline(always)]
     pub(super) fn suspend(&self) {
+        // Near the stack pointer that is about to be saved: `prefetch_stack` begins here.
         let here = 0u8;
         self.depth.set(&raw const here);
-        // SAFETY: called by `park` and `yield_now` on the task that runs (its code is on the processor), so its fiber
-        // is there and this stack is its own or one above it on the chain (F3).
+        // SAFETY: `park`, `yield_now` and the runner's loop call this on the task that runs, so its fiber is
+        // initialized, and this stack is its own or one above it on the chain (F3).
         unsafe { (*self.fiber.get()).assume_init_ref().leave(()) };
     }
 
-    /// Asks the processor to fetch what a resume touches of the stack. The block itself has been fetched a step before.
+    /// Asks the processor to fetch the part of the stack that a resume touches. The block itself was fetched one step
+    /// before.
     #[inline(always)]
     pub(super) fn prefetch_stack(&self) {
         let depth = self.depth.get();
@@ -396,14 +414,14 @@ fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint: it reads nothing, and no address is wrong.
+        // SAFETY: a prefetch is a hint: it reads nothing, and any address is allowed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
 }
 
-/// The native task of a new hub.
+/// Makes the native task of a new hub.
 pub(super) fn native(shared: &'static Shared, place: &'static Location<'static>) -> &'static Task {
     let task = take_common();
     prepare(task, super::remote::next_id() | NATIVE, shared, place);
@@ -420,7 +438,8 @@ fn prepare(task: &'static Task, id: u64, shared: &'static Shared, place: &'stati
     task.marks.clear();
     task.outcome.set(Ended::Empty);
     task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
-    // After the hub: whoever sees a bit of this life, or sets one in it, finds the right one (`Hub::own`, K2).
+    // After the hub: a thread that sees a bit of this life, or sets one in it, finds the hub of this life (`Hub::own`,
+    // K2).
     task.join.store(0, Ordering::Release);
 }
 
@@ -438,11 +457,12 @@ where
     T: 'static,
 {
     let size = options.as_ref().and_then(|options| options.stack_size);
+    // Before the block is taken: if there is no memory for a stack, there is nothing to give back.
     let stack = Stack::new(size.unwrap_or_else(|| kind.stack_size()))?;
     let task = take_block(hub);
     prepare(task, hub.next_id(), hub.shared, place);
     if let Some(options) = options {
-        // SAFETY: T2: the join does not exist yet.
+        // SAFETY: T2: the join does not exist yet, so no other code reads the name.
         unsafe { *task.name.get() = options.name };
         if options.locals.is_some() {
             task.with_extra(|extra| extra.locals = options.locals);
@@ -455,7 +475,8 @@ where
     })
 }
 
-/// A block for a green thread that another OS thread spawns on `shared`; the owner starts it with [`adopt`].
+/// Takes a block for a green thread that another OS thread spawns on `shared`. The owner starts it with
+/// [`adopt`](Reserved::adopt).
 pub(crate) fn reserve<T: Send + 'static>(shared: &'static Shared, place: &'static Location<'static>) -> Join<T> {
     let task = take_common();
     prepare(task, super::remote::next_id(), shared, place);
@@ -466,7 +487,7 @@ pub(crate) fn reserve<T: Send + 'static>(shared: &'static Shared, place: &'stati
     }
 }
 
-/// A reserved green thread on its way to its owner: lost, if it is dropped on the way.
+/// A reserved green thread on its way to its owner. If this is dropped on the way, the green thread is lost.
 pub(crate) struct Reserved<F> {
     task: TaskRef,
     body: Option<F>,
@@ -482,12 +503,12 @@ impl<F> Reserved<F> {
         }
     }
 
-    /// Starts it, on its owner's OS thread.
+    /// Starts the green thread, on its owner's OS thread.
     pub(crate) fn adopt<T: 'static>(mut self, hub: &'static Hub)
     where
         F: FnOnce() -> T + 'static,
     {
-        // No memory for a stack: dropping `self` says that it is lost.
+        // If there is no memory for a stack, the drop of `self` marks the green thread as lost.
         let size = self.stack_size.unwrap_or_else(|| Kind::Isolated.stack_size());
         if let Ok(stack) = Stack::new(size)
             && let Some(body) = self.body.take()
@@ -517,20 +538,22 @@ where
     enqueue(hub, task);
 }
 
-/// Lays the body of a fresh block on its stack.
+/// Makes the fiber of a fresh block, with `body` on `stack`.
 #[inline]
 fn lay<F, T>(task: &'static Task, stack: Stack, body: F)
 where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
+    // The words below the top are the first that a resume touches.
     let fiber_top = stack.top().wrapping_sub(192);
     let fiber = Fiber::root(stack, move |()| {
         run(task, body);
+        // Only here the type of the result is known. The hub gets a function that can drop it.
         settle_slot::<T> as Settle
     });
     task.depth.set(fiber_top);
-    // SAFETY: the block is fresh: no fiber lies in it, and nobody else knows it.
+    // SAFETY: the block is fresh: no fiber lies in it that this would overwrite, and no other code knows the block.
     unsafe { (*task.fiber.get()).write(fiber) };
 }
 
@@ -542,21 +565,22 @@ fn enqueue(hub: &'static Hub, task: &'static Task) {
     hub.ready.push(task);
 }
 
-/// The base of every green thread: runs the body, leaves its result in the slot, ends its locals.
+/// The base of every green thread: runs the body, leaves its result in the slot, and ends the green-thread locals.
 #[inline]
 fn run<F: FnOnce() -> T, T: 'static>(task: &'static Task, body: F) {
     let result = if interrupt::is_killed(task) {
-        // Killed before its first turn: the closure dies on its own stack.
+        // Killed before its first turn: the closure is dropped on the green thread's own stack.
         catch_unwind(AssertUnwindSafe(|| drop(body))).and(Err(interrupt::killed_payload()))
     } else {
         catch_unwind(AssertUnwindSafe(|| __rust_begin_short_backtrace(body)))
     };
+    // A patched call cannot unwind for a kill. It has told the body of the kill, and the body has returned.
     let told = interrupt::is_told_kill(task);
-    // From here on nothing unwinds: the closure has returned.
+    // The body has ended: no kill and no time-out may unwind from here on.
     task.shield.set(u8::MAX / 2);
     match result {
         Ok(value) if told => leave_late(task, value),
-        // SAFETY: T3: the owner's until `DONE`, and empty.
+        // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the body has only just returned.
         Ok(value) => unsafe { leave(task, value, Ended::Returned) },
         Err(payload) if interrupt::is_kill(&*payload) => {
             task.outcome.set(Ended::Killed);
@@ -564,35 +588,39 @@ fn run<F: FnOnce() -> T, T: 'static>(task: &'static Task, body: F) {
         }
         Err(payload) => {
             let timed_out = interrupt::is_ours(&*payload);
-            // SAFETY: as above.
+            // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the body has not returned.
             unsafe { leave(task, payload, Ended::Panicked) };
             if timed_out {
                 task.ended.set(Ended::TimedOut);
             }
         }
     }
+    // Locals and an unwanted result are dropped here, on the green thread's stack and in its context: they need not be
+    // `Send`.
     clear::<T>(task);
     if let Some(context) = task.context.get() {
+        // The last member of a context runs the destructors of its thread-locals here.
         context.leave();
         if context.has_ended() {
-            // Destructors of thread-locals may have dropped the handle, or made locals. Neither need be `Send`, so they go
-            // here, in the context: the hub's own stack is in another.
+            // Those destructors may have dropped the handle, or made locals. Neither need be `Send`, so they are
+            // dropped here, in the context: the hub's own stack is in another one.
             clear::<T>(task);
         }
     }
+    // In the child of a fork that this green thread made there is no pump to go back to: the process ends here.
     Hub::check_fork(task);
 }
 
-/// The base of what a backtrace shows: std leaves out what lies below a function of this name.
+/// The base of what a backtrace shows: std leaves out the frames below a function of this name.
 #[inline(never)]
 fn __rust_begin_short_backtrace<T>(f: impl FnOnce() -> T) -> T {
     let result = f();
-    // Lest the call above be the last thing that this does, and its frame be gone.
+    // Something must follow the call above: otherwise it may become a tail call, and this frame is missing.
     std::hint::black_box(());
     result
 }
 
-/// Drops what nobody will ask for any more.
+/// Drops the green-thread locals, and the result if no join will ask for it.
 #[inline]
 fn clear<T>(task: &'static Task) {
     if task.has_extra() {
@@ -607,22 +635,25 @@ fn clear<T>(task: &'static Task) {
 /// The slot is empty and the caller owns it (T3).
 #[inline]
 unsafe fn leave<V>(task: &Task, value: V, outcome: Ended) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the slot is empty and that it owns the slot.
     unsafe { task.slot.put(value) };
     task.outcome.set(outcome);
     task.ended.set(outcome);
 }
 
-/// The body has returned although a patched call had told it of a kill: it counts as killed, and its value is kept beside.
+/// The body has returned although a patched call had told it of a kill. The task counts as killed, and its value is
+/// kept besides.
 #[cold]
 fn leave_late<T: 'static>(task: &Task, value: T) {
     if task.owns_context() {
-        // Only an isolated green thread owns its context, and who spawns one is asked for a value that is `Send`.
+        // Only an isolated green thread owns its context, and the functions that spawn one require a value that is
+        // `Send`.
         let late: Box<dyn Any + Send> = Box::new(Late(value));
-        // SAFETY: T3: the owner's until `DONE`, and empty.
+        // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the body has only just returned.
         unsafe { task.slot.put(late) };
         task.outcome.set(Ended::Late);
     } else {
+        // The value need not be `Send`, so it cannot be kept in a `Late`.
         super::discard(value);
         task.outcome.set(Ended::Killed);
     }
@@ -635,22 +666,24 @@ fn leave_late<T: 'static>(task: &Task, value: T) {
 /// The caller owns the slot (T3), and `T` is the type that the body returned.
 #[inline]
 unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
+    // `Empty` from here on: the result is taken at most once.
     match task.outcome.replace(Ended::Empty) {
         Ended::Empty | Ended::TimedOut => None,
-        // SAFETY: the caller's, and `outcome` said what lies there.
+        // SAFETY: the caller owns the slot, and `outcome` said that a value of type `T` lies there.
         Ended::Returned => Some(Exit::Returned(unsafe { task.slot.take::<T>() })),
-        // SAFETY: as above.
+        // SAFETY: the caller owns the slot, and `outcome` said that a panic's payload lies there.
         Ended::Panicked => Some(Exit::Panicked(unsafe { task.slot.take() })),
-        // SAFETY: as above: what `leave_late` has put there.
+        // SAFETY: the caller owns the slot, and `outcome` said that the box lies there which `leave_late` has put
+        // there.
         Ended::Late => Some(Exit::Killed(Some(unsafe { task.slot.take() }))),
         Ended::Killed => Some(Exit::Killed(None)),
         Ended::Lost => Some(Exit::Lost),
     }
 }
 
-/// Drops a result that nobody will read, if there is one.
+/// Drops a result that no join will take, if there is one.
 ///
-/// Called by whoever owns the slot, as [`settle_slot`].
+/// The caller owns the slot, as for [`settle_slot`].
 #[inline]
 fn settle_rest<T>(task: &'static Task) {
     if task.outcome.get() != Ended::Empty {
@@ -658,10 +691,11 @@ fn settle_rest<T>(task: &'static Task) {
     }
 }
 
-/// Drops a result that nobody will read, and reports it if it is a panic.
+/// Drops a result that no join will take, and reports it if it is a panic.
 #[inline(never)]
 fn settle_slot<T>(task: &'static Task) {
-    // SAFETY: called by whoever owns the slot: the body's end, the owner that found `DETACHED`, the join's drop.
+    // SAFETY: the caller owns the slot: it is the end of the body, the owner that found `DETACHED`, or the drop of the
+    // join. `T` is the type that `lay` or `start_future` named, or the join's.
     let exit = unsafe { take_exit::<T>(task) };
     match exit {
         Some(Exit::Returned(value)) => drop_result(task, value),
@@ -683,7 +717,8 @@ pub(super) fn resume(hub: &'static Hub, task: &'static Task) {
     task.state.set(State::Running);
     hub.current.set(Some(task));
     budget::begin();
-    // SAFETY: the turn took it from the ready queue.
+    // SAFETY: the task is new or suspended: the turn took it from a queue, or `end_runners` from the runners at rest.
+    // It runs in the native context, so its thread-locals are in use.
     let outcome = unsafe { enter(task) };
     hub.current.set(None);
     after(hub, task, outcome);
@@ -692,33 +727,33 @@ pub(super) fn resume(hub: &'static Hub, task: &'static Task) {
 pub(super) type Stop = Outcome<(), Settle>;
 
 /// # Safety
-/// It is new or suspended, of this OS thread, and has not ended; its thread-locals are in use.
+/// The task is of this OS thread, new or suspended, and has not ended. Its thread-locals are in use.
 #[inline(always)]
 pub(super) unsafe fn enter(task: &'static Task) -> Stop {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the task is new or suspended, so its fiber is initialized and may be resumed.
     unsafe { (*task.fiber.get()).assume_init_ref().enter(()) }
 }
 
-/// What becomes of a green thread that has stopped.
+/// Handles a green thread that has suspended or ended.
 #[inline(always)]
 pub(super) fn after(hub: &'static Hub, task: &'static Task, stop: Stop) {
     match stop {
         Outcome::Yielded(()) => {}
         Outcome::Returned(settle) => finish(hub, task, Some(settle)),
-        // Not of a root (F5 of `fiber`): what would unwind out of its body aborts.
+        // A root gives no panic (F5 of `fiber`): one that unwinds out of its body aborts.
         Outcome::Panicked(_) => finish(hub, task, None),
     }
 }
 
-/// The owner's last step (see the picture above).
+/// Ends a green thread: the owner's last step (see the bits of `join` above).
 #[inline]
 fn finish(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
-    // SAFETY: written by `start`; the fiber has ended, so its stack goes back to the pool.
+    // SAFETY: `lay` wrote the fiber, which has ended and is not used again: its stack goes back to the pool.
     unsafe { (*task.fiber.get()).assume_init_drop() };
     end(hub, task, settle);
 }
 
-/// The rest of it, for who has a stack and who has none.
+/// The rest of the end, for green threads and stackless tasks alike.
 #[inline]
 fn end(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     task.state.set(State::Idle);
@@ -731,18 +766,23 @@ fn end(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
     if let Some(extra) = extra {
         end_extra(hub, *extra);
     }
+    // If the task was the last member, its context goes back to the pool.
     if let Some(context) = task.context.take() {
         context::left(hub, context);
     }
-    // Whatever waiter is left of this life is stale from here on.
+    // Waiters that are left of this life are stale from here on.
     task.bump();
-    // Read before `DONE`, after which the join may recycle.
+    // Read before `DONE` is set: after that the join may recycle the block.
     let (who, ended) = (TaskRef(task), task.ended.get());
     let id = task.id.get();
+    // This publishes the result to the join, and acquires the waiter and the links that the join has left. The bits
+    // found here decide what is left to do for the owner.
     let before = task.join.fetch_or(DONE, Ordering::AcqRel);
     if before & LINKED != 0 {
         links::run(hub, who, id, ended);
     }
+    // If the join is neither gone nor waiting, it recycles the block and may have done so already: do not touch the
+    // task.
     if before & DETACHED != 0 {
         end_detached(hub, task, settle);
     } else if before & JOINER != 0 {
@@ -752,14 +792,15 @@ fn end(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
 
 #[inline(never)]
 fn end_detached(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
-    // Empty but in the rare case that the join went after the body's last look.
+    // There is a result only in the rare case that the join was dropped after the last look, in `clear`.
     if let Some(settle) = settle.filter(|_| task.outcome.get() != Ended::Empty) {
+        // On the hub's own stack code of the user must run as a callback (I11).
         hub.as_callback(|| settle(task));
     }
     recycle(task);
 }
 
-/// What is left of the rarely used part when a green thread has ended.
+/// Ends the rarely used fields of a green thread that has ended.
 #[cold]
 fn end_extra(hub: &'static Hub, extra: Extra) {
     for guard in extra.guards {
@@ -770,28 +811,32 @@ fn end_extra(hub: &'static Hub, extra: Extra) {
     hub.as_callback(|| super::discard(extra.locals));
 }
 
-/// Wakes the joiner, and recycles if the join went meanwhile.
+/// Wakes the joiner, and recycles the block if the join was dropped meanwhile.
 #[inline]
 fn release(hub: &'static Hub, task: &'static Task) {
-    // SAFETY: T4: `DONE` came after `JOINER`, so the waiter is the owner's.
+    // SAFETY: T4: `DONE` was set after `JOINER`, so the waiter belongs to the owner, and the join no longer touches it.
     let joiner = unsafe { &mut *task.joiner.get() };
     if let Some(Waiter::Task(waiting, ticket)) = *joiner {
-        // In its parts: written a moment ago, it would as a whole wait for the stores. Nothing of it is dropped.
+        // In two parts: reading the whole waiter back would stall on the stores that wrote it a moment ago. `forget` is
+        // right because a task waiter owns nothing.
         std::mem::forget(joiner.take());
         hub.wake_task(waiting, ticket);
     } else if let Some(waiter) = joiner.take() {
         hub.wake(waiter);
     }
+    // The waiter is taken, so the join may recycle the block from here on. If it was dropped before, it has left that
+    // to the owner.
     if task.join.fetch_or(RELEASED, Ordering::AcqRel) & DETACHED != 0 {
         end_detached(hub, task, None);
     }
 }
 
-/// Marks an unfinished green thread as lost: its hub ends, or never could start it. Its stack is leaked.
+/// Marks an unfinished green thread as lost: its hub ends, or could never start it. Its stack is leaked.
 pub(super) fn lose(task: &'static Task) {
     if task.join.fetch_or(LOST, Ordering::AcqRel) & (LOST | DONE) != 0 {
-        return; // Somebody was first.
+        return; // Another call was first, or the task has ended.
     }
+    // `LOST` keeps the join from recycling the block. The fields are written before `DONE`, which publishes them.
     task.outcome.set(Ended::Lost);
     task.ended.set(Ended::Lost);
     task.state.set(State::Idle);
@@ -802,14 +847,15 @@ pub(super) fn lose(task: &'static Task) {
         links::lose(TaskRef(task), id);
     }
     if before & JOINER != 0 && before & DETACHED == 0 {
-        // SAFETY: T4, as in `release`.
+        // SAFETY: T4: `DONE` was set after `JOINER`, so the waiter belongs to this side, and the join no longer touches
+        // it.
         if let Some(waiter) = unsafe { (*task.joiner.get()).take() }
-            // The hub may have ended: then a waker, which is the user's, is called here and now.
+            // The hub may have ended: then a waker, which is the user's code, is called here at once.
             && let Err(payload) = super::call_user(|| waiter.wake())
         {
             super::report_panic(&super::Reporter::callback(), payload);
         }
         task.join.fetch_or(RELEASED, Ordering::AcqRel);
     }
-    // The block stays with the leaked stack, whose frames may still name it: it is never recycled by the owner.
+    // Frames of the leaked stack may still refer to the block, so neither side recycles it.
 }

@@ -1,4 +1,4 @@
-//! Any descriptor, waited for by a green thread: [`Async`], and waits for descriptors that are not ours.
+//! Any descriptor, with green threads that wait for it: [`Async`], and waits for foreign descriptors.
 //!
 //! Every method of every socket is one loop (`Async::run`): try; on `EAGAIN` wait for the source; try again.
 //!
@@ -20,11 +20,12 @@
 //! ```
 //!
 //! # While the caller unwinds
-//! A destructor may do I/O while a panic, a kill or a time-out unwinds its green thread. What the kernel does at once
-//! is done. What would have to wait fails, with an error of kind `Other` that says so: other green threads of the same
-//! OS thread must not run while `std::thread::panicking` is true for them. (Who has thread-locals of its own, see
-//! [`is_isolated`](crate::thread::is_isolated), and no local green threads beside it, waits.) A farewell that must go
-//! out is best sent before, by whoever catches: after [`catch_kill`](crate::thread::catch_kill), or after the join.
+//! A destructor may do I/O while a panic, a kill or a time-out unwinds its green thread. What the kernel can do at once
+//! is done. An operation that would have to wait fails, with an error of kind `Other` that says so: other green threads
+//! of the same OS thread must not run while `std::thread::panicking` is true for them. (A green thread that has
+//! thread-locals of its own, see [`is_isolated`](crate::thread::is_isolated), and no local green threads beside it,
+//! waits.) A last message that must go out is best sent before the unwinding or after it has been caught: after
+//! [`catch_kill`](crate::thread::catch_kill), or after the join.
 #![forbid(unsafe_code)]
 
 mod poll;
@@ -54,22 +55,22 @@ pub use writer::Writer;
 static READ: &str = "data to read from descriptor";
 static WRITE: &str = "room to write to descriptor";
 
-/// A descriptor in non-blocking mode, whose operations park the green thread that must wait.
+/// A descriptor in non-blocking mode. An operation that must wait parks its green thread.
 ///
-/// Several green threads, of several hubs even, may use one: as with std's sockets, the kernel gives each its share. So may
-/// several of these over one descriptor (over references to it, say): each that waits beside another keeps a copy of the
-/// descriptor (`dup`) from its first wait on.
+/// Several green threads, even on several hubs, may use one `Async`: as with std's sockets, the kernel gives each its
+/// share. Several `Async`s may also share one descriptor (through references to it, for example). One that waits while
+/// another waits too keeps a copy of the descriptor (`dup`), from its first wait on.
 pub struct Async<T: AsFd> {
-    /// Taken by `into_inner` and by the drop, after `source` has been taken out of every hub.
+    /// Taken by `into_inner` and by the drop, after `source` has been removed from every hub.
     io: Option<T>,
     source: Source,
     timeouts: [AtomicU64; 2],
 }
 
 impl<T: AsFd> Async<T> {
-    /// Takes a descriptor over, and makes it non-blocking.
+    /// Takes ownership of a descriptor, and makes it non-blocking.
     ///
-    /// The flag belongs to the open file: it shows in every `dup` of it.
+    /// The flag belongs to the open file, so every `dup` of the descriptor has it.
     ///
     /// # Errors
     /// If the system refuses the flag.
@@ -78,7 +79,7 @@ impl<T: AsFd> Async<T> {
         Ok(Async::new_nonblocking(io))
     }
 
-    /// Takes over a descriptor that is non-blocking already.
+    /// Takes ownership of a descriptor that is non-blocking already.
     pub(crate) fn new_nonblocking(io: T) -> Async<T> {
         Async {
             io: Some(io),
@@ -87,7 +88,7 @@ impl<T: AsFd> Async<T> {
         }
     }
 
-    /// What is inside.
+    /// The value that owns the descriptor.
     #[inline]
     pub fn get_ref(&self) -> &T {
         match &self.io {
@@ -96,7 +97,7 @@ impl<T: AsFd> Async<T> {
         }
     }
 
-    /// Gives it back in blocking mode.
+    /// Returns the value, in blocking mode.
     ///
     /// # Errors
     /// If the system refuses the flag; the descriptor is closed then.
@@ -105,7 +106,7 @@ impl<T: AsFd> Async<T> {
         Ok(self.into_fd())
     }
 
-    /// Gives it back in blocking mode, or as it is if the system refuses the flag.
+    /// Returns the value in blocking mode, or as it is if the system refuses the flag.
     pub(crate) fn into_fd(mut self) -> T {
         let _ = rustix::io::ioctl_fionbio(self.as_fd(), false);
         self.source.leave(self.as_fd());
@@ -115,10 +116,11 @@ impl<T: AsFd> Async<T> {
         }
     }
 
-    /// Runs `op` until it gives anything but `WouldBlock`, waiting meanwhile until the descriptor is readable.
+    /// Runs `op` until it returns anything but `WouldBlock`; before each new try it waits until the descriptor is
+    /// readable.
     ///
     /// # Errors
-    /// What `op` gives; `TimedOut` after [`set_read_timeout`](Self::set_read_timeout); an error of kind `Other` if it
+    /// What `op` returns; `TimedOut` after [`set_read_timeout`](Self::set_read_timeout); an error of kind `Other` if it
     /// would have to wait [while the caller unwinds](self#while-the-caller-unwinds).
     ///
     /// # Blocking and cancellation
@@ -129,10 +131,11 @@ impl<T: AsFd> Async<T> {
         self.run(Direction::Read, op)
     }
 
-    /// Runs `op` until it gives anything but `WouldBlock`, waiting meanwhile until the descriptor is writable.
+    /// Runs `op` until it returns anything but `WouldBlock`; before each new try it waits until the descriptor is
+    /// writable.
     ///
     /// # Errors
-    /// What `op` gives; `TimedOut` after [`set_write_timeout`](Self::set_write_timeout); else as
+    /// What `op` returns; `TimedOut` after [`set_write_timeout`](Self::set_write_timeout); otherwise as
     /// [`read_with`](Self::read_with).
     ///
     /// # Blocking and cancellation
@@ -142,7 +145,8 @@ impl<T: AsFd> Async<T> {
         self.run(Direction::Write, op)
     }
 
-    /// A read of a byte stream: one that gives less than was asked for has drained it, which saves the `EAGAIN`.
+    /// A read from a byte stream. A read that returns less than was asked for has drained the stream, which saves the
+    /// attempt that would fail with `EAGAIN`.
     #[inline]
     #[track_caller]
     pub(crate) fn read_stream(&self, len: usize, op: impl FnMut(&T) -> io::Result<usize>) -> io::Result<usize> {
@@ -172,7 +176,7 @@ impl<T: AsFd> Async<T> {
         }
     }
 
-    /// As [`read_with`](Self::read_with), but waits no longer than until `deadline`: then it is `TimedOut`.
+    /// Like [`read_with`](Self::read_with), but waits no longer than until `deadline`: then the error is `TimedOut`.
     #[track_caller]
     pub(crate) fn read_before<R>(
         &self,
@@ -182,7 +186,7 @@ impl<T: AsFd> Async<T> {
         self.run_before(Direction::Read, deadline, op)
     }
 
-    /// As [`write_with`](Self::write_with), but waits no longer than until `deadline`: then it is `TimedOut`.
+    /// Like [`write_with`](Self::write_with), but waits no longer than until `deadline`: then the error is `TimedOut`.
     #[track_caller]
     pub(crate) fn write_before<R>(
         &self,
@@ -209,7 +213,7 @@ impl<T: AsFd> Async<T> {
         self.run_until(direction, None, op)
     }
 
-    /// The one loop.
+    /// The loop of every operation: try, wait, try again.
     #[inline]
     #[track_caller]
     fn run_until<R>(
@@ -218,13 +222,16 @@ impl<T: AsFd> Async<T> {
         mut deadline: Option<u64>,
         mut op: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
+        // Before any attempt: an operation that always succeeds must give way now and then, and observe a kill.
         if budget::spend(Mode::Cancel) == Wake::Interrupted {
             return Err(interrupted());
         }
-        // A wait whose deadline has passed never comes to ask the kernel, so the first try does.
+        // If the deadline has passed already, the wait fails without asking the kernel. So the first try is made in any
+        // case.
         let mut asks = deadline.is_some();
         loop {
             let known = Hub::try_current().and_then(|hub| Some((hub, self.source.key(hub)?)));
+            // No edge has come since the last `EAGAIN`: the attempt would fail, so go straight to the wait.
             let in_vain =
                 !std::mem::take(&mut asks) && known.is_some_and(|(hub, key)| hub.reactor.is_drained(key, direction));
             if !in_vain {
@@ -232,12 +239,15 @@ impl<T: AsFd> Async<T> {
                     Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     result => {
+                        // There may be more than this attempt took: the next waiter tries too.
                         if let Some((hub, key)) = known {
                             hub.reactor.succeeded(hub, key, direction);
                         }
                         return result;
                     }
                 }
+                // From here on only an edge makes the source ready. If one comes before the wait, the wait returns at
+                // once.
                 if let Some((hub, key)) = known {
                     hub.reactor.drained(key, direction);
                 }
@@ -246,10 +256,10 @@ impl<T: AsFd> Async<T> {
         }
     }
 
-    /// Waits until a try may succeed.
+    /// Waits until an attempt may succeed.
     #[track_caller]
     fn wait(&self, direction: Direction, deadline: &mut Option<u64>) -> io::Result<()> {
-        // The user's code, which may do anything: before the hub is asked for.
+        // `as_fd` is the user's code and may do anything, even end the hub. So call it before looking at the hub.
         let fd = self.get_ref().as_fd();
         if Hub::has_ended() {
             return Err(crate::hub::ended());
@@ -258,6 +268,7 @@ impl<T: AsFd> Async<T> {
         let hub = Hub::current();
         let key = self.source.join(hub, fd)?;
         let timeout = self.timeouts[direction as usize].load(Ordering::Relaxed);
+        // The time-out covers the whole operation, so only the first wait sets the deadline.
         if timeout != 0 && deadline.is_none() {
             *deadline = Some(hub.clock.now().saturating_add(timeout));
         }
@@ -283,10 +294,11 @@ impl<T: AsFd> Async<T> {
     /// Waits until the descriptor is readable.
     ///
     /// # Errors
-    /// What `poll` and the poller say of the descriptor; `TimedOut` after [`set_read_timeout`](Self::set_read_timeout).
+    /// What `poll` and the poller report for the descriptor; `TimedOut` after
+    /// [`set_read_timeout`](Self::set_read_timeout).
     ///
     /// # Blocking and cancellation
-    /// Parks. A kill or time-out unwinds while it waits. By the time it returns another may have read what there was.
+    /// Parks. A kill or time-out unwinds while it waits. By the time it returns, another task may have read the data.
     #[track_caller]
     pub fn readable(&self) -> io::Result<()> {
         self.until(Direction::Read)
@@ -295,7 +307,7 @@ impl<T: AsFd> Async<T> {
     /// Waits until the descriptor is writable.
     ///
     /// # Errors
-    /// What `poll` and the poller say of the descriptor; `TimedOut` after
+    /// What `poll` and the poller report for the descriptor; `TimedOut` after
     /// [`set_write_timeout`](Self::set_write_timeout).
     ///
     /// # Blocking and cancellation
@@ -305,19 +317,19 @@ impl<T: AsFd> Async<T> {
         self.until(Direction::Write)
     }
 
-    /// Asks the kernel, and waits on the descriptor's own registration while it says no.
+    /// Asks the kernel, and while the answer is no, waits on the descriptor's own registration.
     #[track_caller]
     fn until(&self, direction: Direction) -> io::Result<()> {
         self.run(direction, |io| ready::look(io.as_fd(), direction))
     }
 
-    /// As [`readable`](Self::readable), for an `async` function that is polled on a hub: in
+    /// Like [`readable`](Self::readable), for an `async` function that is polled on a hub: in
     /// [`block_on`](crate::future::block_on), or in [`select!`](crate::select!).
     pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_, T> {
         ready::Readiness::new(self, Direction::Read)
     }
 
-    /// As [`writable`](Self::writable), for an `async` function that is polled on a hub.
+    /// Like [`writable`](Self::writable), for an `async` function that is polled on a hub.
     pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_, T> {
         ready::Readiness::new(self, Direction::Write)
     }
@@ -339,7 +351,7 @@ impl<T: AsFd> Async<T> {
         Ok(())
     }
 
-    /// How long a read may wait. `None`: for ever.
+    /// Sets how long a read may wait. `None`: for ever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero, as with std's sockets.
@@ -347,7 +359,7 @@ impl<T: AsFd> Async<T> {
         self.set_timeout(Direction::Read, timeout)
     }
 
-    /// How long a write may wait. `None`: for ever.
+    /// Sets how long a write may wait. `None`: for ever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -355,12 +367,12 @@ impl<T: AsFd> Async<T> {
         self.set_timeout(Direction::Write, timeout)
     }
 
-    /// How long a read may wait.
+    /// How long a read may wait. `None`: for ever.
     pub fn read_timeout(&self) -> Option<Duration> {
         self.timeout(Direction::Read)
     }
 
-    /// How long a write may wait.
+    /// How long a write may wait. `None`: for ever.
     pub fn write_timeout(&self) -> Option<Duration> {
         self.timeout(Direction::Write)
     }
@@ -430,7 +442,7 @@ where
     }
 }
 
-/// What a wait for a descriptor came to.
+/// The result of a wait for a descriptor.
 fn answer(wake: Wake, late: impl FnOnce() -> io::Error) -> io::Result<()> {
     match wake {
         Wake::Ready | Wake::Early => Ok(()),
@@ -439,8 +451,8 @@ fn answer(wake: Wake, late: impl FnOnce() -> io::Error) -> io::Result<()> {
     }
 }
 
-/// A step of the budget, for an operation that may be done without a wait for a descriptor: what it waits for is in a
-/// buffer, or a connection is refused at once.
+/// Takes a step of the budget, for an operation that may be done without a wait for a descriptor: because what it needs
+/// is in a buffer, or because a connection is refused at once.
 #[track_caller]
 pub(crate) fn give_way() -> io::Result<()> {
     match budget::spend(Mode::Cancel) {
@@ -449,14 +461,14 @@ pub(crate) fn give_way() -> io::Result<()> {
     }
 }
 
-/// Unwinds for what is due; or gives the error, where that cannot be.
+/// Unwinds for the interrupt that is due. Where that is not possible, returns the error.
 #[cold]
 fn interrupted() -> io::Error {
     interrupt::raise();
     io::Error::other("it would have to wait, and cannot: the caller is unwinding or was killed")
 }
 
-/// The error that says what did not come, and within what time.
+/// The error of a wait that has timed out: which descriptor, what it was not, and within what time.
 #[cold]
 fn late(fd: BorrowedFd<'_>, direction: Direction, what: &str, limit: Option<Duration>) -> io::Error {
     let fd = fd.as_raw_fd();
@@ -467,7 +479,7 @@ fn late(fd: BorrowedFd<'_>, direction: Direction, what: &str, limit: Option<Dura
     };
     let text = match limit {
         Some(limit) => format!("descriptor {fd} was not {wanted} within{what} {limit:?}"),
-        // Taken back meanwhile by another green thread.
+        // Another green thread has removed the time-out meanwhile.
         None => format!("descriptor {fd} was not {wanted} in time"),
     };
     io::Error::new(ErrorKind::TimedOut, text)
@@ -491,7 +503,8 @@ fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>)
     answer(wake, || late(fd, direction, "", timeout))
 }
 
-/// Waits until any descriptor is readable, for at most `timeout`. What cannot be polled (a file) is ready at once.
+/// Waits until any descriptor is readable, for at most `timeout`. A descriptor that cannot be polled (a file) is ready
+/// at once.
 ///
 /// ```
 /// use std::{io::{ErrorKind, Write}, time::Duration};
@@ -507,7 +520,7 @@ fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>)
 /// ```
 ///
 /// # Errors
-/// `TimedOut`; what `epoll` says of the descriptor; `EBADF` if it is closed by [`close`] meanwhile.
+/// `TimedOut`; what `epoll` reports for the descriptor; `EBADF` if it is closed by [`close`] meanwhile.
 ///
 /// # Blocking and cancellation
 /// Parks. A kill or time-out unwinds while it waits.
@@ -531,9 +544,9 @@ pub fn wait_writable(fd: impl AsFd, timeout: Option<Duration>) -> io::Result<()>
     wait_for(fd.as_fd(), Direction::Write, timeout)
 }
 
-/// Closes a descriptor, after waking every green thread of this hub that waits for its number, with `EBADF`.
+/// Closes a descriptor, and wakes every green thread of this hub that waits for its number, with `EBADF`.
 ///
-/// A plain drop closes as well, but who waits by the number (through a raw copy of it) would never know.
+/// A plain drop closes it too, but a green thread that waits by the number (through a raw copy of it) would never wake.
 ///
 /// # Coming from Python
 /// `gevent`'s `cancel_wait` at `socket.close()`.

@@ -1,8 +1,8 @@
-//! Operations that are polled: what they share with [`Async::read_with`], without the park.
+//! Polled operations: what they share with [`Async::read_with`], without the park.
 //!
-//! For each direction a source remembers the waker of the last poll that came to nothing. It stands beside the line of
-//! those who wait, and is called at the next edge together with the first of them: a task that has turned to something
-//! else takes nothing from a green thread.
+//! For each direction, a source remembers the waker of the last poll that was not ready. This waker stands beside the
+//! queue of waiters, and is called at the next edge together with the first of them. So a task that has turned to
+//! something else takes nothing away from a green thread.
 #![forbid(unsafe_code)]
 
 use std::future::{Future, poll_fn};
@@ -24,17 +24,17 @@ use crate::hub::{Hub, budget};
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 use crate::sys::plain::plainly;
 
-/// At most so much at once, of what is copied.
+/// The most bytes that are copied at once.
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 const CHUNK: usize = 8192;
 
 /// For code that polls: in a future that a hub polls ([`block_on`](crate::future::block_on)), or in one of the traits
-/// that the sockets have.
+/// that the sockets implement.
 ///
-/// For each direction the descriptor keeps the waker of the last poll only; one task may read while another writes.
+/// For each direction the descriptor keeps only the waker of the last poll, so one task may read while another writes.
 /// Where several tasks read, each needs a future of its own: [`read_with_async`](Self::read_with_async).
 impl<T: AsFd> Async<T> {
-    /// Runs `op`; if it gives `WouldBlock`, the task is woken when the descriptor may be readable.
+    /// Runs `op`; if it returns `WouldBlock`, the task is woken when the descriptor may be readable.
     ///
     /// ```
     /// use std::{future::poll_fn, io::{Read, Write}};
@@ -52,7 +52,7 @@ impl<T: AsFd> Async<T> {
     /// ```
     ///
     /// # Errors
-    /// What `op` gives, and what the poller says of the descriptor. The read time-out does not count here.
+    /// What `op` returns, and what the poller reports for the descriptor. The read time-out does not apply here.
     pub fn poll_read_with<R>(
         &self,
         context: &mut Context<'_>,
@@ -61,7 +61,7 @@ impl<T: AsFd> Async<T> {
         self.poll_with(Direction::Read, context, op)
     }
 
-    /// Runs `op`; if it gives `WouldBlock`, the task is woken when the descriptor may be writable.
+    /// Runs `op`; if it returns `WouldBlock`, the task is woken when the descriptor may be writable.
     ///
     /// # Errors
     /// As [`poll_read_with`](Self::poll_read_with).
@@ -73,15 +73,15 @@ impl<T: AsFd> Async<T> {
         self.poll_with(Direction::Write, context, op)
     }
 
-    /// Whether it is readable; if not, the task is woken when it may be.
+    /// Whether the descriptor is readable; if not, the task is woken when it may be.
     ///
     /// # Errors
-    /// What `poll` and the poller say of the descriptor.
+    /// What `poll` and the poller report for the descriptor.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_with(context, |io| look(io.as_fd(), Direction::Read))
     }
 
-    /// Whether it is writable; if not, the task is woken when it may be.
+    /// Whether the descriptor is writable; if not, the task is woken when it may be.
     ///
     /// # Errors
     /// As [`poll_readable`](Self::poll_readable).
@@ -89,8 +89,9 @@ impl<T: AsFd> Async<T> {
         self.poll_write_with(context, |io| look(io.as_fd(), Direction::Write))
     }
 
-    /// As [`read_with`](Self::read_with), without a time-out, for an `async` function that is polled on a hub. Any
-    /// number of tasks may wait in it.
+    /// Like [`read_with`](Self::read_with), without a time-out, for an `async` function that is polled on a hub.
+    ///
+    /// Any number of tasks may wait in it.
     ///
     /// ```
     /// use std::io::{Read, Write};
@@ -109,7 +110,7 @@ impl<T: AsFd> Async<T> {
         self.with_async(Direction::Read, op)
     }
 
-    /// As [`write_with`](Self::write_with), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`write_with`](Self::write_with), without a time-out, for an `async` function that is polled on a hub.
     pub fn write_with_async<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> impl Future<Output = io::Result<R>> {
         self.with_async(Direction::Write, op)
     }
@@ -135,7 +136,7 @@ impl<T: AsFd> Async<T> {
         }
     }
 
-    /// What is left after an attempt that did not come to `WouldBlock` is the next one's.
+    /// An attempt succeeded: there may be more than it took, so the next waiter tries too.
     fn succeeded(&self, direction: Direction) {
         if let Some(hub) = Hub::try_current()
             && let Some(key) = self.source.key(hub)
@@ -152,12 +153,13 @@ impl<T: AsFd> Async<T> {
     ) -> Poll<io::Result<R>> {
         ready!(budget::poll(context));
         loop {
-            // Each time: `op` is the user's code, and may have come back after the hub's end.
+            // Checked in each round: `op` is the user's code, and may have run until after the hub's end.
             if Hub::has_ended() {
                 return Poll::Ready(Err(crate::hub::ended()));
             }
             let hub = Hub::current();
             let known = self.source.key(hub);
+            // No edge has come since the last `EAGAIN`: the attempt would fail, so only leave the waker.
             if !known.is_some_and(|key| hub.reactor.is_drained(key, direction)) {
                 match op(self.get_ref()) {
                     Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -174,13 +176,15 @@ impl<T: AsFd> Async<T> {
                 }
             }
             let key = self.source.join(hub, self.as_fd())?;
+            // `false`: an edge came after the attempt. Without another try, the task would wait for one that may never
+            // come.
             if hub.reactor.wake_later(hub, key, direction, context.waker()) {
                 return Poll::Pending;
             }
         }
     }
 
-    /// A read of a byte stream: see [`read_stream`](Self::read_stream).
+    /// A read from a byte stream; see [`read_stream`](Self::read_stream).
     pub(crate) fn poll_read_stream(
         &self,
         context: &mut Context<'_>,
@@ -208,8 +212,8 @@ impl<T: AsFd> Async<T> {
         put
     }
 
-    /// The same into memory that the caller may not have written to yet: what was read is given to `take`. The copy
-    /// costs less than to clear all of a big buffer would.
+    /// A read from a byte stream into memory that the caller may not have initialised: the bytes that were read are
+    /// passed to `take`. Copying them costs less than clearing all of a big buffer would.
     #[cfg(any(feature = "tokio-io", feature = "hyper"))]
     pub(crate) fn poll_read_onto(
         &self,
@@ -231,17 +235,17 @@ impl<T: AsFd> Async<T> {
     }
 }
 
-/// Reads into memory that need not have been written to, and gives the part that it has.
+/// Reads into memory that need not be initialised, and returns the part that has been.
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 pub(crate) type ReadOnto = for<'a> fn(BorrowedFd<'_>, &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>;
 
-/// What works on any descriptor.
+/// Reads from any descriptor.
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 pub(crate) fn read<'a>(fd: BorrowedFd<'_>, memory: &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]> {
     Ok(plainly(|| rustix::io::read(fd, memory))?.0)
 }
 
-/// What the kernel does quicker, on a socket.
+/// Reads from a socket, for which the kernel is quicker this way.
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 pub(crate) fn receive<'a>(fd: BorrowedFd<'_>, memory: &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]> {
     Ok(plainly(|| rustix::net::recv(fd, memory, RecvFlags::empty()))?.0.0)

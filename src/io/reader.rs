@@ -3,21 +3,22 @@
 //! # Invariants
 //! - **B1** What came from the inner reader is in the buffer until a method returns it: a kill, a time-out or an error
 //!   in the middle of a wait leaves it there.
-//! - **B2** `buffer[start..end]` is what is there; the rest is room.
+//! - **B2** `buffer[start..end]` is the data; the rest is free.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io::{self, BufRead, ErrorKind, Read};
 
-/// How long what a delimiter ends may be, unless said otherwise.
+/// The default limit for data that a delimiter ends.
 const LIMIT: usize = 64 * 1024;
-/// The room at first, and again when a longer one is empty.
+/// The size of the buffer at first, and again when a longer one has become empty.
 const ROOM: usize = 8 * 1024;
 
-/// A `BufReader` that loses nothing when a read is cut short, and that bounds what it waits for.
+/// A `BufReader` that loses nothing when a read is cut short, and that limits how much it waits for.
 ///
-/// std's `read_line`, `read_until` and `read_exact` take bytes out as they come. Killed, timed out or failed half way,
-/// they have them no more. These leave them where they are until all are there, and the next call goes on:
+/// std's `read_line`, `read_until` and `read_exact` take bytes out of the buffer as they come. If such a call is
+/// killed, timed out or fails half way, those bytes are lost. The methods of this reader leave the bytes in the buffer
+/// until all of them are there, and the next call goes on:
 ///
 /// ```
 /// use std::io::{BufRead, Write};
@@ -36,15 +37,15 @@ const ROOM: usize = 8 * 1024;
 /// # }
 /// ```
 ///
-/// What is buffered is given without a look at the inner reader, and so without giving way to others: a loop over
-/// buffered lines comes to the end of the buffer, and there it does.
+/// Buffered data is returned without a look at the inner reader, and so without giving way to other tasks. A loop over
+/// buffered lines gives way when it reaches the end of the buffer.
 ///
 /// # Errors of its own
-/// They come inside of an `io::Error`; `error.downcast::<IncompleteRead>()` takes them out.
+/// They are inside of an `io::Error`; `error.downcast::<IncompleteRead>()` takes them out.
 /// - [`IncompleteRead`], of kind `UnexpectedEof`, has the bytes that came before the end.
 /// - [`LimitOverrun`], of kind `InvalidData`: no delimiter within the limit (64 KiB, or as
-///   [`with_limit`](Self::with_limit) says). The bytes can be read still, by `read`, say. So a loop that ignores the
-///   error does not end.
+///   [`with_limit`](Self::with_limit) says). The bytes stay in the buffer, where `read` for example finds them. So a
+///   loop that ignores the error does not end.
 ///
 /// # Coming from Python
 /// `asyncio.StreamReader`: `readexactly` is [`read_exactly`](Self::read_exactly), `readuntil` is
@@ -58,13 +59,13 @@ pub struct Reader<R> {
     ended: bool,
 }
 
-/// The end came before all that was asked for; `partial` is what came.
+/// The stream ended before all that was asked for; `partial` is what came.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IncompleteRead {
-    /// The bytes before the end; the reader has them no more.
+    /// The bytes before the end. The reader does not have them any more.
     pub partial: Vec<u8>,
-    /// How many were asked for, if that was said.
+    /// How many bytes were asked for, if the call named a number.
     pub expected: Option<usize>,
 }
 
@@ -107,12 +108,12 @@ impl fmt::Display for LimitOverrun {
 impl std::error::Error for LimitOverrun {}
 
 impl<R: Read> Reader<R> {
-    /// One with a limit of 64 KiB.
+    /// A reader with a limit of 64 KiB.
     pub fn new(inner: R) -> Reader<R> {
         Reader::with_limit(LIMIT, inner)
     }
 
-    /// One that looks for a delimiter in at most `limit` bytes.
+    /// A reader that looks for a delimiter in at most `limit` bytes.
     pub fn with_limit(limit: usize, inner: R) -> Reader<R> {
         Reader {
             inner,
@@ -124,36 +125,36 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// What it reads from. Who reads there goes past the buffer.
+    /// The inner reader. Reading from it directly bypasses the buffer.
     pub fn get_ref(&self) -> &R {
         &self.inner
     }
 
-    /// What it reads from.
+    /// The inner reader. Reading from it directly bypasses the buffer.
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.inner
     }
 
-    /// What it reads from, and the bytes that it has read already.
+    /// The inner reader, and the bytes that are in the buffer.
     pub fn into_parts(self) -> (R, Vec<u8>) {
         let rest = self.buffer().to_vec();
         (self.inner, rest)
     }
 
-    /// The bytes that are there already.
+    /// The bytes that are in the buffer.
     pub fn buffer(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// Whether the end was seen, and nothing is left before it.
+    /// Whether the end of the stream was seen, and the buffer is empty.
     pub fn at_eof(&self) -> bool {
         self.ended && self.start == self.end
     }
 
-    /// Reads exactly `len` bytes; the limit does not matter here.
+    /// Reads exactly `len` bytes. The limit does not apply here.
     ///
     /// # Errors
-    /// [`IncompleteRead`] if the end comes before; what the inner reader gives.
+    /// [`IncompleteRead`] if the stream ends before; what the inner reader returns.
     ///
     /// # Blocking and cancellation
     /// Parks as the inner reader does. A kill, time-out or error loses nothing that has come.
@@ -163,11 +164,11 @@ impl<R: Read> Reader<R> {
         Ok(self.take(len))
     }
 
-    /// Reads up to `delimiter`, and gives it too.
+    /// Reads up to `delimiter`, and returns it with the data.
     ///
     /// # Errors
-    /// [`IncompleteRead`] if the end comes before; [`LimitOverrun`] if there is more than the limit before the
-    /// delimiter; what the inner reader gives.
+    /// [`IncompleteRead`] if the stream ends before; [`LimitOverrun`] if there is more than the limit before the
+    /// delimiter; what the inner reader returns.
     ///
     /// # Panics
     /// If the delimiter is empty.
@@ -183,7 +184,8 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// How long it is up to and with the delimiter; `None` if the end comes before. All of it is in the buffer then.
+    /// The length of the data up to the end of the delimiter. All of it is in the buffer then. `None` if the stream
+    /// ends before.
     #[track_caller]
     fn find(&mut self, delimiter: &[u8]) -> io::Result<Option<usize>> {
         let mut searched = 0;
@@ -202,7 +204,7 @@ impl<R: Read> Reader<R> {
                     return Err(io::Error::new(ErrorKind::InvalidData, overrun));
                 }
             }
-            // A part of the delimiter may be the last that is there.
+            // The last bytes may be the beginning of a delimiter: search them again.
             searched = len.saturating_sub(delimiter.len() - 1);
             if self.more()? == 0 {
                 return Ok(None);
@@ -210,7 +212,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Waits until so many bytes are there.
+    /// Reads until the buffer holds `len` bytes.
     #[track_caller]
     fn gather(&mut self, len: usize) -> io::Result<()> {
         while self.end - self.start < len {
@@ -233,7 +235,7 @@ impl<R: Read> Reader<R> {
         taken
     }
 
-    /// Adds to the buffer what one read of the inner reader gives.
+    /// Does one read of the inner reader, into the buffer.
     #[track_caller]
     fn more(&mut self) -> io::Result<usize> {
         if self.end == self.buffer.len() && self.start > 0 {
@@ -270,7 +272,7 @@ impl<R: Read> Read for Reader<R> {
         Ok(len)
     }
 
-    /// As [`read_exactly`](Reader::read_exactly), into `buffer`, which is not touched unless all are there.
+    /// Like [`read_exactly`](Reader::read_exactly), into `buffer`, which is not touched unless all bytes are there.
     #[track_caller]
     fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.gather(buffer.len())?;
@@ -298,7 +300,7 @@ impl<R: Read> BufRead for Reader<R> {
         }
     }
 
-    /// As std's, but for the limit: at the end it gives what is there.
+    /// Like std's, except for the limit. At the end of the stream it returns what is there.
     #[track_caller]
     fn read_until(&mut self, byte: u8, buffer: &mut Vec<u8>) -> io::Result<usize> {
         let found = self.find(&[byte])?;
@@ -308,7 +310,7 @@ impl<R: Read> BufRead for Reader<R> {
         Ok(len)
     }
 
-    /// As std's, but for the limit. The error of a line that is not UTF-8 has its bytes, in a `FromUtf8Error`.
+    /// Like std's, except for the limit. If the line is not UTF-8, the error has its bytes, in a `FromUtf8Error`.
     #[track_caller]
     fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Whether a descriptor is ready, for futures.
+//! Futures that resolve when a descriptor is ready.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -15,7 +15,7 @@ use crate::hub::remote::{Message, Shared};
 use crate::hub::{Hub, budget};
 use crate::sys::plain::plainly;
 
-/// One look, which takes nothing away.
+/// Asks the kernel once, without waiting and without consuming an event.
 pub(super) fn look(fd: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
     let wanted = if direction == Direction::Read {
         PollFlags::IN
@@ -29,7 +29,7 @@ pub(super) fn look(fd: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
     }
 }
 
-/// Its place in the line of a source, on the hub that polled it.
+/// A place in the queue of a source, on the hub that polled the future.
 struct Place {
     shared: &'static Shared,
     generation: u64,
@@ -54,11 +54,12 @@ impl<'a, T: AsFd> Readiness<'a, T> {
         }
     }
 
-    /// Leaves the line; an edge that it got and does not use goes to the next.
+    /// Leaves the queue. An edge that woke this future, and that it does not use, goes to the next waiter.
     fn leave(&mut self, uses_it: bool) {
         let Some(place) = self.place.take() else { return };
         let direction = self.direction;
         let leave = move |hub: &'static Hub| {
+            // Not queued any more: an edge has taken it out and woken it.
             if !hub.reactor.dequeue(place.key, direction, place.number) && !uses_it {
                 hub.reactor.succeeded(hub, place.key, direction);
             }
@@ -66,7 +67,7 @@ impl<'a, T: AsFd> Readiness<'a, T> {
         match Hub::try_current() {
             Some(hub) if std::ptr::eq(hub.shared, place.shared) && hub.generation == place.generation => leave(hub),
             _ => {
-                // As a callback: the waker is dropped there, which is code of the user's.
+                // As a callback, because the waker is dropped there, and that runs the user's code.
                 let call = move |hub: &'static Hub| hub.call(Box::new(move || leave(hub)));
                 place
                     .shared
@@ -76,13 +77,14 @@ impl<'a, T: AsFd> Readiness<'a, T> {
     }
 
     fn poll_ready(&mut self, context: &Context<'_>) -> Poll<io::Result<()>> {
-        // The user's code, and so before the hub is asked for.
+        // `as_fd` is the user's code and may do anything, even end the hub. So call it before looking at the hub.
         let fd = self.io.as_fd();
         if Hub::has_ended() {
             return Poll::Ready(Err(crate::hub::ended()));
         }
-        // It keeps its place meanwhile.
+        // If the budget is used up, the future keeps its place in the queue meanwhile.
         ready!(budget::poll(context));
+        // This poll looks for itself, so it uses up the edge that may have woken it.
         self.leave(true);
         let hub = Hub::current();
         loop {
@@ -98,6 +100,7 @@ impl<'a, T: AsFd> Readiness<'a, T> {
                 }
                 hub.reactor.drained(key, self.direction);
             }
+            // `None`: an edge came after the look. Look again, because no other edge may come.
             let queued = hub.reactor.enqueue(hub, key, self.direction, context.waker().clone());
             if let Some(number) = queued {
                 self.place = Some(Place {

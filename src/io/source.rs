@@ -1,7 +1,7 @@
-//! Where a descriptor of ours is registered: mostly with one hub, from its first wait to its end.
+//! Where a descriptor of this crate is registered: mostly with one hub, from its first wait to its end.
 //!
-//! A socket may be used from any OS thread, so it may be registered with several hubs: the first is kept where it is
-//! found without a lock.
+//! A socket may be used from any OS thread, so it may be registered with several hubs. The first registration is kept
+//! where it is found without a lock.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -18,9 +18,9 @@ struct Registration {
     shared: &'static Shared,
     generation: u64,
     key: Key,
-    /// What is registered in place of the descriptor, if that is registered there by another source.
+    /// The descriptor that is registered in place of the source's own, if another source has registered that one.
     copy: Option<OwnedFd>,
-    /// In a forked child the parent's poller must be left alone.
+    /// A forked child must leave the parent's poller alone.
     fork_epoch: u64,
 }
 
@@ -30,7 +30,7 @@ impl Registration {
         std::ptr::eq(self.shared, hub.shared) && self.generation == hub.generation && self.fork_epoch == hub.fork_epoch
     }
 
-    /// Whether its hub has not ended.
+    /// Whether the registration's hub has not ended.
     fn is_alive(&self) -> bool {
         self.shared.generation() == self.generation && self.fork_epoch == fork_epoch()
     }
@@ -49,7 +49,7 @@ impl Source {
         }
     }
 
-    /// Its key with this hub, if it is registered there.
+    /// The source's key with this hub, if it is registered there.
     #[inline]
     pub(super) fn key(&self, hub: &Hub) -> Option<Key> {
         let home = self.home.get()?;
@@ -65,7 +65,7 @@ impl Source {
         others.iter().find(|other| other.is_with(hub)).map(|other| other.key)
     }
 
-    /// Its key with this hub, registered if need be.
+    /// The source's key with this hub. Registers the source if necessary.
     pub(super) fn join(&self, hub: &'static Hub, fd: BorrowedFd<'_>) -> io::Result<Key> {
         if let Some(key) = self.key(hub) {
             return Ok(key);
@@ -80,14 +80,15 @@ impl Source {
         };
         if let Err(new) = self.home.set(new) {
             let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those whose hubs have ended are of no use, and there may be any number in a long life.
+            // Registrations with hubs that have ended are of no use, and a long-lived source may have had any number of
+            // them.
             others.retain(Registration::is_alive);
             others.push(new);
         }
         Ok(key)
     }
 
-    /// Takes it out of every hub, before its descriptor is closed or given away.
+    /// Removes the source from every hub. To be called before its descriptor is closed or given away.
     pub(super) fn leave(&self, fd: BorrowedFd<'_>) {
         let Some(home) = self.home.get() else { return };
         let others = std::mem::take(&mut *self.others.lock().unwrap_or_else(PoisonError::into_inner));

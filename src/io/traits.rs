@@ -1,10 +1,12 @@
-//! The async world's traits for byte streams: futures-io's, tokio's (feature `tokio-io`), hyper's (feature `hyper`).
+//! The async crates' traits for byte streams: futures-io's, tokio's (feature `tokio-io`), hyper's (feature `hyper`).
 //!
-//! Each is implemented for the type and for a reference to it: two tasks may have a direction each.
+//! Each is implemented for the type and for a reference to it, so that one task may read while another writes.
 #![forbid(unsafe_code)]
 
-/// The reading traits of a type with an [`Async`](crate::io::Async) in its field `io`; `drained`: a read that gives
-/// less than was asked for has drained it; `read`: [`receive`](crate::io::receive) or [`read`](crate::io::read).
+/// Implements the reading traits for a type that has an [`Async`](crate::io::Async) in its field `io`.
+///
+/// `drained`: whether a read that returns less than was asked for has drained it. `read`:
+/// [`receive`](crate::io::receive) or [`read`](crate::io::read).
 macro_rules! async_read {
     ($name:ident, drained: $drained:expr, read: $read:ident) => {
         impl $name {
@@ -77,7 +79,7 @@ macro_rules! async_read {
     };
 }
 
-/// The writing traits; `close` is what ends the stream for the other end.
+/// Implements the writing traits. `close` ends the stream for the other end.
 macro_rules! async_write {
     ($name:ident, close: $close:expr) => {
         impl $name {
@@ -99,7 +101,7 @@ macro_rules! async_write {
                 self.io.poll_write_stream(context, |mut io| io.write_vectored(buffers))
             }
 
-            /// Ends the stream, unless the other end has done so.
+            /// Ends the stream, unless the other end has ended it.
             fn close_write(&self) -> std::task::Poll<std::io::Result<()>> {
                 let close: fn(&$name) -> std::io::Result<()> = $close;
                 std::task::Poll::Ready(match close(self) {

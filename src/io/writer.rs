@@ -4,17 +4,17 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
-/// How much may be buffered before `drain` writes it out, unless said otherwise.
+/// The default for how much may be buffered before `drain` writes it out.
 const LIMIT: usize = 64 * 1024;
 
 /// A `BufWriter` whose writes never wait: only [`drain`](Self::drain) and `flush` do.
 ///
-/// So a message is written whole or not at all, whoever is killed or timed out: what `write` took stays in the buffer
-/// until the inner writer has it, and the next `flush` goes on where the last one was cut short. That asks of the inner
-/// writer that it tells of all that it has taken, as this crate's sockets, pipes and TLS do; a write to an
+/// So a message is written whole or not at all, even if the task is killed or timed out: what `write` took stays in the
+/// buffer until the inner writer has it, and the next `flush` goes on where the last one was cut short. That requires
+/// an inner writer that reports all that it has taken, as this crate's sockets, pipes and TLS do. A write to an
 /// [`fs::File`](crate::fs::File) that is cut short is made all the same, and would be made twice.
 ///
-/// Since `write` never waits it never gives way to others either, as a push to a `Vec`; `drain` and `flush` do.
+/// Since `write` never waits, it never gives way to other tasks either, like a push to a `Vec`; `drain` and `flush` do.
 ///
 /// ```
 /// use std::io::Write;
@@ -32,10 +32,11 @@ const LIMIT: usize = 64 * 1024;
 /// # }
 /// ```
 ///
-/// Dropped, it flushes, and ignores errors, as std's does.
+/// Dropping it flushes it and ignores errors, as std's drop does.
 ///
 /// # Coming from Python
-/// `asyncio.StreamWriter`, whose buffer the loop empties; this one is emptied by who calls `drain` or `flush`.
+/// `asyncio.StreamWriter`, whose buffer the loop empties. This one is emptied by the task that calls `drain` or
+/// `flush`.
 pub struct Writer<W: Write> {
     inner: W,
     buffer: Vec<u8>,
@@ -43,12 +44,12 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// One with a limit of 64 KiB.
+    /// A writer with a limit of 64 KiB.
     pub fn new(inner: W) -> Writer<W> {
         Writer::with_limit(LIMIT, inner)
     }
 
-    /// One whose [`drain`](Self::drain) lets `limit` bytes be.
+    /// A writer whose [`drain`](Self::drain) leaves up to `limit` bytes in the buffer.
     pub fn with_limit(limit: usize, inner: W) -> Writer<W> {
         Writer {
             inner,
@@ -57,17 +58,17 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// What it writes to.
+    /// The inner writer. Writing to it directly bypasses the buffer.
     pub fn get_ref(&self) -> &W {
         &self.inner
     }
 
-    /// What it writes to. Who writes there goes past the buffer.
+    /// The inner writer. Writing to it directly bypasses the buffer.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.inner
     }
 
-    /// The bytes that were not written out yet.
+    /// The bytes that have not been written out yet.
     pub fn buffer(&self) -> &[u8] {
         &self.buffer
     }
@@ -75,7 +76,7 @@ impl<W: Write> Writer<W> {
     /// Writes out what is buffered, if that is more than the limit.
     ///
     /// # Errors
-    /// What the inner writer gives; the bytes that it did not take stay buffered.
+    /// What the inner writer returns; the bytes that it did not take stay buffered.
     ///
     /// # Blocking and cancellation
     /// Parks as the inner writer does. A kill or time-out unwinds here; what was not written stays buffered.
@@ -89,7 +90,7 @@ impl<W: Write> Writer<W> {
 
     #[track_caller]
     fn write_out(&mut self) -> io::Result<()> {
-        /// Takes out what was written, however it ends.
+        /// Removes what was written from the buffer, even if the write unwinds.
         struct Written<'a>(&'a mut Vec<u8>, usize);
         impl Drop for Written<'_> {
             fn drop(&mut self) {

@@ -1,8 +1,8 @@
 //! Stacks: guarded slots of big mappings, kept warm for the next green thread.
 //!
-//! A stack is a slot of address space; memory is what is touched of it, from one page up. Freed stacks wait, as warm as
-//! they are, for the next that is spawned on the same OS thread. What was not needed for a second goes back to the system
-//! when the hub is idle, and all that is free by [`trim`].
+//! A stack is a slot of address space. Only the pages that were touched take memory, from one page up. A freed stack
+//! stays warm, and waits for the next spawn on the same OS thread. When the hub is idle, stacks that were not needed
+//! for a second go back to the system; [`trim`] gives back all that are free.
 //!
 //! ```text
 //!  limit                                                    base
@@ -13,7 +13,7 @@
 //! ```
 //!
 //! # Sizes
-//! All sizes are what can be used; the guard comes on top. A size is rounded up by an eighth at most.
+//! All sizes are the bytes that can be used; the guard comes on top. A size is rounded up, by an eighth at most.
 //!
 //! | of | bytes | to change one | to change all |
 //! |---|---|---|---|
@@ -21,9 +21,9 @@
 //! | `spawn_local` | [`LOCAL_SIZE`], 192 KiB | [`Builder::stack_size`](crate::thread::Builder::stack_size) | [`set_local_size`], `GREEN_LOCAL_STACK` |
 //! | greenlets, generators | [`LOCAL_SIZE`] | [`greenlet::Builder::stack_size`](crate::greenlet::Builder::stack_size), [`Generator::with_stack_size`](crate::generator::Generator::with_stack_size) | as above |
 //!
-//! The variables of the environment are numbers of bytes, as `1048576` or `1M`; `GREEN_STACK` goes before `RUST_MIN_STACK`. A
-//! slot costs page tables from the moment that it is guarded, whatever is touched of it: 8 bytes for each 4 KiB, so 520 bytes
-//! for one of `LOCAL_SIZE` and 2,184 for one of `DEFAULT_SIZE`.
+//! The environment variables are numbers of bytes, such as `1048576` or `1M`; `GREEN_STACK` takes precedence over
+//! `RUST_MIN_STACK`. A slot costs page tables from the moment that it is guarded, whether or not it is touched: 8 bytes
+//! for each 4 KiB, so 520 bytes for a slot of `LOCAL_SIZE` and 2,184 for one of `DEFAULT_SIZE`.
 //!
 //! ```
 //! use greenthread::{spawn, stack};
@@ -37,7 +37,7 @@
 //! - **S1** A slot has at most one `Stack`, and a slab is unmapped only when all its slots are free.
 //! - **S2** The guard, [`GUARD_SIZE`] bytes at the slot's low end, faults from before its first use until it is unmapped.
 //! - **S3** A `Stack` is made and dropped on one OS thread (it is `!Send`), so the pool needs no lock.
-//! - **S4** Of a free stack but the warmest, at most 16 KiB stay resident once `tidy` has come to it.
+//! - **S4** Of a free stack other than a warmest one, at most 16 KiB stay resident once `tidy` has come to it.
 
 mod overflow;
 mod pool;
@@ -50,15 +50,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use corosensei::stack::StackPointer;
 
-/// The size of the stack of an isolated green thread, and of what polls futures, if nothing else is asked for: 1 MiB that can
-/// be used.
+/// The default size of the stack of an isolated green thread, and of what polls futures: 1 MiB that can be used.
 pub const DEFAULT_SIZE: usize = 1 << 20;
 
-/// The size of the stack of a local green thread, a greenlet or a generator, if nothing else is asked for: 192 KiB that can be
-/// used, of a slot of 256 KiB.
+/// The default size of the stack of a local green thread, a greenlet or a generator: 192 KiB that can be used, in a
+/// slot of 256 KiB.
 pub const LOCAL_SIZE: usize = 256 * 1024 - GUARD_SIZE;
 
-/// The part of each stack that must not be touched: a C frame may overshoot by as much and still be caught.
+/// The part of each stack that must not be touched: a frame of C code that overshoots by as much is still caught.
 pub const GUARD_SIZE: usize = 64 * 1024;
 
 static CACHE_LIMIT: AtomicUsize = AtomicUsize::new(1 << 30);
@@ -70,7 +69,8 @@ pub(crate) struct Stack {
     _not_send: PhantomData<*const ()>,
 }
 
-// SAFETY: S2; the limit is page-aligned, the base aligned, and at least `size::LEAST` lies between base and guard.
+// SAFETY: S2. The limit is page-aligned, the base is aligned, and at least `size::LEAST` bytes lie between base and
+// guard.
 unsafe impl corosensei::stack::Stack for Stack {
     #[inline]
     fn base(&self) -> StackPointer {
@@ -80,19 +80,19 @@ unsafe impl corosensei::stack::Stack for Stack {
 
     #[inline]
     fn limit(&self) -> StackPointer {
-        // SAFETY: nor is the low end: the system maps nothing at 0.
+        // SAFETY: the low end of a mapping is not null: the kernel maps nothing at 0.
         unsafe { StackPointer::new_unchecked(self.limit) }
     }
 }
 
-/// The warmest free stack of a kind: the one that a spawn takes and an end leaves.
+/// The warmest free stack of its kind: a spawn takes it, and the end of a green thread leaves it.
 struct Warmest {
     base: Cell<usize>,
     slot: Cell<usize>,
 }
 
 thread_local! {
-    /// One of the small ones (locals), one of the large ones (isolated).
+    /// One for small slots (local green threads), one for large slots (isolated ones).
     static WARMEST: [Warmest; 2] = const { [Warmest::none(), Warmest::none()] };
 }
 
@@ -119,6 +119,7 @@ impl Stack {
     #[inline]
     pub(crate) fn new(size: usize) -> io::Result<Stack> {
         let slot = size.wrapping_add(GUARD_SIZE);
+        // Three sources, the fastest first: the warmest stack, then the pool's warm ones, then any that `take` can get.
         let base = WARMEST.with(|both| {
             let warmest = &both[Warmest::index(slot)];
             if warmest.slot.get() == slot {
@@ -134,7 +135,7 @@ impl Stack {
         pool::take(size).map(|(base, slot)| Stack::at(base, slot))
     }
 
-    /// Its high end.
+    /// The high end of the stack.
     #[inline]
     pub(crate) fn top(&self) -> *const u8 {
         self.base as *const u8
@@ -150,7 +151,7 @@ impl Stack {
     }
 }
 
-/// How far slots lie apart: a page more than they need, or all stacks would begin in the same sets of the
+/// How far apart slots lie: a page more than they need. Without it, all stacks would begin in the same sets of the
 /// second-level cache (1,000 green threads yield in 12 ns instead of 22).
 #[inline]
 const fn stride(slot: usize) -> usize {
@@ -186,7 +187,7 @@ impl Drop for Stack {
 
 pub use size::{default_size, local_size, set_default_size, set_local_size};
 
-/// What the stacks of an OS thread amount to; see [`stats`].
+/// The counts of an OS thread's stacks; see [`stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -202,40 +203,41 @@ pub struct Stats {
     pub cold: usize,
 }
 
-/// Counts this OS thread's stacks.
+/// Counts the stacks of this OS thread.
 pub fn stats() -> Stats {
     flush();
     pool::stats()
 }
 
-/// Gives the memory of all free stacks of this OS thread back to the system; says how many bytes of address space they
-/// had. Slabs that are free altogether are unmapped. What else its green threads have left to be used again goes too:
-/// sets of thread-locals, control blocks.
+/// Gives the memory of all free stacks of this OS thread back to the system, and returns how many bytes of address
+/// space they had.
 ///
-/// A hub that is idle gives back by itself what was not needed for a second.
+/// Slabs that are entirely free are unmapped. Other memory that green threads have left for reuse goes too: sets of
+/// thread-locals, control blocks. A hub that is idle gives back by itself what was not needed for a second.
 pub fn trim() -> usize {
     flush();
     let bytes = pool::trim();
     let rest = TRIM_REST.load(Ordering::Acquire);
     if rest != 0 {
-        // SAFETY: what `set_trim` stored.
+        // SAFETY: `set_trim` stored a `fn()`.
         unsafe { std::mem::transmute::<usize, fn()>(rest)() };
     }
     bytes
 }
 
-/// What [`trim`] does beside, the hub's: 0, or a `fn()`.
+/// What [`trim`] calls in addition: 0, or a `fn()` of the hub's.
 static TRIM_REST: AtomicUsize = AtomicUsize::new(0);
 
-/// Has `rest` called by [`trim`] too.
+/// Makes [`trim`] call `rest` too.
 pub(crate) fn set_trim(rest: fn()) {
     TRIM_REST.store(rest as usize, Ordering::Release);
 }
 
-/// How many bytes of memory the free stacks of each size on each OS thread may keep; 1 GiB at first.
+/// Sets how many bytes of memory the free stacks of each size on each OS thread may keep; 1 GiB at first.
 ///
-/// Counted at a page each, which is what most touch, and the page tables; one that a deep call touched keeps up to 16 KiB.
-/// A hub keeps to it when it has nothing else to do; in the middle of a burst up to four times as much is kept.
+/// A free stack counts as one page, which is what most of them touch, and its page tables. One that a deep call touched
+/// keeps up to 16 KiB. A hub keeps to the limit when it has nothing else to do; in the middle of a burst it keeps up to
+/// four times as much.
 pub fn set_cache_limit(bytes: usize) {
     CACHE_LIMIT.store(bytes, Ordering::Relaxed);
 }
@@ -248,7 +250,7 @@ fn cache_limit() -> usize {
 pub(crate) use pool::is_borrowed;
 pub(crate) use pool::{Home, home, plant};
 
-/// Whether there can be a stack of so many bytes at all.
+/// Whether a stack of so many bytes is possible at all.
 ///
 /// # Errors
 /// A size of zero or of more than 64 GiB.
@@ -256,7 +258,7 @@ pub(crate) fn check_size(size: usize) -> io::Result<()> {
     size::slot(size).map(drop)
 }
 
-/// Puts the warmest ones with the others.
+/// Moves the warmest stacks to the pool.
 pub(crate) fn flush() {
     for (base, slot) in take_warmest() {
         pool::give(base, slot);
@@ -268,7 +270,7 @@ fn take_warmest() -> impl Iterator<Item = (usize, usize)> {
     both.into_iter().filter(|(base, _)| *base != 0)
 }
 
-/// Ends a period: what was not needed in it is surplus, which [`tidy`] gives back.
+/// Ends a period. Stacks that were not needed in it are surplus, and [`tidy`] gives them back.
 pub(crate) fn end_period() {
     pool::end_period();
 }
@@ -278,18 +280,18 @@ pub(crate) fn has_free() -> bool {
     pool::has_free()
 }
 
-/// Gives back what is surplus, and what deep calls touched of stacks freed since the last call, of up to `budget` stacks;
-/// says whether there are more. Free when there are none, 0.6 µs for each otherwise.
+/// Gives back surplus stacks, and what deep calls touched of the stacks that were freed since the last call: at most
+/// `budget` stacks. Says whether there are more. It costs nothing when there are none, and 0.6 µs for each otherwise.
 #[inline]
 pub(crate) fn tidy(budget: usize) -> bool {
     pool::tidy(budget)
 }
 
-/// The least of a stack that lies between its base and its guard.
+/// The least number of bytes between the base of a stack and its guard.
 #[cfg(feature = "monkey")]
 pub(crate) const LEAST_USABLE: usize = size::LEAST;
 
-/// Whether an address lies on a stack of ours, of whatever OS thread. For a signal handler, too.
+/// Whether an address lies on a stack of this crate, of any OS thread. It may be called in a signal handler.
 #[cfg(feature = "monkey")]
 pub(crate) fn is_on_one(address: usize) -> bool {
     overflow::stack_of(address).is_some()
@@ -297,12 +299,13 @@ pub(crate) fn is_on_one(address: usize) -> bool {
 
 pub(crate) use overflow::Whose;
 
-/// Sets what says whose stack a slot is, for the report of an overflow: it gets the slot's ends, and writes the name.
+/// Sets the function that tells which stack a slot is, for the report of an overflow. It gets the ends of the slot, and
+/// writes the name.
 pub(crate) fn set_describe(f: overflow::Describe) {
     overflow::set_describe(f);
 }
 
-/// Runs a test of this binary again in a process of its own; `None` in that process.
+/// Runs a test of this binary again in a process of its own. `None` in that process.
 #[cfg(test)]
 fn alone(test: &str) -> Option<std::process::Output> {
     const VARIABLE: &str = "GREENTHREAD_TEST_ALONE";
@@ -366,7 +369,7 @@ mod tests {
         let stack = Stack::new(LOCAL_SIZE).unwrap();
         let low = stack.limit + GUARD_SIZE;
         for page in (low..stack.base - PAGE).step_by(PAGE) {
-            // SAFETY: inside our own stack, which nobody runs on.
+            // SAFETY: inside of a stack that this test owns, and on which no code runs.
             unsafe { (page as *mut u8).write(1) };
         }
         let base = stack.base;
@@ -402,7 +405,7 @@ mod tests {
             .map(|stack| (stack.limit + GUARD_SIZE, stride(SLOT) - GUARD_SIZE))
             .collect();
         for (at, len) in &ranges {
-            // SAFETY: inside our own stacks, which nobody runs on.
+            // SAFETY: inside of stacks that this test owns, and on which no code runs.
             unsafe { (*at as *mut u8).write_bytes(1, *len) };
         }
         let resident = || {
@@ -413,7 +416,7 @@ mod tests {
         };
         let before = resident();
         let mut held = held;
-        // The first of each slab (16, then 64, then 256) stay in use, so no slab can be unmapped.
+        // The first stack of each slab (16, then 64, then 256) stays in use, so no slab can be unmapped.
         let kept = [held.remove(80), held.remove(16), held.remove(0)];
         drop(held);
         let was = stats();
@@ -433,7 +436,7 @@ mod tests {
             trim();
             let hundred = || drop((0..100).map(|_| Stack::new(size).unwrap()).collect::<Vec<_>>());
             hundred();
-            // The first period had need of all; the next of ten.
+            // The first period needed all of them; the next one needs ten.
             end_period();
             while tidy(7) {}
             assert!(stats().warm >= 99, "{:?}", stats());
@@ -443,7 +446,8 @@ mod tests {
             while tidy(7) {}
             let now = stats();
             assert!((9..=11).contains(&now.warm), "{now:?}");
-            // Then of none: slabs go as well, and nothing is left to be done. (Twice, for `stats` has added the warmest.)
+            // The next period needs none: slabs go as well, and nothing is left to do. (Twice, because `stats` has
+            // added the warmest.)
             for _ in 0..2 {
                 end_period();
                 while tidy(7) {}
@@ -491,7 +495,7 @@ mod tests {
             at
         });
         let at = left.join().unwrap();
-        // SAFETY: a leaked stack, of a slab that therefore is still mapped (S1).
+        // SAFETY: a leaked stack is in use for ever, so its slab is still mapped (S1).
         unsafe { (at as *mut u8).write(1) };
     }
 
@@ -551,7 +555,7 @@ mod tests {
         assert!(now.warm <= 4 * 64 + 64 && now.cold >= 600, "{now:?}");
         assert_eq!(now.warm + now.cold, now.slots);
         while tidy(100) {}
-        // The cold ones' page tables are among what the limit allows: none may be warm.
+        // The page tables of cold stacks count towards the limit too, so none may stay warm.
         assert_eq!(stats().warm, 0);
         trim();
         set_cache_limit(64 * each);

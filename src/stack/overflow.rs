@@ -1,7 +1,7 @@
-//! What a stack overflow says before the process ends.
+//! The report of a stack overflow, before the process ends.
 //!
-//! The fault handler must know, without a lock, whether an address lies in a guard of ours: slabs are entered in a list
-//! that only grows, whose entries are reused.
+//! The fault handler must find out, without a lock, whether an address lies in a guard of this crate. So slabs are
+//! entered in a list that only grows, and whose entries are reused.
 //!
 //! ```text
 //!  FIRST ─► [at, len, size] ─► [at, 0: free] ─► [at, len, size] ─► null
@@ -19,21 +19,21 @@ use super::{GUARD_SIZE, PAGE};
 use crate::sys::fork::{GlobalOnce, Order};
 use crate::sys::{attr, signal};
 
-/// Whose stack it is that has overflowed.
+/// Whose stack has overflowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whose {
-    /// That of the green thread that runs, which is isolated.
+    /// The stack of the running green thread, which is isolated.
     Isolated,
-    /// That of the green thread that runs, which is local, or polls a future.
+    /// The stack of the running green thread, which is local, or polls a future.
     Local,
-    /// Of a greenlet or a generator, on the green thread that runs.
+    /// The stack of a greenlet or a generator, on the running green thread.
     Coroutine,
 }
 
-/// Gets the ends of the slot, the buffer for the name of what runs, and says how long that is.
+/// Gets the ends of the slot, and a buffer for the name of the running green thread. Returns the length of the name.
 pub(crate) type Describe = fn(usize, usize, &mut [u8]) -> (usize, Whose);
 
-/// One slab; `len` 0 means free.
+/// One slab; a `len` of 0 marks a free entry.
 struct Range {
     at: AtomicUsize,
     len: AtomicUsize,
@@ -55,7 +55,7 @@ impl Entry {
 
 fn ranges() -> impl Iterator<Item = &'static Range> {
     let first = FIRST.load(Ordering::Acquire);
-    // SAFETY: null, or leaked by `add` (O1).
+    // SAFETY: null, or an entry that `add` leaked: entries are never freed (O1).
     let entry = |at: *mut Range| unsafe { at.as_ref() };
     std::iter::successors(entry(first), move |range| entry(range.next.load(Ordering::Acquire)))
 }
@@ -64,6 +64,7 @@ fn ranges() -> impl Iterator<Item = &'static Range> {
 pub(super) fn stack_of(address: usize) -> Option<(usize, usize)> {
     let (at, size) = ranges().find_map(|range| {
         let (len, at, size) = (
+            // The length comes first: an acquire load of a length that `add` has published also sees `at` and `size`.
             range.len.load(Ordering::Acquire),
             range.at.load(Ordering::Relaxed),
             range.size.load(Ordering::Relaxed),
@@ -74,9 +75,10 @@ pub(super) fn stack_of(address: usize) -> Option<(usize, usize)> {
     Some((slot + GUARD_SIZE, size - GUARD_SIZE))
 }
 
-/// Enters a slab.
+/// Enters a slab into the list.
 pub(super) fn add(at: usize, len: usize, size: usize) -> Entry {
     const TAKEN: usize = 1;
+    // A length of 1 reserves the entry, so that no other OS thread takes it too.
     let free = ranges().find(|r| {
         r.len
             .compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Relaxed)
@@ -95,13 +97,14 @@ pub(super) fn add(at: usize, len: usize, size: usize) -> Entry {
         });
         new
     });
+    // The length is stored last: it publishes the other two fields (O2).
     range.at.store(at, Ordering::Relaxed);
     range.size.store(size, Ordering::Relaxed);
     range.len.store(len, Ordering::Release);
     Entry(range)
 }
 
-/// Sets what writes the running green thread's name into a buffer.
+/// Sets the function that writes the name of the running green thread into a buffer.
 pub(super) fn set_describe(f: Describe) {
     DESCRIBE.store(f as usize, Ordering::Release);
 }
@@ -115,7 +118,7 @@ pub(super) fn install() {
     });
 }
 
-/// Runs in the fault handler: returns unless the address lies in a guard.
+/// Runs in the fault handler. Returns unless the address lies in a guard.
 fn look(address: usize) {
     for range in ranges() {
         let len = range.len.load(Ordering::Acquire);
@@ -132,7 +135,7 @@ fn report(limit: usize, size: usize) -> ! {
     let (len, whose) = if f == 0 {
         (0, Whose::Coroutine)
     } else {
-        // SAFETY: O3.
+        // SAFETY: O3: it is a `Describe` that may run in a signal handler.
         unsafe { std::mem::transmute::<usize, Describe>(f)(limit, limit + size, &mut name) }
     };
     let mut text = Text {
@@ -168,7 +171,7 @@ fn report(limit: usize, size: usize) -> ! {
     signal::abort()
 }
 
-/// A report in the making: written at once, so that two do not mix. What does not fit is left out.
+/// A report in the making. It is written by one call, so that two reports do not mix. What does not fit is left out.
 struct Text {
     bytes: [u8; 512],
     len: usize,
@@ -183,7 +186,7 @@ impl Text {
     }
 }
 
-/// Decimal, without allocating.
+/// Formats a number in decimal, without allocating.
 fn number(mut n: usize, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
     loop {
@@ -228,7 +231,7 @@ mod tests {
         black_box(&mut [1u8; 512 * 1024]);
     }
 
-    /// Has `body` run in a process of its own, which must be aborted with these words.
+    /// Runs `body` in a process of its own, which must be aborted with these words on stderr.
     #[track_caller]
     fn dies(test: &str, words: &str, body: fn()) {
         let Some(child) = alone(&format!("stack::overflow::tests::{test}")) else {
@@ -257,7 +260,7 @@ mod tests {
     fn an_overshoot_of_60_kib_is_reported() {
         dies("an_overshoot_of_60_kib_is_reported", WORDS, || {
             let stack = Stack::new(LOCAL_SIZE).unwrap();
-            // SAFETY: none: the guard is to catch it.
+            // SAFETY: none: the guard must catch it.
             unsafe { ((stack.limit + GUARD_SIZE - 60 * 1024) as *mut u8).write_volatile(1) };
         });
     }

@@ -1,9 +1,10 @@
-//! The pool of one OS thread: slabs of slots, and the free ones among them.
+//! The pool of one OS thread: slabs of slots, and the free slots among them.
 //!
-//! A stack is taken warm if there is one (the last freed first), else cold, else carved from the newest slab, else from a
-//! new slab; carved are several at a time. A freed one goes warm; when more are warm than the limit allows, the oldest go
-//! cold, in batches of neighbours, as soon as there is time. So do those that were not needed for a whole period, the length
-//! of which the hub decides; then slabs that are free altogether are unmapped. See S1–S4 in [`stack`](super).
+//! A stack is taken from the first of these that has one: the warm ones (the last freed first), the cold ones, the part
+//! of the newest slab that is not carved yet, a new slab. Several slots are carved at a time. A freed stack goes warm.
+//! If more are warm than the limit allows, the oldest go cold as soon as there is time, in batches of neighbours. So do
+//! those that were not needed for a whole period; the hub decides how long a period is. After that, slabs that are
+//! entirely free are unmapped. See S1–S4 in [`stack`](super).
 //!
 //! ```text
 //!  slab   ┌──────┬──────┬──────┬──────┬──────────────────────────────┐
@@ -14,10 +15,12 @@
 //! ```
 //!
 //! # Invariants
-//! - **P1** Each carved slot is in use, or in `warm` or `cold` of its class once, or the warmest of its OS thread (which
-//!   counts as in use).
-//! - **P2** The last `unchecked` of `warm` are those freed since [`tidy`] looked; the pool's count is never below the sum.
+//! - **P1** Each carved slot is in use, or is once in `warm` or `cold` of its class, or is a warmest one of its OS
+//!   thread (which counts as in use).
+//! - **P2** The last `unchecked` entries of `warm` are those that were freed since [`tidy`] looked. The pool's count is
+//!   never below the sum of the classes' counts.
 //! - **P3** Only the last slab of a class has slots that are not carved.
+//! - **P4** `low` is the least length of `warm` since the period began: so many stacks were not needed in it.
 //! - **P4** `low` is the least that `warm` has held since the period began: as many were not needed in it.
 
 use std::cell::{Cell, RefCell};
@@ -30,32 +33,33 @@ use corosensei::stack::valgrind::ValgrindStackRegistration;
 use super::{GUARD_SIZE, PAGE, Stats, cache_limit, end, overflow, size, stride};
 use crate::sys::{mem, signal};
 
-/// What a freed stack keeps when it is tidied.
+/// How many bytes a freed stack keeps when it is tidied.
 pub(super) const KEPT: usize = 16 * 1024;
 
-/// Stacks begin a few cache lines apart within their top page, or their hot lines would share one set of the cache.
+/// Stacks begin a few cache lines apart within their top page. Otherwise their hot lines would share one set of the
+/// cache.
 const COLOURS: usize = 16;
 const LINE: usize = 64;
 
-/// How many go cold at once.
+/// How many stacks go cold at once.
 const BATCH: usize = 64;
 
-/// While there is no time to tidy, this many times the limit may be warm: to give memory back in the middle of a burst,
-/// and to take it again in the next, is dearer than all else that a green thread costs.
+/// How many times the limit may be warm while there is no time to tidy. Giving memory back in the middle of a burst,
+/// and taking it again in the next, costs more than everything else that a green thread does.
 const BUSY: usize = 4;
 
-/// How many slabs are unmapped at once, while there is time.
+/// How many slabs are unmapped in one call, while there is time.
 const SLABS: usize = 16;
 
-/// The most that a slab takes of address space, and of slots.
+/// The most that a slab takes: bytes of address space, and slots.
 const SLAB: usize = 256 << 20;
 const SLOTS: usize = 1024;
 
-/// One mapping.
+/// One mapping, which is divided into slots.
 struct Slab {
     at: usize,
     slots: usize,
-    /// How many, from the low end, have been used at all.
+    /// How many slots, from the low end, are carved: guarded, and ready for use.
     carved: usize,
     report: overflow::Entry,
 }
@@ -63,20 +67,20 @@ struct Slab {
 /// All slots of one size.
 struct Class {
     size: usize,
-    /// What page tables a slot costs, from the guard's making on.
+    /// How many bytes of page tables a slot costs, from the moment that it is guarded.
     tables: usize,
     slabs: Vec<Slab>,
     warm: VecDeque<usize>,
     cold: Vec<usize>,
-    /// How many at the back of `warm` have not been looked at.
+    /// How many entries at the back of `warm` have not been looked at (P2).
     unchecked: usize,
     in_use: usize,
-    /// P4; and how many of the oldest are still to go since the last period.
+    /// See P4. `surplus`: how many of the oldest are still to go cold since the last period.
     low: usize,
     surplus: usize,
-    /// How many may be warm before the limit is looked at again.
+    /// The length of `warm` at which the limit is checked again.
     look_at: usize,
-    /// Some went cold since slabs were last looked at.
+    /// Whether stacks went cold since the slabs were last looked at.
     may_unmap: bool,
 }
 
@@ -84,45 +88,45 @@ struct Class {
 struct Pool {
     classes: Vec<Class>,
     unchecked: usize,
-    /// There is surplus somewhere, or a slab may be free.
+    /// Whether a class has surplus, or a slab that may be free.
     has_surplus: bool,
 }
 
 thread_local! {
     static POOL: RefCell<Pool> = const { RefCell::new(Pool { classes: Vec::new(), unchecked: 0, has_surplus: false }) };
-    /// In a context of its own: the native one's pool.
+    /// In a context other than the native one: the native context's pool.
     static NATIVE: Cell<Option<Home>> = const { Cell::new(None) };
 }
 
-/// The pool of an OS thread, for its other contexts.
+/// The pool of an OS thread, as its other contexts refer to it.
 #[derive(Clone, Copy)]
 pub(crate) struct Home(NonNull<RefCell<Pool>>);
 
-/// This OS thread's pool.
+/// The pool of this OS thread. `None` if it has ended.
 pub(crate) fn home() -> Option<Home> {
     NATIVE
         .get()
         .or_else(|| POOL.try_with(|pool| Home(NonNull::from(pool))).ok())
 }
 
-/// Has the running context use the native one's pool.
+/// Makes the running context use the pool of the native one.
 ///
 /// # Safety
-/// `home` is of this OS thread, whose thread-locals end only after the last code of this context has run.
+/// `home` belongs to this OS thread. The native thread-locals end only after the last code of this context has run.
 pub(crate) unsafe fn plant(home: Option<Home>) {
     NATIVE.set(home);
 }
 
-/// Lets `f` see this OS thread's pool; `None` if it has ended.
+/// Calls `f` with the pool of this OS thread. `None` if it has ended.
 fn with<R>(f: impl FnOnce(&RefCell<Pool>) -> R) -> Option<R> {
     match NATIVE.get() {
-        // SAFETY: what `plant` was promised.
+        // SAFETY: the caller of `plant` guarantees that the native thread-locals outlive the code of this context.
         Some(home) => Some(f(unsafe { home.0.as_ref() })),
         None => POOL.try_with(f).ok(),
     }
 }
 
-/// Whether the pool is being changed right now.
+/// Whether the pool is being changed at this moment.
 #[cfg(feature = "monkey")]
 pub(crate) fn is_borrowed() -> bool {
     with(|pool| pool.try_borrow_mut().is_err()).unwrap_or(false)
@@ -146,8 +150,8 @@ impl Pool {
     }
 }
 
-/// An entry of 8 bytes for each page of a slot, in tables of a page each; of what lies between the guard and the base there
-/// need be none.
+/// How many bytes of page tables a slot costs: 8 for each of its pages, in tables of one page each. The tables of the
+/// part between guard and base need not exist, so it is at most two.
 fn tables(slot: usize) -> usize {
     (stride(slot) / mem::page() * 8).min(2 * mem::page())
 }
@@ -188,8 +192,8 @@ impl Class {
         Ok(base)
     }
 
-    /// A slot that was never used. More are carved along with it, as many as there were before: a call each to guard a
-    /// slot, and a fault each to touch it, cost more than all the rest of making a stack.
+    /// Carves a slot that was never used, along with as many more as there were before. One call for each guard, and
+    /// one fault for each first touch, would cost more than all other steps of making a stack.
     fn carve(&mut self) -> io::Result<usize> {
         if self.slabs.last().is_none_or(|slab| slab.carved == slab.slots) {
             self.grow()?;
@@ -201,18 +205,19 @@ impl Class {
         let mut count = slab.carved.clamp(1, mem::RANGES).min(slab.slots - slab.carved);
         let (at, from) = (slab.at, slab.carved);
         let slot = move |slot| at + slot * stride;
-        // SAFETY: S2: the low ends of slots of our own slab that nobody has used.
+        // SAFETY: S2: the low ends of slots in a slab of this pool, which have never been used.
         while let Err(error) = unsafe { mem::guard_all((from..from + count).map(|i| (slot(i), GUARD_SIZE))) } {
+            // The kernel may lack the memory for so many guards, but not for one.
             if count == 1 {
                 return Err(error);
             }
             count = 1;
         }
-        // SAFETY: their high ends.
+        // SAFETY: the high ends of the same slots, which have no guard.
         unsafe { mem::populate((from + 1..=from + count).map(|i| (slot(i) - PAGE, PAGE))) };
         slab.carved += count;
         if mem::under_valgrind() {
-            // Valgrind is to know them as long as the program runs: slots are reused.
+            // Valgrind must know the stacks as long as the program runs, because slots are reused.
             for at in (from..from + count).map(slot) {
                 let high = stride - GUARD_SIZE;
                 std::mem::forget(ValgrindStackRegistration::new((at + GUARD_SIZE) as *mut u8, high));
@@ -223,7 +228,8 @@ impl Class {
         Ok(base(from))
     }
 
-    /// A new slab: four times the last, up to [`SLOTS`] or [`SLAB`]; less where address space is short.
+    /// Maps a new slab: four times the slots of the last one, up to [`SLOTS`] or [`SLAB`], and fewer where address
+    /// space is short.
     fn grow(&mut self) -> io::Result<()> {
         overflow::install();
         signal::ensure_alt_stack();
@@ -255,7 +261,7 @@ impl Class {
         }
     }
 
-    /// Whether more are warm than a burst may leave, looked at now and then.
+    /// Checks now and then whether more stacks are warm than a burst may leave.
     #[cold]
     fn look(&mut self) {
         let most = self.room().saturating_mul(BUSY).saturating_add(BATCH);
@@ -265,18 +271,18 @@ impl Class {
         self.look_at = most.min(self.warm.len() + BATCH).max(BATCH);
     }
 
-    /// How many may be warm, for what the cold leave of the limit.
+    /// How many stacks may be warm, within what the cold ones leave of the limit.
     fn room(&self) -> usize {
         let left = cache_limit().saturating_sub(self.cold.len() * self.tables);
         left / (mem::page() + self.tables)
     }
 
-    /// How many of the oldest are to go cold: more are warm than the limit allows, or were needed.
+    /// How many of the oldest must go cold, because more are warm than the limit allows or than were needed.
     fn excess(&self) -> usize {
         self.warm.len().saturating_sub(self.room()).max(self.surplus)
     }
 
-    /// The oldest `count` warm ones go cold; neighbours in one call.
+    /// Makes the oldest `count` warm stacks cold, with one system call for each run of neighbours.
     #[cold]
     fn cool(&mut self, count: usize) {
         let mut going: Vec<usize> = self.warm.drain(..count.min(self.warm.len())).collect();
@@ -288,14 +294,17 @@ impl Class {
         going.sort_unstable();
         for run in going.chunk_by(|a, b| end(*b) - end(*a) == stride(self.size)) {
             let (low, high) = (end(run[0]) - stride(self.size), end(run[run.len() - 1]));
-            // SAFETY: whole free slots of our own; guards survive it.
+            // SAFETY: P1: whole free slots of this pool, so nothing in them is needed. Guards survive the call.
             unsafe { mem::discard(low + GUARD_SIZE, high - low - GUARD_SIZE) };
         }
         self.cold.extend(going);
     }
 
-    /// Makes the oldest cold that are too many, then gives back what deep calls touched of the last freed ones; says of how
-    /// many. It does not look first: where there is nothing, giving back costs 0.6 µs and looking 1.2.
+    /// Makes excess stacks cold. If there are none, it gives back what deep calls touched of the stacks that were freed
+    /// last. Returns how many stacks it dealt with.
+    ///
+    /// It does not look first whether there is anything to give back: giving back nothing costs 0.6 µs, and looking
+    /// 1.2.
     fn tidy(&mut self, budget: usize) -> usize {
         self.surplus = self.surplus.min(self.warm.len());
         let excess = self.excess().min(budget);
@@ -308,20 +317,20 @@ impl Class {
         for base in self.warm.range(first..first + count) {
             let low = end(*base) - stride(self.size) + GUARD_SIZE;
             let deep = end(*base) - KEPT;
-            // SAFETY: the low part of a free stack of our own (P1).
+            // SAFETY: P1: the low part of a free stack of this pool, so nothing in it is needed.
             unsafe { mem::discard(low, deep - low) };
         }
         self.unchecked -= count;
         count
     }
 
-    /// What was not needed since the last call is surplus.
+    /// Ends a period: stacks that were not needed in it are surplus.
     fn end_period(&mut self) {
         self.surplus = self.low;
         self.low = self.warm.len();
     }
 
-    /// Unmaps up to `most` slabs that are cold altogether.
+    /// Unmaps up to `most` slabs of which all slots are cold.
     fn unmap(&mut self, most: usize) {
         let size = self.size;
         let cold = &mut self.cold;
@@ -339,7 +348,7 @@ impl Class {
             slab.free(size);
             false
         });
-        // The lists of a hundred thousand are a megabyte each.
+        // The lists of a hundred thousand stacks take a megabyte each.
         self.cold.shrink_to(self.cold.len() * 2);
         self.warm.shrink_to((self.warm.len() * 2).max(BATCH));
         self.may_unmap = left == 0;
@@ -354,16 +363,16 @@ impl Class {
 }
 
 impl Slab {
-    /// Unmaps it; all its slots are free (S1).
+    /// Unmaps the slab, whose slots are all free (S1).
     fn free(&self, size: usize) {
         self.report.remove();
-        // SAFETY: S1.
+        // SAFETY: S1: all slots are free, so nothing refers to the mapping.
         unsafe { mem::unmap(self.at, self.slots * stride(size)) };
     }
 }
 
 impl Drop for Pool {
-    /// The OS thread ends: what is free is unmapped, slabs with a leaked stack stay.
+    /// The OS thread ends: free slabs are unmapped, slabs with a leaked stack stay.
     fn drop(&mut self) {
         for (base, slot) in super::take_warmest() {
             self.class(slot).give(base);
@@ -372,7 +381,7 @@ impl Drop for Pool {
     }
 }
 
-/// The base of a slot that has just `size` bytes to use, if there is a warm one; else 0.
+/// The base of a warm slot that has exactly `size` usable bytes; 0 if there is none.
 #[inline(never)]
 pub(super) fn take_warm(size: usize) -> usize {
     let slot = size.wrapping_add(GUARD_SIZE);
@@ -384,7 +393,7 @@ pub(super) fn take_warm(size: usize) -> usize {
     taken.flatten().unwrap_or(0)
 }
 
-/// The base of a free slot that has `size` bytes to use, and the slot's size.
+/// The base of a free slot that has at least `size` usable bytes, and the size of the slot.
 #[cold]
 #[inline(never)]
 pub(super) fn take(size: usize) -> io::Result<(usize, usize)> {
@@ -392,7 +401,7 @@ pub(super) fn take(size: usize) -> io::Result<(usize, usize)> {
         let mut pool = pool.borrow_mut();
         let slot = size::slot(size)?;
         let base = pool.class(slot).take().or_else(|_| {
-            // What other sizes keep may be what is missing.
+            // Other sizes may keep what is missing.
             pool.trim();
             pool.class(slot).take()
         })?;
@@ -404,14 +413,15 @@ pub(super) fn take(size: usize) -> io::Result<(usize, usize)> {
 /// Takes a stack back.
 #[inline(never)]
 pub(super) fn give(base: usize, size: usize) {
-    // Without a pool (the OS thread is ending) the slab has outlived it, with this stack in use: leaked, but emptied.
+    // Without a pool (the OS thread is ending), the slab has outlived the pool because this stack was in use. It is
+    // leaked, but its memory is given back.
     let given = with(|pool| {
         let mut pool = pool.borrow_mut();
         pool.class(size).give(base);
         pool.unchecked += 1;
     });
     if given.is_none() {
-        // SAFETY: a stack that nobody runs on any more.
+        // SAFETY: the caller gives the stack up, so no code runs on it and nothing in it is needed.
         unsafe { mem::discard(end(base) - stride(size) + GUARD_SIZE, stride(size) - GUARD_SIZE) };
     }
 }
@@ -433,7 +443,7 @@ pub(super) fn tidy(budget: usize) -> bool {
         for class in classes {
             let done = class.tidy(left);
             left -= done;
-            // Once the surplus is cold.
+            // Only once the surplus is cold: a slab with warm stacks cannot go.
             if class.surplus == 0 && class.may_unmap && done == 0 && left > 0 {
                 class.unmap(SLABS);
             }
@@ -510,7 +520,7 @@ mod tests {
         );
         held.pop();
         held.push(Stack::new(LOCAL_SIZE).unwrap());
-        // What one size has set free serves another.
+        // Memory that one size has set free serves another.
         drop(held);
         let held: Vec<_> = (0..8).map(|_| Stack::new(1 << 20).unwrap()).collect();
         drop(held);

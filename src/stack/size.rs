@@ -1,4 +1,4 @@
-//! How large a stack is: what is asked for, what is the default, and the slot that serves it.
+//! How large a stack is: the size that is asked for, the default, and the slot that serves it.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -6,18 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{DEFAULT_SIZE, GUARD_SIZE, LOCAL_SIZE, PAGE};
 
-/// The least that can be used.
+/// The smallest usable size of a stack, in bytes.
 pub(super) const LEAST: usize = 64 * 1024;
 
-/// The most: 64 GiB.
+/// The largest usable size of a stack: 64 GiB.
 const MOST: usize = 64 << 30;
 
-/// The defaults; 0: not asked for yet.
+/// The defaults; 0 until they are first needed.
 static ISOLATED: AtomicUsize = AtomicUsize::new(0);
 static LOCAL: AtomicUsize = AtomicUsize::new(0);
 
-/// The size, in bytes that can be used, of the stacks of isolated green threads and of what polls futures: what
-/// [`set_default_size`] said, or `GREEN_STACK` or `RUST_MIN_STACK` in the environment, or [`DEFAULT_SIZE`].
+/// The usable size of the stacks of isolated green threads and of what polls futures.
+///
+/// It is the value of [`set_default_size`], or of `GREEN_STACK` or `RUST_MIN_STACK` in the environment, or
+/// [`DEFAULT_SIZE`].
 ///
 /// ```
 /// assert!(greenthread::stack::default_size() > 0);
@@ -30,7 +32,9 @@ pub fn default_size() -> usize {
     }
 }
 
-/// Sets [`default_size`] for the process, for what is spawned from now on; rounded up. 0: as if it had never been set.
+/// Sets [`default_size`] for the process, for what is spawned from now on; rounded up.
+///
+/// With 0 it is as if it had never been set.
 ///
 /// ```
 /// use greenthread::{spawn, stack};
@@ -43,8 +47,9 @@ pub fn set_default_size(bytes: usize) {
     ISOLATED.store(rounded(bytes), Ordering::Relaxed);
 }
 
-/// The size, in bytes that can be used, of the stacks of local green threads, greenlets and generators: what
-/// [`set_local_size`] said, or `GREEN_LOCAL_STACK` in the environment, or [`LOCAL_SIZE`].
+/// The usable size of the stacks of local green threads, greenlets and generators.
+///
+/// It is the value of [`set_local_size`], or of `GREEN_LOCAL_STACK` in the environment, or [`LOCAL_SIZE`].
 ///
 /// ```
 /// assert!(greenthread::stack::local_size() > 0);
@@ -57,7 +62,9 @@ pub fn local_size() -> usize {
     }
 }
 
-/// Sets [`local_size`] for the process, for what is spawned from now on; rounded up. 0: as if it had never been set.
+/// Sets [`local_size`] for the process, for what is spawned from now on; rounded up.
+///
+/// With 0 it is as if it had never been set.
 ///
 /// ```
 /// use greenthread::{spawn_local, stack};
@@ -70,7 +77,7 @@ pub fn set_local_size(bytes: usize) {
     LOCAL.store(rounded(bytes), Ordering::Relaxed);
 }
 
-/// What the environment says, or the default.
+/// Finds the size in the environment, or takes the default, and stores it in `place`.
 #[cold]
 fn first(place: &AtomicUsize, variables: &[&str], default: usize) -> usize {
     let said = variables.iter().find_map(|name| {
@@ -86,14 +93,14 @@ fn first(place: &AtomicUsize, variables: &[&str], default: usize) -> usize {
         size
     });
     let size = rounded(said.unwrap_or(default));
-    // Unless it was set meanwhile.
+    // Another OS thread may have set it meanwhile; then that counts.
     match place.compare_exchange(0, size, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => size,
         Err(set) => set,
     }
 }
 
-/// Bytes, with K, M or G for powers of 1024; not 0.
+/// A number of bytes, with K, M or G for powers of 1024. It must not be 0.
 fn parse(text: &str) -> Option<usize> {
     let text = text.trim();
     let shift = match text.bytes().last()?.to_ascii_uppercase() {
@@ -107,13 +114,13 @@ fn parse(text: &str) -> Option<usize> {
     number.checked_mul(1 << shift).filter(|size| *size > 0)
 }
 
-/// As [`slot`] rounds; what makes no sense stays, and is an error when a stack is made.
+/// The size rounded up as [`slot`] does. A size that makes no sense stays, and is an error when a stack is made.
 fn rounded(size: usize) -> usize {
     slot(size).map_or(size, |slot| slot - GUARD_SIZE)
 }
 
-/// The size of the slot that serves a request: the guard comes on top, and there are few sizes, so that stacks can be used
-/// again.
+/// The size of the slot that serves a request: the size rounded up, plus the guard. There are few sizes, so that stacks
+/// can be used again.
 pub(super) fn slot(size: usize) -> io::Result<usize> {
     let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     if size == 0 {

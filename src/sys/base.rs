@@ -3,8 +3,8 @@
 //! # Invariants
 //! - **B1** A base is the address of a thread control block of this OS thread: the native one, or one that
 //!   [`glibc`](super::glibc) made. Its first and third word are its own address.
-//! - **B2** A function that changes the base uses no thread-local and is never inlined: the compiler takes the base for a
-//!   constant, and may read it as early as the function begins.
+//! - **B2** A function that changes the base uses no thread-local and is never inlined. The compiler takes the base for
+//!   a constant of the function, and may read it as early as the function begins.
 
 use std::arch::{asm, global_asm};
 use std::cell::Cell;
@@ -17,10 +17,10 @@ const CALL: u8 = 2;
 /// How the base is changed here.
 static HOW: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// The name of the thread-local that has the native base, in a context of another; 0 in the native one.
+/// The name of a thread-local of this crate: the native base while another context runs, 0 in the native context.
 ///
-/// It is made by hand, so that it lies at a fixed place from the base in libraries too: a look at it is then a load and
-/// no call, and leaves all registers alone.
+/// It is defined in assembly, so that it lies at a fixed distance from the base in libraries too. A look at it is then
+/// a load instead of a call, and leaves all other registers alone.
 macro_rules! native_symbol {
     () => {
         concat!(
@@ -47,35 +47,37 @@ global_asm!(
 );
 
 thread_local! {
-    /// Of the native context: the base that a fork under way is to come back to.
+    /// In the native context: the base to which a fork that is under way returns.
     static FORKING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How far below a base `malloc` keeps its words; 0: no more of them. They are the OS thread's, and travel with whoever
-/// runs: its arenas count the threads that use them, of which there is one.
+/// How far below a base `malloc` keeps its words; 0 ends the list.
+///
+/// The words belong to the OS thread and travel with the base. malloc's arenas count the threads that use them, and all
+/// contexts of an OS thread count as one.
 static MALLOC: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
 
-/// Sets what travels.
+/// Sets which words travel.
 pub(crate) fn set_malloc(below: [usize; 4]) {
     for (place, below) in MALLOC.iter().zip(below) {
         place.store(below, Ordering::Relaxed);
     }
 }
 
-/// Takes `malloc`'s words along from one base to another.
+/// Copies `malloc`'s words from one base to another.
 ///
 /// # Safety
-/// B1, for both.
+/// Both bases satisfy B1.
 #[inline(always)]
 pub(crate) unsafe fn carry(from: usize, to: usize) {
     let [one, two, three, _] = &MALLOC;
     let (one, two) = (one.load(Ordering::Relaxed), two.load(Ordering::Relaxed));
     if two == 0 || three.load(Ordering::Relaxed) != 0 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees B1 for both bases.
         return unsafe { carry_all(from, to) };
     }
-    // As glibc has it: two.
-    // SAFETY: words of libc's image in both blocks.
+    // The usual case: glibc has two words.
+    // SAFETY: B1: both words lie in libc's image of either block.
     unsafe {
         *((to - one) as *mut usize) = *((from - one) as *const usize);
         *((to - two) as *mut usize) = *((from - two) as *const usize);
@@ -83,22 +85,22 @@ pub(crate) unsafe fn carry(from: usize, to: usize) {
 }
 
 /// # Safety
-/// As for [`carry`].
+/// Both bases satisfy B1, as for [`carry`].
 #[cold]
 #[inline(never)]
 unsafe fn carry_all(from: usize, to: usize) {
     let places = MALLOC.iter().map(|place| place.load(Ordering::Relaxed));
     for below in places.take_while(|below| *below != 0) {
-        // SAFETY: a word of libc's image in both blocks.
+        // SAFETY: B1: the word lies in libc's image of either block.
         unsafe { *((to - below) as *mut usize) = *((from - below) as *const usize) };
     }
 }
 
-/// The native base, if another is in use; else 0.
+/// The native base if another base is in use, else 0.
 #[inline(always)]
 pub(crate) fn native() -> usize {
     let native: usize;
-    // SAFETY: reads the thread-local of the block that runs, wherever the linker has put it.
+    // SAFETY: reads a thread-local of the running block, at the offset that the linker stored.
     unsafe {
         asm!(
             concat!("mov {0}, qword ptr [rip + ", native_symbol!(), "@GOTTPOFF]"),
@@ -117,9 +119,9 @@ pub(crate) fn is_native() -> bool {
     native() == 0
 }
 
-/// Says in a fresh block which base is the native one.
+/// Tells a fresh context, from inside, which base is the native one.
 pub(crate) fn plant(native: usize) {
-    // SAFETY: writes the same thread-local.
+    // SAFETY: writes the thread-local that `native` reads, in the running block.
     unsafe {
         asm!(
             concat!("mov {0}, qword ptr [rip + ", native_symbol!(), "@GOTTPOFF]"),
@@ -131,33 +133,36 @@ pub(crate) fn plant(native: usize) {
     }
 }
 
+/// Never inlined: it uses a thread-local, and its callers change the base (B2).
 #[inline(never)]
 fn swap_forking(base: usize) -> usize {
     FORKING.replace(base)
 }
 
-/// Goes to the native base for the time of a fork, in which glibc sets right the block of the only OS thread of the
-/// child; and the same block must be the native one.
+/// Goes to the native base before a fork.
+///
+/// In the child, glibc repairs the block of the only OS thread that is left, and that must be the native one.
 #[inline(never)]
 pub(crate) fn before_fork() {
     let native = native();
     if native != 0 {
         let base = get();
-        // SAFETY: B1; this function uses no thread-local itself (B2).
+        // SAFETY: B1: both are bases of this OS thread. B2: this function uses no thread-local itself.
         unsafe {
             carry(base, native);
             set(native);
         }
+        // From here on the native thread-locals count: `after_fork` finds the base there, in both processes.
         swap_forking(base);
     }
 }
 
-/// The end of [`before_fork`], in the parent and in the child.
+/// Undoes [`before_fork`], in the parent and in the child.
 #[inline(never)]
 pub(crate) fn after_fork() {
     let base = swap_forking(0);
     if base != 0 {
-        // SAFETY: as above: the base that the fork was called with.
+        // SAFETY: B1: the base that the fork was called with. B2: this function uses no thread-local itself.
         unsafe {
             carry(get(), base);
             set(base);
@@ -165,11 +170,11 @@ pub(crate) fn after_fork() {
     }
 }
 
-/// The base now.
+/// The base that is in use.
 #[inline(always)]
 pub(crate) fn get() -> usize {
     let base: usize;
-    // SAFETY: reads the block's pointer to itself (B1).
+    // SAFETY: B1: the first word of a block is the block's own address.
     unsafe { asm!("mov {}, fs:0", out(reg) base, options(nostack, readonly, preserves_flags)) };
     base
 }
@@ -177,14 +182,14 @@ pub(crate) fn get() -> usize {
 /// Changes the base.
 ///
 /// # Safety
-/// B1 and B2.
+/// `base` satisfies B1, and the calling function B2.
 #[inline(always)]
 pub(crate) unsafe fn set(base: usize) {
     if HOW.load(Ordering::Relaxed) == INSTRUCTION {
-        // SAFETY: the kernel allows the instruction; the rest is the caller's.
+        // SAFETY: the kernel allows the instruction. The caller guarantees that `base` satisfies B1.
         unsafe { asm!("wrfsbase {}", in(reg) base, options(nostack, preserves_flags)) };
     } else {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that `base` satisfies B1.
         unsafe { set_by_call(base) };
     }
 }
@@ -192,19 +197,20 @@ pub(crate) unsafe fn set(base: usize) {
 #[cold]
 unsafe fn set_by_call(base: usize) {
     const ARCH_SET_FS: usize = 0x1002;
-    // SAFETY: `arch_prctl`, which touches nothing else; the libc wrapper would write errno of one block or the other.
+    // SAFETY: `arch_prctl` changes nothing but the base. libc's wrapper would write `errno`, in one block or the other.
     unsafe {
         asm!("syscall", inlateout("rax") libc::SYS_arch_prctl => _, in("rdi") ARCH_SET_FS, in("rsi") base,
             out("rcx") _, out("r11") _, options(nostack));
     }
 }
 
-/// Finds out how to change it; before the first [`set`] that matters for speed.
+/// Finds out how the base can be changed. Until then [`set`] uses the slow system call.
 pub(crate) fn prepare() {
     const AT_HWCAP2: libc::c_ulong = 26;
     const FSGSBASE: libc::c_ulong = 2;
-    // SAFETY: asks a number.
+    // SAFETY: reads a number from the auxiliary vector.
     let allowed = unsafe { libc::getauxval(AT_HWCAP2) } & FSGSBASE != 0;
+    // valgrind does not know the instruction.
     let how = if allowed && !super::mem::under_valgrind() {
         INSTRUCTION
     } else {
@@ -213,13 +219,15 @@ pub(crate) fn prepare() {
     HOW.store(how, Ordering::Relaxed);
 }
 
-/// Calls `f` with another base and comes back to this one.
+/// Calls `f` with another base, and then returns to this one.
 ///
 /// # Safety
-/// `base` and `back` as B1 says, `back` being the base now; `f` does not unwind, and returns with the base that it got.
+/// Both bases satisfy B1, and `back` is the base that is in use. `f` does not unwind, and returns with the base that it
+/// was called with.
 #[inline(never)]
 pub(crate) unsafe fn call(base: usize, back: usize, f: unsafe fn(*mut ()), argument: *mut ()) {
-    // SAFETY: the caller's; this function uses no thread-local (B2), and what `f` is the compiler does not know.
+    // SAFETY: the caller guarantees B1 for both bases, and that `f` neither unwinds nor changes the base. B2: this
+    // function uses no thread-local, and the compiler cannot inline `f`, which is a pointer.
     unsafe {
         carry(back, base);
         set(base);
@@ -229,14 +237,14 @@ pub(crate) unsafe fn call(base: usize, back: usize, f: unsafe fn(*mut ()), argum
     }
 }
 
-/// Calls `f` with the native base, for what libc does with the OS thread's own block.
+/// Calls `f` with the native base, for calls of libc that work on the OS thread's own block.
 pub(crate) fn natively<R>(f: impl FnOnce() -> R) -> R {
     struct Job<F, R>(Option<F>, Option<R>);
 
-    /// Not to be inlined: B2.
+    /// Never inlined into the function that changes the base (B2): `f` may use thread-locals.
     #[inline(never)]
     unsafe fn run<F: FnOnce() -> R, R>(job: *mut ()) {
-        // SAFETY: what `natively` hands over.
+        // SAFETY: `natively` passes the address of its `job`, which outlives the call and has no other user.
         let job = unsafe { &mut *job.cast::<Job<F, R>>() };
         job.1 = job.0.take().map(|f| f());
     }
@@ -250,7 +258,8 @@ pub(crate) fn natively<R>(f: impl FnOnce() -> R) -> R {
         return f();
     }
     let (mut job, run) = job(f);
-    // SAFETY: B1: this OS thread's native base; `f` is a call of libc's, which does not unwind.
+    // SAFETY: B1: the native base of this OS thread, and the base that is in use. `f` is a call of libc's, which does
+    // not unwind.
     unsafe { call(native, get(), run, (&raw mut job).cast()) };
     job.1.unwrap_or_else(|| unreachable!("it ran"))
 }

@@ -1,13 +1,13 @@
-//! The first Ctrl-C as a byte on a descriptor; the second does what Ctrl-C does by default.
+//! The first Ctrl-C becomes a byte on a descriptor. The second does what Ctrl-C does by default.
 //!
 //! ```text
-//!   SIGINT ─► kernel: from now on the default (SA_RESETHAND) ─► handler ─► a byte ─► whoever reads
+//!   SIGINT ─► kernel: from now on the default (SA_RESETHAND) ─► handler ─► a byte ─► the reader
 //! ```
 //!
 //! # Invariants
 //! - **J1** What runs in the handler allocates nothing and takes no lock.
-//! - **J2** `WRITER` and `EPOCH` are set before the handler is installed; the descriptor is open as long as the
-//!   process.
+//! - **J2** `WRITER` and `EPOCH` are set before the handler is installed. The descriptor stays open as long as the
+//!   process lives.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -17,15 +17,17 @@ use super::fork::fork_epoch;
 use super::thread;
 
 static WRITER: AtomicI32 = AtomicI32::new(-1);
-/// How many forks lay before this process when `WRITER` was set.
+/// The value of `fork_epoch` when `WRITER` was set.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 
-/// SIGINT is caught, once, until this is dropped.
+/// SIGINT is caught, once, until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Caught(());
 
-/// Has the next SIGINT write a byte to `writer`, which is never closed. `None` where that is not ours to do: on another
-/// OS thread than the first, and where SIGINT is handled or ignored already.
+/// Makes the next SIGINT write a byte to `writer`, which is never closed.
+///
+/// `None` where this crate must not do that: on any OS thread but the first, and where SIGINT is handled or ignored
+/// already.
 pub(crate) fn catch(writer: RawFd) -> Option<Caught> {
     let is_main = thread::id() == u64::from(std::process::id());
     if !is_main || present() != libc::SIG_DFL {
@@ -45,10 +47,10 @@ impl Drop for Caught {
     }
 }
 
-/// What is done with SIGINT now.
+/// The handler that SIGINT has now.
 fn present() -> usize {
     let mut now = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: asks for the present one; all-zero is a valid `sigaction`.
+    // SAFETY: reads the handler in use. All-zero is a valid `sigaction`.
     unsafe {
         libc::sigaction(libc::SIGINT, std::ptr::null(), now.as_mut_ptr());
         now.assume_init().sa_sigaction
@@ -56,8 +58,8 @@ fn present() -> usize {
 }
 
 fn install(action: usize) {
-    // SAFETY: all-zero is a valid `sigaction`; the default, or the handler below, which has the type that there being
-    // no SA_SIGINFO asks for, and lives as long as the program.
+    // SAFETY: all-zero is a valid `sigaction`. `action` is the default, or the handler below, which lives as long as
+    // the program and has the type that is required without SA_SIGINFO.
     unsafe {
         let mut new: libc::sigaction = MaybeUninit::zeroed().assume_init();
         new.sa_sigaction = action;
@@ -69,17 +71,19 @@ fn install(action: usize) {
 
 extern "C" fn handler(signal: libc::c_int) {
     if present() != libc::SIG_DFL {
-        // Whoever has put a handler of theirs in our place calls us from it: it is theirs now.
+        // Other code has installed a handler in place of this one, and calls this one from it. The signal is now that
+        // handler's business.
         return;
     }
     if fork_epoch() != EPOCH.load(Ordering::Acquire) {
-        // The parent reads there. This process dies of it as soon as we return.
-        // SAFETY: async-signal-safe.
+        // The byte would go to the parent. Raise the signal again: its action is the default now, so this process ends
+        // of it as soon as the handler returns.
+        // SAFETY: `raise` is async-signal-safe.
         unsafe { libc::raise(signal) };
         return;
     }
-    // SAFETY: J2.
+    // SAFETY: J2: the descriptor stays open as long as the process lives.
     let writer = unsafe { BorrowedFd::borrow_raw(WRITER.load(Ordering::Acquire)) };
-    // The pipe is never full of the few that there are.
+    // The pipe holds far more bytes than are ever written to it.
     let _ = rustix::io::write(writer, &[0]);
 }

@@ -1,19 +1,21 @@
 //! What a fork does with this crate: its handlers, and the locks of the whole process.
 //!
-//! Only the OS thread that forks goes on in the child. A lock that another one holds at that moment would stay locked there
-//! for good, over data that may be half changed. So each lock of the process is a [`Global`], and the handlers take them all
-//! before the fork and give them back in both processes. The handlers of others run outside of that, and may use this crate.
-//! What an object of the user's has inside is replaced in the child by a [`PerProcess`] instead: there may be any number of
-//! them, and what they hold is the parent's.
+//! Only the OS thread that forks goes on in the child. A lock that another OS thread holds at that moment would stay
+//! locked in the child for good, over data that may be half changed. So each lock of the process is a [`Global`]: the
+//! handlers take all of them before the fork, and release them in both processes. Handlers of other code run outside of
+//! that, and may use this crate.
+//!
+//! State inside a user's object is handled in another way: the child replaces it by a fresh value, see [`PerProcess`].
+//! There may be any number of such objects, and their contents belong to the parent.
 //!
 //! # The locks, and their order
-//! Who holds one may take those that stand below it, and none above.
+//! Code that holds a lock may take the locks below it in this table, and none above it.
 //!
 //! | lock | of what |
 //! |---|---|
 //! | `Learning` | `monkey/threads.rs`: the search for where std's threads begin |
 //! | `Green` | `monkey/threads.rs`: green threads that stand for std's |
-//! | `CtrlC` | `aio/ctrl_c.rs`: whom Ctrl-C cancels |
+//! | `CtrlC` | `aio/ctrl_c.rs`: the task that Ctrl-C cancels |
 //! | `Loops` | `aio/event_loop.rs`: the loops that are bound to hubs |
 //! | `Tasks` | `aio/spawn.rs`: the tasks that have not ended |
 //! | `Signals` | `signal.rs`: what is registered with the crate signal-hook, which has a lock of its own |
@@ -22,23 +24,24 @@
 //! | `Links` | `hub/links.rs`: exit links |
 //! | `PanicHook` | `hub/report.rs`: what hears of panics |
 //! | `Reports` | `hub/report.rs`: lines on their way to stderr |
-//! | `Chunks`, `Free` | `hub/task/blocks.rs`: blocks of tasks |
+//! | `Chunks`, `Free`, `Retired` | `hub/task/blocks.rs`: blocks of tasks |
 //! | `Spare` | `hub/remote.rs`: the shared halves of hubs that have ended |
-//! | `Known` | `hub/stuck.rs`: OS threads of ours |
+//! | `Known` | `hub/stuck.rs`: this crate's OS threads |
 //! | `Trial` | `tls.rs`: whether isolation works |
 //! | `Overflow`, `Faults` | `stack/overflow.rs`, `sys/signal.rs`: the fault handler, installed once |
-//! | `Glibc` | `sys/glibc.rs`: where glibc keeps what |
+//! | `Glibc` | `sys/glibc.rs`: the offsets of glibc's fields |
 //!
-//! Looked up without a lock, for twice does no harm: the poller (`hub/poller.rs`), the default pools (`threadpool/mod.rs`), the
-//! wakers of `hub/polled.rs`, the page's size and valgrind (`sys/mem.rs`). Set free in the child by what is told of it there,
-//! as what they hold are calls under way, which are the parent's: the spin locks of `monkey/futex.rs` and `monkey/fd.rs`.
+//! Some values are made without a lock, because making them twice does no harm: the poller (`hub/poller.rs`), the
+//! default pools (`threadpool/mod.rs`), the wakers of `hub/polled.rs`, the page's size and valgrind (`sys/mem.rs`). The
+//! spin locks of `monkey/futex.rs` and `monkey/fd.rs` guard calls under way, which in a child are the parent's: those
+//! files reset the locks when they are told that this process is a child.
 //!
-//! What a user shares by the primitives of `sync` is as with std's: if another OS thread was in the midst of it, it is locked
-//! in the child.
+//! A primitive of `sync` that the user shares behaves like std's: if another OS thread holds it at the fork, it is
+//! locked in the child.
 //!
 //! # Invariants
 //! - **K1** A lock enters the list before it is first taken, and the list is locked while the process forks.
-//! - **K2** Nobody forks, parks or runs code of the user under one of these locks.
+//! - **K2** Code that holds one of these locks does not fork, does not park, and runs no code of the user.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -51,8 +54,8 @@ use once_cell::race::OnceBox;
 
 use super::inside;
 
-/// How long a fork waits for one lock. Longer than anybody holds one; but a handler of a signal may fork, on top of code that
-/// does.
+/// How long a fork waits for one lock. No code holds one for so long, except a holder that a signal handler has
+/// interrupted: if that handler forks, the wait would never end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The locks, in the order in which they may be taken; see the table above.
@@ -82,7 +85,7 @@ pub(crate) enum Order {
     Glibc,
 }
 
-/// A lock of the whole process, which is free in a forked child.
+/// A lock of the whole process. It is free in a forked child.
 pub(crate) struct Global<T: 'static> {
     order: Order,
     listed: AtomicBool,
@@ -106,7 +109,7 @@ impl<T: Send + 'static> Global<T> {
     }
 }
 
-/// A value of the whole process that is made once. A child that is forked while it is being made makes it again.
+/// A value of the whole process that is made once. If a fork comes while it is being made, the child makes it again.
 pub(crate) struct GlobalOnce<T: 'static> {
     made: OnceLock<T>,
     making: Global<()>,
@@ -120,7 +123,7 @@ impl<T: 'static> GlobalOnce<T> {
         }
     }
 
-    /// The value, if it is made.
+    /// The value, if it has been made.
     pub(crate) fn get(&self) -> Option<&T> {
         self.made.get()
     }
@@ -134,11 +137,11 @@ impl<T: 'static> GlobalOnce<T> {
     }
 }
 
-/// A lock, whatever lies under it.
+/// A [`Global`] of any type.
 trait Hold: Sync {
     fn order(&self) -> Order;
 
-    /// Takes it; `None` if it is not to be had.
+    /// Takes the lock. `None` if it stays taken for longer than [`PATIENCE`].
     fn hold(&'static self) -> Option<Box<dyn Any>>;
 }
 
@@ -169,13 +172,13 @@ fn patiently<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// The locks that there are, in their order.
+/// The locks that were used so far, in their order.
 static LIST: Mutex<Vec<&'static dyn Hold>> = Mutex::new(Vec::new());
 
-/// K1.
+/// Enters `lock` into the list (K1).
 #[cold]
 fn enlist(lock: &'static dyn Hold, listed: &AtomicBool) {
-    // First this: from here on a fork waits for the list.
+    // Register the handlers first: from here on a fork waits for the list, so no child is made in the middle of this.
     count_forks();
     let mut list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
     if !listed.swap(true, Ordering::AcqRel) {
@@ -184,7 +187,7 @@ fn enlist(lock: &'static dyn Hold, listed: &AtomicBool) {
     }
 }
 
-/// What a fork under way holds, the list last; dropped from the first to the last.
+/// What a fork that is under way holds. Fields drop in order, so the list is released last.
 struct Held {
     _locks: Vec<Box<dyn Any>>,
     _list: Option<MutexGuard<'static, Vec<&'static dyn Hold>>>,
@@ -192,6 +195,7 @@ struct Held {
 
 impl Held {
     fn take() -> Held {
+        // The list first: no lock can be added between this and the fork (K1).
         let list = patiently(&LIST);
         let locks = list.iter().flat_map(|list| list.iter());
         Held {
@@ -202,10 +206,10 @@ impl Held {
 }
 
 thread_local! {
-    /// Without a destructor, so that a destructor of another thread-local may fork.
+    /// No destructor, so that the destructor of another thread-local may fork.
     static HELD: RefCell<ManuallyDrop<Option<Held>>> = const { RefCell::new(ManuallyDrop::new(None)) };
-    /// How many pairs of handlers are between their calls: OS threads that start to use this crate at one moment may register
-    /// them several times.
+    /// How many pairs of handlers are between their calls. OS threads that first use this crate at the same moment may
+    /// each register the handlers, so one fork may call them several times.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -217,13 +221,14 @@ fn set_held(held: Option<Held>) {
 static FORKS: AtomicU64 = AtomicU64::new(0);
 static IN_CHILD: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
-/// How many forks lie between this process and the one that first asked; cheap.
+/// How many forks lie between this process and the one that first registered the handlers. One relaxed load.
 #[inline]
 pub(crate) fn fork_epoch() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
 extern "C" fn before_fork() {
+    // On the native base by now, so `HELD` and `DEPTH` are the native thread-locals in all three handlers.
     super::base::before_fork();
     enter();
 }
@@ -239,7 +244,8 @@ extern "C" fn after_fork_in_child() {
         return;
     }
     FORKS.fetch_add(1, Ordering::Relaxed);
-    // In the native context, and in that of the green thread that forked.
+    // Each context has its own thread-locals: first those of the native context, then those of the green thread that
+    // forked.
     tell_child();
     super::base::after_fork();
     tell_child();
@@ -253,7 +259,7 @@ fn enter() {
     }
 }
 
-/// Whether this is the last of the handlers' calls.
+/// Releases the locks if this call is the last of the handlers' calls, and says whether it is.
 #[inline(never)]
 fn leave() -> bool {
     let depth = DEPTH.get();
@@ -277,7 +283,7 @@ fn tell_child() {
     }
 }
 
-/// Who wants to know of forked children.
+/// The parts of this crate that must learn of a fork in the child.
 #[derive(Clone, Copy)]
 pub(crate) enum Child {
     Hub,
@@ -291,19 +297,21 @@ pub(crate) fn on_fork(who: Child, f: fn()) {
     count_forks();
 }
 
-/// Has forks counted from now on, see [`fork_epoch`]. It waits for nobody: in a child that was forked meanwhile there would be
-/// nobody to wait for.
+/// Registers the handlers, so that forks are counted from now on; see [`fork_epoch`].
+///
+/// It never waits for another OS thread: a child forked meanwhile has no such thread to wait for. So two OS threads may
+/// both register the handlers, which `DEPTH` allows for.
 pub(crate) fn count_forks() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if !REGISTERED.load(Ordering::Acquire) {
-        // SAFETY: handlers of the right type, which live as long as the program.
+        // SAFETY: functions of the right type, which live as long as the program.
         unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
         REGISTERED.store(true, Ordering::Release);
     }
 }
 
-/// A value that each process has of its own: a forked child begins with a fresh one, whatever other OS threads did with the
-/// parent's at that moment.
+/// A value that each process has for itself. A forked child begins with a fresh one, whatever other OS threads were
+/// doing with the parent's at that moment.
 #[derive(Debug)]
 pub(crate) struct PerProcess<T> {
     epoch: u64,
@@ -323,7 +331,7 @@ impl<T> PerProcess<T> {
         }
     }
 
-    /// This process's.
+    /// The value of this process.
     pub(crate) fn get(&self) -> &T {
         let mut this = self;
         while this.epoch != fork_epoch() {
@@ -333,8 +341,9 @@ impl<T> PerProcess<T> {
     }
 }
 
-/// Before `main`, or as the library that this is in is loaded. The first handlers to be registered run closest to the fork: so
-/// the user's run while none of these locks is held, and with the thread-locals of the green thread that forks.
+/// Registers the handlers before `main`, or when the library that contains this crate is loaded. The handlers
+/// registered first run closest to the fork. So the user's handlers run while none of these locks is held, and with the
+/// thread-locals of the green thread that forks.
 #[cfg(target_os = "linux")]
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -342,7 +351,8 @@ static REGISTER: extern "C" fn() = register;
 
 #[cfg(target_os = "linux")]
 extern "C" fn register() {
-    // Only the allocator's run closer still, for these allocate: it registers them when it is first used.
+    // These handlers allocate, so the allocator's handlers must run closer still to the fork. An allocator registers
+    // them when it is first used.
     drop(std::hint::black_box(Box::new(0_u64)));
     count_forks();
 }
@@ -353,9 +363,9 @@ mod tests {
 
     use super::*;
 
-    /// Forks; how the child ends, in which `f` runs, and which dies if that takes ten seconds.
+    /// Forks, runs `f` in the child, and returns how the child ended. The child dies after ten seconds.
     fn in_child(f: impl FnOnce() -> bool) -> i32 {
-        // SAFETY: the child calls `f`, which takes only locks of ours, and leaves by `_exit`.
+        // SAFETY: the child calls `f`, which takes only locks of this crate, and leaves by `_exit`.
         unsafe {
             let pid = libc::fork();
             if pid == 0 {
@@ -368,7 +378,7 @@ mod tests {
         }
     }
 
-    /// Another OS thread is in the midst of changing two values whenever this one forks.
+    /// Whenever this OS thread forks, another one is in the middle of changing two values.
     #[test]
     fn a_lock_that_another_thread_holds_is_free_in_the_child() {
         static LOCK: Global<u32> = Global::new(Order::Known, 7);
@@ -380,7 +390,7 @@ mod tests {
                 let mut nested = NESTED.lock();
                 *held += 1;
                 tell.send(()).unwrap();
-                // The fork comes in here, and is to wait.
+                // The fork happens here, and must wait.
                 std::thread::sleep(Duration::from_millis(5));
                 *held += 1;
                 *nested += 2;
@@ -428,7 +438,7 @@ mod tests {
         assert_eq!(*held, 1);
     }
 
-    /// A handler of a signal, say, on top of code that has a lock.
+    /// For example, a signal handler that forks on top of code that holds a lock.
     #[test]
     fn a_fork_by_the_holder_of_a_lock_comes_to_an_end() {
         static LOCK: Global<u32> = Global::new(Order::Known, 7);

@@ -1,7 +1,8 @@
-//! What glibc keeps behind a thread control block: how to make one, lay its images anew, and run its destructors.
+//! What glibc keeps behind a thread control block: how to make a block, lay its images anew, and run its destructors.
 //!
-//! Nothing here is a public interface of glibc. All offsets come from what it tells debuggers (`_thread_db_*`), from the
-//! kernel, or from an experiment at first use; whatever is missing or looks odd turns isolation off, with a reason.
+//! Nothing here is a public interface of glibc. All offsets come from what glibc tells debuggers (`_thread_db_*`), from
+//! the kernel, or from an experiment at first use. If anything is missing or looks odd, isolation is turned off, with a
+//! reason.
 //!
 //! ```text
 //!   static thread-locals (an image of each module)      struct pthread
@@ -12,14 +13,15 @@
 //! ```
 //!
 //! # Invariants
-//! - **G1** A block is used by the OS thread that made it and by no other, and is native to none.
-//! - **G2** `malloc`'s words travel with the base: one cache and one arena for all blocks of an OS thread, of which one runs
-//!   at a time.
-//! - **G3** A block in the pool is as `_dl_allocate_tls` made it but for G2's words: images laid anew, no value under any
-//!   key, nothing allocated for dynamic modules.
+//! - **G1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
+//! - **G2** `malloc`'s words travel with the base. All blocks of an OS thread share one cache and one arena, and one
+//!   block is in use at a time.
+//! - **G3** A block in the pool is as `_dl_allocate_tls` made it, except for G2's words: images laid anew, no value
+//!   under any key, nothing allocated for dynamic modules.
 //!
-//! # What `start_thread` does, and who does it here
-//! Of glibc 2.36, line by line; the table in [`tls`](crate::tls) says what it comes to.
+//! # What `start_thread` does, and what does it here
+//! The left column follows glibc 2.36 line by line; the table in [`tls`](crate::tls) says what it means for a green
+//! thread.
 //!
 //! | glibc | here |
 //! |---|---|
@@ -62,20 +64,20 @@ struct Dynamic {
     to_free: *mut c_void,
 }
 
-/// The keys of one second-level table, and the tables.
+/// The number of keys in one second-level table, and the number of tables.
 const LEVEL: usize = 32;
 
 /// An image of thread-locals in the static area.
 #[derive(Clone, Copy)]
 struct Image {
-    /// How far below the base it begins.
+    /// How far below the base the image begins.
     below: usize,
     from: usize,
     filled: usize,
     size: usize,
 }
 
-/// What was found out about this process's glibc.
+/// What was found out about the glibc of this process.
 pub(crate) struct Glibc {
     allocate: unsafe extern "C" fn(*mut c_void) -> *mut c_void,
     deallocate: unsafe extern "C" fn(*mut c_void, bool),
@@ -86,32 +88,32 @@ pub(crate) struct Glibc {
     values: usize,
     robust: Option<usize>,
     rseq: Option<isize>,
-    /// Where it says whether a key was ever given a value.
+    /// Where a block records whether a key was ever given a value.
     used: usize,
     resolver: Option<Resolver>,
-    /// Words, by how far they are above the base, that are all 0 while libc keeps nothing for a thread.
+    /// Offsets of words, above the base, that are all 0 while libc keeps nothing for the thread.
     results: [isize; 4],
-    /// Where the texts of `strerror` and `strsignal` are, if a thread has them; 0: it has not.
+    /// Offsets of the pointers to the texts of `strerror` and `strsignal`; 0 if a thread has no such pointer.
     texts: [usize; 2],
 }
 
-/// Name look-ups keep their state for each thread.
+/// The state of name look-ups, which each thread has.
 #[derive(Clone, Copy)]
 struct Resolver {
-    /// How far below the base the pointer to it is.
+    /// How far below the base the pointer to the state is.
     pointer: usize,
-    /// How far above the base a thread has the state itself.
+    /// How far above the base the thread's own state is.
     state: usize,
     close: unsafe extern "C" fn(*mut c_void),
 }
 
 // SAFETY: numbers, functions, and the address of a table that lives as long as the process.
 unsafe impl Send for Glibc {}
-// SAFETY: as above.
+// SAFETY: numbers, functions, and the address of a table that lives as long as the process.
 unsafe impl Sync for Glibc {}
 
-/// What the modules have in the static area, as it is for a new thread. Replaced as a whole when a library was loaded, and
-/// never freed.
+/// The images of all modules in the static area, as a new thread has them. Replaced as a whole when a library was
+/// loaded. The old one is never freed, because another OS thread may be copying it.
 static TEMPLATE: AtomicPtr<Template> = AtomicPtr::new(ptr::null_mut());
 
 struct Template {
@@ -119,11 +121,11 @@ struct Template {
     bytes: Vec<u64>,
     /// Whether there are modules whose thread-locals are allocated when first used.
     is_dynamic: bool,
-    /// Of the table of modules that this was read from.
+    /// The generation of the table of modules that this was read from.
     generation: usize,
 }
 
-/// The last unique owner number given to a block: above all that the kernel gives to threads.
+/// The last owner number that was given to a block. They begin above all numbers that the kernel gives to threads.
 static OWNER: AtomicU32 = AtomicU32::new(1 << 22);
 
 const SELF: usize = 0;
@@ -133,17 +135,17 @@ const MULTIPLE_THREADS: usize = 0x18;
 const CANARY: usize = 0x28;
 const POINTER_GUARD: usize = 0x30;
 
-/// The glibc of this process, or why it will not do.
+/// The glibc of this process. The error says why isolation cannot use it.
 #[inline]
 pub(crate) fn get() -> Result<&'static Glibc, &'static str> {
-    // SAFETY: null, or what `look` found, which is never dropped.
+    // SAFETY: null, or the address of what `look` found, which is never dropped.
     match unsafe { FOUND.load(Ordering::Acquire).as_ref() } {
         Some(found) => Ok(found),
         None => look(),
     }
 }
 
-/// What [`get`] has found; null: nothing, or not looked for yet.
+/// What [`get`] has found. Null if nothing was found, or if it was not called yet.
 static FOUND: AtomicPtr<Glibc> = AtomicPtr::new(ptr::null_mut());
 
 #[cold]
@@ -154,19 +156,19 @@ fn look() -> Result<&'static Glibc, &'static str> {
     Ok(found)
 }
 
-/// The number by which C's locks know the running thread as their owner.
+/// The number by which C's locks know the running context as their owner.
 #[cfg(feature = "monkey")]
 pub(crate) fn own_id() -> Option<u32> {
     Some(get().ok()?.number(base::get()))
 }
 
 fn symbol(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: a search by name.
+    // SAFETY: `dlsym` with a valid name.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!found.is_null()).then_some(found)
 }
 
-/// One of the descriptors that glibc has for debuggers: the third number is the offset of a field.
+/// The offset of a field: the third number of a descriptor that glibc has for debuggers.
 fn field(name: &CStr) -> Option<usize> {
     let found = symbol(name)?.cast::<[u32; 3]>();
     // SAFETY: glibc's `_thread_db_*` symbols of fields are three numbers.
@@ -176,21 +178,21 @@ fn field(name: &CStr) -> Option<usize> {
 
 fn size(name: &CStr) -> Option<usize> {
     let found = symbol(name)?.cast::<u32>();
-    // SAFETY: those of sizes are one number.
+    // SAFETY: glibc's `_thread_db_*` symbols of sizes are one number.
     Some(unsafe { *found } as usize)
 }
 
 /// # Safety
 /// `at` is the address of an aligned word that may be read.
 unsafe fn word(at: usize) -> usize {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that `at` is an aligned word that may be read.
     unsafe { *(at as *const usize) }
 }
 
 /// # Safety
 /// `at` is the address of an aligned word that may be written.
 unsafe fn set_word(at: usize, value: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that `at` is an aligned word that may be written.
     unsafe { *(at as *mut usize) = value };
 }
 
@@ -199,7 +201,7 @@ impl Glibc {
         base::prepare();
         let of = |name: &CStr| symbol(name).ok_or("a symbol of glibc's is missing");
         let at = |name: &CStr| field(name).ok_or("a descriptor of glibc's is missing");
-        // SAFETY: functions of these types since glibc 2.17 at least.
+        // SAFETY: these functions have had these types since glibc 2.17 at least.
         let (allocate, deallocate, call_destructors, ctype) = unsafe {
             (
                 std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> *mut c_void>(of(
@@ -210,6 +212,7 @@ impl Glibc {
                 std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(of(c"__ctype_init")?),
             )
         };
+        // The types above must be laid out as glibc's.
         if size(c"_thread_db_sizeof_pthread_key_struct") != Some(size_of::<Key>())
             || size(c"_thread_db_sizeof_pthread_key_data") != Some(size_of::<Value>())
             || size(c"_thread_db_sizeof_pthread_key_data_level2") != Some(LEVEL * size_of::<Value>())
@@ -234,6 +237,7 @@ impl Glibc {
             results: [SELF.cast_signed(); 4],
             texts: [0; 2],
         };
+        // Check the header against what is known of this OS thread: its base, twice, and its number.
         let native = base::get();
         // SAFETY: the header of the block that this OS thread runs on.
         let (one, two, tid) = unsafe {
@@ -246,7 +250,8 @@ impl Glibc {
         if one != native || two != native || i64::from(tid) != i64::try_from(super::thread::id()).unwrap_or(0) {
             return Err("the thread control block is not laid out as known");
         }
-        // SAFETY: as above.
+        // The first table of values lies in the block, right before the pointers to all tables. So the offsets agree.
+        // SAFETY: a word of the same block, at an offset that glibc gave.
         if unsafe { word(native + glibc.values) } != native + glibc.values - LEVEL * size_of::<Value>() {
             return Err("the tables of keys are not laid out as known");
         }
@@ -256,14 +261,15 @@ impl Glibc {
         Ok(glibc)
     }
 
-    /// Finds by experiment what glibc has no name for: `malloc`'s words, and the mark of a used key.
+    /// Finds by experiment what glibc has no name for: `malloc`'s words, the mark of a used key, the message of
+    /// `dlerror`.
     fn learn(&mut self) -> Result<(), &'static str> {
         let libc = images().0.into_iter().find(Image::contains_errno);
         let libc = libc.ok_or("libc's thread-locals were not found")?;
         if libc.size > size_of::<[usize; 256]>() {
             return Err("libc has more thread-locals than known");
         }
-        // A first use, so that the native block has its words too.
+        // Let malloc fill its words in the native block too, so that they can travel from there.
         allocate_once();
         let block = self.make(base::get()).ok_or("no memory for a set of thread-locals")?;
         let mut probe = Probe {
@@ -276,14 +282,15 @@ impl Glibc {
             message: None,
             texts: [0; 2],
         };
-        // SAFETY: B1: a block just made; `experiment` is what `probe` is for.
+        // SAFETY: B1: a block that was just made. `probe` is of the type that `experiment` expects.
         unsafe { base::call(block, base::get(), experiment, (&raw mut probe).cast()) };
-        // Where it was not found, a word that is never 0 has it asked for each time.
+        // If the word of the message was not found, take one that is never 0: the message is then dropped at each end.
         let message = probe.message.map(|index| libc.below - index * 8);
         self.results = [message.map_or(SELF.cast_signed(), |below| -below.cast_signed()); 4];
         self.texts = probe.texts.map(|text| self.place_of(block, text));
         let mut ended = (&*self, block);
-        // SAFETY: as above; and then, G1: nobody uses it any more.
+        // SAFETY: B1: the block that was made above. `ended` is of the type that `end_experiment` expects. G1: the
+        // block is not in use after that, so it may be freed.
         unsafe {
             base::call(block, base::get(), end_experiment, (&raw mut ended).cast());
             (self.deallocate)(block as *mut c_void, true);
@@ -302,7 +309,7 @@ impl Glibc {
         Ok(())
     }
 
-    /// Has [`has_results`](Self::has_results) look at the resolver's state and at the texts too.
+    /// Makes [`has_results`](Self::has_results) look at the resolver's state and at the texts too.
     fn watch_results(&mut self) {
         let servers = self.resolver.map_or(0, |resolver| resolver.state + SERVERS);
         for (place, at) in self.results[1..]
@@ -315,42 +322,48 @@ impl Glibc {
         }
     }
 
-    /// Where in `struct pthread` this word is, other than as the value of a key; 0: nowhere.
+    /// The offset in `struct pthread` of the word `wanted`, outside of the values of keys; 0 if there is none.
     fn place_of(&self, block: usize, wanted: usize) -> usize {
         let keys = self.values - LEVEL * size_of::<Value>()..self.values + LEVEL * size_of::<usize>();
         let mut places = (0..size_of_pthread() / 8).map(|index| index * 8);
-        // SAFETY: words of a block that was just made.
+        // SAFETY: words of the `struct pthread` of a block that was just made.
         let found = places.find(|at| !keys.contains(at) && wanted != 0 && unsafe { word(block + at) } == wanted);
         found.unwrap_or(0)
     }
 
-    /// A block of this OS thread, whose native one is `native`; `None` if there is no memory.
+    /// Makes a block for this OS thread, whose native block is `native`. `None` if there is no memory.
     pub(crate) fn make(&self, native: usize) -> Option<usize> {
-        // SAFETY: with null it allocates the block itself.
+        // SAFETY: with null, the function allocates the block itself.
         let block = unsafe { (self.allocate)(ptr::null_mut()) }.addr();
         if block == 0 {
             return None;
         }
-        // SAFETY: the header of a new block, and of the native one.
+        // SAFETY: words of the `struct pthread` of a new block, which has no other user, and of the native block.
         unsafe {
+            // Compiled code and glibc expect the block's own address in both words (B1).
             set_word(block + SELF, block);
             set_word(block + SELF_TOO, block);
+            // A stack may hold a canary, and libc mangled pointers, that were made in the native context.
             for at in [CANARY, POINTER_GUARD] {
                 set_word(block + at, word(native + at));
             }
-            // With 0 malloc would leave its locks alone, though there may be other OS threads.
+            // With 0, malloc would leave out its lock instructions, although there may be other OS threads.
             *((block + MULTIPLE_THREADS) as *mut c_int) = 1;
             *((native + MULTIPLE_THREADS) as *mut c_int) = 1;
+            // A number that no thread and no other block has, so that two green threads cannot both own a recursive
+            // mutex.
             *((block + self.tid) as *mut u32) = OWNER.fetch_add(1, Ordering::Relaxed) + 1;
             if let Some(robust) = self.robust {
+                // An empty list of robust mutexes: its head points to itself in both directions.
                 set_word(block + robust, block + robust);
                 set_word(block + robust - 8, block + robust);
             }
             if let Some(rseq) = self.rseq {
-                // "Registration failed": whoever wants the number of the processor asks the kernel.
+                // "Registration failed": code that wants the number of the processor asks the kernel.
                 *((block.wrapping_add_signed(rseq) + 4) as *mut i32) = -2;
             }
             set_word(block + self.values, block + self.values - LEVEL * size_of::<Value>());
+            // If a library was loaded since the template was read, the template is out of date.
             let generation = generation(block);
             if template().is_none_or(|template| template.generation != generation) {
                 renew(generation);
@@ -359,17 +372,18 @@ impl Glibc {
         Some(block)
     }
 
-    /// The number by which C's locks know what runs in a block of this OS thread.
+    /// The owner number of a block of this OS thread, as C's locks know it.
     #[cfg(feature = "monkey")]
     pub(crate) fn number(&self, block: usize) -> u32 {
-        // SAFETY: a field of a block that is there.
+        // SAFETY: the caller passes a block of this OS thread, which has this field.
         unsafe { *((block + self.tid) as *const u32) }
     }
 
-    /// The first thing in a block.
+    /// Prepares the running block; to be called before anything else in it.
     pub(crate) fn begin(&self) {
         let block = base::get();
-        // SAFETY: as at the start of an OS thread: this block's state of the resolver, and its tables of character classes.
+        // SAFETY: as at the start of an OS thread: words of the running block get its own resolver state, and libc sets
+        // the block's tables of character classes.
         unsafe {
             if let Some(resolver) = self.resolver {
                 set_word(block - resolver.pointer, block + resolver.state);
@@ -378,7 +392,8 @@ impl Glibc {
         }
     }
 
-    /// Runs the destructors of the thread-locals of the block that runs, then those of its keys.
+    /// Runs the destructors of the running block's thread-locals, then those of its keys, then frees what libc keeps
+    /// for it.
     #[inline]
     pub(crate) fn end(&self, block: usize) {
         // SAFETY: what glibc does at the end of an OS thread, in the same order.
@@ -391,7 +406,7 @@ impl Glibc {
         }
     }
 
-    /// Runs the destructors of the keys, as often as glibc goes over them.
+    /// Runs the destructors of the keys, in as many rounds as glibc does: a destructor may set a value again.
     #[inline(never)]
     fn end_keys(&self, block: usize) {
         let _ = (0..4).find(|_| !self.end_values(block));
@@ -400,16 +415,17 @@ impl Glibc {
     /// Whether libc may keep something for this block.
     #[inline]
     fn has_results(&self, block: usize) -> bool {
-        // SAFETY: words of a block of ours and of libc's image before it.
+        // SAFETY: words of a block of this crate, and of libc's image below its base.
         let words = self.results.map(|at| unsafe { word(block.wrapping_add_signed(at)) });
         words.into_iter().fold(0, |all, word| all | word) != 0
     }
 
-    /// Frees what libc keeps for the block that runs; but for `malloc`'s cache, which is the OS thread's.
+    /// Frees what libc keeps for the running block, except `malloc`'s cache, which belongs to the OS thread.
     #[cold]
     fn free_results(&self, block: usize) {
         forget_message();
-        // SAFETY: words of this block's `struct pthread`, which are what they were found to be.
+        // SAFETY: words of the running block's `struct pthread`, at offsets that `learn` and `resolver` have verified.
+        // The texts were allocated by libc's `malloc`.
         unsafe {
             if let Some(resolver) = self.resolver {
                 let state = block + resolver.state;
@@ -429,29 +445,33 @@ impl Glibc {
 
     #[inline]
     fn is_used(&self, block: usize) -> bool {
-        // SAFETY: a byte of a block of ours, where `learn` saw the mark.
+        // SAFETY: a byte of a block of this crate, where `learn` saw the mark.
         unsafe { *((block + self.used) as *const u8) != 0 }
     }
 
-    /// One round over the keys' values; whether there was one.
+    /// Runs one round of destructors over the values of the keys. Says whether there were any.
     fn end_values(&self, block: usize) -> bool {
         let mut any = false;
         for table in 0..LEVEL {
-            // SAFETY: the block that runs: nobody else changes its tables.
+            // SAFETY: a word of the running block. Only code in that block changes its tables.
             let values = unsafe { word(block + self.values + table * 8) } as *mut Value;
             if values.is_null() {
                 continue;
             }
             for index in 0..LEVEL {
-                // SAFETY: a table has that many, and so has glibc's table of keys.
+                // SAFETY: a table of values has `LEVEL` entries, and glibc's table of keys has `LEVEL` for each of
+                // them.
                 let (value, key) = unsafe { (&mut *values.add(index), &*self.keys.add(table * LEVEL + index)) };
+                // Taken out before the destructor runs, as in glibc: the destructor may set a new value, for the next
+                // round.
                 let data = std::mem::replace(&mut value.data, ptr::null_mut());
                 if data.is_null() || value.sequence != key.sequence {
                     continue;
                 }
                 if let Some(destructor) = key.destructor {
                     any = true;
-                    // SAFETY: as glibc would: a live key's destructor, with this thread's value.
+                    // SAFETY: the destructor of a live key (the sequence numbers agree), called once with this block's
+                    // value.
                     unsafe { destructor(data) };
                 }
             }
@@ -459,13 +479,13 @@ impl Glibc {
         any
     }
 
-    /// Makes an ended block as new (G3), from outside.
+    /// Makes an ended block as new (G3); to be called outside of it.
     ///
     /// # Safety
-    /// G1; nothing runs in the block, and nothing refers to its thread-locals.
+    /// G1: the block belongs to this OS thread. Nothing runs in it, and nothing refers to its thread-locals.
     pub(crate) unsafe fn lay(&self, block: usize) {
         let Some(template) = template() else { return };
-        // SAFETY: the caller's: the block is ours alone, and has room for the template.
+        // SAFETY: the caller guarantees that nothing else uses the block. It has room for the template below its base.
         unsafe {
             if self.is_used(block) {
                 self.forget_values(block);
@@ -479,10 +499,11 @@ impl Glibc {
     }
 
     /// # Safety
-    /// As for [`lay`](Self::lay).
+    /// As for [`lay`](Self::lay): nothing runs in the block, and nothing refers to its thread-locals.
     #[cold]
     unsafe fn forget_values(&self, block: usize) {
-        // SAFETY: the first table lies in the block, the others were allocated.
+        // SAFETY: the first table lies in the block, and glibc has allocated the others. The caller guarantees that the
+        // block is not in use.
         unsafe {
             (word(block + self.values) as *mut Value).write_bytes(0, LEVEL);
             for table in 1..LEVEL {
@@ -497,9 +518,9 @@ impl Glibc {
     /// Frees a block.
     ///
     /// # Safety
-    /// As for [`lay`](Self::lay).
+    /// As for [`lay`](Self::lay): nothing runs in the block, and nothing refers to its thread-locals.
     pub(crate) unsafe fn free(&self, block: usize) {
-        // SAFETY: the caller's; `lay` has freed what hangs on it.
+        // SAFETY: the caller guarantees that the block is not in use. `lay` has freed what the block refers to.
         unsafe {
             self.lay(block);
             (self.deallocate)(block as *mut c_void, true);
@@ -507,11 +528,11 @@ impl Glibc {
     }
 }
 
-/// Frees the message of `dlerror` of the block that runs.
+/// Frees the message of `dlerror` that the running block has.
 fn forget_message() {
     for _ in 0..2 {
-        // Told once, and then forgotten.
-        // SAFETY: only this block's own message is touched.
+        // The first call returns the message, the second one forgets it.
+        // SAFETY: it touches only the message of the running block.
         if unsafe { libc::dlerror() }.is_null() {
             break;
         }
@@ -519,18 +540,19 @@ fn forget_message() {
 }
 
 /// # Safety
-/// A block.
+/// `block` is a thread control block.
 #[inline]
 unsafe fn generation(block: usize) -> usize {
-    // SAFETY: the first entry of the table of modules is the generation.
+    // SAFETY: the caller guarantees that this is a block. The first entry of its table of modules is the generation.
     unsafe { (*(word(block + DTV) as *const Dynamic)).value }
 }
 
 /// # Safety
-/// As for [`Glibc::lay`].
+/// As for [`Glibc::lay`]: nothing runs in the block, and nothing refers to its thread-locals.
 #[cold]
 unsafe fn forget_dynamic(block: usize) {
-    // SAFETY: the table of modules, whose length stands before it.
+    // SAFETY: the block's table of modules, whose length stands before its first entry. The caller guarantees that the
+    // block is not in use.
     unsafe {
         let table = word(block + DTV) as *mut Dynamic;
         let modules = (*table.sub(1)).value;
@@ -538,13 +560,14 @@ unsafe fn forget_dynamic(block: usize) {
             let entry = &mut *table.add(entry);
             if !entry.to_free.is_null() {
                 libc::free(std::mem::replace(&mut entry.to_free, ptr::null_mut()));
+                // glibc's mark for "not allocated yet": the next use allocates.
                 entry.value = usize::MAX;
             }
         }
     }
 }
 
-/// The size of `struct __res_state`, and where in it the number of servers is: 0 until it is first used.
+/// The size of `struct __res_state`, and the offset in it of the number of servers, which is 0 until the first use.
 const RESOLVER: usize = 568;
 const SERVERS: usize = 16;
 
@@ -552,7 +575,7 @@ fn size_of_pthread() -> usize {
     size(c"_thread_db_sizeof_pthread").unwrap_or(0)
 }
 
-/// What there is to know of the resolver. Without it isolated green threads share the state of the first OS thread.
+/// Finds the resolver's state. If that fails, isolated green threads share the state of the first OS thread.
 fn resolver(native: usize) -> Option<Resolver> {
     let pointer = native
         .checked_sub(symbol(c"__resp")?.addr())
@@ -560,21 +583,21 @@ fn resolver(native: usize) -> Option<Resolver> {
     let close = symbol(c"__res_nclose")?;
     let here = move || {
         let base = base::get();
-        // SAFETY: a thread-local of libc's, which is as far below each base.
+        // SAFETY: a thread-local of libc's, which lies at the same distance below each base.
         let state = unsafe { word(base - pointer) }.wrapping_sub(base);
         (state < size_of_pthread().saturating_sub(RESOLVER) && state % 8 == 0).then_some(state)
     };
-    // The first OS thread has it elsewhere, and must ask another one.
+    // The first OS thread keeps its state outside of its block, so another one must look.
     let state = here().or_else(|| on_another(here))?;
     Some(Resolver {
         pointer,
         state,
-        // SAFETY: a function of this type.
+        // SAFETY: libc's `__res_nclose` has this type.
         close: unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(close) },
     })
 }
 
-/// Has another OS thread run `f`.
+/// Runs `f` on another OS thread, and returns its value.
 fn on_another(f: impl FnOnce() -> Option<usize> + Send + 'static) -> Option<usize> {
     let _inside = super::inside::enter();
     let (tell, told) = std::sync::mpsc::channel();
@@ -593,25 +616,27 @@ struct Probe {
     texts: [usize; 2],
 }
 
-/// The compiler may not leave it out, as it does with what is allocated and freed unseen.
+/// Allocates and frees some memory. `black_box` keeps the compiler from leaving out what it sees freed unused.
 fn allocate_once() {
-    // SAFETY: allocates, and frees that.
+    // SAFETY: frees what it has allocated, once.
     unsafe { libc::free(std::hint::black_box(libc::malloc(24))) };
 }
 
-/// In a fresh block: which words of libc's does the first `malloc` change, which has the message of `dlerror`, and is a key's
-/// first value marked? Uses no thread-local of its own.
+/// Runs in a fresh block. It finds which words of libc's the first `malloc` changes, which word has the message of
+/// `dlerror`, and whether the first value of a key is marked.
+///
+/// It uses no thread-local of its own.
 unsafe fn experiment(probe: *mut ()) {
-    // SAFETY: what `learn` hands over.
+    // SAFETY: `learn` passes a `Probe`, which has no other user meanwhile.
     let probe = unsafe { &mut *probe.cast::<Probe>() };
     let (at, words) = probe.libc;
     for index in 0..words {
-        // SAFETY: a word of libc's image.
+        // SAFETY: a word of libc's image in the running block.
         probe.before[index] = unsafe { word(at + index * 8) };
     }
     let mut key = 0;
-    // Before malloc, which may have a key of its own.
-    // SAFETY: a key of our own, made and deleted here; the mark is a byte of the block.
+    // Before the first malloc, which may make a key of its own.
+    // SAFETY: a key that is made and deleted here. The mark is a byte of the block.
     unsafe {
         let mark = probe.used as *const u8;
         let before = mark.read_volatile();
@@ -624,7 +649,7 @@ unsafe fn experiment(probe: *mut ()) {
     }
     allocate_once();
     for index in 0..words {
-        // SAFETY: a word of libc's image.
+        // SAFETY: a word of libc's image in the running block.
         if unsafe { word(at + index * 8) } != probe.before[index] {
             if let Some(changed) = probe.changed.get_mut(probe.count) {
                 *changed = index;
@@ -633,7 +658,8 @@ unsafe fn experiment(probe: *mut ()) {
         }
     }
     probe.message = message(at, words);
-    // SAFETY: numbers that there are none of, so that a text is made for this thread.
+    // SAFETY: any number is allowed. There is no error and no signal of this number, so libc makes a text for this
+    // thread.
     probe.texts = unsafe {
         [
             libc::strerror(i16::MAX.into()).addr(),
@@ -642,13 +668,14 @@ unsafe fn experiment(probe: *mut ()) {
     };
 }
 
-/// Which of so many words of libc's is 0 but for the time that there is a message of `dlerror`. None: not just one.
+/// The index of the one word of libc's that is 0 except while there is a message of `dlerror`. `None` if it is not
+/// unique.
 fn message(at: usize, words: usize) -> Option<usize> {
-    // SAFETY: a word of libc's image.
+    // SAFETY: a word of libc's image in the running block.
     let is_set = |index: &usize| unsafe { word(at + index * 8) } != 0;
     let mut may_be = [false; 256];
     (0..words).for_each(|index| may_be[index] = !is_set(&index));
-    // SAFETY: a search by name, of one that there is not.
+    // SAFETY: `dlsym` with a valid name, of a symbol that does not exist.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"greenthread looks for what there is not".as_ptr()) };
     (0..words).for_each(|index| may_be[index] &= is_set(&index));
     forget_message();
@@ -656,16 +683,16 @@ fn message(at: usize, words: usize) -> Option<usize> {
     found.next().filter(|_| found.next().is_none())
 }
 
-/// Ends the block that was experimented in: a malloc that is not glibc's may have put it in a list of its threads.
+/// Ends the block of the experiment. An allocator other than glibc's may have entered it in a list of its threads.
 unsafe fn end_experiment(ended: *mut ()) {
-    // SAFETY: what `learn` hands over.
+    // SAFETY: `learn` passes a value of this type.
     let (glibc, block) = unsafe { *ended.cast::<(&Glibc, usize)>() };
     glibc.end(block);
 }
 
 impl Image {
     fn contains_errno(&self) -> bool {
-        // SAFETY: the address of a thread-local.
+        // SAFETY: returns the address of a thread-local.
         let errno = unsafe { libc::__errno_location() }.addr();
         let at = base::get() - self.below;
         (at..at + self.size).contains(&errno)
@@ -674,11 +701,11 @@ impl Image {
 
 #[inline]
 fn template() -> Option<&'static Template> {
-    // SAFETY: null, or a template that `renew` leaked.
+    // SAFETY: null, or a template that `renew` has leaked.
     unsafe { TEMPLATE.load(Ordering::Acquire).as_ref() }
 }
 
-/// Reads the modules anew.
+/// Reads the template of the loaded modules, and makes it the current one.
 #[cold]
 fn renew(generation: usize) {
     let (images, is_dynamic) = images();
@@ -687,7 +714,8 @@ fn renew(generation: usize) {
     let top = bytes.len() * 8;
     for image in images {
         let at = bytes.as_mut_ptr().cast::<u8>().wrapping_add(top - image.below);
-        // SAFETY: as much as the module has filled, to its place in the template.
+        // SAFETY: the initialised part of the module's image, copied to its place in the template, which has room for
+        // it.
         unsafe { ptr::copy_nonoverlapping(image.from as *const u8, at, image.filled) };
     }
     let template = Template {
@@ -698,22 +726,22 @@ fn renew(generation: usize) {
     TEMPLATE.store(Box::into_raw(Box::new(template)), Ordering::Release);
 }
 
-/// The modules in the static area, and whether there are others.
+/// The images of the modules in the static area, and whether there are modules outside of it.
 fn images() -> (Vec<Image>, bool) {
     let mut search = Search {
         base: base::get(),
         area: static_size().unwrap_or(0),
-        // SAFETY: a function of this type.
+        // SAFETY: glibc's `__tls_get_addr` has this type.
         get: symbol(c"__tls_get_addr").map(|found| unsafe { std::mem::transmute::<*mut c_void, GetAddress>(found) }),
         images: Vec::new(),
         is_dynamic: false,
     };
-    // SAFETY: `module` gets what glibc promises, and `search`.
+    // SAFETY: `module` expects what glibc passes, and `search`, which outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(module), (&raw mut search).cast()) };
     (search.images, search.is_dynamic)
 }
 
-/// `__tls_get_addr`: of a module's number and an offset.
+/// `__tls_get_addr`: the address of a thread-local, from the number of its module and an offset.
 type GetAddress = unsafe extern "C" fn(&[usize; 2]) -> usize;
 
 struct Search {
@@ -725,13 +753,13 @@ struct Search {
 }
 
 unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: *mut c_void) -> c_int {
-    // SAFETY: what `images` hands over.
+    // SAFETY: glibc passes a whole `dl_phdr_info`, and `images` passes a `Search` that has no other user meanwhile.
     let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
     if size < size_of::<libc::dl_phdr_info>() {
         return 0;
     }
     for index in 0..usize::from(info.dlpi_phnum) {
-        // SAFETY: a module has that many headers.
+        // SAFETY: the module has `dlpi_phnum` headers.
         let header = unsafe { &*info.dlpi_phdr.add(index) };
         if header.p_type != libc::PT_TLS {
             continue;
@@ -741,11 +769,13 @@ unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: 
             && let Some(get) = search.get
             && info.dlpi_tls_modid != 0
         {
-            // In the static area it is there, though this OS thread has never looked for it.
-            // SAFETY: what the compiler calls for a thread-local of this module.
+            // This OS thread has never used the module. If the module is in the static area, its image is there all the
+            // same.
+            // SAFETY: the function that compiled code calls for a thread-local of this module.
             data = unsafe { get(&[info.dlpi_tls_modid, 0]) };
         }
         let below = search.base.wrapping_sub(data);
+        // Outside of the static area: such an image is allocated at first use, and `lay` frees it.
         if data == 0 || below == 0 || below > search.area {
             search.is_dynamic = true;
             continue;
@@ -760,29 +790,30 @@ unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: 
     0
 }
 
-/// How many bytes glibc has for a block, its `struct pthread` included.
+/// The size in bytes of glibc's static block, `struct pthread` included.
 fn static_size() -> Option<usize> {
     let ask = symbol(c"_dl_get_tls_static_info")?;
-    // SAFETY: a function of this type since glibc 2.3.
+    // SAFETY: this function has had this type since glibc 2.3.
     let ask = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut usize, *mut usize)>(ask) };
     let (mut size, mut align) = (0, 0);
-    // SAFETY: writes two numbers.
+    // SAFETY: writes two numbers, for which there is room.
     unsafe { ask(&raw mut size, &raw mut align) };
     (size > 0).then_some(size)
 }
 
-/// Where in `struct pthread` the list of robust mutexes is.
+/// The offset in `struct pthread` of the list of robust mutexes.
 fn robust_list() -> Option<usize> {
     let (mut head, mut len) = (ptr::null_mut::<c_void>(), 0_usize);
-    // SAFETY: writes two words.
+    // SAFETY: writes two words, for which there is room.
     let asked = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
     let offset = head.addr().wrapping_sub(base::get());
     (asked == 0 && offset < 4096).then_some(offset)
 }
 
-/// Where from the base the kernel writes the number of the processor.
+/// The offset from the base of the place where the kernel writes the number of the processor.
 fn rseq() -> Option<isize> {
-    // Whether the kernel writes there or not: a new OS thread looks there whether its maker is registered.
-    // SAFETY: glibc's variable of this type since 2.35.
+    // The place exists even if the kernel does not write there: a new OS thread looks there to see whether its maker is
+    // registered.
+    // SAFETY: glibc has had a variable of this name and type since 2.35.
     Some(unsafe { *symbol(c"__rseq_offset")?.cast::<isize>() })
 }

@@ -1,11 +1,12 @@
-//! Whether the code that runs is in the middle of a change of this crate's own state: then it must not switch.
+//! Whether the running code is in the middle of a change of this crate's own state. Then it must not switch.
 //!
-//! Such code allocates, and allocators wait: for a lock of C's, by a futex, by asking again and again. A wait of patched
-//! libc would switch to another green thread, which finds the state half changed, or its lock taken by one that does not
-//! run. So patched calls ask here first, and inside they block the OS thread, for as long as an allocator takes.
+//! Such code allocates, and allocators wait: for a lock of C's, on a futex, by trying again and again. A wait of
+//! patched libc would switch to another green thread, which would find the state half changed, or a lock taken by a
+//! green thread that does not run. So patched calls check here first. Inside, they block the OS thread instead, for as
+//! long as the allocator takes.
 //!
-//! What a cell of the hub shows by being borrowed needs no mark ([`Hub::is_inside`](crate::hub)). A mark is for what lies
-//! under a lock. Without the feature `monkey` no call asks, and there is no mark.
+//! The hub's own cells need no mark: that they are borrowed shows it ([`Hub::is_inside`](crate::hub)). A mark is for
+//! state under a lock. Without the feature `monkey` no call checks, and there are no marks.
 #![forbid(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -17,9 +18,10 @@ mod depth {
     use std::cell::Cell;
 
     thread_local! {
-        /// Of the context that runs. A green thread is never switched away from while its depth is not 0.
+        /// Belongs to the running context. A green thread is never switched away from while its depth is not 0.
         static DEPTH: Cell<u32> = const { Cell::new(0) };
-        /// Under a spin lock. Set and put back, which costs less than a count that each lock would wait for.
+        /// Whether a spin lock is held. It is set and put back, which costs less than a counter: each lock would wait
+        /// for the counter's last update.
         static SPINS: Cell<bool> = const { Cell::new(false) };
     }
 
@@ -61,10 +63,10 @@ mod depth {
 #[cfg(feature = "monkey")]
 pub(crate) use depth::is_inside;
 
-/// As long as this lives, the code that runs is inside.
+/// While this value lives, the running code is inside.
 pub(crate) struct Inside(PhantomData<*const ()>);
 
-/// As long as this lives, the code that runs is under a spin lock.
+/// While this value lives, the running code holds a spin lock.
 pub(crate) struct Spins {
     before: bool,
     _here: PhantomData<*const ()>,
@@ -87,7 +89,7 @@ impl Drop for Spins {
     }
 }
 
-/// From here on the code that runs is inside.
+/// Marks the running code as inside, until the returned value is dropped.
 #[inline(always)]
 pub(crate) fn enter() -> Inside {
     depth::add();
@@ -101,18 +103,19 @@ impl Drop for Inside {
     }
 }
 
-/// std's mutex, for this crate's own state: inside from before it is locked until after it is unlocked.
+/// std's mutex, for this crate's own state. The code is inside from before the lock is taken until after it is
+/// released.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
 /// The value of a locked [`Mutex`].
 pub(crate) struct MutexGuard<'a, T> {
-    // In this order: unlocked first.
+    // The order of the fields is the order of the drops: the lock is released first.
     guard: std::sync::MutexGuard<'a, T>,
     _inside: Inside,
 }
 
-/// Locks a mutex of std's, inside from before that until after it is unlocked; poisoned or not.
+/// Locks a mutex of std's, poisoned or not. The code is inside from before that until after it is released.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
     let inside = enter();
     let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +127,7 @@ impl<T> Mutex<T> {
         Mutex(std::sync::Mutex::new(value))
     }
 
-    /// As std's.
+    /// Like std's.
     #[inline]
     pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         let inside = enter();
@@ -137,12 +140,12 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// As std's.
+    /// Like std's.
     pub(crate) fn get_mut(&mut self) -> LockResult<&mut T> {
         self.0.get_mut()
     }
 
-    /// The value, if it is free.
+    /// Locks it if it is free, poisoned or not.
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let inside = enter();
         let guard = match self.0.try_lock() {
@@ -155,7 +158,7 @@ impl<T> Mutex<T> {
 }
 
 impl<T> MutexGuard<'_, T> {
-    /// [`Condvar::wait_timeout`], for an OS thread of this crate's own; whether the time has passed.
+    /// [`Condvar::wait_timeout`], for an OS thread of this crate's own. Also says whether the time has passed.
     pub(crate) fn wait_timeout(self, condition: &Condvar, time: Duration) -> (Self, bool) {
         let MutexGuard { guard, _inside } = self;
         let (guard, waited) = condition

@@ -1,24 +1,24 @@
-//! The very end of an OS thread, after the destructors of its thread-locals.
+//! Calls at the very end of an OS thread, after the destructors of its thread-locals.
 //!
-//! Destructors of thread-locals run in the order opposite to that in which they were registered, so none is the last
-//! for sure. Those of pthread keys come after all of them, in rounds.
+//! Destructors of thread-locals run in the reverse order of their registration, so none of them is the last for sure.
+//! The destructors of pthread keys come after all of them, in rounds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is to be called, and how many rounds have gone by.
+/// The function to call, its argument, and how many rounds have passed.
 struct Last {
     f: unsafe fn(*mut ()) -> bool,
     what: *mut (),
     rounds: usize,
 }
 
-/// How many rounds there are: the least that POSIX allows, and what glibc makes.
+/// How many rounds there are: the least that POSIX allows, which is what glibc does.
 const ROUNDS: usize = 4;
 
-/// The key and one, or 0 if there is none yet. No lock, which a fork might find taken.
+/// The key plus 1; 0 if it has not been made. It is no lock, because a fork might find a lock taken.
 static KEY: AtomicU64 = AtomicU64::new(0);
 
-/// The key, made if need be; none: the process has no key left.
+/// The key, which is made at the first call. `None` if the process has no key left.
 fn key() -> Option<libc::pthread_key_t> {
     let made = match KEY.load(Ordering::Acquire) {
         0 => make()?,
@@ -38,46 +38,49 @@ fn make() -> Option<u64> {
     match KEY.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Some(mine),
         Err(other) => {
-            // Another OS thread was first.
-            // SAFETY: just made, and nobody has it.
+            // Another OS thread was first; use its key.
+            // SAFETY: this key was just made, and no other code knows it.
             unsafe { libc::pthread_key_delete(key) };
             Some(other)
         }
     }
 }
 
-/// Makes what [`at_end`] needs, while the OS thread is far from its end.
+/// Makes the key that [`at_end`] needs, while the OS thread is far from its end.
 pub(crate) fn prepare() {
     key();
 }
 
-/// Has `f(what)` called at the very end of the OS thread that calls, in each round until it gives `true`. One for each OS
-/// thread. It is never called on the one that ends the process, nor if there is no key left.
+/// Has `f(what)` called at the very end of the calling OS thread, in each round until it returns `true`.
+///
+/// There is one such call for each OS thread. It is not made on the OS thread that ends the process, nor if there is no
+/// key left.
 ///
 /// # Safety
-/// `f` may be called with `what` from the end of the thread-locals on, until it gives `true`.
+/// Calling `f` with `what` must be sound from the end of the thread-locals on, until it has returned `true`.
 pub(crate) unsafe fn at_end(f: unsafe fn(*mut ()) -> bool, what: *mut ()) {
     let Some(key) = key() else { return };
     let last = Box::into_raw(Box::new(Last { f, what, rounds: 0 }));
-    // SAFETY: the key was made by `key`. If there is no memory for the value, it is leaked.
+    // SAFETY: `key` made the key. If there is no memory for the value, `last` is leaked.
     unsafe { libc::pthread_setspecific(key, last.cast()) };
 }
 
 unsafe extern "C" fn round(last: *mut libc::c_void) {
     let last = last.cast::<Last>();
-    // SAFETY: `at_end` left it, and it is freed below, when it is not left again.
+    // SAFETY: `at_end` leaked this box. It is freed below, unless it is stored for another round.
     let Last { f, what, rounds } = unsafe { &mut *last };
     *rounds += 1;
-    // SAFETY: what `at_end` was promised.
+    // SAFETY: the caller of `at_end` guarantees that `f` may be called with `what` until it returns `true`.
     let is_done = unsafe { f(*what) };
     if !is_done
         && *rounds < ROUNDS
         && let Some(key) = key()
+    // glibc has cleared the value. A value that is set again gets another round.
     {
-        // SAFETY: as in `at_end`.
+        // SAFETY: `key` made the key.
         unsafe { libc::pthread_setspecific(key, last.cast_const().cast()) };
         return;
     }
-    // SAFETY: made by `at_end`, and left to nobody.
+    // SAFETY: `at_end` made the box, and it was not stored for another round.
     drop(unsafe { Box::from_raw(last) });
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! # Invariants
-//! - **M1** Whole pages of a mapping that [`map`] made are all that is ever guarded, discarded or unmapped.
+//! - **M1** Only whole pages of a mapping that [`map`] made are ever guarded, discarded or unmapped.
 //! - **M2** A guard stays until its mapping is unmapped.
 
 use std::io;
@@ -19,14 +19,15 @@ use once_cell::race::OnceNonZeroUsize;
 /// `MADV_GUARD_INSTALL` of Linux 6.13: pages that fault, without splitting the mapping.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 
-/// Whether this system refuses it (an older kernel, `mlockall`, seccomp): then `mprotect` does, at two mappings a guard.
+/// Whether this system refuses guard markers (an older kernel, `mlockall`, seccomp). Then `mprotect` makes the guards,
+/// at two mappings each.
 static NO_MARKERS: AtomicBool = AtomicBool::new(false);
 
 /// The size of a page.
 pub(crate) fn page() -> usize {
     static PAGE: OnceNonZeroUsize = OnceNonZeroUsize::new();
     let size = PAGE.get_or_init(|| {
-        // SAFETY: asks a number.
+        // SAFETY: reads a number.
         let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         usize::try_from(size)
             .ok()
@@ -36,16 +37,16 @@ pub(crate) fn page() -> usize {
     size.get()
 }
 
-/// Maps `len` bytes of zeros, of which nothing is resident, and never in huge pages.
+/// Maps `len` bytes of zeros. None of them is resident, and the kernel never uses huge pages for them.
 pub(crate) fn map(len: usize) -> io::Result<usize> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a fresh mapping, at an address of the system's choice.
+    // SAFETY: a fresh mapping, at an address that the kernel chooses.
     let at = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
     if at == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: our own mapping. Refused where there are no huge pages, which is as good.
+    // SAFETY: the mapping made above. The call fails where there are no huge pages, which is as good.
     unsafe { libc::madvise(at, len, libc::MADV_NOHUGEPAGE) };
     Ok(at.addr())
 }
@@ -53,9 +54,9 @@ pub(crate) fn map(len: usize) -> io::Result<usize> {
 /// Unmaps a whole mapping.
 ///
 /// # Safety
-/// It came from [`map`], and nothing refers to it any more.
+/// The mapping came from [`map`], and nothing refers to it any more.
 pub(crate) unsafe fn unmap(at: usize, len: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that this is a whole mapping of `map`, and that nothing refers to it.
     unsafe { libc::munmap(at as *mut _, len) };
 }
 
@@ -65,55 +66,57 @@ pub(crate) unsafe fn unmap(at: usize, len: usize) {
 /// The pages belong to a mapping of [`map`], and nothing refers to them.
 pub(crate) unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
     if !NO_MARKERS.load(Ordering::Relaxed) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that these are pages of a mapping of `map`, and that nothing refers to them.
         if unsafe { libc::madvise(at as *mut _, len, MADV_GUARD_INSTALL) } == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
-            // No memory for the page table: this one time. PROT_NONE would need yet more.
+            // No memory for the page table. Fail this once; PROT_NONE would need even more.
             Some(libc::ENOMEM) => return Err(error),
-            // Interrupted: only this guard is of the dear kind.
+            // The call was interrupted: make only this guard by `mprotect`, and use markers again for the next.
             Some(libc::EINTR | libc::EAGAIN) => {}
             _ => NO_MARKERS.store(true, Ordering::Relaxed),
         }
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that these are pages of a mapping of `map`, and that nothing refers to them.
     match unsafe { libc::mprotect(at as *mut _, len, libc::PROT_NONE) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// A range of pages: where it begins, how many bytes.
+/// A range of pages: its address, and its length in bytes.
 pub(crate) type Pages = (usize, usize);
 
 /// The most ranges that [`guard_all`] and [`populate`] take.
 pub(crate) const RANGES: usize = 64;
 
-/// As [`guard`] for each range, in one call where the system can.
+/// Like [`guard`] for each range, with one system call where the kernel can.
 ///
 /// # Safety
-/// As for [`guard`]; at most [`RANGES`].
+/// As for [`guard`], for each range. There are at most [`RANGES`] of them.
 pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Pages> + Clone) -> io::Result<()> {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees for each range that `guard` may be called for it.
     if !NO_MARKERS.load(Ordering::Relaxed) && unsafe { advise_all(ranges.clone(), MADV_GUARD_INSTALL) } {
         return Ok(());
     }
-    // SAFETY: the caller's. To install a guard again is harmless.
+    // SAFETY: as before, the caller guarantees that `guard` may be called for each range. Installing a guard again is
+    // harmless.
     ranges.into_iter().try_for_each(|(at, len)| unsafe { guard(at, len) })
 }
 
-/// Has the pages resident, as a touch would, but all in one call; where the system cannot, the touch will do it.
+/// Makes the pages resident with one system call. Where the kernel cannot, the first access to each page does it.
 ///
 /// # Safety
-/// Pages of a mapping of [`map`], without guards; at most [`RANGES`] ranges.
+/// The pages belong to a mapping of [`map`], and have no guard. There are at most [`RANGES`] ranges.
 pub(crate) unsafe fn populate(ranges: impl Iterator<Item = Pages>) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that these are pages of a mapping of `map` without guards, so they may be written.
     unsafe { advise_all(ranges, libc::MADV_POPULATE_WRITE) };
 }
 
-/// One piece of advice for many ranges of this process (Linux 6.14); whether it was taken for all.
+/// Gives one piece of advice for many ranges of this process (Linux 6.14). Says whether the kernel took it for all of
+/// them.
 unsafe fn advise_all(ranges: impl Iterator<Item = Pages>, advice: libc::c_int) -> bool {
     const PIDFD_SELF: libc::c_int = -10_000;
     static REFUSED: AtomicBool = AtomicBool::new(false);
@@ -133,7 +136,7 @@ unsafe fn advise_all(ranges: impl Iterator<Item = Pages>, advice: libc::c_int) -
         count += 1;
         total += len;
     }
-    // SAFETY: `count` vectors, of pages that the caller may advise.
+    // SAFETY: `count` whole vectors, of pages for which the caller may give this advice.
     let done = unsafe {
         libc::syscall(
             libc::SYS_process_madvise,
@@ -144,6 +147,7 @@ unsafe fn advise_all(ranges: impl Iterator<Item = Pages>, advice: libc::c_int) -
             0,
         )
     };
+    // A shortage or an interruption concerns this call only. After any other error the call is not tried again.
     if done < 0
         && !matches!(
             io::Error::last_os_error().raw_os_error(),
@@ -161,16 +165,16 @@ pub(crate) fn forget_markers(yes: bool) {
     NO_MARKERS.store(yes, Ordering::Relaxed);
 }
 
-/// Gives pages back to the system; they read as zeros afterwards. Guards stay.
+/// Gives pages back to the system. They read as zeros afterwards, and guards stay.
 ///
 /// # Safety
-/// The pages belong to a mapping of [`map`], and nothing in them is needed.
+/// The pages belong to a mapping of [`map`], and their contents are not needed any more.
 pub(crate) unsafe fn discard(at: usize, len: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that these are pages of a mapping of `map`, whose contents are not needed.
     unsafe { libc::madvise(at as *mut _, len, libc::MADV_DONTNEED) };
 }
 
-/// Has malloc give back what it keeps of freed memory, as far as it can.
+/// Makes malloc give back to the system what it keeps of freed memory, as far as it can.
 pub(crate) fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it may be called at any time, from any OS thread.
@@ -179,11 +183,11 @@ pub(crate) fn trim_heap() {
     }
 }
 
-/// How many bytes are resident.
+/// How many bytes of the range are resident.
 #[cfg(test)]
 pub(crate) fn resident(at: usize, len: usize) -> usize {
     let mut pages = vec![0u8; len / page()];
-    // SAFETY: mincore writes a byte for each page.
+    // SAFETY: `mincore` writes one byte for each page, for which there is room.
     assert_eq!(unsafe { libc::mincore(at as *mut _, len, pages.as_mut_ptr()) }, 0);
     pages.iter().filter(|page| **page & 1 != 0).count() * page()
 }
@@ -196,14 +200,14 @@ pub(crate) fn under_valgrind() -> bool {
     ANSWER.get_or_init(preloaded)
 }
 
-/// Has the process get no more address space than that, for good.
+/// Limits the address space of the process, for good.
 #[cfg(test)]
 pub(crate) fn limit_address_space(bytes: u64) {
     let limit = libc::rlimit {
         rlim_cur: bytes,
         rlim_max: bytes,
     };
-    // SAFETY: a whole `rlimit`.
+    // SAFETY: the pointer is to a whole `rlimit`.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
 }
 
@@ -215,7 +219,7 @@ mod tests {
     fn what_is_discarded_is_not_resident_and_zero() {
         let (at, len) = (map(16 * page()).unwrap(), 16 * page());
         assert_eq!(resident(at, len), 0);
-        // SAFETY: our own mapping, all of it (M1).
+        // SAFETY: the mapping made above, all of it (M1).
         unsafe {
             (at as *mut u8).write_bytes(7, len);
             assert_eq!(resident(at, len), len);
@@ -229,7 +233,7 @@ mod tests {
     #[test]
     fn a_guard_refuses_the_kernel_too_and_outlives_a_discard() {
         let at = map(2 * page()).unwrap();
-        // SAFETY: our own mapping; the kernel, told to write there, answers EFAULT instead of a signal.
+        // SAFETY: the mapping made above. The kernel, told to write there, answers EFAULT instead of sending a signal.
         unsafe {
             guard(at, page()).unwrap();
             discard(at, 2 * page());

@@ -1,4 +1,5 @@
-//! The room that knows libc: memory, signals, threads, and what glibc keeps for each of them. (`monkey` knows it too.)
+//! All use of libc: memory, signals, OS threads, and what glibc keeps for each thread. (Only `monkey` uses libc as
+//! well.)
 
 pub(crate) mod attr;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
@@ -20,17 +21,17 @@ pub(crate) mod thread;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod uring;
 
-/// Has `f` called when the process exits in good order. It does not unwind.
+/// Has `f` called when the process exits normally. `f` must not unwind.
 pub(crate) fn at_exit(f: fn()) {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static CALLED: AtomicUsize = AtomicUsize::new(0);
     extern "C" fn call() {
         let f = CALLED.load(Ordering::Acquire);
-        // SAFETY: `at_exit` stored a `fn()` before it registered this.
+        // SAFETY: `at_exit` stored a `fn()` before it registered this function.
         let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
         f();
     }
     CALLED.store(f as usize, Ordering::Release);
-    // SAFETY: a function that lives as long as the program.
+    // SAFETY: a function of the right type, which lives as long as the program.
     unsafe { libc::atexit(call) };
 }

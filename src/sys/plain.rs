@@ -1,9 +1,9 @@
-//! Calls that no patch is to touch: this crate's own.
+//! This crate's own system calls, which no patch may touch.
 //!
-//! rustix and polling call the system without libc, unless the program turns rustix's feature `use-libc` on: then their
-//! calls come by libc's symbols, which are the patched ones. There a call may give way, and is attempted with locks and
-//! cells of this crate in hand. So each call of theirs that has a patched symbol, and is made where green threads run, is
-//! made in [`plainly`].
+//! rustix and polling call the system without libc, unless the program turns on rustix's feature `use-libc`. Then their
+//! calls go through libc's symbols, which are the patched ones. A patched call may give way to another green thread,
+//! and this crate makes such calls while it holds locks and borrows cells. So each call of rustix's or polling's that
+//! has a patched symbol, and is made where green threads run, is made in [`plainly`].
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "monkey")]
@@ -11,7 +11,7 @@ mod depth {
     use std::cell::Cell;
 
     thread_local! {
-        /// How deep the context that runs is in calls that are not patched.
+        /// How many nested calls of `plainly` the running context is in.
         static DEPTH: Cell<u32> = const { Cell::new(0) };
     }
 
@@ -24,7 +24,7 @@ mod depth {
         }
     }
 
-    /// Runs `f` with its calls as libc has them; it is not to park.
+    /// Runs `f` with unpatched system calls. `f` must not park.
     #[inline]
     pub(crate) fn plainly<R>(f: impl FnOnce() -> R) -> R {
         DEPTH.set(DEPTH.get() + 1);
@@ -32,7 +32,7 @@ mod depth {
         f()
     }
 
-    /// Whether that is so now.
+    /// Whether the caller is in [`plainly`].
     #[inline]
     pub(crate) fn is_plain() -> bool {
         DEPTH.get() > 0
@@ -42,7 +42,7 @@ mod depth {
 #[cfg(feature = "monkey")]
 pub(crate) use depth::{is_plain, plainly};
 
-/// Runs `f`: nothing is patched.
+/// Runs `f`. Nothing is patched without the feature `monkey`.
 #[cfg(not(feature = "monkey"))]
 #[inline(always)]
 pub(crate) fn plainly<R>(f: impl FnOnce() -> R) -> R {

@@ -1,17 +1,18 @@
-//! polling's way to register a descriptor.
+//! Registering a descriptor with the crate polling.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Registers a descriptor.
+/// Adds a descriptor to the poller.
 pub(crate) fn add(
     poller: &polling::Poller,
     fd: BorrowedFd<'_>,
     event: polling::Event,
     mode: polling::PollMode,
 ) -> io::Result<()> {
-    // SAFETY: polling wants it deleted before it is closed, because another descriptor might get its events. Ours are
-    // (`hub::reactor`); of one that is not ours and is closed behind our back, the kernel takes it out itself, and an event
-    // for its old key is dropped, as every key carries a generation.
+    // SAFETY: polling asks that a descriptor is deleted before it is closed, because a later descriptor of the same
+    // number might get its events. `hub::reactor` deletes this crate's own descriptors before it closes them. When a
+    // foreign descriptor is closed without notice, the kernel removes it, and an event for its old key is dropped
+    // because each key carries a generation.
     unsafe { poller.add_with_mode(fd.as_raw_fd(), event, mode) }
 }

@@ -1,18 +1,19 @@
-//! The lines that this crate writes to stderr: never waited for by who has something to tell, and never a flood.
+//! The lines that this crate writes to stderr: a caller never waits for them, and there is never a flood.
 //!
 //! ```text
 //!   complain ─► too many of this kind? counted ─► stderr takes it at once? written
 //!                                                └─► queue (full? counted) ─► an OS thread of its own writes
 //! ```
 //!
-//! What reads stderr may have stopped, and the hub of a server must not stop with it. So a line is written at once only if that
-//! cannot block (`RWF_NOWAIT`: pipes, sockets); else the first such line starts an OS thread, which waits in its place and goes
-//! after some idle seconds. What it could not write is given a moment more when the process exits.
+//! The reader of stderr may have stopped, and the hub of a server must not stop with it. So a line is written at once
+//! only if that cannot block (`RWF_NOWAIT`: pipes, sockets). Otherwise the first such line starts an OS thread, which
+//! does the waiting; it ends after some idle seconds. Lines that are still unwritten when the process exits get a
+//! moment more.
 //!
-//! A kind is the place in the source that complains. Of each kind so many lines are written in a second; the others are counted,
-//! and the count is told when the second is over.
+//! A kind of line is the place in the source that complains. A limited number of lines of each kind is written in a
+//! second. The rest are counted, and the count is reported when the second is over.
 //!
-//! A process that is about to abort, and a stack overflow, have no later: see [`last_words`] and
+//! A process that aborts, or whose stack has overflowed, has no later moment: see [`last_words`] and
 //! [`write_stderr`](super::signal::write_stderr).
 
 use std::collections::VecDeque;
@@ -33,26 +34,26 @@ use rustix::net::SendFlags;
 use super::fork::{Global, Order, fork_epoch};
 use super::thread;
 
-/// How many lines of a kind are written in a [`WINDOW`].
+/// How many lines of one kind are written in one [`WINDOW`].
 const LINES: u32 = 32;
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The most bytes that wait to be written.
 const MOST: usize = 256 * 1024;
 
-/// After so long without a line the OS thread goes.
+/// How long the OS thread that writes stays without a line to write.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How long the end of the process waits for what is not written yet.
+/// How long the end of the process waits for unwritten lines.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// How much was told of one kind.
+/// How many lines of one kind there were in the present window.
 struct Kind {
     place: (String, u32),
     since: Instant,
     lines: u32,
     left_out: u64,
-    /// The last that was left out, cut short: what the others were like.
+    /// The last line that was left out, cut short, as an example of them.
     like: String,
 }
 
@@ -60,11 +61,11 @@ struct Reports {
     kinds: Vec<Kind>,
     waiting: VecDeque<String>,
     bytes: usize,
-    /// Lines that found the queue full.
+    /// How many lines found the queue full.
     dropped: u64,
-    /// The process whose OS thread writes, by [`fork_epoch`].
+    /// The process whose OS thread writes, as a number of [`fork_epoch`]; `None` if there is no such thread.
     writer: Option<u64>,
-    /// It is writing what is no longer in the queue.
+    /// Whether that thread is writing text that is no longer in the queue.
     writing: bool,
     at_exit: bool,
 }
@@ -81,25 +82,26 @@ static REPORTS: Global<Reports> = Global::new(
         at_exit: false,
     },
 );
-/// There is something to write, or to tell at a later time.
+/// Signals that there is something to write now, or to report later.
 static WORK: Condvar = Condvar::new();
-/// All is written.
+/// Signals that all is written.
 static DONE: Condvar = Condvar::new();
-/// The number of the OS thread that writes.
+/// The kernel's number of the OS thread that writes.
 static WRITER: AtomicU64 = AtomicU64::new(0);
 
-/// Whether it is the OS thread that writes: it gives nobody something to do.
+/// Whether `thread` is the OS thread that writes. It never gives a hub something to do.
 pub(crate) fn is_writer(thread: u64) -> bool {
     WRITER.load(Ordering::Acquire) == thread
 }
 
-/// A line on stderr; if that is broken, nobody can be told. It does not wait.
+/// Writes a line to stderr, without waiting. If stderr is broken, the line is lost: there is no other place to report
+/// to.
 #[track_caller]
 pub(crate) fn complain(text: fmt::Arguments<'_>) {
     let at = Location::caller();
     let place = (at.file(), at.line());
     if !REPORTS.lock().may_tell(place, Instant::now()) {
-        // What it says is the user's code, and that is not to run under the lock.
+        // Formatting runs the user's code, which must not run under the lock.
         let like = cut(text.to_string());
         REPORTS.lock().leave_out(place, like);
         return see_to_writer();
@@ -107,7 +109,7 @@ pub(crate) fn complain(text: fmt::Arguments<'_>) {
     put(format!("greenthread: {text}\n"));
 }
 
-/// Text for stderr as it is, of one kind with all that has the same place.
+/// Writes `text` to stderr as it is. All texts from one place are of one kind.
 pub(crate) fn print(place: (&str, u32), text: impl FnOnce() -> String) {
     let told = REPORTS.lock().may_tell(place, Instant::now());
     let text = text();
@@ -124,13 +126,14 @@ fn put(line: String) {
     }
 }
 
-/// The first line of a text, as far as it tells one kind from another.
+/// The start of a text's first line, which is enough to recognise its kind.
 fn cut(text: String) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     line.chars().take(80).collect()
 }
 
-/// A line of a process that is about to abort: written here, after what waits, unless stderr takes nothing for a moment.
+/// Writes the last line of a process that is about to abort: here and now, after the lines that wait. It gives up if
+/// stderr takes nothing for a moment.
 pub(crate) fn last_words(text: fmt::Arguments<'_>) {
     let line = format!("greenthread: {text}\n");
     flush();
@@ -141,7 +144,7 @@ pub(crate) fn last_words(text: fmt::Arguments<'_>) {
             Ok(count) => left = &left[count..],
             Err(Now::Later) if is_writable(stderr.as_fd(), PATIENCE) => {}
             Err(Now::CannotTell) => {
-                // A terminal, or a file on a disk: as std does.
+                // A terminal, or a file on a disk. Block, as std does.
                 let _ = (&stderr).write_all(left);
                 return;
             }
@@ -151,7 +154,7 @@ pub(crate) fn last_words(text: fmt::Arguments<'_>) {
 }
 
 impl Reports {
-    /// Whether one more of this kind may be told.
+    /// Whether one more line of this kind may be written.
     fn may_tell(&mut self, place: (&str, u32), now: Instant) -> bool {
         let kind = self.kind(place, now);
         if now.duration_since(kind.since) >= WINDOW {
@@ -189,9 +192,10 @@ impl Reports {
         kind.like = like;
     }
 
-    /// Writes it, or lets it wait; `false`: that needs the OS thread.
+    /// Writes the line, or queues it. `false` if the OS thread that writes is needed.
     fn put(&mut self, line: String) -> bool {
         let mut left = line.as_bytes();
+        // Only if no earlier line waits, so that lines keep their order.
         if self.waiting.is_empty() && !self.writing {
             let stderr = std::io::stderr();
             while !left.is_empty() {
@@ -205,6 +209,7 @@ impl Reports {
                 return true;
             }
         }
+        // A line that is longer than the limit is queued all the same if it is alone.
         if self.bytes + left.len() > MOST && !self.waiting.is_empty() {
             self.dropped += 1;
         } else {
@@ -214,7 +219,7 @@ impl Reports {
         false
     }
 
-    /// Tells how many were left out in windows that are over; when the next one will be.
+    /// Reports how many lines were left out in the windows that are over, or in all. Returns when the next window ends.
     fn tell_left_out(&mut self, now: Instant, all: bool) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut summaries = Vec::new();
@@ -236,7 +241,7 @@ impl Reports {
         !self.waiting.is_empty() || self.kinds.iter().any(|kind| kind.left_out > 0)
     }
 
-    /// Takes all that waits.
+    /// Takes all that waits, as one text.
     fn take(&mut self) -> String {
         let mut text: String = self.waiting.drain(..).collect();
         self.bytes = 0;
@@ -251,7 +256,7 @@ impl Reports {
 }
 
 impl Kind {
-    /// Begins a new window; the line about what was left out in the last.
+    /// Begins a new window. Returns the line that reports what was left out in the last one.
     fn next_window(&mut self, now: Instant) -> Option<String> {
         (self.since, self.lines) = (now, 0);
         let count = std::mem::take(&mut self.left_out);
@@ -260,7 +265,7 @@ impl Kind {
     }
 }
 
-/// Why a line is not written at once.
+/// Why a line was not written at once.
 enum Now {
     /// Stderr is full.
     Later,
@@ -269,9 +274,9 @@ enum Now {
     Broken,
 }
 
-/// Writes what stderr takes without blocking.
+/// Writes as much as stderr takes without blocking.
 fn write_now(stderr: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Now> {
-    // At the end, or at the position that the file has, which a pipe has not.
+    // The offset -1 means the position that the file has. A pipe has none, and takes no other offset.
     let written = rustix::io::pwritev2(stderr, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT);
     let written = match written {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::SPIPE) => {
@@ -297,12 +302,14 @@ pub(super) fn is_writable(stderr: BorrowedFd<'_>, patience: Duration) -> bool {
     poll(&mut fds, patience.as_ref()) != Ok(0)
 }
 
-/// Starts the OS thread that writes, if there is none; with something to write or to tell later.
+/// Starts the OS thread that writes if there is none, and wakes it otherwise. To be called when there is something to
+/// write, or to report later.
 fn see_to_writer() {
     let mut reports = REPORTS.lock();
     if reports.writer == Some(fork_epoch()) {
         return WORK.notify_one();
     }
+    // Set under the lock, so that two callers cannot start two OS threads.
     reports.writer = Some(fork_epoch());
     let first = !std::mem::replace(&mut reports.at_exit, true);
     drop(reports);
@@ -314,7 +321,7 @@ fn see_to_writer() {
     }
 }
 
-/// What the OS thread does.
+/// The body of the OS thread that writes.
 fn write_all() {
     WRITER.store(thread::id(), Ordering::Release);
     while let Some(text) = next_text() {
@@ -322,11 +329,11 @@ fn write_all() {
         REPORTS.lock().writing = false;
         DONE.notify_all();
     }
-    // Unless another is the writer by now.
+    // Another OS thread may be the writer by now; then leave its number alone.
     let _ = WRITER.compare_exchange(thread::id(), 0, Ordering::AcqRel, Ordering::Relaxed);
 }
 
-/// The next text to write; `None`: it has been idle for too long, and is the writer no more.
+/// The next text to write. `None` if the OS thread has been idle for too long; it is the writer no more.
 fn next_text() -> Option<String> {
     let mut reports = REPORTS.lock();
     let mut idle_since = Instant::now();
@@ -354,7 +361,7 @@ fn wait<'a>(what: &Condvar, reports: MutexGuard<'a, Reports>, most: Duration) ->
     reports.wait_timeout(what, most).0
 }
 
-/// Writes to the end, however long that takes.
+/// Writes all of `bytes`, however long that takes.
 fn write_patiently(mut bytes: &[u8]) {
     let stderr = std::io::stderr();
     while !bytes.is_empty() {
@@ -367,7 +374,7 @@ fn write_patiently(mut bytes: &[u8]) {
     }
 }
 
-/// Gives what is not written yet a moment: the process ends.
+/// Gives unwritten lines a moment, because the process ends.
 pub(crate) fn flush() {
     let mut reports = REPORTS.lock();
     reports.tell_left_out(Instant::now(), true);
@@ -389,7 +396,7 @@ pub(crate) fn flush() {
     }
 }
 
-/// In a forked child: what waits is the parent's to write.
+/// To be called in a forked child: the waiting lines are the parent's to write.
 pub(crate) fn forget_all() {
     let mut reports = REPORTS.lock();
     reports.kinds.clear();

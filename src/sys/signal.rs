@@ -1,4 +1,4 @@
-//! The fault handler: installed once, after std's, and chained to it.
+//! The fault handler: installed once, after std's, and chained to std's.
 //!
 //! ```text
 //!  fault ─► kernel ─► handler, on the alternate stack ─► look(address): ours? report, abort
@@ -8,7 +8,7 @@
 //! # Invariants
 //! - **G1** What runs in the handler allocates nothing and takes no lock.
 //! - **G2** `LOOK` is set before the handler is installed, and always holds a `fn(usize)`.
-//! - **G3** An alternate stack of ours is unmapped only when the OS thread no longer uses it.
+//! - **G3** An alternate stack of this crate is unmapped only when the OS thread no longer uses it.
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -19,13 +19,14 @@ use std::time::Duration;
 
 use super::fork::{GlobalOnce, Order};
 
-/// What the handlers were before ours: SIGSEGV, SIGBUS.
+/// The handlers that were installed before: SIGSEGV's, SIGBUS's.
 static BEFORE: GlobalOnce<[libc::sigaction; 2]> = GlobalOnce::new(Order::Faults);
 static LOOK: AtomicUsize = AtomicUsize::new(0);
 
-/// Has `look` called with the address of every memory fault, on the alternate stack; it returns if the fault is not its.
+/// Has `look` called with the address of every memory fault, on the alternate stack. It returns if the fault is none of
+/// its own.
 ///
-/// `look` runs in a signal handler: no allocation, no locks.
+/// `look` runs in a signal handler: it must not allocate or take a lock.
 pub(crate) fn on_fault(look: fn(usize)) {
     LOOK.store(look as usize, Ordering::Release);
     BEFORE.get_or_init(|| [install(libc::SIGSEGV), install(libc::SIGBUS)]);
@@ -33,8 +34,8 @@ pub(crate) fn on_fault(look: fn(usize)) {
 
 fn install(signal: libc::c_int) -> libc::sigaction {
     let mut before = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: all-zero is a valid `sigaction`; both pointers are to whole ones; the handler has the type that
-    // SA_SIGINFO asks for, and lives as long as the program.
+    // SAFETY: all-zero is a valid `sigaction`. Both pointers are to whole ones. The handler has the type that
+    // SA_SIGINFO requires, and lives as long as the program.
     unsafe {
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
         action.sa_sigaction = handler as extern "C" fn(_, _, _) as usize;
@@ -47,13 +48,14 @@ fn install(signal: libc::c_int) -> libc::sigaction {
 
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let look = LOOK.load(Ordering::Acquire);
-    // SAFETY: the kernel hands a whole `siginfo_t`, which has an address if the code says that it is a fault (what
-    // `kill` sends has none); G2.
+    // SAFETY: the kernel passes a whole `siginfo_t`. It has an address if the code says that the kernel sent it for a
+    // fault; a signal sent by `kill` has none. `LOOK` holds a `fn(usize)` (G2).
     unsafe {
         if (*info).si_code > 0 {
             std::mem::transmute::<usize, fn(usize)>(look)((*info).si_addr().addr());
         }
     }
+    // The other handler was not stored yet: another OS thread is in the middle of `on_fault`.
     let Some(before) = BEFORE.get() else {
         return give_up(signal);
     };
@@ -61,7 +63,7 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     if before.sa_sigaction == libc::SIG_DFL || before.sa_sigaction == libc::SIG_IGN {
         return give_up(signal);
     }
-    // SAFETY: what was installed before us, called as the kernel would have.
+    // SAFETY: the handler that was installed before, called with what the kernel passes to a handler of its type.
     unsafe {
         if before.sa_flags & libc::SA_SIGINFO != 0 {
             type Action = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
@@ -72,13 +74,13 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     }
 }
 
-/// Lets the fault happen again, with nobody to handle it.
+/// Restores the default action: when the handler returns, the fault happens again and ends the process.
 fn give_up(signal: libc::c_int) {
-    // SAFETY: the default action is always valid.
+    // SAFETY: the default action is valid for any signal.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// An alternate signal stack for an OS thread that has none, or a small one.
+/// The alternate signal stack that this crate has given to an OS thread; 0 if it has given none.
 struct AltStack(Cell<usize>);
 
 const ALT_SIZE: usize = 64 * 1024;
@@ -96,7 +98,8 @@ impl Drop for AltStack {
                 ss_flags: libc::SS_DISABLE,
                 ss_size: ALT_SIZE,
             };
-            // SAFETY: G3: taken out of use first, unless somebody has put another in its place.
+            // SAFETY: G3: it is taken out of use first, unless other code has installed another alternate stack
+            // meanwhile.
             unsafe {
                 if present().ss_sp.addr() == at {
                     libc::sigaltstack(&off, ptr::null_mut());
@@ -107,18 +110,18 @@ impl Drop for AltStack {
     }
 }
 
-/// This OS thread's alternate stack.
+/// The alternate stack of this OS thread.
 fn present() -> libc::stack_t {
     let mut now = MaybeUninit::<libc::stack_t>::zeroed();
-    // SAFETY: asks for the present one; all-zero is a valid `stack_t`.
+    // SAFETY: reads the alternate stack in use. All-zero is a valid `stack_t`.
     unsafe {
         libc::sigaltstack(ptr::null(), now.as_mut_ptr());
         now.assume_init()
     }
 }
 
-/// Sees to it that this OS thread has an alternate signal stack: a handler cannot run on the one that overflowed. std's is of
-/// 8 KiB, of which two signals' registers leave next to nothing.
+/// Makes sure that this OS thread has an alternate signal stack of at least 64 KiB: a handler cannot run on the stack
+/// that overflowed. std's has 8 KiB, and the saved registers of two signals leave next to nothing of that.
 pub(crate) fn ensure_alt_stack() {
     let now = present();
     if now.ss_flags & libc::SS_DISABLE == 0 && now.ss_size >= ALT_SIZE {
@@ -132,24 +135,24 @@ pub(crate) fn ensure_alt_stack() {
         ss_flags: 0,
         ss_size: ALT_SIZE,
     };
-    // SAFETY: fresh memory of that size, kept until the OS thread ends (G3).
+    // SAFETY: fresh memory of that size, which stays mapped until the OS thread ends (G3).
     if unsafe { libc::sigaltstack(&stack, ptr::null_mut()) } != 0 {
-        // SAFETY: refused (too small for this processor's registers), so nobody uses it.
+        // SAFETY: the kernel refused it (too small for the registers of this processor), so it is not in use.
         return unsafe { super::mem::unmap(at, ALT_SIZE) };
     }
-    // With the thread-locals gone already it lasts as long as the process.
+    // If the thread-locals have ended already, the stack stays for as long as the process lives.
     let _ = ALT.try_with(|alt| alt.0.set(at));
 }
 
-/// Writes to stderr from a signal handler, as far as stderr takes it within a second: full, and with nobody who reads, it is
-/// not to keep the process from its end.
+/// Writes to stderr from a signal handler, if stderr takes it within a second. A full stderr that has no reader must
+/// not keep the process from its end.
 pub(crate) fn write_stderr(mut text: &[u8]) {
-    // One system call, and not by libc's function, which may be patched.
+    // rustix's `poll`: one system call, and not libc's function, which may be patched.
     if !super::report::is_writable(std::io::stderr().as_fd(), Duration::from_secs(1)) {
         return;
     }
     while !text.is_empty() {
-        // SAFETY: a plain write of a whole slice.
+        // SAFETY: the pointer and the length are those of a slice.
         let wrote = unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
         match usize::try_from(wrote) {
             Ok(n) if n > 0 => text = text.get(n..).unwrap_or_default(),
@@ -161,17 +164,17 @@ pub(crate) fn write_stderr(mut text: &[u8]) {
 
 /// Ends the process from a signal handler.
 pub(crate) fn abort() -> ! {
-    // SAFETY: async-signal-safe, and does not return.
+    // SAFETY: `abort` is async-signal-safe, and does not return.
     unsafe { libc::abort() }
 }
 
-/// How a process ends that aborts, and one that faults.
+/// The signals that end a process that aborts, and one that faults.
 #[cfg(test)]
 pub(crate) const ABORTED: i32 = libc::SIGABRT;
 #[cfg(test)]
 pub(crate) const FAULTED: i32 = libc::SIGSEGV;
 
-/// Runs `body` on an OS thread that std did not make: without an alternate stack.
+/// Runs `body` on an OS thread that std did not make, and which therefore has no alternate stack.
 #[cfg(test)]
 pub(crate) fn on_a_bare_thread(mut body: fn()) {
     extern "C" fn start(body: *mut libc::c_void) -> *mut libc::c_void {
@@ -180,7 +183,7 @@ pub(crate) fn on_a_bare_thread(mut body: fn()) {
         ptr::null_mut()
     }
     let mut id = MaybeUninit::uninit();
-    // SAFETY: a plain thread, joined at once.
+    // SAFETY: `body` outlives the OS thread, which is joined at once.
     unsafe {
         assert_eq!(
             libc::pthread_create(id.as_mut_ptr(), ptr::null(), start, (&raw mut body).cast()),

@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::io;
 
-/// The kernel's number of the OS thread that calls.
+/// The kernel's number of the calling OS thread.
 pub(crate) fn id() -> u64 {
     rustix::thread::gettid().as_raw_nonzero().get() as u64
 }
 
-/// All OS threads of this process, where the system tells.
+/// The numbers of all OS threads of this process, where the system tells them.
 pub(crate) fn all() -> Option<Vec<u64>> {
     let entries = std::fs::read_dir("/proc/self/task").ok()?;
     entries
@@ -20,13 +20,14 @@ thread_local! {
     static STARTS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the caller starts an OS thread of ours right now, which is to be a real one even where std's are green.
+/// Whether the caller is starting an OS thread of this crate. Such a thread must be a real one even where std's threads
+/// are green.
 #[cfg(feature = "monkey")]
 pub(crate) fn starts() -> bool {
     STARTS.get()
 }
 
-/// Starts an OS thread of ours.
+/// Starts an OS thread of this crate.
 pub(crate) fn start(name: &str, f: impl FnOnce() + Send + 'static) -> io::Result<()> {
     STARTS.set(true);
     let started = std::thread::Builder::new().name(String::from(name)).spawn(f);
@@ -34,12 +35,12 @@ pub(crate) fn start(name: &str, f: impl FnOnce() + Send + 'static) -> io::Result
     started.map(drop)
 }
 
-/// Gives the processor to another OS thread, if one is ready: the system call itself, which no patch sees.
+/// Gives the processor to another OS thread, if one is ready. It is the system call itself, which no patch intercepts.
 pub(crate) fn give_way() {
     rustix::thread::sched_yield();
 }
 
-/// Parks the OS thread, and nothing else on it, until it is unparked or `timeout` passes.
+/// Parks the whole OS thread until it is unparked or `timeout` passes; no other green thread runs meanwhile.
 pub(crate) fn park(timeout: Option<std::time::Duration>) {
     match timeout {
         Some(timeout) => std::thread::park_timeout(timeout),

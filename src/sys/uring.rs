@@ -1,13 +1,13 @@
-//! An accept that never waits, whatever the flags of the open file say. Linux has it in io_uring alone, since 6.10.
+//! An accept that never waits, whatever the flags of the open file say. Linux has it only in io_uring, since 6.10.
 //!
-//! Each OS thread that accepts has a ring of one entry. It is registered with the OS thread instead of having a
-//! descriptor: it takes none from the program, no close can hit it, and a forked child does not have it.
+//! Each OS thread that accepts has a ring of one entry. The ring is registered with the OS thread instead of having a
+//! descriptor. So it takes no descriptor from the program, no `close` can hit it, and a forked child does not have it.
 //!
 //! # Invariants
-//! - **R1** One OS thread uses a ring, the one that made it, and one call at a time: a call from a signal handler in the
-//!   middle of another finds it [`busy`](Accepts::busy).
-//! - **R2** When `accept` returns, nothing is under way: the kernel writes to the ring and to the caller's address only
-//!   within the system call.
+//! - **R1** A ring is used only by the OS thread that made it, and by one call at a time: a call from a signal handler
+//!   in the middle of another call finds it [`busy`](Accepts::busy).
+//! - **R2** When `accept` returns, nothing is under way: the kernel writes to the ring and to the caller's addresses
+//!   only within the system call.
 
 use std::cell::{Cell, UnsafeCell};
 use std::mem::{offset_of, size_of, zeroed};
@@ -93,27 +93,28 @@ struct Completion {
 const _: () = assert!(size_of::<Parameters>() == 120 && size_of::<Submission>() == 64 && size_of::<Completion>() == 16);
 const _: () = assert!(offset_of!(Parameters, submissions) == 40 && offset_of!(Submission, user_data) == 32);
 
-/// Whether this system has it, as far as it is known.
+/// What is known of this system so far.
 static KNOWN: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
 const WORKS: u8 = 1;
-/// An older kernel, or one that was told to refuse it.
+/// The kernel is too old, or was told to refuse io_uring.
 const REFUSED: u8 = 2;
 
 /// The accepts of one OS thread.
 #[derive(Default)]
 pub(crate) struct Accepts {
     ring: UnsafeCell<Option<Ring>>,
-    /// There is none, and there will be none.
+    /// There is no ring, and there will be none.
     given_up: Cell<bool>,
     busy: Cell<bool>,
 }
 
 impl Accepts {
-    /// As `accept4`, but for that it does not wait: the result, or what errno is to be. `None`: there is no such way here.
+    /// Like `accept4`, except that it never waits: the result, or the value for `errno`. `None` if io_uring cannot be
+    /// used here.
     ///
     /// # Safety
-    /// As for `accept4`; on the OS thread of its first call.
+    /// The arguments are valid for `accept4`. The caller is on the OS thread that made the first call.
     pub(crate) unsafe fn accept(
         &self,
         fd: c_int,
@@ -124,13 +125,13 @@ impl Accepts {
         if self.busy.replace(true) {
             return None;
         }
-        // SAFETY: R1: this call alone is not told that it is busy.
+        // SAFETY: R1: `busy` was false, so this call alone uses the ring until it clears `busy`.
         let ring = unsafe { &mut *self.ring.get() };
         if ring.is_none() && !self.given_up.get() && KNOWN.load(Ordering::Relaxed) != REFUSED {
             *ring = Ring::probed();
         }
         let accepted = ring.as_ref().and_then(|ring| {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees that the arguments are valid for `accept4`.
             let accepted = unsafe { ring.accept(fd, address, len, flags) };
             self.given_up.set(accepted.is_none());
             accepted
@@ -152,21 +153,21 @@ impl std::fmt::Debug for Accepts {
 }
 
 struct Ring {
-    /// A page for the two queues, and one for the entry.
+    /// Two pages: one for both queues, and one for the entry.
     memory: usize,
     parameters: Parameters,
-    /// What the OS thread knows it by.
+    /// The number under which the OS thread has registered the ring.
     index: c_long,
 }
 
 impl Ring {
-    /// A ring, if one is to be had now.
+    /// A ring, if there is one to be had now. The first success finds out whether the kernel knows the flag.
     fn probed() -> Option<Ring> {
         if KNOWN.load(Ordering::Relaxed) == WORKS {
             return Ring::new().ok();
         }
-        // A filter of system calls may kill the process for one that it does not know.
-        // SAFETY: asks for a number.
+        // Do not ask under a filter of system calls, which may kill the process for a call that it does not know.
+        // SAFETY: reads a number.
         let is_filtered = unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) } != 0;
         let ring = if is_filtered { Err(libc::EPERM) } else { Ring::new() };
         let works = match &ring {
@@ -178,10 +179,11 @@ impl Ring {
         ring.ok().filter(|_| works)
     }
 
-    /// `None`: no descriptor is left to ask with.
+    /// Whether the kernel knows `ACCEPT_DONTWAIT`. `None` if there is no descriptor left to ask with.
     fn knows_the_flag(&self) -> Option<bool> {
-        // A socket that cannot accept says so, and an unknown flag is noticed before.
-        // SAFETY: makes a descriptor, asks, and closes it.
+        // The kernel checks the flags first: with an unknown flag it answers EINVAL, before it notices that this socket
+        // cannot accept.
+        // SAFETY: makes a socket, passes null for the address, which `accept4` allows, and closes the socket.
         unsafe {
             let socket = libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
             if socket < 0 {
@@ -196,7 +198,8 @@ impl Ring {
 
     fn new() -> Result<Ring, c_int> {
         let memory = mem::map(2 * mem::page()).map_err(|error| error.raw_os_error().unwrap_or(libc::ENOMEM))?;
-        // SAFETY: all-zero is valid. The ring's memory stays mapped while the ring is used; a forked child has neither.
+        // SAFETY: all-zero is a valid `Parameters`. The ring's memory stays mapped while the ring is used; a forked
+        // child has neither.
         unsafe {
             libc::madvise(memory as *mut _, 2 * mem::page(), libc::MADV_DONTFORK);
             let mut parameters: Parameters = zeroed();
@@ -217,14 +220,14 @@ impl Ring {
         }
     }
 
-    /// A number that is shared with the kernel.
+    /// A number in the page of the queues, which is shared with the kernel.
     fn word(&self, offset: u32) -> &AtomicU32 {
-        // SAFETY: the kernel's offset of an aligned number in the page, which lives as long as the ring.
+        // SAFETY: the kernel gave the offset of an aligned number in the page, which lives as long as the ring.
         unsafe { AtomicU32::from_ptr((self.memory + offset as usize) as *mut u32) }
     }
 
     /// # Safety
-    /// As for [`Accepts::accept`].
+    /// The arguments are valid for `accept4`, as for [`Accepts::accept`].
     unsafe fn accept(
         &self,
         fd: c_int,
@@ -244,15 +247,18 @@ impl Ring {
             user_data: 0,
             rest: [0; 3],
         };
-        // SAFETY: R2: the one entry is the kernel's only within `enter`.
+        // SAFETY: R2: the kernel reads the one entry only within `enter`.
         unsafe { ((self.memory + mem::page()) as *mut Submission).write(entry) };
         let submissions = &self.parameters.submissions;
         let tail = self.word(submissions.tail);
+        // Publishes the entry to the kernel.
         tail.store(tail.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         loop {
             if let Some(result) = self.completed() {
                 return Some(if result < 0 { Err(-result) } else { Ok(result) });
             }
+            // How many entries the kernel has not taken: 0 if an earlier `enter` took it and then was interrupted. So a
+            // retry cannot accept twice.
             let left = tail
                 .load(Ordering::Relaxed)
                 .wrapping_sub(self.word(submissions.head).load(Ordering::Acquire));
@@ -262,10 +268,11 @@ impl Ring {
         }
     }
 
-    /// Hands over what is in the queue, and has the answer: the entry never waits.
+    /// Submits `count` entries and waits for an answer, which comes at once because the entry never waits.
     fn enter(&self, count: u32) -> bool {
         let flags = ENTER_GETEVENTS | ENTER_REGISTERED_RING;
-        // SAFETY: R2; the caller vouches for what the entry points to.
+        // SAFETY: R2: the kernel uses what the entry points to within this call, and the caller of `accept` guarantees
+        // that it is valid.
         unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
@@ -288,17 +295,19 @@ impl Ring {
         }
         let mask = self.word(completions.mask).load(Ordering::Relaxed);
         let offset = completions.first as usize + (at & mask) as usize * size_of::<Completion>();
-        // SAFETY: an entry between head and tail, in the page.
+        // SAFETY: an entry between head and tail, which the kernel has written, in the page of the queues.
         let result = unsafe { (*((self.memory + offset) as *const Completion)).result };
+        // Gives the entry back to the kernel.
         head.store(at.wrapping_add(1), Ordering::Release);
         Some(result)
     }
 }
 
 impl Drop for Ring {
-    /// The kernel keeps what it needs of it until the OS thread ends.
+    /// The kernel keeps what it needs of the ring until the OS thread ends.
     fn drop(&mut self) {
-        // SAFETY: a mapping of our own, and R2.
+        // SAFETY: a mapping of `Ring::new`. By R2 the kernel writes to it only within a call, and there are no more
+        // calls.
         unsafe { mem::unmap(self.memory, 2 * mem::page()) };
     }
 }

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-/// Why a job of a pool gives no value.
+/// Why a job of a pool has no value.
 ///
 /// ```
 /// use greenthread::threadpool;
@@ -14,12 +14,12 @@ use std::sync::{Mutex, PoisonError};
 /// assert_eq!(error.to_string(), "the job panicked: no");
 /// ```
 pub struct JobError {
-    /// Apart, so that a `Result` with it is no larger than need be.
+    /// Boxed, so that a `Result` with it stays small.
     repr: Box<Repr>,
 }
 
 enum Repr {
-    /// In a lock, for the sake of `Sync` alone.
+    /// The lock only makes the payload `Sync`.
     Panic(String, Mutex<Box<dyn Any + Send>>),
     Cancelled,
     Broken(String),
@@ -75,31 +75,31 @@ impl JobError {
         matches!(*self.repr, Repr::Panic(..))
     }
 
-    /// Whether it was cancelled before it ran: by [`PoolFuture::cancel`](super::PoolFuture::cancel), or as its pool was shut
-    /// down.
+    /// Whether the job was cancelled before it ran: by [`PoolFuture::cancel`](super::PoolFuture::cancel), or because
+    /// its pool was shut down.
     pub fn is_cancelled(&self) -> bool {
         matches!(*self.repr, Repr::Cancelled)
     }
 
-    /// Whether its worker broke: the initializer of a thread panicked, or the process died.
+    /// Whether the job's worker broke: the initializer of an OS thread panicked, or the process died.
     pub fn is_broken(&self) -> bool {
         matches!(*self.repr, Repr::Broken(_))
     }
 
-    /// Whether its argument or its value could not be sent to another process.
+    /// Whether the job's argument or value could not be sent to another process.
     #[cfg(feature = "process-pool")]
     pub fn is_encoding(&self) -> bool {
         matches!(*self.repr, Repr::Encoding(_))
     }
 
-    /// Whether nobody can tell what becomes of it: this process is a forked child, and the job its parent's; or the wait came
-    /// after the hub's end.
+    /// Whether the outcome cannot be known: this process is a forked child, and the job is its parent's; or the wait
+    /// came after the hub's end.
     pub fn is_lost(&self) -> bool {
         matches!(*self.repr, Repr::Lost)
     }
 
-    /// Whether the caller could not wait: it was unwinding, or was killed in a `panic = "abort"` build. Nothing is known of
-    /// the job.
+    /// Whether the caller could not wait: it was unwinding, or was killed in a `panic = "abort"` build. This says
+    /// nothing about the job.
     pub fn is_interrupted(&self) -> bool {
         matches!(*self.repr, Repr::Interrupted)
     }
@@ -109,7 +109,8 @@ impl JobError {
         matches!(*self.repr, Repr::TimedOut)
     }
 
-    /// Whether the value was given before, by [`PoolFuture::wait_timeout`](super::PoolFuture::wait_timeout), say.
+    /// Whether the value was returned before, for example by
+    /// [`PoolFuture::wait_timeout`](super::PoolFuture::wait_timeout).
     pub fn is_taken(&self) -> bool {
         matches!(*self.repr, Repr::Taken)
     }
@@ -117,7 +118,7 @@ impl JobError {
     /// The panic's payload.
     ///
     /// # Panics
-    /// If it is not a panic.
+    /// If the error is not a panic.
     #[track_caller]
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.try_into_panic() {
@@ -129,7 +130,7 @@ impl JobError {
     /// The panic's payload, or the error itself.
     ///
     /// # Errors
-    /// The error, if it is not a panic.
+    /// The error itself, if it is not a panic.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JobError> {
         match *self.repr {
             Repr::Panic(_, payload) => Ok(payload.into_inner().unwrap_or_else(PoisonError::into_inner)),
@@ -164,7 +165,7 @@ impl fmt::Debug for JobError {
 
 impl std::error::Error for JobError {}
 
-/// The pool was shut down, and takes no more jobs. What was to be run has been dropped.
+/// The pool was shut down, and takes no more jobs. The job that was to run has been dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShutDown;
 

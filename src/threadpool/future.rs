@@ -1,4 +1,4 @@
-//! The right to what comes of a job.
+//! The future of a job: the right to its outcome.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -16,9 +16,9 @@ use crate::hub::{self, Hub, budget, interrupt};
 
 static JOB: &str = "a job of a pool";
 
-/// Owns what comes of a job of a pool. Dropping it lets the job run all the same.
+/// Owns the outcome of a job of a pool. Dropping it does not stop the job.
 ///
-/// Green threads wait for it, plain OS threads do, and as a `Future` it is awaited on any executor.
+/// Green threads and plain OS threads can wait for it. As a `Future` it can be awaited on any executor.
 ///
 /// ```
 /// use greenthread::threadpool::{State, ThreadPool};
@@ -33,12 +33,12 @@ static JOB: &str = "a job of a pool";
 /// ```
 ///
 /// # Coming from Python
-/// `concurrent.futures.Future`. It is what `asyncio.wrap_future` makes of it as well; to share it among many, see
+/// `concurrent.futures.Future`. It is also what `asyncio.wrap_future` makes of one; to share an outcome, see
 /// [`wrap_future`](super::wrap_future).
 #[must_use = "dropping it lets the job run, but its error goes unseen"]
 pub struct PoolFuture<T> {
     job: Arc<Job<T>>,
-    /// Somebody else takes the outcome.
+    /// Whether the outcome goes to a function, see [`give`](Self::give).
     given_away: bool,
 }
 
@@ -47,29 +47,30 @@ impl<T> PoolFuture<T> {
         PoolFuture { job, given_away: false }
     }
 
-    /// Waits for the job and gives its value.
+    /// Waits for the job and returns its value.
     ///
     /// # Errors
-    /// [`JobError`]: it panicked, was cancelled, its worker broke, or it cannot be waited for.
+    /// [`JobError`]: the job panicked, was cancelled, its worker broke, or it cannot be waited for.
     ///
     /// # Blocking and cancellation
-    /// Parks. If the caller is killed or timed out meanwhile, the future goes, and the job runs on. In a destructor, while a
-    /// local green thread or a native stack unwinds, it does not wait; see [`JobError::is_interrupted`].
+    /// Parks. If the caller is killed or timed out meanwhile, the future is dropped, and the job runs on. In a
+    /// destructor, while a local green thread or a native stack unwinds, it does not wait; see
+    /// [`JobError::is_interrupted`].
     ///
-    /// While one waits for a job, a virtual clock stands still: the job's time is real.
+    /// While a task waits for a job, a virtual clock stands still, because the job takes real time.
     ///
     /// # Coming from Python
     /// `future.result()`, `future.exception()`.
     #[track_caller]
     pub fn wait(mut self) -> Result<T, JobError> {
-        // A deadline of never does not pass.
+        // Without a deadline it cannot time out.
         self.wait_until(None, Mode::Cancel, Why::new(&JOB, 0))
             .unwrap_or_else(|| Err(JobError::interrupted()))
     }
 
-    /// Waits for the job for at most `timeout`. `None`: not yet, and the future is as good as before.
+    /// Waits for the job for at most `timeout`. `None` if it is not done by then; the future can still be used.
     ///
-    /// After it has given the value once, every later wait says [`JobError::is_taken`].
+    /// Once the value has been returned, every later wait returns [`JobError::is_taken`].
     ///
     /// ```
     /// use std::time::Duration;
@@ -87,7 +88,7 @@ impl<T> PoolFuture<T> {
         self.wait_until(Some(deadline), Mode::Cancel, Why::new(&JOB, 0))
     }
 
-    /// Waits for the job until `deadline`. `None`: not yet, and the future is as good as before.
+    /// Waits for the job until `deadline`. `None` if it is not done by then; the future can still be used.
     #[track_caller]
     pub fn wait_deadline(&mut self, deadline: Instant) -> Option<Result<T, JobError>> {
         let deadline = hub::deadline_at(deadline);
@@ -110,19 +111,25 @@ impl<T> PoolFuture<T> {
             if self.job.is_of_parent() || Hub::has_ended() {
                 return Some(Err(JobError::lost()));
             }
+            // The ticket comes before `set_next`: a job that completes from here on wakes this park.
             let parker = Parker::new();
+            // The job was completed in between. Take the outcome in the next round.
             if self.job.set_next(Next::Wake(parker.waiter())).is_err() {
                 continue;
             }
             let wake = {
+                // Counted as work elsewhere while it parks, so that this hub does not conclude that nothing can wake
+                // it.
                 let _abroad = Abroad::new();
                 parker.park(deadline, mode, why)
             };
             if wake == Wake::Ready {
                 continue;
             }
-            // If it is done meanwhile, it has used the waiter.
+            // Withdraw the waiter. If the job completed meanwhile, it has used the waiter, and the ticket is out of
+            // date.
             let _ = self.job.set_next(Next::Nobody);
+            // It may have completed between the time-out and here.
             if wake == Wake::TimedOut {
                 return self.job.take();
             }
@@ -131,14 +138,14 @@ impl<T> PoolFuture<T> {
         }
     }
 
-    /// The value, if the job is done; `None`: not yet.
+    /// The value, if the job is done, else `None`.
     pub fn try_result(&mut self) -> Option<Result<T, JobError>> {
         self.job.take()
     }
 
-    /// Cancels the job, unless it runs or has run; whether it is cancelled.
+    /// Cancels the job, unless it runs or has run. Returns whether it is cancelled.
     ///
-    /// What it would have run is dropped here and now. Its callbacks are called here as well.
+    /// What it would have run is dropped by this call, and the job's callbacks are called by this call as well.
     ///
     /// ```
     /// use greenthread::threadpool::ThreadPool;
@@ -156,17 +163,17 @@ impl<T> PoolFuture<T> {
         self.job.cancel()
     }
 
-    /// How far it is.
+    /// The state of the job.
     pub fn state(&self) -> State {
         self.job.state()
     }
 
-    /// Whether a worker runs it.
+    /// Whether a worker runs the job.
     pub fn is_running(&self) -> bool {
         self.state() == State::Running
     }
 
-    /// Whether a wait would return at once: its outcome is there, or it [is lost](JobError::is_lost).
+    /// Whether a wait would return at once: the outcome is there, or the job [is lost](JobError::is_lost).
     pub fn is_done(&self) -> bool {
         self.job.is_done() || self.job.is_of_parent()
     }
@@ -175,10 +182,13 @@ impl<T> PoolFuture<T> {
         self.job.has_failed() || (self.job.is_of_parent() && !self.job.is_done())
     }
 
-    /// Calls `f` with the outcome as soon as it is there: on the OS thread that completes the job, before those who wait go
-    /// on; if it is done already, here and now. Callbacks are called in the order in which they were set.
+    /// Calls `f` with the outcome as soon as it is there.
     ///
-    /// A panic of `f` is reported, and harms nobody. On the caller's own hub, see [`on_done_soon`](Self::on_done_soon).
+    /// `f` runs on the OS thread that completes the job, before the waiters go on. If the job is done already, this
+    /// call runs it. Callbacks are called in the order in which they were set.
+    ///
+    /// If `f` panics, that is reported and has no other effect. For a callback on the caller's own hub, see
+    /// [`on_done_soon`](Self::on_done_soon).
     ///
     /// # Coming from Python
     /// `concurrent.futures.Future.add_done_callback`.
@@ -194,7 +204,7 @@ impl<T> PoolFuture<T> {
         }
     }
 
-    /// Gives the outcome to `f` once it is there: on the hub of the caller, in its next turn.
+    /// Gives the outcome to `f` once it is there: on the caller's hub, in its next turn.
     ///
     /// ```
     /// use greenthread::{sync::Promise, threadpool};
@@ -205,8 +215,8 @@ impl<T> PoolFuture<T> {
     /// assert_eq!(*told.wait(), 42);
     /// ```
     ///
-    /// `f` may not block (that panics, and the panic is reported): spawn for that. If the caller's hub has ended by then, it
-    /// is not called.
+    /// `f` may not block (that panics, and the panic is reported): spawn for that. If the caller's hub has ended by
+    /// then, `f` is not called.
     ///
     /// # Coming from Python
     /// `asyncio.Future.add_done_callback`.
@@ -221,12 +231,12 @@ impl<T> PoolFuture<T> {
         }
         let hub = hub::handle();
         self.give(move |outcome| {
-            // A hub that has ended calls nobody.
+            // A hub that has ended drops the call.
             let _ = hub.call_soon(move || f(outcome));
         });
     }
 
-    /// Lets `taker` have the outcome, on whichever OS thread completes the job.
+    /// Gives the outcome to `taker`, on the OS thread that completes the job, or here if it is done.
     pub(super) fn give(mut self, taker: impl FnOnce(Outcome<T>) + Send + 'static) {
         self.given_away = true;
         if let Err(Next::Give(taker)) = self.job.set_next(Next::Give(Box::new(taker)))
@@ -236,7 +246,7 @@ impl<T> PoolFuture<T> {
         }
     }
 
-    /// Has its number sent when it is done; `false` if it is.
+    /// Sets `next`, unless the job is done; says whether it was set.
     pub(super) fn tell(&self, next: Next<T>) -> bool {
         !self.is_done() && self.job.set_next(next).is_ok()
     }
@@ -260,20 +270,21 @@ impl<T> Future for PoolFuture<T> {
     }
 }
 
-// Nothing is pinned: the outcome lies elsewhere.
+// Nothing is pinned: the outcome lies in the job.
 impl<T> Unpin for PoolFuture<T> {}
 
 impl<T> Drop for PoolFuture<T> {
     fn drop(&mut self) {
         if !self.given_away && self.job.set_next(Next::Gone).is_err() {
-            // Here, and not on the OS thread that may hold the job for a moment longer. The caller may unwind, for a kill, and what
-            // the value's destructor panics with must not meet that.
+            // The outcome is dropped here, and not by the OS thread that may hold the job for a moment longer. The
+            // caller may be unwinding, for a kill, so a panic of the value's destructor is caught: two at once would
+            // abort.
             settle(self.job.take());
         }
     }
 }
 
-/// As `<PoolFuture state=running>`.
+/// Prints `<PoolFuture state=running>`, for example.
 impl<T> fmt::Debug for PoolFuture<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<PoolFuture state={}>", self.state())

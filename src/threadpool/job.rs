@@ -1,12 +1,12 @@
-//! One job: what is to be run, what came of it, and who wants to know. Its pool and its future share it.
+//! One job: its work, its outcome, and what is told of the outcome. Its pool and its future share it.
 //!
 //! ```text
 //!   Pending ──a worker takes `work`──► Running ──► Finished
 //!      └─────cancel takes `work`─────► Cancelled
 //! ```
 //!
-//! Whoever takes `work` completes the job: it calls the callbacks, with no lock held, and then sets `done`. Under the lock
-//! there is no code of the user, not even a drop.
+//! The code that takes `work` completes the job: it calls the callbacks, without the lock, and then sets `done`. No
+//! code of the user runs under the lock, not even a destructor.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -25,16 +25,16 @@ pub(crate) type Outcome<T> = Result<T, JobError>;
 type Work<T> = Box<dyn FnOnce() -> Outcome<T> + Send>;
 pub(super) type Callback<T> = Box<dyn FnOnce(Result<&T, &JobError>) + Send>;
 
-/// How far a job is.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// It waits for a worker.
+    /// The job waits for a worker.
     Pending,
-    /// A worker runs it.
+    /// A worker runs the job.
     Running,
-    /// It has run: there is a value, or an error.
+    /// The job has run: there is a value, or an error.
     Finished,
-    /// It was cancelled before it ran.
+    /// The job was cancelled before it ran.
     Cancelled,
 }
 
@@ -49,14 +49,14 @@ impl fmt::Display for State {
     }
 }
 
-/// Who gets the outcome, or hears of it.
+/// What gets the outcome, or is told of it.
 pub(super) enum Next<T> {
     Nobody,
-    /// The one that waits on the future.
+    /// The waiter on the future.
     Wake(Waiter),
-    /// One that waits for several: this is the number of this one.
+    /// A waiter on several futures; the number is that of this future.
     Tell(Sender<usize>, usize),
-    /// It takes the outcome.
+    /// A function that takes the outcome.
     Give(Box<dyn FnOnce(Outcome<T>) + Send>),
     /// The future was dropped.
     Gone,
@@ -64,7 +64,7 @@ pub(super) enum Next<T> {
 
 struct Slot<T> {
     state: State,
-    /// Whether the outcome is there, or was.
+    /// Whether the outcome is there, or was there and has been taken.
     done: bool,
     work: Option<Work<T>>,
     outcome: Option<Outcome<T>>,
@@ -77,12 +77,12 @@ pub(super) struct Job<T> {
     fork_epoch: u64,
 }
 
-/// What a pool does with a job.
+/// A job as its pool sees it.
 pub(super) trait Run: Send + Sync {
-    /// Runs it, unless it was cancelled.
+    /// Runs the job, unless it was cancelled.
     fn run(&self);
 
-    /// Completes it with this error instead; `false` if it runs or has run.
+    /// Completes the job with this error instead. `false` if it runs or has run.
     fn fail(&self, error: JobError) -> bool;
 }
 
@@ -101,7 +101,8 @@ impl<T> Job<T> {
         }
     }
 
-    /// What lies in it. `None` in a forked child, if an OS thread of the parent was about to change it: then nobody can tell.
+    /// The locked slot. `None` in a forked child if an OS thread of the parent was about to change it at the fork: then
+    /// its contents cannot be trusted.
     fn slot(&self) -> Option<MutexGuard<'_, Slot<T>>> {
         if !self.is_of_parent() {
             return Some(locked(&self.slot));
@@ -117,32 +118,33 @@ impl<T> Job<T> {
         self.slot().is_some_and(|slot| slot.done)
     }
 
-    /// Whether its outcome is there and is an error, other than a cancel.
+    /// Whether the outcome is there and is an error other than a cancel.
     pub(super) fn has_failed(&self) -> bool {
         let slot = self.slot();
         slot.is_some_and(|slot| matches!(&slot.outcome, Some(Err(error)) if !error.is_cancelled()))
     }
 
-    /// Whether it will never be done: the OS thread that would do it is the parent process's.
+    /// Whether the job will never be done, because the OS thread that would run it belongs to the parent process.
     pub(super) fn is_of_parent(&self) -> bool {
         self.fork_epoch != fork_epoch()
     }
 
-    /// The outcome, once; `None` before it is there.
+    /// Takes the outcome, once. `None` before it is there.
     pub(super) fn take(&self) -> Option<Outcome<T>> {
         let mut slot = self.slot()?;
         slot.done
             .then(|| slot.outcome.take().unwrap_or_else(|| Err(JobError::taken())))
     }
 
-    /// Gives back what [`take`](Self::take) gave.
+    /// Puts back what [`take`](Self::take) returned.
     pub(super) fn put_back(&self, outcome: Outcome<T>) {
         if let Some(mut slot) = self.slot() {
             slot.outcome = Some(outcome);
         }
     }
 
-    /// Says who is next, in the place of whom was; if it is done already this does nothing, and gives it back.
+    /// Sets what gets the outcome, in place of what was set before. If the job is done already, nothing changes, and
+    /// `next` is given back.
     pub(super) fn set_next(&self, next: Next<T>) -> Result<(), Next<T>> {
         let Some(mut slot) = self.slot() else {
             return Ok(());
@@ -151,12 +153,14 @@ impl<T> Job<T> {
             return Err(next);
         }
         let before = mem::replace(&mut slot.next, next);
+        // Without the lock: a waker's drop is code of the user.
         drop(slot);
         drop(before);
         Ok(())
     }
 
-    /// Has it called as it completes; if it is done already this does nothing, and gives it back.
+    /// Has `callback` called when the job completes. If the job is done already, nothing changes, and the callback is
+    /// given back.
     pub(super) fn push(&self, callback: Callback<T>) -> Result<(), Callback<T>> {
         let Some(mut slot) = self.slot() else {
             return Ok(());
@@ -168,6 +172,7 @@ impl<T> Job<T> {
         Ok(())
     }
 
+    /// Takes the work, if no other code has. The code that gets it must call [`complete`](Self::complete).
     fn begin(&self, state: State) -> Option<Work<T>> {
         let mut slot = self.slot()?;
         let work = slot.work.take()?;
@@ -175,10 +180,12 @@ impl<T> Job<T> {
         Some(work)
     }
 
-    /// What the one that took `work` does in the end.
+    /// Completes the job; to be called by the code that took `work`.
     fn complete(&self, outcome: Outcome<T>) {
         let next = loop {
             let mut slot = locked(&self.slot);
+            // `done` is set under the lock under which no callback was left. So a later `push` is refused, and none is
+            // forgotten.
             if slot.callbacks.is_empty() {
                 slot.done = true;
                 if slot.state == State::Running {
@@ -192,10 +199,12 @@ impl<T> Job<T> {
                 drop(slot);
                 return match next {
                     Next::Give(taker) => guarded(|| taker(outcome)),
-                    // Nobody waits for it any more.
+                    // The future is gone, so no waiter wants the outcome.
                     _ => settle(outcome),
                 };
             }
+            // Without the lock, and with the outcome still here. Callbacks that are pushed meanwhile get the next
+            // round.
             let callbacks = mem::take(&mut slot.callbacks);
             drop(slot);
             for callback in callbacks {
@@ -203,15 +212,16 @@ impl<T> Job<T> {
             }
         };
         match next {
-            // Here and now: this OS thread may have a hub, of a job's, that never turns again.
+            // Wakes it directly. This OS thread may have a hub, made by a job, that never turns again to run a
+            // callback.
             Next::Wake(waiter) => guarded(|| waiter.wake_here()),
-            // If nobody receives it, nobody waits.
+            // The send fails if the receiver is gone: then nothing waits.
             Next::Tell(sender, number) => drop(sender.send(number)),
             _ => {}
         }
     }
 
-    /// Completes it as cancelled, unless it runs or has run; whether it is cancelled.
+    /// Cancels the job, unless it runs or has run. Says whether it is cancelled.
     pub(super) fn cancel(&self) -> bool {
         let Some(work) = self.begin(State::Cancelled) else {
             return self.state() == State::Cancelled;
@@ -243,7 +253,7 @@ impl<T: Send> Run for Job<T> {
     }
 }
 
-/// Drops a value that nobody has taken: its destructor may panic, which is reported.
+/// Drops a value that was not taken. If its destructor panics, that is reported.
 pub(super) fn settle<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
         let who = String::from("the value of a pool's job, as it was dropped,");
@@ -251,7 +261,7 @@ pub(super) fn settle<T>(value: T) {
     }
 }
 
-/// Calls code of the user that nobody waits for: its panic is reported, and goes no further.
+/// Calls code of the user. If it panics, that is reported, and goes no further.
 pub(super) fn guarded(f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
         let who = String::from("a callback of a pool's job");

@@ -1,4 +1,4 @@
-//! Several jobs at once: their values in order, or as they come.
+//! Several jobs at once: their values in order, or as the jobs end.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use crate::sync::channel::{Receiver, unbounded};
 
 static MAPPED: &str = "a job of a pool (map)";
 
-/// The values of a [`map`](super::ThreadPool::map), in the order of its items; an error has the place of its value.
+/// The values of a [`map`](super::ThreadPool::map), in the order of its items. An error takes the place of its value.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,14 +31,14 @@ static MAPPED: &str = "a job of a pool (map)";
 /// drop(tell);
 /// ```
 ///
-/// Dropped, or past its deadline, it cancels the jobs that have not begun; those that run do so to the end.
+/// Dropping it cancels the jobs that have not begun, and so does its deadline. Jobs that run go on to their end.
 ///
 /// # Blocking and cancellation
-/// Each `next` parks. If the caller is killed or timed out there, it unwinds, and the value it waited for is lost.
+/// Each `next` parks. If the caller is killed or timed out there, it unwinds, and the value that it waited for is lost.
 #[must_use = "dropping it cancels the jobs that have not begun"]
 pub struct Map<T> {
     futures: VecDeque<PoolFuture<T>>,
-    /// By the clock of the hub on which it was set.
+    /// In the time of the hub's clock on which it was set.
     deadline: Option<Instant>,
 }
 
@@ -56,8 +56,9 @@ impl<T> Map<T> {
         Ok(map)
     }
 
-    /// All the values are to be there within this time, from now on: if one is not, its place has an error with
-    /// [`JobError::is_timed_out`], and that is the last.
+    /// Sets a time limit for all values, from now on.
+    ///
+    /// If a value is not there in time, its place has an error with [`JobError::is_timed_out`], which is the last item.
     ///
     /// # Coming from Python
     /// `executor.map(.., timeout=..)`.
@@ -67,7 +68,7 @@ impl<T> Map<T> {
         self
     }
 
-    /// All the values are to be there by then; as [`timeout`](Self::timeout).
+    /// Sets a deadline for all values; otherwise like [`timeout`](Self::timeout).
     pub fn deadline(mut self, deadline: Instant) -> Map<T> {
         self.deadline = Some(deadline);
         self
@@ -117,17 +118,18 @@ impl<T> fmt::Debug for Map<T> {
 /// When a [`wait`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReturnWhen {
-    /// When all are done.
+    /// When all jobs are done.
     All,
-    /// When one is done, or was cancelled.
+    /// When one job is done, or was cancelled.
     First,
-    /// When one has failed, or all are done. A cancel is no failure.
+    /// When one job has failed, or all are done. A cancelled job has not failed.
     FirstError,
 }
 
-/// Waits until some jobs are done, or for at most `timeout`: (done, the rest), each in the order given.
+/// Waits until some jobs are done, or for at most `timeout`. Returns those that are done and the rest, each in the
+/// order given.
 ///
-/// They may be of several pools.
+/// The jobs may belong to several pools.
 ///
 /// ```
 /// use greenthread::threadpool::{self, ReturnWhen, ThreadPool};
@@ -143,7 +145,7 @@ pub enum ReturnWhen {
 /// ```
 ///
 /// # Blocking and cancellation
-/// Parks. If the caller is killed or timed out meanwhile, the futures go and the jobs run on.
+/// Parks. If the caller is killed or timed out meanwhile, the futures are dropped and the jobs run on.
 ///
 /// # Coming from Python
 /// `concurrent.futures.wait(fs, timeout, return_when)`.
@@ -168,7 +170,7 @@ pub fn wait<T>(
     all.into_iter().flatten().partition(PoolFuture::is_done)
 }
 
-/// Gives the futures one by one, as their jobs are done; those that are done already come first, in the order given.
+/// Returns the futures one by one, as their jobs end. Those that are done already come first, in the order given.
 ///
 /// ```
 /// use std::{thread::sleep, time::Duration};
@@ -182,7 +184,7 @@ pub fn wait<T>(
 /// ```
 ///
 /// # Blocking and cancellation
-/// Each `next` parks. If the caller is killed or timed out there, it unwinds, and the iterator is as good as before.
+/// Each `next` parks. If the caller is killed or timed out there, it unwinds, and the iterator can still be used.
 ///
 /// # Coming from Python
 /// `concurrent.futures.as_completed(fs)`.
@@ -191,7 +193,7 @@ pub fn as_completed<T>(futures: impl IntoIterator<Item = PoolFuture<T>>) -> AsCo
     let (sender, receiver) = unbounded();
     for (number, future) in all.iter().flatten().enumerate() {
         if !future.tell(Next::Tell(sender.clone(), number)) {
-            // It is done. The receiver is here, so this cannot fail.
+            // The job is done. The receiver exists, so the send cannot fail.
             let _ = sender.send(number);
         }
     }
@@ -205,26 +207,26 @@ pub fn as_completed<T>(futures: impl IntoIterator<Item = PoolFuture<T>>) -> AsCo
 /// The iterator of [`as_completed`].
 #[must_use = "it waits for nobody until it is asked"]
 pub struct AsCompleted<T> {
-    /// By their numbers; those that were given are taken out.
+    /// Indexed by number. Futures that were returned are taken out.
     all: Vec<Option<PoolFuture<T>>>,
     left: usize,
     done: Receiver<usize>,
 }
 
 impl<T> AsCompleted<T> {
-    /// How many have not been given yet.
+    /// How many futures have not been returned yet.
     pub fn remaining(&self) -> usize {
         self.left
     }
 
-    /// The next that is done within `timeout`; `None`: none was, or none [remains](Self::remaining).
+    /// The next future that is done within `timeout`. `None` if none was, or if none [remains](Self::remaining).
     #[track_caller]
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<PoolFuture<T>> {
         let deadline = crate::time::after(timeout);
         self.next_until(deadline)
     }
 
-    /// The next that is done by `deadline`; `None`: none was, or none [remains](Self::remaining).
+    /// The next future that is done by `deadline`. `None` if none was, or if none [remains](Self::remaining).
     #[track_caller]
     pub fn next_deadline(&mut self, deadline: Instant) -> Option<PoolFuture<T>> {
         self.next_until(Some(deadline))

@@ -1,15 +1,15 @@
-//! OS threads for what cannot be made non-blocking.
+//! OS threads for work that cannot be made non-blocking.
 //!
 //! | you want | use |
 //! |---|---|
 //! | the value of one call that blocks, here and now | [`unblock`] |
 //! | the same, later: to wait for it, to await it | [`to_thread`] |
 //! | so many at once and no more, with an end to wait for | [`ThreadPool`] |
-//! | to have one job's crash harm nobody else | `processpool` (feature `process-pool`) |
+//! | that a crash of one job harms no other job | `processpool` (feature `process-pool`) |
 //!
-//! [`unblock`] and [`to_thread`] share the default pool: it grows to [`MAX`] OS threads as they are needed, and they go after
-//! ten idle seconds. Files ([`fs`](crate::fs)) and names ([`dns`](crate::dns)) have such a pool each, which slow jobs do not
-//! fill.
+//! [`unblock`] and [`to_thread`] share the default pool: it grows to [`MAX`] OS threads as they are needed, and they
+//! end after ten idle seconds. Files ([`fs`](crate::fs)) and name look-ups ([`dns`](crate::dns)) have such a pool each,
+//! so that slow jobs do not keep them waiting.
 //!
 //! ```
 //! use greenthread::threadpool::{self, ThreadPool};
@@ -57,14 +57,14 @@ use crate::sync::Promise;
 use crate::sys::inside::{Mutex, MutexGuard};
 use worker::{Config, Pool};
 
-/// The most OS threads that the default pool has at once; those of files and of names have as many each.
+/// The most OS threads that the default pool has at once; those of files and of name look-ups have as many each.
 pub const MAX: usize = 32;
 
 const IDLE: Duration = Duration::from_secs(10);
 const NAME: &str = "greenthread-pool";
 static UNBLOCK: &str = "a call on the thread pool (unblock)";
 
-/// A pool of the whole process; made without a lock, see `sys/fork.rs`.
+/// A pool of the whole process. It is made without a lock, see `sys/fork.rs`.
 struct Common {
     made: OnceBox<Arc<Pool>>,
     name: &'static str,
@@ -103,20 +103,20 @@ impl Common {
 
 /// The user's jobs.
 static JOBS: Common = Common::new(NAME);
-/// Files: the user's jobs, which may last, are not to keep them waiting.
+/// Files. The user's jobs may take long, and must not keep files waiting.
 static FILES: Common = Common::new("greenthread-files");
-/// Names, likewise: a server that does not answer keeps an OS thread for half a minute.
+/// Name look-ups, for the same reason: a server that does not answer occupies an OS thread for half a minute.
 static NAMES: Common = Common::new("greenthread-names");
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts a job of this hub that another OS thread does.
+/// Counts work of this hub that another OS thread is doing, as long as it lives.
 struct Abroad(&'static Hub);
 
 impl Abroad {
-    /// None after the hub's end: nothing waits there.
+    /// `None` after the hub's end, when nothing waits there.
     #[track_caller]
     fn new() -> Option<Abroad> {
         if Hub::has_ended() {
@@ -142,17 +142,18 @@ impl Drop for Abroad {
 /// assert!(text.contains("greenthread"));
 /// ```
 ///
-/// `f` runs outside of the caller's hub. What it spawns, and each socket that it waits for, belongs to a hub of the pool's
-/// OS thread, which runs only while `f` itself blocks in this crate and ends with that OS thread: do not spawn there. To
-/// spawn on the caller's hub, take a [`hub::handle`](crate::hub::handle) along. Nor does `f` see the caller's thread-locals
-/// or green locals.
+/// `f` runs outside of the caller's hub. What it spawns, and each socket that it waits for, belongs to a hub of the
+/// pool's OS thread. That hub runs only while `f` itself blocks in this crate, and ends with the OS thread, so do not
+/// spawn there. To spawn on the caller's hub, pass a [`hub::handle`](crate::hub::handle) to `f`. `f` does not see the
+/// caller's thread-locals or green locals.
 ///
 /// # Panics
 /// If `f` panics, with the same payload.
 ///
 /// # Blocking and cancellation
-/// Parks. If the caller is killed or timed out, `f` runs on and its result is dropped. With [`MAX`] calls under way, the next
-/// waits for its turn. After the end of the caller's hub `f` runs on the caller's own OS thread, which nobody else needs.
+/// Parks. If the caller is killed or timed out, `f` runs on and its result is dropped. With [`MAX`] calls under way,
+/// the next call waits for its turn. After the end of the caller's hub, `f` runs on the caller's own OS thread, which
+/// no green thread needs any more.
 ///
 /// # Coming from Python
 /// `gevent.get_hub().threadpool.apply(f)`, `asyncio.to_thread(f)`.
@@ -169,7 +170,7 @@ where
     value_of(to_thread(f))
 }
 
-/// As [`unblock`], for a call on a file.
+/// Like [`unblock`], for a call on a file.
 #[track_caller]
 pub(crate) fn unblock_file<F, T>(f: F) -> T
 where
@@ -180,7 +181,7 @@ where
     value_of(FILES.submit(f))
 }
 
-/// As [`unblock`], for the look-up of a name.
+/// Like [`unblock`], for the look-up of a name.
 #[track_caller]
 pub(crate) fn unblock_name<F, T>(f: F) -> T
 where
@@ -191,8 +192,8 @@ where
     value_of(NAMES.submit(f))
 }
 
-/// As [`unblock`], for what may last as long as it likes: on an OS thread of its own, so that the pool's stay free. The pool
-/// does it if there is none to be had.
+/// Like [`unblock`], for calls that may last without limit: on an OS thread of its own, so that the pool's stay free.
+/// If the system gives none, the pool runs `f`.
 #[track_caller]
 pub(crate) fn unblock_apart<F, T>(f: F) -> T
 where
@@ -209,7 +210,7 @@ where
     value_of(PoolFuture::new(job))
 }
 
-/// Waits for a job that nobody can cancel.
+/// Waits for a job that no other code can cancel.
 #[track_caller]
 fn value_of<T>(mut future: PoolFuture<T>) -> T {
     let mut mode = if std::thread::panicking() {
@@ -218,14 +219,15 @@ fn value_of<T>(mut future: PoolFuture<T>) -> T {
         Mode::Cancel
     };
     if future.is_done() && mode == Mode::Cancel {
-        // The pool was quicker than we: others run all the same, or one who calls again and again would keep them out. A
-        // kill that is told here comes again at the next park.
+        // The job was done before the caller looked. Yield all the same, because a caller that calls again and again
+        // would keep other tasks from running. A kill that this yield reports comes again at the next park.
         park::yield_now();
     }
     loop {
         match future.wait_until(None, mode, Why::new(&UNBLOCK, 0)) {
             Some(Ok(value)) => return value,
-            // A `panic = "abort"` build: there is no value to give but the job's, so the kill waits for the next park.
+            // A `panic = "abort"` build, which cannot unwind. There is no value to return but the job's, so wait for
+            // it: the kill stays due until the next park.
             Some(Err(error)) if error.is_interrupted() => mode = Mode::Must,
             Some(Err(error)) => match error.try_into_panic() {
                 Ok(payload) => resume_unwind(payload),
@@ -236,7 +238,7 @@ fn value_of<T>(mut future: PoolFuture<T>) -> T {
     }
 }
 
-/// Has `f` run by an OS thread of the default pool, to be waited for or awaited.
+/// Runs `f` on an OS thread of the default pool, and returns a future of its value.
 ///
 /// ```
 /// use greenthread::{future::block_on, threadpool::to_thread};
@@ -247,10 +249,11 @@ fn value_of<T>(mut future: PoolFuture<T>) -> T {
 /// assert!(block_on(text).unwrap().unwrap().contains("greenthread"));
 /// ```
 ///
-/// Begun at once, whether or not it is waited for. If the system gives no OS thread and the pool has none, `f` runs here.
+/// `f` begins at once, whether or not it is waited for. If the system gives no OS thread and the pool has none, `f`
+/// runs in this call.
 ///
 /// # Coming from Python
-/// `asyncio.to_thread(f)`, which begins only as it is awaited.
+/// `asyncio.to_thread(f)`, which begins only when it is awaited.
 pub fn to_thread<F, T>(f: F) -> PoolFuture<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -259,7 +262,7 @@ where
     JOBS.submit(f)
 }
 
-/// Has `f` run by this pool, or by the default one.
+/// Runs `f` on this pool, or on the default one.
 ///
 /// ```
 /// use greenthread::threadpool::{ThreadPool, run_in_executor};
@@ -272,7 +275,7 @@ where
 /// # }
 /// ```
 ///
-/// A pool of processes takes no closures, see `ProcessPool::submit`; what it gives back is a [`PoolFuture`] as well.
+/// A pool of processes takes no closures, see `ProcessPool::submit`; that returns a [`PoolFuture`] as well.
 ///
 /// # Errors
 /// [`ShutDown`], if the pool was shut down.
@@ -290,7 +293,7 @@ where
     }
 }
 
-/// A promise of what comes of a job: any number may wait for it.
+/// Makes a promise of a job's outcome, for any number of waiters.
 ///
 /// ```
 /// use greenthread::{spawn, threadpool};
@@ -301,7 +304,7 @@ where
 /// assert_eq!(*promise.wait().as_ref().unwrap(), other.join().unwrap());
 /// ```
 ///
-/// To wait alone needs no promise: a [`PoolFuture`] can be waited for and awaited as it is.
+/// A single waiter needs no promise: a [`PoolFuture`] can be waited for and awaited as it is.
 ///
 /// # Coming from Python
 /// `asyncio.wrap_future(future)`.
@@ -309,7 +312,7 @@ pub fn wrap_future<T: Send + Sync + 'static>(future: PoolFuture<T>) -> Promise<R
     let promise = Promise::new();
     let theirs = promise.clone();
     future.give(move |outcome| {
-        // It is set here only.
+        // The promise is set only here, so this cannot fail.
         let _ = theirs.set(outcome);
     });
     promise

@@ -1,4 +1,4 @@
-//! A pool of OS threads, as one makes it.
+//! A pool of OS threads that the user makes.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -13,10 +13,10 @@ use super::worker::{Config, Pool};
 use super::{Abroad, IDLE, PoolFuture};
 use crate::hub::Hub;
 
-/// A pool of OS threads, which run one job after another.
+/// A pool of OS threads, each of which runs one job after another.
 ///
-/// It starts an OS thread only when a job comes and none is idle, up to so many, and an OS thread goes after ten idle
-/// seconds. The drop waits for all jobs, as [`shutdown(true, false)`](Self::shutdown) does.
+/// It starts an OS thread only when a job comes and none is idle, up to a limit. An OS thread ends after ten idle
+/// seconds. Dropping the pool waits for all jobs, as [`shutdown(true, false)`](Self::shutdown) does.
 ///
 /// ```
 /// use greenthread::threadpool::ThreadPool;
@@ -28,21 +28,21 @@ use crate::hub::Hub;
 /// assert_eq!(sum.wait().unwrap(), 2);
 /// ```
 ///
-/// Jobs run outside of every hub of the program's, as in [`unblock`](super::unblock). One that waits for another of the same
-/// pool keeps an OS thread meanwhile: if all do so, none goes on.
+/// Jobs run outside of the program's hubs, as in [`unblock`](super::unblock). A job that waits for another job of the
+/// same pool keeps its OS thread meanwhile: if all jobs do so, none goes on.
 ///
 /// # Blocking and cancellation
-/// To drop it parks until its jobs are done; a kill or time-out unwinds there, and they run on. It does not wait in a hub
-/// callback, while the caller unwinds, and on an OS thread of its own.
+/// Dropping the pool parks until its jobs are done. A kill or time-out unwinds there, and the jobs run on. The drop
+/// does not wait in a hub callback, while the caller unwinds, or on an OS thread of the pool itself.
 ///
 /// # Coming from Python
-/// `concurrent.futures.ThreadPoolExecutor`, `gevent.threadpool.ThreadPool`; the drop is the end of its `with` block.
+/// `concurrent.futures.ThreadPoolExecutor`, `gevent.threadpool.ThreadPool`. The drop is the end of the `with` block.
 pub struct ThreadPool {
     pool: Arc<Pool>,
 }
 
 impl ThreadPool {
-    /// A pool of at most `threads` OS threads; it starts none yet.
+    /// A pool of at most `threads` OS threads. It starts none yet.
     ///
     /// # Panics
     /// If `threads` is 0.
@@ -51,9 +51,9 @@ impl ThreadPool {
         Builder::new().threads(threads).build()
     }
 
-    /// Has `f` run by an OS thread of the pool, in the order of coming.
+    /// Runs `f` on an OS thread of the pool; jobs begin in the order in which they were submitted.
     ///
-    /// If the system gives no OS thread and the pool has none, `f` runs here.
+    /// If the system gives no OS thread and the pool has none, `f` runs in this call.
     ///
     /// # Errors
     /// [`ShutDown`]; `f` is dropped.
@@ -68,7 +68,7 @@ impl ThreadPool {
         self.submit_outcome(move || Ok(f()))
     }
 
-    /// The same, for a job that knows how it may fail.
+    /// Like `submit`, for a job that returns its own errors.
     pub(crate) fn submit_outcome<F, T>(&self, f: F) -> Result<PoolFuture<T>, ShutDown>
     where
         F: FnOnce() -> Outcome<T> + Send + 'static,
@@ -77,12 +77,12 @@ impl ThreadPool {
         self.pool.submit(f).ok_or(ShutDown)
     }
 
-    /// Submits `f` of each item, all at once; the iterator gives the values in the order of the items.
+    /// Submits `f` of each item, all at once; the iterator returns the values in the order of the items.
     ///
-    /// See [`Map`] for its deadline. Dropped, it cancels those that have not begun.
+    /// See [`Map`] for its deadline. Dropping the iterator cancels the jobs that have not begun.
     ///
     /// # Errors
-    /// [`ShutDown`]; what was submitted before that is cancelled.
+    /// [`ShutDown`]; jobs that this call has submitted before are cancelled.
     ///
     /// # Coming from Python
     /// `executor.map(f, items)`.
@@ -99,8 +99,10 @@ impl ThreadPool {
         }))
     }
 
-    /// Takes no more jobs from now on. With `cancel`, those that have not begun are cancelled; with `wait`, it waits until
-    /// all others are done and the OS threads have gone.
+    /// Takes no more jobs from now on.
+    ///
+    /// With `cancel`, jobs that have not begun are cancelled. With `wait`, it waits until all other jobs are done and
+    /// the OS threads have ended.
     ///
     /// ```
     /// use greenthread::threadpool::{ShutDown, ThreadPool};
@@ -116,8 +118,8 @@ impl ThreadPool {
     /// With `wait`, in a hub callback, if there is something to wait for.
     ///
     /// # Blocking and cancellation
-    /// Parks with `wait`, unless it is called on an OS thread of the pool, which cannot wait for itself. A kill or time-out
-    /// unwinds there; the pool is shut down all the same.
+    /// Parks with `wait`, unless it is called on an OS thread of the pool, which cannot wait for itself. A kill or
+    /// time-out unwinds there; the pool is shut down all the same.
     ///
     /// # Coming from Python
     /// `executor.shutdown(wait=True, cancel_futures=False)`.
@@ -137,27 +139,27 @@ impl ThreadPool {
         }
     }
 
-    /// How many OS threads it has.
+    /// How many OS threads the pool has.
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
 
-    /// How many of them have nothing to do.
+    /// How many of the pool's OS threads are idle.
     pub fn idle(&self) -> usize {
         self.pool.idle()
     }
 
-    /// How many OS threads it may have.
+    /// How many OS threads the pool may have.
     pub fn max_threads(&self) -> usize {
         self.pool.most()
     }
 
-    /// How many jobs wait for an OS thread, cancelled ones among them.
+    /// How many jobs wait for an OS thread; cancelled ones count.
     pub fn pending(&self) -> usize {
         self.pool.pending()
     }
 
-    /// Lets it have at most `threads` OS threads from now on. What is too many goes as it becomes free.
+    /// Sets how many OS threads the pool may have from now on. Those above the limit end as they become free.
     ///
     /// # Panics
     /// If `threads` is 0.
@@ -197,7 +199,7 @@ impl fmt::Debug for ThreadPool {
     }
 }
 
-/// A [`ThreadPool`] made to order.
+/// Makes a [`ThreadPool`] with settings of its own.
 ///
 /// ```
 /// use greenthread::threadpool::Builder;
@@ -213,7 +215,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// As many OS threads as there are processors, and four.
+    /// A builder for as many OS threads as there are processors, plus four.
     pub fn new() -> Builder {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Builder {
@@ -228,7 +230,7 @@ impl Builder {
         }
     }
 
-    /// How many OS threads it may have.
+    /// Sets how many OS threads the pool may have.
     ///
     /// # Panics
     /// If `threads` is 0.
@@ -238,22 +240,22 @@ impl Builder {
         self
     }
 
-    /// What the names of its OS threads begin with; a dash and a number follow.
+    /// Sets the prefix of the names of the OS threads; a dash and a number follow.
     pub fn name(mut self, prefix: impl Into<String>) -> Builder {
         self.config.name = prefix.into();
         self
     }
 
-    /// How long an OS thread may be idle before it goes.
+    /// Sets how long an OS thread may be idle before it ends.
     pub fn idle_timeout(mut self, idle: Duration) -> Builder {
         self.config.idle = idle;
         self
     }
 
-    /// Called on each new OS thread, before its first job.
+    /// Sets a function that is called on each new OS thread, before its first job.
     ///
-    /// If it panics, the job that the OS thread was to run has an error with
-    /// [`is_broken`](super::JobError::is_broken); for the next job it is called again.
+    /// If it panics, the job that the OS thread was to run fails with [`is_broken`](super::JobError::is_broken); it is
+    /// called again for the next job.
     ///
     /// # Coming from Python
     /// `ThreadPoolExecutor(initializer=..)`, but one failure does not break the whole pool.
@@ -262,7 +264,7 @@ impl Builder {
         self
     }
 
-    /// Called on each OS thread as it goes.
+    /// Sets a function that is called on each OS thread before it ends.
     #[cfg(feature = "process-pool")]
     pub(crate) fn finalizer(mut self, f: fn()) -> Builder {
         self.config.tear_down = Some(f);

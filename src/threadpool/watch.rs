@@ -1,5 +1,5 @@
-//! A hub that always runs, on an OS thread of its own: it waits on behalf of futures, whose executor waits for no
-//! descriptor of ours.
+//! A hub that always runs, on an OS thread of its own. It waits for descriptors on behalf of futures that another
+//! executor polls.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -14,7 +14,7 @@ use crate::thread::JoinHandle;
 
 struct Watcher {
     hub: Handle,
-    /// In a forked child it is the parent's.
+    /// In a forked child the watcher is the parent's.
     fork_epoch: u64,
 }
 
@@ -26,11 +26,11 @@ impl Watcher {
     }
 }
 
-/// Starts one.
+/// Starts the OS thread and its hub.
 fn start() -> io::Result<Watcher> {
     let (tell, told) = mpsc::channel();
     crate::sys::thread::start("greenthread-watch", move || {
-        // Nobody hears it if the caller was killed.
+        // The send fails if the caller was killed and has dropped the receiver.
         let _ = tell.send(hub::handle());
         hub::run_forever();
     })?;
@@ -41,15 +41,16 @@ fn start() -> io::Result<Watcher> {
     })
 }
 
-/// The hub, started if need be.
+/// The hub, which is started if it does not run.
 fn watcher() -> io::Result<Handle> {
     let known = |watcher: &Option<Watcher>| watcher.as_ref().filter(|w| w.is_alive()).map(|w| w.hub.clone());
     if let Some(hub) = known(&WATCHER.lock()) {
         return Ok(hub);
     }
-    // Without the lock: a patched `recv` parks.
+    // Without the lock, because a patched `recv` parks. So two callers may both start one.
     let new = start()?;
     let mut watcher = WATCHER.lock();
+    // Another caller was first: use its hub, and stop this one.
     if let Some(first) = known(&watcher) {
         new.hub.stop()?;
         return Ok(first);
@@ -57,7 +58,8 @@ fn watcher() -> io::Result<Handle> {
     Ok(watcher.insert(new).hub.clone())
 }
 
-/// Runs `wait`, which may park, in a green thread there. Dropped before it is ready, it kills that one.
+/// Runs `wait`, which may park, in a green thread of that hub. If the future is dropped before it is ready, it kills
+/// that green thread.
 pub(crate) fn watch<F>(wait: F) -> io::Result<Watch>
 where
     F: FnOnce() -> io::Result<()> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The queue of a pool and the OS threads that empty it: what every pool here is.
+//! The queue of a pool, and the OS threads that empty it. Every pool of this module is made of these.
 //!
 //! ```text
 //!   submit ─► jobs ─► a thread that is idle, or a new one while there are fewer than `most`
@@ -6,12 +6,12 @@
 //! ```
 //!
 //! # Invariants
-//! - **T1** Whoever finds jobs and a free slot starts a thread; a thread gives its slot back under the lock under which it
-//!   found nothing to do. So no job waits for a thread that has decided to go.
-//! - **T2** `ended` is set once the pool is shut, and every thread has given back its slot and torn down.
-//! - **T3** No code of the user runs under the lock, nor is dropped there.
-//! - **T4** A forked child begins with no threads and no jobs, and with a lock of its own: those are the parent's, and the
-//!   lock may have been held at that moment. So what is to be the same in the child stands beside it: `most`, `shut`.
+//! - **T1** Code that finds jobs and a free slot starts an OS thread. An OS thread gives its slot back under the same
+//!   lock under which it found nothing to do. So no job waits for an OS thread that has decided to end.
+//! - **T2** `ended` is set once the pool is shut, and every OS thread has given back its slot and torn down.
+//! - **T3** No code of the user runs under the lock, and no value of the user's is dropped under it.
+//! - **T4** A forked child begins with no OS threads, no jobs, and a lock of its own: the parent's lock may have been
+//!   held at the fork. So what must be the same in the child stands beside the lock: `most`, `shut`.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -35,9 +35,9 @@ type Call = Arc<dyn Fn() + Send + Sync>;
 
 pub(super) struct Config {
     pub(super) name: String,
-    /// Whether the threads are numbered.
+    /// Whether the OS threads' names end in numbers.
     pub(super) numbered: bool,
-    /// How long a thread may be idle.
+    /// How long an OS thread may be idle.
     pub(super) idle: Duration,
     pub(super) set_up: Option<Call>,
     pub(super) tear_down: Option<fn()>,
@@ -45,14 +45,14 @@ pub(super) struct Config {
 
 pub(super) struct Pool {
     config: Config,
-    /// How many slots there may be; changed under the lock.
+    /// How many slots there may be. Changed under the lock.
     most: AtomicUsize,
-    /// Changed under the lock.
+    /// Whether the pool is shut down. Changed under the lock.
     shut: AtomicBool,
     here: PerProcess<Here>,
 }
 
-/// What each process has of a pool (T4).
+/// The part of a pool that each process has for itself (T4).
 struct Here {
     state: Mutex<State>,
     work: Condvar,
@@ -63,14 +63,14 @@ struct Here {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<(Arc<dyn Run>, stuck::Waiting)>,
-    /// Slots in use.
+    /// How many slots are in use.
     threads: usize,
     idle: usize,
-    /// Threads that have given back their slots, and tear down.
+    /// How many OS threads have given back their slots, and tear down.
     leaving: usize,
-    /// How many were ever started.
+    /// How many OS threads were ever started.
     started: usize,
-    /// The kernel's numbers of the threads.
+    /// The kernel's numbers of the OS threads.
     members: Vec<u64>,
 }
 
@@ -88,7 +88,7 @@ impl Here {
 impl Drop for Here {
     fn drop(&mut self) {
         if self.fork_epoch != fork_epoch() {
-            // The parent's jobs are neither run nor dropped in a child.
+            // In a child, the parent's jobs are neither run nor dropped.
             let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
             mem::forget(mem::take(&mut state.jobs));
         }
@@ -101,7 +101,7 @@ impl State {
     }
 
     fn leave(&mut self) {
-        // A job may have forked, and this be the child, which has no threads by its count.
+        // The count may be 0: if a job has forked and this is the child, no OS thread was counted there.
         self.threads = self.threads.saturating_sub(1);
         self.leaving += 1;
     }
@@ -129,7 +129,7 @@ impl Pool {
         self.shut.load(Ordering::Acquire)
     }
 
-    /// Takes a job; `None` if the pool was shut down.
+    /// Queues a job. `None` if the pool was shut down.
     pub(super) fn submit<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce() -> Outcome<T> + Send + 'static,
@@ -138,8 +138,10 @@ impl Pool {
         self.queue(job.clone()).then(|| PoolFuture::new(job))
     }
 
-    /// Queues a job, with an OS thread for it if none is idle. With no OS thread to be had it waits for one that is busy;
-    /// with none at all it runs here. `false` if the pool was shut down.
+    /// Queues a job, and starts an OS thread for it if none is idle.
+    ///
+    /// If the system gives no OS thread, the job waits for one that is busy; if the pool has none at all, the job runs
+    /// here. `false` if the pool was shut down.
     pub(super) fn queue(self: &Arc<Self>, job: Arc<dyn Run>) -> bool {
         let mut state = self.state();
         if self.is_shut() {
@@ -150,12 +152,13 @@ impl Pool {
         true
     }
 
-    /// Sees to it that there are threads for the jobs (T1), of which the last was pushed just now.
+    /// Makes sure that there are OS threads for the jobs (T1). The last job was pushed just now.
     fn grow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) -> Option<MutexGuard<'a, State>> {
         if !state.wants_thread(self.most()) {
             self.here.get().work.notify_one();
             return Some(state);
         }
+        // The slot is taken before the start: the new OS thread gives it back itself.
         state.threads += 1;
         if self.start(&mut state).is_ok() {
             return Some(state);
@@ -164,6 +167,7 @@ impl Pool {
         if state.threads > 0 {
             return Some(state);
         }
+        // No OS thread would ever take the job. Run it here, without the lock (T3).
         let alone = state.jobs.pop_back();
         drop(state);
         if let Some((job, waiting)) = alone {
@@ -184,13 +188,13 @@ impl Pool {
         Ok(())
     }
 
-    /// What each OS thread does.
+    /// The body of each OS thread.
     fn work(&self) {
         let registered = stuck::Registered::new();
         self.state().members.push(id());
         if self.set_up() {
             while let Some(job) = self.next(&registered) {
-                // What it gives back may panic as it is dropped, if nobody waits for it any more.
+                // The value may panic in its destructor, if its future is gone.
                 discard(catch_unwind(AssertUnwindSafe(move || job.run())));
             }
             if let Some(tear_down) = self.config.tear_down {
@@ -207,8 +211,9 @@ impl Pool {
         }
     }
 
-    /// Makes a new thread ready; `false`: it cannot be, and has left. Each time that fails, it fails a job as well, as others
-    /// may not come to run it.
+    /// Runs the initializer on a new OS thread. `false` if the OS thread cannot be used, and has given back its slot.
+    ///
+    /// Each failure also fails one job, because there may be no other OS thread to run it.
     fn set_up(&self) -> bool {
         let Some(set_up) = &self.config.set_up else {
             return true;
@@ -218,6 +223,7 @@ impl Pool {
                 return true;
             };
             let mut state = self.state();
+            // With no job left to fail, the OS thread leaves, under the same lock (T1).
             let job = state.jobs.pop_front();
             let leaves = state.jobs.is_empty();
             if leaves {
@@ -238,14 +244,15 @@ impl Pool {
         }
     }
 
-    /// The next job; `None`: the thread has left.
+    /// The next job. `None` if the OS thread has given back its slot.
     fn next(&self, registered: &stuck::Registered) -> Option<Arc<dyn Run>> {
         let mut state = self.state();
         loop {
             if state.threads > self.most() {
                 break;
             }
-            // Before it takes a job.
+            // Before it takes the job. Otherwise the `LoopExit` check of a hub could see neither a queued job nor a
+            // busy OS thread.
             registered.rise();
             if let Some((job, _)) = state.jobs.pop_front() {
                 return Some(job);
@@ -254,6 +261,8 @@ impl Pool {
                 break;
             }
             registered.rest();
+            // Counted under the lock that `wait_timeout` releases, so that a submit either sees it idle or is seen by
+            // it.
             state.idle += 1;
             let (again, is_late) = state.wait_timeout(&self.here.get().work, self.config.idle);
             state = again;
@@ -265,18 +274,18 @@ impl Pool {
         registered.rise();
         state.leave();
         if !state.jobs.is_empty() {
-            // It may have been called for one of them.
+            // The notification for one of these jobs may have come to this OS thread. Pass it on.
             self.here.get().work.notify_one();
         }
         None
     }
 
-    /// Has at most `most` threads from now on.
+    /// Sets how many OS threads there may be from now on.
     pub(super) fn resize(self: &Arc<Self>, most: usize) {
         let mut state = self.state();
         self.most.store(most, Ordering::Release);
         self.here.get().work.notify_all();
-        // One each for the jobs that no idle thread takes.
+        // One OS thread for each job that no idle one takes.
         for _ in state.idle..state.jobs.len() {
             if !state.wants_thread(most) {
                 return;
@@ -304,7 +313,7 @@ impl Pool {
         self.state().jobs.len()
     }
 
-    /// Takes no more jobs; with `cancel`, those that wait are cancelled.
+    /// Takes no more jobs. With `cancel`, those that wait are cancelled.
     pub(super) fn shut_down(&self, cancel: bool) {
         let mut state = self.state();
         self.shut.store(true, Ordering::Release);
@@ -319,17 +328,18 @@ impl Pool {
         if ended {
             self.ended().set();
         }
+        // Without the lock: this runs callbacks and destructors of the user (T3).
         for (job, _) in jobs {
             job.fail(JobError::cancelled());
         }
     }
 
-    /// Set when the pool was shut down, and all its threads have gone.
+    /// Set when the pool was shut down, and all its OS threads have ended.
     pub(super) fn ended(&self) -> &Event {
         &self.here.get().ended
     }
 
-    /// Whether the caller is on a thread of the pool.
+    /// Whether the caller runs on an OS thread of the pool.
     pub(super) fn is_member(&self) -> bool {
         self.state().members.contains(&id())
     }

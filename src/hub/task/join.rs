@@ -1,4 +1,4 @@
-//! The right to a green thread's result, from any OS thread; the bits of `join` are told in [`task`](super).
+//! The right to a green thread's result, from any OS thread. The bits of `join` are described in [`task`](super).
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -12,15 +12,16 @@ use crate::hub::links::{self, ExitLink, Runs};
 use crate::hub::park::Waiter;
 use crate::hub::slot::{Ended, Exit};
 
-/// The one right to a green thread's result.
+/// The right to a green thread's result; there is one for each green thread.
 pub(crate) struct Join<T> {
     pub(super) task: &'static Task,
     pub(super) _value: PhantomData<T>,
 }
 
-// SAFETY: T3: it hands a `T` from the owner's thread to this one; what else it touches is atomic or T2.
+// SAFETY: T3: a join passes a `T` from the owner's OS thread to its own, which `T: Send` allows. Everything else that
+// it accesses is atomic, or was written before it existed (T2).
 unsafe impl<T: Send> Send for Join<T> {}
-// SAFETY: through `&Join` only atomics and T2's fields are read.
+// SAFETY: through `&Join` only atomics and fields that do not change (T2) are read.
 unsafe impl<T: Send> Sync for Join<T> {}
 
 impl<T> Join<T> {
@@ -45,42 +46,46 @@ impl<T> Join<T> {
         self.task.is_finished()
     }
 
-    /// Says that it is the child of a scope.
+    /// Marks the green thread as the child of a scope.
     pub(crate) fn mark_scoped(&self) {
         self.task.join.fetch_or(SCOPED, Ordering::Relaxed);
     }
 
-    /// Leaves an exit link. If it has ended already the link comes back, with how.
+    /// Leaves an exit link. If the green thread has ended already, gives the link back, with how it ended.
     pub(crate) fn link(&self, runs: Runs, link: ExitLink) -> Result<(), (ExitLink, Ended)> {
         if !self.is_finished() {
+            // The link is in the register before the bit is set: an owner that finds the bit finds the link.
             let number = links::leave(self.task(), self.id(), self.place(), runs, link);
             if self.task.join.fetch_or(LINKED, Ordering::AcqRel) & DONE == 0 {
                 return Ok(());
             }
-            // The end came between: it has run the link only if it saw that of another `on_exit`.
+            // The end came between the two. If it found the bit of an earlier link, it has run this one as well.
             let Some(left) = links::take_back(self.task(), number) else {
                 return Ok(());
             };
             return Err((left, self.task.ended.get()));
         }
-        // Written before `DONE`, which was acquired, and left alone while there is a join.
+        // `ended` was written before `DONE`, which was acquired, and does not change while there is a join.
         Err((link, self.task.ended.get()))
     }
 
-    /// Leaves a waiter to be woken at the end; `false` if it has ended already.
+    /// Leaves a waiter to be woken at the end; `false` if the green thread has ended already.
     #[inline]
     pub(crate) fn register(&mut self, waiter: Waiter) -> bool {
+        // A waiter left before is taken back, so that `joiner` belongs to the join again.
         self.unregister();
         if self.is_finished() {
             return false;
         }
-        // SAFETY: T4: `JOINER` is clear, so the cell is ours.
+        // SAFETY: T4: `JOINER` is clear, so the cell belongs to the join.
         unsafe { *self.task.joiner.get() = Some(waiter) };
+        // Either this sees `DONE`, or the owner sees `JOINER` when it sets `DONE`: so no wake is lost.
         if self.task.join.fetch_or(JOINER, Ordering::AcqRel) & DONE == 0 {
             return true;
         }
-        // The end came first and saw no `JOINER`: the waiter is still ours, and so must the bit look (T4).
-        // SAFETY: as above.
+        // The end came first and saw no `JOINER`, so it will not take the waiter. Take it back, and clear the bit: with
+        // `DONE` it would mean that the owner is about to release (T4).
+        // SAFETY: T4: the owner set `DONE` without `JOINER`, so the cell still belongs to the join.
         unsafe { *self.task.joiner.get() = None };
         self.task.join.fetch_and(!JOINER, Ordering::AcqRel);
         false
@@ -98,32 +103,33 @@ impl<T> Join<T> {
     #[inline(never)]
     fn take_back(&mut self) {
         let mut bits = self.task.join.load(Ordering::Acquire);
+        // `DONE` with `JOINER` gives the waiter to the owner: clear `JOINER` only if it is not set at that very moment.
         while bits & JOINER != 0 && bits & DONE == 0 {
             match self
                 .task
                 .join
                 .compare_exchange_weak(bits, bits & !JOINER, Ordering::AcqRel, Ordering::Acquire)
             {
-                // SAFETY: T4: cleared before `DONE`, so it is ours again.
+                // SAFETY: T4: `JOINER` was cleared before `DONE` was set, so the cell belongs to the join again.
                 Ok(_) => return unsafe { *self.task.joiner.get() = None },
                 Err(now) => bits = now,
             }
         }
     }
 
-    /// The result, if it has ended and was not taken before.
+    /// Takes the result, if the green thread has ended and it was not taken before.
     #[inline]
     pub(crate) fn try_take(&mut self) -> Option<Exit<T>> {
         if !self.is_finished() {
             return None;
         }
-        // SAFETY: T3: `DONE` was acquired, and `T` is what `spawn` was asked for.
+        // SAFETY: T3: `DONE` was acquired, so the slot belongs to the join. `T` is the type that the spawn was given.
         unsafe { take_exit::<T>(self.task) }
     }
 }
 
 impl<T> Join<T> {
-    /// As a drop, of one that has given the value.
+    /// The same as a drop, for a join that has taken the value.
     #[inline(always)]
     pub(crate) fn end_taken(self) {
         let join = ManuallyDrop::new(self);
@@ -131,12 +137,13 @@ impl<T> Join<T> {
         join.end(before);
     }
 
-    /// The last step, when `DETACHED` is set: the green thread has ended, and its slot is empty.
+    /// The last step, once `DETACHED` is set: the green thread has ended, and its slot is empty.
     #[inline(always)]
     fn end(&self, before: u8) {
         if before & (JOINER | RELEASED) == JOINER {
             return; // The owner is about to release, and recycles.
         }
+        // Both sides are finished, so the join recycles the block (T1); but a lost block stays with its leaked stack.
         if before & LOST == 0 {
             recycle(self.task);
         }
@@ -149,15 +156,18 @@ impl<T> Drop for Join<T> {
         if !self.is_finished() {
             self.unregister();
         }
-        // Looked at once more: the end may have come before the waiter was taken back, and then it is not taken back.
+        // Asked again: the end may have come before the waiter was taken back, and then the owner has the waiter.
         let was_finished = self.is_finished();
         if was_finished {
+            // Dropped before `DETACHED` is set: after that an owner which is about to release may recycle the block at
+            // any moment.
             settle_rest::<T>(self.task);
         }
         let before = self.task.join.fetch_or(DETACHED, Ordering::AcqRel);
         if before & DONE == 0 {
             return; // The owner drops the result and recycles.
         }
+        // The end came after the question above, so the result is still there.
         if !was_finished && before & (JOINER | RELEASED) != JOINER {
             settle_rest::<T>(self.task);
         }

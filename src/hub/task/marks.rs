@@ -1,9 +1,9 @@
-//! Notes about a task: what its id says, what it is doing, and marks, a bit each.
+//! Notes about a task: the kind of its id, its state, and its marks (a bit each).
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
 
-/// In the id of every native stack.
+/// This bit is set in the id of every native stack.
 pub(super) const NATIVE: u64 = 1 << 63;
 
 /// Whether an id is that of a native stack.
@@ -11,21 +11,21 @@ pub(crate) fn is_native(id: u64) -> bool {
     id & NATIVE != 0
 }
 
-/// The number of a native stack among the others.
+/// The id of a native stack without that bit: its number among the native stacks.
 pub(crate) fn without_native(id: u64) -> u64 {
     id & !NATIVE
 }
 
-/// What a task is doing; the owner's view.
+/// What a task is doing, as its owner knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// In no list: on a free list, or ended.
+    /// In no queue: the block is free, or the task has ended.
     Idle,
     /// Spawned, not yet run.
     New,
     /// In the ready queue.
     Ready,
-    /// On the processor (or, of the native task: its code is).
+    /// The task's code runs.
     Running,
     /// Waiting for a wake with its ticket, a kill or a time-out.
     Parked,
@@ -39,20 +39,20 @@ impl State {
     }
 }
 
-/// Marks of a task, in one byte.
+/// The marks of a task, in one byte.
 #[derive(Default)]
 pub(crate) struct Marks(Cell<u8>);
 
 impl Marks {
     /// An `unpark` came before its `park`.
     pub(crate) const TOKEN: u8 = 1;
-    /// It is to look at its own stack and to park again.
+    /// The task is to capture a backtrace of its own stack and then park again.
     pub(crate) const PROBE: u8 = 2;
-    /// It is a future, which a runner polls.
+    /// The task is a future, which a runner polls.
     pub(crate) const STACKLESS: u8 = 4;
-    /// A runner that has nothing to poll.
+    /// The task is a runner that has nothing to poll.
     pub(crate) const RESTS: u8 = 8;
-    /// Its block came from the common list, for another OS thread spawned it, and goes back there.
+    /// The block came from the common list, because another OS thread spawned the task, and goes back there.
     pub(super) const COMMON: u8 = 16;
 
     pub(crate) fn get(&self, mark: u8) -> bool {
