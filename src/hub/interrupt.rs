@@ -1,14 +1,15 @@
-//! Kill, time-out and shield: what may end a park from outside, and the payloads that unwind for it.
+//! Kill, time-out and shield: what may end a park from outside, and the payloads that unwind a stack for it.
 //!
-//! A kill or an expired guard only sets a bit. [`Parker::park`](super::park::Parker) looks at it, gives
-//! [`Wake::Interrupted`](super::park::Wake) to the primitive, which puts its queue right and calls [`raise`]. The payload
-//! goes by `resume_unwind`: destructors run and the panic hook is silent. It stays due until its owner takes it
-//! (the base of the green thread, `catch_kill`, the `Timeout` itself), so code that swallows it gets it again at its
-//! next park. In a `panic = "abort"` build `raise` returns, and the primitive gives an error.
+//! A kill or an expired guard only sets a bit. [`Parker::park`](super::park::Parker) looks at the bit and gives
+//! [`Wake::Interrupted`](super::park::Wake) to the primitive, which puts its queue right and calls [`raise`]. The
+//! payload is raised by `resume_unwind`: destructors run, and the panic hook is not called. The interrupt stays due
+//! until its owner takes it (the base of the green thread, `catch_kill`, or the `Timeout` itself). So code that
+//! swallows it gets it again at its next park. In a `panic = "abort"` build `raise` returns, and the primitive gives an
+//! error.
 //!
-//! A patched call cannot unwind: it *tells* of what is due, by an errno or by a sleep that ends early ([`tell`]). Code that
-//! was told, and returns all the same, is cut short where it returns to the owner: `Timeout::run`, `catch_kill` and the base
-//! of a green thread give an error, with the value beside it.
+//! A patched call cannot unwind. It *tells* its caller what is due, by an errno or by a sleep that ends early
+//! ([`tell`]). If the code was told and returns normally all the same, its owner reports the interrupt: `Timeout::run`,
+//! `catch_kill` and the base of a green thread give an error, with the value beside it.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -24,11 +25,11 @@ use super::{Due, Hub};
 
 const KILL: u8 = 1;
 const EXPIRED: u8 = 2;
-/// What is due has unwound the task before, and somebody swallowed it.
+/// What is due has unwound the task before. If it is still due at a park, the code has swallowed it.
 const RAISED: u8 = 4;
-/// A patched call has told of the kill, which cannot unwind: by an errno, or by a sleep that ended early.
+/// A patched call, which cannot unwind, has told of the kill: by an errno, or by a sleep that ended early.
 const TOLD: u8 = 8;
-/// A patched sleep has ended early for the kill: later ones keep their time.
+/// A patched sleep has ended early for the kill. Later ones sleep their full time.
 const CUT: u8 = 16;
 
 /// One armed [`Timeout`](crate::time::Timeout).
@@ -36,23 +37,23 @@ pub(crate) struct Guard {
     pub(crate) id: u64,
     pub(crate) deadline: u64,
     pub(crate) expired: bool,
-    /// Whether somebody is there to catch it.
+    /// Whether there is a `Timeout::run` to catch the expiry.
     pub(crate) caught: bool,
-    /// A patched call has told of its expiry.
+    /// A patched call has told of the expiry.
     pub(crate) told: bool,
-    /// A patched sleep has ended early for it.
+    /// A patched sleep has ended early for the expiry.
     #[cfg(feature = "monkey")]
     pub(crate) cut: bool,
     pub(crate) timer: Option<Key>,
 }
 
-/// What is said of one that a time-out has unwound altogether.
+/// What a report says of a green thread that a time-out has unwound to its base.
 pub(crate) const OUTSIDE: &str = "was ended by a time-out that expired outside of its Timeout::run";
 
 struct Kill;
 struct Expired(u64);
 
-/// What is due.
+/// An interrupt that is due.
 enum Interrupt {
     Kill,
     Expired(u64),
@@ -63,13 +64,14 @@ fn due(task: &Task) -> Option<Interrupt> {
         return None;
     }
     let bits = task.interrupt.get();
+    // A kill comes before any time-out: it ends everything that a time-out would end.
     if bits & KILL != 0 {
         return Some(Interrupt::Kill);
     }
     if bits & EXPIRED == 0 {
         return None;
     }
-    // The earliest first; of equals the outermost.
+    // The guard with the earliest deadline; among equal deadlines the outermost guard, which is the first.
     let first = task.with_extra(|extra| {
         extra
             .guards
@@ -81,13 +83,14 @@ fn due(task: &Task) -> Option<Interrupt> {
     first.map(Interrupt::Expired)
 }
 
-/// Whether a park must not begin.
+/// Whether an interrupt is due, so that a park must not begin.
 #[cold]
 pub(super) fn is_due(task: &Task) -> bool {
     due(task).is_some()
 }
 
-/// Unwinds for what is due. Returns if nothing is, while unwinding already, and in a `panic = "abort"` build.
+/// Unwinds for the interrupt that is due. Returns if none is, if the stack unwinds already, and in a `panic = "abort"`
+/// build.
 #[cold]
 pub(crate) fn raise() {
     let Some(hub) = Hub::try_current() else { return };
@@ -98,6 +101,7 @@ pub(crate) fn raise() {
     let payload = match due(task) {
         Some(Interrupt::Kill) => killed_payload(),
         Some(Interrupt::Expired(id)) => {
+            // No code below would report this unwinding by its name: say on stderr what it is.
             if hub.is_native() && !is_caught(task, id) {
                 super::complain(format_args!(
                     "a time-out of the native stack has expired outside of Timeout::run, and unwinds it"
@@ -107,11 +111,12 @@ pub(crate) fn raise() {
         }
         None => return,
     };
+    // If the interrupt is still due at the next park, the code has swallowed it (`was_raised`).
     task.interrupt.set(task.interrupt.get() | RAISED);
     resume_unwind(payload)
 }
 
-/// When the next time-out of the code that runs expires, if it has one that may be raised here.
+/// When the next time-out of the running code expires, if it has one that may be raised here.
 pub(crate) fn next_deadline() -> Option<u64> {
     let task = Hub::try_current()?.running();
     if !task.has_extra() || task.shield.get() > 0 || cfg!(panic = "abort") || panicking() {
@@ -123,11 +128,14 @@ pub(crate) fn next_deadline() -> Option<u64> {
     })
 }
 
-/// Unwinds, like [`raise`], for what is due by now, even if its timer has rung for a runner that has turned to others.
+/// Unwinds like [`raise`] for what is due by now, even if the guard's timer fired for a runner that was polling another
+/// task.
 pub(crate) fn raise_if_due() {
     let Some(hub) = Hub::try_current() else { return };
     let task = hub.running();
     if task.has_extra() {
+        // A timer names the runner that armed the guard. The guard has moved on with its stackless task, so compare the
+        // deadlines with the clock.
         let now = hub.clock.now();
         let late = task.with_extra(|extra| {
             let late = extra.guards.iter_mut().filter(|guard| guard.deadline <= now);
@@ -142,7 +150,7 @@ pub(crate) fn raise_if_due() {
     }
 }
 
-/// Says that somebody is there to catch guard `id`.
+/// Notes that there is code to catch the expiry of guard `id`.
 pub(crate) fn catches(task: &Task, id: u64) {
     task.with_extra(|extra| {
         let guard = extra.guards.iter_mut().find(|guard| guard.id == id);
@@ -154,17 +162,17 @@ fn is_caught(task: &Task, id: u64) -> bool {
     task.with_extra(|extra| extra.guards.iter().any(|guard| guard.id == id && guard.caught))
 }
 
-/// Whether what is due was raised before: code that swallows it again and again must not keep others from running.
+/// Whether what is due was raised before. Code that swallows it again and again must not keep other tasks from running.
 pub(super) fn was_raised(task: &Task) -> bool {
     task.interrupt.get() & RAISED != 0
 }
 
-/// Whether the code that runs unwinds for a kill or a time-out, and not for a panic.
+/// Whether the running code unwinds for a kill or a time-out, not for a panic.
 pub(crate) fn unwinds() -> bool {
     panicking() && Hub::try_current().is_some_and(|hub| was_raised(hub.running()))
 }
 
-/// Whether the code that runs unwinds, as far as can be told: not if another's [`panicking`] has leaked to it.
+/// Whether the running code unwinds, as far as that is known: not if another task's [`panicking`] has leaked to it.
 pub(crate) fn is_unwinding() -> bool {
     panicking() && Hub::try_current().is_none_or(|hub| hub.leaks.get() == 0)
 }
@@ -173,7 +181,7 @@ pub(super) fn killed_payload() -> Box<dyn Any + Send> {
     Box::new(Kill)
 }
 
-/// Whether a payload is a kill's.
+/// Whether a payload is that of a kill.
 pub(crate) fn is_kill(payload: &(dyn Any + Send)) -> bool {
     payload.is::<Kill>()
 }
@@ -183,12 +191,12 @@ pub(crate) fn is_expired(payload: &(dyn Any + Send), id: u64) -> bool {
     payload.downcast_ref::<Expired>().is_some_and(|expired| expired.0 == id)
 }
 
-/// Whether a payload is one of ours, and not a panic.
+/// Whether a payload is that of a kill or a time-out, not of a panic.
 pub(crate) fn is_ours(payload: &(dyn Any + Send)) -> bool {
     is_kill(payload) || payload.is::<Expired>()
 }
 
-/// What is due, by number: a kill, or one guard and no other.
+/// A number for what is due: a kill has one number, and each guard has its own.
 #[cfg(feature = "monkey")]
 pub(crate) fn due_number(task: &Task) -> u64 {
     match due(task) {
@@ -202,17 +210,17 @@ pub(crate) fn is_killed(task: &Task) -> bool {
     task.interrupt.get() & KILL != 0 && task.shield.get() == 0
 }
 
-/// Whether a kill is due that has never unwound it.
+/// Whether a kill is due that has never unwound the task.
 pub(crate) fn is_undelivered(task: &Task) -> bool {
     task.interrupt.get() & (KILL | RAISED) == KILL
 }
 
-/// Takes a delivered kill back: it has been caught.
+/// Takes a delivered kill back, because it has been caught.
 pub(crate) fn clear_kill(task: &Task) {
     task.interrupt.set(task.interrupt.get() & !(KILL | RAISED | TOLD | CUT));
 }
 
-/// Notes that a patched call tells of what is due.
+/// Notes that a patched call tells its caller of what is due.
 #[cfg(feature = "monkey")]
 pub(crate) fn tell(task: &Task) {
     match due(task) {
@@ -225,12 +233,12 @@ pub(crate) fn tell(task: &Task) {
     }
 }
 
-/// Whether a patched call has told of a kill, and nobody has caught that since.
+/// Whether a patched call has told of a kill that has not been caught since.
 pub(crate) fn is_told_kill(task: &Task) -> bool {
     task.interrupt.get() & (KILL | TOLD) == KILL | TOLD
 }
 
-/// Forgets that a kill was told, for code that is to be told anew; says whether it was.
+/// Forgets that a kill was told, so that the code which runs next is told anew. Gives whether it was told.
 pub(crate) fn take_told(task: &Task) -> bool {
     let was_told = is_told_kill(task);
     task.interrupt.set(task.interrupt.get() & !TOLD);
@@ -244,11 +252,14 @@ pub(crate) fn restore_told(task: &Task, was_told: bool) {
     }
 }
 
-/// Runs a patched sleep, which ends early for each interrupt once: what has ended one before is not due meanwhile.
+/// Runs a patched sleep. It ends early once for each interrupt: one that has ended a sleep before is not due during
+/// this one.
 #[cfg(feature = "monkey")]
 pub(crate) fn cut_once(task: &Task, sleep: impl FnOnce() -> Wake) -> Wake {
     let before = task.interrupt.get();
     let has_fresh = || task.with_extra(|extra| extra.guards.iter().any(|guard| guard.expired && !guard.cut));
+    // The bits to hide from this sleep: both, if the kill has ended a sleep before; or the time-outs, if each expired
+    // one has.
     let kept = if before & CUT != 0 {
         KILL | EXPIRED
     } else if before & EXPIRED != 0 && before & KILL == 0 && !has_fresh() {
@@ -256,10 +267,12 @@ pub(crate) fn cut_once(task: &Task, sleep: impl FnOnce() -> Wake) -> Wake {
     } else {
         0
     };
-    // What comes meanwhile sets its bit again, and is due.
+    // An interrupt that comes during the sleep sets its bit again, and is due.
     task.interrupt.set(before & !kept);
     let wake = sleep();
+    // What was hidden is due again for all other waits.
     task.interrupt.set(task.interrupt.get() | before & kept);
+    // What has ended this sleep ends no other.
     if wake == Wake::Interrupted {
         if task.interrupt.get() & KILL != 0 {
             task.interrupt.set(task.interrupt.get() | CUT);
@@ -269,14 +282,14 @@ pub(crate) fn cut_once(task: &Task, sleep: impl FnOnce() -> Wake) -> Wake {
     wake
 }
 
-/// Runs `f`, and puts off a kill or time-out that unwinds it to the next park: `None`. For work behind a step that the
-/// caller must be told of, bytes that were taken say.
+/// Runs `f`. If a kill or time-out unwinds it, the interrupt is put off to the next park, and this gives `None`. For
+/// work after a step of which the caller must learn, such as bytes that were taken.
 #[cfg(feature = "tls")]
 pub(crate) fn put_off<R>(f: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(value) => Some(value),
         Err(payload) if is_ours(&*payload) => {
-            // It comes again, and as what it is: one that has not unwound anything yet.
+            // The interrupt is still due, and counts as one that has not unwound anything yet.
             let task = Hub::current().running();
             task.interrupt.set(task.interrupt.get() & !RAISED);
             None
@@ -285,14 +298,16 @@ pub(crate) fn put_off<R>(f: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
-/// Runs `f` with kill and time-out deferred.
+/// Runs `f` with kills and time-outs deferred.
 pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
-    /// Who raised it: a green thread, whose stack may be unwound by another, after its end; or a stackless task, which has
-    /// another runner by now.
+    /// The task whose shield was raised, and its number. Another task may run the drop: one that unwinds the stack of a
+    /// green thread after that has ended, or the runner that polls a stackless task by now.
     struct Lower(TaskRef, u64);
     impl Drop for Lower {
         fn drop(&mut self) {
             let Some(hub) = Hub::try_current() else { return };
+            // By number: the running task is the one that raised its shield, or a runner that goes by its number now.
+            // Otherwise lower that of the raising task, if it has not ended and its block has no new life.
             let runs = Some(hub.running()).filter(|task| task.id() == self.1);
             let raised = || hub.own(self.0).filter(|task| task.id() == self.1);
             if let Some(task) = runs.or_else(raised) {
@@ -301,7 +316,7 @@ pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
         }
     }
     if Hub::has_ended() {
-        // Nobody is left who could kill the caller.
+        // The hub has ended, so no kill or time-out can come.
         return f();
     }
     let task = Hub::current().running();
@@ -313,32 +328,36 @@ pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
     f()
 }
 
-/// Sets the bit of what is due from now on. If nothing else is, then nothing that is has been raised.
+/// Sets the bit of an interrupt that has become due. `RAISED` is cleared if nothing else was due: it referred to an
+/// earlier interrupt.
 fn becomes_due(task: &Task, bit: u8) {
     let before = task.interrupt.get();
     let stale = if before & (KILL | EXPIRED) == 0 { RAISED } else { 0 };
     task.interrupt.set(before & !stale | bit);
 }
 
-/// Runs the interrupt of a parked task, if it may be interrupted.
+/// Wakes a parked task for an interrupt, if it may be interrupted. A task that is not parked finds the bit at its next
+/// park.
 fn poke(hub: &'static Hub, task: &'static Task) {
     if task.state() == State::Parked && task.shield.get() == 0 {
+        // Through the ticket, like any wake: if a wake came first, the task is not parked any more.
         let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
         hub.wake_local(task, ticket, Wake::Interrupted);
     }
 }
 
-/// Asks green thread `id` of this hub to die.
+/// Kills green thread `id` of this hub: sets the bit, and wakes it if it is parked.
 pub(crate) fn kill(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task) else { return };
     if task.id() == id && !task.is_finished() {
+        // While a stackless task is polled its bits are with the runner.
         let task = task::face(task);
         becomes_due(task, KILL);
         poke(hub, task);
     }
 }
 
-/// The timer of guard `id` fired.
+/// Expires guard `id` of a task, because its timer has fired.
 pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task) else { return };
     let found = task.with_extra(|extra| {
@@ -347,13 +366,15 @@ pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
         guard.timer = None;
         Some(())
     });
+    // Without the guard there is nothing to interrupt: it was disarmed, or it is with another runner (`raise_if_due`).
     if found.is_some() {
         becomes_due(task, EXPIRED);
         poke(hub, task);
     }
 }
 
-/// Who has guard `id`, which `task` armed: itself, or, if that was the runner of a stackless task, the one that has it now.
+/// The task that has guard `id`, which `task` armed: `task` itself; or, if that was the runner of a stackless task, the
+/// runner that polls the stackless task now.
 fn holder(hub: &'static Hub, task: TaskRef, id: u64) -> Option<&'static Task> {
     let runs = hub.running();
     let has =
@@ -365,12 +386,13 @@ fn holder(hub: &'static Hub, task: TaskRef, id: u64) -> Option<&'static Task> {
     }
 }
 
-/// Moves the deadline of guard `id`, unless it has expired; `u64::MAX` is never.
+/// Moves the deadline of guard `id`, unless the guard has expired; `u64::MAX` means never.
 pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
     let Some(owned) = holder(hub, task, id) else { return };
+    // The new timer first: the guard is never without the one that it should have.
     let due_now = deadline <= hub.clock.now();
     let timer = (deadline != u64::MAX && !due_now).then(|| hub.insert_timer(deadline, Due::Guard(task, id)));
-    // The old timer, or the new one if there is no use for it.
+    // The old timer; or the new one, if the guard has expired or is gone.
     let spare = owned.with_extra(|extra| {
         let guard = extra.guards.iter_mut().find(|guard| guard.id == id && !guard.expired);
         guard.map_or(timer, |guard| {
@@ -384,8 +406,8 @@ pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
     }
 }
 
-/// Forgets guard `id` of a task; says whether a patched call had told of its expiry. With `goes_on` the kill or the
-/// time-out of another guard unwinds through it, and goes on.
+/// Forgets guard `id` of a task; gives whether a patched call had told of its expiry. `goes_on` says that the kill, or
+/// the time-out of another guard, unwinds through this one.
 pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64, goes_on: bool) -> bool {
     let Some(task) = holder(hub, task, id) else {
         return false;
@@ -395,8 +417,10 @@ pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64, goes_on: bool) -
         let guard = at.map(|at| extra.guards.remove(at));
         (guard, extra.guards.iter().any(|guard| guard.expired))
     });
+    // `EXPIRED` stays if another guard has expired.
     let expired = if others { EXPIRED } else { 0 };
-    // What has not expired has raised nothing.
+    // `RAISED` stays if it refers to another interrupt: the one that goes on, or any if this guard has not expired and
+    // so was not raised.
     let raised = if goes_on || guard.as_ref().is_none_or(|guard| !guard.expired) {
         RAISED
     } else {
