@@ -57,7 +57,7 @@
 //!
 //! # Rejected
 //! - An `S` for the first request, passed to the body as an argument: Python's generators have none, and
-//!   `FnOnce(&Yielder, S)` would burden the many bodies whose `S` is `()`.
+//!   `FnOnce(&Yielder, S)` would burden the many bodies that are sent `()`.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -341,7 +341,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
         Self::with_stack_size(local_size(), body)
     }
 
-    /// A generator whose stack has `size` usable bytes.
+    /// A generator on a stack of `size` usable bytes.
     ///
     /// The other constructors use [`stack::local_size`](crate::stack::local_size).
     ///

@@ -119,7 +119,7 @@ pub(super) struct Family<T: 'static> {
     pub(super) origin: Cell<Option<Greenlet<T>>>,
     /// Whether there is an origin, a hook, or a grave.
     pub(super) news: Cell<bool>,
-    /// Greenlets whose last handle was dropped on another root, while one of the family ran.
+    /// Greenlets that another root dropped (their last handle), while one of the family ran.
     pub(super) graves: RefCell<Vec<Greenlet<T>>>,
 }
 

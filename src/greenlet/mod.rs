@@ -115,8 +115,7 @@ pub struct Greenlet<T: 'static> {
 }
 
 impl<T: 'static> Greenlet<T> {
-    /// A greenlet with `body`, whose parent is the running greenlet. The body starts at the first switch, with its
-    /// value.
+    /// A greenlet with `body`. Its parent is the running greenlet. The body starts at the first switch, with its value.
     ///
     /// ```
     /// use greenthread::greenlet::Greenlet;
@@ -155,7 +154,7 @@ impl<T: 'static> Greenlet<T> {
     ///
     /// # Panics
     /// Where [`try_switch`](Greenlet::try_switch) returns an error. Also with a payload that is thrown at the caller
-    /// meanwhile, and with the panic of a greenlet whose parent is the caller.
+    /// meanwhile, and with the panic of a child of the caller.
     ///
     /// # Coming from Python
     /// `greenlet.switch(value)`.
@@ -176,8 +175,7 @@ impl<T: 'static> Greenlet<T> {
     /// greenlet.
     ///
     /// # Panics
-    /// With a payload that is thrown at the caller meanwhile, and with the panic of a greenlet whose parent is the
-    /// caller.
+    /// With a payload that is thrown at the caller meanwhile, and with the panic of a child of the caller.
     #[inline(always)]
     pub fn try_switch(&self, value: T) -> Result<T, SwitchError<T>> {
         self.transfer(Message::Value(value)).open(|message| match message {
@@ -228,7 +226,7 @@ impl<T: 'static> Greenlet<T> {
         })
     }
 
-    /// Throws [`GreenletExit`]. The usual answer is `None`: a greenlet whose parent is the caller has ended by it.
+    /// Throws [`GreenletExit`]. The usual answer is `None`: a child of the caller has ended by it.
     ///
     /// ```
     /// use greenthread::greenlet::{self, Greenlet};

@@ -259,7 +259,7 @@ impl<T: AsFd> Async<T> {
     /// Waits until an attempt may succeed.
     #[track_caller]
     fn wait(&self, direction: Direction, deadline: &mut Option<u64>) -> io::Result<()> {
-        // `as_fd` is the user's code and may do anything, even end the hub. So call it before looking at the hub.
+        // `as_fd` is the user's code and may do anything, so it is called before the hub is looked at.
         let fd = self.get_ref().as_fd();
         if Hub::has_ended() {
             return Err(crate::hub::ended());

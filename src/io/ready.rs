@@ -77,7 +77,7 @@ impl<'a, T: AsFd> Readiness<'a, T> {
     }
 
     fn poll_ready(&mut self, context: &Context<'_>) -> Poll<io::Result<()>> {
-        // `as_fd` is the user's code and may do anything, even end the hub. So call it before looking at the hub.
+        // `as_fd` is the user's code and may do anything, so it is called before the hub is looked at.
         let fd = self.io.as_fd();
         if Hub::has_ended() {
             return Poll::Ready(Err(crate::hub::ended()));

@@ -1,4 +1,4 @@
-//! A buffered writer whose writes never wait: [`Writer`].
+//! A buffered writer that never waits in `write`: [`Writer`].
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 /// The default for how much may be buffered before `drain` writes it out.
 const LIMIT: usize = 64 * 1024;
 
-/// A `BufWriter` whose writes never wait: only [`drain`](Self::drain) and `flush` do.
+/// A `BufWriter` that never waits in `write`: only [`drain`](Self::drain) and `flush` do.
 ///
 /// So a message is written whole or not at all, even if the task is killed or timed out: what `write` took stays in the
 /// buffer until the inner writer has it, and the next `flush` goes on where the last one was cut short. That requires
@@ -35,8 +35,7 @@ const LIMIT: usize = 64 * 1024;
 /// Dropping it flushes it and ignores errors, as std's drop does.
 ///
 /// # Coming from Python
-/// `asyncio.StreamWriter`, whose buffer the loop empties. This one is emptied by the task that calls `drain` or
-/// `flush`.
+/// `asyncio.StreamWriter`. There the loop empties the buffer, here the task that calls `drain` or `flush` does.
 pub struct Writer<W: Write> {
     inner: W,
     buffer: Vec<u8>,
@@ -49,7 +48,7 @@ impl<W: Write> Writer<W> {
         Writer::with_limit(LIMIT, inner)
     }
 
-    /// A writer whose [`drain`](Self::drain) leaves up to `limit` bytes in the buffer.
+    /// A writer with a limit of `limit` bytes: [`drain`](Self::drain) leaves as many in the buffer.
     pub fn with_limit(limit: usize, inner: W) -> Writer<W> {
         Writer {
             inner,

@@ -158,7 +158,7 @@ const fn stride(slot: usize) -> usize {
     slot + PAGE
 }
 
-/// The high end of the slot whose stack begins at `base`.
+/// The high end of the slot of the stack that begins at `base`.
 #[inline]
 const fn end(base: usize) -> usize {
     base.next_multiple_of(PAGE)
@@ -197,9 +197,9 @@ pub struct Stats {
     pub slots: usize,
     /// Stacks in use.
     pub in_use: usize,
-    /// Free stacks whose memory is kept.
+    /// Free stacks that keep their memory.
     pub warm: usize,
-    /// Free stacks whose memory was given back.
+    /// Free stacks that gave their memory back.
     pub cold: usize,
 }
 
@@ -250,7 +250,7 @@ fn cache_limit() -> usize {
 pub(crate) use pool::is_borrowed;
 pub(crate) use pool::{Home, home, plant};
 
-/// Whether a stack of so many bytes is possible at all.
+/// Whether a stack of this size is possible at all.
 ///
 /// # Errors
 /// A size of zero or of more than 64 GiB.
@@ -275,7 +275,7 @@ pub(crate) fn end_period() {
     pool::end_period();
 }
 
-/// Whether there are free stacks whose memory is kept.
+/// Whether there are warm stacks: free ones that keep their memory.
 pub(crate) fn has_free() -> bool {
     pool::has_free()
 }

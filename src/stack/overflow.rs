@@ -1,7 +1,7 @@
 //! The report of a stack overflow, before the process ends.
 //!
 //! The fault handler must find out, without a lock, whether an address lies in a guard of this crate. So slabs are
-//! entered in a list that only grows, and whose entries are reused.
+//! entered in a list that only grows; entries of unmapped slabs are reused.
 //!
 //! ```text
 //!  FIRST ─► [at, len, size] ─► [at, 0: free] ─► [at, len, size] ─► null
@@ -19,7 +19,7 @@ use super::{GUARD_SIZE, PAGE};
 use crate::sys::fork::{GlobalOnce, Order};
 use crate::sys::{attr, signal};
 
-/// Whose stack has overflowed.
+/// Which kind of stack has overflowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whose {
     /// The stack of the running green thread, which is isolated.

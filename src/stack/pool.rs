@@ -20,8 +20,7 @@
 //! - **P2** The last `unchecked` entries of `warm` are those that were freed since [`tidy`] looked. The pool's count is
 //!   never below the sum of the classes' counts.
 //! - **P3** Only the last slab of a class has slots that are not carved.
-//! - **P4** `low` is the least length of `warm` since the period began: so many stacks were not needed in it.
-//! - **P4** `low` is the least that `warm` has held since the period began: as many were not needed in it.
+//! - **P4** `low` is the least length of `warm` since the period began: that many stacks were not needed in it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -207,7 +206,7 @@ impl Class {
         let slot = move |slot| at + slot * stride;
         // SAFETY: S2: the low ends of slots in a slab of this pool, which have never been used.
         while let Err(error) = unsafe { mem::guard_all((from..from + count).map(|i| (slot(i), GUARD_SIZE))) } {
-            // The kernel may lack the memory for so many guards, but not for one.
+            // The kernel may lack memory for all these guards, and still have enough for one.
             if count == 1 {
                 return Err(error);
             }
@@ -363,7 +362,7 @@ impl Class {
 }
 
 impl Slab {
-    /// Unmaps the slab, whose slots are all free (S1).
+    /// Unmaps the slab. All its slots are free (S1).
     fn free(&self, size: usize) {
         self.report.remove();
         // SAFETY: S1: all slots are free, so nothing refers to the mapping.

@@ -119,7 +119,7 @@ static TEMPLATE: AtomicPtr<Template> = AtomicPtr::new(ptr::null_mut());
 struct Template {
     /// All that lies below the base, from the lowest image up.
     bytes: Vec<u64>,
-    /// Whether there are modules whose thread-locals are allocated when first used.
+    /// Whether there are modules with thread-locals that are allocated at first use.
     is_dynamic: bool,
     /// The generation of the table of modules that this was read from.
     generation: usize,
@@ -331,7 +331,7 @@ impl Glibc {
         found.unwrap_or(0)
     }
 
-    /// Makes a block for this OS thread, whose native block is `native`. `None` if there is no memory.
+    /// Makes a block for this OS thread. `native` is the thread's native block. `None` if there is no memory.
     pub(crate) fn make(&self, native: usize) -> Option<usize> {
         // SAFETY: with null, the function allocates the block itself.
         let block = unsafe { (self.allocate)(ptr::null_mut()) }.addr();
@@ -551,7 +551,7 @@ unsafe fn generation(block: usize) -> usize {
 /// As for [`Glibc::lay`]: nothing runs in the block, and nothing refers to its thread-locals.
 #[cold]
 unsafe fn forget_dynamic(block: usize) {
-    // SAFETY: the block's table of modules, whose length stands before its first entry. The caller guarantees that the
+    // SAFETY: the block's table of modules. Its length stands before its first entry. The caller guarantees that the
     // block is not in use.
     unsafe {
         let table = word(block + DTV) as *mut Dynamic;

@@ -170,7 +170,7 @@ pub(crate) fn forget_markers(yes: bool) {
 /// # Safety
 /// The pages belong to a mapping of [`map`], and their contents are not needed any more.
 pub(crate) unsafe fn discard(at: usize, len: usize) {
-    // SAFETY: the caller guarantees that these are pages of a mapping of `map`, whose contents are not needed.
+    // SAFETY: the caller guarantees that these are pages of a mapping of `map`, and that their contents are not needed.
     unsafe { libc::madvise(at as *mut _, len, libc::MADV_DONTNEED) };
 }
 

@@ -13,7 +13,7 @@
 //! A kind of line is the place in the source that complains. A limited number of lines of each kind is written in a
 //! second. The rest are counted, and the count is reported when the second is over.
 //!
-//! A process that aborts, or whose stack has overflowed, has no later moment: see [`last_words`] and
+//! A process that aborts, for a stack overflow or otherwise, has no later moment: see [`last_words`] and
 //! [`write_stderr`](super::signal::write_stderr).
 
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ struct Reports {
     bytes: usize,
     /// How many lines found the queue full.
     dropped: u64,
-    /// The process whose OS thread writes, as a number of [`fork_epoch`]; `None` if there is no such thread.
+    /// The process that has started the OS thread that writes, as a number of [`fork_epoch`]; `None` if there is none.
     writer: Option<u64>,
     /// Whether that thread is writing text that is no longer in the queue.
     writing: bool,

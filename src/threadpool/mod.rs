@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the value of one call that blocks, here and now | [`unblock`] |
 //! | the same, later: to wait for it, to await it | [`to_thread`] |
-//! | so many at once and no more, with an end to wait for | [`ThreadPool`] |
+//! | a limited number of jobs at once, and an end to wait for | [`ThreadPool`] |
 //! | that a crash of one job harms no other job | `processpool` (feature `process-pool`) |
 //!
 //! [`unblock`] and [`to_thread`] share the default pool: it grows to [`MAX`] OS threads as they are needed, and they

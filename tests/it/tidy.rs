@@ -258,6 +258,46 @@ fn every_lock_of_the_process_is_known_to_a_fork() {
     assert_eq!(one("fn f(a: &'static str) -> Mutex<u8> {"), 0);
 }
 
+/// Words that stand for a task, a thread or a caller without saying which.
+const VAGUE: [&str; 8] = [
+    "who",
+    "whoever",
+    "whom",
+    "whose",
+    "nobody",
+    "somebody",
+    "anybody",
+    "everybody",
+];
+
+/// The comment lines of a text, and those among them that have a vague word.
+fn vague(text: &str) -> (usize, Vec<&str>) {
+    let comments = text.lines().map(str::trim).filter(|line| line.starts_with("//"));
+    let is_vague = |line: &str| words(line).any(|word| VAGUE.contains(&word.to_lowercase().as_str()));
+    let all: Vec<&str> = comments.collect();
+    (all.len(), all.into_iter().filter(|line| is_vague(line)).collect())
+}
+
+#[test]
+fn comments_name_their_subject() {
+    let (mut lines, mut found) = (0, Vec::new());
+    for source in sources("src") {
+        let (count, vague) = vague(&source.text);
+        lines += count;
+        found.extend(vague.iter().map(|line| format!("src/{}: {line}", source.path)));
+    }
+    // Now and then plain English wants one: 3 in 1,000 lines.
+    assert!(
+        found.len() * 1000 <= lines * 3,
+        "say which task, thread or caller it is, in some of these:\n{}",
+        found.join("\n")
+    );
+    assert_eq!(
+        vague("/// Wakes who waits.\nfn who() {}\n// The whole task.\n").1.len(),
+        1
+    );
+}
+
 /// What is wrong with the head of an example, or with its size.
 fn example_faults(path: &str, text: &str) -> Vec<String> {
     let head: Vec<&str> = text.lines().take_while(|l| l.starts_with("//!")).collect();
