@@ -252,6 +252,8 @@ impl Pool {
         drop(free);
         for context in &gone {
             if let Ok(glibc) = glibc::get() {
+                #[cfg(feature = "monkey")]
+                self.forget_number(glibc.number(context.block));
                 // SAFETY: C3: a free context has no members left. `take` leaked the box, and `free` was its only list.
                 unsafe {
                     glibc.free(context.block);
@@ -260,6 +262,15 @@ impl Pool {
             }
         }
         gone.len()
+    }
+
+    /// A context of this number is freed: C's locks that name it as their owner are no longer this OS thread's.
+    #[cfg(feature = "monkey")]
+    fn forget_number(&self, number: u32) {
+        let mut numbers = self.numbers.borrow_mut();
+        if let Ok(at) = numbers.binary_search(&number) {
+            numbers.remove(at);
+        }
     }
 }
 
@@ -436,4 +447,30 @@ fn trial() -> Result<(), &'static str> {
         pool.give(context);
     }
     Ok(())
+}
+
+#[cfg(all(test, feature = "monkey", not(any(loom, feature = "sanitizer"))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_that_is_freed_leaves_no_number() {
+        let pool = Pool::new();
+        for round in 0..100 {
+            let context = pool.take(round).unwrap();
+            let number = glibc::get().unwrap().number(context.block);
+            assert!(pool.has(number));
+            // SAFETY: C1: the native context of this OS thread runs, and nothing in it unwinds.
+            unsafe {
+                context.enter(|| {
+                    context.begin();
+                    context.leave();
+                });
+            }
+            pool.give(context);
+            assert_eq!(pool.trim(), 1);
+            assert!(!pool.has(number));
+        }
+        assert!(pool.numbers.borrow().is_empty());
+    }
 }

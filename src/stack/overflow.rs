@@ -123,7 +123,8 @@ fn look(address: usize) {
     for range in ranges() {
         let len = range.len.load(Ordering::Acquire);
         let (at, size) = (range.at.load(Ordering::Relaxed), range.size.load(Ordering::Relaxed));
-        if address.wrapping_sub(at) < len && (address - at) % size < GUARD_SIZE {
+        // As in `stack_of`: a length of 1 is an entry that is being filled in.
+        if len > 1 && address.wrapping_sub(at) < len && (address - at) % size < GUARD_SIZE {
             report(address - (address - at) % size, size);
         }
     }
