@@ -256,7 +256,7 @@ impl Timeout {
         let task = hub.running();
         let id = hub.guard_id();
         let timer = (deadline != u64::MAX).then(|| hub.insert_timer(deadline, Due::Guard(TaskRef::new(task), id)));
-        task.with_extra(|extra| {
+        task.with_cold(|extra| {
             extra.guards.push(interrupt::Guard {
                 id,
                 deadline,

@@ -39,7 +39,7 @@ impl Hub {
     pub(crate) fn context(&self) -> Option<&'static Context> {
         match self.current.get() {
             Some(task) => task.context.get(),
-            None => self.lent.get(),
+            None => self.callback_context.get(),
         }
     }
 
@@ -73,7 +73,7 @@ impl Hub {
             || is_borrowed(&self.idlers)
             || is_borrowed(&self.forever)
             || is_borrowed(&self.emptied);
-        hub || is_borrowed(&self.hook) || is_borrowed(&self.watch) || is_borrowed(&self.untold)
+        hub || is_borrowed(&self.hook) || is_borrowed(&self.watch) || is_borrowed(&self.deferred_events)
     }
 
     /// Whether the owner of this number, by which C's locks know it, belongs to this OS thread: its native stack, or
@@ -113,7 +113,7 @@ impl Hub {
         // entered any more in which `f` could be dropped.
         let f = ManuallyDrop::new(f);
         Box::new(move || {
-            let before = self.lent.replace(Some(context));
+            let before = self.callback_context.replace(Some(context));
             // SAFETY: C1: the hub runs callbacks in the native context, and no panic leaves the closure.
             let result = unsafe {
                 context.enter(|| {
@@ -132,7 +132,7 @@ impl Hub {
                     result
                 })
             };
-            self.lent.set(before);
+            self.callback_context.set(before);
             // Raised again only in the native context: a panic must not cross `enter` (C1).
             if let Err(payload) = result {
                 resume_unwind(payload);

@@ -63,7 +63,7 @@ pub(crate) fn who() -> u64 {
 }
 
 /// Ends the hub with its OS thread.
-pub(super) struct End(pub(super) Cell<Option<task::Keep>>);
+pub(super) struct End(pub(super) Cell<Option<task::OwnedHub>>);
 
 impl Drop for End {
     fn drop(&mut self) {
@@ -105,7 +105,7 @@ impl Hub {
 
     /// The OS thread ends: green threads that are parked are leaked, and their joins return an error. Everything that
     /// belongs to the user's code is dropped here, where destructors of thread-locals run. The memory of the hub itself
-    /// is freed later, see [`Keep`](task::Keep).
+    /// is freed later, see [`OwnedHub`](task::OwnedHub).
     fn end(&'static self) {
         // A destructor may resume a fiber that was suspended between taking a ticket and its park. That park finds that
         // another task runs, and does not take place (`Parker::park_here`).
@@ -124,7 +124,7 @@ impl Hub {
         self.observed.set(false);
         discard(self.hook.take());
         discard(self.watch.take());
-        discard(self.native.take_extra());
+        discard(self.native.take_cold());
         self.contexts.trim();
         task::give_back(self);
     }

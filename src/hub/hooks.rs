@@ -43,7 +43,7 @@ impl Hub {
     fn tell(&self, event: Event) {
         // Timers or sources are borrowed now, and the observer may use the hub: `look` tells it afterwards.
         if self.looking.get() {
-            return self.untold.borrow_mut().push(event);
+            return self.deferred_events.borrow_mut().push(event);
         }
         // Cloned out of the cells: an observer may set another one.
         let (watch, hook) = (self.watch.borrow().clone(), self.hook.borrow().clone());
@@ -73,7 +73,10 @@ impl Hub {
         let result = f();
         self.looking.set(false);
         if self.observed.get() {
-            self.untold.take().into_iter().for_each(|event| self.tell(event));
+            self.deferred_events
+                .take()
+                .into_iter()
+                .for_each(|event| self.tell(event));
         }
         result
     }

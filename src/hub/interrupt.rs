@@ -72,9 +72,8 @@ fn due(task: &Task) -> Option<Interrupt> {
         return None;
     }
     // The guard with the earliest deadline; among equal deadlines the outermost guard, which is the first.
-    let first = task.with_extra(|extra| {
-        extra
-            .guards
+    let first = task.with_cold(|cold| {
+        cold.guards
             .iter()
             .filter(|g| g.expired)
             .min_by_key(|g| g.deadline)
@@ -119,11 +118,11 @@ pub(crate) fn raise() {
 /// When the next time-out of the running code expires, if it has one that may be raised here.
 pub(crate) fn next_deadline() -> Option<u64> {
     let task = Hub::try_current()?.running();
-    if !task.has_extra() || task.shield.get() > 0 || cfg!(panic = "abort") || panicking() {
+    if !task.has_cold() || task.shield.get() > 0 || cfg!(panic = "abort") || panicking() {
         return None;
     }
-    task.with_extra(|extra| {
-        let armed = extra.guards.iter().filter(|guard| !guard.expired);
+    task.with_cold(|cold| {
+        let armed = cold.guards.iter().filter(|guard| !guard.expired);
         armed.map(|guard| guard.deadline).min()
     })
 }
@@ -133,12 +132,12 @@ pub(crate) fn next_deadline() -> Option<u64> {
 pub(crate) fn raise_if_due() {
     let Some(hub) = Hub::try_current() else { return };
     let task = hub.running();
-    if task.has_extra() {
+    if task.has_cold() {
         // A timer names the runner that armed the guard. The guard has moved on with its stackless task, so compare the
         // deadlines with the clock.
         let now = hub.clock.now();
-        let late = task.with_extra(|extra| {
-            let late = extra.guards.iter_mut().filter(|guard| guard.deadline <= now);
+        let late = task.with_cold(|cold| {
+            let late = cold.guards.iter_mut().filter(|guard| guard.deadline <= now);
             late.map(|guard| guard.expired = true).count()
         });
         if late > 0 {
@@ -152,14 +151,14 @@ pub(crate) fn raise_if_due() {
 
 /// Notes that there is code to catch the expiry of guard `id`.
 pub(crate) fn catches(task: &Task, id: u64) {
-    task.with_extra(|extra| {
-        let guard = extra.guards.iter_mut().find(|guard| guard.id == id);
+    task.with_cold(|cold| {
+        let guard = cold.guards.iter_mut().find(|guard| guard.id == id);
         guard.into_iter().for_each(|guard| guard.caught = true);
     });
 }
 
 fn is_caught(task: &Task, id: u64) -> bool {
-    task.with_extra(|extra| extra.guards.iter().any(|guard| guard.id == id && guard.caught))
+    task.with_cold(|cold| cold.guards.iter().any(|guard| guard.id == id && guard.caught))
 }
 
 /// Whether what is due was raised before. Code that swallows it again and again must not keep other tasks from running.
@@ -174,7 +173,7 @@ pub(crate) fn unwinds() -> bool {
 
 /// Whether the running code unwinds, as far as that is known: not if another task's [`panicking`] has leaked to it.
 pub(crate) fn is_unwinding() -> bool {
-    panicking() && Hub::try_current().is_none_or(|hub| hub.leaks.get() == 0)
+    panicking() && Hub::try_current().is_none_or(|hub| hub.panicking_exposed.get() == 0)
 }
 
 pub(super) fn killed_payload() -> Box<dyn Any + Send> {
@@ -225,8 +224,8 @@ pub(crate) fn clear_kill(task: &Task) {
 pub(crate) fn tell(task: &Task) {
     match due(task) {
         Some(Interrupt::Kill) => task.interrupt.set(task.interrupt.get() | TOLD),
-        Some(Interrupt::Expired(id)) => task.with_extra(|extra| {
-            let guard = extra.guards.iter_mut().find(|guard| guard.id == id);
+        Some(Interrupt::Expired(id)) => task.with_cold(|cold| {
+            let guard = cold.guards.iter_mut().find(|guard| guard.id == id);
             guard.into_iter().for_each(|guard| guard.told = true);
         }),
         None => {}
@@ -257,7 +256,7 @@ pub(crate) fn restore_told(task: &Task, was_told: bool) {
 #[cfg(feature = "monkey")]
 pub(crate) fn cut_once(task: &Task, sleep: impl FnOnce() -> Wake) -> Wake {
     let before = task.interrupt.get();
-    let has_fresh = || task.with_extra(|extra| extra.guards.iter().any(|guard| guard.expired && !guard.cut));
+    let has_fresh = || task.with_cold(|cold| cold.guards.iter().any(|guard| guard.expired && !guard.cut));
     // The bits to hide from this sleep: both, if the kill has ended a sleep before; or the time-outs, if each expired
     // one has.
     let kept = if before & CUT != 0 {
@@ -277,7 +276,7 @@ pub(crate) fn cut_once(task: &Task, sleep: impl FnOnce() -> Wake) -> Wake {
         if task.interrupt.get() & KILL != 0 {
             task.interrupt.set(task.interrupt.get() | CUT);
         }
-        task.with_extra(|extra| extra.guards.iter_mut().for_each(|guard| guard.cut |= guard.expired));
+        task.with_cold(|cold| cold.guards.iter_mut().for_each(|guard| guard.cut |= guard.expired));
     }
     wake
 }
@@ -338,7 +337,7 @@ fn becomes_due(task: &Task, bit: u8) {
 
 /// Wakes a parked task for an interrupt, if it may be interrupted. A task that is not parked finds the bit at its next
 /// park.
-fn poke(hub: &'static Hub, task: &'static Task) {
+fn interrupt_if_parked(hub: &'static Hub, task: &'static Task) {
     if task.state() == State::Parked && task.shield.get() == 0 {
         // Through the ticket, like any wake: if a wake came first, the task is not parked any more.
         let ticket = task.ticket.load(std::sync::atomic::Ordering::Relaxed);
@@ -351,17 +350,17 @@ pub(crate) fn kill(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task) else { return };
     if task.id() == id && !task.is_finished() {
         // While a stackless task is polled its bits are with the runner.
-        let task = task::face(task);
+        let task = task::interrupt_target(task);
         becomes_due(task, KILL);
-        poke(hub, task);
+        interrupt_if_parked(hub, task);
     }
 }
 
 /// Expires guard `id` of a task, because its timer has fired.
 pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.own(task) else { return };
-    let found = task.with_extra(|extra| {
-        let guard = extra.guards.iter_mut().find(|guard| guard.id == id)?;
+    let found = task.with_cold(|cold| {
+        let guard = cold.guards.iter_mut().find(|guard| guard.id == id)?;
         guard.expired = true;
         guard.timer = None;
         Some(())
@@ -369,7 +368,7 @@ pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
     // Without the guard there is nothing to interrupt: it was disarmed, or it is with another runner (`raise_if_due`).
     if found.is_some() {
         becomes_due(task, EXPIRED);
-        poke(hub, task);
+        interrupt_if_parked(hub, task);
     }
 }
 
@@ -377,8 +376,7 @@ pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
 /// runner that polls the stackless task now.
 fn holder(hub: &'static Hub, task: TaskRef, id: u64) -> Option<&'static Task> {
     let runs = hub.running();
-    let has =
-        |task: &Task| task.has_extra() && task.with_extra(|extra| extra.guards.iter().any(|guard| guard.id == id));
+    let has = |task: &Task| task.has_cold() && task.with_cold(|cold| cold.guards.iter().any(|guard| guard.id == id));
     if task.is(runs) || has(runs) {
         Some(runs)
     } else {
@@ -393,8 +391,8 @@ pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
     let due_now = deadline <= hub.clock.now();
     let timer = (deadline != u64::MAX && !due_now).then(|| hub.insert_timer(deadline, Due::Guard(task, id)));
     // The old timer; or the new one, if the guard has expired or is gone.
-    let spare = owned.with_extra(|extra| {
-        let guard = extra.guards.iter_mut().find(|guard| guard.id == id && !guard.expired);
+    let spare = owned.with_cold(|cold| {
+        let guard = cold.guards.iter_mut().find(|guard| guard.id == id && !guard.expired);
         guard.map_or(timer, |guard| {
             guard.deadline = deadline;
             std::mem::replace(&mut guard.timer, timer)
@@ -412,10 +410,10 @@ pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64, goes_on: bool) -
     let Some(task) = holder(hub, task, id) else {
         return false;
     };
-    let (guard, others) = task.with_extra(|extra| {
-        let at = extra.guards.iter().position(|guard| guard.id == id);
-        let guard = at.map(|at| extra.guards.remove(at));
-        (guard, extra.guards.iter().any(|guard| guard.expired))
+    let (guard, others) = task.with_cold(|cold| {
+        let at = cold.guards.iter().position(|guard| guard.id == id);
+        let guard = at.map(|at| cold.guards.remove(at));
+        (guard, cold.guards.iter().any(|guard| guard.expired))
     });
     // `EXPIRED` stays if another guard has expired.
     let expired = if others { EXPIRED } else { 0 };

@@ -196,7 +196,7 @@ pub(crate) struct Hub {
     native: &'static Task,
     pumping: Cell<bool>,
     /// The context of the callback that runs.
-    lent: Cell<Option<&'static Context>>,
+    callback_context: Cell<Option<&'static Context>>,
     pub(crate) contexts: tls::Pool,
     stacks: Option<crate::stack::Home>,
     /// How many callbacks have not returned. [`is_in_callback`](Hub::is_in_callback) says whether the running code is
@@ -230,10 +230,10 @@ pub(crate) struct Hub {
     arrivals: Cell<u64>,
     /// 1 while a task is suspended although its stack unwinds, so that others of its context see `panicking()`; and how
     /// often that has happened.
-    leaks: Cell<usize>,
+    panicking_exposed: Cell<usize>,
     leaked: Cell<usize>,
     /// How much work of this hub other OS threads are doing. They send a message when it is done.
-    pub(crate) abroad: Cell<usize>,
+    pub(crate) offloaded: Cell<usize>,
     patience: Cell<Option<Duration>>,
     embedded: Cell<bool>,
     /// How many scopes run on the native stack. Leaving one early would free what its children borrow.
@@ -245,7 +245,7 @@ pub(crate) struct Hub {
     /// This crate's own observer.
     watch: RefCell<Option<hooks::Watch>>,
     /// Events that happened while `looking`. The observer has not been told of them yet.
-    untold: RefCell<Vec<Event>>,
+    deferred_events: RefCell<Vec<Event>>,
     #[cfg(feature = "monkey")]
     signals: caught::Caught,
     pub(crate) fork_epoch: u64,
@@ -313,7 +313,7 @@ impl Hub {
         current::set_green(green);
         let shared = Shared::take();
         let native = task::native(shared, Location::caller());
-        let (keep, hub) = task::Keep::new(Hub::blank(shared, native, clock));
+        let (keep, hub) = task::OwnedHub::new(Hub::blank(shared, native, clock));
         END.with(|end| end.0.set(Some(keep)));
         if let Some(seed) = seed {
             hub.ready.set_seed(seed);
@@ -338,7 +338,7 @@ impl Hub {
             current: Cell::new(None),
             native,
             pumping: Cell::new(false),
-            lent: Cell::new(None),
+            callback_context: Cell::new(None),
             contexts: tls::Pool::new(),
             stacks: crate::stack::home(),
             in_callback: Cell::new(0),
@@ -362,9 +362,9 @@ impl Hub {
             forever: RefCell::default(),
             emptied: RefCell::default(),
             arrivals: Cell::new(0),
-            leaks: Cell::new(0),
+            panicking_exposed: Cell::new(0),
             leaked: Cell::new(0),
-            abroad: Cell::new(0),
+            offloaded: Cell::new(0),
             patience: Cell::new(None),
             embedded: Cell::new(false),
             scopes: Cell::new(0),
@@ -372,7 +372,7 @@ impl Hub {
             observed: Cell::new(false),
             hook: RefCell::default(),
             watch: RefCell::default(),
-            untold: RefCell::default(),
+            deferred_events: RefCell::default(),
             #[cfg(feature = "monkey")]
             signals: caught::Caught::default(),
             fork_epoch: crate::sys::fork::fork_epoch(),
@@ -462,7 +462,7 @@ impl Hub {
     fn give_up(&'static self) -> ! {
         let exit = LoopExit::new(self);
         // The park is over: waiters that were left for it are stale.
-        self.native.bump();
+        self.native.invalidate_ticket();
         complain(format_args!("{exit}"));
         // Unwinding would leave the scope and free what its children borrow, while they still run.
         if self.scopes.get() > 0 {
@@ -667,7 +667,7 @@ impl Hub {
         // hub.
         let next = self.timers.next(self.clock.is_virtual());
         if let Some(at) = next
-            && self.abroad.get() == 0
+            && self.offloaded.get() == 0
             // The hub's own handles send messages too, which come before any later time.
             && !self.shared.inbox().is_pending()
             && self.clock.jump_to(at)
@@ -686,7 +686,7 @@ impl Hub {
             return Turned::Again;
         }
         // No timer, no descriptor and no work elsewhere: only a message of another OS thread could wake a task.
-        let hopeless = timeout.is_none() && !self.reactor.is_waited_for() && self.abroad.get() == 0;
+        let hopeless = timeout.is_none() && !self.reactor.is_waited_for() && self.offloaded.get() == 0;
         let timeout = match self.until_tidy() {
             // A hub without hope wakes now and then anyway, to look whether all others are idle.
             Some(tidy) if at_leisure && !hopeless => Some(timeout.map_or(tidy, |timeout| timeout.min(tidy))),

@@ -229,7 +229,7 @@ impl Hub {
             return false;
         }
         // The ticket is consumed first, so that every other waiter of this park is stale from here on.
-        task.bump();
+        task.invalidate_ticket();
         task.wake.set(reason);
         // A task that is not parked is between its ticket and its park, or being probed: it finds the ticket moved.
         if task.state.get().is_parked() {
@@ -284,7 +284,7 @@ impl Parker {
     #[inline(always)]
     fn of(hub: &'static Hub) -> Parker {
         let task = hub.running();
-        task.bump();
+        task.invalidate_ticket();
         Parker {
             hub,
             task,
@@ -329,7 +329,7 @@ impl Parker {
         if task.ticket.load(Ordering::Relaxed) != ticket {
             return Wake::Early; // P3
         }
-        let mut leaks = false;
+        let mut panicking_exposed = false;
         // `panicking()` is a thread-local count. A task that is alone in its context shows it to no other task, so it
         // may park while it unwinds; but nothing can interrupt it.
         let unwinding = panicking();
@@ -337,7 +337,7 @@ impl Parker {
         if mode == Mode::Cancel {
             if task.interrupt.get() != 0 && interrupt::is_due(task) {
                 // The interrupt consumes the ticket in place of a wake: waiters that were left are stale.
-                task.bump();
+                task.invalidate_ticket();
                 // This interrupt was raised before and swallowed. Let other tasks run, so that code which retries in a
                 // loop does not keep the processor.
                 if interrupt::was_raised(task) && !unwinding {
@@ -345,16 +345,17 @@ impl Parker {
                 }
                 return Wake::Interrupted;
             }
-            if unwinding && hub.leaks.get() == 0 {
+            if unwinding && hub.panicking_exposed.get() == 0 {
                 // The stack unwinds, and this wait can report a failure: fail at once rather than leak `panicking()`.
-                task.bump();
+                task.invalidate_ticket();
                 return Wake::Interrupted;
             }
-        } else if unwinding && hub.leaks.get() == 0 && !task.is_alone() {
+        } else if unwinding && hub.panicking_exposed.get() == 0 && !task.is_alone() {
             // This wait cannot fail (a lock, a scope's join), so the task parks while its stack unwinds. Until it is
-            // resumed, the other tasks of this context see `panicking() == true`; `leaks` tells them not to trust it.
-            leaks = true;
-            hub.leaks.set(1);
+            // resumed, the other tasks of this context see `panicking() == true`; `panicking_exposed` tells them not to
+            // trust it.
+            panicking_exposed = true;
+            hub.panicking_exposed.set(1);
             hub.leaked.set(hub.leaked.get() + 1);
         }
         // From here on a wake queues the task, and a kill or an expired time-out also ends a park in state `Parked`.
@@ -372,8 +373,8 @@ impl Parker {
         if let (Some(key), true) = (timer, wake != Wake::TimedOut) {
             hub.timers.remove(key);
         }
-        if leaks {
-            hub.leaks.set(0);
+        if panicking_exposed {
+            hub.panicking_exposed.set(0);
         }
         wake
     }
@@ -384,7 +385,7 @@ impl Drop for Parker {
     #[inline]
     fn drop(&mut self) {
         if std::ptr::eq(self.hub.running(), self.task) && self.task.ticket.load(Ordering::Relaxed) == self.ticket {
-            self.task.bump();
+            self.task.invalidate_ticket();
         }
     }
 }
@@ -411,16 +412,16 @@ impl Hub {
 
     /// Whether other tasks would see this stack's `panicking()` if it gave way now.
     pub(super) fn would_leak(&self) -> bool {
-        panicking() && self.leaks.get() == 0 && !self.running().is_alone()
+        panicking() && self.panicking_exposed.get() == 0 && !self.running().is_alone()
     }
 
     /// Lets all ready tasks run first, although this stack unwinds: tasks of its context see `panicking()` meanwhile.
     #[cold]
     pub(super) fn give_way_unwinding(&'static self) {
-        self.leaks.set(1);
+        self.panicking_exposed.set(1);
         self.leaked.set(self.leaked.get() + 1);
         self.give_way(self.running());
-        self.leaks.set(0);
+        self.panicking_exposed.set(0);
     }
 
     /// Lets all ready tasks run first, and then has the hub look at timers and descriptors: for code that waits by
@@ -457,14 +458,14 @@ impl Hub {
     fn probe(task: &'static Task, parked: State, ticket: u64) -> bool {
         task.marks.set(Marks::PROBE, false);
         let trace = std::backtrace::Backtrace::force_capture().to_string();
-        task.with_extra(|extra| extra.backtrace = Some(trace));
+        task.with_cold(|extra| extra.backtrace = Some(trace));
         // A wake came meanwhile: it did not queue the task, because the task was not parked. The park ends here.
         if task.ticket.load(Ordering::Relaxed) != ticket {
             return false;
         }
         // The same for a kill or a time-out: only its bit was set, so it is delivered here.
         if parked == State::Parked && interrupt::is_due(task) {
-            task.bump();
+            task.invalidate_ticket();
             task.wake.set(Wake::Interrupted);
             return false;
         }

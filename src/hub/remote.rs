@@ -232,7 +232,7 @@ impl Handle {
         // The block and its join exist before the hub has seen the message, so that the caller need not wait for the
         // hub.
         let join = task::reserve::<T>(self.shared, place);
-        let reserved = task::Reserved::new(join.task(), f, stack_size);
+        let reserved = task::RemoteSpawn::new(join.task(), f, stack_size);
         // A message that cannot be sent is dropped, and the drop of `reserved` marks the green thread as lost.
         self.send(Message::Internal(Box::new(move |hub| reserved.adopt(hub))))?;
         Ok(join)
@@ -252,7 +252,7 @@ impl Handle {
         }
         // As in `start`: what cannot be sent is dropped, and so lost.
         let join = task::reserve::<F::Output>(self.shared, place);
-        let reserved = task::Reserved::new(join.task(), future, None);
+        let reserved = task::RemoteSpawn::new(join.task(), future, None);
         self.send(Message::Internal(Box::new(move |hub| reserved.adopt_future(hub))))?;
         Ok(join)
     }

@@ -56,7 +56,7 @@ pub(crate) fn probe_all(hub: &'static Hub) {
 pub(crate) fn traced_lines(hub: &Hub) -> Vec<(String, Option<String>)> {
     seen(hub)
         .iter()
-        .map(|task| (line(task), task.with_extra(|extra| extra.backtrace.take())))
+        .map(|task| (line(task), task.with_cold(|extra| extra.backtrace.take())))
         .collect()
 }
 

@@ -10,7 +10,7 @@
 //! | `id`, `place`, `name` | the side that has the join, and the owner | written before the join exists (T2) |
 //! | `ended` | the owner until `DONE`, then the side that has the join | written once a life |
 //! | `joiner`, `slot`, `outcome` | owner or join, by the bits of `join` | below |
-//! | the rest | the owner: the OS thread of `hub` | plain cells; `extra` for the length of one call |
+//! | the rest | the owner: the OS thread of `hub` | plain cells; `cold` for the length of one call |
 //!
 //! # The bits of `join`
 //! - `DONE`: set by the owner when the fiber has ended and the result lies in the slot.
@@ -79,7 +79,7 @@ use crate::sys::fork::fork_epoch;
 use crate::sys::inside;
 use crate::tls::Context;
 pub(crate) use blocks::all_of;
-pub(super) use blocks::{Keep, give_back, retire};
+pub(super) use blocks::{OwnedHub, give_back, retire};
 use blocks::{recycle, take_block, take_common};
 pub(crate) use join::Join;
 use locals::end_locals;
@@ -87,7 +87,7 @@ pub(super) use locals::with_own_locals;
 use marks::NATIVE;
 pub(crate) use marks::{Marks, State, is_native, without_native};
 pub(crate) use stackless::spawn_future;
-pub(super) use stackless::{end_runners, face, is_ours, of_waker, stack_at_hand, with_stack};
+pub(super) use stackless::{end_runners, interrupt_target, is_ours, of_waker, stack_at_hand, with_stack};
 
 const DONE: u8 = 1;
 const DETACHED: u8 = 2;
@@ -131,7 +131,7 @@ pub(crate) struct Task {
     place: Cell<&'static Location<'static>>,
     name: UnsafeCell<Option<Arc<Box<str>>>>,
 
-    extra: UnsafeCell<Option<Box<Extra>>>,
+    cold: UnsafeCell<Option<Box<ColdState>>>,
     joiner: UnsafeCell<Option<Waiter>>,
     slot: Slot,
 }
@@ -140,7 +140,7 @@ const _: () = assert!(size_of::<Task>() <= 192 || cfg!(any(feature = "sanitizer"
 
 /// Fields that few green threads need. They are kept out of the block.
 #[derive(Default)]
-pub(crate) struct Extra {
+pub(crate) struct ColdState {
     pub(crate) locals: Option<Rc<dyn Any>>,
     pub(crate) guards: Vec<interrupt::Guard>,
     pub(crate) backtrace: Option<String>,
@@ -226,7 +226,7 @@ impl Task {
             id: Cell::new(0),
             why: Cell::new(Why::NOTHING),
             place: Cell::new(Location::caller()),
-            extra: UnsafeCell::new(None),
+            cold: UnsafeCell::new(None),
             depth: Cell::new(ptr::null()),
             name: UnsafeCell::new(None),
             ticket: AtomicU64::new(1),
@@ -264,7 +264,7 @@ impl Task {
             (&raw mut (*at).id).write(blank.id);
             (&raw mut (*at).place).write(blank.place);
             (&raw mut (*at).name).write(blank.name);
-            (&raw mut (*at).extra).write(blank.extra);
+            (&raw mut (*at).cold).write(blank.cold);
             (&raw mut (*at).joiner).write(blank.joiner);
             (*at).ticket.store(ticket, Ordering::Relaxed);
         }
@@ -330,7 +330,7 @@ impl Task {
     }
 
     #[inline]
-    pub(super) fn bump(&self) {
+    pub(super) fn invalidate_ticket(&self) {
         // Only the owner writes the ticket, so a load and a store suffice.
         self.ticket
             .store(self.ticket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -346,30 +346,30 @@ impl Task {
 
     /// Calls `f` with the rarely used fields, which it makes if there are none. `f` runs no code of the user, and does
     /// not call this function.
-    pub(crate) fn with_extra<R>(&self, f: impl FnOnce(&mut Extra) -> R) -> R {
+    pub(crate) fn with_cold<R>(&self, f: impl FnOnce(&mut ColdState) -> R) -> R {
         let _inside = inside::enter();
         // SAFETY: T5: this is the owner's OS thread. It is the only reference: no `f` in this crate calls this
         // function, and `inside` forbids a switch meanwhile.
-        f(unsafe { (*self.extra.get()).get_or_insert_with(Box::default) })
+        f(unsafe { (*self.cold.get()).get_or_insert_with(Box::default) })
     }
 
     #[inline]
-    pub(super) fn has_extra(&self) -> bool {
+    pub(super) fn has_cold(&self) -> bool {
         // SAFETY: T5: this is the owner's OS thread, and only a pointer is read.
-        unsafe { (*self.extra.get()).is_some() }
+        unsafe { (*self.cold.get()).is_some() }
     }
 
     #[cold]
-    fn trade_extra(&self, other: &Task) {
-        // SAFETY: T5: both tasks are of this OS thread's hub, and no `with_extra` of either is under way, because it
+    fn swap_cold(&self, other: &Task) {
+        // SAFETY: T5: both tasks are of this OS thread's hub, and no `with_cold` of either is under way, because it
         // calls nothing that comes here.
-        unsafe { ptr::swap(self.extra.get(), other.extra.get()) };
+        unsafe { ptr::swap(self.cold.get(), other.cold.get()) };
     }
 
-    pub(super) fn take_extra(&self) -> Option<Box<Extra>> {
-        // SAFETY: T5: this is the owner's OS thread, and no `with_extra` is under way, because it calls nothing that
+    pub(super) fn take_cold(&self) -> Option<Box<ColdState>> {
+        // SAFETY: T5: this is the owner's OS thread, and no `with_cold` is under way, because it calls nothing that
         // comes here.
-        unsafe { (*self.extra.get()).take() }
+        unsafe { (*self.cold.get()).take() }
     }
 
     /// An address near the base of the task's stack. Only for the green thread that runs.
@@ -465,7 +465,7 @@ where
         // SAFETY: T2: the join does not exist yet, so no other code reads the name.
         unsafe { *task.name.get() = options.name };
         if options.locals.is_some() {
-            task.with_extra(|extra| extra.locals = options.locals);
+            task.with_cold(|cold| cold.locals = options.locals);
         }
     }
     start(hub, kind, task, stack, body);
@@ -476,7 +476,7 @@ where
 }
 
 /// Takes a block for a green thread that another OS thread spawns on `shared`. The owner starts it with
-/// [`adopt`](Reserved::adopt).
+/// [`adopt`](RemoteSpawn::adopt).
 pub(crate) fn reserve<T: Send + 'static>(shared: &'static Shared, place: &'static Location<'static>) -> Join<T> {
     let task = take_common();
     prepare(task, super::remote::next_id(), shared, place);
@@ -488,15 +488,15 @@ pub(crate) fn reserve<T: Send + 'static>(shared: &'static Shared, place: &'stati
 }
 
 /// A reserved green thread on its way to its owner. If this is dropped on the way, the green thread is lost.
-pub(crate) struct Reserved<F> {
+pub(crate) struct RemoteSpawn<F> {
     task: TaskRef,
     body: Option<F>,
     stack_size: Option<usize>,
 }
 
-impl<F> Reserved<F> {
-    pub(crate) fn new(task: TaskRef, body: F, stack_size: Option<usize>) -> Reserved<F> {
-        Reserved {
+impl<F> RemoteSpawn<F> {
+    pub(crate) fn new(task: TaskRef, body: F, stack_size: Option<usize>) -> RemoteSpawn<F> {
+        RemoteSpawn {
             task,
             body: Some(body),
             stack_size,
@@ -520,7 +520,7 @@ impl<F> Reserved<F> {
     }
 }
 
-impl<F> Drop for Reserved<F> {
+impl<F> Drop for RemoteSpawn<F> {
     fn drop(&mut self) {
         super::discard(self.body.take());
         lose(self.task.0);
@@ -623,7 +623,7 @@ fn __rust_begin_short_backtrace<T>(f: impl FnOnce() -> T) -> T {
 /// Drops the green-thread locals, and the result if no join will ask for it.
 #[inline]
 fn clear<T>(task: &'static Task) {
-    if task.has_extra() {
+    if task.has_cold() {
         end_locals(task);
     }
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
@@ -762,16 +762,16 @@ fn end(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) {
         hub.emptied();
     }
     hub.emit(|| super::hooks::Event::Exit(task.id()));
-    let extra = task.take_extra();
-    if let Some(extra) = extra {
-        end_extra(hub, *extra);
+    let cold = task.take_cold();
+    if let Some(cold) = cold {
+        end_cold(hub, *cold);
     }
     // If the task was the last member, its context goes back to the pool.
     if let Some(context) = task.context.take() {
         context::left(hub, context);
     }
     // Waiters that are left of this life are stale from here on.
-    task.bump();
+    task.invalidate_ticket();
     // Read before `DONE` is set: after that the join may recycle the block.
     let (who, ended) = (TaskRef(task), task.ended.get());
     let id = task.id.get();
@@ -802,13 +802,13 @@ fn end_detached(hub: &'static Hub, task: &'static Task, settle: Option<Settle>) 
 
 /// Ends the rarely used fields of a green thread that has ended.
 #[cold]
-fn end_extra(hub: &'static Hub, extra: Extra) {
-    for guard in extra.guards {
+fn end_cold(hub: &'static Hub, cold: ColdState) {
+    for guard in cold.guards {
         if let Some(key) = guard.timer {
             hub.timers.remove(key);
         }
     }
-    hub.as_callback(|| super::discard(extra.locals));
+    hub.as_callback(|| super::discard(cold.locals));
 }
 
 /// Wakes the joiner, and recycles the block if the join was dropped meanwhile.
@@ -840,7 +840,7 @@ pub(super) fn lose(task: &'static Task) {
     task.outcome.set(Ended::Lost);
     task.ended.set(Ended::Lost);
     task.state.set(State::Idle);
-    task.bump();
+    task.invalidate_ticket();
     let id = task.id.get();
     let before = task.join.fetch_or(DONE | LOST, Ordering::AcqRel);
     if before & LINKED != 0 {

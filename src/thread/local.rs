@@ -88,7 +88,7 @@ impl Set {
 
 fn here() -> Rc<Set> {
     let task = Hub::current().running();
-    let any = task.with_extra(|extra| extra.locals.get_or_insert_with(|| Rc::new(Set::default())).clone());
+    let any = task.with_cold(|extra| extra.locals.get_or_insert_with(|| Rc::new(Set::default())).clone());
     // Only this function puts a value there, always a `Set`.
     any.downcast::<Set>().unwrap_or_default()
 }

@@ -123,14 +123,14 @@ impl Abroad {
             return None;
         }
         let hub = Hub::current();
-        hub.abroad.set(hub.abroad.get() + 1);
+        hub.offloaded.set(hub.offloaded.get() + 1);
         Some(Abroad(hub))
     }
 }
 
 impl Drop for Abroad {
     fn drop(&mut self) {
-        self.0.abroad.set(self.0.abroad.get() - 1);
+        self.0.offloaded.set(self.0.offloaded.get() - 1);
     }
 }
 

@@ -187,22 +187,22 @@ fn recycle_common(task: &'static Task) {
 }
 
 /// The memory of a hub, which its OS thread keeps.
-pub(in crate::hub) struct Keep(*mut Hub);
+pub(in crate::hub) struct OwnedHub(*mut Hub);
 
-impl Keep {
-    pub(in crate::hub) fn new(hub: Hub) -> (Keep, &'static Hub) {
+impl OwnedHub {
+    pub(in crate::hub) fn new(hub: Hub) -> (OwnedHub, &'static Hub) {
         sys::last::prepare();
         let hub = Box::into_raw(Box::new(hub));
         // SAFETY: the hub stays where it is until `free`, which runs when no code refers to it any more.
-        (Keep(hub), unsafe { &*hub })
+        (OwnedHub(hub), unsafe { &*hub })
     }
 
     /// Has an ended hub freed at the very end of its OS thread. Until then destructors of thread-locals may resume
     /// frames that refer to it: those of generators and greenlets of the native stack that were suspended in code
     /// called by the hub.
     pub(in crate::hub) fn retire(self) {
-        // SAFETY: `at_end` calls `free` after the destructors of the thread-locals, with this `Keep`'s pointer, and not
-        // again after it has returned `true`, as `free` requires.
+        // SAFETY: `at_end` calls `free` after the destructors of the thread-locals, with this `OwnedHub`'s pointer, and
+        // not again after it has returned `true`, as `free` requires.
         unsafe { sys::last::at_end(free, self.0.cast()) };
     }
 }
@@ -211,13 +211,13 @@ impl Keep {
 /// hub.
 ///
 /// # Safety
-/// The destructors of the thread-locals of the hub's OS thread have run, `hub` is the pointer of its `Keep`, and no
+/// The destructors of the thread-locals of the hub's OS thread have run, `hub` is the pointer of its `OwnedHub`, and no
 /// call before has returned `true`.
 unsafe fn free(hub: *mut ()) -> bool {
     if current::any_begun() {
         return false;
     }
-    // SAFETY: the caller guarantees that the pointer is the `Keep`'s, made by `Box::into_raw`, and was not freed
+    // SAFETY: the caller guarantees that the pointer is the `OwnedHub`'s, made by `Box::into_raw`, and was not freed
     // before. No code refers to the hub any more: the native stack has only the frames that call this, no fiber is
     // suspended above it, and green threads that were lost never run again.
     let hub = unsafe { Box::from_raw(hub.cast::<Hub>()) };

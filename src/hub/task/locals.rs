@@ -9,11 +9,11 @@ use crate::hub::{Reporter, report_panic};
 /// Runs `f` on the stack of `task` with green-thread locals of its own, which end with `f`.
 pub(in crate::hub) fn with_own_locals<R>(task: &'static Task, f: impl FnOnce() -> R) -> R {
     // The locals of `task` are set aside, so that `f` neither sees nor ends them.
-    let before = task.has_extra().then(|| task.with_extra(|extra| extra.locals.take()));
+    let before = task.has_cold().then(|| task.with_cold(|cold| cold.locals.take()));
     let result = f();
-    if task.has_extra() {
+    if task.has_cold() {
         end_locals(task);
-        task.with_extra(|extra| extra.locals = before.flatten());
+        task.with_cold(|cold| cold.locals = before.flatten());
     }
     result
 }
@@ -23,7 +23,7 @@ pub(in crate::hub) fn with_own_locals<R>(task: &'static Task, f: impl FnOnce() -
 #[cold]
 pub(super) fn end_locals(task: &'static Task) {
     for _ in 0..4 {
-        let Some(locals) = task.with_extra(|extra| extra.locals.take()) else {
+        let Some(locals) = task.with_cold(|cold| cold.locals.take()) else {
             return;
         };
         // A panic in one destructor must not keep the other locals from being dropped.
@@ -31,5 +31,5 @@ pub(super) fn end_locals(task: &'static Task) {
             report_panic(&Reporter::of(task), payload);
         }
     }
-    std::mem::forget(task.with_extra(|extra| extra.locals.take()));
+    std::mem::forget(task.with_cold(|cold| cold.locals.take()));
 }

@@ -36,8 +36,8 @@ use std::task::{Context as PollContext, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::blocks::take_block;
 use super::{
-    __rust_begin_short_backtrace, AtomicU8, Body, DETACHED, Ended, Join, Marks, Reserved, Settle, State, Task, TaskRef,
-    WOKEN, end, end_locals, enqueue, lay, leave, lose, prepare, settle_slot,
+    __rust_begin_short_backtrace, AtomicU8, Body, DETACHED, Ended, Join, Marks, RemoteSpawn, Settle, State, Task,
+    TaskRef, WOKEN, end, end_locals, enqueue, lay, leave, lose, prepare, settle_slot,
 };
 use crate::hub::context::{self, Kind};
 use crate::hub::park::{Wake, Why};
@@ -91,7 +91,7 @@ fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'static Task, fut
     enqueue(hub, task);
 }
 
-impl<F: Future + 'static> Reserved<F> {
+impl<F: Future + 'static> RemoteSpawn<F> {
     /// Starts the future as a stackless task, on its owner's OS thread.
     pub(crate) fn adopt_future(mut self, hub: &'static Hub) {
         if let Some(future) = self.body.take() {
@@ -242,9 +242,9 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task, own: u64) {
 /// Polls a stackless task once, on the stack of its runner.
 fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     task.state.set(State::Running);
-    // K5, and then K4: from here on a kill goes to the runner, see `face`.
+    // K5, and then K4: from here on a kill goes to the runner, see `interrupt_target`.
     let depth = task.depth.replace(ptr::from_ref(runner).cast());
-    trade(runner, task);
+    swap_task_state(runner, task);
     // A kill that came while the task waited ends it without another poll.
     let result = if interrupt::is_killed(runner) {
         Err(interrupt::killed_payload())
@@ -262,7 +262,7 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     match result {
         Ok(Poll::Pending) if !interrupt::is_killed(runner) => {
             // Back from K4 and K5, before the task may be queued and polled by another runner.
-            trade(runner, task);
+            swap_task_state(runner, task);
             task.depth.set(depth);
             wait(hub, task);
         }
@@ -281,7 +281,7 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
 
 /// The task that takes the kill of `task`: itself, or its runner if it is stackless and being polled (K4).
 #[inline]
-pub(in crate::hub) fn face(task: &'static Task) -> &'static Task {
+pub(in crate::hub) fn interrupt_target(task: &'static Task) -> &'static Task {
     if task.marks.get(Marks::STACKLESS) && task.state.get() == State::Running {
         // SAFETY: K5: the pointer is null or the address of the runner's block, and blocks are never freed.
         unsafe { task.depth.get().cast::<Task>().as_ref() }.unwrap_or(task)
@@ -293,7 +293,7 @@ pub(in crate::hub) fn face(task: &'static Task) -> &'static Task {
 /// Exchanges the fields that code in a poll may read or change (K4): the runner gets those of the task, or its own
 /// again.
 #[inline]
-fn trade(runner: &Task, task: &Task) {
+fn swap_task_state(runner: &Task, task: &Task) {
     // Usually there is nothing to exchange.
     if [runner, task]
         .iter()
@@ -302,8 +302,8 @@ fn trade(runner: &Task, task: &Task) {
         runner.shield.swap(&task.shield);
         runner.interrupt.swap(&task.interrupt);
     }
-    if runner.has_extra() || task.has_extra() {
-        runner.trade_extra(task);
+    if runner.has_cold() || task.has_cold() {
+        runner.swap_cold(task);
     }
 }
 
@@ -369,7 +369,7 @@ fn finish(
             settle_slot::<()> as Settle
         }
     };
-    if runner.has_extra() {
+    if runner.has_cold() {
         end_locals(runner);
     }
     // No join will take the result: drop it here, not on the hub's own stack.
@@ -377,7 +377,7 @@ fn finish(
         settle(task);
     }
     // The task is over: the runner gets its own fields back (K4).
-    trade(runner, task);
+    swap_task_state(runner, task);
     if let Some(context) = task.context.get() {
         // This is never the last member, because the runner is one.
         context.leave();
