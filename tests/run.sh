@@ -73,18 +73,19 @@ wanted() {
     return 1
 }
 
-# The processor time, in hundredths of a second, of all that has run so far.
+# Sets `processor` to the processor time, in hundredths of a second, of all that has run so far. In this shell: in a
+# command substitution `times` would know of nothing.
 processor() {
     times >"$LOGS/times"
-    awk 'NR == 2 { gsub(/[ms]/, " "); print int(6000 * ($1 + $3) + 100 * ($2 + $4)) }' "$LOGS/times"
+    processor=$(awk 'NR == 2 { gsub(/[ms]/, " "); print int(6000 * ($1 + $3) + 100 * ($2 + $4)) }' "$LOGS/times")
 }
 
 # step KIND NAME COMMAND...   KIND is `tests` (must have run some) or `tool`.
 step() {
     wanted "$2" || return 0
     known=$((known + 1))
-    local before
-    before=$(processor)
+    processor
+    local before=$processor
     local kind=$1 name=$2 log="$LOGS/${2// /-}.log" start=$SECONDS left=$((LIMIT - SECONDS)) code=0 ok=0 bad=0
     shift 2
     printf '\n== %s\n' "$name"
@@ -107,10 +108,11 @@ step() {
         grep -hE '^ran: ' "$log"
     fi
     passed=$((passed + ok)) failed=$((failed + bad))
+    processor
     local what=ok
     ((code == 0)) || what=FAILED
     [[ $kind == tests || $ok != 0 ]] || ok=-
-    table+=("$(printf '%-28s %-7s %7s %5ss %5ss' "$name" "$what" "$ok" $((SECONDS - start)) $((($(processor) - before) / 100)))")
+    table+=("$(printf '%-28s %-7s %7s %5ss %5ss' "$name" "$what" "$ok" $((SECONDS - start)) $(((processor - before) / 100)))")
     printf -- '-- %s, %s s\n' "$what" $((SECONDS - start))
 }
 
