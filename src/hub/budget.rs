@@ -50,21 +50,32 @@ const ROUNDS: u32 = 2;
 const CHUNK: usize = 16 * 1024;
 
 /// How long green threads run before timers and descriptors are looked at again, in nanoseconds.
-pub(super) const SLICE: u64 = 1_000_000;
+const SLICE: u64 = 1_000_000;
 
 /// Resumes from one queue, before the turn goes on to the other one, and then to timers and descriptors.
 const RESUMES: u32 = 128;
 
-/// Messages of other OS threads that a turn handles at most.
-pub(super) const MESSAGES: usize = 1024;
-
 /// The longest stride, in resumes.
 const STRIDE: u32 = 32;
 
-/// Whether to read the clock before step `n` of a loop, if a step may take any time: after the first step, and then
-/// less and less often, down to once in a [`STRIDE`].
-pub(super) fn is_look(n: usize) -> bool {
-    n.is_power_of_two() || n.is_multiple_of(STRIDE as usize)
+/// What the callbacks of a turn may take of it, and what its messages may: half a slice each. With a virtual clock there is no
+/// limit, so that the order does not depend on the machine.
+#[derive(Default)]
+pub(super) struct Share {
+    began: Option<u64>,
+}
+
+impl Share {
+    /// Whether the share is used up before step `n`. The clock is read after the first step, which is often the only one, and
+    /// then less and less often, down to once in a [`STRIDE`].
+    pub(super) fn is_over(&mut self, hub: &Hub, n: usize) -> bool {
+        let looks = n.is_power_of_two() || n > 0 && n.is_multiple_of(STRIDE as usize);
+        if !looks || hub.clock.is_virtual() {
+            return false;
+        }
+        let now = hub.clock.now();
+        now - *self.began.get_or_insert(now) >= SLICE / 2
+    }
 }
 
 /// What is left of the budget of the running code. A resume sets both fields with one store.

@@ -110,14 +110,10 @@ impl Hub {
     /// green threads get the other half.
     pub(super) fn run_callbacks(&'static self) {
         let count = self.callbacks.borrow().len();
-        let mut began = None;
+        let mut share = budget::Share::default();
         for n in 0..count {
-            // The clock is read rarely, and not for a single callback, which cannot make others wait.
-            if count > 1 && budget::is_look(n) && !self.clock.is_virtual() {
-                let now = self.clock.now();
-                if now - *began.get_or_insert(now) >= budget::SLICE / 2 {
-                    return;
-                }
+            if share.is_over(self, n) {
+                return;
             }
             // The borrow ends before the call, which may add callbacks.
             let Some(f) = self.callbacks.borrow_mut().pop_front() else {

@@ -606,8 +606,8 @@ impl Hub {
         Some(now)
     }
 
-    /// Handles up to [`budget::MESSAGES`] messages of other OS threads. The messages that are left come first in the
-    /// next turn.
+    /// Handles messages of other OS threads, for half a slice at most. The messages that are left come first in the next
+    /// turn.
     fn take_messages(&'static self) {
         let mut messages = self.taken.take();
         // The inbox is drained only when all messages taken before have been handled, so their order is kept.
@@ -616,7 +616,11 @@ impl Hub {
             self.shared.inbox().drain(&mut fresh);
             messages = VecDeque::from(fresh);
         }
-        for _ in 0..budget::MESSAGES {
+        let mut share = budget::Share::default();
+        for n in 0.. {
+            if share.is_over(self, n) {
+                break;
+            }
             let Some(message) = messages.pop_front() else { break };
             match message {
                 Message::Wake(task, ticket) => self.wake(Waiter::Task(task, ticket)),

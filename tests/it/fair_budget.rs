@@ -174,7 +174,7 @@ fn an_operation_of_a_stackless_task_gives_way() {
 fn a_poll_with_a_waker_that_does_nothing_tells_the_truth() {
     fresh(|| {
         let pipe = ready();
-        // So that there is somebody to give way to.
+        // Another green thread, to which the caller can give way.
         let other = spawn_local(|| sleep(secs(60)));
         yield_now();
         for waker in [Waker::noop(), futures::task::noop_waker_ref()] {
@@ -452,17 +452,23 @@ fn many_workers_do_not_make_a_timer_late() {
     });
 }
 
+/// Queues 400 callbacks of 1 ms; how many have run.
+fn call_many() -> Rc<Cell<u32>> {
+    let ran = Rc::new(Cell::new(0));
+    for _ in 0..400 {
+        let ran = ran.clone();
+        hub::call_soon(move || {
+            compute(ms(1));
+            ran.set(ran.get() + 1);
+        });
+    }
+    ran
+}
+
 #[test]
 fn many_callbacks_do_not_make_a_timer_late() {
     let ran = fresh(|| {
-        let ran = Rc::new(Cell::new(0));
-        for _ in 0..400 {
-            let ran = ran.clone();
-            hub::call_soon(move || {
-                compute(ms(1));
-                ran.set(ran.get() + 1);
-            });
-        }
+        let ran = call_many();
         sleep(ms(5));
         ran.get()
     });
@@ -472,14 +478,7 @@ fn many_callbacks_do_not_make_a_timer_late() {
 #[test]
 fn many_callbacks_do_not_keep_green_threads_waiting() {
     let ran = fresh(|| {
-        let ran = Rc::new(Cell::new(0));
-        for _ in 0..400 {
-            let ran = ran.clone();
-            hub::call_soon(move || {
-                compute(ms(1));
-                ran.set(ran.get() + 1);
-            });
-        }
+        let ran = call_many();
         spawn_local(|| (0..10).for_each(|_| yield_now())).join().unwrap();
         ran.get()
     });
