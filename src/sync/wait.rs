@@ -201,16 +201,28 @@ impl<S: State, L: Lock> Core<S, L> {
         result
     }
 
+    /// The common case of an attempt: nothing has to wait, and only `settle` wakes others. Otherwise gives the locked state.
+    #[inline(always)]
+    fn attempt_plain<O: Op<S>>(&self, op: &mut O) -> Result<O::Output, Marked<'_, S, L>> {
+        let mut state = self.locked();
+        match op.attempt_plain(&mut state) {
+            Some(done) => {
+                if state.may_grant() {
+                    settle(state);
+                }
+                Ok(done)
+            }
+            None => Err(state),
+        }
+    }
+
     /// Does the operation now, or not at all.
     #[inline]
     pub(super) fn attempt<O: Op<S>>(&self, op: &mut O) -> Option<O::Output> {
-        let mut state = self.locked();
-        if let Some(done) = op.attempt_plain(&mut state) {
-            if state.may_grant() {
-                settle(state);
-            }
-            return Some(done);
-        }
+        let state = match self.attempt_plain(op) {
+            Ok(done) => return Some(done),
+            Err(state) => state,
+        };
         // As in `block_unspent`: this attempt wakes others itself.
         if op.may_do(&state) {
             return attempt(op, state);
@@ -235,14 +247,10 @@ impl<S: State, L: Lock> Core<S, L> {
     #[inline(always)]
     #[track_caller]
     pub(super) fn block_unspent<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
-        let mut state = self.locked();
-        // The common case: nothing has to wait, and only `settle` wakes others.
-        if let Some(done) = op.attempt_plain(&mut state) {
-            if state.may_grant() {
-                settle(state);
-            }
-            return Some(done);
-        }
+        let mut state = match self.attempt_plain(op) {
+            Ok(done) => return Some(done),
+            Err(state) => state,
+        };
         // The attempt wakes others itself (a rendezvous, the last arrival at a barrier). If it fails after all, the
         // slow path attempts again and gets in line.
         if op.may_do(&state) {
