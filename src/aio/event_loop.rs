@@ -8,8 +8,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::Location;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::report::{self, ExceptionContext};
@@ -23,6 +23,7 @@ use crate::signal;
 use crate::sync::{Event, Until};
 use crate::sys::fork::{Global, Order};
 use crate::sys::inside::{Mutex, MutexGuard};
+use crate::sys::poison::IgnorePoison;
 use crate::thread::{self, Thread};
 use crate::time;
 
@@ -182,7 +183,7 @@ impl EventLoop {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().ignore_poison()
     }
 
     /// The loop that is bound to `hub`.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::error::ExceptionGroup;
 use super::spawn::caught;
@@ -17,6 +17,7 @@ use super::{AnyTask, IntoTask, Task, TaskError};
 use crate::hub::interrupt;
 use crate::sync::Event;
 use crate::sys::inside::{Mutex, MutexGuard};
+use crate::sys::poison::IgnorePoison;
 use crate::{thread, time};
 
 #[derive(Default)]
@@ -82,7 +83,7 @@ impl TaskGroup {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().ignore_poison()
     }
 
     fn is_busy(&self) -> bool {

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use super::wait::after;
 use crate::hub::{self, Handle, Hub, interrupt};
 use crate::sync::{Event, Promise};
 use crate::sys::inside::{Mutex, MutexGuard};
+use crate::sys::poison::IgnorePoison;
 use crate::thread;
 
 /// Cancels those of `tasks` that have not ended.
@@ -56,7 +57,7 @@ pub(super) struct About {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().ignore_poison()
 }
 
 impl About {

@@ -3,13 +3,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::rt;
 
 use crate::sys::inside::Mutex;
+use crate::sys::poison::IgnorePoison;
 use crate::{future, time};
 
 /// Spawns on the hub of the caller, as [`future::spawn`]: the future need not be `Send`, and may block.
@@ -134,7 +135,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let (Some(home), Some(alarm)) = (&self.home, self.alarm.take()) {
-            let before = home.lock().unwrap_or_else(PoisonError::into_inner).replace(alarm);
+            let before = home.lock().ignore_poison().replace(alarm);
             // The old alarm holds the waker of its last poll, which is the user's: not dropped under the lock.
             drop(before);
         }
@@ -154,7 +155,7 @@ impl rt::Timer for OneAlarm {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let spare = self.spare.lock().ignore_poison().take();
         Box::pin(Sleep {
             alarm: spare.filter(|alarm| alarm.rings <= deadline),
             deadline,

@@ -22,8 +22,8 @@ use std::task::Waker;
 use loom::sync::atomic::AtomicU64;
 
 use super::park::is_lost;
-use super::spin::Spin;
 use super::wakers;
+use crate::sys::spin::Spin;
 
 // The low half of the word is the state. The high half counts the claims, so that two claims of one branch differ.
 

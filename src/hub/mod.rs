@@ -80,7 +80,6 @@ mod ready;
 mod report;
 pub(crate) mod remote;
 mod slot;
-pub(crate) mod spin;
 pub(crate) mod stuck;
 pub(crate) mod task;
 mod timer;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use super::park::{self, Mode, Parker, Waiter, Why};
-use super::spin::Spin;
 use super::task::TaskRef;
 use super::wakers;
 use super::{Hub, interrupt};
+use crate::sys::spin::Spin;
 
 /// Wakes the task that waits between two polls, once for each time that its waker is called.
 ///

@@ -6,8 +6,8 @@
 
 use std::io;
 use std::panic::Location;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::{Hub, task};
 use crate::sys::fork::{Global, Order, fork_epoch};
 use crate::sys::inside::Mutex;
 use crate::sys::plain::plainly;
+use crate::sys::poison::IgnorePoison;
 
 /// What one OS thread may ask of the hub of another.
 pub(crate) enum Message {
@@ -111,7 +112,7 @@ impl Shared {
     /// Calls `f` under the bell's lock. `f` must not allocate or free: every wake takes this lock, and an allocator may
     /// wake a task when it releases a lock of its own.
     fn bell<R>(&self, f: impl FnOnce(&mut Bell) -> R) -> R {
-        f(&mut self.waker.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.waker.lock().ignore_poison())
     }
 
     pub(super) fn set_poller(&self, poller: Arc<polling::Poller>) {

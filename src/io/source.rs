@@ -6,13 +6,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use crate::hub::Hub;
 use crate::hub::reactor::Key;
 use crate::hub::remote::{Message, Shared};
 use crate::sys::fork::fork_epoch;
 use crate::sys::inside::Mutex;
+use crate::sys::poison::IgnorePoison;
 
 struct Registration {
     shared: &'static Shared,
@@ -61,7 +62,7 @@ impl Source {
 
     #[cold]
     fn other_key(&self, hub: &Hub) -> Option<Key> {
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = self.others.lock().ignore_poison();
         others.iter().find(|other| other.is_with(hub)).map(|other| other.key)
     }
 
@@ -79,7 +80,7 @@ impl Source {
             fork_epoch: hub.fork_epoch,
         };
         if let Err(new) = self.home.set(new) {
-            let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut others = self.others.lock().ignore_poison();
             // Registrations with hubs that have ended are of no use, and a long-lived source may have had any number of
             // them.
             others.retain(Registration::is_alive);
@@ -91,7 +92,7 @@ impl Source {
     /// Removes the source from every hub. To be called before its descriptor is closed or given away.
     pub(super) fn leave(&self, fd: BorrowedFd<'_>) {
         let Some(home) = self.home.get() else { return };
-        let others = std::mem::take(&mut *self.others.lock().unwrap_or_else(PoisonError::into_inner));
+        let others = std::mem::take(&mut *self.others.lock().ignore_poison());
         for place in std::iter::once(home).chain(&others) {
             if place.fork_epoch != fork_epoch() {
                 continue;

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use rustix::io::Errno;
@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::future::block_on;
 use crate::net::UdpSocket;
 use crate::sync::Event;
+use crate::sys::poison::IgnorePoison;
 use crate::thread::yield_now;
 
 /// The longest datagram that there is.
@@ -86,7 +87,7 @@ pub struct DatagramTransport(Arc<Shared>);
 
 impl DatagramTransport {
     fn socket(&self) -> io::Result<Arc<UdpSocket>> {
-        let socket = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let socket = self.0.socket.lock().ignore_poison().clone();
         let closed = || io::Error::new(ErrorKind::NotConnected, "the endpoint is closed or closing");
         socket.filter(|_| !self.is_closing()).ok_or_else(closed)
     }
@@ -202,7 +203,7 @@ pub(crate) fn run_datagram_protocol_then<P: DatagramProtocol>(
         receive(&transport, &socket, &mut protocol)
     }));
     transport.close();
-    let last = transport.0.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let last = transport.0.socket.lock().ignore_poison().take();
     drop((last, socket));
     match ended {
         Ok(result) => protocol.connection_lost(result.err()),

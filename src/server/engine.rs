@@ -17,7 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::panic::Location;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -27,6 +27,7 @@ use crate::hub::context::Kind;
 use crate::hub::{Hub, complain, interrupt, task};
 use crate::net::{explained, linger};
 use crate::sync::{Condvar, Event, Mutex, MutexGuard, Semaphore};
+use crate::sys::poison::IgnorePoison;
 use crate::thread::{JoinHandle, Thread, yield_now};
 
 /// After an error the next try waits this long, and twice as long each time, up to the longest.
@@ -80,7 +81,7 @@ impl Shared {
     /// Locks the state, and defers a kill meanwhile: a destructor must get the lock (V1), and so must the acceptor that
     /// has spawned a handler (V2). It is never held for long.
     fn locked(&self) -> MutexGuard<'_, State> {
-        let lock = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.state.lock().ignore_poison();
         match Hub::try_current() {
             Some(_) => interrupt::shield(lock),
             None => lock(),
@@ -98,7 +99,7 @@ impl Shared {
         let waited = self
             .changed
             .wait_timeout_while(self.locked(), patience, |state| condition(state));
-        waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        waited.ignore_poison().1.timed_out()
     }
 }
 

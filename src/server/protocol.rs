@@ -9,13 +9,14 @@ use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::sync::{Arc, TryLockError};
 use std::time::Duration;
 
 use super::transport::{Connection, Link, Out, Transport};
 use super::{Listener, StreamServer};
 use crate::net::linger;
 use crate::sync::{Mutex, MutexGuard};
+use crate::sys::poison::IgnorePoison;
 use crate::thread::{JoinHandle, shield, spawn_local, yield_now};
 
 const CHUNK: usize = 16 * 1024;
@@ -209,7 +210,7 @@ impl<P: Protocol + 'static> Talk<P> {
     }
 
     fn locked(&self) -> MutexGuard<'_, P> {
-        self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
+        self.protocol.lock().ignore_poison()
     }
 
     fn call<R>(&self, f: impl FnOnce(&mut P) -> R) -> R {

@@ -16,7 +16,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::sync::{Arc, TryLockError};
 use std::time::Duration;
 
 use rustls::Connection as Rustls;
@@ -25,6 +25,7 @@ use super::transport::Connection;
 use crate::hub::interrupt;
 use crate::net::tls::TlsStream;
 use crate::sync::{Mutex, MutexGuard};
+use crate::sys::poison::IgnorePoison;
 
 const CHUNK: usize = 16 * 1024;
 
@@ -152,7 +153,7 @@ impl<S: Connection> TlsConnection<S> {
     }
 
     fn state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
-        f(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.0.state.lock().ignore_poison())
     }
 
     /// Sends `out`, and then what rustls has to send, until there is no more.
@@ -196,7 +197,7 @@ impl<S: Connection> TlsConnection<S> {
     /// Has rustls produce a message that may be repeated, and sends it.
     #[track_caller]
     fn say(&self, what: impl FnOnce(&mut Rustls)) -> io::Result<()> {
-        let mut out = self.0.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = self.0.sending.lock().ignore_poison();
         self.state(|state| what(&mut state.rustls));
         self.send(&mut out)?;
         drop(out);
@@ -207,7 +208,7 @@ impl<S: Connection> TlsConnection<S> {
 impl<S: Connection> Connection for TlsConnection<S> {
     #[track_caller]
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut chunk = self.0.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chunk = self.0.reading.lock().ignore_poison();
         // Data that is here already is returned without a read of the socket, which takes the budget's step: take it
         // here.
         if self.state(|state| !state.rustls.wants_read() || !state.pending.is_empty()) {
@@ -231,7 +232,7 @@ impl<S: Connection> Connection for TlsConnection<S> {
     /// Returns the number of bytes taken, even if it is cut short while they are sent: see `TlsStream`.
     #[track_caller]
     fn write(&self, data: &[u8]) -> io::Result<usize> {
-        let mut out = self.0.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = self.0.sending.lock().ignore_poison();
         self.send(&mut out)?;
         let taken = self.state(|state| state.rustls.writer().write(data))?;
         let _ = interrupt::put_off(|| {

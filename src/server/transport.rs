@@ -15,7 +15,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
@@ -23,6 +23,7 @@ use rustix::net::{SendFlags, send};
 use crate::net::{TcpStream, UnixStream, linger};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::plain::plainly;
+use crate::sys::poison::IgnorePoison;
 
 const HIGH: usize = 64 * 1024;
 const LOW: usize = HIGH / 4;
@@ -221,7 +222,7 @@ impl Link {
     }
 
     pub(super) fn locked(&self) -> MutexGuard<'_, Out> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+        self.out.lock().ignore_poison()
     }
 
     pub(super) fn change<R>(&self, f: impl FnOnce(&mut Out) -> R) -> R {
@@ -234,7 +235,7 @@ impl Link {
     #[track_caller]
     pub(super) fn wait_while(&self, mut condition: impl FnMut(&mut Out) -> bool) -> MutexGuard<'_, Out> {
         let waited = self.changed.wait_while(self.locked(), |out| condition(out));
-        waited.unwrap_or_else(PoisonError::into_inner)
+        waited.ignore_poison()
     }
 
     /// Waits until the reader has ended or the connection was aborted.

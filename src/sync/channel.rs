@@ -37,7 +37,7 @@ use super::wait::{Core, Op, State, Until};
 use super::waiters::{Key, Waiters, Woken};
 use crate::hub::alarm::Alarm;
 use crate::hub::park::Why;
-use crate::hub::spin::push_back;
+use crate::sys::spin::push_back;
 
 mod clock;
 

@@ -6,8 +6,8 @@ use std::ops::Deref;
 use std::sync::OnceLock as Cell;
 
 use super::turn::Turns;
-use crate::hub::spin::Spin;
 use crate::hub::{Hub, interrupt};
+use crate::sys::spin::Spin;
 
 static LAZY_LOCK: &str = "a LazyLock";
 

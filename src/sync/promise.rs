@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::event::Event;
@@ -10,6 +10,7 @@ use super::wait::Until;
 use crate::hub::park::Why;
 use crate::hub::{Hub, Reporter, call_user, report_panic};
 use crate::sys::inside::{Mutex, MutexGuard};
+use crate::sys::poison::IgnorePoison;
 
 static PROMISE: &str = "a Promise";
 
@@ -73,7 +74,7 @@ impl<T> Promise<T> {
     }
 
     fn callbacks(&self) -> MutexGuard<'_, Option<Vec<Callback<T>>>> {
-        self.0.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.callbacks.lock().ignore_poison()
     }
 
     /// The value, if it is set.

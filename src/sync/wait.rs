@@ -34,13 +34,13 @@ use std::time::{Duration, Instant};
 use super::waiters::{Key, Waiters, Woken};
 use crate::hub::choice::{Choice, NO_BRANCH};
 use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::spin::{Lock, Marked, Spin};
 use crate::hub::{self, budget, interrupt};
+use crate::sys::spin::{Lock, Marked, Spin};
 
 /// The state of a primitive, which its lock protects.
 pub(super) trait State {
     /// Whether operations on the state under the lock may allocate or free. If `false`, the few places that do allocate
-    /// mark themselves ([`push_back`](crate::hub::spin::push_back)); [`Waiters`] does so.
+    /// mark themselves ([`push_back`](crate::sys::spin::push_back)); [`Waiters`] does so.
     const ALLOCATES: bool = true;
 
     /// Whether [`settle`](Self::settle) may find anything to grant; a cheap check before calling it.

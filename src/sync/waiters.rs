@@ -18,9 +18,9 @@ use std::task::Waker;
 use crate::hub::choice::{Choice, Claim, NO_BRANCH};
 use crate::hub::discard;
 use crate::hub::park::{Waiter, wake_task};
-use crate::hub::spin::push_back;
 use crate::hub::task::TaskRef;
 use crate::sys::inside::Spins;
+use crate::sys::spin::push_back;
 
 /// The number of a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -425,7 +425,7 @@ impl Stray {
     }
 }
 
-/// The waiters to wake once the lock is released (S2 of [`spin`](crate::hub::spin)); mostly none or one.
+/// The waiters to wake once the lock is released (S2 of [`spin`](crate::sys::spin)); mostly none or one.
 ///
 /// The first waiter is stored in parts, so that each part is read with the width it was written with. A waiter that is
 /// moved as a whole right after it was written has to wait for these stores (no store forwarding), which costs more

@@ -47,12 +47,14 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use once_cell::race::OnceBox;
 
 use super::inside;
+
+use super::poison::IgnorePoison;
 
 /// How long a fork waits for one lock. No code holds one for so long, except a holder that a signal handler has
 /// interrupted: if that handler forks, the wait would never end.
@@ -180,7 +182,7 @@ static LIST: Mutex<Vec<&'static dyn Hold>> = Mutex::new(Vec::new());
 fn enlist(lock: &'static dyn Hold, listed: &AtomicBool) {
     // Register the handlers first: from here on a fork waits for the list, so no child is made in the middle of this.
     count_forks();
-    let mut list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut list = LIST.lock().ignore_poison();
     if !listed.swap(true, Ordering::AcqRel) {
         let place = list.partition_point(|other| other.order() <= lock.order());
         list.insert(place, lock);
@@ -453,7 +455,7 @@ mod tests {
         static EARLY: Global<()> = Global::new(Order::Orphans, ());
         drop(LATE.lock());
         drop(EARLY.lock());
-        let list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = LIST.lock().ignore_poison();
         assert!(list.len() >= 2 && list.is_sorted_by_key(|lock| lock.order()));
     }
 }

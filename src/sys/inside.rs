@@ -13,6 +13,8 @@ use std::marker::PhantomData;
 use std::sync::{Condvar, LockResult, PoisonError, TryLockError};
 use std::time::Duration;
 
+use super::poison::IgnorePoison;
+
 #[cfg(feature = "monkey")]
 mod depth {
     use std::cell::Cell;
@@ -118,7 +120,7 @@ pub(crate) struct MutexGuard<'a, T> {
 /// Locks a mutex of std's, poisoned or not. The code is inside from before that until after it is released.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
     let inside = enter();
-    let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    let guard = mutex.lock().ignore_poison();
     MutexGuard { guard, _inside: inside }
 }
 
@@ -161,9 +163,7 @@ impl<T> MutexGuard<'_, T> {
     /// [`Condvar::wait_timeout`], for an OS thread of this crate's own. Also says whether the time has passed.
     pub(crate) fn wait_timeout(self, condition: &Condvar, time: Duration) -> (Self, bool) {
         let MutexGuard { guard, _inside } = self;
-        let (guard, waited) = condition
-            .wait_timeout(guard, time)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (guard, waited) = condition.wait_timeout(guard, time).ignore_poison();
         (MutexGuard { guard, _inside }, waited.timed_out())
     }
 }

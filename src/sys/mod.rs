@@ -14,9 +14,11 @@ pub(crate) mod last;
 pub(crate) mod inside;
 pub(crate) mod mem;
 pub(crate) mod plain;
+pub(crate) mod poison;
 pub(crate) mod poll;
 pub(crate) mod report;
 pub(crate) mod signal;
+pub(crate) mod spin;
 pub(crate) mod thread;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod uring;

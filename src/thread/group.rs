@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::pool::Place;
@@ -21,6 +21,7 @@ use crate::hub::context::Kind;
 use crate::hub::park::Why;
 use crate::sync::{Event, Until};
 use crate::sys::inside::Mutex;
+use crate::sys::poison::IgnorePoison;
 
 static MEMBERS: &str = "the end of a Group's members";
 
@@ -70,7 +71,7 @@ struct Member {
 }
 
 fn with<R>(shared: &Mutex<State>, f: impl FnOnce(&mut State) -> R) -> R {
-    f(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
+    f(&mut shared.lock().ignore_poison())
 }
 
 impl Group {

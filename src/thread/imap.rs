@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::iter::FusedIterator;
 use std::panic::Location;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::{JoinError, JoinHandle, Pool};
 use crate::hub::Hub;
@@ -29,6 +29,7 @@ use crate::hub::task;
 use crate::sync::Semaphore;
 use crate::sync::channel::{self, Receiver, Sender};
 use crate::sys::inside::Mutex;
+use crate::sys::poison::IgnorePoison;
 
 /// The order of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ struct Begun<T> {
 
 impl<T: Send + 'static> Work<T> {
     fn with<R>(&self, f: impl FnOnce(&mut Begun<T>) -> R) -> R {
-        f(&mut self.begun.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.begun.lock().ignore_poison())
     }
 
     /// Keeps the handle of an item that was begun, and sends it to the reader when it ends; `false` if the reader has

@@ -22,8 +22,8 @@ use std::io;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use crate::hub::park::{Mode, Parker, Waiter, Why};
 use crate::hub::task::{self, Options};
 use crate::hub::{Hub, Reporter, report_panic};
 use crate::sys::inside::{Mutex, MutexGuard};
+use crate::sys::poison::IgnorePoison;
 
 static CHILDREN: &str = "the end of its scope's green threads";
 
@@ -47,7 +48,7 @@ struct Shared {
 type Slot<T> = Arc<Mutex<Option<Result<T, Box<dyn Any + Send>>>>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().ignore_poison()
 }
 
 /// Where green threads may borrow from; see [`scope`].

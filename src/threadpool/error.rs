@@ -3,7 +3,9 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::sys::poison::IgnorePoison;
 
 /// Why a job of a pool has no value.
 ///
@@ -133,7 +135,7 @@ impl JobError {
     /// The error itself, if it is not a panic.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JobError> {
         match *self.repr {
-            Repr::Panic(_, payload) => Ok(payload.into_inner().unwrap_or_else(PoisonError::into_inner)),
+            Repr::Panic(_, payload) => Ok(payload.into_inner().ignore_poison()),
             repr => Err(JobError::new(repr)),
         }
     }

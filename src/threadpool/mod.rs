@@ -37,7 +37,7 @@ pub(crate) mod watch;
 mod worker;
 
 use std::panic::resume_unwind;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{JobError, ShutDown};
@@ -55,6 +55,7 @@ use crate::hub::Hub;
 use crate::hub::park::{self, Mode, Why};
 use crate::sync::Promise;
 use crate::sys::inside::{Mutex, MutexGuard};
+use crate::sys::poison::IgnorePoison;
 use worker::{Config, Pool};
 
 /// The most OS threads that the default pool has at once; those of files and of name look-ups have as many each.
@@ -109,7 +110,7 @@ static FILES: Common = Common::new("greenthread-files");
 static NAMES: Common = Common::new("greenthread-names");
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().ignore_poison()
 }
 
 /// Counts work of this hub that another OS thread is doing, as long as it lives.

@@ -19,7 +19,7 @@ use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, PoisonError};
+use std::sync::{Arc, Condvar};
 use std::time::Duration;
 
 use super::error::JobError;
@@ -29,6 +29,7 @@ use crate::hub::{Reporter, discard, report_panic, stuck};
 use crate::sync::Event;
 use crate::sys::fork::{PerProcess, fork_epoch};
 use crate::sys::inside::{Mutex, MutexGuard};
+use crate::sys::poison::IgnorePoison;
 use crate::sys::thread::id;
 
 type Call = Arc<dyn Fn() + Send + Sync>;
@@ -89,7 +90,7 @@ impl Drop for Here {
     fn drop(&mut self) {
         if self.fork_epoch != fork_epoch() {
             // In a child, the parent's jobs are neither run nor dropped.
-            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let state = self.state.get_mut().ignore_poison();
             mem::forget(mem::take(&mut state.jobs));
         }
     }

@@ -4,13 +4,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use crate::hub::alarm::Alarm;
 use crate::hub::{Hub, budget};
 use crate::sys::inside::Mutex;
+use crate::sys::poison::IgnorePoison;
 
 #[derive(Default)]
 struct State {
@@ -26,7 +27,7 @@ struct Bell(Arc<Mutex<State>>);
 impl Bell {
     fn tell(&self, change: impl FnOnce(&mut State)) {
         let waker = {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.0.lock().ignore_poison();
             change(&mut state);
             state.waker.take()
         };
@@ -97,7 +98,7 @@ impl Future for Sleep {
         ready!(budget::poll(context));
         loop {
             {
-                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let state = self.state.lock().ignore_poison();
                 if state.is_over {
                     return Poll::Ready(());
                 }
@@ -108,7 +109,7 @@ impl Future for Sleep {
             // The clone and the drop of a waker are the user's code: they run outside of the lock.
             let waker = context.waker().clone();
             let (stale, is_lost) = {
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = self.state.lock().ignore_poison();
                 if state.is_over {
                     return Poll::Ready(());
                 }
@@ -124,14 +125,14 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        let stale = self.state.lock().unwrap_or_else(PoisonError::into_inner).waker.take();
+        let stale = self.state.lock().ignore_poison().waker.take();
         drop(stale);
     }
 }
 
 impl fmt::Debug for Sleep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock().ignore_poison();
         f.debug_struct("Sleep")
             .field("is_over", &state.is_over)
             .finish_non_exhaustive()

@@ -14,7 +14,6 @@ const UNSAFE_ROOMS: &[&str] = &[
     "hub/context",
     "hub/park",
     "hub/slot",
-    "hub/spin",
     "hub/wakers",
     "sync/mutex",
     "sync/reentrant",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Channel, Receiver};
 use crate::hub::Hub;
 use crate::hub::alarm::Alarm;
-use crate::hub::spin::push_back;
+use crate::sys::spin::push_back;
 
 /// A channel that gives one message, the time, after `duration`, and then none for ever.
 ///

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sys::inside::Spins;
+use super::inside::Spins;
 
 /// The lock of a [`Spin`]: an `AtomicBool`; another one in loom's tests, because loom cannot run a loop that only
 /// loads.
@@ -161,7 +161,7 @@ fn wait(locked: &AtomicBool) {
             tries += 1;
             if tries.is_multiple_of(64) {
                 // The kernel has probably taken the processor from the holder: let it run.
-                crate::sys::thread::give_way();
+                super::thread::give_way();
             }
             std::hint::spin_loop();
         }
