@@ -31,7 +31,7 @@
 
 pub(crate) mod sys;
 pub mod stack;
-pub(crate) mod tls;
+pub(crate) mod isolation;
 pub(crate) mod fiber;
 pub mod greenlet;
 pub mod generator;

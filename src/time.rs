@@ -24,9 +24,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::hub::park::{self, Mode, Parker, Wake, Why};
-use crate::hub::task::TaskRef;
-use crate::hub::{self, Due, Hub, interrupt};
+use crate::hub::{self, Due, Guard, Hub, Mode, Parker, TaskRef, Wake, Why, interrupt};
 
 mod limit;
 mod sleep;
@@ -70,7 +68,7 @@ pub fn sleep_until(deadline: Instant) {
 
 #[track_caller]
 fn give_way() {
-    if park::yield_now() == Wake::Interrupted {
+    if hub::yield_now() == Wake::Interrupted {
         interrupt::raise();
     }
 }
@@ -254,10 +252,10 @@ impl Timeout {
         }
         let hub = Hub::current();
         let task = hub.running();
-        let id = hub.guard_id();
+        let id = hub.counters.guard_id();
         let timer = (deadline != u64::MAX).then(|| hub.insert_timer(deadline, Due::Guard(TaskRef::new(task), id)));
         task.with_cold(|extra| {
-            extra.guards.push(interrupt::Guard {
+            extra.guards.push(Guard {
                 id,
                 deadline,
                 expired: false,
@@ -292,7 +290,7 @@ impl Timeout {
     pub fn run_or_late<F: FnOnce() -> T, T>(mut self, f: F) -> Result<T, (Elapsed, Option<T>)> {
         let armed = self.task.zip(Hub::try_current());
         // Tell the hub that an expiry from here on is caught, below.
-        if let Some(task) = armed.and_then(|(task, hub)| hub.own(task)) {
+        if let Some(task) = armed.and_then(|(task, hub)| hub.resolve_local(task)) {
             interrupt::catches(task, self.id);
         }
         let result = catch_unwind(AssertUnwindSafe(f));

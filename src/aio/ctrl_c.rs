@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::AnyTask;
-use crate::hub::stuck::Registered;
+use crate::hub::Registered;
 use crate::sys::fork::{Global, Order, fork_epoch};
 use crate::sys::inside::MutexGuard;
 use crate::sys::{ctrl_c, thread};

@@ -116,8 +116,7 @@ pub use task::{Task, spawn};
 use std::future::Future;
 use std::pin::pin;
 
-use crate::hub::park::Why;
-use crate::hub::polled::poll_until;
+use crate::hub::{Why, poll_until};
 
 static FUTURE: &str = "a future (block_on)";
 

@@ -151,7 +151,7 @@ fn is_late(due: &AtomicU64, limit: Option<Duration>) -> bool {
     let hub = Hub::current();
     match due.load(Relaxed) {
         NEVER => {
-            due.store(hub.after(limit), Relaxed);
+            due.store(hub.deadline_in(limit), Relaxed);
             false
         }
         due => due <= hub.clock.now(),
@@ -258,7 +258,7 @@ impl<I: Read + Unpin> Io<I> {
             Poll::Ready(result) => {
                 self.ended = true;
                 let patience = result.ok().and(watch.limits.half_close).unwrap_or_default();
-                watch.half_due.store(Hub::current().after(patience), Relaxed);
+                watch.half_due.store(Hub::current().deadline_in(patience), Relaxed);
             }
         }
     }

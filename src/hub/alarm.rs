@@ -1,13 +1,14 @@
 //! A call at a given time that is cancelled when its alarm is dropped, on any OS thread.
 #![forbid(unsafe_code)]
 
-use super::remote::{Message, Shared};
-use super::{Callback, Due, Hub, timer};
+use super::callbacks::Callback;
+use super::scheduler::{Hub, HubRef};
+use super::timer;
+use super::timers::Due;
 
 /// A timer of one hub, owned by a value that may move to another OS thread.
 pub(crate) struct Alarm {
-    shared: &'static Shared,
-    generation: u64,
+    hub: HubRef,
     timer: timer::Key,
 }
 
@@ -15,8 +16,7 @@ impl Alarm {
     /// Has `f` called on this hub when its clock says `at`.
     pub(crate) fn set(hub: &'static Hub, at: u64, f: Callback) -> Alarm {
         Alarm {
-            shared: hub.shared,
-            generation: hub.generation,
+            hub: hub.reference(),
             timer: hub.insert_timer(at, Due::Call(Box::new(f))),
         }
     }
@@ -25,16 +25,7 @@ impl Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         let timer = self.timer;
-        match Hub::try_current() {
-            Some(hub) if std::ptr::eq(hub.shared, self.shared) && hub.generation == self.generation => {
-                hub.timers.remove(timer);
-            }
-            // Only the hub's own OS thread may touch its timers. If the hub has ended, or its block serves another hub,
-            // the message is dropped and the timer is gone already.
-            _ => self.shared.send_to(
-                self.generation,
-                Message::Internal(Box::new(move |hub| hub.timers.remove(timer))),
-            ),
-        }
+        // If the hub has ended, the timer is gone already.
+        self.hub.run_or_send(move |hub| hub.remove_timer(timer));
     }
 }

@@ -24,24 +24,17 @@
 //!   nothing it goes on instead, because the caller would take that `Pending` for the answer.
 //! - **U4** Operations that never wait (`try_…`, `set`, an unlock, a send without a bound) take no step: local code
 //!   holds borrows over them.
-//! - **U5** A turn resumes at most [`RESUMES`] tasks from each queue, and fewer if [`SLICE`] has passed. The clock is
-//!   read after a *stride* of resumes, which is 1 after a long one and doubles while they are short. It is not read
-//!   while there is no timer, no descriptor and no message. The first timer or descriptor ends the current stride.
 //!
-//! With a virtual clock only operations and resumes are counted, so that the order does not depend on the machine.
+//! How long a turn may go on is in `pace.rs` (U5). With a virtual clock only operations are counted, so that the order does not depend on the machine.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
 use std::task::{Context, Poll, Waker};
 use std::thread::panicking;
 
 use super::choice::Choice;
-use super::here::with_budget;
-use super::park::{Mode, Wake};
-use super::{Hub, interrupt};
-
-/// Steps in a round. Between two rounds the clock is read, if something may be late.
-const STEPS: u32 = 64;
+use super::interrupt;
+use super::scheduler::{Budget, Hub};
+use super::waiter::{Mode, Wake};
 
 /// Rounds in a resume: a resume is worth 128 operations.
 const ROUNDS: u32 = 2;
@@ -49,65 +42,10 @@ const ROUNDS: u32 = 2;
 /// Each `CHUNK` bytes that an operation moves count as one more step: at most 2 MiB in a resume.
 const CHUNK: usize = 16 * 1024;
 
-/// How long green threads run before timers and descriptors are looked at again, in nanoseconds.
-const SLICE: u64 = 1_000_000;
-
-/// Resumes from one queue, before the turn goes on to the other one, and then to timers and descriptors.
-const RESUMES: u32 = 128;
-
-/// The longest stride, in resumes.
-const STRIDE: u32 = 32;
-
-/// What the callbacks of a turn may take of it, and what its messages may: half a slice each. With a virtual clock there is no
-/// limit, so that the order does not depend on the machine.
-#[derive(Default)]
-pub(super) struct Share {
-    began: Option<u64>,
-}
-
-impl Share {
-    /// Whether the share is used up before step `n`. The clock is read after the first step, which is often the only one, and
-    /// then less and less often, down to once in a [`STRIDE`].
-    pub(super) fn is_over(&mut self, hub: &Hub, n: usize) -> bool {
-        let looks = n.is_power_of_two() || n > 0 && n.is_multiple_of(STRIDE as usize);
-        if !looks || hub.clock.is_virtual() {
-            return false;
-        }
-        let now = hub.clock.now();
-        now - *self.began.get_or_insert(now) >= SLICE / 2
-    }
-}
-
-/// What is left of the budget of the running code. A resume sets both fields with one store.
-#[repr(C, align(8))]
-pub(super) struct Budget {
-    steps: Cell<u32>,
-    rounds: Cell<u32>,
-}
-
-impl Budget {
-    /// The budget of code that the hub has not resumed: its first step finds the round over.
-    pub(super) const fn new() -> Budget {
-        Budget {
-            steps: Cell::new(0),
-            rounds: Cell::new(0),
-        }
-    }
-}
-
-/// Begins a resume, in the thread-locals that are in use.
-#[inline(always)]
-pub(super) fn begin() {
-    with_budget(|budget| {
-        budget.steps.set(STEPS);
-        budget.rounds.set(0);
-    });
-}
-
 /// Takes a step; `false` if the round has none left. Then the counter has wrapped, and the caller sets it again.
 #[inline(always)]
 fn step() -> bool {
-    with_budget(|budget| {
+    Budget::with(|budget| {
         let (left, is_over) = budget.steps.get().overflowing_sub(1);
         budget.steps.set(left);
         !is_over
@@ -144,8 +82,8 @@ pub(crate) fn poll(context: &Context<'_>) -> Poll<()> {
 #[inline(always)]
 pub(crate) fn charge(bytes: usize) {
     if bytes >= CHUNK {
-        with_budget(|budget| {
-            let steps = u32::try_from(bytes / CHUNK).unwrap_or(STEPS);
+        Budget::with(|budget| {
+            let steps = u32::try_from(bytes / CHUNK).unwrap_or(Budget::STEPS);
             // Not below zero: the operation is done, so the next one finds the round over.
             budget.steps.set(budget.steps.get().saturating_sub(steps));
         });
@@ -154,8 +92,8 @@ pub(crate) fn charge(bytes: usize) {
 
 /// Begins the next round with the caller's operation; gives whether the resume is over.
 fn next_round(hub: &Hub) -> bool {
-    with_budget(|budget| {
-        budget.steps.set(STEPS - 1);
+    Budget::with(|budget| {
+        budget.steps.set(Budget::STEPS - 1);
         // A resume also ends early if a timer, a descriptor or a message may have waited for a slice.
         let rounds = budget.rounds.get() + 1;
         let is_over = rounds >= ROUNDS || hub.may_be_late() && hub.is_late();
@@ -169,7 +107,7 @@ fn next_round(hub: &Hub) -> bool {
 fn end_round(mode: Mode) -> Wake {
     let Some(hub) = Hub::try_current().filter(|hub| !hub.may_not_park()) else {
         // There is no hub, or this is a callback, which may not give way: begin afresh.
-        begin();
+        Budget::begin();
         return Wake::Ready;
     };
     let is_over = next_round(hub);
@@ -185,7 +123,7 @@ fn end_round(mode: Mode) -> Wake {
 #[inline(never)]
 fn poll_end_round(context: &Context<'_>) -> Poll<()> {
     let Some(hub) = Hub::try_current() else {
-        begin();
+        Budget::begin();
         return Poll::Ready(());
     };
     let waker = context.waker();
@@ -204,99 +142,6 @@ fn is_noop(waker: &Waker) -> bool {
 }
 
 impl Hub {
-    /// Begins the batch of a queue.
-    #[inline]
-    pub(super) fn begin_batch(&self) {
-        let stride = self.stride.get();
-        self.in_stride.set(stride);
-        self.in_batch.set(RESUMES - stride);
-    }
-
-    /// Takes one resume from the batch; `false` if the turn has none left for this queue.
-    #[inline(always)]
-    pub(super) fn takes_resume(&self) -> bool {
-        match self.in_stride.get().checked_sub(1) {
-            Some(left) => {
-                self.in_stride.set(left);
-                true
-            }
-            None => self.begins_stride(),
-        }
-    }
-
-    /// The stride is over: begins the next one, unless the batch is over or the turn is late (U5).
-    #[cold]
-    #[inline(never)]
-    fn begins_stride(&self) -> bool {
-        if self.may_be_late() {
-            return self.begins_watched_stride();
-        }
-        // Nothing can be late: no clock, and the longest stride.
-        self.stride.set(STRIDE);
-        self.takes_stride(STRIDE)
-    }
-
-    #[inline(never)]
-    fn begins_watched_stride(&self) -> bool {
-        // The clock is read here, once in a stride. `is_late` also sets the length of the next one.
-        self.in_batch.get() > 0 && !self.is_late() && self.takes_stride(self.stride.get())
-    }
-
-    /// Takes a stride, or what is left of it, from the batch, and one resume from the stride; `false` if nothing was
-    /// left.
-    #[inline(always)]
-    fn takes_stride(&self, stride: u32) -> bool {
-        let left = self.in_batch.get();
-        self.in_batch.set(left.saturating_sub(stride));
-        self.in_stride.set(stride.min(left).saturating_sub(1));
-        left > 0
-    }
-
-    /// Whether the running code may delay something that is bound to the clock: a timer, a descriptor or a message.
-    #[inline]
-    pub(super) fn may_be_late(&self) -> bool {
-        !self.clock.is_virtual()
-            && (!self.timers.is_empty() || self.reactor.is_waited_for() || self.shared.inbox().is_pending())
-    }
-
-    /// From now on something may be late. The current stride may be long, so it ends here.
-    #[inline]
-    pub(super) fn watches_clock(&self) {
-        self.stride.set(1);
-        self.in_stride.set(0);
-    }
-
-    /// Whether nothing at all waits for the running code to give way.
-    fn is_alone(&self) -> bool {
-        self.is_quiet() && self.timers.is_empty() && !self.reactor.is_waited_for() && !self.shared.inbox().is_pending()
-    }
-
-    /// Notes that timers and descriptors are looked at now.
-    pub(super) fn looks(&self, now: Option<u64>) {
-        self.looked.set(now);
-    }
-
-    /// Whether the last look at timers and descriptors was a slice ago. If its time is not known, the slice begins when
-    /// this is first called. Also sets the stride.
-    #[inline(never)]
-    pub(super) fn is_late(&self) -> bool {
-        let now = self.clock.now();
-        let Some(looked) = self.looked.get() else {
-            // After a sleep the time of the look is not known: begin the slice now.
-            self.looked.set(Some(now));
-            return false;
-        };
-        let passed = now.saturating_sub(looked);
-        if passed >= SLICE {
-            // The last resumes were long: read the clock after each one until they are short again.
-            self.stride.set(1);
-            self.in_stride.set(0);
-        } else if passed < SLICE / 8 {
-            self.stride.set((self.stride.get() * 2).min(STRIDE));
-        }
-        passed >= SLICE
-    }
-
     /// Whether a kill or a time-out is due to the running code and may be delivered now.
     fn is_interrupted(&self) -> bool {
         let task = self.running();

@@ -12,7 +12,6 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
-use std::sync::Arc;
 #[cfg(not(all(test, loom)))]
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -21,8 +20,6 @@ use std::task::Waker;
 #[cfg(all(test, loom))]
 use loom::sync::atomic::AtomicU64;
 
-use super::park::is_lost;
-use super::wakers;
 use crate::sys::spin::Spin;
 
 // The low half of the word is the state. The high half counts the claims, so that two claims of one branch differ.
@@ -103,16 +100,6 @@ impl Choice {
             waker: Spin::new(None),
             is_waited_for: AtomicBool::new(false),
         }
-    }
-
-    pub(crate) fn into_waker(self: Arc<Choice>) -> Waker {
-        wakers::waker(self)
-    }
-
-    /// The choice that `waker` was made from, if it was made from one.
-    #[inline]
-    pub(crate) fn of(waker: &Waker) -> Option<&Choice> {
-        wakers::of(waker)
     }
 
     /// C1: called by a granter, under the lock of the primitive that the branch waits for, before it grants anything.
@@ -233,9 +220,9 @@ impl Choice {
         !self.is_waited_for.load(Ordering::Relaxed)
     }
 
-    /// Whether the task that selects can never run again.
-    pub(super) fn is_lost(&self) -> bool {
-        self.waker.lock().as_ref().is_some_and(is_lost)
+    /// Calls `f` with the waker, under its lock: `f` runs no code of the user.
+    pub(super) fn with_waker<R>(&self, f: impl FnOnce(Option<&Waker>) -> R) -> R {
+        f(self.waker.lock().as_ref())
     }
 
     /// Makes it as new, for another select. The caller must have the only references, or a late granter would claim the

@@ -5,23 +5,13 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use super::remote::{Handle, Message};
-use super::{Hub, complain};
-
-/// What is to be told when a hub is empty, or when it ends.
-pub(super) enum Told {
-    /// Called once no green threads are left, with the number of green threads and calls that have ever arrived from
-    /// other OS threads. Dropped if the hub ends first.
-    Empty(Box<dyn FnOnce(u64)>),
-    /// Dropped when the hub ends.
-    #[expect(dead_code, reason = "only its drop matters")]
-    End(Box<dyn Send>),
-}
-
-/// How long the green threads of a hub that stops have to unwind.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+use super::drive::run_forever;
+use super::handle::Handle;
+use super::life::PATIENCE;
+use super::report::complain;
+use super::shutdown::shutdown;
+use super::sleep::IdleWatcher;
 
 /// Hubs on OS threads of their own, for the work of several processors.
 ///
@@ -129,51 +119,22 @@ pub(crate) fn serve(open: &AtomicBool) {
     // A stop before this look is in the flag. The message of a later one is taken by a turn, and the next turn runs in
     // `run_forever`, after that has left its waiter.
     if open.load(Ordering::Acquire) {
-        super::run_forever();
+        run_forever();
     }
     open.store(false, Ordering::Release);
-    if let Err(survivors) = super::shutdown(PATIENCE) {
+    if let Err(survivors) = shutdown(PATIENCE) {
         complain(format_args!("one of several hubs ends, and {survivors}"));
-    }
-}
-
-impl Hub {
-    /// Calls an [`Empty`](Told::Empty) at once if there are no green threads, and keeps `told` for later otherwise.
-    fn listen(&'static self, told: Told) {
-        match told {
-            Told::Empty(told) if self.live.get() == 0 => told(self.arrivals.get()),
-            told => self.emptied.borrow_mut().push(told),
-        }
-    }
-
-    /// The last green thread has ended. Its exit links may spawn more, so each listener is asked again in a callback.
-    #[inline]
-    pub(super) fn emptied(&'static self) {
-        if !self.emptied.borrow().is_empty() {
-            self.tell_emptied();
-        }
-    }
-
-    #[cold]
-    fn tell_emptied(&'static self) {
-        // `listen` keeps each that finds green threads again.
-        for told in self.emptied.take() {
-            self.call(Box::new(move || self.listen(told)));
-        }
     }
 }
 
 impl Handle {
     /// Has `told` called when that hub has no green threads left. Drops `told` if the hub ends first.
     pub(crate) fn when_empty(&self, told: impl FnOnce(u64) + Send + 'static) {
-        let ask = move |hub: &'static Hub| hub.call(Box::new(move || hub.listen(Told::Empty(Box::new(told)))));
-        // If the hub has ended, `told` is dropped here.
-        let _ = self.send(Message::Internal(Box::new(ask)));
+        self.on_hub(move |hub| hub.call(Box::new(move || hub.watch_idle(IdleWatcher::Empty(Box::new(told))))));
     }
 
     /// Drops `sign` when that hub ends.
     pub(crate) fn at_end(&self, sign: impl Send + 'static) {
-        let ask = move |hub: &'static Hub| hub.listen(Told::End(Box::new(sign)));
-        let _ = self.send(Message::Internal(Box::new(ask)));
+        self.on_hub(move |hub| hub.watch_idle(IdleWatcher::End(Box::new(sign))));
     }
 }

@@ -1,7 +1,7 @@
 //! Kill, time-out and shield: what may end a park from outside, and the payloads that unwind a stack for it.
 //!
 //! A kill or an expired guard only sets a bit. [`Parker::park`](super::park::Parker) looks at the bit and gives
-//! [`Wake::Interrupted`](super::park::Wake) to the primitive, which puts its queue right and calls [`raise`]. The
+//! [`Wake::Interrupted`](super::waiter::Wake) to the primitive, which puts its queue right and calls [`raise`]. The
 //! payload is raised by `resume_unwind`: destructors run, and the panic hook is not called. The interrupt stays due
 //! until its owner takes it (the base of the green thread, `catch_kill`, or the `Timeout` itself). So code that
 //! swallows it gets it again at its next park. In a `panic = "abort"` build `raise` returns, and the primitive gives an
@@ -12,16 +12,18 @@
 //! `catch_kill` and the base of a green thread give an error, with the value beside it.
 #![forbid(unsafe_code)]
 
-use std::any::Any;
 use std::panic::resume_unwind;
-#[cfg(feature = "tls")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::panicking;
 
-use super::park::Wake;
-use super::task::{self, State, Task, TaskRef};
-use super::timer::Key;
-use super::{Due, Hub};
+use super::payload;
+pub(crate) use super::payload::{OUTSIDE, is_expired, is_kill, is_ours};
+use super::report::complain;
+use super::scheduler::Hub;
+use super::shared::Message;
+use super::task::block::{Task, TaskRef};
+use super::task::marks::State;
+use super::timers::Due;
+use super::waiter::Wake;
 
 const KILL: u8 = 1;
 const EXPIRED: u8 = 2;
@@ -31,27 +33,6 @@ const RAISED: u8 = 4;
 const TOLD: u8 = 8;
 /// A patched sleep has ended early for the kill. Later ones sleep their full time.
 const CUT: u8 = 16;
-
-/// One armed [`Timeout`](crate::time::Timeout).
-pub(crate) struct Guard {
-    pub(crate) id: u64,
-    pub(crate) deadline: u64,
-    pub(crate) expired: bool,
-    /// Whether there is a `Timeout::run` to catch the expiry.
-    pub(crate) caught: bool,
-    /// A patched call has told of the expiry.
-    pub(crate) told: bool,
-    /// A patched sleep has ended early for the expiry.
-    #[cfg(feature = "monkey")]
-    pub(crate) cut: bool,
-    pub(crate) timer: Option<Key>,
-}
-
-/// What a report says of a green thread that a time-out has unwound to its base.
-pub(crate) const OUTSIDE: &str = "was ended by a time-out that expired outside of its Timeout::run";
-
-struct Kill;
-struct Expired(u64);
 
 /// An interrupt that is due.
 enum Interrupt {
@@ -98,15 +79,15 @@ pub(crate) fn raise() {
         return;
     }
     let payload = match due(task) {
-        Some(Interrupt::Kill) => killed_payload(),
+        Some(Interrupt::Kill) => payload::killed(),
         Some(Interrupt::Expired(id)) => {
             // No code below would report this unwinding by its name: say on stderr what it is.
             if hub.is_native() && !is_caught(task, id) {
-                super::complain(format_args!(
+                complain(format_args!(
                     "a time-out of the native stack has expired outside of Timeout::run, and unwinds it"
                 ));
             }
-            Box::new(Expired(id))
+            payload::expired(id)
         }
         None => return,
     };
@@ -173,26 +154,7 @@ pub(crate) fn unwinds() -> bool {
 
 /// Whether the running code unwinds, as far as that is known: not if another task's [`panicking`] has leaked to it.
 pub(crate) fn is_unwinding() -> bool {
-    panicking() && Hub::try_current().is_none_or(|hub| hub.panicking_exposed.get() == 0)
-}
-
-pub(super) fn killed_payload() -> Box<dyn Any + Send> {
-    Box::new(Kill)
-}
-
-/// Whether a payload is that of a kill.
-pub(crate) fn is_kill(payload: &(dyn Any + Send)) -> bool {
-    payload.is::<Kill>()
-}
-
-/// Whether a payload is that of guard `id`.
-pub(crate) fn is_expired(payload: &(dyn Any + Send), id: u64) -> bool {
-    payload.downcast_ref::<Expired>().is_some_and(|expired| expired.0 == id)
-}
-
-/// Whether a payload is that of a kill or a time-out, not of a panic.
-pub(crate) fn is_ours(payload: &(dyn Any + Send)) -> bool {
-    is_kill(payload) || payload.is::<Expired>()
+    panicking() && Hub::try_current().is_none_or(|hub| hub.counters.panicking_exposed.get() == 0)
 }
 
 /// A number for what is due: a kill has one number, and each guard has its own.
@@ -205,7 +167,7 @@ pub(crate) fn due_number(task: &Task) -> u64 {
 }
 
 /// Whether a kill is due.
-pub(crate) fn is_killed(task: &Task) -> bool {
+pub(crate) fn is_kill_due(task: &Task) -> bool {
     task.interrupt.get() & KILL != 0 && task.shield.get() == 0
 }
 
@@ -281,52 +243,6 @@ pub(crate) fn cut_once(task: &Task, sleep: impl FnOnce() -> Wake) -> Wake {
     wake
 }
 
-/// Runs `f`. If a kill or time-out unwinds it, the interrupt is put off to the next park, and this gives `None`. For
-/// work after a step of which the caller must learn, such as bytes that were taken.
-#[cfg(feature = "tls")]
-pub(crate) fn put_off<R>(f: impl FnOnce() -> R) -> Option<R> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(value) => Some(value),
-        Err(payload) if is_ours(&*payload) => {
-            // The interrupt is still due, and counts as one that has not unwound anything yet.
-            let task = Hub::current().running();
-            task.interrupt.set(task.interrupt.get() & !RAISED);
-            None
-        }
-        Err(payload) => resume_unwind(payload),
-    }
-}
-
-/// Runs `f` with kills and time-outs deferred.
-pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
-    /// The task that the shield was raised for, and its number. Another task may run the drop: one that unwinds the stack of a
-    /// green thread after that has ended, or the runner that polls a stackless task by now.
-    struct Lower(TaskRef, u64);
-    impl Drop for Lower {
-        fn drop(&mut self) {
-            let Some(hub) = Hub::try_current() else { return };
-            // By number: the running task is the one that raised its shield, or a runner that goes by its number now.
-            // Otherwise lower that of the raising task, if it has not ended and its block has no new life.
-            let runs = Some(hub.running()).filter(|task| task.id() == self.1);
-            let raised = || hub.own(self.0).filter(|task| task.id() == self.1);
-            if let Some(task) = runs.or_else(raised) {
-                task.shield.set(task.shield.get().saturating_sub(1));
-            }
-        }
-    }
-    if Hub::has_ended() {
-        // The hub has ended, so no kill or time-out can come.
-        return f();
-    }
-    let task = Hub::current().running();
-    let Some(raised) = task.shield.get().checked_add(1) else {
-        panic!("shields nested 255 deep")
-    };
-    task.shield.set(raised);
-    let _lower = Lower(TaskRef::new(task), task.id());
-    f()
-}
-
 /// Sets the bit of an interrupt that has become due. `RAISED` is cleared if nothing else was due: it referred to an
 /// earlier interrupt.
 fn becomes_due(task: &Task, bit: u8) {
@@ -345,12 +261,17 @@ fn interrupt_if_parked(hub: &'static Hub, task: &'static Task) {
     }
 }
 
+/// Kills green thread `id`, from any OS thread.
+pub(crate) fn kill(task: TaskRef, id: u64) {
+    task.on_its_hub(|hub| kill_here(hub, task, id), || Message::Kill(task, id));
+}
+
 /// Kills green thread `id` of this hub: sets the bit, and wakes it if it is parked.
-pub(crate) fn kill(hub: &'static Hub, task: TaskRef, id: u64) {
-    let Some(task) = hub.own(task) else { return };
+pub(super) fn kill_here(hub: &'static Hub, task: TaskRef, id: u64) {
+    let Some(task) = hub.resolve_local(task) else { return };
     if task.id() == id && !task.is_finished() {
         // While a stackless task is polled its bits are with the runner.
-        let task = task::interrupt_target(task);
+        let task = task.interrupt_target();
         becomes_due(task, KILL);
         interrupt_if_parked(hub, task);
     }
@@ -358,7 +279,7 @@ pub(crate) fn kill(hub: &'static Hub, task: TaskRef, id: u64) {
 
 /// Expires guard `id` of a task, because its timer has fired.
 pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
-    let Some(task) = hub.own(task) else { return };
+    let Some(task) = hub.resolve_local(task) else { return };
     let found = task.with_cold(|cold| {
         let guard = cold.guards.iter_mut().find(|guard| guard.id == id)?;
         guard.expired = true;
@@ -380,7 +301,7 @@ fn holder(hub: &'static Hub, task: TaskRef, id: u64) -> Option<&'static Task> {
     if task.is(runs) || has(runs) {
         Some(runs)
     } else {
-        hub.own(task)
+        hub.resolve_local(task)
     }
 }
 
@@ -398,7 +319,7 @@ pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
             std::mem::replace(&mut guard.timer, timer)
         })
     });
-    spare.into_iter().for_each(|key| hub.timers.remove(key));
+    spare.into_iter().for_each(|key| hub.remove_timer(key));
     if due_now {
         expire(hub, task, id);
     }
@@ -428,7 +349,13 @@ pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64, goes_on: bool) -
     task.interrupt.set(task.interrupt.get() & kept);
     let Some(guard) = guard else { return false };
     if let Some(key) = guard.timer {
-        hub.timers.remove(key);
+        hub.remove_timer(key);
     }
     guard.told
+}
+
+/// Has what is due count as an interrupt that has not unwound anything yet.
+#[cfg(feature = "tls")]
+pub(super) fn forget_raised(task: &Task) {
+    task.interrupt.set(task.interrupt.get() & !RAISED);
 }

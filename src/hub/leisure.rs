@@ -5,10 +5,10 @@
 //! long as there is something that the next period may find unused.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::{Hub, task};
+use super::scheduler::Hub;
+use super::task::blocks;
 
 /// How long a piece of memory must be unused before it is surplus.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -19,35 +19,27 @@ const TIDY: usize = 256;
 /// After so many freed sets of thread-locals it is worthwhile to retire control blocks and trim the heap.
 const MANY: usize = 1024;
 
-#[derive(Default)]
-pub(super) struct Leisure {
-    /// When the current period ends.
-    end: Cell<Option<Instant>>,
-    /// How many sets of thread-locals were freed since the heap was trimmed.
-    freed: Cell<usize>,
-}
-
 impl Hub {
     /// Frees some surplus; `true` if there may be more.
     pub(super) fn tidy(&self) -> bool {
         // A new period begins: what was unused throughout the last one is surplus from now on.
         let now = Instant::now();
-        if self.leisure.end.get().is_none_or(|end| end <= now) {
-            self.leisure.end.set(Some(now + PERIOD));
+        if self.sleep.period_end.get().is_none_or(|end| end <= now) {
+            self.sleep.period_end.set(Some(now + PERIOD));
             crate::stack::end_period();
-            self.contexts.end_period();
+            self.contexts.pool.end_period();
         }
         // A limited number, so that what comes meanwhile does not wait for long.
         let more = crate::stack::tidy(TIDY);
-        let freed = self.contexts.tidy(TIDY);
-        self.leisure.freed.set(self.leisure.freed.get() + freed);
+        let freed = self.contexts.pool.tidy(TIDY);
+        self.sleep.freed.set(self.sleep.freed.get() + freed);
         if more || freed > 0 {
             return true;
         }
         // Both look at all there is, so only after a peak, and once it has been freed.
-        if self.leisure.freed.get() >= MANY {
-            self.leisure.freed.set(0);
-            task::retire(self);
+        if self.sleep.freed.get() >= MANY {
+            self.sleep.freed.set(0);
+            blocks::retire(&self.blocks);
             crate::sys::mem::trim_heap();
         }
         false
@@ -55,10 +47,10 @@ impl Hub {
 
     /// How long the hub may sleep until there may be surplus again; `None` if there is nothing to free.
     pub(super) fn until_tidy(&self) -> Option<Duration> {
-        if self.clock.is_virtual() || !(crate::stack::has_free() || self.contexts.has_free()) {
+        if self.clock.is_virtual() || !(crate::stack::has_free() || self.contexts.pool.has_free()) {
             return None;
         }
-        let end = self.leisure.end.get()?;
+        let end = self.sleep.period_end.get()?;
         Some(end.saturating_duration_since(Instant::now()))
     }
 }
@@ -66,7 +58,7 @@ impl Hub {
 /// Frees what [`stack::trim`](crate::stack::trim) is to free besides stacks.
 pub(super) fn trim() {
     let Some(hub) = Hub::try_current() else { return };
-    hub.contexts.trim();
-    task::retire(hub);
+    hub.contexts.pool.trim();
+    blocks::retire(&hub.blocks);
     crate::sys::mem::trim_heap();
 }

@@ -10,9 +10,8 @@
 use std::collections::HashMap;
 use std::panic::Location;
 
-use super::context::Kind;
-use super::task::{self, Ended, TaskRef};
-use super::{Hub, Reporter, call_user};
+use super::slot::Ended;
+use super::task::block::TaskRef;
 use crate::sys::fork::{Global, Order};
 
 /// A function to be called with how the green thread ended.
@@ -28,13 +27,13 @@ pub(crate) enum Runs {
 }
 
 /// One link in the register.
-struct Left {
+pub(super) struct Left {
     /// The id of the green thread. Blocks are recycled, ids never repeat.
-    id: u64,
+    pub(super) id: u64,
     number: u64,
-    place: &'static Location<'static>,
-    runs: Runs,
-    link: ExitLink,
+    pub(super) place: &'static Location<'static>,
+    pub(super) runs: Runs,
+    pub(super) link: ExitLink,
 }
 
 #[derive(Default)]
@@ -53,7 +52,7 @@ fn register<R>(f: impl FnOnce(&mut Register) -> R) -> R {
 }
 
 /// Leaves a link; its number is for [`take_back`].
-pub(super) fn leave(task: TaskRef, id: u64, place: &'static Location<'static>, runs: Runs, link: ExitLink) -> u64 {
+pub(super) fn add(task: TaskRef, id: u64, place: &'static Location<'static>, runs: Runs, link: ExitLink) -> u64 {
     register(|register| {
         register.next += 1;
         let number = register.next;
@@ -75,7 +74,7 @@ pub(super) fn take_back(task: TaskRef, number: u64) -> Option<ExitLink> {
 }
 
 /// Takes the matching links of a block, in the order in which they were left. Each link is taken only once.
-fn take(task: TaskRef, which: impl Fn(&Left) -> bool) -> Vec<Left> {
+pub(super) fn take(task: TaskRef, which: impl Fn(&Left) -> bool) -> Vec<Left> {
     register(|register| {
         let Some(all) = register.left.get_mut(&task.address()) else {
             return Vec::new();
@@ -87,43 +86,4 @@ fn take(task: TaskRef, which: impl Fn(&Left) -> bool) -> Vec<Left> {
         }
         taken
     })
-}
-
-/// Runs the links of a green thread that has ended, in order.
-#[cold]
-pub(super) fn run(hub: &'static Hub, task: TaskRef, id: u64, ended: Ended) {
-    // By id, not by block alone: `DONE` is set, so the block may have been recycled, and its next life may have links.
-    for Left { place, runs, link, .. } in take(task, |left| left.id == id) {
-        if runs == Runs::AtOnce {
-            // Even a link of this crate may call wakers, which are the user's code.
-            if let Err(payload) = call_user(|| link(ended)) {
-                super::report_panic(&Reporter::callback(), payload);
-            }
-            continue;
-        }
-        // If there is no memory for the green thread, the link is dropped inside of `call_user`.
-        let spawned = call_user(|| task::spawn(hub, Kind::Local, None, place, move || link(ended)).is_ok());
-        if !matches!(spawned, Ok(true)) {
-            super::complain(format_args!(
-                "no memory for an on_exit of green thread #{id}, spawned at {place}"
-            ));
-            spawned.err().into_iter().for_each(super::discard);
-        }
-    }
-}
-
-/// Runs the links of a green thread that is lost: as callbacks, or here if this OS thread's hub has ended.
-#[cold]
-pub(super) fn lose(task: TaskRef, id: u64) {
-    for Left { link, .. } in take(task, |left| left.id == id) {
-        let call = move || link(Ended::Lost);
-        match Hub::try_current() {
-            Some(hub) => hub.call(Box::new(call)),
-            None => {
-                if let Err(payload) = call_user(call) {
-                    super::report_panic(&Reporter::callback(), payload);
-                }
-            }
-        }
-    }
 }

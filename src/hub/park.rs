@@ -20,237 +20,22 @@
 //!   shield, after the body has returned, or to a task that unwinds.
 //! - **P5** No borrow, lock or reference to a thread-local of this crate is held over a park.
 
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
 use std::thread::panicking;
 
-use super::choice::Choice;
-use super::polled::Signal;
-use super::remote::Shared;
-use super::task::{Marks, State, Task, TaskRef};
-use super::{Due, Hub, interrupt};
-use crate::sys::fork::fork_epoch;
-
-/// Why a park ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wake {
-    /// The waiter was woken.
-    Ready,
-    /// The task did not park: a wake came before, or the stack belongs to another root by now. Only
-    /// [`Parker::park_here`] tells this from `Ready`.
-    Early,
-    /// The deadline passed first.
-    TimedOut,
-    /// A kill or an expired [`Timeout`](crate::time::Timeout) is due, or the stack unwinds and the wait can fail. The
-    /// caller gives back what it holds, and then calls [`raise`](interrupt::raise).
-    Interrupted,
-}
-
-/// What may end a park besides a wake and the deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// A kill or a time-out ends it too. A stack that unwinds does not park, unless it is alone in its context.
-    Cancel,
-    /// Nothing else: for a wait that cannot fail.
-    Must,
-}
-
-/// What a task waits for, in words for [`dump`](crate::debug::dump).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Why {
-    pub(crate) what: &'static &'static str,
-    pub(crate) with: usize,
-}
-
-impl Why {
-    pub(crate) const NOTHING: Why = Why {
-        what: &"nothing",
-        with: 0,
-    };
-
-    pub(crate) const fn new(what: &'static &'static str, with: usize) -> Why {
-        Why { what, with }
-    }
-}
-
-/// The right to wake one park or one future, once, from any OS thread.
-pub(crate) enum Waiter {
-    /// A green thread or a native stack: (task, ticket).
-    Task(TaskRef, u64),
-    /// A future's waker.
-    Waker(Waker),
-}
-
-impl Waiter {
-    /// A second waiter for the same park; `None` for a waker.
-    #[cfg(feature = "monkey")]
-    pub(crate) fn copy(&self) -> Option<Waiter> {
-        match self {
-            Waiter::Task(task, ticket) => Some(Waiter::Task(*task, *ticket)),
-            Waiter::Waker(_) => None,
-        }
-    }
-
-    /// Whether the waiter can never run again: its hub ended while it was parked, or this is a forked child and the hub
-    /// is the parent's.
-    #[inline]
-    pub(crate) fn is_dead(&self) -> bool {
-        match self {
-            Waiter::Task(task, _) => {
-                task.is_finished() || fork_epoch() != 0 && task.shared().is_some_and(Shared::is_of_parent)
-            }
-            Waiter::Waker(waker) => is_lost(waker),
-        }
-    }
-
-    /// Whether the waiter is that of `task`.
-    pub(super) fn is_of(&self, task: &Task) -> bool {
-        matches!(self, Waiter::Task(mine, _) if mine.is(task))
-    }
-
-    /// Wakes the waiter, from any OS thread.
-    pub(crate) fn wake(self) {
-        match Hub::try_current() {
-            Some(hub) => hub.wake(self),
-            None => self.wake_from_outside(),
-        }
-    }
-
-    /// Wakes the waiter from code of the user, where a foreign waker may be called at once. A callback might come too
-    /// late for it: this OS thread may be about to block before the hub's next turn.
-    #[inline]
-    pub(crate) fn wake_here(self) {
-        match self {
-            Waiter::Waker(waker) => waker.wake(),
-            Waiter::Task(task, ticket) => wake_task(task, ticket),
-        }
-    }
-
-    /// Wakes the waiter from an OS thread without a hub.
-    pub(super) fn wake_from_outside(self) {
-        match self {
-            Waiter::Waker(waker) => waker.wake(),
-            Waiter::Task(task, ticket) => {
-                if let Some(shared) = task.shared() {
-                    shared.send(super::remote::Message::Wake(task, ticket));
-                }
-            }
-        }
-    }
-}
-
-/// The same as [`Waiter::wake`] for a task in registers, from any OS thread. A waiter that was written to memory just
-/// now would be read back from there, and the read would stall on the stores.
-#[inline(never)]
-pub(crate) fn wake_task(task: TaskRef, ticket: u64) {
-    match Hub::try_current() {
-        Some(hub) => hub.wake_task(task, ticket),
-        None => Waiter::Task(task, ticket).wake_from_outside(),
-    }
-}
-
-/// Calls its waker when it is dropped: so the waker is called even if the hub ends before the callback that holds this
-/// has run.
-struct Wakes(Option<Waker>);
-
-impl Drop for Wakes {
-    fn drop(&mut self) {
-        if let Some(waker) = self.0.take() {
-            waker.wake();
-        }
-    }
-}
-
-/// Whether a waker is this crate's and its task can never run again. `false` for a foreign waker, because nothing is
-/// known about it; also if it wraps one of this crate's, as those of a combinator do that polls its futures with its
-/// own wakers.
-pub(super) fn is_lost(waker: &Waker) -> bool {
-    if let Some(task) = super::task::of_waker(waker) {
-        task.is_lost()
-    } else if let Some(signal) = Signal::of(waker) {
-        signal.is_lost()
-    } else {
-        Choice::of(waker).is_some_and(Choice::is_lost)
-    }
-}
-
-impl std::fmt::Debug for Waiter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Waiter::Task(task, ticket) => write!(f, "Task({:#x}, {ticket})", task.address()),
-            Waiter::Waker(_) => write!(f, "Waker"),
-        }
-    }
-}
-
-impl Hub {
-    /// Wakes a waiter: a task of this hub at once, a task of another hub by a message, a foreign waker by a callback.
-    #[inline]
-    pub(crate) fn wake(&'static self, waiter: Waiter) {
-        match waiter {
-            Waiter::Task(task, ticket) => self.wake_task(task, ticket),
-            // These wakers are this crate's: calling one runs no code of the user.
-            Waiter::Waker(waker) if super::task::is_ours(&waker) || Signal::of(&waker).is_some() => waker.wake(),
-            Waiter::Waker(waker) => match Choice::of(&waker) {
-                // The waker inside of a `Choice` may be of any kind, a foreign one too.
-                Some(choice) => choice
-                    .take_waker()
-                    .into_iter()
-                    .for_each(|own| self.wake(Waiter::Waker(own))),
-                // A foreign waker is code of the user, so it runs as a callback.
-                None => {
-                    let wakes = Wakes(Some(waker));
-                    self.call(Box::new(move || drop(wakes)));
-                }
-            },
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn wake_task(&self, task: TaskRef, ticket: u64) {
-        match task.shared() {
-            Some(shared) if std::ptr::eq(shared, self.shared) && !self.is_among_others() => {
-                // Both hubs are this one, and no foreign loop would have to be rung for its turn: no message is needed.
-                self.wake_local(task.get(), ticket, Wake::Ready);
-            }
-            // The task's hub compares the tickets when it takes the message. The task may have ended by then; its
-            // ticket has moved in that case.
-            Some(shared) => shared.send(super::remote::Message::Wake(task, ticket)),
-            // The block is free: the task has ended, and the waiter is stale.
-            None => {}
-        }
-    }
-
-    /// Wakes a task of this hub if `ticket` is its current one (P2, P3); gives whether it was.
-    #[inline]
-    pub(super) fn wake_local(&self, task: &'static Task, ticket: u64, reason: Wake) -> bool {
-        if task.ticket.load(Ordering::Relaxed) != ticket {
-            return false;
-        }
-        // The ticket is consumed first, so that every other waiter of this park is stale from here on.
-        task.invalidate_ticket();
-        task.wake.set(reason);
-        // A task that is not parked is between its ticket and its park, or being probed: it finds the ticket moved.
-        if task.state.get().is_parked() {
-            task.state.set(State::Ready);
-            self.emit(|| super::hooks::Event::Wake(task.id()));
-            // The turn is looking at timers and descriptors: a task woken by one goes before the ready tasks.
-            if self.looking.get() {
-                self.due.push(task)
-            } else {
-                self.ready.push(task)
-            }
-        }
-        true
-    }
-
-    /// The task that runs: a green thread, or the native task.
-    #[inline]
-    pub(crate) fn running(&self) -> &'static Task {
-        self.current.get().unwrap_or(self.native)
-    }
-}
+use super::interrupt;
+use super::observers::Event;
+use super::scheduler::Hub;
+use super::sources::{Direction, Key, Reactor, Slot};
+use super::task::block::{Task, TaskRef};
+use super::task::marks::{Marks, State};
+use super::timers::Due;
+use super::waiter::{Mode, Waiter, Wake, Why};
 
 /// One park that is about to happen.
 pub(crate) struct Parker {
@@ -292,10 +77,10 @@ impl Parker {
         }
     }
 
-    /// The park by its (task, ticket), for a caller that ends it by [`wake_local`](Hub::wake_local).
+    /// The park by its (task, ticket).
     #[cfg(feature = "monkey")]
-    pub(super) fn named(&self) -> (TaskRef, u64) {
-        (TaskRef::new(self.task), self.ticket)
+    pub(crate) fn named(&self) -> (&'static Task, u64) {
+        (self.task, self.ticket)
     }
 
     #[inline]
@@ -317,7 +102,7 @@ impl Parker {
         let Parker { hub, task, ticket } = self;
         // Without its drop, which would consume the ticket.
         std::mem::forget(self);
-        hub.emit(|| super::hooks::Event::Park(task.id()));
+        hub.emit(|| Event::Park(task.id()));
         if !std::ptr::eq(hub.running(), task) {
             // Code of the user ran since the ticket was taken, and has moved this stack to another root (a generator
             // that was resumed there), or the hub has ended. Another task must not park in place of this one: the
@@ -345,25 +130,24 @@ impl Parker {
                 }
                 return Wake::Interrupted;
             }
-            if unwinding && hub.panicking_exposed.get() == 0 {
+            if unwinding && hub.counters.panicking_exposed.get() == 0 {
                 // The stack unwinds, and this wait can report a failure: fail at once rather than leak `panicking()`.
                 task.invalidate_ticket();
                 return Wake::Interrupted;
             }
-        } else if unwinding && hub.panicking_exposed.get() == 0 && !task.is_alone() {
+        } else if unwinding && hub.counters.panicking_exposed.get() == 0 && !task.is_alone() {
             // This wait cannot fail (a lock, a scope's join), so the task parks while its stack unwinds. Until it is
             // resumed, the other tasks of this context see `panicking() == true`; `panicking_exposed` tells them not to
             // trust it.
             panicking_exposed = true;
-            hub.panicking_exposed.set(1);
-            hub.leaked.set(hub.leaked.get() + 1);
+            hub.counters.expose_panicking();
         }
         // From here on a wake queues the task, and a kill or an expired time-out also ends a park in state `Parked`.
         task.why.set(why);
         task.state.set(if mode == Mode::Cancel {
             State::Parked
         } else {
-            State::Held
+            State::ParkedUninterruptible
         });
         let timer = deadline.map(|at| hub.insert_timer(at, Due::Park(TaskRef::new(task), ticket)));
         hub.switch_away(task);
@@ -371,10 +155,10 @@ impl Parker {
         let wake = task.wake.get();
         // A timer that has fired is gone already. Any other is removed, so that the timers do not fill with stale ones.
         if let (Some(key), true) = (timer, wake != Wake::TimedOut) {
-            hub.timers.remove(key);
+            hub.remove_timer(key);
         }
         if panicking_exposed {
-            hub.panicking_exposed.set(0);
+            hub.counters.panicking_exposed.set(0);
         }
         wake
     }
@@ -390,11 +174,140 @@ impl Drop for Parker {
     }
 }
 
+/// Waiting for a descriptor.
+impl Reactor {
+    /// Waits until a registered source may be ready; then the caller tries again.
+    #[inline]
+    pub(crate) fn wait(&self, parker: Parker, key: Key, direction: Direction, deadline: Option<u64>, why: Why) -> Wake {
+        let number = self.next_number();
+        let waiter = parker.waiter();
+        let hub = parker.hub;
+        let queued = self.with(key, |source| {
+            let slot = &mut source.slots[direction as usize];
+            // An edge has come since the caller's `EAGAIN`: try again at once. Only this OS thread's turns dispatch
+            // events, so no edge can come between this look and the park.
+            if slot.ready {
+                return false;
+            }
+            slot.push(number, waiter);
+            true
+        });
+        if queued != Some(true) {
+            // Ready, or the key is stale: the caller's next attempt finds out which.
+            return Wake::Ready;
+        }
+        self.begins_to_wait(&hub.pace);
+        let wake = parker.park(deadline, Mode::Cancel, why);
+        self.ends_to_wait();
+        if wake != Wake::Ready {
+            // The park ended by time-out or interrupt: leave the line.
+            let mine = self.with(key, |source| source.slots[direction as usize].remove(number));
+            if mine == Some(false) {
+                // An edge took this waiter out of the line after the time-out had consumed the ticket. The caller will
+                // not use that edge: wake the next waiter instead.
+                self.succeeded(hub, key, direction);
+            }
+        }
+        wake
+    }
+
+    /// Waits until a foreign descriptor is ready. `is_closed` says whether the descriptor was closed, or is about to
+    /// be. It is asked after the park, because the event may have been that of another file with the same number.
+    pub(crate) fn wait_foreign(
+        &self,
+        parker: Parker,
+        fd: BorrowedFd<'_>,
+        direction: Direction,
+        deadline: Option<u64>,
+        why: Why,
+        is_closed: impl Fn() -> bool,
+    ) -> io::Result<Wake> {
+        let hub = parker.hub;
+        let raw = fd.as_raw_fd();
+        let known = self.foreign.borrow().get(&raw).copied();
+        let key = known.unwrap_or_else(|| {
+            let key = self.make(raw, true);
+            self.foreign.borrow_mut().insert(raw, key);
+            key
+        });
+        if known.is_none() && !self.with_poller(hub, |poller| Ok(poller.claim(fd, key.0)))? {
+            // This number and open file are registered already, as one of our own sockets. Arming it would change that
+            // registration, so wait for a copy of the descriptor.
+            self.foreign.borrow_mut().remove(&raw);
+            self.forget(key);
+            let copy = fd.try_clone_to_owned()?;
+            return self.wait_foreign(parker, copy.as_fd(), direction, deadline, why, is_closed);
+        }
+        let number = self.next_number();
+        // Enter the line first: `arm` asks for the directions in which the line is not empty.
+        self.with(key, |source| {
+            source.slots[direction as usize].push(number, parker.waiter())
+        });
+        if let Err(error) = self.arm(hub, fd, key) {
+            self.with(key, |source| source.slots[direction as usize].remove(number));
+            self.forget_foreign(raw, key);
+            // `EPERM`: epoll cannot watch this kind of file (a regular file, say), which is always ready.
+            return if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) {
+                Ok(Wake::Ready)
+            } else {
+                Err(error)
+            };
+        }
+        self.begins_to_wait(&hub.pace);
+        let wake = parker.park(deadline, Mode::Cancel, why);
+        self.ends_to_wait();
+        // Needed after a time-out or an interrupt; an event has taken the waiter out already.
+        self.with(key, |source| source.slots[direction as usize].remove(number));
+        if self.takes_broken(number) || is_closed() {
+            // The number may name another file by now: do not arm it again.
+            self.forget_foreign(raw, key);
+            return Err(rustix::io::Errno::BADF.into());
+        }
+        self.settle_foreign(hub, key, fd);
+        Ok(wake)
+    }
+
+    /// Whether the descriptor of this wait was closed meanwhile through [`close_foreign`](Self::close_foreign), or its
+    /// number registered anew.
+    fn takes_broken(&self, number: u64) -> bool {
+        let mut broken = self.broken.borrow_mut();
+        let at = broken.iter().position(|n| *n == number);
+        at.map(|at| broken.swap_remove(at)).is_some()
+    }
+
+    /// Arms a foreign descriptor for one event in each direction that has waiters.
+    fn arm(&self, hub: &Hub, fd: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+        let wants = self.with(key, |source| source.slots.each_ref().map(Slot::is_waited_for));
+        let [read, write] = wants.unwrap_or_default();
+        self.with_poller(hub, |poller| poller.arm(fd, key.0, read, write))
+    }
+
+    /// Arms a foreign number again for the waiters that remain. If there are none, the number stays known but unarmed,
+    /// which saves the next wait two system calls. If the number names another file by then, arming it finds no
+    /// registration and makes one.
+    fn settle_foreign(&self, hub: &Hub, key: Key, fd: BorrowedFd<'_>) {
+        let waited = self.with(key, |source| source.slots.iter().any(Slot::is_waited_for));
+        if waited == Some(true) {
+            // An error is ignored: this wait is over, and the remaining waiters find out at their next event or
+            // deadline.
+            let _ = self.arm(hub, fd, key);
+        }
+    }
+
+    /// Forgets a foreign number, unless other tasks wait for it.
+    fn forget_foreign(&self, raw: RawFd, key: Key) {
+        if self.with(key, |source| source.slots.iter().any(Slot::is_waited_for)) == Some(false) {
+            self.foreign.borrow_mut().remove(&raw);
+            self.forget(key);
+        }
+    }
+}
+
 impl Hub {
     /// Runs other tasks until the turn resumes this one.
     #[inline(always)]
     fn switch_away(&'static self, task: &'static Task) {
-        if std::ptr::eq(task, self.native) {
+        if std::ptr::eq(task, self.queue.native) {
             // The native stack has no hub below it to suspend to: it runs the turns itself.
             self.pump();
             return;
@@ -412,16 +325,15 @@ impl Hub {
 
     /// Whether other tasks would see this stack's `panicking()` if it gave way now.
     pub(super) fn would_leak(&self) -> bool {
-        panicking() && self.panicking_exposed.get() == 0 && !self.running().is_alone()
+        panicking() && self.counters.panicking_exposed.get() == 0 && !self.running().is_alone()
     }
 
     /// Lets all ready tasks run first, although this stack unwinds: tasks of its context see `panicking()` meanwhile.
     #[cold]
     pub(super) fn give_way_unwinding(&'static self) {
-        self.panicking_exposed.set(1);
-        self.leaked.set(self.leaked.get() + 1);
+        self.counters.expose_panicking();
         self.give_way(self.running());
-        self.panicking_exposed.set(0);
+        self.counters.panicking_exposed.set(0);
     }
 
     /// Lets all ready tasks run first, and then has the hub look at timers and descriptors: for code that waits by
@@ -433,8 +345,8 @@ impl Hub {
         task.state.set(State::Ready);
         // In `later`, not in `ready`: the task becomes ready only after the turn's look around. Otherwise tasks that
         // only ask would keep the turn from timers and descriptors.
-        self.later.push(task);
-        match self.current.get() {
+        self.queue.later.push(task);
+        match self.queue.current.get() {
             Some(task) => task.suspend(),
             None => self.pump(),
         }
@@ -443,8 +355,8 @@ impl Hub {
     /// Lets all ready tasks run first.
     pub(super) fn give_way(&'static self, task: &'static Task) {
         task.state.set(State::Ready);
-        self.ready.push(task);
-        match self.current.get() {
+        self.queue.ready.push(task);
+        match self.queue.current.get() {
             Some(task) => task.suspend(),
             None => self.pump(),
         }
@@ -458,7 +370,7 @@ impl Hub {
     fn probe(task: &'static Task, parked: State, ticket: u64) -> bool {
         task.marks.set(Marks::PROBE, false);
         let trace = std::backtrace::Backtrace::force_capture().to_string();
-        task.with_cold(|extra| extra.backtrace = Some(trace));
+        task.with_cold(|cold| cold.backtrace = Some(trace));
         // A wake came meanwhile: it did not queue the task, because the task was not parked. The park ends here.
         if task.ticket.load(Ordering::Relaxed) != ticket {
             return false;
@@ -502,13 +414,13 @@ impl Hub {
 pub(crate) fn yield_now() -> Wake {
     // The fast path: a green thread outside of callbacks, which does not unwind and has no interrupt to look at.
     if let Some(hub) = Hub::try_current()
-        && let Some(task) = hub.current.get()
+        && let Some(task) = hub.queue.current.get()
         && task.interrupt.get() == 0
-        && hub.in_callback.get() == 0
+        && hub.callbacks.depth.get() == 0
         && !panicking()
     {
         task.state.set(State::Ready);
-        hub.ready.push(task);
+        hub.queue.ready.push(task);
         task.suspend();
         return Wake::Ready;
     }
@@ -539,13 +451,25 @@ fn yield_slowly() -> Wake {
     if is_due { Wake::Interrupted } else { Wake::Ready }
 }
 
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.what)?;
-        if self.with != 0 {
-            write!(f, " {}", self.with)
-        } else {
-            Ok(())
-        }
+/// Has every parked green thread but the caller capture a backtrace of its own stack.
+pub(crate) fn probe_all(hub: &'static Hub) {
+    let me = hub.running();
+    let parked = |task: &&'static Task| {
+        let has_stack = !task.marks.get(Marks::STACKLESS);
+        has_stack && task.state().is_parked() && !std::ptr::eq(*task, me)
+    };
+    // Each is resumed with the mark `PROBE`, and parks again after it has looked: see `Hub::probe` in `park.rs`.
+    for task in hub.tasks().into_iter().filter(parked) {
+        task.marks.set(Marks::PROBE, true);
+        task.state.set(State::Ready);
+        hub.queue.ready.push(task);
     }
+    // The ready queue is in order: every task pushed above has looked before the caller is resumed.
+    yield_now();
+}
+
+/// Panics in a hub callback, with the caller's location.
+#[track_caller]
+pub(crate) fn check_can_park() {
+    Hub::current().check_can_park();
 }

@@ -3,61 +3,13 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use super::park::{self, Mode, Parker, Waiter, Why};
-use super::task::TaskRef;
-use super::wakers;
-use super::{Hub, interrupt};
-use crate::sys::spin::Spin;
-
-/// Wakes the task that waits between two polls, once for each time that its waker is called.
-///
-/// A wake sets `woken` before it takes the waiter, and a wait looks at `woken` after it has left its waiter. So one
-/// side always sees the other, and no wake is lost.
-pub(super) struct Signal {
-    woken: AtomicBool,
-    parked: Spin<Parked>,
-}
-
-struct Parked {
-    waiter: Option<Waiter>,
-    /// The task that parked last. It stays here when the task is woken, so that `is_lost` can be answered.
-    task: Option<TaskRef>,
-}
-
-impl Signal {
-    /// Leaves a waiter in place of the one that was left before, which it gives.
-    fn replace(&self, waiter: Option<Waiter>) -> Option<Waiter> {
-        let mut parked = self.parked.lock();
-        if let Some(Waiter::Task(task, _)) = &waiter {
-            parked.task = Some(*task);
-        }
-        std::mem::replace(&mut parked.waiter, waiter)
-    }
-
-    /// A waker that was made from this signal was called.
-    pub(super) fn notify(&self) {
-        // If it was set already, the wake that set it has taken the waiter, or the wait has not begun and will see it.
-        if !self.woken.swap(true, Ordering::AcqRel)
-            && let Some(waiter) = self.replace(None)
-        {
-            waiter.wake();
-        }
-    }
-
-    /// Whether the task that waits never runs again.
-    pub(super) fn is_lost(&self) -> bool {
-        self.parked.lock().task.is_some_and(TaskRef::is_lost)
-    }
-
-    /// The signal that `waker` was made from, if it was made from one. Such a waker runs no code of the user.
-    #[inline]
-    pub(super) fn of(waker: &Waker) -> Option<&Signal> {
-        wakers::of(waker)
-    }
-}
+use super::interrupt;
+use super::park::{Parker, check_can_park};
+use super::scheduler::Hub;
+use super::waiter::{Mode, Wake, Why};
+use super::wake::Signal;
 
 /// Calls `poll` until it is ready, and parks in between; `None` if the deadline (nanoseconds of the hub's clock) came
 /// first.
@@ -75,7 +27,7 @@ pub(crate) fn poll_until<R>(
     {
         return output;
     }
-    super::check_can_park();
+    check_can_park();
     let (signal, waker) = take_pair();
     let mut context = Context::from_waker(&waker);
     let mut mode = Mode::Cancel;
@@ -93,7 +45,7 @@ pub(crate) fn poll_until<R>(
                 mode = Mode::Must;
             }
         }
-        if signal.woken.swap(false, Ordering::AcqRel) {
+        if signal.take_woken() {
             // The waker was called during the poll, which is how foreign code yields. Let all other tasks run, then
             // poll again; the deadline ends that as well.
             match yields(deadline, mode) {
@@ -106,7 +58,7 @@ pub(crate) fn poll_until<R>(
         // Park until the waker is called. A wake that finds `woken` unset is spurious (a park that did not take place).
         let came = loop {
             let came = wait(&signal, deadline, mode, why);
-            if came != Came::Wake || signal.woken.swap(false, Ordering::AcqRel) {
+            if came != Came::Wake || signal.take_woken() {
                 break came;
             }
         };
@@ -144,14 +96,8 @@ fn take_pair() -> Pair {
     // The thread-local is gone in destructors that run after its own.
     let spare = SPARE.try_with(Cell::take).ok().flatten();
     spare.unwrap_or_else(|| {
-        let signal = Arc::new(Signal {
-            woken: AtomicBool::new(false),
-            parked: Spin::new(Parked {
-                waiter: None,
-                task: None,
-            }),
-        });
-        let waker = wakers::waker(signal.clone());
+        let signal = Signal::new();
+        let waker = signal.clone().into_waker();
         (signal, waker)
     })
 }
@@ -161,7 +107,7 @@ fn take_pair() -> Pair {
 fn give_pair(signal: Arc<Signal>, waker: Waker) {
     // The two references are `signal` and `waker`.
     if Arc::strong_count(&signal) == 2 {
-        signal.woken.store(false, Ordering::Relaxed);
+        signal.reset();
         let _ = SPARE.try_with(|spare| drop(spare.replace(Some((signal, waker)))));
     }
 }
@@ -183,7 +129,7 @@ fn yields(deadline: Option<u64>, mode: Mode) -> Came {
         // do what the future waits for. Until then those tasks see `panicking() == true`.
         hub.give_way_unwinding();
     }
-    if hub.let_others_run(mode) == park::Wake::Interrupted {
+    if hub.let_others_run(mode) == Wake::Interrupted {
         Came::Interrupt
     } else if deadline.is_some_and(|at| at <= hub.clock.now()) {
         Came::Deadline
@@ -200,19 +146,19 @@ fn wait(signal: &Signal, deadline: Option<u64>, mode: Mode, why: Why) -> Came {
     let parker = Parker::new();
     drop(signal.replace(Some(parker.waiter())));
     // Look after the waiter was left: a wake before that found no waiter (or a stale one), and only set `woken`.
-    if signal.woken.load(Ordering::Acquire) {
+    if signal.is_woken() {
         return Came::Wake;
     }
     let wake = parker.park(deadline, mode, why);
-    if matches!(wake, park::Wake::Ready | park::Wake::Early) {
+    if matches!(wake, Wake::Ready | Wake::Early) {
         return Came::Wake;
     }
     // Take the waiter back, so that a later wake does not send to a park that is over.
     drop(signal.replace(None));
     match wake {
-        park::Wake::Interrupted => Came::Interrupt,
+        Wake::Interrupted => Came::Interrupt,
         // The wake came together with the time-out: it wins.
-        _ if signal.woken.load(Ordering::Acquire) => Came::Wake,
+        _ if signal.is_woken() => Came::Wake,
         _ => Came::Deadline,
     }
 }

@@ -29,8 +29,7 @@ use std::time::Duration;
 #[cfg(all(test, loom))]
 use loom::sync::atomic::AtomicU64;
 
-use super::Hub;
-use super::remote::Shared;
+use super::shared::Shared;
 use crate::sys::fork::{Global, Order};
 
 /// How long a hub must have been idle before it may raise [`LoopExit`].
@@ -222,15 +221,7 @@ pub struct LoopExit {
 }
 
 impl LoopExit {
-    pub(super) fn new(hub: &Hub) -> LoopExit {
-        let mut report = String::from(
-            "this operation would block forever: nothing is ready, and no timer, descriptor or other thread can wake ",
-        );
-        report.push_str(&format!("the native stack, which waits for {}", hub.native.why()));
-        for line in super::lines(hub) {
-            report.push_str("\n  ");
-            report.push_str(&line);
-        }
+    pub(super) fn new(report: String) -> LoopExit {
         LoopExit { report }
     }
 }

@@ -42,9 +42,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::hub::park::{Mode, Parker, Wake, Why};
-use crate::hub::reactor::Direction;
-use crate::hub::{Hub, budget, interrupt};
+use crate::hub::{Direction, Hub, Mode, Parker, Wake, Why, budget, interrupt};
 use source::Source;
 
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
@@ -491,7 +489,7 @@ fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>)
         return Err(crate::hub::ended());
     }
     let hub = Hub::current();
-    let deadline = timeout.map(|timeout| hub.after(timeout));
+    let deadline = timeout.map(|timeout| hub.deadline_in(timeout));
     let why = Why::new(
         if direction == Direction::Read { &READ } else { &WRITE },
         fd.as_raw_fd() as usize,

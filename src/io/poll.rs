@@ -19,8 +19,7 @@ use rustix::net::RecvFlags;
 
 use super::Async;
 use super::ready::{Readiness, look};
-use crate::hub::reactor::Direction;
-use crate::hub::{Hub, budget};
+use crate::hub::{Direction, Hub, budget};
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 use crate::sys::plain::plainly;
 

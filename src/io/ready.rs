@@ -10,9 +10,7 @@ use std::task::{Context, Poll, ready};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Async;
-use crate::hub::reactor::{Direction, Key};
-use crate::hub::remote::{Message, Shared};
-use crate::hub::{Hub, budget};
+use crate::hub::{Direction, Hub, HubRef, Key, budget};
 use crate::sys::plain::plainly;
 
 /// Asks the kernel once, without waiting and without consuming an event.
@@ -31,8 +29,7 @@ pub(super) fn look(fd: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
 
 /// A place in the queue of a source, on the hub that polled the future.
 struct Place {
-    shared: &'static Shared,
-    generation: u64,
+    hub: HubRef,
     key: Key,
     number: u64,
 }
@@ -64,15 +61,10 @@ impl<'a, T: AsFd> Readiness<'a, T> {
                 hub.reactor.succeeded(hub, place.key, direction);
             }
         };
-        match Hub::try_current() {
-            Some(hub) if std::ptr::eq(hub.shared, place.shared) && hub.generation == place.generation => leave(hub),
-            _ => {
-                // As a callback, because the waker is dropped there, and that runs the user's code.
-                let call = move |hub: &'static Hub| hub.call(Box::new(move || leave(hub)));
-                place
-                    .shared
-                    .send_to(place.generation, Message::Internal(Box::new(call)));
-            }
+        match place.hub.here() {
+            Some(hub) => leave(hub),
+            // As a callback, because the waker is dropped there, and that runs the user's code.
+            None => place.hub.run_or_send(move |hub| hub.call(Box::new(move || leave(hub)))),
         }
     }
 
@@ -104,8 +96,7 @@ impl<'a, T: AsFd> Readiness<'a, T> {
             let queued = hub.reactor.enqueue(hub, key, self.direction, context.waker().clone());
             if let Some(number) = queued {
                 self.place = Some(Place {
-                    shared: hub.shared,
-                    generation: hub.generation,
+                    hub: hub.reference(),
                     key,
                     number,
                 });

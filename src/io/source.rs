@@ -8,33 +8,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-use crate::hub::Hub;
-use crate::hub::reactor::Key;
-use crate::hub::remote::{Message, Shared};
-use crate::sys::fork::fork_epoch;
+use crate::hub::{Hub, HubRef, Key};
 use crate::sys::inside::Mutex;
 use crate::sys::poison::IgnorePoison;
 
 struct Registration {
-    shared: &'static Shared,
-    generation: u64,
+    hub: HubRef,
     key: Key,
     /// The descriptor that is registered in place of the source's own, if another source has registered that one.
     copy: Option<OwnedFd>,
-    /// A forked child must leave the parent's poller alone.
-    fork_epoch: u64,
-}
-
-impl Registration {
-    #[inline]
-    fn is_with(&self, hub: &Hub) -> bool {
-        std::ptr::eq(self.shared, hub.shared) && self.generation == hub.generation && self.fork_epoch == hub.fork_epoch
-    }
-
-    /// Whether the registration's hub has not ended.
-    fn is_alive(&self) -> bool {
-        self.shared.generation() == self.generation && self.fork_epoch == fork_epoch()
-    }
 }
 
 pub(super) struct Source {
@@ -54,7 +36,7 @@ impl Source {
     #[inline]
     pub(super) fn key(&self, hub: &Hub) -> Option<Key> {
         let home = self.home.get()?;
-        if home.is_with(hub) {
+        if home.hub.is(hub) {
             return Some(home.key);
         }
         self.other_key(hub)
@@ -63,7 +45,7 @@ impl Source {
     #[cold]
     fn other_key(&self, hub: &Hub) -> Option<Key> {
         let others = self.others.lock().ignore_poison();
-        others.iter().find(|other| other.is_with(hub)).map(|other| other.key)
+        others.iter().find(|other| other.hub.is(hub)).map(|other| other.key)
     }
 
     /// The source's key with this hub. Registers the source if necessary.
@@ -73,17 +55,15 @@ impl Source {
         }
         let (key, copy) = hub.reactor.register(hub, fd)?;
         let new = Registration {
-            shared: hub.shared,
-            generation: hub.generation,
+            hub: hub.reference(),
             key,
             copy,
-            fork_epoch: hub.fork_epoch,
         };
         if let Err(new) = self.home.set(new) {
             let mut others = self.others.lock().ignore_poison();
             // Registrations with hubs that have ended are of no use, and a long-lived source may have had any number of
             // them.
-            others.retain(Registration::is_alive);
+            others.retain(|other| other.hub.is_alive());
             others.push(new);
         }
         Ok(key)
@@ -94,19 +74,17 @@ impl Source {
         let Some(home) = self.home.get() else { return };
         let others = std::mem::take(&mut *self.others.lock().ignore_poison());
         for place in std::iter::once(home).chain(&others) {
-            if place.fork_epoch != fork_epoch() {
+            // A forked child must leave the parent's poller alone.
+            if !place.hub.is_of_this_process() {
                 continue;
             }
             let key = place.key;
-            match Hub::try_current() {
-                Some(hub) if place.is_with(hub) => {
+            match place.hub.here() {
+                Some(hub) => {
                     let registered = place.copy.as_ref().map_or(fd, OwnedFd::as_fd);
                     hub.reactor.deregister(hub, key, Some(registered));
                 }
-                _ => place.shared.send_to(
-                    place.generation,
-                    Message::Internal(Box::new(move |hub| hub.reactor.deregister(hub, key, None))),
-                ),
+                None => place.hub.run_or_send(move |hub| hub.reactor.deregister(hub, key, None)),
             }
         }
     }

@@ -38,9 +38,7 @@ use libc::{c_int, sockaddr, sockaddr_storage, socklen_t, ssize_t};
 use super::fd::{self, Call, SOCKET, is_nonblocking};
 use super::symbol::patch;
 use super::{Cut, contained, errno, fail, futex, interrupted, ready, set_errno, unpatched};
-use crate::hub::Hub;
-use crate::hub::park::{self, Mode, Parker, Wake, Why};
-use crate::hub::reactor::Direction;
+use crate::hub::{self, Direction, Hub, Mode, Parker, Wake, Why};
 
 patch! {
     SOCKETS accept(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int => accept_green;
@@ -72,7 +70,7 @@ unsafe fn accept4_green(
     };
     if accepted >= 0 {
         // A loop that accepts would otherwise take all queued connections before a green thread serves the first one.
-        fd::give_way(park::yield_now);
+        fd::give_way(hub::yield_now);
     }
     accepted
 }
@@ -108,7 +106,7 @@ unsafe fn by_ring(
     let accepted = call.attempt(false, || {
         // SAFETY: the caller guarantees that `address` is null or has room for `*len` bytes; a hub never leaves its OS
         // thread, so the ring is used on the one that made it.
-        match unsafe { hub.accepts.accept(call.fd, address, len, flags) } {
+        match unsafe { hub.patched.accepts.accept(call.fd, address, len, flags) } {
             Some(Ok(accepted)) => accepted as ssize_t,
             Some(Err(error)) => fail(error) as ssize_t,
             None => {
@@ -591,7 +589,7 @@ fn wait(hub: &'static Hub, call: &Call, accepter: &Accepter, left: u64, works: b
             if !line.arm(parker.waiter(), || LEFT.load(Ordering::SeqCst) == left) {
                 return Ok(Wake::Early);
             }
-            let hears = hub.hear_signals(&parker, fd::handlers(deadline));
+            let hears = hub.hear_signals(parker.named(), fd::handlers(deadline));
             // While the OS thread works, the listener may stay readable with the connection that it is about to accept.
             let wake = if works {
                 Ok(parker.park(deadline, Mode::Cancel, why))

@@ -11,8 +11,7 @@ use libc::{
 use super::fd::{self, Call, File, is_standard, is_stream, kind, total_of, vectors_of};
 use super::symbol::patch;
 use super::{contained, errno, fail, ready, set_errno, sleep};
-use crate::hub::Hub;
-use crate::hub::reactor::Direction;
+use crate::hub::{Direction, Hub};
 
 patch! {
     SOCKETS sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t => sendfile_green;
@@ -448,7 +447,7 @@ unsafe fn recvmmsg_green(
     // An invalid time is taken for 0 here; the kernel refuses it in `receive`.
     // SAFETY: `timeout` is not null, so it is readable as the caller guarantees.
     let time = (!timeout.is_null()).then(|| unsafe { sleep::duration(timeout) }.unwrap_or_default());
-    let until = time.map(|time| hub.after(time));
+    let until = time.map(|time| hub.deadline_in(time));
     let mut done = 0;
     loop {
         // As in the kernel, the socket's time-out is for each message.

@@ -7,8 +7,7 @@ use libc::{c_int, id_t, idtype_t, pid_t, rusage, siginfo_t};
 use super::names::apart;
 use super::symbol::patch;
 use super::{Cut, fail, fd};
-use crate::hub::Hub;
-use crate::hub::reactor::Direction;
+use crate::hub::{Direction, Hub};
 
 patch! {
     PROCESSES wait(status: *mut c_int) -> pid_t => wait_green;

@@ -17,9 +17,7 @@ use libc::{c_int, c_ulong, sockaddr, socklen_t};
 use super::fd::{self, Call, SOCKET};
 use super::symbol::patch;
 use super::{Cut, contained, errno, fail, files, interrupted, names, ready, set_errno};
-use crate::hub::Hub;
-use crate::hub::park::{Mode, Parker, Wake, Why};
-use crate::hub::reactor::Direction;
+use crate::hub::{Direction, Hub, Mode, Parker, Wake, Why};
 
 patch! {
     SOCKETS connect(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int => connect_green;
@@ -255,9 +253,9 @@ fn begin(hub: &'static Hub, call: &Call, connect: impl Fn() -> c_int) -> c_int {
         let until = call.deadline().unwrap_or(u64::MAX);
         let wake = contained(|| {
             // Parked like a wait for a descriptor, so that a kill, a time-out or a signal ends it.
-            let at = hub.after(nap).min(until);
+            let at = hub.deadline_in(nap).min(until);
             let parker = Parker::new();
-            let hears = hub.hear_signals(&parker, fd::handlers(call.deadline()));
+            let hears = hub.hear_signals(parker.named(), fd::handlers(call.deadline()));
             let wake = parker.park(Some(at), Mode::Cancel, Why::new(&SOCKET, call.fd as usize));
             (wake, hub.was_cut(hears))
         });

@@ -14,8 +14,7 @@ use libc::{c_int, iovec, ssize_t};
 use super::fd::{self, Call};
 use super::symbol::patch;
 use super::{Cut, errno, fail, names, ready};
-use crate::hub::Hub;
-use crate::hub::reactor::Direction;
+use crate::hub::{Direction, Hub};
 
 patch! {
     SOCKETS tcdrain(fd: c_int) -> c_int => tcdrain_green;
@@ -173,7 +172,7 @@ fn read_raw(
 
 /// Reads what comes within a time; returns 0 if nothing does.
 fn read_within(hub: &'static Hub, fd: c_int, time: Duration, plainly: impl Fn() -> ssize_t) -> ssize_t {
-    let deadline = hub.after(time);
+    let deadline = hub.deadline_in(time);
     loop {
         // SAFETY: `fd` is a terminal's descriptor, so it is not -1, and a close ends the wait.
         let waited = fd::wait(hub, unsafe { fd::borrow(fd) }, Direction::Read, Some(deadline), "read");

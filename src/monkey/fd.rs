@@ -21,11 +21,7 @@ pub(super) use super::connect::is_nonblocking;
 use super::device::{self, Sort};
 use super::symbol::patch;
 use super::{Cut, contained, errno, fail, futex, interrupted, ready, set_errno};
-use crate::hub::Hub;
-use crate::hub::budget;
-use crate::hub::caught::Handlers;
-use crate::hub::park::{Mode, Parker, Wake, Why};
-use crate::hub::reactor::Direction;
+use crate::hub::{Direction, Handlers, Hub, Mode, Parker, Wake, Why, budget};
 
 patch! {
     SOCKETS recv(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int) -> ssize_t => recv_green;
@@ -100,7 +96,7 @@ fn parked(
             // Before the descriptor is registered with the poller: a close that comes before `start` makes the
             // registration fail, and a close that comes after it wakes this park.
             watched.start(parker.waiter());
-            let hears = hub.hear_signals(&parker, handlers);
+            let hears = hub.hear_signals(parker.named(), handlers);
             let why = Why::new(&SOCKET, raw as usize);
             let wake = hub
                 .reactor
@@ -152,7 +148,7 @@ pub(super) fn time_limit(hub: &Hub, fd: c_int, direction: Direction) -> Option<u
         time.tv_sec.max(0) as u64,
         (time.tv_usec.clamp(0, 999_999) * 1000) as u32,
     );
-    (!time.is_zero()).then(|| hub.after(time))
+    (!time.is_zero()).then(|| hub.deadline_in(time))
 }
 
 fn would_block() -> bool {

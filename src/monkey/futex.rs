@@ -37,8 +37,7 @@ use std::time::Duration;
 use libc::{c_int, c_long, c_uint, timespec};
 
 use super::{accept, contained, errno, fail, gate, names, set_errno, sleep};
-use crate::hub::Hub;
-use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
+use crate::hub::{Hub, Mode, Parker, Waiter, Wake, Why};
 
 /// The number of `Waiting`s, that is of nodes that are linked or about to be.
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
@@ -761,7 +760,7 @@ unsafe fn wait(hub: &'static Hub, address: usize, op: c_int, value: u32, time: *
         if left == Duration::ZERO {
             return c_long::from(fail(libc::ETIMEDOUT));
         }
-        deadline = Some(hub.after(left));
+        deadline = Some(hub.deadline_in(left));
     }
     set_errno(before);
     // SAFETY: the kernel has just read the word, so it is mapped and aligned. std and C keep a futex alive while a

@@ -10,9 +10,7 @@ use libc::{c_char, c_int, c_long, c_uint, c_void, mqd_t, sembuf, siginfo_t, sigs
 
 use super::symbol::patch;
 use super::{Cut, device, errno, fail, fd, ready, set_errno, sleep};
-use crate::hub::Hub;
-use crate::hub::caught::Handlers;
-use crate::hub::reactor::Direction;
+use crate::hub::{Direction, Handlers, Hub};
 
 patch! {
     LOCKS mq_receive(queue: mqd_t, buffer: *mut c_char, len: size_t, priority: *mut c_uint) -> ssize_t => mq_receive_green;
@@ -58,7 +56,7 @@ unsafe fn on_queue(
         None => None,
         // SAFETY: a reference is readable.
         Some(time) => match unsafe { sleep::duration(time) } {
-            Some(at) => Some(hub.after(at.saturating_sub(sleep::now(libc::CLOCK_REALTIME)))),
+            Some(at) => Some(hub.deadline_in(at.saturating_sub(sleep::now(libc::CLOCK_REALTIME)))),
             // An invalid time: the kernel reports the error, if it would have to wait.
             None => return attempt(until),
         },
@@ -245,7 +243,7 @@ unsafe fn sigtimedwait_green(
         }
         OwnedFd::from_raw_fd(raw)
     };
-    let deadline = time.map(|time| hub.after(time));
+    let deadline = time.map(|time| hub.deadline_in(time));
     loop {
         let (signals, handlers) = (signals.as_fd(), Handlers::All);
         match fd::wait_or_signal(hub, signals, Direction::Read, deadline, "sigtimedwait", handlers) {

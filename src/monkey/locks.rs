@@ -32,8 +32,7 @@ use libc::{
 use super::futex::{Waiting, wake_by};
 use super::symbol::patch;
 use super::{contained, errno, fail, names, set_errno, sleep};
-use crate::hub::Hub;
-use crate::hub::park::{Mode, Parker, Wake, Why};
+use crate::hub::{Hub, Mode, Parker, Wake, Why};
 
 patch! {
     LOCKS pthread_mutex_lock(mutex: *mut pthread_mutex_t) -> c_int => mutex_lock_green;
@@ -221,7 +220,7 @@ impl Lock<'_> {
             result == self.busy
         });
         if is_busy {
-            parker.park(Some(hub.after(left)), Mode::Must, Why::new(&LOCK, self.address));
+            parker.park(Some(hub.deadline_in(left)), Mode::Must, Why::new(&LOCK, self.address));
             result = (self.attempt)();
         }
         result
@@ -327,7 +326,7 @@ unsafe fn cond_wait(
     plain: &dyn Fn() -> c_int,
 ) -> c_int {
     // The hub's clock is monotonic: a change of the real-time clock during the wait is not noticed.
-    let deadline = left.map(|left| hub.after(left));
+    let deadline = left.map(|left| hub.deadline_in(left));
     // glibc keeps "shared" in the lowest bit of the tenth 4-byte word (`__wrefs`). Signals of other processes do not
     // look into this process's table, so a wait for a shared one returns now and then without a signal, as POSIX
     // allows.
@@ -346,7 +345,7 @@ unsafe fn cond_wait(
         if result != 0 {
             return result;
         }
-        let look = is_shared.then(|| hub.after(LOOK));
+        let look = is_shared.then(|| hub.deadline_in(LOOK));
         loop {
             let until = look.map_or(deadline, |look| Some(look.min(deadline.unwrap_or(u64::MAX))));
             let wake = parker.park(until, Mode::Must, Why::new(&LOCK, condition.addr()));
@@ -674,7 +673,7 @@ unsafe fn once_green(
     let mut nap = Duration::from_micros(100);
     while state.load(Ordering::Acquire) & 3 == 1 {
         let napped = contained(|| {
-            Parker::new().park(Some(hub.after(nap)), Mode::Must, Why::new(&LOCK, control.addr()));
+            Parker::new().park(Some(hub.deadline_in(nap)), Mode::Must, Why::new(&LOCK, control.addr()));
         });
         // L3: the original waits.
         if napped.is_none() {

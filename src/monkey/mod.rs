@@ -209,9 +209,7 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::hub::Hub;
-use crate::hub::interrupt;
-use crate::hub::park::{Mode, Parker, Why};
+use crate::hub::{Hub, Mode, Parker, Why, interrupt};
 use crate::sys::fork::{Child, on_fork};
 use crate::sys::{base, inside, plain};
 
@@ -512,7 +510,7 @@ enum Cut {
 /// line on stderr, then (for a kill) the green thread is set aside.
 fn interrupted(hub: &'static Hub, call: &str) -> Cut {
     let task = hub.running();
-    let is_kill = interrupt::is_killed(task);
+    let is_kill = interrupt::is_kill_due(task);
     // From now on the green thread counts as told: its end, or the guard's, reports the interrupt as well.
     interrupt::tell(task);
     // Counted for each reason on its own, so that a new time-out starts at 1.
@@ -521,14 +519,14 @@ fn interrupted(hub: &'static Hub, call: &str) -> Cut {
         let what = if is_kill { "killed" } else { "timed out" };
         crate::hub::complain(format_args!(
             "{} has been told 16 times that it is {what}, and still calls {call}",
-            crate::hub::Reporter::of(task).who
+            crate::hub::Reporter::of(task).name
         ));
     }
     // Only a kill: code that ignores a time-out ends when it leaves `Timeout::run`, but a kill stays due for ever.
     if times >= 1000 && is_kill {
         crate::hub::complain(format_args!(
             "{} is set aside for good: it was told 1000 times that it is killed",
-            crate::hub::Reporter::of(task).who
+            crate::hub::Reporter::of(task).name
         ));
         loop {
             Parker::new().park(None, Mode::Must, Why::new(&ASIDE, 0));

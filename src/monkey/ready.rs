@@ -11,10 +11,7 @@ use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timev
 
 use super::symbol::patch;
 use super::{Cut, contained, fail, fd, interrupted, sleep};
-use crate::hub::Hub;
-use crate::hub::caught::Handlers;
-use crate::hub::park::{Mode, Parker, Wake, Why};
-use crate::hub::reactor::Direction;
+use crate::hub::{Direction, Handlers, Hub, Mode, Parker, Wake, Why};
 
 patch! {
     READINESS poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int => poll_green;
@@ -30,7 +27,7 @@ patch! {
 /// The deadline of a time-out in milliseconds; a negative time-out means no deadline.
 fn deadline(hub: &Hub, timeout: c_int) -> Option<u64> {
     let timeout = u64::try_from(timeout).ok()?;
-    Some(hub.after(Duration::from_millis(timeout)))
+    Some(hub.deadline_in(Duration::from_millis(timeout)))
 }
 
 /// Whether one descriptor has one of these events now, or an error.
@@ -80,11 +77,11 @@ fn looking(
 fn napping(hub: &'static Hub, deadline: Option<u64>, call: &str, look: impl Fn() -> c_int) -> c_int {
     let mut nap = Duration::from_millis(1);
     loop {
-        let until = hub.after(nap).min(deadline.unwrap_or(u64::MAX));
+        let until = hub.deadline_in(nap).min(deadline.unwrap_or(u64::MAX));
         // The nap itself can be ended by a signal, a kill or a time-out.
         let wake = contained(|| {
             let parker = Parker::new();
-            let hears = hub.hear_signals(&parker, Handlers::All);
+            let hears = hub.hear_signals(parker.named(), Handlers::All);
             let wake = parker.park(Some(until), Mode::Cancel, Why::new(&LOOK, 0));
             (wake, hub.was_cut(hears))
         });
@@ -379,7 +376,7 @@ unsafe fn select_until(
     if found != 0 || time.is_some_and(|time| time.is_zero()) {
         return found;
     }
-    let deadline = time.map(|time| hub.after(time));
+    let deadline = time.map(|time| hub.deadline_in(time));
     // The same question as a list for `gather`.
     let mut fds = Vec::new();
     for (set, events) in before.iter().zip([libc::POLLIN, libc::POLLOUT, libc::POLLPRI]) {
@@ -428,7 +425,13 @@ unsafe fn epoll_until(
     }
     // SAFETY: the look has succeeded, so `fd` is not -1, and a close ends the wait.
     let interest = unsafe { BorrowedFd::borrow_raw(fd) };
-    looking(hub, time.map(|time| hub.after(time)), "epoll_wait", interest, look)
+    looking(
+        hub,
+        time.map(|time| hub.deadline_in(time)),
+        "epoll_wait",
+        interest,
+        look,
+    )
 }
 
 unsafe fn epoll_pwait2_green(

@@ -6,9 +6,7 @@ use libc::{c_int, c_uint, clockid_t, timespec, useconds_t};
 
 use super::symbol::patch;
 use super::{fail, interrupted};
-use crate::hub::caught::Handlers;
-use crate::hub::park::{Mode, Parker, Wake, Why};
-use crate::hub::{Hub, interrupt};
+use crate::hub::{Handlers, Hub, Mode, Parker, Wake, Why, interrupt};
 
 patch! {
     TIME nanosleep(time: *const timespec, left: *mut timespec) -> c_int => nanosleep_green;
@@ -24,8 +22,8 @@ static SLEEP: &str = "a patched sleep";
 /// handler has run, and so much time was left.
 fn pause(hub: &'static Hub, duration: Duration) -> Result<(), Duration> {
     let parker = Parker::new();
-    let until = hub.after(duration);
-    let hears = hub.hear_signals(&parker, Handlers::All);
+    let until = hub.deadline_in(duration);
+    let hears = hub.hear_signals(parker.named(), Handlers::All);
     let sleep = || parker.park(Some(until), Mode::Cancel, Why::new(&SLEEP, 0));
     match interrupt::cut_once(hub.running(), sleep) {
         Wake::Interrupted => drop(interrupted(hub, "sleep")),

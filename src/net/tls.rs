@@ -59,7 +59,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, Stream};
 
 use super::linger;
-use crate::hub::interrupt;
+use crate::hub;
 use crate::time::timeout;
 
 /// A stream with TLS on it, past its handshake.
@@ -282,7 +282,7 @@ impl<S: Read + Write> Write for TlsStream<S> {
         }
         let taken = self.connection.writer().write(data)?;
         // The bytes are taken: report them even if the sending fails. A lasting error comes again at the next call.
-        let _ = interrupt::put_off(|| self.send());
+        let _ = hub::put_off(|| self.send());
         Ok(taken)
     }
 

@@ -23,8 +23,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::Outcome;
-use crate::hub::context::Kind;
-use crate::hub::{Hub, complain, interrupt, task};
+use crate::hub::{self, Hub, Kind, complain, interrupt, task};
 use crate::net::{explained, linger};
 use crate::sync::{Condvar, Event, Mutex, MutexGuard, Semaphore};
 use crate::sys::poison::IgnorePoison;
@@ -83,7 +82,7 @@ impl Shared {
     fn locked(&self) -> MutexGuard<'_, State> {
         let lock = || self.state.lock().ignore_poison();
         match Hub::try_current() {
-            Some(_) => interrupt::shield(lock),
+            Some(_) => hub::shield(lock),
             None => lock(),
         }
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use rustls::Connection as Rustls;
 
 use super::transport::Connection;
-use crate::hub::interrupt;
+use crate::hub;
 use crate::net::tls::TlsStream;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::poison::IgnorePoison;
@@ -220,7 +220,7 @@ impl<S: Connection> Connection for TlsConnection<S> {
                 result => {
                     // The bytes have left `state`. Return them even if a kill or time-out cuts the answer short; it is
                     // delivered later.
-                    let _ = interrupt::put_off(|| self.answer());
+                    let _ = hub::put_off(|| self.answer());
                     return result;
                 }
             }
@@ -235,7 +235,7 @@ impl<S: Connection> Connection for TlsConnection<S> {
         let mut out = self.0.sending.lock().ignore_poison();
         self.send(&mut out)?;
         let taken = self.state(|state| state.rustls.writer().write(data))?;
-        let _ = interrupt::put_off(|| {
+        let _ = hub::put_off(|| {
             self.send(&mut out)?;
             drop(out);
             self.answer()

@@ -6,7 +6,7 @@ use std::future::Future;
 
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
-use crate::hub::park::Why;
+use crate::hub::Why;
 
 static BARRIER: &str = "a Barrier";
 

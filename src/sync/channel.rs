@@ -35,8 +35,7 @@ use std::time::{Duration, Instant};
 
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Key, Waiters, Woken};
-use crate::hub::alarm::Alarm;
-use crate::hub::park::Why;
+use crate::hub::{Alarm, Why};
 use crate::sys::spin::push_back;
 
 mod clock;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::mutex::{Mutex, MutexGuard};
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
-use crate::hub::park::Why;
+use crate::hub::Why;
 
 static CONDVAR: &str = "a Condvar";
 

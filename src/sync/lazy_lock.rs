@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::OnceLock as Cell;
 
 use super::turn::Turns;
-use crate::hub::{Hub, interrupt};
+use crate::hub::{self, Hub};
 use crate::sys::spin::Spin;
 
 static LAZY_LOCK: &str = "a LazyLock";
@@ -74,11 +74,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
                 panic!("a LazyLock was poisoned by a panic in its function")
             };
             // In the last destructors of an OS thread there is no hub, and so no kill or time-out to defer.
-            let value = if Hub::has_ended() {
-                init()
-            } else {
-                interrupt::shield(init)
-            };
+            let value = if Hub::has_ended() { init() } else { hub::shield(init) };
             // The value first: waiters that continue after the turn must find it.
             let _ = self.value.set(value);
             turn.finish();

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
-use crate::hub::interrupt;
-use crate::hub::park::Why;
+use crate::hub::{Why, interrupt};
 
 static MUTEX: &str = "a Mutex";
 

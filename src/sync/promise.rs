@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::wait::Until;
-use crate::hub::park::Why;
-use crate::hub::{Hub, Reporter, call_user, report_panic};
+use crate::hub::{Hub, Reporter, Why, call_user, report_panic};
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::sys::poison::IgnorePoison;
 

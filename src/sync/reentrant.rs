@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::mutex::{Acquire, Lock};
 use super::wait::{Core, Until};
-use crate::hub::park::Why;
+use crate::hub::Why;
 
 static REENTRANT_LOCK: &str = "a ReentrantLock";
 
@@ -100,7 +100,7 @@ impl<T: ?Sized> ReentrantLock<T> {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> ReentrantLockGuard<'_, T> {
-        let me = crate::hub::who();
+        let me = crate::hub::lock_owner();
         // R1: the holder takes it again without the lock of `core`.
         self.again(me).unwrap_or_else(|| {
             self.core.block(&mut Acquire, Until::Ever, Why::new(&REENTRANT_LOCK, 0));
@@ -114,7 +114,7 @@ impl<T: ?Sized> ReentrantLock<T> {
     /// As [`lock`](Self::lock).
     #[track_caller]
     pub fn try_lock(&self) -> Option<ReentrantLockGuard<'_, T>> {
-        let me = crate::hub::who();
+        let me = crate::hub::lock_owner();
         self.again(me)
             .or_else(|| self.core.attempt(&mut Acquire).map(|()| self.first(me)))
     }
@@ -139,7 +139,7 @@ impl<T: ?Sized> ReentrantLock<T> {
 
     #[track_caller]
     fn lock_until(&self, until: Until) -> Option<ReentrantLockGuard<'_, T>> {
-        let me = crate::hub::who();
+        let me = crate::hub::lock_owner();
         self.again(me).or_else(|| {
             let locked = self.core.block(&mut Acquire, until, Why::new(&REENTRANT_LOCK, 0));
             locked.map(|()| self.first(me))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::mutex::Poison;
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
-use crate::hub::park::Why;
+use crate::hub::Why;
 
 static READ: &str = "an RwLock (read)";
 static WRITE: &str = "an RwLock (write)";

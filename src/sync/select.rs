@@ -56,10 +56,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use super::wait::{Until, spend};
-use crate::hub::choice::{Choice, Taken};
-use crate::hub::park::Why;
-use crate::hub::polled::poll_until;
-use crate::hub::{Hub, budget};
+use crate::hub::{Choice, Hub, Taken, Why, budget, poll_until};
 
 static SELECT: &str = "the first of several (select)";
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
-use crate::hub::park::Why;
+use crate::hub::Why;
 
 static SEMAPHORE: &str = "a Semaphore";
 

@@ -12,8 +12,7 @@ use std::future::Future;
 
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
-use crate::hub::interrupt;
-use crate::hub::park::Why;
+use crate::hub::{Why, interrupt};
 
 /// The owner of a turn that a future has. A future may be polled by any task, so its owner is not known.
 const NOBODY: u64 = 0;
@@ -150,7 +149,7 @@ impl Turns {
     /// If the caller has the turn already.
     #[track_caller]
     pub(super) fn begin(&self, what: &'static &'static str) -> Option<Turn<'_>> {
-        let me = crate::hub::who();
+        let me = crate::hub::lock_owner();
         let came = self.core.block(&mut Come(me), Until::Ever, Why::new(what, 0));
         if let Some(Came::Recursive) = came {
             panic!("{what} is initialised by this very thread, which would wait for itself");

@@ -32,9 +32,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::waiters::{Key, Waiters, Woken};
-use crate::hub::choice::{Choice, NO_BRANCH};
-use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::{self, budget, interrupt};
+use crate::hub::{self, Choice, Mode, NO_BRANCH, Parker, Waiter, Wake, Why, budget, interrupt};
 use crate::sys::spin::{Lock, Marked, Spin};
 
 /// The state of a primitive, which its lock protects.
@@ -243,7 +241,7 @@ impl<S: State, L: Lock> Core<S, L> {
 
     /// The same without the budget step, for operations that never wait, or that have waited already.
     ///
-    /// Inlined down to the switch, so that the processor predicts the return correctly; see [`park::yield_now`].
+    /// Inlined down to the switch, so that the processor predicts the return correctly; see [`hub::yield_now`].
     #[inline(always)]
     #[track_caller]
     pub(super) fn block_unspent<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {

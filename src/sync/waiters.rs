@@ -15,10 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
-use crate::hub::choice::{Choice, Claim, NO_BRANCH};
-use crate::hub::discard;
-use crate::hub::park::{Waiter, wake_task};
-use crate::hub::task::TaskRef;
+use crate::hub::{Choice, Claim, NO_BRANCH, TaskRef, Waiter, discard, wake_task};
 use crate::sys::inside::Spins;
 use crate::sys::spin::push_back;
 

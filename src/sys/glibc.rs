@@ -20,7 +20,7 @@
 //!   under any key, nothing allocated for dynamic modules.
 //!
 //! # What `start_thread` does, and what does it here
-//! The left column follows glibc 2.36 line by line; the table in [`tls`](crate::tls) says what it means for a green
+//! The left column follows glibc 2.36 line by line; the table in [`isolation`](crate::isolation) says what it means for a green
 //! thread.
 //!
 //! | glibc | here |

@@ -6,9 +6,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::{JoinHandle, Scope, ScopedJoinHandle, local};
-use crate::hub::Hub;
-use crate::hub::context::Kind;
-use crate::hub::task::{self, Options};
+use crate::hub::{Hub, Kind, task};
 
 /// What a new green thread finds in its [`green_local!`](crate::green_local) variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,8 +68,8 @@ impl Builder {
         self
     }
 
-    fn options(self) -> Options {
-        Options {
+    fn options(self) -> task::Options {
+        task::Options {
             name: self.name.map(Arc::new),
             stack_size: self.stack_size,
             locals: local::for_spawn(self.locals),

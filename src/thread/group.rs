@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::Place;
 use super::{JoinError, JoinHandle, Thread, ThreadId};
-use crate::hub::context::Kind;
-use crate::hub::park::Why;
+use crate::hub::{Kind, Why};
 use crate::sync::{Event, Until};
 use crate::sys::inside::Mutex;
 use crate::sys::poison::IgnorePoison;

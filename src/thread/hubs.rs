@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::JoinHandle;
-use crate::hub::hubs::serve;
-use crate::hub::{self, Hub, Hubs};
+use crate::hub::{self, Hub, Hubs, serve};
 use crate::sync::channel::{self, Receiver, RecvTimeoutError};
 
 impl Hubs {

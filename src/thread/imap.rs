@@ -23,9 +23,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::{JoinError, JoinHandle, Pool};
-use crate::hub::Hub;
-use crate::hub::context::Kind;
-use crate::hub::task;
+use crate::hub::{Hub, Kind, task};
 use crate::sync::Semaphore;
 use crate::sync::channel::{self, Receiver, Sender};
 use crate::sys::inside::Mutex;

@@ -11,11 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::Thread;
-use crate::hub::links::Runs;
-use crate::hub::name::Name;
-use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::task::{Ended, Exit, Join, Late};
-use crate::hub::{self, Hub, budget, interrupt};
+use crate::hub::{self, Ended, Exit, Hub, Join, Late, Mode, Name, Parker, Runs, Waiter, Wake, Why, budget, interrupt};
 
 static JOIN: &str = "the end of green thread";
 
@@ -160,7 +156,7 @@ impl<T> JoinHandle<T> {
     /// The result of a green thread that has ended: neither waits nor gives way.
     pub(super) fn join_ended(mut self) -> Result<T, JoinError> {
         let ended = if self.join.is_finished() { self.take() } else { None };
-        ended.unwrap_or_else(|| interrupt::shield(|| self.join()))
+        ended.unwrap_or_else(|| hub::shield(|| self.join()))
     }
 
     #[inline]

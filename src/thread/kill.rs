@@ -4,7 +4,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use crate::hub::{Hub, interrupt};
+use crate::hub::{self, Hub, interrupt};
 
 /// A kill that was caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,5 +78,5 @@ pub fn catch_kill<F: FnOnce() -> T, T>(f: F) -> Result<T, Killed> {
 /// # Coming from Python
 /// `asyncio.shield`, for code that blocks.
 pub fn shield<F: FnOnce() -> T, T>(f: F) -> T {
-    interrupt::shield(f)
+    hub::shield(f)
 }

@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{JoinError, JoinHandle};
-use crate::hub::park::{Mode, Parker, Wake, Why};
-use crate::hub::{self, Hub, budget, interrupt};
+use crate::hub::{self, Hub, Mode, Parker, Wake, Why, budget, interrupt};
 
 static SOME: &str = "the end of any of some green threads";
 

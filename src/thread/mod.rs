@@ -94,12 +94,9 @@ pub use scope::{Scope, ScopedJoinHandle, scope};
 
 pub use crate::time::{sleep, sleep_until};
 
-use crate::hub::context::Kind;
-use crate::hub::name::Name;
-use crate::hub::park::{Mode, Parker, Wake, Why};
-use crate::hub::remote::Message;
-use crate::hub::task::{self, Marks, Options, TaskRef};
-use crate::hub::{Handle, Hub, PARK, budget, interrupt, park as hub_park};
+use crate::hub::{
+    self, Handle, Hub, Kind, Marks, Mode, Name, PARK, Parker, TaskRef, Wake, Why, budget, interrupt, task,
+};
 
 /// What [`spawn`] takes: any closure without arguments. There is nothing to implement.
 #[diagnostic::on_unimplemented(
@@ -204,7 +201,7 @@ where
     match task::spawn(
         Hub::current(),
         kind,
-        Some(Options::of_size(bytes)),
+        Some(task::Options::of_size(bytes)),
         Location::caller(),
         f,
     ) {
@@ -309,7 +306,7 @@ fn value_of<T>(joined: Result<T, JoinError>, what: &str) -> T {
 #[inline(always)]
 #[track_caller]
 pub fn yield_now() {
-    if hub_park::yield_now() == Wake::Interrupted {
+    if hub::yield_now() == Wake::Interrupted {
         interrupt::raise();
     }
 }
@@ -355,7 +352,7 @@ fn park_until(timeout: Option<Duration>) {
     if task.marks.get(Marks::TOKEN) {
         task.marks.set(Marks::TOKEN, false);
     } else {
-        let deadline = timeout.map(|timeout| parker.hub.after(timeout));
+        let deadline = timeout.map(|timeout| parker.hub.deadline_in(timeout));
         let wake = parker.park(deadline, Mode::Cancel, Why::new(&PARK, 0));
         if wake == Wake::Interrupted {
             interrupt::raise();
@@ -400,22 +397,13 @@ impl Thread {
 
     /// Ends its [`park`], or the next one. From any OS thread.
     pub fn unpark(&self) {
-        self.ask(crate::hub::unpark, Message::Unpark(self.task, self.id));
+        hub::unpark(self.task, self.id);
     }
 
     /// Asks it to die; see [`JoinHandle::kill`]. A native stack cannot be killed.
     pub fn kill(&self) {
         if !task::is_native(self.id) {
-            self.ask(interrupt::kill, Message::Kill(self.task, self.id));
-        }
-    }
-
-    /// Does it directly if this is the task's own OS thread, else sends a message to its hub.
-    fn ask(&self, here: impl FnOnce(&'static Hub, TaskRef, u64), there: Message) {
-        match (self.task.shared(), Hub::try_current()) {
-            (Some(shared), Some(hub)) if std::ptr::eq(shared, hub.shared) => here(hub, self.task, self.id),
-            (Some(shared), _) => shared.send(there),
-            (None, _) => {}
+            interrupt::kill(self.task, self.id);
         }
     }
 }
@@ -455,7 +443,7 @@ pub fn current() -> Thread {
 /// assert_eq!(spawn(thread::is_isolated).join().unwrap(), thread::isolation().is_ok());
 /// ```
 pub fn is_isolated() -> bool {
-    crate::tls::is_own()
+    crate::isolation::is_own()
 }
 
 /// Whether green threads can have thread-locals of their own in this process, or why not.
@@ -480,12 +468,12 @@ pub fn is_isolated() -> bool {
 /// # Errors
 /// The reason, to be shown.
 pub fn isolation() -> std::io::Result<()> {
-    crate::tls::status().map_err(|reason| std::io::Error::new(std::io::ErrorKind::Unsupported, reason))
+    crate::isolation::status().map_err(|reason| std::io::Error::new(std::io::ErrorKind::Unsupported, reason))
 }
 
 /// Turns isolation off, or on again, for all green threads of the process that are spawned from now on.
 pub fn set_isolation(on: bool) {
-    crate::tls::turn(on);
+    crate::isolation::turn(on);
 }
 
 impl Handle {

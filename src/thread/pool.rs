@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::imap::{self, Imap, Order};
 use super::{Group, JoinError, JoinHandle, Thread};
-use crate::hub::context::Kind;
-use crate::hub::park::Why;
+use crate::hub::{Kind, Why};
 use crate::sync::{Permit, Semaphore, Until};
 
 static PLACE: &str = "a place in a Pool";

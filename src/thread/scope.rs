@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - **C1** `'scope` outlives every child: [`scope`] returns, or unwinds, only after `running` is zero. Its wait is
-//!   [`Mode::Must`](crate::hub::park::Mode): neither kill nor time-out ends it.
+//!   [`Mode::Must`](crate::hub::Mode): neither kill nor time-out ends it.
 //! - **C2** An unwind that would leave the scope all the same (`LoopExit` on the native stack) aborts the process
 //!   instead.
 //! - **C3** What scope and children share is atomic or locked: a `&Scope` may reach another OS thread, and then
@@ -28,10 +28,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{JoinError, JoinHandle, Thread};
-use crate::hub::context::Kind;
-use crate::hub::park::{Mode, Parker, Waiter, Why};
-use crate::hub::task::{self, Options};
-use crate::hub::{Hub, Reporter, report_panic};
+use crate::hub::{Hub, Kind, Mode, Parker, Reporter, Waiter, Why, report_panic, task};
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::sys::poison::IgnorePoison;
 
@@ -141,7 +138,7 @@ fn wait_for_all(shared: &Shared) {
     let outside = hub.is_native();
     // Tells the hub that the native stack waits in a scope: a `LoopExit` there aborts (C2).
     if outside {
-        hub.scopes.set(hub.scopes.get() + 1);
+        hub.counters.scopes.set(hub.counters.scopes.get() + 1);
     }
     while shared.running.load(Ordering::Acquire) > 0 {
         let parker = Parker::new();
@@ -157,7 +154,7 @@ fn wait_for_all(shared: &Shared) {
         );
     }
     if outside {
-        hub.scopes.set(hub.scopes.get() - 1);
+        hub.counters.scopes.set(hub.counters.scopes.get() - 1);
     }
 }
 
@@ -167,7 +164,7 @@ struct Leave(Arc<Shared>);
 impl Leave {
     fn new(shared: &Arc<Shared>, hub: &Hub) -> Leave {
         shared.running.fetch_add(1, Ordering::AcqRel);
-        hub.scoped.set(hub.scoped.get() + 1);
+        hub.counters.scoped.set(hub.counters.scoped.get() + 1);
         Leave(shared.clone())
     }
 }
@@ -258,7 +255,7 @@ impl<'scope> Scope<'scope, '_> {
     pub(super) fn try_spawn<F, T>(
         &self,
         kind: Kind,
-        options: Option<Options>,
+        options: Option<task::Options>,
         f: F,
         place: &'static Location<'static>,
     ) -> io::Result<ScopedJoinHandle<'scope, T>>
@@ -384,7 +381,7 @@ impl<T> Drop for ScopedJoinHandle<'_, T> {
         let left = lock(&self.result).take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(left))) {
             let who = String::from("the value of a scoped green thread, as it was dropped,");
-            report_panic(&Reporter { who }, payload);
+            report_panic(&Reporter { name: who }, payload);
         }
     }
 }

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::Abroad;
+use super::Offload;
 use super::error::JobError;
 use super::job::{Job, Next, Outcome, State, guarded, settle};
-use crate::hub::park::{Mode, Parker, Waiter, Wake, Why};
-use crate::hub::{self, Hub, budget, interrupt};
+use crate::hub::{self, Hub, Mode, Parker, Waiter, Wake, Why, budget, interrupt};
 
 static JOB: &str = "a job of a pool";
 
@@ -120,7 +119,7 @@ impl<T> PoolFuture<T> {
             let wake = {
                 // Counted as work elsewhere while it parks, so that this hub does not conclude that nothing can wake
                 // it.
-                let _abroad = Abroad::new();
+                let _abroad = Offload::new();
                 parker.park(deadline, mode, why)
             };
             if wake == Wake::Ready {

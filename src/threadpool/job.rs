@@ -15,8 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error::JobError;
 use super::locked;
-use crate::hub::park::Waiter;
-use crate::hub::{Reporter, discard, report_panic};
+use crate::hub::{Reporter, Waiter, discard, report_panic};
 use crate::sync::channel::Sender;
 use crate::sys::fork::fork_epoch;
 use crate::sys::inside::{Mutex, MutexGuard};
@@ -257,7 +256,7 @@ impl<T: Send> Run for Job<T> {
 pub(super) fn settle<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
         let who = String::from("the value of a pool's job, as it was dropped,");
-        report_panic(&Reporter { who }, payload);
+        report_panic(&Reporter { name: who }, payload);
     }
 }
 
@@ -265,6 +264,6 @@ pub(super) fn settle<T>(value: T) {
 pub(super) fn guarded(f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
         let who = String::from("a callback of a pool's job");
-        report_panic(&Reporter { who }, payload);
+        report_panic(&Reporter { name: who }, payload);
     }
 }

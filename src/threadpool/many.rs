@@ -6,11 +6,11 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
-use super::Abroad;
+use super::Offload;
 use super::error::{JobError, ShutDown};
 use super::future::PoolFuture;
 use super::job::Next;
-use crate::hub::park::{Mode, Why};
+use crate::hub::{Mode, Why};
 use crate::sync::channel::{Receiver, unbounded};
 
 static MAPPED: &str = "a job of a pool (map)";
@@ -244,7 +244,7 @@ impl<T> AsCompleted<T> {
         if self.left == 0 {
             return None;
         }
-        let _abroad = Abroad::new();
+        let _abroad = Offload::new();
         match deadline {
             None => self.done.recv().ok(),
             Some(deadline) => self.done.recv_deadline(deadline).ok(),

@@ -51,8 +51,7 @@ pub(crate) use job::Outcome;
 
 use once_cell::race::OnceBox;
 
-use crate::hub::Hub;
-use crate::hub::park::{self, Mode, Why};
+use crate::hub::{self, Hub, Mode, Why};
 use crate::sync::Promise;
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::sys::poison::IgnorePoison;
@@ -114,24 +113,24 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Counts work of this hub that another OS thread is doing, as long as it lives.
-struct Abroad(&'static Hub);
+struct Offload(&'static Hub);
 
-impl Abroad {
+impl Offload {
     /// `None` after the hub's end, when nothing waits there.
     #[track_caller]
-    fn new() -> Option<Abroad> {
+    fn new() -> Option<Offload> {
         if Hub::has_ended() {
             return None;
         }
         let hub = Hub::current();
-        hub.offloaded.set(hub.offloaded.get() + 1);
-        Some(Abroad(hub))
+        hub.begin_offload();
+        Some(Offload(hub))
     }
 }
 
-impl Drop for Abroad {
+impl Drop for Offload {
     fn drop(&mut self) {
-        self.0.offloaded.set(self.0.offloaded.get() - 1);
+        self.0.end_offload();
     }
 }
 
@@ -222,7 +221,7 @@ fn value_of<T>(mut future: PoolFuture<T>) -> T {
     if future.is_done() && mode == Mode::Cancel {
         // The job was done before the caller looked. Yield all the same, because a caller that calls again and again
         // would keep other tasks from running. A kill that this yield reports comes again at the next park.
-        park::yield_now();
+        hub::yield_now();
     }
     loop {
         match future.wait_until(None, mode, Why::new(&UNBLOCK, 0)) {

@@ -10,7 +10,7 @@ use super::error::ShutDown;
 use super::job::Outcome;
 use super::many::Map;
 use super::worker::{Config, Pool};
-use super::{Abroad, IDLE, PoolFuture};
+use super::{IDLE, Offload, PoolFuture};
 use crate::hub::Hub;
 
 /// A pool of OS threads, each of which runs one job after another.
@@ -134,7 +134,7 @@ impl ThreadPool {
     #[track_caller]
     fn wait(&self) {
         if !self.pool.ended().is_set() && !self.pool.is_member() {
-            let _abroad = Abroad::new();
+            let _abroad = Offload::new();
             self.pool.ended().wait();
         }
     }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::error::JobError;
 use super::job::{Job, Outcome, Run};
 use super::{PoolFuture, locked};
-use crate::hub::{Reporter, discard, report_panic, stuck};
+use crate::hub::{Registered, Reporter, Waiting, discard, report_panic};
 use crate::sync::Event;
 use crate::sys::fork::{PerProcess, fork_epoch};
 use crate::sys::inside::{Mutex, MutexGuard};
@@ -63,7 +63,7 @@ struct Here {
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<(Arc<dyn Run>, stuck::Waiting)>,
+    jobs: VecDeque<(Arc<dyn Run>, Waiting)>,
     /// How many slots are in use.
     threads: usize,
     idle: usize,
@@ -148,7 +148,7 @@ impl Pool {
         if self.is_shut() {
             return false;
         }
-        state.jobs.push_back((job, stuck::Waiting::new()));
+        state.jobs.push_back((job, Waiting::new()));
         drop(self.grow(state));
         true
     }
@@ -191,7 +191,7 @@ impl Pool {
 
     /// The body of each OS thread.
     fn work(&self) {
-        let registered = stuck::Registered::new();
+        let registered = Registered::new();
         self.state().members.push(id());
         if self.set_up() {
             while let Some(job) = self.next(&registered) {
@@ -237,7 +237,7 @@ impl Pool {
                 discard(payload);
             } else {
                 let who = String::from("the initializer of a thread pool");
-                report_panic(&Reporter { who }, payload);
+                report_panic(&Reporter { name: who }, payload);
             }
             if leaves {
                 return false;
@@ -246,7 +246,7 @@ impl Pool {
     }
 
     /// The next job. `None` if the OS thread has given back its slot.
-    fn next(&self, registered: &stuck::Registered) -> Option<Arc<dyn Run>> {
+    fn next(&self, registered: &Registered) -> Option<Arc<dyn Run>> {
         let mut state = self.state();
         loop {
             if state.threads > self.most() {

@@ -51,7 +51,10 @@ pub fn timeout_at_async<F: IntoFuture>(
 }
 
 fn limit<F: Future>(deadline: u64, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> + use<F> {
-    let (id, sleep) = (Hub::try_current().map_or(0, Hub::guard_id), Sleep::at(deadline));
+    let (id, sleep) = (
+        Hub::try_current().map_or(0, |hub| hub.counters.guard_id()),
+        Sleep::at(deadline),
+    );
     async move {
         let (mut future, mut sleep) = (pin!(future), pin!(sleep));
         poll_fn(|context| match future.as_mut().poll(context) {

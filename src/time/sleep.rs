@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use crate::hub::alarm::Alarm;
-use crate::hub::{Hub, budget};
+use crate::hub::{Alarm, Hub, budget};
 use crate::sys::inside::Mutex;
 use crate::sys::poison::IgnorePoison;
 

@@ -9,14 +9,16 @@
 //!   waiter or waker of such a block looks at its atomics alone, and finds no hub.
 //! - **R2** A chunk that comes back gets tickets above all that blocks of retired chunks ever had (T1).
 
+use std::cell::Cell;
+use std::panic::Location;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Marks, Task, TaskRef};
-use crate::fiber::current;
-use crate::hub::Hub;
+use super::block::{Task, TaskRef, prepare};
+use super::marks::{self, Marks, NATIVE, State};
+use crate::hub::shared::{self, Shared};
 use crate::sys::fork::{Global, Order};
-use crate::sys::{self, mem};
+use crate::sys::mem;
 
 struct Chunk(&'static [Task]);
 // SAFETY: T5: a chunk in the lists below is used only through its atomics, or by code that has taken a free block,
@@ -32,22 +34,42 @@ static TICKETS: AtomicU64 = AtomicU64::new(1);
 const CHUNK: usize = 64;
 const BYTES: usize = CHUNK * size_of::<Task>();
 
-/// Takes a block from the hub's free list, from the common list, or from a new chunk.
-#[inline]
-pub(super) fn take_block(hub: &Hub) -> &'static Task {
-    match hub.free.get() {
-        Some(task) => {
-            hub.free.set(task.next.take());
-            task
+/// The free blocks of one hub.
+#[derive(Default)]
+pub(in crate::hub) struct Blocks(Cell<Option<&'static Task>>);
+
+impl Blocks {
+    /// Takes a block from this list, from the common list, or from a new chunk.
+    #[inline]
+    pub(super) fn take(&self) -> &'static Task {
+        self.pop().unwrap_or_else(|| refill(self))
+    }
+
+    #[inline]
+    fn pop(&self) -> Option<&'static Task> {
+        let task = self.0.get()?;
+        self.0.set(task.next.take());
+        Some(task)
+    }
+
+    #[inline]
+    fn push(&self, task: &'static Task) {
+        task.next.set(self.0.replace(Some(task)));
+    }
+
+    /// Gives the free blocks of a hub that ends to the common list.
+    pub(in crate::hub) fn give_back(&self) {
+        let mut free = FREE.lock();
+        while let Some(task) = self.pop() {
+            free.push(TaskRef::new(task));
         }
-        None => refill(hub),
     }
 }
 
 #[cold]
-fn refill(hub: &Hub) -> &'static Task {
+fn refill(blocks: &Blocks) -> &'static Task {
     if let Some(task) = FREE.lock().pop() {
-        return task.0;
+        return task.get();
     }
     // A retired chunk before a new one: its addresses are mapped already.
     let retired = RETIRED.lock().pop();
@@ -66,9 +88,7 @@ fn refill(hub: &Hub) -> &'static Task {
         }
     };
     // One block is for the caller, the others are for the next spawns of this hub.
-    for task in &chunk[1..] {
-        task.next.set(hub.free.replace(Some(task)));
-    }
+    chunk[1..].iter().for_each(|task| blocks.push(task));
     &chunk[0]
 }
 
@@ -91,16 +111,13 @@ fn new_chunk() -> &'static [Task] {
 }
 
 /// Retires each chunk if all of its blocks are free, in this hub's list or in the common one.
-pub(in crate::hub) fn retire(hub: &Hub) {
+pub(in crate::hub) fn retire(blocks: &Blocks) {
     if !BYTES.is_multiple_of(mem::page()) {
         return;
     }
     // Out of the lists first: no other OS thread can take a block while this decides.
-    let mut free: Vec<&'static Task> = FREE.lock().drain(..).map(|task| task.0).collect();
-    while let Some(task) = hub.free.get() {
-        hub.free.set(task.next.take());
-        free.push(task);
-    }
+    let mut free: Vec<&'static Task> = FREE.lock().drain(..).map(TaskRef::get).collect();
+    free.extend(std::iter::from_fn(|| blocks.pop()));
     let is_mapped = |chunk: &&'static [Task]| chunk.len() == CHUNK && chunk.as_ptr().addr().is_multiple_of(mem::page());
     let mut chunks: Vec<_> = CHUNKS.lock().iter().map(|chunk| chunk.0).filter(is_mapped).collect();
     free.sort_unstable_by_key(|task| ptr::from_ref(*task));
@@ -110,9 +127,9 @@ pub(in crate::hub) fn retire(hub: &Hub) {
     let keep = |tasks: &[&'static Task]| {
         for task in tasks {
             if task.marks.get(Marks::COMMON) {
-                FREE.lock().push(TaskRef(task));
+                FREE.lock().push(TaskRef::new(task));
             } else {
-                task.next.set(hub.free.replace(Some(task)));
+                blocks.push(task);
             }
         }
     };
@@ -150,7 +167,7 @@ fn retire_chunk(chunk: &'static [Task]) {
 }
 
 /// Takes a block from the common list, or makes a chunk of one block.
-pub(super) fn take_common() -> &'static Task {
+pub(in crate::hub) fn take_common() -> &'static Task {
     let free = FREE.lock().pop();
     free.map_or_else(
         || {
@@ -158,24 +175,23 @@ pub(super) fn take_common() -> &'static Task {
             CHUNKS.lock().push(Chunk(chunk));
             &chunk[0]
         },
-        |task| task.0,
+        TaskRef::get,
     )
 }
 
-/// Gives a block back (T1). Called once per life, by the owner or the join, whichever is last.
+/// Gives a block back (T1). Called once per life, by the owner or the join, whichever is last. `here` is the hub of the
+/// calling OS thread.
 #[inline]
-pub(super) fn recycle(task: &'static Task) {
+pub(in crate::hub) fn recycle(task: &'static Task, here: Option<(&'static Shared, &'static Blocks)>) {
     // SAFETY: T1, T2: the owner and the join are both finished with this life, so no other code reads its name.
-    unsafe { *task.name.get() = None };
+    unsafe { task.set_name(None) };
     // From here on old wakers and waiters find no hub, and a ticket that has moved.
     let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);
     task.ticket.fetch_add(1, Ordering::Relaxed);
-    match Hub::try_current() {
+    match here {
         // A block of the common list was taken by an OS thread that spawns on other hubs. It goes back there, where the
         // next such spawn finds it.
-        Some(hub) if ptr::eq(hub.shared, owner) && !task.marks.get(Marks::COMMON) => {
-            task.next.set(hub.free.replace(Some(task)))
-        }
+        Some((shared, blocks)) if ptr::eq(shared, owner) && !task.marks.get(Marks::COMMON) => blocks.push(task),
         _ => recycle_common(task),
     }
 }
@@ -183,71 +199,26 @@ pub(super) fn recycle(task: &'static Task) {
 #[cold]
 #[inline(never)]
 fn recycle_common(task: &'static Task) {
-    FREE.lock().push(TaskRef(task));
+    FREE.lock().push(TaskRef::new(task));
 }
 
-/// The memory of a hub, which its OS thread keeps.
-pub(in crate::hub) struct OwnedHub(*mut Hub);
-
-impl OwnedHub {
-    pub(in crate::hub) fn new(hub: Hub) -> (OwnedHub, &'static Hub) {
-        sys::last::prepare();
-        let hub = Box::into_raw(Box::new(hub));
-        // SAFETY: the hub stays where it is until `free`, which runs when no code refers to it any more.
-        (OwnedHub(hub), unsafe { &*hub })
-    }
-
-    /// Has an ended hub freed at the very end of its OS thread. Until then destructors of thread-locals may resume
-    /// frames that refer to it: those of generators and greenlets of the native stack that were suspended in code
-    /// called by the hub.
-    pub(in crate::hub) fn retire(self) {
-        // SAFETY: `at_end` calls `free` after the destructors of the thread-locals, with this `OwnedHub`'s pointer, and
-        // not again after it has returned `true`, as `free` requires.
-        unsafe { sys::last::at_end(free, self.0.cast()) };
-    }
+/// Makes the task that stands for the native stack of a new hub.
+pub(in crate::hub) fn native(shared: &'static Shared, place: &'static Location<'static>) -> &'static Task {
+    let task = take_common();
+    prepare(task, shared::next_id() | NATIVE, shared, place, None);
+    task.state.set(State::Running);
+    task
 }
 
-/// Frees a hub that has ended; `false` if a fiber of the native stack is still suspended, because it may refer to the
-/// hub.
-///
-/// # Safety
-/// The destructors of the thread-locals of the hub's OS thread have run, `hub` is the pointer of its `OwnedHub`, and no
-/// call before has returned `true`.
-unsafe fn free(hub: *mut ()) -> bool {
-    if current::any_begun() {
-        return false;
-    }
-    // SAFETY: the caller guarantees that the pointer is the `OwnedHub`'s, made by `Box::into_raw`, and was not freed
-    // before. No code refers to the hub any more: the native stack has only the frames that call this, no fiber is
-    // suspended above it, and green threads that were lost never run again.
-    let hub = unsafe { Box::from_raw(hub.cast::<Hub>()) };
-    // The native task, and the task that `end` has made the running one.
-    let (shared, tasks) = (hub.shared, [Some(hub.native), hub.current.get()]);
-    crate::hub::discard(hub);
-    // After the hub: from here on these blocks and `shared` may serve another hub.
-    tasks.into_iter().flatten().for_each(recycle);
-    shared.spare();
-    true
-}
-
-/// Gives the free blocks of a hub that ends to the common list.
-pub(in crate::hub) fn give_back(hub: &Hub) {
-    let mut free = FREE.lock();
-    while let Some(task) = hub.free.take() {
-        hub.free.set(task.next.take());
-        free.push(TaskRef(task));
-    }
-}
-
-/// All unfinished green threads of a hub, in no order. For the hub's own OS thread.
-pub(crate) fn all_of(hub: &Hub) -> Vec<&'static Task> {
+/// All unfinished green threads of a hub, in no order. For that hub's own OS thread.
+pub(in crate::hub) fn all_of(shared: &Shared) -> Vec<&'static Task> {
     let chunks = CHUNKS.lock();
     let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
     // A block's plain fields are read only after `hub` has said that this hub owns it (T5).
     let live = blocks.filter(|task| !task.is_finished());
-    let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), hub.shared));
+    let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), shared));
     // The native task and runners at rest are no green threads of the user.
-    let seen = |task: &&'static Task| !super::is_native(task.id.get()) && !task.marks.get(Marks::RESTS);
+    let seen = |task: &&'static Task| !marks::is_native(task.id.get()) && !task.marks.get(Marks::RESTS);
     mine.filter(seen).collect()
 }
 

@@ -6,16 +6,17 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::blocks::recycle;
-use super::{DETACHED, DONE, JOINER, LINKED, LOST, RELEASED, SCOPED, Task, TaskRef, settle_rest, take_exit};
+use super::block::{DETACHED, DONE, JOINER, LINKED, LOST, RELEASED, SCOPED, Task, TaskRef};
+use super::body::{drop_rest, take_exit};
 use crate::hub::links::{self, ExitLink, Runs};
-use crate::hub::park::Waiter;
+use crate::hub::scheduler::recycle;
 use crate::hub::slot::{Ended, Exit};
+use crate::hub::waiter::Waiter;
 
 /// The right to a green thread's result; there is one for each green thread.
 pub(crate) struct Join<T> {
-    pub(super) task: &'static Task,
-    pub(super) _value: PhantomData<T>,
+    task: &'static Task,
+    _value: PhantomData<T>,
 }
 
 // SAFETY: T3: a join passes a `T` from the owner's OS thread to its own, which `T: Send` allows. Everything else that
@@ -25,8 +26,16 @@ unsafe impl<T: Send> Send for Join<T> {}
 unsafe impl<T: Send> Sync for Join<T> {}
 
 impl<T> Join<T> {
+    /// The join of a task that was prepared just now.
+    pub(in crate::hub) fn new(task: &'static Task) -> Join<T> {
+        Join {
+            task,
+            _value: PhantomData,
+        }
+    }
+
     pub(crate) fn task(&self) -> TaskRef {
-        TaskRef(self.task)
+        TaskRef::new(self.task)
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -55,7 +64,7 @@ impl<T> Join<T> {
     pub(crate) fn link(&self, runs: Runs, link: ExitLink) -> Result<(), (ExitLink, Ended)> {
         if !self.is_finished() {
             // The link is in the register before the bit is set: an owner that finds the bit finds the link.
-            let number = links::leave(self.task(), self.id(), self.place(), runs, link);
+            let number = links::add(self.task(), self.id(), self.place(), runs, link);
             if self.task.join.fetch_or(LINKED, Ordering::AcqRel) & DONE == 0 {
                 return Ok(());
             }
@@ -161,7 +170,7 @@ impl<T> Drop for Join<T> {
         if was_finished {
             // Dropped before `DETACHED` is set: after that an owner which is about to release may recycle the block at
             // any moment.
-            settle_rest::<T>(self.task);
+            drop_rest::<T>(self.task);
         }
         let before = self.task.join.fetch_or(DETACHED, Ordering::AcqRel);
         if before & DONE == 0 {
@@ -169,7 +178,7 @@ impl<T> Drop for Join<T> {
         }
         // The end came after the question above, so the result is still there.
         if !was_finished && before & (JOINER | RELEASED) != JOINER {
-            settle_rest::<T>(self.task);
+            drop_rest::<T>(self.task);
         }
         self.end(before);
     }

@@ -30,12 +30,12 @@ pub(crate) enum State {
     /// Waiting for a wake with its ticket, a kill or a time-out.
     Parked,
     /// Waiting for a wake with its ticket, and nothing else.
-    Held,
+    ParkedUninterruptible,
 }
 
 impl State {
     pub(crate) fn is_parked(self) -> bool {
-        matches!(self, State::Parked | State::Held)
+        matches!(self, State::Parked | State::ParkedUninterruptible)
     }
 }
 
@@ -53,7 +53,7 @@ impl Marks {
     /// The task is a runner that has nothing to poll.
     pub(crate) const RESTS: u8 = 8;
     /// The block came from the common list, because another OS thread spawned the task, and goes back there.
-    pub(super) const COMMON: u8 = 16;
+    pub(in crate::hub) const COMMON: u8 = 16;
 
     pub(crate) fn get(&self, mark: u8) -> bool {
         self.0.get() & mark != 0
@@ -63,7 +63,7 @@ impl Marks {
         self.0.set(if on { self.0.get() | mark } else { self.0.get() & !mark });
     }
 
-    pub(super) fn clear(&self) {
+    pub(in crate::hub) fn clear(&self) {
         self.0.set(0);
     }
 }

@@ -22,37 +22,38 @@
 //!   runner ends.
 //! - **K4** While a runner polls a task, it has that task's number, shield, time-outs, locals and kill. So what a task
 //!   leaves there between two polls never reaches another task.
-//! - **K5** While a stackless task is `Running`, its `depth` is the runner that polls it. Otherwise `depth` is the
+//! - **K5** While a stackless task is `Running`, its `near` is the runner that polls it. Otherwise `near` is the
 //!   address of the future.
 
+use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::mem::{align_of, size_of};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
-use std::ptr;
 use std::sync::atomic::Ordering;
-use std::task::{Context as PollContext, Poll, RawWaker, RawWakerVTable, Waker};
+use std::task::{Context as PollContext, Poll};
 
-use super::blocks::take_block;
-use super::{
-    __rust_begin_short_backtrace, AtomicU8, Body, DETACHED, Ended, Join, Marks, RemoteSpawn, Settle, State, Task,
-    TaskRef, WOKEN, end, end_locals, enqueue, lay, leave, lose, prepare, settle_slot,
-};
-use crate::hub::context::{self, Kind};
-use crate::hub::park::{Wake, Why};
-use crate::hub::remote::Message;
-use crate::hub::{Hub, Reporter, interrupt, report_panic};
+use super::block::{Body, Context, DETACHED, DropResult, Near, Task, clear_woken, is_woken, prepare};
+use super::body::{__rust_begin_short_backtrace, drop_slot, end_locals, install_body, store_result};
+use super::exit::{end, lose, tell_empty};
+use super::join::Join;
+use super::marks::{Marks, State};
+use super::spawn::enqueue;
+use crate::hub::contexts::{Contexts, Kind};
+use crate::hub::observers::Event;
+use crate::hub::report::{Reporter, complain, report_panic};
+use crate::hub::scheduler::Hub;
+use crate::hub::slot::Ended;
+use crate::hub::waiter::Why;
+use crate::hub::wake::task_waker;
+use crate::hub::{interrupt, payload};
 use crate::stack::Stack;
-use crate::tls::Context;
 
 static WAKE: &str = "its waker (a future)";
 
-/// How many runners of the native context are kept at rest.
-const RESTS: usize = 16;
-
 /// The future. It leaves its result in the slot, and returns the function that drops the result.
-type Work = Pin<Box<dyn Future<Output = Settle>>>;
+type Work = Pin<Box<dyn Future<Output = DropResult>>>;
 
 const _: () = assert!(size_of::<Work>() <= size_of::<Body>() && align_of::<Work>() <= align_of::<Body>());
 
@@ -62,158 +63,80 @@ pub(crate) fn spawn_future<F>(hub: &'static Hub, place: &'static Location<'stati
 where
     F: Future + 'static,
 {
-    let task = take_block(hub);
-    prepare(task, hub.next_id(), hub.shared, place);
+    let task = hub.blocks.take();
+    prepare(task, hub.counters.next_id(), hub.me.shared, place, None);
     start_future(hub, task, future);
-    Join {
-        task,
-        _value: std::marker::PhantomData,
-    }
+    Join::new(task)
 }
 
 #[inline]
-fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'static Task, future: F) {
+pub(in crate::hub) fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'static Task, future: F) {
     let work: Work = Box::pin(async move {
         let value = future.await;
         // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the future returns only once.
-        unsafe { leave(task, value, Ended::Returned) };
-        settle_slot::<F::Output> as Settle
+        unsafe { store_result(task, value, Ended::Returned) };
+        drop_slot::<F::Output> as DropResult
     });
     task.marks.set(Marks::STACKLESS, true);
-    let context = context::for_spawn(hub, Kind::Local);
+    let context = Contexts::for_spawn(hub.context(), Kind::Local);
     // Counted so that the context's runner at rest ends with the last task (`finish`).
-    context.inspect(|context| context.tasks().set(context.tasks().get() + 1));
+    context.inspect(|context| {
+        let tasks = &context.scheduler().tasks;
+        tasks.set(tasks.get() + 1);
+    });
     task.context.set(context);
-    task.depth.set((&raw const *work).cast());
+    task.near.set(Near::future(&*work));
     // SAFETY: the block is fresh: no fiber lies there that this would overwrite, and no other code knows the block. The
     // assertion above says that a `Work` fits there (K1).
     unsafe { task.fiber.get().cast::<Work>().write(work) };
     enqueue(hub, task);
 }
 
-impl<F: Future + 'static> RemoteSpawn<F> {
-    /// Starts the future as a stackless task, on its owner's OS thread.
-    pub(crate) fn adopt_future(mut self, hub: &'static Hub) {
-        if let Some(future) = self.body.take() {
-            hub.arrivals.set(hub.arrivals.get() + 1);
-            start_future(hub, self.task.0, future);
-            std::mem::forget(self);
-        }
-    }
-}
-
-/// The task to resume for one that has come up: itself if it has a stack, or else a runner. `None`: there is no memory
-/// for a runner, and the task is lost.
+/// A runner for the task, if one is at rest in its context. Uses no thread-local.
 #[inline(always)]
-pub(in crate::hub) fn with_stack(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
-    if task.marks.get(Marks::STACKLESS) {
-        runner_for(hub, task)
-    } else {
-        Some(task)
-    }
+pub(in crate::hub) fn runner_at_hand(hub: &Hub, task: &'static Task) -> Option<&'static Task> {
+    let runner = hub.runners.take_resting(task.context.get())?;
+    Some(hub.runners.assign(runner, task))
 }
 
-/// The same if no runner has to be made for it. Uses no thread-local.
-#[inline(always)]
-pub(in crate::hub) fn stack_at_hand(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
-    if task.marks.get(Marks::STACKLESS) {
-        take_resting(hub, task.context.get()).map(|runner| assign(hub, runner, task))
-    } else {
-        Some(task)
-    }
-}
-
-#[inline(always)]
-fn assign(hub: &Hub, runner: &'static Task, task: &'static Task) -> &'static Task {
-    // The runner goes by the task's number and place while it polls it (K4).
-    runner.place.set(task.place());
-    runner.id.set(task.id());
-    hub.assigned.set(Some(task));
-    runner
-}
-
+/// A runner for the task. `None`: there is no memory for one, and the task is lost.
 #[inline(never)]
-fn runner_for(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
+pub(in crate::hub) fn runner_for(hub: &'static Hub, task: &'static Task) -> Option<&'static Task> {
     let context = task.context.get();
-    let runner = match take_resting(hub, context) {
+    let runner = match hub.runners.take_resting(context) {
         Some(runner) => runner,
         None => match new_runner(hub, context) {
             Ok(runner) => runner,
             Err(error) => {
-                crate::hub::complain(format_args!("no stack to run a future on, which is lost: {error}"));
+                complain(format_args!("no stack to run a future on, which is lost: {error}"));
                 // This is the end of the task as in `end`, but the future is leaked: its drop is code of the user, and
                 // wants a stack.
                 lose(task);
-                hub.live.set(hub.live.get() - 1);
-                if hub.live.get() == 0 {
-                    hub.emptied();
+                hub.counters.live.set(hub.counters.live.get() - 1);
+                if hub.counters.live.get() == 0 {
+                    tell_empty(hub);
                 }
                 return None;
             }
         },
     };
-    Some(assign(hub, runner, task))
-}
-
-/// Takes a runner that rests in this context; it is ready to be resumed.
-#[inline]
-fn take_resting(hub: &Hub, context: Option<&'static Context>) -> Option<&'static Task> {
-    let runner = match context {
-        None => {
-            let runner = hub.resting.get()?;
-            hub.resting.set(runner.next.take());
-            hub.rests.set(hub.rests.get() - 1);
-            runner
-        }
-        // SAFETY: the pointer is null, or `rest` put the address of a block there. Blocks are never freed.
-        Some(context) => unsafe { context.rest().replace(ptr::null()).cast::<Task>().as_ref() }?,
-    };
-    runner.marks.clear();
-    Some(runner)
-}
-
-/// Lays a runner to rest; `false` if the runner is to end instead. In a context other than the native one a runner
-/// rests only while there are stackless tasks, because it is a member and keeps the context alive.
-#[inline]
-fn rest(hub: &Hub, runner: &'static Task) -> bool {
-    match runner.context.get() {
-        None if hub.rests.get() == RESTS => return false,
-        None => {
-            runner.next.set(hub.resting.replace(Some(runner)));
-            hub.rests.set(hub.rests.get() + 1);
-        }
-        Some(context) if context.tasks().get() == 0 || !context.rest().get().is_null() => return false,
-        Some(context) => context.rest().set(ptr::from_ref(runner).cast()),
-    }
-    runner.marks.set(Marks::RESTS, true);
-    runner.state.set(State::Idle);
-    true
-}
-
-/// Ends the runners of the native context with their stacks, because the OS thread ends.
-pub(in crate::hub) fn end_runners(hub: &'static Hub) {
-    let chain = crate::fiber::current::set_aside();
-    while let Some(runner) = take_resting(hub, None) {
-        // Nothing is assigned, so the runner ends (K3).
-        super::resume(hub, runner);
-    }
-    crate::fiber::current::restore(chain);
+    Some(hub.runners.assign(runner, task))
 }
 
 /// Makes a runner. It has no join, and it does not count as live: the task that it polls does.
 #[cold]
 fn new_runner(hub: &'static Hub, context: Option<&'static Context>) -> io::Result<&'static Task> {
     let stack = Stack::new(crate::stack::default_size())?;
-    let runner = take_block(hub);
-    prepare(runner, hub.next_id(), hub.shared, Location::caller());
+    let runner = hub.blocks.take();
+    prepare(runner, hub.counters.next_id(), hub.me.shared, Location::caller(), None);
     // No join will look at its result: the runner's block is recycled at its end.
     runner.join.store(DETACHED, Ordering::Release);
     // A member: the context stays as long as its runner does, so a task is never the last to leave (`finish`).
     runner.context.set(context.inspect(|context| context.join()));
     let own = runner.id();
-    lay(runner, stack, move || run_assigned(hub, runner, own));
+    install_body(runner, stack, move || run_assigned(hub, runner, own));
     runner.state.set(State::New);
-    hub.emit(|| crate::hub::Event::Spawn(runner.id()));
+    hub.emit(|| Event::Spawn(runner.id()));
     Ok(runner)
 }
 
@@ -223,15 +146,16 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task, own: u64) {
     struct Counts(&'static Hub);
     impl Drop for Counts {
         fn drop(&mut self) {
-            self.0.live.set(self.0.live.get() + 1);
+            let live = &self.0.counters.live;
+            live.set(live.get() + 1);
         }
     }
     let _counts = Counts(hub);
-    while let Some(task) = hub.assigned.take() {
+    while let Some(task) = hub.runners.take_assigned() {
         poll_once(hub, runner, task);
         // From here on the runner goes by its own number again.
         runner.id.set(own);
-        if !rest(hub, runner) {
+        if !hub.runners.rest(runner) {
             return;
         }
         // The turn resumes the runner with its next task in `assigned`, or with none.
@@ -243,11 +167,11 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task, own: u64) {
 fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     task.state.set(State::Running);
     // K5, and then K4: from here on a kill goes to the runner, see `interrupt_target`.
-    let depth = task.depth.replace(ptr::from_ref(runner).cast());
+    let near = task.near.replace(Near::runner(runner));
     swap_task_state(runner, task);
     // A kill that came while the task waited ends it without another poll.
-    let result = if interrupt::is_killed(runner) {
-        Err(interrupt::killed_payload())
+    let result = if interrupt::is_kill_due(runner) {
+        Err(payload::killed())
     } else {
         // Before the poll: a wake that comes from here on sets the bit again, and the future is polled once more.
         clear_woken(&task.join);
@@ -255,38 +179,27 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
             // SAFETY: K1: the future is there. Only the runner that was assigned this task comes here, and the task is
             // in no queue meanwhile, so this is the only reference.
             let work = unsafe { &mut *task.fiber.get().cast::<Work>() };
-            let waker = waker(task);
+            let waker = task_waker(task);
             __rust_begin_short_backtrace(|| work.as_mut().poll(&mut PollContext::from_waker(&waker)))
         }))
     };
     match result {
-        Ok(Poll::Pending) if !interrupt::is_killed(runner) => {
+        Ok(Poll::Pending) if !interrupt::is_kill_due(runner) => {
             // Back from K4 and K5, before the task may be queued and polled by another runner.
             swap_task_state(runner, task);
-            task.depth.set(depth);
+            task.near.set(near);
             wait(hub, task);
         }
         // A kill came during the poll, and the future has not unwound for it: the task ends now.
-        Ok(Poll::Pending) => finish(hub, runner, task, Err(interrupt::killed_payload())),
-        Ok(Poll::Ready(settle)) if interrupt::is_told_kill(runner) => {
+        Ok(Poll::Pending) => finish(hub, runner, task, Err(payload::killed())),
+        Ok(Poll::Ready(drop_result)) if interrupt::is_told_kill(runner) => {
             // A patched call told the future of its kill, and the future has returned. As for a green thread the task
             // counts as killed. The value is dropped, because it need not be `Send`.
-            settle(task);
-            finish(hub, runner, task, Err(interrupt::killed_payload()));
+            drop_result(task);
+            finish(hub, runner, task, Err(payload::killed()));
         }
-        Ok(Poll::Ready(settle)) => finish(hub, runner, task, Ok(settle)),
+        Ok(Poll::Ready(drop_result)) => finish(hub, runner, task, Ok(drop_result)),
         Err(payload) => finish(hub, runner, task, Err(payload)),
-    }
-}
-
-/// The task that takes the kill of `task`: itself, or its runner if it is stackless and being polled (K4).
-#[inline]
-pub(in crate::hub) fn interrupt_target(task: &'static Task) -> &'static Task {
-    if task.marks.get(Marks::STACKLESS) && task.state.get() == State::Running {
-        // SAFETY: K5: the pointer is null or the address of the runner's block, and blocks are never freed.
-        unsafe { task.depth.get().cast::<Task>().as_ref() }.unwrap_or(task)
-    } else {
-        task
     }
 }
 
@@ -307,27 +220,6 @@ fn swap_task_state(runner: &Task, task: &Task) {
     }
 }
 
-/// Called by the owner before a poll (K2). Acquires what was done before the wakes that set the bit.
-#[inline(always)]
-fn clear_woken(join: &AtomicU8) {
-    if is_woken(join) {
-        join.fetch_and(!WOKEN, Ordering::AcqRel);
-    }
-}
-
-/// Looked at by the owner after a poll, once the task counts as waiting (K2).
-#[inline(always)]
-fn is_woken(join: &AtomicU8) -> bool {
-    join.load(Ordering::Acquire) & WOKEN != 0
-}
-
-/// Called by a waker (K2). `true` if the bit was not set before, so that the caller is to cause a poll. Releases what
-/// was done before the wake, even if the bit was set already.
-#[inline(always)]
-fn set_woken(join: &AtomicU8) -> bool {
-    join.fetch_or(WOKEN, Ordering::AcqRel) & WOKEN == 0
-}
-
 /// Lets the task wait until its waker is called, or queues it at once if that happened during the poll.
 #[inline]
 fn wait(hub: &Hub, task: &'static Task) {
@@ -337,7 +229,7 @@ fn wait(hub: &Hub, task: &'static Task) {
     // the bit. The message of a wake on another one may have been taken during the poll, without effect.
     if is_woken(&task.join) {
         task.state.set(State::Ready);
-        hub.ready.push(task);
+        hub.queue.ready.push(task);
     }
 }
 
@@ -346,7 +238,7 @@ fn finish(
     hub: &'static Hub,
     runner: &'static Task,
     task: &'static Task,
-    result: Result<Settle, Box<dyn std::any::Any + Send>>,
+    result: Result<DropResult, Box<dyn Any + Send>>,
 ) {
     // From here on no kill or time-out is delivered to this task.
     runner.shield.set(u8::MAX / 2);
@@ -356,17 +248,17 @@ fn finish(
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(work))) {
         report_panic(&Reporter::of(task), payload);
     }
-    let settle = match result {
-        Ok(settle) => settle,
+    let drop_result = match result {
+        Ok(drop_result) => drop_result,
         Err(payload) if interrupt::is_kill(&*payload) => {
             task.outcome.set(Ended::Killed);
             task.ended.set(Ended::Killed);
-            settle_slot::<()> as Settle
+            drop_slot::<()> as DropResult
         }
         Err(payload) => {
             // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the future has not returned.
-            unsafe { leave(task, payload, Ended::Panicked) };
-            settle_slot::<()> as Settle
+            unsafe { store_result(task, payload, Ended::Panicked) };
+            drop_slot::<()> as DropResult
         }
     };
     if runner.has_cold() {
@@ -374,87 +266,34 @@ fn finish(
     }
     // No join will take the result: drop it here, not on the hub's own stack.
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
-        settle(task);
+        drop_result(task);
     }
     // The task is over: the runner gets its own fields back (K4).
     swap_task_state(runner, task);
     if let Some(context) = task.context.get() {
         // This is never the last member, because the runner is one.
         context.leave();
-        context.tasks().set(context.tasks().get() - 1);
-        if context.tasks().get() == 0
-            && let Some(runner) = take_resting(hub, Some(context))
+        let tasks = &context.scheduler().tasks;
+        tasks.set(tasks.get() - 1);
+        if tasks.get() == 0
+            && let Some(runner) = hub.runners.take_resting(Some(context))
         {
             // No stackless task is left in this context. The runner at rest ends, because nothing is assigned to it: as
             // a member it would keep the context forever.
             runner.state.set(State::Ready);
-            hub.ready.push(runner);
+            hub.queue.ready.push(runner);
         }
     }
-    end(hub, task, Some(settle));
-}
-
-impl Hub {
-    /// Queues a stackless task of which a waker was called.
-    pub(in crate::hub) fn wake_stackless(&self, task: TaskRef) {
-        // The waker may be of an older life, so look at what the block is now.
-        if let Some(task) = self.own(task)
-            && task.marks.get(Marks::STACKLESS)
-            && task.state.get() == State::Parked
-        {
-            // A task that runs is not queued: its owner looks at `WOKEN` after the poll (`wait`).
-            self.wake_local(task, task.ticket.load(Ordering::Relaxed), Wake::Ready);
-        }
-    }
-}
-
-static VTABLE: RawWakerVTable = RawWakerVTable::new(|task| RawWaker::new(task, &VTABLE), wake, wake, |_| ());
-
-#[inline]
-fn waker(task: &'static Task) -> Waker {
-    // SAFETY: blocks are never freed, so the address is valid forever. The functions of the vtable may run on any OS
-    // thread, because they use atomics alone until they are on the owner's (T5).
-    unsafe { Waker::from_raw(RawWaker::new(ptr::from_ref(task).cast(), &VTABLE)) }
-}
-
-/// Whether a waker is that of a stackless task, so that calling it runs no code of the user.
-#[inline]
-pub(in crate::hub) fn is_ours(waker: &Waker) -> bool {
-    ptr::eq(waker.vtable(), &VTABLE)
-}
-
-/// The task of a waker, if it is a stackless one. The task may have ended, and its block may serve another.
-#[inline]
-pub(in crate::hub) fn of_waker(waker: &Waker) -> Option<TaskRef> {
-    // SAFETY: the vtable says that `waker` made this, so the data is the address of a block. Blocks are never freed.
-    is_ours(waker).then(|| TaskRef(unsafe { &*waker.data().cast::<Task>() }))
-}
-
-/// # Safety
-/// `task` is the data of a waker made by [`waker`].
-unsafe fn wake(task: *const ()) {
-    // SAFETY: the caller guarantees that `task` is the address of a block. Blocks are never freed.
-    let task: &'static Task = unsafe { &*task.cast::<Task>() };
-    // If the bit was set already, its setter causes the poll, and that poll will see what this caller has done.
-    if !set_woken(&task.join) {
-        return;
-    }
-    match (task.shared(), Hub::try_current()) {
-        // The hub is read after the bit was set: so it is the hub of the life in which the bit counts (K2).
-        (Some(shared), Some(hub)) if ptr::eq(shared, hub.shared) && !hub.is_among_others() => {
-            hub.wake_stackless(TaskRef(task));
-        }
-        (Some(shared), _) => shared.send(Message::Poll(TaskRef(task))),
-        // The block is free: the task has ended.
-        (None, _) => {}
-    }
+    end(hub, task, Some(drop_result));
 }
 
 #[cfg(all(test, loom))]
 mod loom_tests {
+    use super::super::block::set_woken;
     use super::*;
     use crate::hub::inbox::{AWAKE, Inbox, PARKED};
-    use loom::sync::{Arc, Condvar, Mutex, atomic::AtomicBool};
+    use loom::sync::atomic::{AtomicBool, AtomicU8};
+    use loom::sync::{Arc, Condvar, Mutex};
 
     /// The parts of a task and its hub that a waker on another OS thread uses: the bits, the inbox, the hub's sleep.
     struct World {

@@ -5,8 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::{Channel, Receiver};
-use crate::hub::Hub;
-use crate::hub::alarm::Alarm;
+use crate::hub::{Alarm, Hub};
 use crate::sys::spin::push_back;
 
 /// A channel that gives one message, the time, after `duration`, and then none for ever.
@@ -30,7 +29,7 @@ use crate::sys::spin::push_back;
 #[track_caller]
 pub fn after(duration: Duration) -> Receiver<Instant> {
     let hub = Hub::current();
-    clock(hub, hub.after(duration), None)
+    clock(hub, hub.deadline_in(duration), None)
 }
 
 /// A channel that gives one message, the time, at `when`; see [`after`].
@@ -60,7 +59,7 @@ pub fn tick(period: Duration) -> Receiver<Instant> {
     assert!(!period.is_zero(), "a tick every zero seconds never ends");
     let hub = Hub::current();
     let nanos = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
-    clock(hub, hub.after(period), Some(nanos))
+    clock(hub, hub.deadline_in(period), Some(nanos))
 }
 
 /// A channel that never gives a message, and never ends.

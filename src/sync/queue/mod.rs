@@ -54,7 +54,7 @@ pub use store::Store;
 
 use super::wait::{Core, Op, Until};
 use super::waiters::Waiters;
-use crate::hub::park::Why;
+use crate::hub::Why;
 use ops::{Get, Join, Peek, Put, Shared};
 use store::{Heap, Panic};
 

@@ -1,60 +1,5 @@
-//! Contexts: sets of thread-locals, one for each isolated green thread.
-//!
-//! An OS thread has its *native* context. Each isolated green thread has a context of its own: a block that glibc lays
-//! out as it does for a new OS thread. The fs base selects the context that is in use. A green thread stays in one
-//! context for life: an isolated one in its own, a local one in that of its spawner. A callback runs in the context in
-//! which it was left. Whatever leaves a context is `Send`.
-//!
-//! ```text
-//!              take                        enter ⇄ back                last member leaves          give
-//!   pool ────────────────► leased ────────────────────────────► ended ────────────────► laid anew ─────► pool
-//!          malloc's words          the hub's turn, around each            destructors, on the
-//!          are the native ones     resume; callbacks too                  leaver's own stack
-//! ```
-//!
-//! # Invariants
-//! - **C1** The hub runs in the native context. Only [`Context::enter`], for the length of one call, and the loop that
-//!   resumes green threads ([`hub::context`](crate::hub)) leave it. Nothing unwinds out of either.
-//! - **C2** A function that changes the base uses no thread-local itself (B2 of [`base`]).
-//! - **C3** A context has members: green threads that have not ended, and callbacks that have not run. The last member
-//!   to leave runs the destructors, in the context. After that nothing refers to the context, and its block may be laid
-//!   anew.
-//! - **C4** Thread-locals of this crate that must be the same in all contexts of an OS thread are planted at the start
-//!   of each context: the hub, the pool of stacks.
-//!
-//! # What a block has
-//! A block has what a new OS thread has, except for what the last column says. [`glibc`] follows `start_thread` line by
-//! line.
-//!
-//! | of an OS thread | a green thread's | |
-//! |---|---|---|
-//! | thread-locals of the program and its libraries, `errno` | its own, destructors run at its end | |
-//! | values under `pthread_key_t` | its own, destructors run at its end | |
-//! | resolver's state (`__res_state`), `h_errno` | its own, closed at its end | |
-//! | texts of `dlerror`, `strerror`, `strsignal` | its own, freed at its end | |
-//! | locale set by `uselocale`, `ctype`'s tables | its own; it begins with the program's | |
-//! | number that C's mutexes know an owner by | its own | robust mutexes that it holds when it ends stay held |
-//! | stack protector's and pointer guard | its OS thread's | |
-//! | `malloc`'s cache and arena (glibc) | its OS thread's | of another allocator: its own, until it ends |
-//! | `pthread_self`, `pthread_getattr_np` | its own block and stack | calls that ask the kernel for a `pthread_t` fail |
-//! | signal mask, alternate signal stack | its OS thread's | |
-//! | kernel's number (`gettid`), priority, affinity, credentials, name | its OS thread's | |
-//! | rounding and exceptions of floating point (MXCSR) | its OS thread's | put back what you change |
-//! | restartable sequences (rseq) | none | code that wants the processor's number asks the kernel |
-//! | cancellation, `pthread_exit` | none | neither works; a cancel state that is changed stays |
-//! | count of threads that have not ended | not in it | `pthread_exit` of the last OS thread ends the process |
-//! | Sun RPC's variables (glibc before 2.32) | its own | not freed |
-//!
-//! # Not covered
-//! - A library with *initial-exec* thread-locals (few have them: `-ftls-model=initial-exec`) that `dlopen` loads while
-//!   contexts exist: glibc lays the library's image only in the blocks that it knows. Load such libraries before the
-//!   first spawn.
-//!
-//! # Rejected
-//! - A `dlopen` of this crate's own ahead of glibc's, which could lay that image. glibc would take this crate for the
-//!   caller, and would search for the library along this crate's paths instead of the caller's.
-//! - Saving and restoring thread-locals at each switch. The code that uses them knows their addresses.
-//! - A malloc cache for each context. 20,000 of them took 330 MB.
+//! A context, and the pool of those that are not in use. The labels of the invariants are those of
+//! [`isolation`](super) (C), [`base`] (B) and [`glibc`] (G).
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -63,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::fork::{GlobalOnce, Order};
 use crate::sys::{base, glibc};
 
-/// A set of thread-locals: one block of memory, and the bookkeeping of its members.
-pub(crate) struct Context {
+/// A set of thread-locals: one block of memory, the bookkeeping of its members, and what the scheduler keeps in it.
+pub(crate) struct Context<S> {
     /// The address of its thread control block. `native` is the address of the OS thread's native one.
     block: usize,
     native: usize,
@@ -73,15 +18,12 @@ pub(crate) struct Context {
     owner: Cell<u64>,
     /// How often a patched call has told the owner to end, and for which reason.
     refusals: Cell<(u32, u64)>,
-    /// How many stackless tasks are members.
-    tasks: Cell<usize>,
-    /// The runner of those tasks while it rests, or null. Only the scheduler knows its type.
-    rest: Cell<*const ()>,
+    scheduler: S,
 }
 
 /// The contexts of one OS thread that are not in use.
-pub(crate) struct Pool {
-    free: RefCell<Vec<&'static Context>>,
+pub(crate) struct Pool<S: 'static> {
+    free: RefCell<Vec<&'static Context<S>>>,
     /// The least length of `free` since the period began, and how many contexts of the last period's surplus are still
     /// to be freed.
     low: Cell<usize>,
@@ -92,21 +34,21 @@ pub(crate) struct Pool {
     numbers: RefCell<Vec<u32>>,
 }
 
-/// A placeholder for a context that is leased when its green thread first runs.
-pub(crate) fn unleased() -> &'static Context {
-    struct Unleased(Context);
-    // SAFETY: no code touches its cells: it is only compared by address.
-    unsafe impl Sync for Unleased {}
-    static UNLEASED: Unleased = Unleased(Context {
-        block: 0,
-        native: 0,
-        members: Cell::new(0),
-        owner: Cell::new(0),
-        refusals: Cell::new((0, 0)),
-        tasks: Cell::new(0),
-        rest: Cell::new(ptr::null()),
-    });
-    &UNLEASED.0
+/// Stands for a context that is leased when its green thread first runs.
+pub(crate) struct Placeholder<S>(Context<S>);
+
+// SAFETY: no code touches the cells of the context in it: that context is only compared by address.
+unsafe impl<S> Sync for Placeholder<S> {}
+
+impl<S> Placeholder<S> {
+    pub(crate) const fn new(scheduler: S) -> Placeholder<S> {
+        Placeholder(Context::new(0, 0, scheduler))
+    }
+
+    #[inline]
+    pub(crate) fn get(&'static self) -> &'static Context<S> {
+        &self.0
+    }
 }
 
 /// Whether green threads can have contexts of their own here. The error says why not.
@@ -142,9 +84,9 @@ pub(crate) fn is_own() -> bool {
     base::native() != 0
 }
 
-impl Pool {
+impl<S: Default> Pool<S> {
     /// The pool of the calling OS thread, which must be in its native context.
-    pub(crate) fn new() -> Pool {
+    pub(crate) fn new() -> Pool<S> {
         Pool {
             free: RefCell::default(),
             low: Cell::new(0),
@@ -162,12 +104,12 @@ impl Pool {
     }
 
     /// Leases a context to `owner`, its first member. `None` if isolation is off, or if there is no memory.
-    pub(crate) fn take(&self, owner: u64) -> Option<&'static Context> {
+    pub(crate) fn take(&self, owner: u64) -> Option<&'static Context<S>> {
         status().ok()?;
         self.take_untried(owner)
     }
 
-    fn take_untried(&self, owner: u64) -> Option<&'static Context> {
+    fn take_untried(&self, owner: u64) -> Option<&'static Context<S>> {
         let glibc = glibc::get().ok()?;
         let (free, left) = {
             let mut free = self.free.borrow_mut();
@@ -180,15 +122,7 @@ impl Pool {
             let block = glibc.make(self.native)?;
             #[cfg(feature = "monkey")]
             self.numbers.borrow_mut().push(glibc.number(block));
-            Some(&*Box::leak(Box::new(Context {
-                block,
-                native: self.native,
-                members: Cell::new(0),
-                owner: Cell::new(0),
-                refusals: Cell::new((0, 0)),
-                tasks: Cell::new(0),
-                rest: Cell::new(ptr::null()),
-            })))
+            Some(&*Box::leak(Box::new(Context::new(block, self.native, S::default()))))
         })?;
         context.members.set(1);
         context.owner.set(owner);
@@ -210,7 +144,7 @@ impl Pool {
     }
 
     /// Takes back a context that has ended. Its block is laid anew, so the next owner finds fresh thread-locals.
-    pub(crate) fn give(&self, context: &'static Context) {
+    pub(crate) fn give(&self, context: &'static Context<S>) {
         if let Ok(glibc) = glibc::get() {
             // SAFETY: C3: the last member has left, so nothing refers to the block.
             unsafe { glibc.lay(context.block) };
@@ -219,7 +153,7 @@ impl Pool {
     }
 }
 
-impl Pool {
+impl<S> Pool<S> {
     /// Ends a period. Contexts that were free throughout it are surplus, and [`tidy`](Self::tidy) frees them.
     pub(crate) fn end_period(&self) {
         self.surplus.set(self.low.get());
@@ -274,13 +208,24 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
         self.trim();
     }
 }
 
-impl Context {
+impl<S> Context<S> {
+    const fn new(block: usize, native: usize, scheduler: S) -> Context<S> {
+        Context {
+            block,
+            native,
+            members: Cell::new(0),
+            owner: Cell::new(0),
+            refusals: Cell::new((0, 0)),
+            scheduler,
+        }
+    }
+
     /// The base that selects this context.
     #[inline]
     pub(crate) fn base(&self) -> usize {
@@ -303,16 +248,10 @@ impl Context {
         times
     }
 
-    /// How many stackless tasks are among the members.
+    /// What the scheduler keeps in the context.
     #[inline]
-    pub(crate) fn tasks(&self) -> &Cell<usize> {
-        &self.tasks
-    }
-
-    /// The resting runner of those tasks; null if none rests.
-    #[inline]
-    pub(crate) fn rest(&self) -> &Cell<*const ()> {
-        &self.rest
+    pub(crate) fn scheduler(&self) -> &S {
+        &self.scheduler
     }
 
     /// Adds a member.
@@ -419,7 +358,7 @@ impl Drop for Ends {
 /// The second round gets the block of the first one, so it also checks that the block was laid anew.
 fn trial() -> Result<(), &'static str> {
     glibc::get()?;
-    let pool = Pool::new();
+    let pool = Pool::<()>::new();
     let dropped = Cell::new(0);
     MARK.set(2);
     for round in 1..=2 {
@@ -455,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_context_that_is_freed_leaves_no_number() {
-        let pool = Pool::new();
+        let pool = Pool::<()>::new();
         for round in 0..100 {
             let context = pool.take(round).unwrap();
             let number = glibc::get().unwrap().number(context.block);

@@ -1,0 +1,488 @@
+//! The control block of a task: its fields, who may touch them (see [`task`](super)), and the switch to its stack.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::fmt::Write;
+use std::mem::{MaybeUninit, size_of};
+use std::panic::Location;
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Arc;
+#[cfg(not(all(test, loom)))]
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+#[cfg(all(test, loom))]
+use loom::sync::atomic::AtomicU8;
+
+use super::marks::{Marks, State};
+use crate::fiber::{Fiber, Outcome};
+use crate::hub::name::{Buffer, Name};
+use crate::hub::shared::Shared;
+use crate::hub::slot::{Ended, Slot};
+use crate::hub::timer;
+use crate::hub::waiter::{Waiter, Wake, Why};
+use crate::isolation;
+use crate::stack::Whose;
+use crate::sys::fork::fork_epoch;
+use crate::sys::inside;
+
+pub(in crate::hub) const DONE: u8 = 1;
+pub(in crate::hub) const DETACHED: u8 = 2;
+pub(in crate::hub) const JOINER: u8 = 4;
+pub(in crate::hub) const RELEASED: u8 = 8;
+pub(in crate::hub) const LOST: u8 = 16;
+pub(in crate::hub) const LINKED: u8 = 32;
+pub(in crate::hub) const SCOPED: u8 = 64;
+pub(in crate::hub) const WOKEN: u8 = 128;
+
+/// Drops the result in the slot, by its type.
+pub(in crate::hub) type DropResult = fn(&'static Task);
+pub(in crate::hub) type Body = Fiber<(), (), DropResult>;
+/// How a resume of a task ended.
+pub(in crate::hub) type Stop = Outcome<(), DropResult>;
+
+/// A set of thread-locals.
+pub(crate) type Context = isolation::Context<ContextRunners>;
+
+/// What a hub keeps in a context.
+#[derive(Default)]
+pub(crate) struct ContextRunners {
+    /// How many stackless tasks are members of the context.
+    pub(in crate::hub) tasks: Cell<usize>,
+    /// The runner of those tasks, while it rests.
+    pub(in crate::hub) resting: Cell<Option<&'static Task>>,
+}
+
+impl ContextRunners {
+    pub(in crate::hub) const fn none() -> ContextRunners {
+        ContextRunners {
+            tasks: Cell::new(0),
+            resting: Cell::new(None),
+        }
+    }
+}
+
+/// The control block of one green thread, or of an OS thread's native stack.
+///
+/// Three cache lines, in the order of use: what a switch touches, what a park touches, what the end touches.
+#[repr(C, align(64))]
+pub(crate) struct Task {
+    pub(in crate::hub) next: Cell<Option<&'static Task>>,
+    /// The fiber; for a stackless task, its future (`stackless.rs`).
+    pub(in crate::hub) fiber: UnsafeCell<MaybeUninit<Body>>,
+    /// The context that the task runs in; `None`: the native one.
+    pub(in crate::hub) context: Cell<Option<&'static Context>>,
+    pub(in crate::hub) state: Cell<State>,
+    pub(in crate::hub) wake: Cell<Wake>,
+    pub(crate) interrupt: Cell<u8>,
+    pub(crate) shield: Cell<u8>,
+    pub(crate) marks: Marks,
+    pub(in crate::hub) join: AtomicU8,
+    pub(in crate::hub) outcome: Cell<Ended>,
+    /// How the task ended. Unlike `outcome` it stays when the result is taken.
+    pub(in crate::hub) ended: Cell<Ended>,
+
+    pub(in crate::hub) ticket: AtomicU64,
+    pub(in crate::hub) hub: AtomicPtr<Shared>,
+    pub(in crate::hub) why: Cell<Why>,
+    pub(in crate::hub) near: Cell<Near>,
+    pub(in crate::hub) id: Cell<u64>,
+    pub(in crate::hub) place: Cell<&'static Location<'static>>,
+    name: UnsafeCell<Option<Arc<Box<str>>>>,
+
+    cold: UnsafeCell<Option<Box<ColdState>>>,
+    pub(in crate::hub) joiner: UnsafeCell<Option<Waiter>>,
+    pub(in crate::hub) slot: Slot,
+}
+
+const _: () = assert!(size_of::<Task>() <= 192 || cfg!(any(feature = "sanitizer", loom)));
+
+/// Fields that few green threads need. They are kept out of the block.
+#[derive(Default)]
+pub(crate) struct ColdState {
+    pub(crate) locals: Option<Rc<dyn Any>>,
+    pub(crate) guards: Vec<Guard>,
+    pub(crate) backtrace: Option<String>,
+}
+
+/// One armed [`Timeout`](crate::time::Timeout).
+pub(crate) struct Guard {
+    pub(crate) id: u64,
+    pub(crate) deadline: u64,
+    pub(crate) expired: bool,
+    /// Whether there is a `Timeout::run` to catch the expiry.
+    pub(crate) caught: bool,
+    /// A patched call has told of the expiry.
+    pub(crate) told: bool,
+    /// A patched sleep has ended early for the expiry.
+    #[cfg(feature = "monkey")]
+    pub(crate) cut: bool,
+    pub(crate) timer: Option<timer::Key>,
+}
+
+/// A task that may be named on any OS thread.
+#[derive(Clone, Copy)]
+pub(crate) struct TaskRef(&'static Task);
+
+// SAFETY: T5: off the owner's OS thread a `TaskRef` is only compared, asked for its atomics, or put into a message to
+// the owner.
+unsafe impl Send for TaskRef {}
+// SAFETY: as for `Send`: all that a shared `TaskRef` offers to other OS threads is atomic, and it has no cells of its
+// own.
+unsafe impl Sync for TaskRef {}
+
+impl TaskRef {
+    pub(crate) fn new(task: &'static Task) -> TaskRef {
+        TaskRef(task)
+    }
+
+    /// The hub that the task's block belongs to now.
+    pub(crate) fn shared(self) -> Option<&'static Shared> {
+        self.0.shared()
+    }
+
+    /// The task itself. Only for the owner's OS thread, which the caller checks by [`shared`](Self::shared).
+    pub(in crate::hub) fn get(self) -> &'static Task {
+        self.0
+    }
+
+    /// Whether the task has ended; an atomic look, from any OS thread.
+    pub(crate) fn is_finished(self) -> bool {
+        self.0.is_finished()
+    }
+
+    /// Whether the task can never run again: its hub ended before it did, or this is a forked child and the hub is the
+    /// parent's.
+    pub(crate) fn is_lost(self) -> bool {
+        self.0.join.load(Ordering::Acquire) & LOST != 0
+            || fork_epoch() != 0 && self.shared().is_some_and(Shared::is_of_parent)
+    }
+
+    pub(crate) fn is(self, task: &Task) -> bool {
+        ptr::eq(self.0, task)
+    }
+
+    pub(crate) fn address(self) -> usize {
+        ptr::from_ref(self.0).addr()
+    }
+}
+
+/// An address near what a resume of the task touches first: the hub has it fetched into the cache before the resume.
+///
+/// - of a green thread: where its stack was when it last suspended
+/// - of a stackless task that waits: its future
+/// - of a stackless task that is being polled: its runner (K5 of `stackless.rs`)
+#[derive(Clone, Copy)]
+pub(in crate::hub) struct Near(*const u8);
+
+impl Near {
+    const NOTHING: Near = Near(ptr::null());
+
+    pub(in crate::hub) fn stack(at: *const u8) -> Near {
+        Near(at)
+    }
+
+    pub(in crate::hub) fn future<F: ?Sized>(future: &F) -> Near {
+        Near(ptr::from_ref(future).cast())
+    }
+
+    pub(in crate::hub) fn runner(runner: &'static Task) -> Near {
+        Near(ptr::from_ref(runner).cast())
+    }
+
+    /// The runner.
+    ///
+    /// # Safety
+    /// This was made by [`runner`](Self::runner), or is that of a blank block.
+    pub(in crate::hub) unsafe fn as_runner(self) -> Option<&'static Task> {
+        // SAFETY: the caller guarantees that the pointer is null or came from a `&'static Task`.
+        unsafe { self.0.cast::<Task>().as_ref() }
+    }
+}
+
+impl Task {
+    pub(super) fn blank() -> Task {
+        Task {
+            next: Cell::new(None),
+            fiber: UnsafeCell::new(MaybeUninit::uninit()),
+            context: Cell::new(None),
+            state: Cell::new(State::Idle),
+            wake: Cell::new(Wake::Ready),
+            interrupt: Cell::new(0),
+            shield: Cell::new(0),
+            marks: Marks::default(),
+            id: Cell::new(0),
+            why: Cell::new(Why::NOTHING),
+            place: Cell::new(Location::caller()),
+            cold: UnsafeCell::new(None),
+            near: Cell::new(Near::NOTHING),
+            name: UnsafeCell::new(None),
+            ticket: AtomicU64::new(1),
+            hub: AtomicPtr::new(ptr::null_mut()),
+            join: AtomicU8::new(0),
+            outcome: Cell::new(Ended::Empty),
+            joiner: UnsafeCell::new(None),
+            slot: Slot::empty(),
+            ended: Cell::new(Ended::Empty),
+        }
+    }
+
+    /// Turns a block of zeros into a blank one. The atomics `hub` and `join` stay zero, because other OS threads may be
+    /// looking at them; of the atomics only `ticket` is set.
+    ///
+    /// # Safety
+    /// The block was made blank once, its pages read as zeros since, and no owner, join or free list has it (R1 of
+    /// `blocks.rs`).
+    pub(super) unsafe fn revive(at: *const Task, ticket: u64) {
+        let (at, blank) = (at.cast_mut(), Task::blank());
+        // SAFETY: the caller guarantees that no other code accesses the plain fields of this block. Writing over them
+        // drops nothing, which is right because zeros own nothing.
+        unsafe {
+            (&raw mut (*at).next).write(blank.next);
+            (&raw mut (*at).context).write(blank.context);
+            (&raw mut (*at).state).write(blank.state);
+            (&raw mut (*at).wake).write(blank.wake);
+            (&raw mut (*at).interrupt).write(blank.interrupt);
+            (&raw mut (*at).shield).write(blank.shield);
+            (&raw mut (*at).marks).write(blank.marks);
+            (&raw mut (*at).outcome).write(blank.outcome);
+            (&raw mut (*at).ended).write(blank.ended);
+            (&raw mut (*at).why).write(blank.why);
+            (&raw mut (*at).near).write(blank.near);
+            (&raw mut (*at).id).write(blank.id);
+            (&raw mut (*at).place).write(blank.place);
+            (&raw mut (*at).name).write(blank.name);
+            (&raw mut (*at).cold).write(blank.cold);
+            (&raw mut (*at).joiner).write(blank.joiner);
+            (*at).ticket.store(ticket, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id.get()
+    }
+
+    pub(crate) fn place(&self) -> &'static Location<'static> {
+        self.place.get()
+    }
+
+    pub(crate) fn name(&self) -> Option<Arc<Box<str>>> {
+        // SAFETY: T2: the name was written before the join was made, and does not change until recycling.
+        unsafe { (*self.name.get()).clone() }
+    }
+
+    /// Writes the task's name into `bytes`. For a signal handler on the owner's OS thread, while the task runs.
+    pub(in crate::hub) fn name_into(&self, bytes: &mut [u8]) -> usize {
+        // SAFETY: T2: the task runs, so its name is not being changed.
+        let name = unsafe { (*self.name.get()).as_ref() };
+        let name = Name {
+            id: self.id(),
+            name: name.map(|name| &***name),
+        };
+        let mut buffer = Buffer { bytes, len: 0 };
+        let _ = write!(buffer, "{name}");
+        buffer.len
+    }
+
+    /// What kind of stack lies in `slot`: the stack of this task, which runs, or that of a coroutine on top of it.
+    pub(in crate::hub) fn whose(&self, slot: std::ops::Range<usize>) -> Whose {
+        // SAFETY: the task runs and is not the native task, so its fiber is initialized.
+        let base = unsafe { (*self.fiber.get()).assume_init_ref().address() };
+        if !slot.contains(&base) {
+            return Whose::Coroutine;
+        }
+        if self.owns_context() {
+            Whose::Isolated
+        } else {
+            Whose::Local
+        }
+    }
+
+    /// Whether the task is an isolated green thread, not a local one in the context of an isolated one.
+    pub(in crate::hub) fn owns_context(&self) -> bool {
+        self.context.get().is_some_and(|context| context.is_owned_by(self.id()))
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    pub(crate) fn why(&self) -> Why {
+        self.why.get()
+    }
+
+    pub(crate) fn shared(&self) -> Option<&'static Shared> {
+        let shared = self.hub.load(Ordering::Acquire);
+        // SAFETY: the pointer is null or a `&'static Shared`: `Shared` blocks are leaked.
+        unsafe { shared.as_ref() }
+    }
+
+    #[inline]
+    pub(in crate::hub) fn invalidate_ticket(&self) {
+        // Only the owner writes the ticket, so a load and a store suffice.
+        self.ticket
+            .store(self.ticket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.join.load(Ordering::Acquire) & DONE != 0
+    }
+
+    pub(in crate::hub) fn is_scoped(&self) -> bool {
+        self.join.load(Ordering::Relaxed) & SCOPED != 0
+    }
+
+    /// Calls `f` with the rarely used fields, which it makes if there are none. `f` runs no code of the user, and does
+    /// not call this function.
+    pub(crate) fn with_cold<R>(&self, f: impl FnOnce(&mut ColdState) -> R) -> R {
+        let _inside = inside::enter();
+        // SAFETY: T5: this is the owner's OS thread. It is the only reference: no `f` in this crate calls this
+        // function, and `inside` forbids a switch meanwhile.
+        f(unsafe { (*self.cold.get()).get_or_insert_with(Box::default) })
+    }
+
+    #[inline]
+    pub(in crate::hub) fn has_cold(&self) -> bool {
+        // SAFETY: T5: this is the owner's OS thread, and only a pointer is read.
+        unsafe { (*self.cold.get()).is_some() }
+    }
+
+    #[cold]
+    pub(super) fn swap_cold(&self, other: &Task) {
+        // SAFETY: T5: both tasks are of this OS thread's hub, and no `with_cold` of either is under way, because it
+        // calls nothing that comes here.
+        unsafe { ptr::swap(self.cold.get(), other.cold.get()) };
+    }
+
+    pub(in crate::hub) fn take_cold(&self) -> Option<Box<ColdState>> {
+        // SAFETY: T5: this is the owner's OS thread, and no `with_cold` is under way, because it calls nothing that
+        // comes here.
+        unsafe { (*self.cold.get()).take() }
+    }
+
+    /// An address near the base of the task's stack. Only for the green thread that runs.
+    #[cfg(feature = "monkey")]
+    pub(in crate::hub) fn base(&self) -> usize {
+        // SAFETY: the task runs, so its fiber is initialized.
+        unsafe { (*self.fiber.get()).assume_init_ref().address() }
+    }
+
+    /// The task that takes the kill of this one: itself, or its runner if it is stackless and being polled (K4).
+    #[inline]
+    pub(in crate::hub) fn interrupt_target(&'static self) -> &'static Task {
+        if self.marks.get(Marks::STACKLESS) && self.state.get() == State::Running {
+            // SAFETY: K5: a stackless task that is being polled has its runner there.
+            unsafe { self.near.get().as_runner() }.unwrap_or(self)
+        } else {
+            self
+        }
+    }
+
+    /// Whether no other task shares its thread-locals, such as the count of panics under way.
+    pub(in crate::hub) fn is_alone(&self) -> bool {
+        self.context.get().is_some_and(Context::is_last)
+    }
+
+    /// # Safety
+    /// No other code reads the name: there is no join yet, or none any more (T2).
+    pub(in crate::hub) unsafe fn set_name(&self, name: Option<Arc<Box<str>>>) {
+        // SAFETY: the caller guarantees that no other code reads the name.
+        unsafe { *self.name.get() = name };
+    }
+
+    /// Suspends the running green thread.
+    #[inline(always)]
+    pub(in crate::hub) fn suspend(&self) {
+        // Near the stack pointer that is about to be saved: `prefetch_stack` begins here.
+        let here = 0u8;
+        self.near.set(Near::stack(&raw const here));
+        // SAFETY: `park`, `yield_now` and the runner's loop call this on the task that runs, so its fiber is
+        // initialized, and this stack is its own or one above it on the chain (F3).
+        unsafe { (*self.fiber.get()).assume_init_ref().leave(()) };
+    }
+
+    /// Asks the processor to fetch the part of the stack that a resume touches. The block itself was fetched one step
+    /// before.
+    #[inline(always)]
+    pub(in crate::hub) fn prefetch_stack(&self) {
+        let Near(at) = self.near.get();
+        prefetch(at);
+        prefetch(at.wrapping_add(64));
+        prefetch(at.wrapping_add(128));
+    }
+
+    /// Asks the processor to fetch the block.
+    #[inline(always)]
+    pub(in crate::hub) fn prefetch(&self) {
+        let block = ptr::from_ref(self).cast::<u8>();
+        prefetch(block);
+        prefetch(block.wrapping_add(64));
+    }
+}
+
+#[inline(always)]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint: it reads nothing, and any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Begins a life of a block. Only for a block that the caller has just taken from a free list.
+#[inline]
+pub(in crate::hub) fn prepare(
+    task: &'static Task,
+    id: u64,
+    shared: &'static Shared,
+    place: &'static Location<'static>,
+    name: Option<Arc<Box<str>>>,
+) {
+    task.id.set(id);
+    task.place.set(place);
+    task.interrupt.set(0);
+    task.shield.set(0);
+    task.marks.clear();
+    task.outcome.set(Ended::Empty);
+    if name.is_some() {
+        // SAFETY: T2: the block was taken from a free list, so no other code knows it, and its join does not exist yet.
+        unsafe { task.set_name(name) };
+    }
+    task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
+    // After the hub: a thread that sees a bit of this life, or sets one in it, finds the hub of this life
+    // (`Hub::resolve_local`, K2).
+    task.join.store(0, Ordering::Release);
+}
+
+/// # Safety
+/// The task is of this OS thread, new or suspended, and has not ended. Its thread-locals are in use.
+#[inline(always)]
+pub(in crate::hub) unsafe fn enter(task: &'static Task) -> Stop {
+    // SAFETY: the caller guarantees that the task is new or suspended, so its fiber is initialized and may be resumed.
+    unsafe { (*task.fiber.get()).assume_init_ref().enter(()) }
+}
+
+/// Called by the owner before a poll (K2). Acquires what was done before the wakes that set the bit.
+#[inline(always)]
+pub(super) fn clear_woken(join: &AtomicU8) {
+    if is_woken(join) {
+        join.fetch_and(!WOKEN, Ordering::AcqRel);
+    }
+}
+
+/// Looked at by the owner after a poll, once the task counts as waiting (K2).
+#[inline(always)]
+pub(super) fn is_woken(join: &AtomicU8) -> bool {
+    join.load(Ordering::Acquire) & WOKEN != 0
+}
+
+/// Called by a waker (K2). `true` if the bit was not set before, so that the caller is to cause a poll. Releases what
+/// was done before the wake, even if the bit was set already.
+#[inline(always)]
+pub(in crate::hub) fn set_woken(join: &AtomicU8) -> bool {
+    join.fetch_or(WOKEN, Ordering::AcqRel) & WOKEN == 0
+}
