@@ -30,7 +30,7 @@ use std::thread::panicking;
 
 use super::interrupt;
 use super::observers::Event;
-use super::scheduler::Hub;
+use super::scheduler::{Hub, ended};
 use super::sources::{Direction, Key, Reactor, Slot};
 use super::task::block::{Task, TaskRef};
 use super::task::marks::{Marks, State};
@@ -55,6 +55,16 @@ impl Parker {
         let hub = Hub::current();
         hub.check_can_park();
         Parker::of(hub)
+    }
+
+    /// The same for a call that gives an `io::Result`: an error after the hub's end.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn for_io() -> io::Result<Parker> {
+        if Hub::has_ended() {
+            return Err(ended());
+        }
+        Ok(Parker::new())
     }
 
     /// The same if the caller has a hub and may park, and `None` if not: so this neither makes a hub nor panics.

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::future::{Future, poll_fn};
-use std::io::{self, ErrorKind};
+use std::io;
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
@@ -117,30 +117,10 @@ impl<T: AsFd> Async<T> {
     async fn with_async<R>(&self, direction: Direction, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         loop {
             poll_fn(|context| budget::poll(context)).await;
-            match op(self.get_ref()) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if let Some(hub) = Hub::try_current()
-                        && let Some(key) = self.source.key(hub)
-                    {
-                        hub.reactor.drained(key, direction);
-                    }
-                    Readiness::new(self, direction).await?;
-                }
-                result => {
-                    self.succeeded(direction);
-                    return result;
-                }
+            match self.attempt(self.known(), direction, true, &mut op) {
+                Some(result) => return result,
+                None => Readiness::new(self, direction).await?,
             }
-        }
-    }
-
-    /// An attempt succeeded: there may be more than it took, so the next waiter tries too.
-    fn succeeded(&self, direction: Direction) {
-        if let Some(hub) = Hub::try_current()
-            && let Some(key) = self.source.key(hub)
-        {
-            hub.reactor.succeeded(hub, key, direction);
         }
     }
 
@@ -157,24 +137,10 @@ impl<T: AsFd> Async<T> {
                 return Poll::Ready(Err(crate::hub::ended()));
             }
             let hub = Hub::current();
-            let known = self.source.key(hub);
-            // No edge has come since the last `EAGAIN`: the attempt would fail, so only leave the waker.
-            if !known.is_some_and(|key| hub.reactor.is_drained(key, direction)) {
-                match op(self.get_ref()) {
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    result => {
-                        if let Some(key) = known {
-                            hub.reactor.succeeded(hub, key, direction);
-                        }
-                        return Poll::Ready(result);
-                    }
-                }
-                if let Some(key) = known {
-                    hub.reactor.drained(key, direction);
-                }
+            if let Some(result) = self.attempt(self.known(), direction, false, &mut op) {
+                return Poll::Ready(result);
             }
-            let key = self.source.join(hub, self.as_fd())?;
+            let key = self.register(hub, self.as_fd())?;
             // `false`: an edge came after the attempt. Without another try, the task would wait for one that may never
             // come.
             if hub.reactor.wake_later(hub, key, direction, context.waker()) {

@@ -80,17 +80,10 @@ impl<'a, T: AsFd> Readiness<'a, T> {
         self.leave(true);
         let hub = Hub::current();
         loop {
-            let key = self.io.source.join(hub, fd)?;
-            if !hub.reactor.is_drained(key, self.direction) {
-                match look(fd, self.direction) {
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    result => {
-                        hub.reactor.succeeded(hub, key, self.direction);
-                        return Poll::Ready(result);
-                    }
-                }
-                hub.reactor.drained(key, self.direction);
+            let key = self.io.register(hub, fd)?;
+            let mut ask = |_: &T| look(fd, self.direction);
+            if let Some(result) = self.io.attempt(Some((hub, key)), self.direction, false, &mut ask) {
+                return Poll::Ready(result);
             }
             // `None`: an edge came after the look. Look again, because no other edge may come.
             let queued = hub.reactor.enqueue(hub, key, self.direction, context.waker().clone());
