@@ -18,7 +18,7 @@ struct Flag {
 
 impl State for Flag {
     #[inline]
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         // Handed over: all waiters continue, even if the flag is cleared before they run.
         while self.is_set && self.waiters.hand_first(woken) {}
     }

@@ -64,6 +64,7 @@ mod event;
 mod lazy_lock;
 mod mutex;
 mod once;
+mod once_core;
 mod once_lock;
 mod promise;
 pub mod queue;
@@ -71,7 +72,6 @@ mod reentrant;
 mod rwlock;
 pub mod select;
 mod semaphore;
-mod turn;
 mod wait;
 mod waiters;
 

@@ -43,7 +43,7 @@ impl State for Lock {
     }
 
     #[inline(always)]
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         if self.may_grant() {
             // Handed over while it is locked: no new attempt can take it before the waiter runs (W1). If no waiter
             // could be woken the lock is free.
@@ -69,8 +69,8 @@ impl Op<Lock> for Acquire {
         (granted || !std::mem::replace(&mut state.locked, true)).then_some(())
     }
 
-    fn gives_back(&mut self, state: &mut Lock) {
-        // `settle` then hands the lock to the next waiter.
+    fn undo_grant(&mut self, state: &mut Lock) {
+        // `grant_waiters` then hands the lock to the next waiter.
         state.release();
     }
 }
@@ -94,7 +94,7 @@ impl Poison {
 
     /// Called when a guard is dropped. `unwound`: whether its OS thread was unwinding when the guard was made.
     #[inline]
-    pub(super) fn left(&self, unwound: bool) {
+    pub(super) fn guard_dropped(&self, unwound: bool) {
         // Only a panic that began under the guard poisons. A kill and a time-out unwind too, but do not poison.
         if !unwound && std::thread::panicking() && !interrupt::unwinds() {
             self.0.store(true, Ordering::Relaxed);
@@ -328,7 +328,7 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         // Before the unlock, so that the next holder sees the poison.
-        self.mutex.poison.left(self.unwound);
+        self.mutex.poison.guard_dropped(self.unwound);
         self.mutex.unlock();
     }
 }

@@ -29,7 +29,7 @@ struct Holders {
 impl State for Holders {
     const ALLOCATES: bool = false;
 
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         loop {
             // The first in line decides: readers up to the next writer, or one writer. Nothing behind a waiting writer
             // overtakes it.
@@ -69,8 +69,8 @@ impl Op<Holders> for Read {
         (!state.writes && state.waiters.waiting() == 0).then(|| state.readers += 1)
     }
 
-    fn gives_back(&mut self, state: &mut Holders) {
-        // `settle` then grants the next waiters.
+    fn undo_grant(&mut self, state: &mut Holders) {
+        // `grant_waiters` then grants the next waiters.
         state.readers -= 1;
     }
 }
@@ -101,7 +101,7 @@ impl Op<Holders> for Write {
         is_free.then(|| state.writes = true)
     }
 
-    fn gives_back(&mut self, state: &mut Holders) {
+    fn undo_grant(&mut self, state: &mut Holders) {
         state.writes = false;
     }
 }
@@ -345,7 +345,7 @@ impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
 
 impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
     fn drop(&mut self) {
-        // After the last reader `settle` grants a waiting writer.
+        // After the last reader `grant_waiters` grants a waiting writer.
         self.lock.core.change(|state| state.readers -= 1);
     }
 }
@@ -369,7 +369,7 @@ impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
 impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
     fn drop(&mut self) {
         // Before the unlock, so that the next holder sees the poison.
-        self.lock.poison.left(self.unwound);
+        self.lock.poison.guard_dropped(self.unwound);
         self.lock.core.change(|state| state.writes = false);
     }
 }

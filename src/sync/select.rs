@@ -227,7 +227,8 @@ impl Selecting {
         if poll(taken.branch() as usize, &mut context) {
             return true;
         }
-        // Another granter may have claimed a branch since the poll (C6): that claim stands, and the next `begin` finds it.
+        // Another granter may have claimed a branch since the poll (C6): that claim stands, and the next `begin` finds
+        // it.
         self.choice.reopen(taken);
         false
     }

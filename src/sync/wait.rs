@@ -13,8 +13,8 @@
 //!
 //! # Invariants
 //! - **W1** What is set aside for granted waiters belongs to them: a new attempt must leave enough for all of them.
-//! - **W2** After each change of the state, and after a granted waiter has left, `settle` grants what is available, to
-//!   the first waiters in line.
+//! - **W2** After each change of the state, and after a granted waiter has left, `grant_waiters` grants what is
+//!   available, to the first waiters in line.
 //! - **W3** Waiters are woken, and wakers are dropped, outside the lock (S2).
 //! - **W4** A time-out that finds its wait granted takes what was granted. A kill passes the grant on to the next
 //!   waiter.
@@ -43,22 +43,23 @@ pub(super) trait State {
     /// mark themselves ([`push_back`](crate::sys::spin::push_back)); [`Waiters`] does so.
     const ALLOCATES: bool = true;
 
-    /// Whether [`settle`](Self::settle) may find anything to grant; a cheap check before calling it.
+    /// Whether [`grant_waiters`](Self::grant_waiters) may find anything to grant; a cheap check before calling it.
     #[inline(always)]
     fn may_grant(&self) -> bool {
         true
     }
 
     /// Grants what is available to the tasks and futures that wait for it (W2).
-    fn settle(&mut self, woken: &mut Woken);
+    fn grant_waiters(&mut self, woken: &mut Woken);
 }
 
 /// An operation that may have to wait.
 pub(super) trait Op<S> {
     type Output;
 
-    /// The operation's result, if a grant completes the operation. `settle` then [hands it over](Waiters::hand_first)
-    /// by changing the state itself, and the woken waiter has nothing left to do under the lock.
+    /// The operation's result, if a grant completes the operation. `grant_waiters` then [hands it
+    /// over](Waiters::hand_first) by changing the state itself, and the woken waiter has nothing left to do under the
+    /// lock.
     const HANDED: Option<Self::Output> = None;
 
     /// Whether a grant takes something away from other waiters. If not, a branch of a select may be granted although
@@ -83,9 +84,9 @@ pub(super) trait Op<S> {
     /// Does the operation if it can be done now. It always can be once it was granted.
     fn attempt(&mut self, state: &mut S, granted: bool, woken: &mut Woken) -> Option<Self::Output>;
 
-    /// Does the operation in the common case, in which only `settle` wakes others. It is tried before
+    /// Does the operation in the common case, in which only `grant_waiters` wakes others. It is tried before
     /// [`attempt`](Self::attempt), and by default is all of it. An operation that wakes others in its attempt
-    /// implements this and [`may_do`](Self::may_do).
+    /// implements this and [`may_attempt`](Self::may_attempt).
     #[inline(always)]
     fn attempt_plain(&mut self, state: &mut S) -> Option<Self::Output> {
         let mut woken = Woken::default();
@@ -96,21 +97,21 @@ pub(super) trait Op<S> {
 
     /// Whether `attempt` may succeed although `attempt_plain` did not; a cheap check.
     #[inline(always)]
-    fn may_do(&self, _state: &S) -> bool {
+    fn may_attempt(&self, _state: &S) -> bool {
         false
     }
 
     /// The operation now waits in line under this key.
     #[inline]
-    fn waits(&mut self, _state: &mut S, _key: Key) {}
+    fn on_enqueue(&mut self, _state: &mut S, _key: Key) {}
 
     /// The operation no longer waits, and was granted nothing.
     #[inline]
-    fn gives_up(&mut self, _state: &mut S, _key: Key) {}
+    fn on_withdraw(&mut self, _state: &mut S, _key: Key) {}
 
     /// The operation leaves what it was granted. Needed only where granting changed the state, as a hand-over does.
     #[inline]
-    fn gives_back(&mut self, _state: &mut S) {}
+    fn undo_grant(&mut self, _state: &mut S) {}
 }
 
 /// The state of a primitive, with everything that waits for it.
@@ -150,9 +151,9 @@ pub(super) fn spend() {
 /// Grants what is available, unlocks, and then wakes the granted waiters. Not inlined, because there is mostly nothing
 /// to grant.
 #[inline(never)]
-fn settle<S: State, L: Lock>(mut state: Marked<'_, S, L>) {
+fn grant_waiters<S: State, L: Lock>(mut state: Marked<'_, S, L>) {
     let mut woken = Woken::default();
-    state.settle(&mut woken);
+    state.grant_waiters(&mut woken);
     // W3: a waker is the user's code, and must not run under the lock.
     drop(state);
     woken.wake();
@@ -165,7 +166,7 @@ fn attempt<S: State, O: Op<S>, L: Lock>(op: &mut O, mut state: Marked<'_, S, L>)
     let done = op.attempt(&mut state, false, &mut woken);
     if done.is_some() {
         // W2: the attempt has changed the state.
-        state.settle(&mut woken);
+        state.grant_waiters(&mut woken);
     }
     drop(state);
     woken.wake();
@@ -196,19 +197,20 @@ impl<S: State, L: Lock> Core<S, L> {
         let mut state = self.locked();
         let result = f(&mut state);
         if state.may_grant() {
-            settle(state);
+            grant_waiters(state);
         }
         result
     }
 
-    /// The common case of an attempt: nothing has to wait, and only `settle` wakes others. Otherwise gives the locked state.
+    /// The common case of an attempt: nothing has to wait, and only `grant_waiters` wakes others. Otherwise gives the
+    /// locked state.
     #[inline(always)]
     fn attempt_plain<O: Op<S>>(&self, op: &mut O) -> Result<O::Output, Marked<'_, S, L>> {
         let mut state = self.locked();
         match op.attempt_plain(&mut state) {
             Some(done) => {
                 if state.may_grant() {
-                    settle(state);
+                    grant_waiters(state);
                 }
                 Ok(done)
             }
@@ -224,7 +226,7 @@ impl<S: State, L: Lock> Core<S, L> {
             Err(state) => state,
         };
         // As in `block_unspent`: this attempt wakes others itself.
-        if op.may_do(&state) {
+        if op.may_attempt(&state) {
             return attempt(op, state);
         }
         None
@@ -253,37 +255,37 @@ impl<S: State, L: Lock> Core<S, L> {
         };
         // The attempt wakes others itself (a rendezvous, the last arrival at a barrier). If it fails after all, the
         // slow path attempts again and gets in line.
-        if op.may_do(&state) {
+        if op.may_attempt(&state) {
             if let Some(done) = attempt(op, state) {
                 return Some(done);
             }
             let mut line = self.future(op);
-            return line.go_on(None, until.deadline(), why);
+            return line.wait_slow(None, until.deadline(), why);
         }
         // Take a ticket and enter the line under the same lock acquisition as the failed attempt: a change of the state
         // in between would not know of this waiter, and its wake would be lost. A missing hub is not created here,
-        // because that allocates under the lock: `go_on` does it.
+        // because that allocates under the lock: `wait_slow` does it.
         let parker = Parker::at_once();
         let mut key = None;
         if let Some(parker) = &parker {
             let place = op.waiters(&mut state).push(parker.waiter(), op.wants());
-            op.waits(&mut state, place);
+            op.on_enqueue(&mut state, place);
             key = Some(place);
         }
-        // From here on `line` owns the place: if this stack unwinds (a waker that `settle` calls may panic), its drop leaves
-        // the line and passes on what was granted.
+        // From here on `line` owns the place: if this stack unwinds (a waker that `grant_waiters` calls may panic), its
+        // drop leaves the line and passes on what was granted.
         let mut line = Wait { core: self, op, key };
         if state.may_grant() {
             // The wait itself may be what another waiter needs. A grant may even come back to this one: a wake before
             // the park is not lost (P3).
-            settle(state);
+            grant_waiters(state);
         } else {
             drop(state);
         }
         let deadline = until.deadline();
         match parker {
             Some(parker) => line.park(parker, deadline, why),
-            None => line.go_on(None, deadline, why),
+            None => line.wait_slow(None, deadline, why),
         }
     }
 
@@ -351,20 +353,20 @@ impl<S, O: Op<S>> Op<S> for &mut O {
     }
 
     #[inline(always)]
-    fn may_do(&self, state: &S) -> bool {
-        (**self).may_do(state)
+    fn may_attempt(&self, state: &S) -> bool {
+        (**self).may_attempt(state)
     }
 
-    fn waits(&mut self, state: &mut S, key: Key) {
-        (**self).waits(state, key);
+    fn on_enqueue(&mut self, state: &mut S, key: Key) {
+        (**self).on_enqueue(state, key);
     }
 
-    fn gives_up(&mut self, state: &mut S, key: Key) {
-        (**self).gives_up(state, key);
+    fn on_withdraw(&mut self, state: &mut S, key: Key) {
+        (**self).on_withdraw(state, key);
     }
 
-    fn gives_back(&mut self, state: &mut S) {
-        (**self).gives_back(state);
+    fn undo_grant(&mut self, state: &mut S) {
+        (**self).undo_grant(state);
     }
 }
 
@@ -405,14 +407,14 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
                 return Some(done);
             }
         }
-        self.go_on(Some(wake), deadline, why)
+        self.wait_slow(Some(wake), deadline, why)
     }
 
     /// The slow path: the operation could not get in line at once, or something other than a grant ended its park.
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn go_on(&mut self, mut wake: Option<Wake>, deadline: Option<u64>, why: Why) -> Option<O::Output> {
+    fn wait_slow(&mut self, mut wake: Option<Wake>, deadline: Option<u64>, why: Why) -> Option<O::Output> {
         let mut mode = Mode::Cancel;
         loop {
             match wake {
@@ -456,7 +458,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         }
         // W2: what is left may be enough for the next waiter.
         let done = self.take(&mut state, &mut woken);
-        state.settle(&mut woken);
+        state.grant_waiters(&mut woken);
         drop(state);
         woken.wake();
         done
@@ -488,7 +490,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             // A granter took this branch out of the line without a grant (C2). Take back what it left there, and start
             // again.
             self.key = None;
-            self.op.gives_up(&mut state, key);
+            self.op.on_withdraw(&mut state, key);
         }
         let waiters = self.op.waiters(&mut state);
         let done = match self.key {
@@ -517,11 +519,11 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             // between.
             let wants = self.op.wants();
             let key = self.op.waiters(&mut state).push_branch(waiter, wants, branch);
-            self.op.waits(&mut state, key);
+            self.op.on_enqueue(&mut state, key);
             self.key = Some(key);
         }
         // W2: what was taken, or that this waits, may let another waiter continue.
-        state.settle(&mut woken);
+        state.grant_waiters(&mut woken);
         drop(entered);
         drop(state);
         drop(unused);
@@ -543,18 +545,18 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             // The operation succeeds although its time is over.
             done = self.take(&mut state, &mut woken);
         } else if granted {
-            // Undo the grant; `settle` below gives it to the next waiter (W2).
+            // Undo the grant; `grant_waiters` below gives it to the next waiter (W2).
             if O::HANDED.is_none() {
                 waiters.remove_granted();
             }
-            self.op.gives_back(&mut state);
+            self.op.undo_grant(&mut state);
         } else {
             // Not granted: leave the line, and take back what was left there (a message, say).
             stale = waiters.remove(key);
-            self.op.gives_up(&mut state, key);
+            self.op.on_withdraw(&mut state, key);
         }
         self.key = None;
-        state.settle(&mut woken);
+        state.grant_waiters(&mut woken);
         // W3: wakers are dropped and called outside the lock.
         drop(state);
         drop(stale);
@@ -626,7 +628,7 @@ mod loom_tests {
     }
 
     impl State for Permits {
-        fn settle(&mut self, woken: &mut Woken) {
+        fn grant_waiters(&mut self, woken: &mut Woken) {
             if self.hands {
                 while self.free > 0 && self.waiters.hand_first(woken) {
                     self.free -= 1;
@@ -665,7 +667,7 @@ mod loom_tests {
             (granted || state.free > 0).then(|| state.free -= usize::from(!granted))
         }
 
-        fn gives_back(&mut self, state: &mut Permits) {
+        fn undo_grant(&mut self, state: &mut Permits) {
             state.free += 1;
         }
     }
@@ -741,7 +743,7 @@ mod loom_tests {
     }
 
     impl State for Gifts {
-        fn settle(&mut self, woken: &mut Woken) {
+        fn grant_waiters(&mut self, woken: &mut Woken) {
             while self.free > self.waiters.granted() && self.waiters.grant_first(woken) {
                 self.given += 1;
             }
@@ -777,7 +779,7 @@ mod loom_tests {
     }
 
     impl State for Meeting {
-        fn settle(&mut self, _: &mut Woken) {}
+        fn grant_waiters(&mut self, _: &mut Woken) {}
     }
 
     /// Meets an operation of the other side.
@@ -798,7 +800,7 @@ mod loom_tests {
             None
         }
 
-        fn may_do(&self, _: &Meeting) -> bool {
+        fn may_attempt(&self, _: &Meeting) -> bool {
             true
         }
     }
