@@ -213,7 +213,7 @@ impl Pool {
     pub(crate) fn give(&self, context: &'static Context) {
         if let Ok(glibc) = glibc::get() {
             // SAFETY: C3: the last member has left, so nothing refers to the block.
-            unsafe { glibc.lay(context.block) };
+            unsafe { glibc.reset_block(context.block) };
             self.free.borrow_mut().push(context);
         }
     }

@@ -359,7 +359,7 @@ impl<T: 'static> Greenlet<T> {
         }
         let (target, message) = match self.accept(message) {
             Ok(message) => (self.or_main(), message),
-            Err(message) => self.heir(message),
+            Err(message) => self.successor(message),
         };
         match target {
             Some(target) if target.node.stage.get() == Stage::Running => message.into(),
@@ -381,7 +381,7 @@ impl<T: 'static> Greenlet<T> {
     }
 
     /// The first greenlet on the way up the parents that takes the message.
-    fn heir(&self, mut message: Message<T>) -> Hop<T> {
+    fn successor(&self, mut message: Message<T>) -> Hop<T> {
         let mut above = self.node.parent.borrow().clone();
         while let Some(greenlet) = above {
             message = match greenlet.accept(message) {
@@ -421,8 +421,8 @@ impl<T: 'static> Greenlet<T> {
         // Another root drops the handle while a greenlet of the family runs on its own. The family's main greenlet ends
         // this one later.
         if family.peek(|_| ()).is_some() {
-            family.graves.borrow_mut().push(keep);
-            return family.news.set(true);
+            family.deferred_drops.borrow_mut().push(keep);
+            return family.has_pending.set(true);
         }
         // Another root drops the handle, and none of the family runs: let that root play main for the time of the kill.
         let root = family.root.replace(chain::root());

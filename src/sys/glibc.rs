@@ -1,4 +1,4 @@
-//! What glibc keeps behind a thread control block: how to make a block, lay its images anew, and run its destructors.
+//! What glibc keeps behind a thread control block: how to make a block, reset it, and run its destructors.
 //!
 //! Nothing here is a public interface of glibc. All offsets come from what glibc tells debuggers (`_thread_db_*`), from
 //! the kernel, or from an experiment at first use. If anything is missing or looks odd, isolation is turned off, with a
@@ -483,7 +483,7 @@ impl Glibc {
     ///
     /// # Safety
     /// G1: the block belongs to this OS thread. Nothing runs in it, and nothing refers to its thread-locals.
-    pub(crate) unsafe fn lay(&self, block: usize) {
+    pub(crate) unsafe fn reset_block(&self, block: usize) {
         let Some(template) = template() else { return };
         // SAFETY: the caller guarantees that nothing else uses the block. It has room for the template below its base.
         unsafe {
@@ -499,7 +499,7 @@ impl Glibc {
     }
 
     /// # Safety
-    /// As for [`lay`](Self::lay): nothing runs in the block, and nothing refers to its thread-locals.
+    /// As for [`reset_block`](Self::reset_block): nothing runs in the block, and nothing refers to its thread-locals.
     #[cold]
     unsafe fn forget_values(&self, block: usize) {
         // SAFETY: the first table lies in the block, and glibc has allocated the others. The caller guarantees that the
@@ -518,11 +518,11 @@ impl Glibc {
     /// Frees a block.
     ///
     /// # Safety
-    /// As for [`lay`](Self::lay): nothing runs in the block, and nothing refers to its thread-locals.
+    /// As for [`reset_block`](Self::reset_block): nothing runs in the block, and nothing refers to its thread-locals.
     pub(crate) unsafe fn free(&self, block: usize) {
-        // SAFETY: the caller guarantees that the block is not in use. `lay` has freed what the block refers to.
+        // SAFETY: the caller guarantees that the block is not in use. `reset_block` has freed what the block refers to.
         unsafe {
-            self.lay(block);
+            self.reset_block(block);
             (self.deallocate)(block as *mut c_void, true);
         }
     }
@@ -548,7 +548,7 @@ unsafe fn generation(block: usize) -> usize {
 }
 
 /// # Safety
-/// As for [`Glibc::lay`]: nothing runs in the block, and nothing refers to its thread-locals.
+/// As for [`Glibc::reset_block`]: nothing runs in the block, and nothing refers to its thread-locals.
 #[cold]
 unsafe fn forget_dynamic(block: usize) {
     // SAFETY: the block's table of modules. Its length stands before its first entry. The caller guarantees that the
@@ -775,7 +775,7 @@ unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: 
             data = unsafe { get(&[info.dlpi_tls_modid, 0]) };
         }
         let below = search.base.wrapping_sub(data);
-        // Outside of the static area: such an image is allocated at first use, and `lay` frees it.
+        // Outside of the static area: such an image is allocated at first use, and `reset_block` frees it.
         if data == 0 || below == 0 || below > search.area {
             search.is_dynamic = true;
             continue;
