@@ -87,7 +87,7 @@ pub(super) enum Stage {
     Main,
     New,
     Suspended,
-    /// Suspended while a panic was under way, perhaps in one of its destructors (L4).
+    /// Suspended while a panic was under way, perhaps in one of its destructors (GREENLET-4).
     Unwinding,
     Running,
     Dead,
@@ -100,7 +100,7 @@ pub(super) struct Node<T: 'static> {
     /// `None` is the main greenlet.
     pub(super) parent: RefCell<Option<Greenlet<T>>>,
     pub(super) stage: Cell<Stage>,
-    /// Present while the greenlet is new or suspended (L3).
+    /// Present while the greenlet is new or suspended (GREENLET-3).
     pub(super) fiber: Cell<Option<Box<Body<T>>>>,
     /// Present once the body has started.
     pub(super) suspender: Cell<Option<Suspender<T>>>,
@@ -238,7 +238,7 @@ impl<T: 'static> Family<T> {
         }
     }
 
-    /// Resumes `target`, and then each greenlet that is switched to, until that is the main greenlet (L1).
+    /// Resumes `target`, and then each greenlet that is switched to, until that is the main greenlet (GREENLET-1).
     #[inline(never)]
     fn pump(&self, mut target: Greenlet<T>, mut message: Message<T>) -> Message<T> {
         loop {
@@ -252,17 +252,17 @@ impl<T: 'static> Family<T> {
     /// Resumes `target` with `message`, and returns where it wants to go next.
     #[inline(always)]
     fn hop(&self, target: Greenlet<T>, message: Message<T>) -> Hop<T> {
-        // Taken out, so that no cell is borrowed over the switch (L3).
+        // Taken out, so that no cell is borrowed over the switch (GREENLET-3).
         let fiber = target.node.fiber.take();
-        let mut fiber = fiber.expect("a greenlet that can be switched to has its fiber (L3)");
-        // From here to the end of the resume, `current` is the target (L1).
+        let mut fiber = fiber.expect("a greenlet that can be switched to has its fiber (GREENLET-3)");
+        // From here to the end of the resume, `current` is the target (GREENLET-1).
         target.node.stage.set(Stage::Running);
         self.suspender.set(target.node.suspender.get());
         put(&self.current, target);
         match fiber.resume(message) {
             Outcome::Yielded((next, message)) => {
                 let ran = self.stopped();
-                // A panic under way may have suspended it in a destructor, where nothing may be raised (L4).
+                // A panic under way may have suspended it in a destructor, where nothing may be raised (GREENLET-4).
                 let stage = if panicking() {
                     Stage::Unwinding
                 } else {
@@ -285,7 +285,7 @@ impl<T: 'static> Family<T> {
         self.suspender.set(None);
         self.current
             .take()
-            .expect("the greenlet that ran is the current one (L1)")
+            .expect("the greenlet that ran is the current one (GREENLET-1)")
     }
 
     #[cold]
@@ -300,7 +300,7 @@ impl<T: 'static> Family<T> {
         hop
     }
 
-    /// Lets go of the greenlet that ran. A last handle is left to the greenlet that control comes to (L2).
+    /// Lets go of the greenlet that ran. A last handle is left to the greenlet that control comes to (GREENLET-2).
     #[inline(always)]
     fn leave(&self, ran: Greenlet<T>) {
         if Rc::strong_count(&ran.node) == 1 || trace::is_on() {
@@ -319,7 +319,8 @@ impl<T: 'static> Family<T> {
         }
     }
 
-    /// Calls the hook, lets go of the greenlet that control left (L2), and on main's stack makes the deferred drops.
+    /// Calls the hook, lets go of the greenlet that control left (GREENLET-2), and on main's stack makes the deferred
+    /// drops.
     #[cold]
     fn drain_pending(&self, mut message: Message<T>) -> Message<T> {
         self.has_pending.set(false);

@@ -59,14 +59,14 @@
 //! ```
 //!
 //! # Invariants
-//! - **L1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While it does,
-//!   `current` is that greenlet. At any other time `current` is `None`, also while the pump runs destructors.
-//! - **L2** If the greenlet that control left has no other handle, `origin` keeps it until the greenlet that control
-//!   came to has its message in hand. If dropping that handle ends greenlets, they end on the new stack, by switches
-//!   like any other.
-//! - **L3** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
-//! - **L4** A greenlet that is suspended in the middle of an unwinding gets nothing raised in it, by a throw or by its
-//!   drop: a panic that leaves a destructor then is an abort.
+//! - **GREENLET-1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While
+//!   it does, `current` is that greenlet. At any other time `current` is `None`, also while the pump runs destructors.
+//! - **GREENLET-2** If the greenlet that control left has no other handle, `origin` keeps it until the greenlet that
+//!   control came to has its message in hand. If dropping that handle ends greenlets, they end on the new stack, by
+//!   switches like any other.
+//! - **GREENLET-3** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
+//! - **GREENLET-4** A greenlet that is suspended in the middle of an unwinding gets nothing raised in it, by a throw or
+//!   by its drop: a panic that leaves a destructor then is an abort.
 //!
 //! # Rejected
 //! - A fiber that resumes its sibling directly: stacks would nest in the order of switches, without bound.

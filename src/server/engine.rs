@@ -6,11 +6,11 @@
 //! ```
 //!
 //! # Invariants
-//! - **V1** A [`HandlerPermit`] is one of `permits` and one entry in `live`, made before the handler is spawned; its drop
-//!   gives both back, wherever it happens.
-//! - **V2** No kill cuts the acceptor short between a spawn and the handler's place in its entry: a caller that has
-//!   seen `acceptor` cleared sees all handlers.
-//! - **V3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
+//! - **SERVER-1** A [`HandlerPermit`] is one of `permits` and one entry in `live`, made before the handler is spawned;
+//!   its drop gives both back, wherever it happens.
+//! - **SERVER-2** No kill cuts the acceptor short between a spawn and the handler's place in its entry: a caller that
+//!   has seen `acceptor` cleared sees all handlers.
+//! - **SERVER-3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -78,8 +78,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Locks the state, and defers a kill meanwhile: a destructor must get the lock (V1), and so must the acceptor that
-    /// has spawned a handler (V2). It is never held for long.
+    /// Locks the state, and defers a kill meanwhile: a destructor must get the lock (SERVER-1), and so must the
+    /// acceptor that has spawned a handler (SERVER-2). It is never held for long.
     fn locked(&self) -> MutexGuard<'_, State> {
         let lock = || self.state.lock().ignore_poison();
         match Hub::try_current() {
@@ -267,7 +267,7 @@ impl<I: 'static> Engine<I> {
     }
 }
 
-/// The loop, with all that it owns. The fields are dropped in this order (V3).
+/// The loop, with all that it owns. The fields are dropped in this order (SERVER-3).
 struct Running<I> {
     plan: Plan<I>,
     hook: Option<Hook>,
@@ -326,7 +326,7 @@ impl<I> Running<I> {
         // The entry comes first: the lock may let others run, and a handler that has been spawned may end meanwhile.
         shared.locked().live.insert(number, None);
         let handler = (self.plan.spawn)(item, permit)?;
-        // `locked` defers a kill: a handler that was spawned is listed (V2), unless it has ended (V1).
+        // `locked` defers a kill: a handler that was spawned is listed (SERVER-2), unless it has ended (SERVER-1).
         if let Some(entry) = shared.locked().live.get_mut(&number) {
             *entry = Some(handler);
         }
@@ -448,7 +448,7 @@ impl Handle {
             let others = state.live.values().flatten().filter(|t| Some(t.id().as_u64()) != own);
             others.cloned().collect::<Vec<_>>()
         };
-        // The patience begins when the acceptor has gone: from then on all handlers are in `live` (V2).
+        // The patience begins when the acceptor has gone: from then on all handlers are in `live` (SERVER-2).
         self.shared.wait_while(GRACE, |state| state.acceptor.is_some());
         let lasts = |state: &State| !others(state).is_empty() || state.lingering > 0;
         if !self.shared.wait_while(patience, lasts) {

@@ -34,7 +34,7 @@ impl Op<Meeting> for Arrive {
             return Some(BarrierWaitResult(false));
         }
         let others = state.most.saturating_sub(1);
-        // All or none (C6). If too few of those in line can be had, this one waits with them.
+        // All or none (SELECT-6). If too few of those in line can be had, this one waits with them.
         let have_come = others == 0 || state.waiters.grant_all(others, woken);
         have_come.then_some(BarrierWaitResult(true))
     }

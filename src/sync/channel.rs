@@ -180,7 +180,7 @@ impl<T> Op<Shared<T>> for Send<T> {
 
     #[inline(always)]
     fn spends(&self) -> bool {
-        // A send that never waits must not switch, because local code may hold borrows over it (U4).
+        // A send that never waits must not switch, because local code may hold borrows over it (BUDGET-4).
         self.is_bounded
     }
 

@@ -31,7 +31,7 @@ impl Op<Flag> for IsSet {
 
     const HANDED: Option<()> = Some(());
 
-    // Being set is not used up, so a select is granted even while it polls another branch (C7).
+    // Being set is not used up, so a select is granted even while it polls another branch (SELECT-7).
     const TAKES: bool = false;
 
     fn waiters<'a>(&self, state: &'a mut Flag) -> &'a mut Waiters {

@@ -45,7 +45,7 @@ impl State for Lock {
     #[inline(always)]
     fn grant_waiters(&mut self, woken: &mut Woken) {
         if self.may_grant() {
-            // Handed over while it is locked: no new attempt can take it before the waiter runs (W1). If no waiter
+            // Handed over while it is locked: no new attempt can take it before the waiter runs (WAIT-1). If no waiter
             // could be woken the lock is free.
             self.locked = self.waiters.hand_first(woken);
         }

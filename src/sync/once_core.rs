@@ -75,7 +75,7 @@ impl Op<Progress> for Claim {
             // The caller has the claim and comes back from within the initialisation: it would wait for itself.
             Phase::Claimed(owner) if owner == self.0 && owner != UNKNOWN => Some(Claimed::Recursive),
             Phase::Claimed(_) => None,
-            // Set aside for the caller that was granted it (W1).
+            // Set aside for the caller that was granted it (WAIT-1).
             Phase::Free if !granted && state.initializers.granted() > 0 => None,
             Phase::Free => {
                 state.phase = Phase::Claimed(self.0);

@@ -29,7 +29,7 @@ impl State for Permits {
     #[inline]
     fn grant_waiters(&mut self, woken: &mut Woken) {
         while self.may_grant() && self.waiters.hand_first(woken) {
-            // The permit is taken for the waiter here, before it runs (W1).
+            // The permit is taken for the waiter here, before it runs (WAIT-1).
             self.free -= 1;
         }
     }

@@ -12,16 +12,16 @@
 //! ```
 //!
 //! # Invariants
-//! - **W1** What is set aside for granted waiters belongs to them: a new attempt must leave enough for all of them.
-//! - **W2** After each change of the state, and after a granted waiter has left, `grant_waiters` grants what is
+//! - **WAIT-1** What is set aside for granted waiters belongs to them: a new attempt must leave enough for all of them.
+//! - **WAIT-2** After each change of the state, and after a granted waiter has left, `grant_waiters` grants what is
 //!   available, to the first waiters in line.
-//! - **W3** Waiters are woken, and wakers are dropped, outside the lock (S2).
-//! - **W4** A time-out that finds its wait granted takes what was granted. A kill passes the grant on to the next
+//! - **WAIT-3** Waiters are woken, and wakers are dropped, outside the lock (SPIN-2).
+//! - **WAIT-4** A time-out that finds its wait granted takes what was granted. A kill passes the grant on to the next
 //!   waiter.
-//! - **W5** The ticket of a blocking parker is in one line and nowhere else, so a wake with this ticket means that the
-//!   waiter was granted. A waiter that was handed its result therefore need not lock the state to check.
-//! - **W6** An operation that could wait takes a step of the [budget](crate::hub::budget) before its first attempt, so
-//!   that an interrupt delivered there finds it holding nothing. For a branch of a select, the select pays for the
+//! - **WAIT-5** The ticket of a blocking parker is in one line and nowhere else, so a wake with this ticket means that
+//!   the waiter was granted. A waiter that was handed its result therefore need not lock the state to check.
+//! - **WAIT-6** An operation that could wait takes a step of the [budget](crate::hub::budget) before its first attempt,
+//!   so that an interrupt delivered there finds it holding nothing. For a branch of a select, the select pays for the
 //!   first step.
 #![forbid(unsafe_code)]
 
@@ -49,7 +49,7 @@ pub(super) trait State {
         true
     }
 
-    /// Grants what is available to the tasks and futures that wait for it (W2).
+    /// Grants what is available to the tasks and futures that wait for it (WAIT-2).
     fn grant_waiters(&mut self, woken: &mut Woken);
 }
 
@@ -67,7 +67,7 @@ pub(super) trait Op<S> {
     /// and cleared at once) is not missed.
     const TAKES: bool = true;
 
-    /// Whether the operation takes a step of the budget (W6). Operations that may or may not have to wait do.
+    /// Whether the operation takes a step of the budget (WAIT-6). Operations that may or may not have to wait do.
     #[inline(always)]
     fn spends(&self) -> bool {
         true
@@ -143,7 +143,7 @@ impl Until {
 #[inline(always)]
 pub(super) fn spend() {
     if budget::spend(Mode::Cancel) == Wake::Interrupted {
-        // Nothing was attempted yet, so there is nothing to give back (W6).
+        // Nothing was attempted yet, so there is nothing to give back (WAIT-6).
         interrupt::raise();
     }
 }
@@ -154,7 +154,7 @@ pub(super) fn spend() {
 fn grant_waiters<S: State, L: Lock>(mut state: Marked<'_, S, L>) {
     let mut woken = Woken::default();
     state.grant_waiters(&mut woken);
-    // W3: a waker is the user's code, and must not run under the lock.
+    // WAIT-3: a waker is the user's code, and must not run under the lock.
     drop(state);
     woken.wake();
 }
@@ -165,7 +165,7 @@ fn attempt<S: State, O: Op<S>, L: Lock>(op: &mut O, mut state: Marked<'_, S, L>)
     let mut woken = Woken::default();
     let done = op.attempt(&mut state, false, &mut woken);
     if done.is_some() {
-        // W2: the attempt has changed the state.
+        // WAIT-2: the attempt has changed the state.
         state.grant_waiters(&mut woken);
     }
     drop(state);
@@ -233,7 +233,7 @@ impl<S: State, L: Lock> Core<S, L> {
     }
 
     /// Does the operation as soon as it can be done; `None` if `until` came first. A step of the budget is taken first
-    /// (W6).
+    /// (WAIT-6).
     #[inline(always)]
     #[track_caller]
     pub(super) fn block<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
@@ -277,7 +277,7 @@ impl<S: State, L: Lock> Core<S, L> {
         let mut line = Wait { core: self, op, key };
         if state.may_grant() {
             // The wait itself may be what another waiter needs. A grant may even come back to this one: a wake before
-            // the park is not lost (P3).
+            // the park is not lost (PARK-3).
             grant_waiters(state);
         } else {
             drop(state);
@@ -394,8 +394,8 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         };
         let wake = parker.park_here(deadline, mode, why);
         if wake == Wake::Ready {
-            // Only the line had this ticket, so the waiter was granted (W5). `Early` does not say that: the park has
-            // not happened.
+            // Only the line had this ticket, so the waiter was granted (WAIT-5). `Early` does not say that: the park
+            // has not happened.
             if let Some(handed) = O::HANDED {
                 // The hand-over changed the state already. Clear the key, so that dropping `self` gives nothing back.
                 let key = self.key.take();
@@ -418,10 +418,10 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         let mut mode = Mode::Cancel;
         loop {
             match wake {
-                // W4: a grant may have come between the time-out and this.
+                // WAIT-4: a grant may have come between the time-out and this.
                 Some(Wake::TimedOut) => return self.leave(true),
                 Some(Wake::Interrupted) => {
-                    // W4: leave the line, and pass on a grant, before unwinding. Nothing is held after that.
+                    // WAIT-4: leave the line, and pass on a grant, before unwinding. Nothing is held after that.
                     self.leave(false);
                     interrupt::raise();
                     // `raise` returned: a `panic = "abort"` build, or this stack unwinds already. Wait until the
@@ -456,7 +456,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         if !self.op.waiters(&mut state).is_granted(key) {
             return None;
         }
-        // W2: what is left may be enough for the next waiter.
+        // WAIT-2: what is left may be enough for the next waiter.
         let done = self.take(&mut state, &mut woken);
         state.grant_waiters(&mut woken);
         drop(state);
@@ -478,17 +478,17 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     /// One step under the lock: takes what was granted or is available; otherwise waits, or keeps waiting, with
     /// `waiter`. With a `choice`, the wait is one of its branches.
     fn step(&mut self, waiter: Waiter, choice: Option<&Choice>) -> Option<O::Output> {
-        // A grant that takes nothing from others needs no claim on the select's word (C7).
+        // A grant that takes nothing from others needs no claim on the select's word (SELECT-7).
         let branch = choice.filter(|_| O::TAKES).map_or(NO_BRANCH, Choice::branch);
         let mut woken = Woken::default();
         let mut state = self.core.locked();
-        // Until `entered` is dropped, a grant from this thread recognises other branches of the same select (C5).
+        // Until `entered` is dropped, a grant from this thread recognises other branches of the same select (SELECT-5).
         let entered = choice.map(Choice::enter);
         if let Some(key) = self.key
             && self.op.waiters(&mut state).was_passed(key)
         {
-            // A granter took this branch out of the line without a grant (C2). Take back what it left there, and start
-            // again.
+            // A granter took this branch out of the line without a grant (SELECT-2). Take back what it left there, and
+            // start again.
             self.key = None;
             self.op.on_withdraw(&mut state, key);
         }
@@ -497,7 +497,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             Some(key) if !waiters.is_granted(key) => {
                 // Still waiting. Keep the place in the line, and replace only what is to be woken.
                 let stale = waiters.replace(key, waiter, branch);
-                // The waker that was replaced may run the user's code when it is dropped: unlock first (W3).
+                // The waker that was replaced may run the user's code when it is dropped: unlock first (WAIT-3).
                 drop(entered);
                 drop(state);
                 drop(stale);
@@ -522,7 +522,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             self.op.on_enqueue(&mut state, key);
             self.key = Some(key);
         }
-        // W2: what was taken, or that this waits, may let another waiter continue.
+        // WAIT-2: what was taken, or that this waits, may let another waiter continue.
         state.grant_waiters(&mut woken);
         drop(entered);
         drop(state);
@@ -531,7 +531,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         done
     }
 
-    /// Leaves the line. With `takes`, it takes what it was granted meanwhile (W4).
+    /// Leaves the line. With `takes`, it takes what it was granted meanwhile (WAIT-4).
     #[cold]
     #[inline(never)]
     fn leave(&mut self, takes: bool) -> Option<O::Output> {
@@ -545,7 +545,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             // The operation succeeds although its time is over.
             done = self.take(&mut state, &mut woken);
         } else if granted {
-            // Undo the grant; `grant_waiters` below gives it to the next waiter (W2).
+            // Undo the grant; `grant_waiters` below gives it to the next waiter (WAIT-2).
             if O::HANDED.is_none() {
                 waiters.remove_granted();
             }
@@ -557,7 +557,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         }
         self.key = None;
         state.grant_waiters(&mut woken);
-        // W3: wakers are dropped and called outside the lock.
+        // WAIT-3: wakers are dropped and called outside the lock.
         drop(state);
         drop(stale);
         woken.wake();
@@ -571,10 +571,10 @@ impl<S: State, O: Op<S> + Unpin, L: Lock> Future for Wait<'_, S, O, L> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
         let choice = Choice::of(context.waker());
         if self.key.is_none() && self.op.spends() && !choice.is_some_and(Choice::takes_paid) {
-            // W6, unless the select has paid for this step.
+            // WAIT-6, unless the select has paid for this step.
             std::task::ready!(budget::poll(context));
         }
-        // The waker is cloned before the lock is taken, because its clone may be the user's code (S2).
+        // The waker is cloned before the lock is taken, because its clone may be the user's code (SPIN-2).
         match self.step(Waiter::Waker(context.waker().clone()), choice) {
             Some(done) => Poll::Ready(done),
             None => Poll::Pending,

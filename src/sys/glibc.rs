@@ -13,11 +13,11 @@
 //! ```
 //!
 //! # Invariants
-//! - **G1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
-//! - **G2** `malloc`'s words travel with the base. All blocks of an OS thread share one cache and one arena, and one
-//!   block is in use at a time.
-//! - **G3** A block in the pool is as `_dl_allocate_tls` made it, except for G2's words: images laid anew, no value
-//!   under any key, nothing allocated for dynamic modules.
+//! - **GLIBC-1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
+//! - **GLIBC-2** `malloc`'s words travel with the base. All blocks of an OS thread share one cache and one arena, and
+//!   one block is in use at a time.
+//! - **GLIBC-3** A block in the pool is as `_dl_allocate_tls` made it, except for G2's words: images laid anew, no
+//!   value under any key, nothing allocated for dynamic modules.
 //!
 //! # What `start_thread` does, and what does it here
 //! The left column follows glibc 2.36 line by line; the table in [`tls`](crate::tls) says what it means for a green
@@ -31,7 +31,7 @@
 //! | the signal mask; the set-up for `pthread_exit` and cancellation | none |
 //! | `__call_tls_dtors`, `__nptl_deallocate_tsd` | [`Glibc::end`] |
 //! | `__libc_thread_freeres`: resolver, texts of `strerror` and `strsignal`, `dlerror`'s | [`Glibc::end`], one by one |
-//! | the same: `malloc`'s cache and arena | G2: they travel; the OS thread's end frees them |
+//! | the same: `malloc`'s cache and arena | GLIBC-2: they travel; the OS thread's end frees them |
 //! | the same: Sun RPC's variables | none: there is no RPC to link to since glibc 2.32 |
 //! | the last thread calls `exit` | not counted |
 //! | robust mutexes that it holds | stay held |
@@ -282,15 +282,15 @@ impl Glibc {
             message: None,
             texts: [0; 2],
         };
-        // SAFETY: B1: a block that was just made. `probe` is of the type that `experiment` expects.
+        // SAFETY: BASE-1: a block that was just made. `probe` is of the type that `experiment` expects.
         unsafe { base::call(block, base::get(), experiment, (&raw mut probe).cast()) };
         // If the word of the message was not found, take one that is never 0: the message is then dropped at each end.
         let message = probe.message.map(|index| libc.below - index * 8);
         self.results = [message.map_or(SELF.cast_signed(), |below| -below.cast_signed()); 4];
         self.texts = probe.texts.map(|text| self.place_of(block, text));
         let mut ended = (&*self, block);
-        // SAFETY: B1: the block that was made above. `ended` is of the type that `end_experiment` expects. G1: the
-        // block is not in use after that, so it may be freed.
+        // SAFETY: BASE-1: the block that was made above. `ended` is of the type that `end_experiment` expects. GLIBC-1:
+        // the block is not in use after that, so it may be freed.
         unsafe {
             base::call(block, base::get(), end_experiment, (&raw mut ended).cast());
             (self.deallocate)(block as *mut c_void, true);
@@ -340,7 +340,7 @@ impl Glibc {
         }
         // SAFETY: words of the `struct pthread` of a new block, which has no other user, and of the native block.
         unsafe {
-            // Compiled code and glibc expect the block's own address in both words (B1).
+            // Compiled code and glibc expect the block's own address in both words (BASE-1).
             set_word(block + SELF, block);
             set_word(block + SELF_TOO, block);
             // A stack may hold a canary, and libc mangled pointers, that were made in the native context.
@@ -479,10 +479,10 @@ impl Glibc {
         any
     }
 
-    /// Makes an ended block as new (G3); to be called outside of it.
+    /// Makes an ended block as new (GLIBC-3); to be called outside of it.
     ///
     /// # Safety
-    /// G1: the block belongs to this OS thread. Nothing runs in it, and nothing refers to its thread-locals.
+    /// GLIBC-1: the block belongs to this OS thread. Nothing runs in it, and nothing refers to its thread-locals.
     pub(crate) unsafe fn reset_block(&self, block: usize) {
         let Some(template) = template() else { return };
         // SAFETY: the caller guarantees that nothing else uses the block. It has room for the template below its base.

@@ -7,13 +7,13 @@
 //! ```
 //!
 //! # Invariants
-//! - **M1** There are as many credits as `bound` and the pool's size together. The feeder takes one before it asks for
-//!   an item. It comes back when `next` is called after the item's result was given. So no member ever waits for the
-//!   reader, and the reader may use the pool as well.
-//! - **M2** Each item that was begun sends one `Progress::Result`, and the feeder one `Progress::End`, however they end:
-//!   both are sent by exit links, so also after a kill, a panic and the end of their hub. So the reader never waits for
-//!   a message that will not come.
-//! - **M3** A result stays in its handle until it is given.
+//! - **IMAP-1** There are as many credits as `bound` and the pool's size together. The feeder takes one before it asks
+//!   for an item. It comes back when `next` is called after the item's result was given. So no member ever waits for
+//!   the reader, and the reader may use the pool as well.
+//! - **IMAP-2** Each item that was begun sends one `Progress::Result`, and the feeder one `Progress::End`, however they
+//!   end: both are sent by exit links, so also after a kill, a panic and the end of their hub. So the reader never
+//!   waits for a message that will not come.
+//! - **IMAP-3** A result stays in its handle until it is given.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -114,7 +114,7 @@ pub struct Imap<T: Send + 'static> {
     total: Option<usize>,
     /// The panic of `items`, if that ended them.
     failure: Option<JoinError>,
-    /// The credit of the result that was given last has not been returned yet (M1).
+    /// The credit of the result that was given last has not been returned yet (IMAP-1).
     owes: bool,
 }
 

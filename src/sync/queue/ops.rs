@@ -1,12 +1,12 @@
 //! The state of a queue, and the operations that may have to wait for it.
 //!
 //! # Invariants
-//! - **Q1** `blocked_puts` holds the items of waiting putters. Putters wait only while `items` is full and the queue is
-//!   not shut down. It also holds the items that putters have yet to take back, because of a shutdown or because their
-//!   select was passed over.
-//! - **Q2** While the queue is not shut down there are at least as many items as granted getters. A new attempt takes
-//!   only what is beyond that.
-//! - **Q3** `unfinished` counts the items that were put in `items` and have neither been done nor been drained.
+//! - **QUEUE-1** `blocked_puts` holds the items of waiting putters. Putters wait only while `items` is full and the
+//!   queue is not shut down. It also holds the items that putters have yet to take back, because of a shutdown or
+//!   because their select was passed over.
+//! - **QUEUE-2** While the queue is not shut down there are at least as many items as granted getters. A new attempt
+//!   takes only what is beyond that.
+//! - **QUEUE-3** `unfinished` counts the items that were put in `items` and have neither been done nor been drained.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -140,7 +140,7 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Put<T> {
 
     #[inline(always)]
     fn spends(&self) -> bool {
-        // A put that never waits must not switch, because local code may hold borrows over it (U4).
+        // A put that never waits must not switch, because local code may hold borrows over it (BUDGET-4).
         self.is_bounded
     }
 
