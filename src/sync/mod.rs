@@ -66,6 +66,7 @@ mod mutex;
 mod once;
 mod once_core;
 mod once_lock;
+mod poison;
 mod promise;
 pub mod queue;
 mod reentrant;
