@@ -131,7 +131,7 @@ thread_local! {
 #[inline(always)]
 fn put<V>(empty: &Cell<Option<V>>, value: V) {
     let before = empty.replace(Some(value));
-    debug_assert!(before.is_none(), "filled twice");
+    debug_assert!(before.is_none(), "a cell that was to be empty is full");
     forget(before);
 }
 

@@ -129,7 +129,9 @@ impl<T: 'static> Greenlet<T> {
     pub fn new(body: impl FnOnce(T) -> T + 'static) -> Self {
         match Builder::new().build(body) {
             Ok(greenlet) => greenlet,
-            Err(error) => panic!("no stack for a greenlet: {error}"),
+            Err(error) => panic!(
+                "cannot make a greenlet, for there is no stack: {error}; `Builder::build` gives this as an error"
+            ),
         }
     }
 
@@ -163,7 +165,7 @@ impl<T: 'static> Greenlet<T> {
     pub fn switch(&self, value: T) -> T {
         match self.transfer(Message::Value(value)) {
             Answer::Value(value) => value,
-            other => unanswered(other),
+            other => self.unanswered(other),
         }
     }
 
@@ -180,7 +182,7 @@ impl<T: 'static> Greenlet<T> {
     pub fn try_switch(&self, value: T) -> Result<T, SwitchError<T>> {
         self.transfer(Message::Value(value)).open(|message| match message {
             Message::Value(value) => value,
-            _ => unreachable!("what was not sent comes back"),
+            _ => unreachable!("a message that was refused is the one that was sent"),
         })
     }
 
@@ -210,7 +212,7 @@ impl<T: 'static> Greenlet<T> {
     pub fn throw(&self, payload: impl Any + Send) -> T {
         match self.transfer(Message::Throw(Box::new(boxed(payload)))) {
             Answer::Value(value) => value,
-            other => unanswered(other),
+            other => self.unanswered(other),
         }
     }
 
@@ -222,7 +224,7 @@ impl<T: 'static> Greenlet<T> {
         let message = Message::Throw(Box::new(boxed(payload)));
         self.transfer(message).open(|message| match message {
             Message::Throw(payload) => *payload,
-            _ => unreachable!("what was not sent comes back"),
+            _ => unreachable!("a message that was refused is the one that was sent"),
         })
     }
 
@@ -247,7 +249,7 @@ impl<T: 'static> Greenlet<T> {
         match self.try_throw(GreenletExit) {
             Ok(value) => Some(value),
             Err(SwitchError::Exited) => None,
-            Err(error) => panic!("{error}"),
+            Err(error) => panic!("{self:?}: {error}"),
         }
     }
 
@@ -453,9 +455,20 @@ impl<T: 'static> Greenlet<T> {
         drop(caller);
         if !self.is_dead() && is_last() {
             complain(format_args!(
-                "{self:?} would not end when its last handle was dropped: its stack is leaked"
+                "{self:?} would not end when its last handle was dropped, for its body catches GreenletExit: its stack is leaked"
             ));
             std::mem::forget(self);
+        }
+    }
+
+    /// Ends a switch that has brought no value.
+    #[cold]
+    #[track_caller]
+    fn unanswered(&self, answer: Answer<T>) -> ! {
+        match answer {
+            Answer::Throw(payload) => resume_unwind(*payload),
+            Answer::Refused(error) => panic!("{self:?}: {error}"),
+            _ => panic!("{self:?}: {}", SwitchError::<()>::Exited),
         }
     }
 
@@ -468,16 +481,6 @@ impl<T: 'static> Greenlet<T> {
                 text_of(&*payload)
             ));
         }
-    }
-}
-
-#[cold]
-#[track_caller]
-fn unanswered<T>(answer: Answer<T>) -> ! {
-    match answer {
-        Answer::Throw(payload) => resume_unwind(*payload),
-        Answer::Refused(error) => panic!("{error}"),
-        _ => panic!("{}", SwitchError::<()>::Exited),
     }
 }
 
@@ -675,7 +678,7 @@ impl<T: 'static> Builder<T> {
                 match mine.arrive(message) {
                     Message::Value(value) => body(value),
                     Message::Throw(payload) => resume_unwind(*payload),
-                    Message::Exit => unreachable!("not what it came with"),
+                    Message::Exit => unreachable!("the body of a greenlet that an exit starts never runs"),
                 }
             },
         )?;

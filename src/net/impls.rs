@@ -38,7 +38,7 @@ macro_rules! socket {
     };
 }
 
-/// What the descriptor itself is asked for, and `Debug` as std's type has it.
+/// What gives the descriptor itself, or lends it.
 macro_rules! descriptor {
     ($name:ident) => {
         /// Gives the descriptor away, in blocking mode.
@@ -66,17 +66,11 @@ macro_rules! descriptor {
                 self.io.get_ref().as_raw_fd()
             }
         }
-
-        impl std::fmt::Debug for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                std::fmt::Debug::fmt(self.io.get_ref(), f)
-            }
-        }
     };
 }
 
-/// `Read` and `Write` for a stream itself, by those of a reference to it.
-macro_rules! by_reference {
+/// `Read` for a stream itself, by that of a reference to it.
+macro_rules! read_by_reference {
     ($name:ident) => {
         impl std::io::Read for $name {
             #[inline]
@@ -90,7 +84,12 @@ macro_rules! by_reference {
                 (&*self).read_vectored(buffers)
             }
         }
+    };
+}
 
+/// `Write` for a stream itself, by that of a reference to it.
+macro_rules! write_by_reference {
+    ($name:ident) => {
         impl std::io::Write for $name {
             #[inline]
             #[track_caller]
@@ -110,4 +109,4 @@ macro_rules! by_reference {
     };
 }
 
-pub(super) use {by_reference, descriptor, socket};
+pub(super) use {descriptor, read_by_reference, socket, write_by_reference};

@@ -1,6 +1,7 @@
 //! TCP: listener and stream.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -11,7 +12,7 @@ use rustix::net::SocketAddrAny;
 
 use super::accept::{accept, accept_patiently, accept_patiently_async};
 use super::connect::{connect_any, connect_one, without_delay};
-use super::impls::{by_reference, socket};
+use super::impls::{read_by_reference, socket, write_by_reference};
 use super::linger::{Leave, Socket};
 use crate::dns::ToSocketAddrs;
 use crate::io::Async;
@@ -24,6 +25,12 @@ pub struct TcpListener {
 }
 
 socket!(TcpListener, std::net::TcpListener);
+
+impl fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl TcpListener {
     /// Binds to the first of these addresses that can be bound to. Port 0 lets the system choose.
@@ -259,6 +266,12 @@ pub struct TcpStream {
 
 socket!(TcpStream, std::net::TcpStream);
 
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
+
 impl TcpStream {
     /// Connects, with `TCP_NODELAY` set.
     ///
@@ -284,7 +297,7 @@ impl TcpStream {
         if limit.is_zero() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "cannot set a 0 duration timeout",
+                "cannot connect within a time of zero: give a longer one",
             ));
         }
         let stream = timeout(limit, || connect_one(*address))??;
@@ -484,6 +497,7 @@ impl Write for &TcpStream {
     }
 }
 
-by_reference!(TcpStream);
+read_by_reference!(TcpStream);
+write_by_reference!(TcpStream);
 async_read!(TcpStream, drained: true, read: receive);
 async_write!(TcpStream, close: |stream| stream.shutdown(Shutdown::Write));

@@ -1,6 +1,7 @@
 //! UDP.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll};
@@ -28,6 +29,12 @@ pub struct UdpSocket {
 }
 
 socket!(UdpSocket, std::net::UdpSocket);
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl UdpSocket {
     /// Binds to the first of these addresses that can be bound to.
@@ -159,7 +166,7 @@ impl UdpSocket {
         let Some(to) = address.to_socket_addrs()?.next() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "no addresses to send data to",
+                "cannot send a datagram: the name has no address",
             ));
         };
         self.io.write_with(|socket| socket.send_to(buffer, to))

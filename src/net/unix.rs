@@ -1,6 +1,7 @@
 //! Unix sockets: streams and datagrams.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::accept::{accept, accept_patiently, accept_patiently_async};
-use super::impls::{by_reference, socket};
+use super::impls::{read_by_reference, socket, write_by_reference};
 use crate::io::Async;
 use crate::io::traits::{async_read, async_write};
 use crate::sys::plain::plainly;
@@ -24,6 +25,12 @@ pub struct UnixListener {
 }
 
 socket!(UnixListener, std_net::UnixListener);
+
+impl fmt::Debug for UnixListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl UnixListener {
     /// Binds to a path, which must not exist.
@@ -236,7 +243,7 @@ fn address_of(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
     }
     Err(io::Error::new(
         io::ErrorKind::InvalidInput,
-        "an unnamed socket cannot be connected to",
+        "cannot connect to a Unix socket without a name: bind it to a path first",
     ))
 }
 
@@ -259,6 +266,12 @@ pub struct UnixStream {
 }
 
 socket!(UnixStream, std_net::UnixStream);
+
+impl fmt::Debug for UnixStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl UnixStream {
     /// Connects to a path.
@@ -455,7 +468,8 @@ impl Write for &UnixStream {
     }
 }
 
-by_reference!(UnixStream);
+read_by_reference!(UnixStream);
+write_by_reference!(UnixStream);
 async_read!(UnixStream, drained: false, read: receive);
 async_write!(UnixStream, close: |stream| stream.shutdown(Shutdown::Write));
 
@@ -496,6 +510,12 @@ pub struct UnixDatagram {
 }
 
 socket!(UnixDatagram, std_net::UnixDatagram);
+
+impl fmt::Debug for UnixDatagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl UnixDatagram {
     /// Binds to a path, which must not exist.

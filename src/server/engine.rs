@@ -186,7 +186,10 @@ impl<I: 'static> Engine<I> {
 
     #[track_caller]
     pub(super) fn limit(&self, handlers: usize) {
-        assert!(handlers > 0, "a server with a limit of 0 handlers would serve nobody");
+        assert!(
+            handlers > 0,
+            "a server with a limit of 0 handlers could not serve any connection: give at least 1"
+        );
         self.limit.set(handlers);
     }
 
@@ -284,7 +287,9 @@ impl Drop for End {
             state.has_accepted = true;
             state.stage = Stage::Closed;
             if panicked && state.error.is_none() {
-                state.error = Some(io::Error::other("the server's accept loop panicked"));
+                state.error = Some(io::Error::other(
+                    "the server has closed, for its accept loop panicked; see the panic on stderr",
+                ));
             }
         });
         self.0.closing.set();

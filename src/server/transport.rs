@@ -306,7 +306,7 @@ impl Transport {
         if closing.closing {
             return Err(io::Error::new(
                 ErrorKind::NotConnected,
-                "the connection is closed or closing",
+                "the connection is closed or closing: it takes no more bytes",
             ));
         }
         Ok(())

@@ -406,7 +406,11 @@ pub(super) fn take(size: usize) -> io::Result<(usize, usize)> {
         })?;
         Ok((base, slot))
     });
-    taken.unwrap_or_else(|| Err(io::Error::other("no stacks any more: this OS thread is ending")))
+    taken.unwrap_or_else(|| {
+        Err(io::Error::other(
+            "this OS thread is ending, and can make no more stacks for green threads",
+        ))
+    })
 }
 
 /// Takes a stack back.

@@ -71,7 +71,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
         if let Some(claim) = self.once.begin(&LAZY_LOCK) {
             // An earlier owner of the claim has taken the function and ended without a value, so the function panicked.
             let Some(init) = self.init.lock().take() else {
-                panic!("a LazyLock was poisoned by a panic in its function")
+                panic!("a LazyLock was poisoned by a panic in its function: it has no value, and gets none")
             };
             // In the last destructors of an OS thread there is no hub, and so no kill or time-out to defer.
             let value = if Hub::has_ended() {

@@ -154,7 +154,9 @@ impl OnceCore {
         let me = crate::hub::who();
         let claimed = self.core.block(&mut Claim(me), Until::Ever, Why::new(what, 0));
         if let Some(Claimed::Recursive) = claimed {
-            panic!("{what} is initialised by this very thread, which would wait for itself");
+            panic!(
+                "{what} is initialised by this very thread, which would wait for itself: its function must not ask for it"
+            );
         }
         self.claim(claimed)
     }

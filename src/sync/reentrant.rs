@@ -155,7 +155,7 @@ impl<T: ?Sized> ReentrantLock<T> {
             return None;
         }
         let Some(count) = self.count.load(Ordering::Relaxed).checked_add(1) else {
-            panic!("a ReentrantLock was locked too often by one thread")
+            panic!("this green thread has locked a ReentrantLock usize::MAX times: drop some of the guards first")
         };
         self.count.store(count, Ordering::Relaxed);
         Some(self.guard())

@@ -518,7 +518,10 @@ impl<'a, T> Select<'a, T> {
     /// Parks. A kill or time-out unwinds, and gives up all branches.
     #[track_caller]
     pub fn wait(&mut self) -> (usize, T) {
-        assert!(!self.is_empty(), "a Select without a branch waits for ever");
+        assert!(
+            !self.is_empty(),
+            "a Select without a branch would wait for ever: add one first"
+        );
         loop {
             if let Some(first) = self.wait_until(Limit::Never) {
                 return first;

@@ -149,7 +149,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     pub const fn bounded(capacity: usize) -> QueueOf<T, S> {
         assert!(
             capacity > 0,
-            "a queue without room: use `unbounded`, or `channel::bounded(0)`"
+            "a queue of capacity 0 could take no item: use `unbounded`, or `channel::bounded(0)`"
         );
         QueueOf::with(capacity)
     }
