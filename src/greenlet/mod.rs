@@ -165,7 +165,7 @@ impl<T: 'static> Greenlet<T> {
     pub fn switch(&self, value: T) -> T {
         match self.transfer(Message::Value(value)) {
             Answer::Value(value) => value,
-            other => self.unanswered(other),
+            other => unanswered(other),
         }
     }
 
@@ -212,7 +212,7 @@ impl<T: 'static> Greenlet<T> {
     pub fn throw(&self, payload: impl Any + Send) -> T {
         match self.transfer(Message::Throw(Box::new(boxed(payload)))) {
             Answer::Value(value) => value,
-            other => self.unanswered(other),
+            other => unanswered(other),
         }
     }
 
@@ -461,17 +461,6 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// Ends a switch that has brought no value.
-    #[cold]
-    #[track_caller]
-    fn unanswered(&self, answer: Answer<T>) -> ! {
-        match answer {
-            Answer::Throw(payload) => resume_unwind(*payload),
-            Answer::Refused(error) => panic!("{self:?}: {error}"),
-            _ => panic!("{self:?}: {}", SwitchError::<()>::Exited),
-        }
-    }
-
     fn tell_panic(&self, result: Result<(), Payload>) {
         if let Err(payload) = result
             && !payload.is::<GreenletExit>()
@@ -481,6 +470,17 @@ impl<T: 'static> Greenlet<T> {
                 text_of(&*payload)
             ));
         }
+    }
+}
+
+// Without the greenlet: a switch would have to keep the reference over its wait.
+#[cold]
+#[track_caller]
+fn unanswered<T>(answer: Answer<T>) -> ! {
+    match answer {
+        Answer::Throw(payload) => resume_unwind(*payload),
+        Answer::Refused(error) => panic!("{error}"),
+        _ => panic!("{}", SwitchError::<()>::Exited),
     }
 }
 
