@@ -51,9 +51,9 @@
 //! that asked then waits.
 //!
 //! # Invariants
-//! - **N1** `fiber` is there from the start to the end of the body, and the stack is freed as soon as the body ends.
-//! - **N2** Nothing is raised in a body that is suspended in the middle of an unwinding (in a destructor that yields):
-//!   a panic that leaves a destructor then is an abort. Such a body goes on, or is leaked.
+//! - **GEN-1** `fiber` is there from the start to the end of the body, and the stack is freed as soon as the body ends.
+//! - **GEN-2** Nothing is raised in a body that is suspended in the middle of an unwinding (in a destructor that
+//!   yields): a panic that leaves a destructor then is an abort. Such a body goes on, or is leaked.
 //!
 //! # Rejected
 //! - An `S` for the first request, passed to the body as an argument: Python's generators have none, and
@@ -304,10 +304,10 @@ impl<Y: 'static, S: 'static> fmt::Debug for Yielder<'_, Y, S> {
 /// ```
 #[must_use = "a generator does nothing until it is asked for a value"]
 pub struct Generator<Y: 'static, S: 'static = (), R: 'static = ()> {
-    /// `None` once the body has ended (N1).
+    /// `None` once the body has ended (GEN-1).
     fiber: Option<Fiber<Sent<S>, Y, R>>,
     returned: Option<R>,
-    /// Whether the body yielded while a panic was under way, perhaps from one of its destructors (N2).
+    /// Whether the body yielded while a panic was under way, perhaps from one of its destructors (GEN-2).
     unwinding: bool,
 }
 

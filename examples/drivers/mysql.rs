@@ -9,6 +9,7 @@
 //! `SELECT Host,User FROM user`, and 结束; then the same twice at once: 开始, 开始, …, 结束, 结束. Then two `SELECT SLEEP(1)` in
 //! 1.0 s and not 2.0 s; and three at once, of which the second has a wrong password: only it fails.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::process::ExitCode;
 
@@ -35,8 +36,22 @@ fn url(mut args: Vec<String>) -> Outcome<(String, Option<Server>)> {
     }
 }
 
+/// Two of each at once; then three, of which the second has the wrong password.
+fn at_once<O: Clone, J, E>([opts, wrong]: [O; 2], execute: impl Fn(u32, O) -> J, doze: impl Fn(u32, O) -> J) -> Outcome
+where
+    J: Future<Output = Result<Result<(), E>, JoinError>>,
+    E: Display + Into<Box<dyn Error + Send + Sync>>,
+{
+    let two = [1, 2].map(|n| (n, opts.clone()));
+    servers::join_all("two at once", two.clone().map(|(n, opts)| execute(n, opts)))?;
+    servers::join_all("two SELECT SLEEP(1) at once", two.map(|(n, opts)| doze(n, opts)))?;
+    let three = [(1, opts.clone()), (2, wrong), (3, opts)];
+    tell(three.map(|(n, opts)| execute(n, opts)));
+    Ok(())
+}
+
 /// Waits for each, and says what became of it: the others know nothing of one that fails.
-fn tell<E: Display, J>(all: [J; 3])
+fn tell<J, E: Display>(all: [J; 3])
 where
     J: Future<Output = Result<Result<(), E>, JoinError>>,
 {

@@ -34,16 +34,11 @@ fn ask(url: &str) -> Outcome {
     let opts = Opts::from(opts);
     // `compat()` enters tokio's context for each poll.
     future::block_on(execute(1, opts.clone()).compat())?;
-
-    let two = [1, 2].map(|n| (n, opts.clone()));
-    let executing = two.clone().map(|(n, opts)| future::spawn(execute(n, opts).compat()));
-    servers::join_all("two at once", executing)?;
-    let dozing = two.map(|(n, opts)| future::spawn(doze(n, opts).compat()));
-    servers::join_all("two SELECT SLEEP(1) at once", dozing)?;
-
-    let three = [(1, opts.clone()), (2, wrong), (3, opts)];
-    crate::tell(three.map(|(n, opts)| future::spawn(execute(n, opts).compat())));
-    Ok(())
+    crate::at_once(
+        [opts, wrong],
+        |n, opts| future::spawn(execute(n, opts).compat()),
+        |n, opts| future::spawn(doze(n, opts).compat()),
+    )
 }
 
 pub(crate) fn main(args: Vec<String>) -> Outcome {

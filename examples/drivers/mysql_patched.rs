@@ -32,16 +32,11 @@ fn ask(url: &str) -> Outcome {
     let wrong = Opts::from(opts.clone().pass(Some("wrong")));
     let opts = Opts::from(opts);
     execute(1, opts.clone())?;
-
-    let two = [1, 2].map(|n| (n, opts.clone()));
-    let executing = two.clone().map(|(n, opts)| spawn(move || execute(n, opts)));
-    servers::join_all("two at once", executing)?;
-    let dozing = two.map(|(n, opts)| spawn(move || doze(n, opts)));
-    servers::join_all("two SELECT SLEEP(1) at once", dozing)?;
-
-    let three = [(1, opts.clone()), (2, wrong), (3, opts)];
-    crate::tell(three.map(|(n, opts)| spawn(move || execute(n, opts))));
-    Ok(())
+    crate::at_once(
+        [opts, wrong],
+        |n, opts| spawn(move || execute(n, opts)),
+        |n, opts| spawn(move || doze(n, opts)),
+    )
 }
 
 pub(crate) fn main(args: Vec<String>) -> Outcome {

@@ -4,8 +4,8 @@
 //!  TOP ─► generator ─► greenlet ─► null        the root: a green thread's base, or the native stack
 //! ```
 //!
-//! Every fiber but a root has a [`Link`] on its own stack (F1 of [`fiber`](super)). Only the scheduler knows which root
-//! runs: it leaves a function here that tells.
+//! Every fiber but a root has a [`Link`] on its own stack (FIBER-1 of [`fiber`](super)). Only the scheduler knows which
+//! root runs: it leaves a function here that tells.
 
 use std::cell::Cell;
 use std::ptr;
@@ -71,7 +71,7 @@ fn is_below(mut at: *const Link, link: *const Link) -> bool {
         if at.is_null() {
             return false;
         }
-        // SAFETY: links on the chain belong to running fibers, so the frames that hold them exist (F1).
+        // SAFETY: links on the chain belong to running fibers, so the frames that hold them exist (FIBER-1).
         at = unsafe { (*at).prev.get() };
     }
     true

@@ -16,15 +16,15 @@
 //! ```
 //!
 //! # Invariants
-//! - **F1** A fiber's frame lives on its own stack, so it has a fixed address from the first resume to the end.
-//! - **F2** `TOP` (see [`current`]) is the innermost running fiber above the running *root*: a green thread's base, or
-//!   the native stack. A resume saves `TOP`, a suspend stores it in the frame, and the place that resumed restores its
-//!   own. A root is entered and left with `TOP` null on the hub's side.
-//! - **F3** A suspender suspends only if its frame is on the chain that starts at `TOP`. Otherwise it would save the
-//!   registers of one stack in the frame of another. Code above it on the chain is suspended along with it.
-//! - **F4** A fiber never leaves the OS thread that made it (`Fiber` is `!Send`).
-//! - **F5** No panic crosses a switch: the body runs under `catch_unwind`, and its payload is a value. The body of a
-//!   root catches panics itself. If something unwinds out of such a body, that is a fault of this crate, and aborts.
+//! - **FIBER-1** A fiber's frame lives on its own stack, so it has a fixed address from the first resume to the end.
+//! - **FIBER-2** `TOP` (see [`current`]) is the innermost running fiber above the running *root*: a green thread's
+//!   base, or the native stack. A resume saves `TOP`, a suspend stores it in the frame, and the place that resumed
+//!   restores its own. A root is entered and left with `TOP` null on the hub's side.
+//! - **FIBER-3** A suspender suspends only if its frame is on the chain that starts at `TOP`. Otherwise it would save
+//!   the registers of one stack in the frame of another. Code above it on the chain is suspended along with it.
+//! - **FIBER-4** A fiber never leaves the OS thread that made it (`Fiber` is `!Send`).
+//! - **FIBER-5** No panic crosses a switch: the body runs under `catch_unwind`, and its payload is a value. The body of
+//!   a root catches panics itself. If something unwinds out of such a body, that is a fault of this crate, and aborts.
 //!
 //! # Signal handlers that unwind
 //! In the few instructions of a switch (corosensei's), the stack pointer belongs to one stack and the code to another,
@@ -66,7 +66,7 @@ pub(crate) enum Outcome<Y, R> {
 type Ended<R> = Result<R, Box<dyn Any + Send>>;
 type Co<I, Y, R> = Coroutine<I, Y, Ended<R>, Stack>;
 
-/// The part of a fiber that lies on its own stack (F1).
+/// The part of a fiber that lies on its own stack (FIBER-1).
 pub(crate) struct Frame<I, Y> {
     link: Link,
     /// The innermost fiber when this one suspended: itself, or one that ran above it.
@@ -164,14 +164,14 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     #[inline(always)]
     pub(crate) fn resume(&mut self, input: I) -> Outcome<Y, R> {
         // SAFETY: `&mut self` means that no other code resumes the fiber meanwhile, and that the body is not running.
-        // The fiber is `!Send`, so this is its OS thread (F4).
+        // The fiber is `!Send`, so this is its OS thread (FIBER-4).
         unsafe { self.switch(input) }
     }
 
     /// Runs the body until it suspends or ends.
     ///
     /// # Safety
-    /// The fiber is new or suspended, it has not ended, and this is its OS thread (F4).
+    /// The fiber is new or suspended, it has not ended, and this is its OS thread (FIBER-4).
     #[inline(always)]
     pub(crate) unsafe fn switch(&self, input: I) -> Outcome<Y, R> {
         let resumer = TOP.get();
@@ -180,7 +180,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             // The body publishes its frame through this cell, and puts itself on the chain.
             ENTERING.set((&raw const self.frame).cast());
         } else {
-            // SAFETY: F1: the caller guarantees that the fiber has not ended, so its frame exists.
+            // SAFETY: FIBER-1: the caller guarantees that the fiber has not ended, so its frame exists.
             let frame = unsafe { &*frame };
             // Rebuild the chain: this fiber was suspended along with the fibers above it, and now runs above the
             // caller.
@@ -193,17 +193,18 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         outcome
     }
 
-    /// Runs a root until it suspends or ends. `TOP` is null before and after (F2).
+    /// Runs a root until it suspends or ends. `TOP` is null before and after (FIBER-2).
     ///
     /// # Safety
-    /// As for [`switch`](Self::switch): the root is new or suspended, it has not ended, and this is its OS thread (F4).
+    /// As for [`switch`](Self::switch): the root is new or suspended, it has not ended, and this is its OS thread
+    /// (FIBER-4).
     #[inline(always)]
     pub(crate) unsafe fn enter(&self, input: I) -> Outcome<Y, R> {
         let frame = self.frame.get();
         if frame.is_null() {
             ENTERING.set((&raw const self.frame).cast());
         } else {
-            // SAFETY: F1: the caller guarantees that the root has not ended, so its frame exists.
+            // SAFETY: FIBER-1: the caller guarantees that the root has not ended, so its frame exists.
             let top = unsafe { (*frame).top.get() };
             if !top.is_null() {
                 TOP.set(top);
@@ -215,7 +216,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
 
     /// # Safety
     /// As for [`switch`](Self::switch): the fiber is new or suspended, it has not ended, and this is its OS thread
-    /// (F4).
+    /// (FIBER-4).
     #[inline(always)]
     unsafe fn go(&self, input: I) -> Outcome<Y, R> {
         // SAFETY: this is the only reference to the coroutine: the body reaches it through its frame alone.
@@ -247,13 +248,13 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// Suspends a running root from inside, along with the fibers that run above it.
     ///
     /// # Safety
-    /// The caller runs on the stack of this root, or on one above it (F3).
+    /// The caller runs on the stack of this root, or on one above it (FIBER-3).
     #[inline(always)]
     pub(crate) unsafe fn leave(&self, value: Y) {
-        // SAFETY: F1: the root runs, so its frame exists.
+        // SAFETY: FIBER-1: the root runs, so its frame exists.
         let frame = unsafe { &*self.frame.get() };
         // The fibers above the root stay where they are, and `enter` makes them current again. The hub's side has `TOP`
-        // null (F2).
+        // null (FIBER-2).
         let top = TOP.get();
         frame.top.set(top);
         if !top.is_null() {
@@ -283,22 +284,22 @@ pub(crate) struct Suspender<I: 'static, Y: 'static> {
 impl<I: 'static, Y: 'static> Suspender<I, Y> {
     /// Hands `value` to the code that resumed the fiber, and waits for the next resume.
     ///
-    /// `Err` if the fiber does not run here: the suspender was passed to another stack (F3).
+    /// `Err` if the fiber does not run here: the suspender was passed to another stack (FIBER-3).
     #[inline(always)]
     pub(crate) fn suspend(&self, value: Y) -> Result<I, Y> {
-        // SAFETY: F1: a suspender is lent to the body, so the fiber has not ended.
+        // SAFETY: FIBER-1: a suspender is lent to the body, so the fiber has not ended.
         let frame = unsafe { &*self.frame };
         if !current::is_on_chain(&raw const frame.link) {
             return Err(value);
         }
-        // SAFETY: F3: the link was just found on the chain.
+        // SAFETY: FIBER-3: the link was just found on the chain.
         Ok(unsafe { suspend(self.frame, value) })
     }
 
     /// A copy that may be kept anywhere. It detects that its fiber does not run here, even after the fiber's end.
     #[inline]
     pub(crate) fn keep(&self) -> Kept<I, Y> {
-        // SAFETY: F1: a suspender is lent to the body, so the fiber has not ended.
+        // SAFETY: FIBER-1: a suspender is lent to the body, so the fiber has not ended.
         let frame = unsafe { &*self.frame };
         let number = frame.link.number();
         Kept {
@@ -334,7 +335,7 @@ impl<I: 'static, Y: 'static> Kept<I, Y> {
             .cast_const()
             .wrapping_byte_add(offset_of!(Frame<I, Y>, link))
             .cast::<Link>();
-        // SAFETY: F1: a link on the chain belongs to a running fiber, so its frame exists.
+        // SAFETY: FIBER-1: a link on the chain belongs to a running fiber, so its frame exists.
         current::is_on_chain(link) && unsafe { &*link }.has_number(self.number)
     }
 
@@ -344,19 +345,19 @@ impl<I: 'static, Y: 'static> Kept<I, Y> {
         if !self.is_here() {
             return Err(value);
         }
-        // SAFETY: F3: the link was just found on the chain, and its number says that it belongs to this frame, with
-        // these types.
+        // SAFETY: FIBER-3: the link was just found on the chain, and its number says that it belongs to this frame,
+        // with these types.
         Ok(unsafe { suspend(self.frame.as_ptr(), value) })
     }
 }
 
 /// # Safety
-/// `frame` belongs to a running fiber, and the caller runs on that fiber's stack or on one above it (F3).
+/// `frame` belongs to a running fiber, and the caller runs on that fiber's stack or on one above it (FIBER-3).
 #[inline(always)]
 unsafe fn suspend<I, Y>(frame: *const Frame<I, Y>, value: Y) -> I {
-    // SAFETY: F1: the caller guarantees that the fiber runs, so its frame exists.
+    // SAFETY: FIBER-1: the caller guarantees that the fiber runs, so its frame exists.
     let frame = unsafe { &*frame };
-    // Fibers above this one are suspended along with it. The place that resumed it restores its own `TOP` (F2).
+    // Fibers above this one are suspended along with it. The place that resumed it restores its own `TOP` (FIBER-2).
     frame.top.set(TOP.get());
     // SAFETY: the yielder lies at the base of the same stack.
     unsafe { (*frame.yielder).suspend(value) }

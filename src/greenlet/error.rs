@@ -42,7 +42,9 @@ impl<V> SwitchError<V> {
 impl<V> fmt::Display for SwitchError<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            SwitchError::Foreign(_) => "cannot switch to a greenlet of another green thread or native stack",
+            SwitchError::Foreign(_) => {
+                "cannot switch to a greenlet of another green thread or native stack: switch there, where it was made"
+            }
             SwitchError::Unwinding(_) => "cannot throw into a greenlet that waits in a destructor during an unwinding",
             SwitchError::Exited => "the greenlet that was to answer was killed (GreenletExit): it left no value",
         })
@@ -76,7 +78,7 @@ pub enum ParentError {
 impl fmt::Display for ParentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ParentError::Cyclic => "cyclic chain of parents",
+            ParentError::Cyclic => "a greenlet cannot be its own parent, not even by way of others",
             ParentError::Foreign => "a parent cannot belong to another green thread or native stack",
             ParentError::Main => "the main greenlet cannot have a parent",
         })

@@ -87,7 +87,7 @@ pub(super) enum Stage {
     Main,
     New,
     Suspended,
-    /// Suspended while a panic was under way, perhaps in one of its destructors (L4).
+    /// Suspended while a panic was under way, perhaps in one of its destructors (GREENLET-4).
     Unwinding,
     Running,
     Dead,
@@ -100,7 +100,7 @@ pub(super) struct Node<T: 'static> {
     /// `None` is the main greenlet.
     pub(super) parent: RefCell<Option<Greenlet<T>>>,
     pub(super) stage: Cell<Stage>,
-    /// Present while the greenlet is new or suspended (L3).
+    /// Present while the greenlet is new or suspended (GREENLET-3).
     pub(super) fiber: Cell<Option<Box<Body<T>>>>,
     /// Present once the body has started.
     pub(super) suspender: Cell<Option<Suspender<T>>>,
@@ -117,10 +117,10 @@ pub(super) struct Family<T: 'static> {
     /// The suspender of `current`, where a switch finds it without a detour.
     pub(super) suspender: Cell<Option<Suspender<T>>>,
     pub(super) origin: Cell<Option<Greenlet<T>>>,
-    /// Whether there is an origin, a hook, or a grave.
-    pub(super) news: Cell<bool>,
+    /// Whether there is an origin, a hook, or a deferred drop.
+    pub(super) has_pending: Cell<bool>,
     /// Greenlets that another root dropped (their last handle), while one of the family ran.
-    pub(super) graves: RefCell<Vec<Greenlet<T>>>,
+    pub(super) deferred_drops: RefCell<Vec<Greenlet<T>>>,
 }
 
 thread_local! {
@@ -131,7 +131,7 @@ thread_local! {
 #[inline(always)]
 fn put<V>(empty: &Cell<Option<V>>, value: V) {
     let before = empty.replace(Some(value));
-    debug_assert!(before.is_none(), "filled twice");
+    debug_assert!(before.is_none(), "a cell that was to be empty is full");
     forget(before);
 }
 
@@ -158,8 +158,8 @@ impl<T: 'static> Family<T> {
             current: Cell::default(),
             suspender: Cell::default(),
             origin: Cell::default(),
-            news: Cell::default(),
-            graves: RefCell::default(),
+            has_pending: Cell::default(),
+            deferred_drops: RefCell::default(),
         });
         let weak: Weak<dyn Any> = Rc::downgrade(&(family.clone() as Rc<dyn Any>));
         // At the end of the OS thread there is no map any more. Each call then makes a family of its own.
@@ -211,7 +211,7 @@ impl<T: 'static> Family<T> {
             return Answer::refuse(SwitchError::Foreign(message));
         }
         if trace::is_on() {
-            self.news.set(true);
+            self.has_pending.set(true);
         }
         let message = match self.hop(target, message) {
             (None, message) => message,
@@ -238,7 +238,7 @@ impl<T: 'static> Family<T> {
         }
     }
 
-    /// Resumes `target`, and then each greenlet that is switched to, until that is the main greenlet (L1).
+    /// Resumes `target`, and then each greenlet that is switched to, until that is the main greenlet (GREENLET-1).
     #[inline(never)]
     fn pump(&self, mut target: Greenlet<T>, mut message: Message<T>) -> Message<T> {
         loop {
@@ -252,17 +252,17 @@ impl<T: 'static> Family<T> {
     /// Resumes `target` with `message`, and returns where it wants to go next.
     #[inline(always)]
     fn hop(&self, target: Greenlet<T>, message: Message<T>) -> Hop<T> {
-        // Taken out, so that no cell is borrowed over the switch (L3).
+        // Taken out, so that no cell is borrowed over the switch (GREENLET-3).
         let fiber = target.node.fiber.take();
-        let mut fiber = fiber.expect("who can be switched to has its fiber (L3)");
-        // From here to the end of the resume, `current` is the target (L1).
+        let mut fiber = fiber.expect("a greenlet that can be switched to has its fiber (GREENLET-3)");
+        // From here to the end of the resume, `current` is the target (GREENLET-1).
         target.node.stage.set(Stage::Running);
         self.suspender.set(target.node.suspender.get());
         put(&self.current, target);
         match fiber.resume(message) {
             Outcome::Yielded((next, message)) => {
                 let ran = self.stopped();
-                // A panic under way may have suspended it in a destructor, where nothing may be raised (L4).
+                // A panic under way may have suspended it in a destructor, where nothing may be raised (GREENLET-4).
                 let stage = if panicking() {
                     Stage::Unwinding
                 } else {
@@ -274,8 +274,8 @@ impl<T: 'static> Family<T> {
                 self.leave(ran);
                 (next, message)
             }
-            Outcome::Returned(value) => self.bury(fiber, Message::Value(value)),
-            Outcome::Panicked(payload) => self.bury(fiber, Message::Throw(Box::new(payload)).of_the_dead()),
+            Outcome::Returned(value) => self.finish(fiber, Message::Value(value)),
+            Outcome::Panicked(payload) => self.finish(fiber, Message::Throw(Box::new(payload)).of_the_dead()),
         }
     }
 
@@ -283,51 +283,58 @@ impl<T: 'static> Family<T> {
     #[inline(always)]
     fn stopped(&self) -> Greenlet<T> {
         self.suspender.set(None);
-        self.current.take().expect("it ran (L1)")
+        self.current
+            .take()
+            .expect("the greenlet that ran is the current one (GREENLET-1)")
     }
 
     #[cold]
     #[inline(never)]
-    fn bury(&self, fiber: Box<Body<T>>, message: Message<T>) -> Hop<T> {
+    fn finish(&self, fiber: Box<Body<T>>, message: Message<T>) -> Hop<T> {
         let dead = self.stopped();
         // The stack is free before the parent goes on.
         drop(fiber);
         dead.node.stage.set(Stage::Dead);
-        let hop = dead.heir(message);
+        let hop = dead.successor(message);
         self.leave(dead);
         hop
     }
 
-    /// Lets go of the greenlet that ran. A last handle is left to the greenlet that control comes to (L2).
+    /// Lets go of the greenlet that ran. A last handle is left to the greenlet that control comes to (GREENLET-2).
     #[inline(always)]
     fn leave(&self, ran: Greenlet<T>) {
         if Rc::strong_count(&ran.node) == 1 || trace::is_on() {
             self.origin.set(Some(ran));
-            self.news.set(true);
+            self.has_pending.set(true);
         }
     }
 
     /// To be called first on a stack that control came to.
     #[inline(always)]
     pub(super) fn arrive(&self, message: Message<T>) -> Message<T> {
-        if self.news.get() { self.hear(message) } else { message }
+        if self.has_pending.get() {
+            self.drain_pending(message)
+        } else {
+            message
+        }
     }
 
-    /// Calls the hook, lets go of the greenlet that control left (L2), and on main's stack drops the graves.
+    /// Calls the hook, lets go of the greenlet that control left (GREENLET-2), and on main's stack makes the deferred
+    /// drops.
     #[cold]
-    fn hear(&self, mut message: Message<T>) -> Message<T> {
-        self.news.set(false);
+    fn drain_pending(&self, mut message: Message<T>) -> Message<T> {
+        self.has_pending.set(false);
         let origin = self.origin.take();
         if trace::is_on() {
             message = self.traced(origin.as_ref().map_or(self.main_id, Greenlet::id), message);
         }
         drop(origin);
-        // Graves are ended by the main greenlet only. Any other one leaves them, and the news, to the next.
+        // Only the main greenlet ends them. Any other one leaves them to the next, which must look again.
         if self.suspender.get().is_none() {
-            let graves = self.graves.take();
-            drop(graves);
-        } else if !self.graves.borrow().is_empty() {
-            self.news.set(true);
+            let deferred_drops = self.deferred_drops.take();
+            drop(deferred_drops);
+        } else if !self.deferred_drops.borrow().is_empty() {
+            self.has_pending.set(true);
         }
         message
     }

@@ -59,14 +59,14 @@
 //! ```
 //!
 //! # Invariants
-//! - **L1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While it does,
-//!   `current` is that greenlet. At any other time `current` is `None`, also while the pump runs destructors.
-//! - **L2** If the greenlet that control left has no other handle, `origin` keeps it until the greenlet that control
-//!   came to has its message in hand. If dropping that handle ends greenlets, they end on the new stack, by switches
-//!   like any other.
-//! - **L3** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
-//! - **L4** A greenlet that is suspended in the middle of an unwinding gets nothing raised in it, by a throw or by its
-//!   drop: a panic that leaves a destructor then is an abort.
+//! - **GREENLET-1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While
+//!   it does, `current` is that greenlet. At any other time `current` is `None`, also while the pump runs destructors.
+//! - **GREENLET-2** If the greenlet that control left has no other handle, `origin` keeps it until the greenlet that
+//!   control came to has its message in hand. If dropping that handle ends greenlets, they end on the new stack, by
+//!   switches like any other.
+//! - **GREENLET-3** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
+//! - **GREENLET-4** A greenlet that is suspended in the middle of an unwinding gets nothing raised in it, by a throw or
+//!   by its drop: a panic that leaves a destructor then is an abort.
 //!
 //! # Rejected
 //! - A fiber that resumes its sibling directly: stacks would nest in the order of switches, without bound.
@@ -129,7 +129,9 @@ impl<T: 'static> Greenlet<T> {
     pub fn new(body: impl FnOnce(T) -> T + 'static) -> Self {
         match Builder::new().build(body) {
             Ok(greenlet) => greenlet,
-            Err(error) => panic!("no stack for a greenlet: {error}"),
+            Err(error) => panic!(
+                "cannot make a greenlet, for there is no stack: {error}; `Builder::build` gives this as an error"
+            ),
         }
     }
 
@@ -180,7 +182,7 @@ impl<T: 'static> Greenlet<T> {
     pub fn try_switch(&self, value: T) -> Result<T, SwitchError<T>> {
         self.transfer(Message::Value(value)).open(|message| match message {
             Message::Value(value) => value,
-            _ => unreachable!("what was not sent comes back"),
+            _ => unreachable!("a message that was refused is the one that was sent"),
         })
     }
 
@@ -222,7 +224,7 @@ impl<T: 'static> Greenlet<T> {
         let message = Message::Throw(Box::new(boxed(payload)));
         self.transfer(message).open(|message| match message {
             Message::Throw(payload) => *payload,
-            _ => unreachable!("what was not sent comes back"),
+            _ => unreachable!("a message that was refused is the one that was sent"),
         })
     }
 
@@ -247,7 +249,7 @@ impl<T: 'static> Greenlet<T> {
         match self.try_throw(GreenletExit) {
             Ok(value) => Some(value),
             Err(SwitchError::Exited) => None,
-            Err(error) => panic!("{error}"),
+            Err(error) => panic!("{self:?}: {error}"),
         }
     }
 
@@ -359,7 +361,7 @@ impl<T: 'static> Greenlet<T> {
         }
         let (target, message) = match self.accept(message) {
             Ok(message) => (self.or_main(), message),
-            Err(message) => self.heir(message),
+            Err(message) => self.successor(message),
         };
         match target {
             Some(target) if target.node.stage.get() == Stage::Running => message.into(),
@@ -381,7 +383,7 @@ impl<T: 'static> Greenlet<T> {
     }
 
     /// The first greenlet on the way up the parents that takes the message.
-    fn heir(&self, mut message: Message<T>) -> Hop<T> {
+    fn successor(&self, mut message: Message<T>) -> Hop<T> {
         let mut above = self.node.parent.borrow().clone();
         while let Some(greenlet) = above {
             message = match greenlet.accept(message) {
@@ -421,8 +423,8 @@ impl<T: 'static> Greenlet<T> {
         // Another root drops the handle while a greenlet of the family runs on its own. The family's main greenlet ends
         // this one later.
         if family.peek(|_| ()).is_some() {
-            family.graves.borrow_mut().push(keep);
-            return family.news.set(true);
+            family.deferred_drops.borrow_mut().push(keep);
+            return family.has_pending.set(true);
         }
         // Another root drops the handle, and none of the family runs: let that root play main for the time of the kill.
         let root = family.root.replace(chain::root());
@@ -453,7 +455,7 @@ impl<T: 'static> Greenlet<T> {
         drop(caller);
         if !self.is_dead() && is_last() {
             complain(format_args!(
-                "{self:?} would not end when its last handle was dropped: its stack is leaked"
+                "{self:?} would not end when its last handle was dropped, for its body catches GreenletExit: its stack is leaked"
             ));
             std::mem::forget(self);
         }
@@ -471,6 +473,7 @@ impl<T: 'static> Greenlet<T> {
     }
 }
 
+// Without the greenlet: a switch would have to keep the reference over its wait.
 #[cold]
 #[track_caller]
 fn unanswered<T>(answer: Answer<T>) -> ! {
@@ -675,7 +678,7 @@ impl<T: 'static> Builder<T> {
                 match mine.arrive(message) {
                     Message::Value(value) => body(value),
                     Message::Throw(payload) => resume_unwind(*payload),
-                    Message::Exit => unreachable!("not what it came with"),
+                    Message::Exit => unreachable!("the body of a greenlet that an exit starts never runs"),
                 }
             },
         )?;

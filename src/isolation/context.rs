@@ -147,7 +147,7 @@ impl<S: Default> Pool<S> {
     pub(crate) fn give(&self, context: &'static Context<S>) {
         if let Ok(glibc) = glibc::get() {
             // SAFETY: C3: the last member has left, so nothing refers to the block.
-            unsafe { glibc.lay(context.block) };
+            unsafe { glibc.reset_block(context.block) };
             self.free.borrow_mut().push(context);
         }
     }

@@ -52,7 +52,7 @@ pub(super) fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<std::net::Tc
     let Some(first) = addresses.next() else {
         return Err(io::Error::new(
             ErrorKind::InvalidInput,
-            "could not resolve to any addresses",
+            "cannot connect: the name has no address",
         ));
     };
     if addresses.len() == 0 {
@@ -71,7 +71,7 @@ pub(super) fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<std::net::Tc
             match handle.join() {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = error,
-                Err(error) => last = io::Error::other(error.to_string()),
+                Err(error) => last = io::Error::other(format!("an attempt to connect has no result: {error}")),
             }
         }
         match addresses.next() {

@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// A socket with `SO_REUSEPORT`, bound to the first of these addresses that can be bound to.
 pub(super) fn bind_first(addresses: impl Iterator<Item = SocketAddr>, kind: SocketType) -> io::Result<OwnedFd> {
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "could not resolve to any addresses");
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "cannot bind: the name has no address");
     for address in addresses {
         match bind(address, kind) {
             Ok(socket) => return Ok(socket),

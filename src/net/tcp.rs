@@ -1,7 +1,8 @@
 //! TCP: listener and stream.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
@@ -11,9 +12,11 @@ use rustix::net::SocketAddrAny;
 
 use super::accept::{accept, accept_patiently, accept_patiently_async};
 use super::connect::{connect_any, connect_one, without_delay};
+use super::impls::{read_by_reference, socket, write_by_reference};
 use super::linger::{Leave, Socket};
 use crate::dns::ToSocketAddrs;
 use crate::io::Async;
+use crate::io::traits::{async_read, async_write};
 use crate::time::timeout;
 
 /// A TCP socket that waits for connections; std's, but it parks.
@@ -22,6 +25,12 @@ pub struct TcpListener {
 }
 
 socket!(TcpListener, std::net::TcpListener);
+
+impl fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl TcpListener {
     /// Binds to the first of these addresses that can be bound to. Port 0 lets the system choose.
@@ -118,6 +127,88 @@ impl TcpListener {
         self.io.get_ref().local_addr()
     }
 
+    /// Another handle to the same socket (`dup`). Time-outs are each handle's own; the new one has none.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
+    }
+
+    /// Sets how long an accept may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_read_timeout(timeout)
+    }
+
+    /// Sets how long [`writable`](Self::writable) may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_write_timeout(timeout)
+    }
+
+    /// How long an accept may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.read_timeout())
+    }
+
+    /// How long [`writable`](Self::writable) may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.write_timeout())
+    }
+
+    /// Waits until there is a connection to accept, or an error. It takes nothing.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept): `TimedOut` after the read time-out, if there is one.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn readable(&self) -> io::Result<()> {
+        self.io.readable()
+    }
+
+    /// Waits until there is room to write, or an error.
+    ///
+    /// # Errors
+    /// `TimedOut` after the write time-out, if there is one.
+    ///
+    /// # Blocking and cancellation
+    /// As [`readable`](Self::readable).
+    #[track_caller]
+    pub fn writable(&self) -> io::Result<()> {
+        self.io.writable()
+    }
+
+    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.readable_async()
+    }
+
+    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.writable_async()
+    }
+
+    /// Takes the socket's pending error (`SO_ERROR`).
+    ///
+    /// # Errors
+    /// What the system says of the socket itself.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.io.get_ref().take_error()
+    }
+
     /// Sets the time to live of its packets.
     ///
     /// # Errors
@@ -132,6 +223,12 @@ impl TcpListener {
     /// What the system says.
     pub fn ttl(&self) -> io::Result<u32> {
         self.io.get_ref().ttl()
+    }
+
+    fn from_nonblocking(socket: std::net::TcpListener) -> Self {
+        Self {
+            io: Async::new_nonblocking(socket),
+        }
     }
 }
 
@@ -167,8 +264,13 @@ pub struct TcpStream {
     io: Socket,
 }
 
-socket!(TcpStream, std::net::TcpStream, another: Socket::another);
-stream!(TcpStream, drained: true);
+socket!(TcpStream, std::net::TcpStream);
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl TcpStream {
     /// Connects, with `TCP_NODELAY` set.
@@ -195,7 +297,7 @@ impl TcpStream {
         if limit.is_zero() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "cannot set a 0 duration timeout",
+                "cannot connect within a time of zero: give a longer one",
             ));
         }
         let stream = timeout(limit, || connect_one(*address))??;
@@ -229,6 +331,91 @@ impl TcpStream {
     /// `NotConnected`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.io.get_ref().shutdown(how)
+    }
+
+    /// Another handle to the same socket (`dup`). Time-outs are each handle's own; the new one has none.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let socket = self.io.get_ref().try_clone()?;
+        Ok(Self {
+            io: self.io.another(socket),
+        })
+    }
+
+    /// Sets how long a read may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_read_timeout(timeout)
+    }
+
+    /// Sets how long a write may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_write_timeout(timeout)
+    }
+
+    /// How long a read may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.read_timeout())
+    }
+
+    /// How long a write may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.write_timeout())
+    }
+
+    /// Waits until there is something to read, the end, or an error. It takes nothing.
+    ///
+    /// # Errors
+    /// As a read: `TimedOut` after the read time-out, if there is one.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn readable(&self) -> io::Result<()> {
+        self.io.readable()
+    }
+
+    /// Waits until there is room to write, or an error.
+    ///
+    /// # Errors
+    /// As a write.
+    ///
+    /// # Blocking and cancellation
+    /// As [`readable`](Self::readable).
+    #[track_caller]
+    pub fn writable(&self) -> io::Result<()> {
+        self.io.writable()
+    }
+
+    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.readable_async()
+    }
+
+    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.writable_async()
+    }
+
+    /// Takes the socket's pending error (`SO_ERROR`).
+    ///
+    /// # Errors
+    /// What the system says of the socket itself.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.io.get_ref().take_error()
     }
 
     /// Reads without taking the data away.
@@ -271,4 +458,46 @@ impl TcpStream {
     pub fn ttl(&self) -> io::Result<u32> {
         self.io.get_ref().ttl()
     }
+
+    fn from_nonblocking(socket: std::net::TcpStream) -> Self {
+        Self {
+            io: Async::new_nonblocking(socket).into(),
+        }
+    }
 }
+
+impl Read for &TcpStream {
+    #[inline]
+    #[track_caller]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = buffer.len();
+        self.io.read_stream(len, |mut socket| socket.read(buffer))
+    }
+
+    #[track_caller]
+    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.io.read_with(|mut socket| socket.read_vectored(buffers))
+    }
+}
+
+impl Write for &TcpStream {
+    #[inline]
+    #[track_caller]
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.io.write_stream(|mut socket| socket.write(buffer))
+    }
+
+    #[track_caller]
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.io.write_stream(|mut socket| socket.write_vectored(buffers))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+read_by_reference!(TcpStream);
+write_by_reference!(TcpStream);
+async_read!(TcpStream, drained: true, read: receive);
+async_write!(TcpStream, close: |stream| stream.shutdown(Shutdown::Write));

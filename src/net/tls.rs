@@ -108,8 +108,12 @@ impl<S: Read + Write> TlsStream<S> {
     /// Parks as the socket does. A kill or time-out drops the socket.
     #[track_caller]
     pub fn connect(config: Arc<ClientConfig>, name: &str, socket: S, patience: Duration) -> io::Result<TlsStream<S>> {
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|error| io::Error::new(ErrorKind::InvalidInput, format!("{name:?}: {error}")))?;
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| {
+            io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("{name:?} is not the name of a server: {error}"),
+            )
+        })?;
         let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
         TlsStream::greet(connection.into(), socket, patience)
     }
@@ -143,7 +147,7 @@ impl<S: Read + Write> TlsStream<S> {
             Ok(done) => done.map(|()| TlsStream { connection, socket }),
             Err(_) => Err(io::Error::new(
                 ErrorKind::TimedOut,
-                format!("the TLS handshake was not done within {patience:?}"),
+                format!("the TLS handshake was not done within {patience:?}: the peer is slow, or does not speak TLS"),
             )),
         }
     }

@@ -1,10 +1,13 @@
 //! UDP.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use super::impls::socket;
 use crate::dns::ToSocketAddrs;
 use crate::io::Async;
 
@@ -26,6 +29,12 @@ pub struct UdpSocket {
 }
 
 socket!(UdpSocket, std::net::UdpSocket);
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl UdpSocket {
     /// Binds to the first of these addresses that can be bound to.
@@ -157,7 +166,7 @@ impl UdpSocket {
         let Some(to) = address.to_socket_addrs()?.next() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "no addresses to send data to",
+                "cannot send a datagram: the name has no address",
             ));
         };
         self.io.write_with(|socket| socket.send_to(buffer, to))
@@ -210,6 +219,88 @@ impl UdpSocket {
     /// `NotConnected`.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().peer_addr()
+    }
+
+    /// Another handle to the same socket (`dup`). Time-outs are each handle's own; the new one has none.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
+    }
+
+    /// Sets how long a receive may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_read_timeout(timeout)
+    }
+
+    /// Sets how long a send may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_write_timeout(timeout)
+    }
+
+    /// How long a receive may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.read_timeout())
+    }
+
+    /// How long a send may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.write_timeout())
+    }
+
+    /// Waits until there is a datagram to receive, or an error. It takes nothing.
+    ///
+    /// # Errors
+    /// As a receive: `TimedOut` after the read time-out, if there is one.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn readable(&self) -> io::Result<()> {
+        self.io.readable()
+    }
+
+    /// Waits until there is room to send, or an error.
+    ///
+    /// # Errors
+    /// As a send.
+    ///
+    /// # Blocking and cancellation
+    /// As [`readable`](Self::readable).
+    #[track_caller]
+    pub fn writable(&self) -> io::Result<()> {
+        self.io.writable()
+    }
+
+    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.readable_async()
+    }
+
+    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.writable_async()
+    }
+
+    /// Takes the socket's pending error (`SO_ERROR`).
+    ///
+    /// # Errors
+    /// What the system says of the socket itself.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.io.get_ref().take_error()
     }
 
     /// Whether it may send to broadcast addresses.
@@ -322,5 +413,11 @@ impl UdpSocket {
     /// What the system says.
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.io.get_ref().leave_multicast_v6(group, interface)
+    }
+
+    fn from_nonblocking(socket: std::net::UdpSocket) -> Self {
+        Self {
+            io: Async::new_nonblocking(socket),
+        }
     }
 }

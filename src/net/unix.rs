@@ -1,7 +1,8 @@
 //! Unix sockets: streams and datagrams.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{self as std_net, SocketAddr};
@@ -13,7 +14,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::accept::{accept, accept_patiently, accept_patiently_async};
+use super::impls::{read_by_reference, socket, write_by_reference};
 use crate::io::Async;
+use crate::io::traits::{async_read, async_write};
 use crate::sys::plain::plainly;
 
 /// A Unix socket that waits for connections; std's, but it parks.
@@ -22,6 +25,12 @@ pub struct UnixListener {
 }
 
 socket!(UnixListener, std_net::UnixListener);
+
+impl fmt::Debug for UnixListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl UnixListener {
     /// Binds to a path, which must not exist.
@@ -103,6 +112,94 @@ impl UnixListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
     }
+
+    /// Another handle to the same socket (`dup`). Time-outs are each handle's own; the new one has none.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
+    }
+
+    /// Sets how long an accept may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_read_timeout(timeout)
+    }
+
+    /// Sets how long [`writable`](Self::writable) may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_write_timeout(timeout)
+    }
+
+    /// How long an accept may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.read_timeout())
+    }
+
+    /// How long [`writable`](Self::writable) may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.write_timeout())
+    }
+
+    /// Waits until there is a connection to accept, or an error. It takes nothing.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept): `TimedOut` after the read time-out, if there is one.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn readable(&self) -> io::Result<()> {
+        self.io.readable()
+    }
+
+    /// Waits until there is room to write, or an error.
+    ///
+    /// # Errors
+    /// `TimedOut` after the write time-out, if there is one.
+    ///
+    /// # Blocking and cancellation
+    /// As [`readable`](Self::readable).
+    #[track_caller]
+    pub fn writable(&self) -> io::Result<()> {
+        self.io.writable()
+    }
+
+    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.readable_async()
+    }
+
+    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.writable_async()
+    }
+
+    /// Takes the socket's pending error (`SO_ERROR`).
+    ///
+    /// # Errors
+    /// What the system says of the socket itself.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.io.get_ref().take_error()
+    }
+
+    fn from_nonblocking(socket: std_net::UnixListener) -> Self {
+        Self {
+            io: Async::new_nonblocking(socket),
+        }
+    }
 }
 
 fn accepted(socket: OwnedFd) -> io::Result<(UnixStream, SocketAddr)> {
@@ -146,7 +243,7 @@ fn address_of(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
     }
     Err(io::Error::new(
         io::ErrorKind::InvalidInput,
-        "an unnamed socket cannot be connected to",
+        "cannot connect to a Unix socket without a name: bind it to a path first",
     ))
 }
 
@@ -169,8 +266,12 @@ pub struct UnixStream {
 }
 
 socket!(UnixStream, std_net::UnixStream);
-// Not `drained`: on a Unix stream, a read that ends at a passed descriptor is short although more data may be there.
-stream!(UnixStream, drained: false);
+
+impl fmt::Debug for UnixStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl UnixStream {
     /// Connects to a path.
@@ -245,7 +346,132 @@ impl UnixStream {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.io.get_ref().shutdown(how)
     }
+
+    /// Another handle to the same socket (`dup`). Time-outs are each handle's own; the new one has none.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
+    }
+
+    /// Sets how long a read may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_read_timeout(timeout)
+    }
+
+    /// Sets how long a write may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_write_timeout(timeout)
+    }
+
+    /// How long a read may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.read_timeout())
+    }
+
+    /// How long a write may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.write_timeout())
+    }
+
+    /// Waits until there is something to read, the end, or an error. It takes nothing.
+    ///
+    /// # Errors
+    /// As a read: `TimedOut` after the read time-out, if there is one.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn readable(&self) -> io::Result<()> {
+        self.io.readable()
+    }
+
+    /// Waits until there is room to write, or an error.
+    ///
+    /// # Errors
+    /// As a write.
+    ///
+    /// # Blocking and cancellation
+    /// As [`readable`](Self::readable).
+    #[track_caller]
+    pub fn writable(&self) -> io::Result<()> {
+        self.io.writable()
+    }
+
+    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.readable_async()
+    }
+
+    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.writable_async()
+    }
+
+    /// Takes the socket's pending error (`SO_ERROR`).
+    ///
+    /// # Errors
+    /// What the system says of the socket itself.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.io.get_ref().take_error()
+    }
+
+    fn from_nonblocking(socket: std_net::UnixStream) -> Self {
+        Self {
+            io: Async::new_nonblocking(socket),
+        }
+    }
 }
+
+impl Read for &UnixStream {
+    #[inline]
+    #[track_caller]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Not `read_stream`: on a Unix stream a read that ends at a passed descriptor is short although more data may be
+        // there, so a short read does not show that the stream is drained.
+        self.io.read_with(|mut socket| socket.read(buffer))
+    }
+
+    #[track_caller]
+    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.io.read_with(|mut socket| socket.read_vectored(buffers))
+    }
+}
+
+impl Write for &UnixStream {
+    #[inline]
+    #[track_caller]
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.io.write_stream(|mut socket| socket.write(buffer))
+    }
+
+    #[track_caller]
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.io.write_stream(|mut socket| socket.write_vectored(buffers))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+read_by_reference!(UnixStream);
+write_by_reference!(UnixStream);
+async_read!(UnixStream, drained: false, read: receive);
+async_write!(UnixStream, close: |stream| stream.shutdown(Shutdown::Write));
 
 /// Whether nothing comes because reading was shut down. On Linux a blocking datagram socket then gets an empty datagram
 /// without an address; a non-blocking one gets `EAGAIN`, so the poll's flags must tell.
@@ -284,6 +510,12 @@ pub struct UnixDatagram {
 }
 
 socket!(UnixDatagram, std_net::UnixDatagram);
+
+impl fmt::Debug for UnixDatagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.io.get_ref(), f)
+    }
+}
 
 impl UnixDatagram {
     /// Binds to a path, which must not exist.
@@ -414,5 +646,93 @@ impl UnixDatagram {
     /// `NotConnected`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.io.get_ref().shutdown(how)
+    }
+
+    /// Another handle to the same socket (`dup`). Time-outs are each handle's own; the new one has none.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
+    }
+
+    /// Sets how long a receive may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_read_timeout(timeout)
+    }
+
+    /// Sets how long a send may wait. `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time-out of zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.io.set_write_timeout(timeout)
+    }
+
+    /// How long a receive may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.read_timeout())
+    }
+
+    /// How long a send may wait.
+    ///
+    /// # Errors
+    /// None; the result is std's.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.io.write_timeout())
+    }
+
+    /// Waits until there is a datagram to receive, or an error. It takes nothing.
+    ///
+    /// # Errors
+    /// As a receive: `TimedOut` after the read time-out, if there is one.
+    ///
+    /// # Blocking and cancellation
+    /// Parks. A kill or time-out unwinds here.
+    #[track_caller]
+    pub fn readable(&self) -> io::Result<()> {
+        self.io.readable()
+    }
+
+    /// Waits until there is room to send, or an error.
+    ///
+    /// # Errors
+    /// As a send.
+    ///
+    /// # Blocking and cancellation
+    /// As [`readable`](Self::readable).
+    #[track_caller]
+    pub fn writable(&self) -> io::Result<()> {
+        self.io.writable()
+    }
+
+    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.readable_async()
+    }
+
+    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
+        self.io.writable_async()
+    }
+
+    /// Takes the socket's pending error (`SO_ERROR`).
+    ///
+    /// # Errors
+    /// What the system says of the socket itself.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.io.get_ref().take_error()
+    }
+
+    fn from_nonblocking(socket: std_net::UnixDatagram) -> Self {
+        Self {
+            io: Async::new_nonblocking(socket),
+        }
     }
 }

@@ -79,9 +79,9 @@ type Item<S> = (Arc<S>, Vec<u8>, <S as DatagramSocket>::Address);
 /// # }
 /// ```
 ///
-/// All else is as with a [`StreamServer`](super::StreamServer). While the [`limit`](Self::limit) is reached, datagrams wait
-/// in the socket, and the system drops those for which it has no room. The socket is closed when the server is and the
-/// last handler has ended.
+/// All else is as with a [`StreamServer`](super::StreamServer). While the [`limit`](Self::limit) is reached, datagrams
+/// wait in the socket, and the system drops those for which it has no room. The socket is closed when the server is and
+/// the last handler has ended.
 ///
 /// # Coming from Python
 /// `gevent.server.DatagramServer`.
@@ -129,8 +129,8 @@ impl<S: DatagramSocket> DatagramServer<S> {
         }
     }
 
-    /// The size of the stacks of its handlers, in bytes that they can use; otherwise it is that of [`spawn`](crate::spawn), or of
-    /// [`spawn_local`](crate::spawn_local). The first that is given counts.
+    /// The size of the stacks of its handlers, in bytes that they can use; otherwise it is that of
+    /// [`spawn`](crate::spawn), or of [`spawn_local`](crate::spawn_local). The first that is given counts.
     #[must_use]
     pub fn stack_size(self, bytes: usize) -> DatagramServer<S> {
         self.engine.stack_size(bytes);

@@ -88,7 +88,12 @@ pub struct DatagramTransport(Arc<Shared>);
 impl DatagramTransport {
     fn socket(&self) -> io::Result<Arc<UdpSocket>> {
         let socket = self.0.socket.lock().ignore_poison().clone();
-        let closed = || io::Error::new(ErrorKind::NotConnected, "the endpoint is closed or closing");
+        let closed = || {
+            io::Error::new(
+                ErrorKind::NotConnected,
+                "the datagram endpoint is closed or closing: it sends no more",
+            )
+        };
         socket.filter(|_| !self.is_closing()).ok_or_else(closed)
     }
 

@@ -6,11 +6,11 @@
 //! ```
 //!
 //! # Invariants
-//! - **V1** A [`Slot`] is one permit and one entry in `live`, made before the handler is spawned; its drop gives both back,
-//!   wherever it happens.
-//! - **V2** No kill cuts the acceptor short between a spawn and the handler's place in its entry: a caller that has seen
-//!   `acceptor` cleared sees all handlers.
-//! - **V3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
+//! - **SERVER-1** A [`HandlerPermit`] is one of `permits` and one entry in `live`, made before the handler is spawned;
+//!   its drop gives both back, wherever it happens.
+//! - **SERVER-2** No kill cuts the acceptor short between a spawn and the handler's place in its entry: a caller that
+//!   has seen `acceptor` cleared sees all handlers.
+//! - **SERVER-3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -65,7 +65,7 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    slots: Semaphore,
+    permits: Semaphore,
     /// Told of the errors of handlers, in place of stderr.
     failed: OnceLock<Failed>,
     /// How long a connection lingers, `None` if it does not; `PATIENCE` unless it is set.
@@ -77,8 +77,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Locks the state, and defers a kill meanwhile: a destructor must get the lock (V1), and so must the acceptor that
-    /// has spawned a handler (V2). It is never held for long.
+    /// Locks the state, and defers a kill meanwhile: a destructor must get the lock (SERVER-1), and so must the
+    /// acceptor that has spawned a handler (SERVER-2). It is never held for long.
     fn locked(&self) -> MutexGuard<'_, State> {
         let lock = || self.state.lock().ignore_poison();
         match Hub::try_current() {
@@ -103,15 +103,15 @@ impl Shared {
 }
 
 /// A handler's place among those that run at once.
-pub(super) struct Slot {
+pub(super) struct HandlerPermit {
     shared: Arc<Shared>,
     number: u64,
 }
 
-impl Drop for Slot {
+impl Drop for HandlerPermit {
     fn drop(&mut self) {
         self.shared.change(|state| state.live.remove(&self.number));
-        self.shared.slots.add(1);
+        self.shared.permits.add(1);
     }
 }
 
@@ -128,12 +128,12 @@ impl Drop for Lingering {
 pub(super) struct Plan<I> {
     /// Waits for the next item; owns the listener.
     pub(super) next: Box<dyn FnMut() -> io::Result<I>>,
-    /// Spawns the item's handler, with a slot to hold until it ends.
+    /// Spawns the item's handler, with a permit to hold until it ends.
     pub(super) spawn: Spawn<I>,
 }
 
 /// Spawns the handler of an item.
-pub(super) type Spawn<I> = Box<dyn Fn(I, Slot) -> io::Result<Thread>>;
+pub(super) type Spawn<I> = Box<dyn Fn(I, HandlerPermit) -> io::Result<Thread>>;
 
 type Hook = Box<dyn Fn(&io::Error)>;
 type Failed = Box<dyn Fn(&str) + Send + Sync>;
@@ -163,7 +163,7 @@ impl<I: 'static> Engine<I> {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 changed: Condvar::new(),
-                slots: Semaphore::new(0),
+                permits: Semaphore::new(0),
                 failed: OnceLock::new(),
                 linger: OnceLock::new(),
                 stack_size: OnceLock::new(),
@@ -185,7 +185,10 @@ impl<I: 'static> Engine<I> {
 
     #[track_caller]
     pub(super) fn limit(&self, handlers: usize) {
-        assert!(handlers > 0, "a server with a limit of 0 handlers would serve nobody");
+        assert!(
+            handlers > 0,
+            "a server with a limit of 0 handlers could not serve any connection: give at least 1"
+        );
         self.limit.set(handlers);
     }
 
@@ -223,7 +226,7 @@ impl<I: 'static> Engine<I> {
             ));
         }
         let Some(plan) = plan else { return Ok(()) };
-        shared.slots.add(self.limit.get());
+        shared.permits.add(self.limit.get());
         let running = Running {
             plan,
             hook: self.hook.borrow_mut().take(),
@@ -266,7 +269,7 @@ impl<I: 'static> Engine<I> {
     }
 }
 
-/// The loop, with all that it owns. The fields are dropped in this order (V3).
+/// The loop, with all that it owns. The fields are dropped in this order (SERVER-3).
 struct Running<I> {
     plan: Plan<I>,
     hook: Option<Hook>,
@@ -283,7 +286,9 @@ impl Drop for End {
             state.has_accepted = true;
             state.stage = Stage::Closed;
             if panicked && state.error.is_none() {
-                state.error = Some(io::Error::other("the server's accept loop panicked"));
+                state.error = Some(io::Error::other(
+                    "the server has closed, for its accept loop panicked; see the panic on stderr",
+                ));
             }
         });
         self.0.closing.set();
@@ -299,7 +304,7 @@ impl<I> Running<I> {
             }
             match self.one(number) {
                 Ok(()) => pause = FIRST_PAUSE,
-                Err(error) if is_nobodys(&error) => {}
+                Err(error) if is_of_the_peer(&error) => {}
                 Err(error) if is_final(&error) => {
                     self.tell(&error, None);
                     return self.end.0.change(|state| state.error = Some(error));
@@ -313,19 +318,19 @@ impl<I> Running<I> {
         }
     }
 
-    /// Waits for a slot, then for an item, and spawns its handler.
+    /// Waits for a permit, then for an item, and spawns its handler.
     fn one(&mut self, number: u64) -> io::Result<()> {
         let shared = &self.end.0;
-        shared.slots.acquire().forget();
-        let slot = Slot {
+        shared.permits.acquire().forget();
+        let permit = HandlerPermit {
             shared: shared.clone(),
             number,
         };
         let item = (self.plan.next)()?;
         // The entry comes first: the lock may let others run, and a handler that has been spawned may end meanwhile.
         shared.locked().live.insert(number, None);
-        let handler = (self.plan.spawn)(item, slot)?;
-        // `locked` defers a kill: a handler that was spawned is listed (V2), unless it has ended (V1).
+        let handler = (self.plan.spawn)(item, permit)?;
+        // `locked` defers a kill: a handler that was spawned is listed (SERVER-2), unless it has ended (SERVER-1).
         if let Some(entry) = shared.locked().live.get_mut(&number) {
             *entry = Some(handler);
         }
@@ -350,7 +355,7 @@ fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
 }
 
 /// The peer went away between its SYN and the accept: go on with the next connection.
-fn is_nobodys(error: &io::Error) -> bool {
+fn is_of_the_peer(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::CONNABORTED])
 }
 
@@ -447,7 +452,7 @@ impl Handle {
             let others = state.live.values().flatten().filter(|t| Some(t.id().as_u64()) != own);
             others.cloned().collect::<Vec<_>>()
         };
-        // The patience begins when the acceptor has gone: from then on all handlers are in `live` (V2).
+        // The patience begins when the acceptor has gone: from then on all handlers are in `live` (SERVER-2).
         self.shared.wait_while(GRACE, |state| state.acceptor.is_some());
         let lasts = |state: &State| !others(state).is_empty() || state.lingering > 0;
         if !self.shared.wait_while(patience, lasts) {
@@ -517,9 +522,9 @@ where
     R: Outcome,
 {
     let (handler, place) = (Arc::new(handler), Location::caller());
-    Box::new(move |item, slot| {
+    Box::new(move |item, permit| {
         let handler = handler.clone();
-        spawn(Kind::Isolated, place, slot, move || handler(item))
+        spawn(Kind::Isolated, place, permit, move || handler(item))
     })
 }
 
@@ -532,9 +537,9 @@ where
     R: Outcome,
 {
     let (handler, place) = (std::rc::Rc::new(handler), Location::caller());
-    Box::new(move |item, slot| {
+    Box::new(move |item, permit| {
         let handler = handler.clone();
-        spawn(Kind::Local, place, slot, move || handler(item))
+        spawn(Kind::Local, place, permit, move || handler(item))
     })
 }
 
@@ -548,10 +553,10 @@ where
     A: Future + 'static,
 {
     let place = Location::caller();
-    Box::new(move |item, slot| {
+    Box::new(move |item, permit| {
         let answer = handler(item);
         let task = async move {
-            let _slot = slot;
+            let _permit = permit;
             answer.await;
         };
         let join = task::spawn_future(Hub::current(), place, task);
@@ -559,24 +564,24 @@ where
     })
 }
 
-/// Runs a handler. The slot is given back when the handler, with all that it owned, is gone.
-fn run<R: Outcome>(slot: Slot, f: impl FnOnce() -> R) {
+/// Runs a handler. The permit is given back when the handler, with all that it owned, is gone.
+fn run<R: Outcome>(permit: HandlerPermit, f: impl FnOnce() -> R) {
     if let Some(failure) = f().failure() {
-        match slot.shared.failed.get() {
+        match permit.shared.failed.get() {
             Some(hook) => hook(&failure),
             None => complain(format_args!("a handler of a server has failed: {failure}")),
         }
     }
-    drop(slot);
+    drop(permit);
 }
 
 fn spawn<R: Outcome>(
     kind: Kind,
     place: &'static Location<'static>,
-    slot: Slot,
+    permit: HandlerPermit,
     f: impl FnOnce() -> R + 'static,
 ) -> io::Result<Thread> {
-    let options = slot.shared.stack_size.get().copied().map(task::Options::of_size);
-    let join = task::spawn(Hub::current(), kind, options, place, || run(slot, f))?;
+    let options = permit.shared.stack_size.get().copied().map(task::Options::of_size);
+    let join = task::spawn(Hub::current(), kind, options, place, || run(permit, f))?;
     Ok(JoinHandle::new(join).thread())
 }

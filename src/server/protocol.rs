@@ -248,7 +248,7 @@ impl<P: Protocol + 'static> Talk<P> {
             match read {
                 Ok(len @ 1..) if closing => match most.checked_sub(len) {
                     // While closing, input is only read away, up to a limit, so that the close does not reset the
-                    // connection (T3).
+                    // connection (TRANSPORT-3).
                     Some(left) => most = left,
                     None => break,
                 },

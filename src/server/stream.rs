@@ -168,8 +168,8 @@ impl<L: Listener> StreamServer<L> {
         }
     }
 
-    /// The size of the stacks of its handlers, in bytes that they can use; otherwise it is that of [`spawn`](crate::spawn), or of
-    /// [`spawn_local`](crate::spawn_local). The first that is given counts.
+    /// The size of the stacks of its handlers, in bytes that they can use; otherwise it is that of
+    /// [`spawn`](crate::spawn), or of [`spawn_local`](crate::spawn_local). The first that is given counts.
     #[must_use]
     pub fn stack_size(self, bytes: usize) -> StreamServer<L> {
         self.engine.stack_size(bytes);

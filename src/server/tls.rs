@@ -6,10 +6,10 @@
 //! ```
 //!
 //! # Invariants
-//! - **Y1** `state` is never held while anything parks.
-//! - **Y2** Bytes for the socket leave `state` only under `sending`, and leave `sending` in the order in which they
+//! - **TLS-1** `state` is never held while anything parks.
+//! - **TLS-2** Bytes for the socket leave `state` only under `sending`, and leave `sending` in the order in which they
 //!   came: what a kill leaves unsent stays in `out`, for the next caller.
-//! - **Y3** `state` is fed only while it has no plain bytes, so it is never full.
+//! - **TLS-3** `state` is fed only while it has no plain bytes, so it is never full.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -110,7 +110,7 @@ struct State {
 }
 
 impl State {
-    /// Reads plain bytes; feeds rustls while it has none (Y3). `WouldBlock`: more must be read from the socket.
+    /// Reads plain bytes; feeds rustls while it has none (TLS-3). `WouldBlock`: more must be read from the socket.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.rustls.reader().read(buffer) {

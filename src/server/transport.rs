@@ -3,12 +3,12 @@
 //! [`Transport`] is the user's end, `Link` what it shares with the two green threads of `protocol.rs`.
 //!
 //! # Invariants
-//! - **T1** Bytes go out in the order of `write`: the buffer is bypassed only while it is empty and nothing is in
-//!   flight.
-//! - **T2** The lock is never held while anything parks; the one write under it does not wait.
-//! - **T3** Once `closing` is set nothing is added, and what the reader reads is dropped. It goes on reading, because a
-//!   TCP connection that is closed with unread input is reset. When all is written the writer waits for the reader's
-//!   end, for a limited time.
+//! - **TRANSPORT-1** Bytes go out in the order of `write`: the buffer is bypassed only while it is empty and nothing is
+//!   in flight.
+//! - **TRANSPORT-2** The lock is never held while anything parks; the one write under it does not wait.
+//! - **TRANSPORT-3** Once `closing` is set nothing is added, and what the reader reads is dropped. It goes on reading,
+//!   because a TCP connection that is closed with unread input is reset. When all is written the writer waits for the
+//!   reader's end, for a limited time.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -184,7 +184,7 @@ impl Out {
         })
     }
 
-    /// Writes what the system takes at once, if nothing is buffered or in flight (T1).
+    /// Writes what the system takes at once, if nothing is buffered or in flight (TRANSPORT-1).
     fn try_write(&self, data: &[u8]) -> io::Result<usize> {
         let stream = self.stream.as_ref().filter(|_| self.len() == 0);
         stream.map_or(Ok(0), |stream| stream.try_write(data))
@@ -306,7 +306,7 @@ impl Transport {
         if closing.closing {
             return Err(io::Error::new(
                 ErrorKind::NotConnected,
-                "the connection is closed or closing",
+                "the connection is closed or closing: it takes no more bytes",
             ));
         }
         Ok(())

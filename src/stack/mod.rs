@@ -34,10 +34,11 @@
 //! ```
 //!
 //! # Invariants
-//! - **S1** A slot has at most one `Stack`, and a slab is unmapped only when all its slots are free.
-//! - **S2** The guard, [`GUARD_SIZE`] bytes at the slot's low end, faults from before its first use until it is unmapped.
-//! - **S3** A `Stack` is made and dropped on one OS thread (it is `!Send`), so the pool needs no lock.
-//! - **S4** Of a free stack other than a warmest one, at most 16 KiB stay resident once `tidy` has come to it.
+//! - **STACK-1** A slot has at most one `Stack`, and a slab is unmapped only when all its slots are free.
+//! - **STACK-2** The guard, [`GUARD_SIZE`] bytes at the slot's low end, faults from before its first use until it is
+//!   unmapped.
+//! - **STACK-3** A `Stack` is made and dropped on one OS thread (it is `!Send`), so the pool needs no lock.
+//! - **STACK-4** Of a free stack other than a warmest one, at most 16 KiB stay resident once `tidy` has come to it.
 
 mod overflow;
 mod pool;
@@ -69,8 +70,8 @@ pub(crate) struct Stack {
     _not_send: PhantomData<*const ()>,
 }
 
-// SAFETY: S2. The limit is page-aligned, the base is aligned, and at least `size::LEAST` bytes lie between base and
-// guard.
+// SAFETY: STACK-2. The limit is page-aligned, the base is aligned, and at least `size::LEAST` bytes lie between base
+// and guard.
 unsafe impl corosensei::stack::Stack for Stack {
     #[inline]
     fn base(&self) -> StackPointer {
@@ -495,7 +496,7 @@ mod tests {
             at
         });
         let at = left.join().unwrap();
-        // SAFETY: a leaked stack is in use for ever, so its slab is still mapped (S1).
+        // SAFETY: a leaked stack is in use for ever, so its slab is still mapped (STACK-1).
         unsafe { (at as *mut u8).write(1) };
     }
 

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! # Invariants
-//! - **O1** Entries are never freed, and `next` never changes once an entry is in the list.
-//! - **O2** An entry with `len` above 1 describes a slab that is mapped.
-//! - **O3** `DESCRIBE` is 0 or a [`Describe`] that may run in a signal handler.
+//! - **OVERFLOW-1** Entries are never freed, and `next` never changes once an entry is in the list.
+//! - **OVERFLOW-2** An entry with `len` above 1 describes a slab that is mapped.
+//! - **OVERFLOW-3** `DESCRIBE` is 0 or a [`Describe`] that may run in a signal handler.
 
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -55,7 +55,7 @@ impl Entry {
 
 fn ranges() -> impl Iterator<Item = &'static Range> {
     let first = FIRST.load(Ordering::Acquire);
-    // SAFETY: null, or an entry that `add` leaked: entries are never freed (O1).
+    // SAFETY: null, or an entry that `add` leaked: entries are never freed (OVERFLOW-1).
     let entry = |at: *mut Range| unsafe { at.as_ref() };
     std::iter::successors(entry(first), move |range| entry(range.next.load(Ordering::Acquire)))
 }
@@ -97,7 +97,7 @@ pub(super) fn add(at: usize, len: usize, size: usize) -> Entry {
         });
         new
     });
-    // The length is stored last: it publishes the other two fields (O2).
+    // The length is stored last: it publishes the other two fields (OVERFLOW-2).
     range.at.store(at, Ordering::Relaxed);
     range.size.store(size, Ordering::Relaxed);
     range.len.store(len, Ordering::Release);
@@ -136,7 +136,7 @@ fn report(limit: usize, size: usize) -> ! {
     let (len, whose) = if f == 0 {
         (0, Whose::Coroutine)
     } else {
-        // SAFETY: O3: it is a `Describe` that may run in a signal handler.
+        // SAFETY: OVERFLOW-3: it is a `Describe` that may run in a signal handler.
         unsafe { std::mem::transmute::<usize, Describe>(f)(limit, limit + size, &mut name) }
     };
     let mut text = Text {

@@ -4,7 +4,7 @@
 //! of the newest slab that is not carved yet, a new slab. Several slots are carved at a time. A freed stack goes warm.
 //! If more are warm than the limit allows, the oldest go cold as soon as there is time, in batches of neighbours. So do
 //! those that were not needed for a whole period; the hub decides how long a period is. After that, slabs that are
-//! entirely free are unmapped. See S1–S4 in [`stack`](super).
+//! entirely free are unmapped. See STACK-1 to STACK-4 in [`stack`](super).
 //!
 //! ```text
 //!  slab   ┌──────┬──────┬──────┬──────┬──────────────────────────────┐
@@ -15,12 +15,12 @@
 //! ```
 //!
 //! # Invariants
-//! - **P1** Each carved slot is in use, or is once in `warm` or `cold` of its class, or is a warmest one of its OS
+//! - **POOL-1** Each carved slot is in use, or is once in `warm` or `cold` of its class, or is a warmest one of its OS
 //!   thread (which counts as in use).
-//! - **P2** The last `unchecked` entries of `warm` are those that were freed since [`tidy`] looked. The pool's count is
-//!   never below the sum of the classes' counts.
-//! - **P3** Only the last slab of a class has slots that are not carved.
-//! - **P4** `low` is the least length of `warm` since the period began: that many stacks were not needed in it.
+//! - **POOL-2** The last `unchecked` entries of `warm` are those that were freed since [`tidy`] looked. The pool's
+//!   count is never below the sum of the classes' counts.
+//! - **POOL-3** Only the last slab of a class has slots that are not carved.
+//! - **POOL-4** `low` is the least length of `warm` since the period began: that many stacks were not needed in it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -71,10 +71,10 @@ struct Class {
     slabs: Vec<Slab>,
     warm: VecDeque<usize>,
     cold: Vec<usize>,
-    /// How many entries at the back of `warm` have not been looked at (P2).
+    /// How many entries at the back of `warm` have not been looked at (POOL-2).
     unchecked: usize,
     in_use: usize,
-    /// See P4. `surplus`: how many of the oldest are still to go cold since the last period.
+    /// See POOL-4. `surplus`: how many of the oldest are still to go cold since the last period.
     low: usize,
     surplus: usize,
     /// The length of `warm` at which the limit is checked again.
@@ -204,7 +204,7 @@ impl Class {
         let mut count = slab.carved.clamp(1, mem::RANGES).min(slab.slots - slab.carved);
         let (at, from) = (slab.at, slab.carved);
         let slot = move |slot| at + slot * stride;
-        // SAFETY: S2: the low ends of slots in a slab of this pool, which have never been used.
+        // SAFETY: STACK-2: the low ends of slots in a slab of this pool, which have never been used.
         while let Err(error) = unsafe { mem::guard_all((from..from + count).map(|i| (slot(i), GUARD_SIZE))) } {
             // The kernel may lack memory for all these guards, and still have enough for one.
             if count == 1 {
@@ -293,7 +293,7 @@ impl Class {
         going.sort_unstable();
         for run in going.chunk_by(|a, b| end(*b) - end(*a) == stride(self.size)) {
             let (low, high) = (end(run[0]) - stride(self.size), end(run[run.len() - 1]));
-            // SAFETY: P1: whole free slots of this pool, so nothing in them is needed. Guards survive the call.
+            // SAFETY: POOL-1: whole free slots of this pool, so nothing in them is needed. Guards survive the call.
             unsafe { mem::discard(low + GUARD_SIZE, high - low - GUARD_SIZE) };
         }
         self.cold.extend(going);
@@ -316,7 +316,7 @@ impl Class {
         for base in self.warm.range(first..first + count) {
             let low = end(*base) - stride(self.size) + GUARD_SIZE;
             let deep = end(*base) - KEPT;
-            // SAFETY: P1: the low part of a free stack of this pool, so nothing in it is needed.
+            // SAFETY: POOL-1: the low part of a free stack of this pool, so nothing in it is needed.
             unsafe { mem::discard(low, deep - low) };
         }
         self.unchecked -= count;
@@ -362,10 +362,10 @@ impl Class {
 }
 
 impl Slab {
-    /// Unmaps the slab. All its slots are free (S1).
+    /// Unmaps the slab. All its slots are free (STACK-1).
     fn free(&self, size: usize) {
         self.report.remove();
-        // SAFETY: S1: all slots are free, so nothing refers to the mapping.
+        // SAFETY: STACK-1: all slots are free, so nothing refers to the mapping.
         unsafe { mem::unmap(self.at, self.slots * stride(size)) };
     }
 }
@@ -406,7 +406,11 @@ pub(super) fn take(size: usize) -> io::Result<(usize, usize)> {
         })?;
         Ok((base, slot))
     });
-    taken.unwrap_or_else(|| Err(io::Error::other("no stacks any more: this OS thread is ending")))
+    taken.unwrap_or_else(|| {
+        Err(io::Error::other(
+            "this OS thread is ending, and can make no more stacks for green threads",
+        ))
+    })
 }
 
 /// Takes a stack back.

@@ -17,7 +17,7 @@ struct Meeting {
 
 impl State for Meeting {
     // Nothing to do: the last to arrive grants all others in its attempt.
-    fn settle(&mut self, _: &mut Woken) {}
+    fn grant_waiters(&mut self, _: &mut Woken) {}
 }
 
 struct Arrive;
@@ -34,7 +34,7 @@ impl Op<Meeting> for Arrive {
             return Some(BarrierWaitResult(false));
         }
         let others = state.most.saturating_sub(1);
-        // All or none (C6). If too few of those in line can be had, this one waits with them.
+        // All or none (SELECT-6). If too few of those in line can be had, this one waits with them.
         let have_come = others == 0 || state.waiters.grant_all(others, woken);
         have_come.then_some(BarrierWaitResult(true))
     }
@@ -44,7 +44,7 @@ impl Op<Meeting> for Arrive {
         None
     }
 
-    fn may_do(&self, state: &Meeting) -> bool {
+    fn may_attempt(&self, state: &Meeting) -> bool {
         // A cheap check: not all of them may be available.
         state.waiters.waiting() + 1 >= state.most
     }

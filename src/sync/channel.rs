@@ -50,8 +50,8 @@ struct Shared<T> {
     /// Messages that have room, and one for each receiver that was granted a message.
     queue: VecDeque<T>,
     /// The messages of waiting senders, and of the few granted or passed-over ones that have yet to take theirs back.
-    late: VecDeque<(Key, T)>,
-    most: usize,
+    blocked_sends: VecDeque<(Key, T)>,
+    capacity: usize,
     senders: usize,
     receivers: usize,
     sending: Waiters,
@@ -70,7 +70,7 @@ impl<T> Shared<T> {
     #[inline]
     fn has_room(&self) -> bool {
         // Not past a waiting sender, or messages would overtake its message.
-        !self.sending.any() && self.queue.len() < self.most
+        !self.sending.any() && self.queue.len() < self.capacity
     }
 
     /// Whether the queue holds a message that is not set aside for a receiver.
@@ -82,17 +82,17 @@ impl<T> Shared<T> {
     /// Grants the first waiting sender that can be granted, and takes its message. The message is good even if the
     /// sender's hub has ended.
     #[inline(always)]
-    fn take_late(&mut self, woken: &mut Woken) -> Option<T> {
+    fn take_blocked(&mut self, woken: &mut Woken) -> Option<T> {
         let key = self.sending.grant_any(woken)?;
-        self.late_of(key)
+        self.message_of(key)
     }
 
     /// Takes the oldest message when all in the queue are set aside: the message of a waiting sender takes its place.
     #[inline(never)]
     fn exchange(&mut self, woken: &mut Woken) -> Option<T> {
-        let late = self.take_late(woken)?;
+        let message = self.take_blocked(woken)?;
         // The queue keeps its length and its order, so each granted receiver still finds a message.
-        push_back(&mut self.queue, late);
+        push_back(&mut self.queue, message);
         self.queue.pop_front()
     }
 
@@ -103,9 +103,9 @@ impl<T> Shared<T> {
     }
 
     /// Takes the message that the sender with this key has left.
-    fn late_of(&mut self, key: Key) -> Option<T> {
-        let at = self.late.iter().position(|(late, _)| *late == key)?;
-        self.late.remove(at).map(|(_, message)| message)
+    fn message_of(&mut self, key: Key) -> Option<T> {
+        let at = self.blocked_sends.iter().position(|(sender, _)| *sender == key)?;
+        self.blocked_sends.remove(at).map(|(_, message)| message)
     }
 }
 
@@ -115,12 +115,12 @@ impl<T> State for Shared<T> {
     #[inline(always)]
     fn may_grant(&self) -> bool {
         let is_wanted = self.receiving.any() && (self.has_spare() || self.senders == 0);
-        let lets_in = self.sending.any() && self.queue.len() < self.most;
+        let lets_in = self.sending.any() && self.queue.len() < self.capacity;
         is_wanted || lets_in || self.receivers == 0
     }
 
     #[inline(always)]
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         self.grant(woken);
     }
 }
@@ -130,12 +130,12 @@ impl<T> Shared<T> {
     /// receiver.
     #[inline(never)]
     fn let_in(&mut self, woken: &mut Woken) {
-        // Their messages stay in `late`: each sender takes its own back when it runs.
+        // Their messages stay in `blocked_sends`: each sender takes its own back when it runs.
         while self.receivers == 0 && self.sending.grant_any(woken).is_some() {}
-        while self.queue.len() < self.most
-            && let Some(late) = self.take_late(woken)
+        while self.queue.len() < self.capacity
+            && let Some(message) = self.take_blocked(woken)
         {
-            push_back(&mut self.queue, late);
+            push_back(&mut self.queue, message);
         }
     }
 
@@ -168,7 +168,7 @@ impl<T> Send<T> {
 
     /// Takes the message back, if it is still with those of waiting senders.
     fn take_back(&mut self, state: &mut Shared<T>, key: Key) {
-        if let Some(message) = state.late_of(key) {
+        if let Some(message) = state.message_of(key) {
             self.message = Some(message);
         }
     }
@@ -179,7 +179,7 @@ impl<T> Op<Shared<T>> for Send<T> {
 
     #[inline(always)]
     fn spends(&self) -> bool {
-        // A send that never waits must not switch, because local code may hold borrows over it (U4).
+        // A send that never waits must not switch, because local code may hold borrows over it (BUDGET-4).
         self.is_bounded
     }
 
@@ -190,8 +190,8 @@ impl<T> Op<Shared<T>> for Send<T> {
     #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T>, granted: bool, woken: &mut Woken) -> Option<Result<(), SendError<T>>> {
         if state.receivers == 0 {
-            // Granted because all receivers are gone: the message is still in `late`. If it was let into the queue
-            // before that, it counts as sent.
+            // Granted because all receivers are gone: the message is still in `blocked_sends`. If it was let into the
+            // queue before that, it counts as sent.
             if let (true, Some(key)) = (granted, self.key) {
                 self.take_back(state, key);
             }
@@ -217,31 +217,32 @@ impl<T> Op<Shared<T>> for Send<T> {
         if state.receivers == 0 || !state.has_room() {
             return None;
         }
-        // A waiting receiver is granted this message by `settle`.
+        // A waiting receiver is granted this message by `grant_waiters`.
         push_back(&mut state.queue, self.message.take()?);
         Some(Ok(()))
     }
 
     #[inline(always)]
-    fn may_do(&self, state: &Shared<T>) -> bool {
+    fn may_attempt(&self, state: &Shared<T>) -> bool {
         // The attempt gives the message back if all receivers are gone, or grants a waiting receiver.
         state.receivers == 0 || state.receiving.any()
     }
 
-    fn waits(&mut self, state: &mut Shared<T>, key: Key) {
+    fn on_enqueue(&mut self, state: &mut Shared<T>, key: Key) {
         self.key = Some(key);
         // Under the lock that is held since the failed attempt: the next receiver finds the message.
         if let Some(message) = self.message.take() {
-            push_back(&mut state.late, (key, message));
+            push_back(&mut state.blocked_sends, (key, message));
         }
     }
 
-    fn gives_up(&mut self, state: &mut Shared<T>, key: Key) {
+    fn on_withdraw(&mut self, state: &mut Shared<T>, key: Key) {
         self.take_back(state, key);
     }
 
-    fn gives_back(&mut self, state: &mut Shared<T>) {
-        // After a grant the message is still in `late` only if the grant was made because all receivers are gone.
+    fn undo_grant(&mut self, state: &mut Shared<T>) {
+        // After a grant the message is still in `blocked_sends` only if the grant was made because all receivers are
+        // gone.
         if let Some(key) = self.key {
             self.take_back(state, key);
         }
@@ -261,7 +262,7 @@ impl<T> Op<Shared<T>> for Recv {
     #[inline(always)]
     fn attempt_plain(&mut self, state: &mut Shared<T>) -> Option<Result<T, RecvError>> {
         if state.has_spare() {
-            // `settle` lets a waiting sender in.
+            // `grant_waiters` lets a waiting sender in.
             state.queue.pop_front().map(Ok)
         } else {
             None
@@ -269,7 +270,7 @@ impl<T> Op<Shared<T>> for Recv {
     }
 
     #[inline(always)]
-    fn may_do(&self, state: &Shared<T>) -> bool {
+    fn may_attempt(&self, state: &Shared<T>) -> bool {
         // `attempt` may take the message of a waiting sender, or find that the channel has ended.
         state.sending.any() || state.senders == 0
     }
@@ -298,8 +299,8 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     with(usize::MAX)
 }
 
-fn with<T>(most: usize) -> (Sender<T>, Receiver<T>) {
-    let channel = Arc::new(Channel::new(most));
+fn with<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let channel = Arc::new(Channel::new(capacity));
     (Sender(channel.clone()), Receiver(channel))
 }
 
@@ -311,10 +312,10 @@ struct Channel<T> {
 }
 
 impl<T> Channel<T> {
-    fn new(most: usize) -> Channel<T> {
+    fn new(capacity: usize) -> Channel<T> {
         Channel {
-            core: Core::new(shared(most)),
-            is_bounded: most != usize::MAX,
+            core: Core::new(shared(capacity)),
+            is_bounded: capacity != usize::MAX,
         }
     }
 }
@@ -328,11 +329,11 @@ impl<T> Deref for Channel<T> {
     }
 }
 
-fn shared<T>(most: usize) -> Shared<T> {
+fn shared<T>(capacity: usize) -> Shared<T> {
     Shared {
         queue: VecDeque::new(),
-        late: VecDeque::new(),
-        most,
+        blocked_sends: VecDeque::new(),
+        capacity,
         senders: 1,
         receivers: 1,
         sending: Waiters::new(),
@@ -486,7 +487,7 @@ impl<T> Sender<T> {
 }
 
 fn capacity<T>(core: &Core<Shared<T>>) -> Option<usize> {
-    Some(core.look(|state| state.most)).filter(|most| *most != usize::MAX)
+    Some(core.look(|state| state.capacity)).filter(|capacity| *capacity != usize::MAX)
 }
 
 impl<T> Receiver<T> {
@@ -589,7 +590,7 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        // After the last sender, `settle` grants all waiting receivers the end of the channel.
+        // After the last sender, `grant_waiters` grants all waiting receivers the end of the channel.
         self.0.change(|state| state.senders -= 1);
     }
 }

@@ -21,7 +21,7 @@ struct Notices {
 }
 
 impl State for Notices {
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         // A notice that its waiter gave back (a kill, a time-out, another branch of its select) is granted to the next
         // one.
         while self.owed > self.waiters.granted() && self.waiters.any() {
@@ -38,7 +38,7 @@ impl Op<Notices> for Notice {
     type Output = ();
 
     // With `true` a select that polls another branch would be passed over, and the notice lost if there is no other
-    // waiter. So the branch is granted; if another branch wins, `settle` passes the notice on.
+    // waiter. So the branch is granted; if another branch wins, `grant_waiters` passes the notice on.
     const TAKES: bool = false;
 
     #[inline(always)]

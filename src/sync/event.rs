@@ -18,7 +18,7 @@ struct Flag {
 
 impl State for Flag {
     #[inline]
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         // Handed over: all waiters continue, even if the flag is cleared before they run.
         while self.is_set && self.waiters.hand_first(woken) {}
     }
@@ -31,7 +31,7 @@ impl Op<Flag> for IsSet {
 
     const HANDED: Option<()> = Some(());
 
-    // Being set is not used up, so a select is granted even while it polls another branch (C7).
+    // Being set is not used up, so a select is granted even while it polls another branch (SELECT-7).
     const TAKES: bool = false;
 
     fn waiters<'a>(&self, state: &'a mut Flag) -> &'a mut Waiters {

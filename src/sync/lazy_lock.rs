@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::OnceLock as Cell;
 
-use super::turn::Turns;
+use super::once_core::OnceCore;
 use crate::hub::{self, Hub};
 use crate::sys::spin::Spin;
 
@@ -35,7 +35,7 @@ static LAZY_LOCK: &str = "a LazyLock";
 /// [`OnceLock::get_or_init_async`](super::OnceLock::get_or_init_async).
 pub struct LazyLock<T, F = fn() -> T> {
     value: Cell<T>,
-    turns: Turns,
+    once: OnceCore,
     init: Spin<Option<F>>,
 }
 
@@ -44,7 +44,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     pub const fn new(init: F) -> LazyLock<T, F> {
         LazyLock {
             value: Cell::new(),
-            turns: Turns::new(),
+            once: OnceCore::new(),
             init: Spin::new(Some(init)),
         }
     }
@@ -68,16 +68,16 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     #[cold]
     #[track_caller]
     fn make(&self) -> &T {
-        if let Some(turn) = self.turns.begin(&LAZY_LOCK) {
-            // An earlier turn has taken the function and ended without a value, so the function panicked.
+        if let Some(claim) = self.once.begin(&LAZY_LOCK) {
+            // An earlier owner of the claim has taken the function and ended without a value, so the function panicked.
             let Some(init) = self.init.lock().take() else {
-                panic!("a LazyLock was poisoned by a panic in its function")
+                panic!("a LazyLock was poisoned by a panic in its function: it has no value, and gets none")
             };
             // In the last destructors of an OS thread there is no hub, and so no kill or time-out to defer.
             let value = if Hub::has_ended() { init() } else { hub::shield(init) };
-            // The value first: waiters that continue after the turn must find it.
+            // The value first: waiters that continue after the claim must find it.
             let _ = self.value.set(value);
-            turn.finish();
+            claim.finish();
         }
         self.value.wait()
     }

@@ -64,14 +64,15 @@ mod event;
 mod lazy_lock;
 mod mutex;
 mod once;
+mod once_core;
 mod once_lock;
+mod poison;
 mod promise;
 pub mod queue;
 mod reentrant;
 mod rwlock;
 pub mod select;
 mod semaphore;
-mod turn;
 mod wait;
 mod waiters;
 

@@ -5,13 +5,13 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+use std::sync::{LockResult, TryLockResult};
 use std::time::{Duration, Instant};
 
+use super::poison::Poison;
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
-use crate::hub::{Why, interrupt};
+use crate::hub::Why;
 
 static MUTEX: &str = "a Mutex";
 
@@ -42,9 +42,9 @@ impl State for Lock {
     }
 
     #[inline(always)]
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         if self.may_grant() {
-            // Handed over while it is locked: no new attempt can take it before the waiter runs (W1). If no waiter
+            // Handed over while it is locked: no new attempt can take it before the waiter runs (WAIT-1). If no waiter
             // could be woken the lock is free.
             self.locked = self.waiters.hand_first(woken);
         }
@@ -68,44 +68,9 @@ impl Op<Lock> for Acquire {
         (granted || !std::mem::replace(&mut state.locked, true)).then_some(())
     }
 
-    fn gives_back(&mut self, state: &mut Lock) {
-        // `settle` then hands the lock to the next waiter.
+    fn undo_grant(&mut self, state: &mut Lock) {
+        // `grant_waiters` then hands the lock to the next waiter.
         state.release();
-    }
-}
-
-/// Whether a panic went through a lock that was held.
-pub(super) struct Poison(AtomicBool);
-
-impl Poison {
-    pub(super) const fn new() -> Poison {
-        Poison(AtomicBool::new(false))
-    }
-
-    #[inline]
-    pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn clear(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    /// Called when a guard is dropped. `unwound`: whether its OS thread was unwinding when the guard was made.
-    #[inline]
-    pub(super) fn left(&self, unwound: bool) {
-        // Only a panic that began under the guard poisons. A kill and a time-out unwind too, but do not poison.
-        if !unwound && std::thread::panicking() && !interrupt::unwinds() {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn result<T>(&self, value: T) -> LockResult<T> {
-        if self.is_set() {
-            Err(PoisonError::new(value))
-        } else {
-            Ok(value)
-        }
     }
 }
 
@@ -172,13 +137,7 @@ impl<T> Mutex<T> {
     /// # Errors
     /// The value in an error, if the lock is poisoned.
     pub fn into_inner(self) -> LockResult<T> {
-        let poisoned = self.poison.is_set();
-        let value = self.value.into_inner();
-        if poisoned {
-            Err(PoisonError::new(value))
-        } else {
-            Ok(value)
-        }
+        self.poison.result(self.value.into_inner())
     }
 }
 
@@ -221,10 +180,7 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// `WouldBlock`, or the guard in `Poisoned`.
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
-        match self.core.attempt(&mut Acquire) {
-            Some(()) => Ok(self.guard()?),
-            None => Err(TryLockError::WouldBlock),
-        }
+        Poison::attempted(self.core.attempt(&mut Acquire), || self.guard())
     }
 
     /// Waits for the lock for at most `timeout`.
@@ -247,10 +203,8 @@ impl<T: ?Sized> Mutex<T> {
 
     #[track_caller]
     fn lock_until(&self, until: Until) -> TryLockResult<MutexGuard<'_, T>> {
-        match self.core.block(&mut Acquire, until, Why::new(&MUTEX, 0)) {
-            Some(()) => Ok(self.guard()?),
-            None => Err(TryLockError::WouldBlock),
-        }
+        let taken = self.core.block(&mut Acquire, until, Why::new(&MUTEX, 0));
+        Poison::attempted(taken, || self.guard())
     }
 
     /// As [`lock`](Self::lock), for an `async` function. If the future is dropped before it is ready, it leaves the
@@ -327,7 +281,7 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         // Before the unlock, so that the next holder sees the poison.
-        self.mutex.poison.left(self.unwound);
+        self.mutex.poison.guard_dropped(self.unwound);
         self.mutex.unlock();
     }
 }
@@ -346,13 +300,7 @@ impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("Mutex");
-        match self.try_lock() {
-            Ok(guard) => out.field("data", &&*guard),
-            Err(TryLockError::Poisoned(error)) => out.field("data", &&**error.get_ref()),
-            Err(TryLockError::WouldBlock) => out.field("data", &format_args!("<locked>")),
-        };
-        out.field("poisoned", &self.is_poisoned()).finish_non_exhaustive()
+        self.poison.fmt(f, "Mutex", self.try_lock())
     }
 }
 

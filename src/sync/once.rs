@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::turn::Turns;
+use super::once_core::OnceCore;
 use super::wait::Until;
 
 static ONCE: &str = "a Once";
@@ -32,7 +32,7 @@ static ONCE: &str = "a Once";
 pub struct Once {
     /// Set after the function has run. A caller that reads `true` also sees what the function did.
     is_completed: AtomicBool,
-    turns: Turns,
+    once: OnceCore,
 }
 
 /// What [`Once::call_once_force`] tells the function that it runs.
@@ -59,7 +59,7 @@ impl Once {
     pub const fn new() -> Once {
         Once {
             is_completed: AtomicBool::new(false),
-            turns: Turns::new(),
+            once: OnceCore::new(),
         }
     }
 
@@ -104,22 +104,22 @@ impl Once {
     #[cold]
     #[track_caller]
     fn call(&self, force: bool, f: impl FnOnce(&OnceState)) {
-        let Some(mut turn) = self.turns.begin(&ONCE) else {
+        let Some(mut claim) = self.once.begin(&ONCE) else {
             // Another caller has finished.
             return;
         };
-        let is_poisoned = turn.is_poisoned;
+        let is_poisoned = claim.is_poisoned;
         if is_poisoned && !force {
-            // Release the turn before the panic, so that the next caller need not wait for this one to unwind.
-            drop(turn);
+            // Release the claim before the panic, so that the next caller need not wait for this one to unwind.
+            drop(claim);
             poisoned();
         }
         // From here on a panic is one of `f`.
-        turn.poisons();
+        claim.poisons();
         f(&OnceState { is_poisoned });
         // `Release` pairs with the load in `is_completed`: what `f` did is visible to callers that take the fast path.
         self.is_completed.store(true, Ordering::Release);
-        turn.finish();
+        claim.finish();
     }
 
     /// Whether a function has run to its end.
@@ -163,7 +163,7 @@ impl Once {
         if self.is_completed() {
             return true;
         }
-        match self.turns.wait(until, &ONCE) {
+        match self.once.wait(until, &ONCE) {
             Some(false) => poisoned(),
             seen => seen.is_some(),
         }
@@ -171,7 +171,7 @@ impl Once {
 
     /// As [`wait`](Self::wait), for an `async` function.
     pub async fn wait_async(&self) {
-        if !self.is_completed() && !self.turns.wait_async().await {
+        if !self.is_completed() && !self.once.wait_async().await {
             poisoned();
         }
     }
@@ -187,7 +187,7 @@ impl fmt::Debug for Once {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Once")
             .field("is_completed", &self.is_completed())
-            .field("is_poisoned", &self.turns.is_poisoned())
+            .field("is_poisoned", &self.once.is_poisoned())
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! A value that is set once.
 //!
-//! The value lies in std's cell, which is never contended, because only the owner of the turn sets it. So a read is one
-//! load as in std, and no OS thread ever waits in that cell.
+//! The value lies in std's cell, which is never contended, because only the owner of the claim sets it. So a read is
+//! one load as in std, and no OS thread ever waits in that cell.
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::OnceLock as Cell;
 use std::time::{Duration, Instant};
 
-use super::turn::{Turn, Turns};
+use super::once_core::{ClaimGuard, OnceCore};
 use super::wait::Until;
 
 static ONCE_LOCK: &str = "a OnceLock";
@@ -37,7 +37,7 @@ static ONCE_LOCK: &str = "a OnceLock";
 /// line: there is no poison. The type is named `OnceCell`, too.
 pub struct OnceLock<T> {
     value: Cell<T>,
-    turns: Turns,
+    once: OnceCore,
 }
 
 impl<T> OnceLock<T> {
@@ -45,7 +45,7 @@ impl<T> OnceLock<T> {
     pub const fn new() -> OnceLock<T> {
         OnceLock {
             value: Cell::new(),
-            turns: Turns::new(),
+            once: OnceCore::new(),
         }
     }
 
@@ -75,17 +75,17 @@ impl<T> OnceLock<T> {
         if self.get().is_some() {
             return Err(value);
         }
-        match self.turns.begin(&ONCE_LOCK) {
-            Some(turn) => self.fill(turn, value),
+        match self.once.begin(&ONCE_LOCK) {
+            Some(claim) => self.fill(claim, value),
             None => Err(value),
         }
     }
 
-    /// Sets the value, and then ends the turn.
-    fn fill(&self, turn: Turn<'_>, value: T) -> Result<(), T> {
+    /// Sets the value, and then ends the claim.
+    fn fill(&self, claim: ClaimGuard<'_>, value: T) -> Result<(), T> {
         let set = self.value.set(value);
         // The value first: waiters that continue after this must find it.
-        turn.finish();
+        claim.finish();
         set
     }
 
@@ -133,11 +133,11 @@ impl<T> OnceLock<T> {
     #[cold]
     #[track_caller]
     fn init<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
-        // An error drops the turn unfinished, and the next in line makes the value.
-        if let Some(turn) = self.turns.begin(&ONCE_LOCK) {
-            let _ = self.fill(turn, f()?);
+        // An error drops the claim unfinished, and the next in line makes the value.
+        if let Some(claim) = self.once.begin(&ONCE_LOCK) {
+            let _ = self.fill(claim, f()?);
         }
-        // Set by now, here or by the caller that had the turn: std's `wait` returns at once.
+        // Set by now, here or by the caller that had the claim: std's `wait` returns at once.
         Ok(self.value.wait())
     }
 
@@ -177,11 +177,11 @@ impl<T> OnceLock<T> {
         R: Future<Output = Result<T, E>>,
     {
         if let Some(value) = self.get() {
-            // As in `init`: an error, or a drop of this future, drops the turn unfinished.
+            // As in `init`: an error, or a drop of this future, drops the claim unfinished.
             return Ok(value);
         }
-        if let Some(turn) = self.turns.begin_async().await {
-            let _ = self.fill(turn, f().await?);
+        if let Some(claim) = self.once.begin_async().await {
+            let _ = self.fill(claim, f().await?);
         }
         Ok(self.value.wait())
     }
@@ -203,7 +203,7 @@ impl<T> OnceLock<T> {
     #[track_caller]
     pub fn wait(&self) -> &T {
         if self.get().is_none() {
-            self.turns.wait(Until::Ever, &ONCE_LOCK);
+            self.once.wait(Until::Ever, &ONCE_LOCK);
         }
         // Set by now: std's `wait` returns at once, and does not block the OS thread.
         self.value.wait()
@@ -224,7 +224,7 @@ impl<T> OnceLock<T> {
     #[track_caller]
     fn wait_until(&self, until: Until) -> Option<&T> {
         if self.get().is_none() {
-            self.turns.wait(until, &ONCE_LOCK);
+            self.once.wait(until, &ONCE_LOCK);
         }
         self.get()
     }
@@ -232,7 +232,7 @@ impl<T> OnceLock<T> {
     /// As [`wait`](Self::wait), for an `async` function.
     pub async fn wait_async(&self) -> &T {
         if self.get().is_none() {
-            self.turns.wait_async().await;
+            self.once.wait_async().await;
         }
         self.value.wait()
     }

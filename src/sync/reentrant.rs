@@ -1,11 +1,11 @@
 //! A lock that its holder may take again.
 //!
 //! # Invariants
-//! - **R1** `owner` is the number of the holder of `core`'s lock, and 0 while the lock is free. Only the holder writes
-//!   it, while it holds the lock. A caller that reads its own number there therefore holds the lock, in whatever order
-//!   others see the writes.
-//! - **R2** `count` is how many guards there are. A guard stays on the OS thread that it was made on, so everything
-//!   that changes `count` is on the OS thread that has the lock.
+//! - **REENTRANT-1** `owner` is the number of the holder of `core`'s lock, and 0 while the lock is free. Only the
+//!   holder writes it, while it holds the lock. A caller that reads its own number there therefore holds the lock, in
+//!   whatever order others see the writes.
+//! - **REENTRANT-2** `count` is how many guards there are. A guard stays on the OS thread that it was made on, so
+//!   everything that changes `count` is on the OS thread that has the lock.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -51,8 +51,9 @@ pub struct ReentrantLock<T: ?Sized> {
     value: T,
 }
 
-// SAFETY: a guard stays on its OS thread, and all guards are on the OS thread that has the lock (R2). So the value is
-// referred to from one OS thread at a time, and moves to the next only once all guards are dropped; `T` is `Send`.
+// SAFETY: a guard stays on its OS thread, and all guards are on the OS thread that has the lock (REENTRANT-2). So the
+// value is referred to from one OS thread at a time, and moves to the next only once all guards are dropped; `T` is
+// `Send`.
 unsafe impl<T: ?Sized + Send> Sync for ReentrantLock<T> {}
 
 /// One hold on a [`ReentrantLock`], which ends when the guard is dropped.
@@ -67,7 +68,7 @@ unsafe impl<T: ?Sized + Send> Sync for ReentrantLock<T> {}
 #[must_use = "dropped at once, it locks nothing"]
 pub struct ReentrantLockGuard<'a, T: ?Sized> {
     lock: &'a ReentrantLock<T>,
-    /// Keeps the guard on its OS thread (R2).
+    /// Keeps the guard on its OS thread (REENTRANT-2).
     _stays: PhantomData<*const ()>,
 }
 
@@ -101,7 +102,7 @@ impl<T: ?Sized> ReentrantLock<T> {
     #[track_caller]
     pub fn lock(&self) -> ReentrantLockGuard<'_, T> {
         let me = crate::hub::lock_owner();
-        // R1: the holder takes it again without the lock of `core`.
+        // REENTRANT-1: the holder takes it again without the lock of `core`.
         self.again(me).unwrap_or_else(|| {
             self.core.block(&mut Acquire, Until::Ever, Why::new(&REENTRANT_LOCK, 0));
             self.first(me)
@@ -149,12 +150,12 @@ impl<T: ?Sized> ReentrantLock<T> {
     /// One more guard, if `me` holds the lock.
     #[track_caller]
     fn again(&self, me: u64) -> Option<ReentrantLockGuard<'_, T>> {
-        // R1: a relaxed load is enough, because only `me` itself writes this number.
+        // REENTRANT-1: a relaxed load is enough, because only `me` itself writes this number.
         if self.owner.load(Ordering::Relaxed) != me {
             return None;
         }
         let Some(count) = self.count.load(Ordering::Relaxed).checked_add(1) else {
-            panic!("a ReentrantLock was locked too often by one thread")
+            panic!("this green thread has locked a ReentrantLock usize::MAX times: drop some of the guards first")
         };
         self.count.store(count, Ordering::Relaxed);
         Some(self.guard())
@@ -195,7 +196,7 @@ impl<T: ?Sized> Drop for ReentrantLockGuard<'_, T> {
         let left = self.lock.count.load(Ordering::Relaxed) - 1;
         self.lock.count.store(left, Ordering::Relaxed);
         if left == 0 {
-            // R1: while the lock is still held. The unlock makes the writes visible to the next holder.
+            // REENTRANT-1: while the lock is still held. The unlock makes the writes visible to the next holder.
             self.lock.owner.store(0, Ordering::Relaxed);
             self.lock.core.change(Lock::release);
         }

@@ -5,10 +5,10 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+use std::sync::{LockResult, TryLockResult};
 use std::time::{Duration, Instant};
 
-use super::mutex::Poison;
+use super::poison::Poison;
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
 use crate::hub::Why;
@@ -29,7 +29,7 @@ struct Holders {
 impl State for Holders {
     const ALLOCATES: bool = false;
 
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         loop {
             // The first in line decides: readers up to the next writer, or one writer. Nothing behind a waiting writer
             // overtakes it.
@@ -69,8 +69,8 @@ impl Op<Holders> for Read {
         (!state.writes && state.waiters.waiting() == 0).then(|| state.readers += 1)
     }
 
-    fn gives_back(&mut self, state: &mut Holders) {
-        // `settle` then grants the next waiters.
+    fn undo_grant(&mut self, state: &mut Holders) {
+        // `grant_waiters` then grants the next waiters.
         state.readers -= 1;
     }
 }
@@ -101,7 +101,7 @@ impl Op<Holders> for Write {
         is_free.then(|| state.writes = true)
     }
 
-    fn gives_back(&mut self, state: &mut Holders) {
+    fn undo_grant(&mut self, state: &mut Holders) {
         state.writes = false;
     }
 }
@@ -171,13 +171,7 @@ impl<T> RwLock<T> {
     /// # Errors
     /// The value in an error, if the lock is poisoned.
     pub fn into_inner(self) -> LockResult<T> {
-        let poisoned = self.poison.is_set();
-        let value = self.value.into_inner();
-        if poisoned {
-            Err(PoisonError::new(value))
-        } else {
-            Ok(value)
-        }
+        self.poison.result(self.value.into_inner())
     }
 }
 
@@ -215,10 +209,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Errors
     /// `WouldBlock`, or the guard in `Poisoned`.
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        match self.core.attempt(&mut Read) {
-            Some(()) => Ok(self.reads()?),
-            None => Err(TryLockError::WouldBlock),
-        }
+        Poison::attempted(self.core.attempt(&mut Read), || self.reads())
     }
 
     /// Waits to read for at most `timeout`.
@@ -241,10 +232,8 @@ impl<T: ?Sized> RwLock<T> {
 
     #[track_caller]
     fn read_until(&self, until: Until) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        match self.core.block(&mut Read, until, Why::new(&READ, 0)) {
-            Some(()) => Ok(self.reads()?),
-            None => Err(TryLockError::WouldBlock),
-        }
+        let taken = self.core.block(&mut Read, until, Why::new(&READ, 0));
+        Poison::attempted(taken, || self.reads())
     }
 
     /// As [`read`](Self::read), for an `async` function.
@@ -274,10 +263,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Errors
     /// `WouldBlock`, or the guard in `Poisoned`.
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        match self.core.attempt(&mut Write) {
-            Some(()) => Ok(self.writes()?),
-            None => Err(TryLockError::WouldBlock),
-        }
+        Poison::attempted(self.core.attempt(&mut Write), || self.writes())
     }
 
     /// Waits to write for at most `timeout`.
@@ -300,10 +286,8 @@ impl<T: ?Sized> RwLock<T> {
 
     #[track_caller]
     fn write_until(&self, until: Until) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        match self.core.block(&mut Write, until, Why::new(&WRITE, 0)) {
-            Some(()) => Ok(self.writes()?),
-            None => Err(TryLockError::WouldBlock),
-        }
+        let taken = self.core.block(&mut Write, until, Why::new(&WRITE, 0));
+        Poison::attempted(taken, || self.writes())
     }
 
     /// As [`write`](Self::write), for an `async` function.
@@ -345,7 +329,7 @@ impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
 
 impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
     fn drop(&mut self) {
-        // After the last reader `settle` grants a waiting writer.
+        // After the last reader `grant_waiters` grants a waiting writer.
         self.lock.core.change(|state| state.readers -= 1);
     }
 }
@@ -369,7 +353,7 @@ impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
 impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
     fn drop(&mut self) {
         // Before the unlock, so that the next holder sees the poison.
-        self.lock.poison.left(self.unwound);
+        self.lock.poison.guard_dropped(self.unwound);
         self.lock.core.change(|state| state.writes = false);
     }
 }
@@ -388,13 +372,7 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("RwLock");
-        match self.try_read() {
-            Ok(guard) => out.field("data", &&*guard),
-            Err(TryLockError::Poisoned(error)) => out.field("data", &&**error.get_ref()),
-            Err(TryLockError::WouldBlock) => out.field("data", &format_args!("<locked>")),
-        };
-        out.field("poisoned", &self.is_poisoned()).finish_non_exhaustive()
+        self.poison.fmt(f, "RwLock", self.try_read())
     }
 }
 

@@ -14,33 +14,34 @@
 // - `Trying`: the select polls a branch, or has its winner. Only the select sets it back to `Open`, if that branch is
 //   not ready.
 //
-// - **C1** *A granter* holds the lock of the primitive. It sets the word from `Open` to `Taken(i)` before it takes the
-//   branch out of the line, gives it anything, or takes anything from it (a message that a `send` has left there). Then
-//   it wakes the select.
-// - **C2** *A granter that loses* (the word is not `Open`) takes the branch out of the line without a grant, goes on to
-//   the next waiter in line, and wakes the select after unlocking: the select may have been `Trying`, and must look
-//   again. Whether a branch was granted is known only under its primitive's lock (`Waiters::is_granted`), never from
-//   the word.
-// - **C3** *The select* sets the word from `Open` to `Trying` before it polls any branch. If that branch is ready the
-//   word stays `Trying`, so that nothing is granted from then on. If it is not, the word is `Open` again. If the word
-//   is `Taken(i)`, the select polls that branch and no other.
-// - **C4** *Two selects that wait for each other*, one to send and one to receive: the second one to come is `Trying`,
-//   finds the first in line, and acts as a granter to it. If both are `Trying`, each passes over the other, and wakes
-//   it by C2.
-// - **C5** *One select that waits for itself*, to send and to receive on one channel: a granter that is a branch of the
-//   same select as the waiter leaves that waiter in line, and asks the next one.
-// - **C6** *A barrier* is granted to all or to none: the last to arrive claims all that wait, and releases them
+// - **SELECT-1** *A granter* holds the lock of the primitive. It sets the word from `Open` to `Taken(i)` before it
+//   takes the branch out of the line, gives it anything, or takes anything from it (a message that a `send` has left
+//   there). Then it wakes the select.
+// - **SELECT-2** *A granter that loses* (the word is not `Open`) takes the branch out of the line without a grant, goes
+//   on to the next waiter in line, and wakes the select after unlocking: the select may have been `Trying`, and must
+//   look again. Whether a branch was granted is known only under its primitive's lock (`Waiters::is_granted`), never
+//   from the word.
+// - **SELECT-3** *The select* sets the word from `Open` to `Trying` before it polls any branch. If that branch is ready
+//   the word stays `Trying`, so that nothing is granted from then on. If it is not, the word is `Open` again. If the
+//   word is `Taken(i)`, the select polls that branch and no other.
+// - **SELECT-4** *Two selects that wait for each other*, one to send and one to receive: the second one to come is
+//   `Trying`, finds the first in line, and acts as a granter to it. If both are `Trying`, each passes over the other,
+//   and wakes it by SELECT-2.
+// - **SELECT-5** *One select that waits for itself*, to send and to receive on one channel: a granter that is a branch
+//   of the same select as the waiter leaves that waiter in line, and asks the next one.
+// - **SELECT-6** *A barrier* is granted to all or to none: the last to arrive claims all that wait, and releases them
 //   (`Taken(i)` to `Open`) if too few can be claimed. A select that another granter found claimed meanwhile was woken
-//   by C2.
-// - **C7** An operation that takes nothing from others (an event, a promise, the end of a queue's jobs, a notice of a
-//   `Condvar`) is granted without the word, and the grant has no effect if another branch wins. So an event that is set
-//   and cleared at once is not missed while the select polls another branch. Sockets, timers and ends of green threads
-//   only wake; C3 covers them.
-// - **C8** *When its time is over* the select sets the word to `Trying` for good. If the word is `Taken(i)`, the branch
-//   was granted in time. A select that must not wait at all is `Trying` from its first branch to its last.
-// - **C9** *A plain OS thread* waits as a green thread does, on its native stack. *A future* (`Select::wait_async`) has
-//   a word as well; the waker of its task is stored beside the word, and the first wake takes it.
-// - **C10** A select is passed over if its task is lost (its OS thread has ended), as any lost waiter is.
+//   by SELECT-2.
+// - **SELECT-7** An operation that takes nothing from others (an event, a promise, the end of a queue's jobs, a notice
+//   of a `Condvar`) is granted without the word, and the grant has no effect if another branch wins. So an event that
+//   is set and cleared at once is not missed while the select polls another branch. Sockets, timers and ends of green
+//   threads only wake; SELECT-3 covers them.
+// - **SELECT-8** *When its time is over* the select sets the word to `Trying` for good. If the word is `Taken(i)`, the
+//   branch was granted in time. A select that must not wait at all is `Trying` from its first branch to its last.
+// - **SELECT-9** *A plain OS thread* waits as a green thread does, on its native stack. *A future*
+//   (`Select::wait_async`) has a word as well; the waker of its task is stored beside the word, and the first wake
+//   takes it.
+// - **SELECT-10** A select is passed over if its task is lost (its OS thread has ended), as any lost waiter is.
 //
 // A branch that is a future of several steps has its steps granted one by one. The word is `Open` again after each
 // (`Taken(i)`, `Trying`, `Open`), so what was granted to a step is lost if another branch wins. `future(..)` is the
@@ -156,7 +157,7 @@ impl Selecting {
             Limit::Never => Until::Ever,
             Limit::After(timeout) => Until::After(timeout),
         };
-        // The budget step of all branches (W6): an interrupt is delivered here, before any branch is polled.
+        // The budget step of all branches (WAIT-6): an interrupt is delivered here, before any branch is polled.
         spend();
         let polled = poll_until(until.deadline(), Why::new(&SELECT, 0), |context| {
             self.poll(context, count, poll)
@@ -165,7 +166,7 @@ impl Selecting {
         polled.is_some() || self.is_late(poll)
     }
 
-    /// C8 for a select that must not wait: one poll of each branch; whether one is ready.
+    /// SELECT-8 for a select that must not wait: one poll of each branch; whether one is ready.
     fn try_all(&self, count: usize, poll: PollBranch<'_>) -> bool {
         let mut context = Context::from_waker(&self.waker);
         // The word stays `Trying` from the first branch to the last: nothing can be granted that the caller would not
@@ -173,14 +174,14 @@ impl Selecting {
         (0..count).any(|number| self.choice.begin(number as u32).is_ok() && poll(number, &mut context))
     }
 
-    /// C8 for a select that has timed out; whether a branch was granted in time.
+    /// SELECT-8 for a select that has timed out; whether a branch was granted in time.
     fn is_late(&self, poll: PollBranch<'_>) -> bool {
         loop {
             match self.choice.begin(0) {
                 // `Trying` for good: the branches are dropped without a grant.
                 Ok(()) => return false,
                 Err(taken) if self.collects(taken, poll) => return true,
-                // The grant was released (C6), or completed only a step of the branch: try again.
+                // The grant was released (SELECT-6), or completed only a step of the branch: try again.
                 Err(_) => {}
             }
         }
@@ -197,7 +198,7 @@ impl Selecting {
         Poll::Ready(())
     }
 
-    /// Polls one branch after the other (C3); whether one is ready.
+    /// Polls one branch after the other (SELECT-3); whether one is ready.
     fn look(&self, count: usize, poll: PollBranch<'_>) -> bool {
         let mut context = Context::from_waker(&self.waker);
         let mut number = 0;
@@ -210,8 +211,8 @@ impl Selecting {
                     number += 1;
                 }
                 Err(taken) if self.collects(taken, poll) => return true,
-                // Only a step of the branch was granted, or a barrier has released it (C6). Other granters may have
-                // taken branches out of the line meanwhile (C2), so poll all of them again.
+                // Only a step of the branch was granted, or a barrier has released it (SELECT-6). Other granters may
+                // have taken branches out of the line meanwhile (SELECT-2), so poll all of them again.
                 Err(_) => number = 0,
             }
         }
@@ -224,7 +225,8 @@ impl Selecting {
         if poll(taken.branch() as usize, &mut context) {
             return true;
         }
-        // Another granter may have claimed a branch since the poll (C6): that claim stands, and the next `begin` finds it.
+        // Another granter may have claimed a branch since the poll (SELECT-6): that claim stands, and the next `begin`
+        // finds it.
         self.choice.reopen(taken);
         false
     }
@@ -513,7 +515,10 @@ impl<'a, T> Select<'a, T> {
     /// Parks. A kill or time-out unwinds, and gives up all branches.
     #[track_caller]
     pub fn wait(&mut self) -> (usize, T) {
-        assert!(!self.is_empty(), "a Select without a branch waits for ever");
+        assert!(
+            !self.is_empty(),
+            "a Select without a branch would wait for ever: add one first"
+        );
         loop {
             if let Some(first) = self.wait_until(Limit::Never) {
                 return first;

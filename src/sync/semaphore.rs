@@ -27,9 +27,9 @@ impl State for Permits {
     }
 
     #[inline]
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         while self.may_grant() && self.waiters.hand_first(woken) {
-            // The permit is taken for the waiter here, before it runs (W1).
+            // The permit is taken for the waiter here, before it runs (WAIT-1).
             self.free -= 1;
         }
     }
@@ -55,7 +55,7 @@ impl Op<Permits> for Acquire {
         Some(())
     }
 
-    fn gives_back(&mut self, state: &mut Permits) {
+    fn undo_grant(&mut self, state: &mut Permits) {
         // Permits may have been added since this one was handed over, so keep the limit.
         state.free = state.free.saturating_add(1).min(state.most);
     }
@@ -174,7 +174,7 @@ impl Semaphore {
     /// Adds permits.
     #[inline]
     pub fn add(&self, permits: usize) {
-        // `settle` hands the permits to waiters.
+        // `grant_waiters` hands the permits to waiters.
         self.core
             .change(|state| state.free = state.free.saturating_add(permits).min(state.most));
     }

@@ -12,16 +12,16 @@
 //! ```
 //!
 //! # Invariants
-//! - **W1** What is set aside for granted waiters belongs to them: a new attempt must leave enough for all of them.
-//! - **W2** After each change of the state, and after a granted waiter has left, `settle` grants what is available, to
-//!   the first waiters in line.
-//! - **W3** Waiters are woken, and wakers are dropped, outside the lock (S2).
-//! - **W4** A time-out that finds its wait granted takes what was granted. A kill passes the grant on to the next
+//! - **WAIT-1** What is set aside for granted waiters belongs to them: a new attempt must leave enough for all of them.
+//! - **WAIT-2** After each change of the state, and after a granted waiter has left, `grant_waiters` grants what is
+//!   available, to the first waiters in line.
+//! - **WAIT-3** Waiters are woken, and wakers are dropped, outside the lock (SPIN-2).
+//! - **WAIT-4** A time-out that finds its wait granted takes what was granted. A kill passes the grant on to the next
 //!   waiter.
-//! - **W5** The ticket of a blocking parker is in one line and nowhere else, so a wake with this ticket means that the
-//!   waiter was granted. A waiter that was handed its result therefore need not lock the state to check.
-//! - **W6** An operation that could wait takes a step of the [budget](crate::hub::budget) before its first attempt, so
-//!   that an interrupt delivered there finds it holding nothing. For a branch of a select, the select pays for the
+//! - **WAIT-5** The ticket of a blocking parker is in one line and nowhere else, so a wake with this ticket means that
+//!   the waiter was granted. A waiter that was handed its result therefore need not lock the state to check.
+//! - **WAIT-6** An operation that could wait takes a step of the [budget](crate::hub::budget) before its first attempt,
+//!   so that an interrupt delivered there finds it holding nothing. For a branch of a select, the select pays for the
 //!   first step.
 #![forbid(unsafe_code)]
 
@@ -41,22 +41,23 @@ pub(super) trait State {
     /// mark themselves ([`push_back`](crate::sys::spin::push_back)); [`Waiters`] does so.
     const ALLOCATES: bool = true;
 
-    /// Whether [`settle`](Self::settle) may find anything to grant; a cheap check before calling it.
+    /// Whether [`grant_waiters`](Self::grant_waiters) may find anything to grant; a cheap check before calling it.
     #[inline(always)]
     fn may_grant(&self) -> bool {
         true
     }
 
-    /// Grants what is available to the tasks and futures that wait for it (W2).
-    fn settle(&mut self, woken: &mut Woken);
+    /// Grants what is available to the tasks and futures that wait for it (WAIT-2).
+    fn grant_waiters(&mut self, woken: &mut Woken);
 }
 
 /// An operation that may have to wait.
 pub(super) trait Op<S> {
     type Output;
 
-    /// The operation's result, if a grant completes the operation. `settle` then [hands it over](Waiters::hand_first)
-    /// by changing the state itself, and the woken waiter has nothing left to do under the lock.
+    /// The operation's result, if a grant completes the operation. `grant_waiters` then [hands it
+    /// over](Waiters::hand_first) by changing the state itself, and the woken waiter has nothing left to do under the
+    /// lock.
     const HANDED: Option<Self::Output> = None;
 
     /// Whether a grant takes something away from other waiters. If not, a branch of a select may be granted although
@@ -64,7 +65,7 @@ pub(super) trait Op<S> {
     /// and cleared at once) is not missed.
     const TAKES: bool = true;
 
-    /// Whether the operation takes a step of the budget (W6). Operations that may or may not have to wait do.
+    /// Whether the operation takes a step of the budget (WAIT-6). Operations that may or may not have to wait do.
     #[inline(always)]
     fn spends(&self) -> bool {
         true
@@ -81,9 +82,9 @@ pub(super) trait Op<S> {
     /// Does the operation if it can be done now. It always can be once it was granted.
     fn attempt(&mut self, state: &mut S, granted: bool, woken: &mut Woken) -> Option<Self::Output>;
 
-    /// Does the operation in the common case, in which only `settle` wakes others. It is tried before
+    /// Does the operation in the common case, in which only `grant_waiters` wakes others. It is tried before
     /// [`attempt`](Self::attempt), and by default is all of it. An operation that wakes others in its attempt
-    /// implements this and [`may_do`](Self::may_do).
+    /// implements this and [`may_attempt`](Self::may_attempt).
     #[inline(always)]
     fn attempt_plain(&mut self, state: &mut S) -> Option<Self::Output> {
         let mut woken = Woken::default();
@@ -94,21 +95,21 @@ pub(super) trait Op<S> {
 
     /// Whether `attempt` may succeed although `attempt_plain` did not; a cheap check.
     #[inline(always)]
-    fn may_do(&self, _state: &S) -> bool {
+    fn may_attempt(&self, _state: &S) -> bool {
         false
     }
 
     /// The operation now waits in line under this key.
     #[inline]
-    fn waits(&mut self, _state: &mut S, _key: Key) {}
+    fn on_enqueue(&mut self, _state: &mut S, _key: Key) {}
 
     /// The operation no longer waits, and was granted nothing.
     #[inline]
-    fn gives_up(&mut self, _state: &mut S, _key: Key) {}
+    fn on_withdraw(&mut self, _state: &mut S, _key: Key) {}
 
     /// The operation leaves what it was granted. Needed only where granting changed the state, as a hand-over does.
     #[inline]
-    fn gives_back(&mut self, _state: &mut S) {}
+    fn undo_grant(&mut self, _state: &mut S) {}
 }
 
 /// The state of a primitive, with everything that waits for it.
@@ -140,7 +141,7 @@ impl Until {
 #[inline(always)]
 pub(super) fn spend() {
     if budget::spend(Mode::Cancel) == Wake::Interrupted {
-        // Nothing was attempted yet, so there is nothing to give back (W6).
+        // Nothing was attempted yet, so there is nothing to give back (WAIT-6).
         interrupt::raise();
     }
 }
@@ -148,10 +149,10 @@ pub(super) fn spend() {
 /// Grants what is available, unlocks, and then wakes the granted waiters. Not inlined, because there is mostly nothing
 /// to grant.
 #[inline(never)]
-fn settle<S: State, L: Lock>(mut state: Marked<'_, S, L>) {
+fn grant_waiters<S: State, L: Lock>(mut state: Marked<'_, S, L>) {
     let mut woken = Woken::default();
-    state.settle(&mut woken);
-    // W3: a waker is the user's code, and must not run under the lock.
+    state.grant_waiters(&mut woken);
+    // WAIT-3: a waker is the user's code, and must not run under the lock.
     drop(state);
     woken.wake();
 }
@@ -162,8 +163,8 @@ fn attempt<S: State, O: Op<S>, L: Lock>(op: &mut O, mut state: Marked<'_, S, L>)
     let mut woken = Woken::default();
     let done = op.attempt(&mut state, false, &mut woken);
     if done.is_some() {
-        // W2: the attempt has changed the state.
-        state.settle(&mut woken);
+        // WAIT-2: the attempt has changed the state.
+        state.grant_waiters(&mut woken);
     }
     drop(state);
     woken.wake();
@@ -194,19 +195,20 @@ impl<S: State, L: Lock> Core<S, L> {
         let mut state = self.locked();
         let result = f(&mut state);
         if state.may_grant() {
-            settle(state);
+            grant_waiters(state);
         }
         result
     }
 
-    /// The common case of an attempt: nothing has to wait, and only `settle` wakes others. Otherwise gives the locked state.
+    /// The common case of an attempt: nothing has to wait, and only `grant_waiters` wakes others. Otherwise gives the
+    /// locked state.
     #[inline(always)]
     fn attempt_plain<O: Op<S>>(&self, op: &mut O) -> Result<O::Output, Marked<'_, S, L>> {
         let mut state = self.locked();
         match op.attempt_plain(&mut state) {
             Some(done) => {
                 if state.may_grant() {
-                    settle(state);
+                    grant_waiters(state);
                 }
                 Ok(done)
             }
@@ -222,14 +224,14 @@ impl<S: State, L: Lock> Core<S, L> {
             Err(state) => state,
         };
         // As in `block_unspent`: this attempt wakes others itself.
-        if op.may_do(&state) {
+        if op.may_attempt(&state) {
             return attempt(op, state);
         }
         None
     }
 
     /// Does the operation as soon as it can be done; `None` if `until` came first. A step of the budget is taken first
-    /// (W6).
+    /// (WAIT-6).
     #[inline(always)]
     #[track_caller]
     pub(super) fn block<O: Op<S>>(&self, op: &mut O, until: Until, why: Why) -> Option<O::Output> {
@@ -251,37 +253,37 @@ impl<S: State, L: Lock> Core<S, L> {
         };
         // The attempt wakes others itself (a rendezvous, the last arrival at a barrier). If it fails after all, the
         // slow path attempts again and gets in line.
-        if op.may_do(&state) {
+        if op.may_attempt(&state) {
             if let Some(done) = attempt(op, state) {
                 return Some(done);
             }
             let mut line = self.future(op);
-            return line.go_on(None, until.deadline(), why);
+            return line.wait_slow(None, until.deadline(), why);
         }
         // Take a ticket and enter the line under the same lock acquisition as the failed attempt: a change of the state
         // in between would not know of this waiter, and its wake would be lost. A missing hub is not created here,
-        // because that allocates under the lock: `go_on` does it.
+        // because that allocates under the lock: `wait_slow` does it.
         let parker = Parker::at_once();
         let mut key = None;
         if let Some(parker) = &parker {
             let place = op.waiters(&mut state).push(parker.waiter(), op.wants());
-            op.waits(&mut state, place);
+            op.on_enqueue(&mut state, place);
             key = Some(place);
         }
-        // From here on `line` owns the place: if this stack unwinds (a waker that `settle` calls may panic), its drop leaves
-        // the line and passes on what was granted.
+        // From here on `line` owns the place: if this stack unwinds (a waker that `grant_waiters` calls may panic), its
+        // drop leaves the line and passes on what was granted.
         let mut line = Wait { core: self, op, key };
         if state.may_grant() {
             // The wait itself may be what another waiter needs. A grant may even come back to this one: a wake before
-            // the park is not lost (P3).
-            settle(state);
+            // the park is not lost (PARK-3).
+            grant_waiters(state);
         } else {
             drop(state);
         }
         let deadline = until.deadline();
         match parker {
             Some(parker) => line.park(parker, deadline, why),
-            None => line.go_on(None, deadline, why),
+            None => line.wait_slow(None, deadline, why),
         }
     }
 
@@ -349,20 +351,20 @@ impl<S, O: Op<S>> Op<S> for &mut O {
     }
 
     #[inline(always)]
-    fn may_do(&self, state: &S) -> bool {
-        (**self).may_do(state)
+    fn may_attempt(&self, state: &S) -> bool {
+        (**self).may_attempt(state)
     }
 
-    fn waits(&mut self, state: &mut S, key: Key) {
-        (**self).waits(state, key);
+    fn on_enqueue(&mut self, state: &mut S, key: Key) {
+        (**self).on_enqueue(state, key);
     }
 
-    fn gives_up(&mut self, state: &mut S, key: Key) {
-        (**self).gives_up(state, key);
+    fn on_withdraw(&mut self, state: &mut S, key: Key) {
+        (**self).on_withdraw(state, key);
     }
 
-    fn gives_back(&mut self, state: &mut S) {
-        (**self).gives_back(state);
+    fn undo_grant(&mut self, state: &mut S) {
+        (**self).undo_grant(state);
     }
 }
 
@@ -390,8 +392,8 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         };
         let wake = parker.park_here(deadline, mode, why);
         if wake == Wake::Ready {
-            // Only the line had this ticket, so the waiter was granted (W5). `Early` does not say that: the park has
-            // not happened.
+            // Only the line had this ticket, so the waiter was granted (WAIT-5). `Early` does not say that: the park
+            // has not happened.
             if let Some(handed) = O::HANDED {
                 // The hand-over changed the state already. Clear the key, so that dropping `self` gives nothing back.
                 let key = self.key.take();
@@ -403,21 +405,21 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
                 return Some(done);
             }
         }
-        self.go_on(Some(wake), deadline, why)
+        self.wait_slow(Some(wake), deadline, why)
     }
 
     /// The slow path: the operation could not get in line at once, or something other than a grant ended its park.
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn go_on(&mut self, mut wake: Option<Wake>, deadline: Option<u64>, why: Why) -> Option<O::Output> {
+    fn wait_slow(&mut self, mut wake: Option<Wake>, deadline: Option<u64>, why: Why) -> Option<O::Output> {
         let mut mode = Mode::Cancel;
         loop {
             match wake {
-                // W4: a grant may have come between the time-out and this.
+                // WAIT-4: a grant may have come between the time-out and this.
                 Some(Wake::TimedOut) => return self.leave(true),
                 Some(Wake::Interrupted) => {
-                    // W4: leave the line, and pass on a grant, before unwinding. Nothing is held after that.
+                    // WAIT-4: leave the line, and pass on a grant, before unwinding. Nothing is held after that.
                     self.leave(false);
                     interrupt::raise();
                     // `raise` returned: a `panic = "abort"` build, or this stack unwinds already. Wait until the
@@ -452,9 +454,9 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         if !self.op.waiters(&mut state).is_granted(key) {
             return None;
         }
-        // W2: what is left may be enough for the next waiter.
+        // WAIT-2: what is left may be enough for the next waiter.
         let done = self.take(&mut state, &mut woken);
-        state.settle(&mut woken);
+        state.grant_waiters(&mut woken);
         drop(state);
         woken.wake();
         done
@@ -474,26 +476,26 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
     /// One step under the lock: takes what was granted or is available; otherwise waits, or keeps waiting, with
     /// `waiter`. With a `choice`, the wait is one of its branches.
     fn step(&mut self, waiter: Waiter, choice: Option<&Choice>) -> Option<O::Output> {
-        // A grant that takes nothing from others needs no claim on the select's word (C7).
+        // A grant that takes nothing from others needs no claim on the select's word (SELECT-7).
         let branch = choice.filter(|_| O::TAKES).map_or(NO_BRANCH, Choice::branch);
         let mut woken = Woken::default();
         let mut state = self.core.locked();
-        // Until `entered` is dropped, a grant from this thread recognises other branches of the same select (C5).
+        // Until `entered` is dropped, a grant from this thread recognises other branches of the same select (SELECT-5).
         let entered = choice.map(Choice::enter);
         if let Some(key) = self.key
             && self.op.waiters(&mut state).was_passed(key)
         {
-            // A granter took this branch out of the line without a grant (C2). Take back what it left there, and start
-            // again.
+            // A granter took this branch out of the line without a grant (SELECT-2). Take back what it left there, and
+            // start again.
             self.key = None;
-            self.op.gives_up(&mut state, key);
+            self.op.on_withdraw(&mut state, key);
         }
         let waiters = self.op.waiters(&mut state);
         let done = match self.key {
             Some(key) if !waiters.is_granted(key) => {
                 // Still waiting. Keep the place in the line, and replace only what is to be woken.
                 let stale = waiters.replace(key, waiter, branch);
-                // The waker that was replaced may run the user's code when it is dropped: unlock first (W3).
+                // The waker that was replaced may run the user's code when it is dropped: unlock first (WAIT-3).
                 drop(entered);
                 drop(state);
                 drop(stale);
@@ -515,11 +517,11 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             // between.
             let wants = self.op.wants();
             let key = self.op.waiters(&mut state).push_branch(waiter, wants, branch);
-            self.op.waits(&mut state, key);
+            self.op.on_enqueue(&mut state, key);
             self.key = Some(key);
         }
-        // W2: what was taken, or that this waits, may let another waiter continue.
-        state.settle(&mut woken);
+        // WAIT-2: what was taken, or that this waits, may let another waiter continue.
+        state.grant_waiters(&mut woken);
         drop(entered);
         drop(state);
         drop(unused);
@@ -527,7 +529,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         done
     }
 
-    /// Leaves the line. With `takes`, it takes what it was granted meanwhile (W4).
+    /// Leaves the line. With `takes`, it takes what it was granted meanwhile (WAIT-4).
     #[cold]
     #[inline(never)]
     fn leave(&mut self, takes: bool) -> Option<O::Output> {
@@ -541,19 +543,19 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
             // The operation succeeds although its time is over.
             done = self.take(&mut state, &mut woken);
         } else if granted {
-            // Undo the grant; `settle` below gives it to the next waiter (W2).
+            // Undo the grant; `grant_waiters` below gives it to the next waiter (WAIT-2).
             if O::HANDED.is_none() {
                 waiters.remove_granted();
             }
-            self.op.gives_back(&mut state);
+            self.op.undo_grant(&mut state);
         } else {
             // Not granted: leave the line, and take back what was left there (a message, say).
             stale = waiters.remove(key);
-            self.op.gives_up(&mut state, key);
+            self.op.on_withdraw(&mut state, key);
         }
         self.key = None;
-        state.settle(&mut woken);
-        // W3: wakers are dropped and called outside the lock.
+        state.grant_waiters(&mut woken);
+        // WAIT-3: wakers are dropped and called outside the lock.
         drop(state);
         drop(stale);
         woken.wake();
@@ -567,10 +569,10 @@ impl<S: State, O: Op<S> + Unpin, L: Lock> Future for Wait<'_, S, O, L> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
         let choice = Choice::of(context.waker());
         if self.key.is_none() && self.op.spends() && !choice.is_some_and(Choice::takes_paid) {
-            // W6, unless the select has paid for this step.
+            // WAIT-6, unless the select has paid for this step.
             std::task::ready!(budget::poll(context));
         }
-        // The waker is cloned before the lock is taken, because its clone may be the user's code (S2).
+        // The waker is cloned before the lock is taken, because its clone may be the user's code (SPIN-2).
         match self.step(Waiter::Waker(context.waker().clone()), choice) {
             Some(done) => Poll::Ready(done),
             None => Poll::Pending,
@@ -624,7 +626,7 @@ mod loom_tests {
     }
 
     impl State for Permits {
-        fn settle(&mut self, woken: &mut Woken) {
+        fn grant_waiters(&mut self, woken: &mut Woken) {
             if self.hands {
                 while self.free > 0 && self.waiters.hand_first(woken) {
                     self.free -= 1;
@@ -663,7 +665,7 @@ mod loom_tests {
             (granted || state.free > 0).then(|| state.free -= usize::from(!granted))
         }
 
-        fn gives_back(&mut self, state: &mut Permits) {
+        fn undo_grant(&mut self, state: &mut Permits) {
             state.free += 1;
         }
     }
@@ -739,7 +741,7 @@ mod loom_tests {
     }
 
     impl State for Gifts {
-        fn settle(&mut self, woken: &mut Woken) {
+        fn grant_waiters(&mut self, woken: &mut Woken) {
             while self.free > self.waiters.granted() && self.waiters.grant_first(woken) {
                 self.given += 1;
             }
@@ -775,7 +777,7 @@ mod loom_tests {
     }
 
     impl State for Meeting {
-        fn settle(&mut self, _: &mut Woken) {}
+        fn grant_waiters(&mut self, _: &mut Woken) {}
     }
 
     /// Meets an operation of the other side.
@@ -796,7 +798,7 @@ mod loom_tests {
             None
         }
 
-        fn may_do(&self, _: &Meeting) -> bool {
+        fn may_attempt(&self, _: &Meeting) -> bool {
             true
         }
     }

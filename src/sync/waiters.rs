@@ -86,7 +86,7 @@ impl Place {
         if passes_dead && self.waiter.as_ref().is_some_and(Waiter::is_dead) {
             return Fit::Passed;
         }
-        // C1: claim the select before anything is given to the branch.
+        // SELECT-1: claim the select before anything is given to the branch.
         match Choice::of(waker).map(|choice| choice.claim(self.branch)) {
             None | Some(Claim::Won) => Fit::Yes,
             Some(Claim::Lost) => Fit::Passed,
@@ -227,18 +227,18 @@ impl Waiters {
                 Fit::Yes => break,
                 // Its task never runs again, so nothing has to be remembered.
                 Fit::Dead => drop(self.pop()),
-                // C2: out of the line without a grant, woken, and on to the next.
+                // SELECT-2: out of the line without a grant, woken, and on to the next.
                 Fit::Passed => self.pass_over(woken),
                 Fit::Own => {
-                    // C5: a select cannot complete its own other branch. Keep that in line, at the end, and ask the
-                    // next.
+                    // SELECT-5: a select cannot complete its own other branch. Keep that in line, at the end, and ask
+                    // the next.
                     own += 1;
                     self.move_back();
                 }
             }
         }
         let first = self.pop()?;
-        // From now on new attempts must leave something for this waiter (W1).
+        // From now on new attempts must leave something for this waiter (WAIT-1).
         if COUNTS {
             self.granted += 1;
         }
@@ -260,7 +260,7 @@ impl Waiters {
         }
         // From here on this allocates under the lock.
         let _spins = Spins::begin();
-        // All or none (C6): claim every choice first, and release the claims if too few can be had.
+        // All or none (SELECT-6): claim every choice first, and release the claims if too few can be had.
         let fits: Vec<Option<Fit>> = (self.line.iter())
             .map(|place| place.waiter.is_some().then(|| place.fits(false)))
             .collect();
@@ -308,7 +308,7 @@ impl Waiters {
 
     /// A waiter that was not granted leaves. Returns what would have been woken, for a drop outside the lock.
     pub(super) fn remove(&mut self, key: Key) -> Option<Waiter> {
-        // C2: a granter took the waiter out of the line already, and has its waker.
+        // SELECT-2: a granter took the waiter out of the line already, and has its waker.
         if self.was_passed(key) {
             return None;
         }
@@ -350,7 +350,7 @@ impl Waiters {
     }
 
     /// Takes the first waiter out of the line without a grant. It may come back, and is woken to do so: a select that
-    /// was polling just now must look again (C2).
+    /// was polling just now must look again (SELECT-2).
     #[cold]
     fn pass_over(&mut self, woken: &mut Woken) {
         if let Some(first) = self.pop() {
@@ -422,7 +422,7 @@ impl Stray {
     }
 }
 
-/// The waiters to wake once the lock is released (S2 of [`spin`](crate::sys::spin)); mostly none or one.
+/// The waiters to wake once the lock is released (SPIN-2 of [`spin`](crate::sys::spin)); mostly none or one.
 ///
 /// The first waiter is stored in parts, so that each part is read with the width it was written with. A waiter that is
 /// moved as a whole right after it was written has to wait for these stores (no store forwarding), which costs more

@@ -1,4 +1,4 @@
-//! What glibc keeps behind a thread control block: how to make a block, lay its images anew, and run its destructors.
+//! What glibc keeps behind a thread control block: how to make a block, reset it, and run its destructors.
 //!
 //! Nothing here is a public interface of glibc. All offsets come from what glibc tells debuggers (`_thread_db_*`), from
 //! the kernel, or from an experiment at first use. If anything is missing or looks odd, isolation is turned off, with a
@@ -13,11 +13,11 @@
 //! ```
 //!
 //! # Invariants
-//! - **G1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
-//! - **G2** `malloc`'s words travel with the base. All blocks of an OS thread share one cache and one arena, and one
-//!   block is in use at a time.
-//! - **G3** A block in the pool is as `_dl_allocate_tls` made it, except for G2's words: images laid anew, no value
-//!   under any key, nothing allocated for dynamic modules.
+//! - **GLIBC-1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
+//! - **GLIBC-2** `malloc`'s words travel with the base. All blocks of an OS thread share one cache and one arena, and
+//!   one block is in use at a time.
+//! - **GLIBC-3** A block in the pool is as `_dl_allocate_tls` made it, except for G2's words: images laid anew, no
+//!   value under any key, nothing allocated for dynamic modules.
 //!
 //! # What `start_thread` does, and what does it here
 //! The left column follows glibc 2.36 line by line; the table in [`isolation`](crate::isolation) says what it means for a green
@@ -31,7 +31,7 @@
 //! | the signal mask; the set-up for `pthread_exit` and cancellation | none |
 //! | `__call_tls_dtors`, `__nptl_deallocate_tsd` | [`Glibc::end`] |
 //! | `__libc_thread_freeres`: resolver, texts of `strerror` and `strsignal`, `dlerror`'s | [`Glibc::end`], one by one |
-//! | the same: `malloc`'s cache and arena | G2: they travel; the OS thread's end frees them |
+//! | the same: `malloc`'s cache and arena | GLIBC-2: they travel; the OS thread's end frees them |
 //! | the same: Sun RPC's variables | none: there is no RPC to link to since glibc 2.32 |
 //! | the last thread calls `exit` | not counted |
 //! | robust mutexes that it holds | stay held |
@@ -282,15 +282,15 @@ impl Glibc {
             message: None,
             texts: [0; 2],
         };
-        // SAFETY: B1: a block that was just made. `probe` is of the type that `experiment` expects.
+        // SAFETY: BASE-1: a block that was just made. `probe` is of the type that `experiment` expects.
         unsafe { base::call(block, base::get(), experiment, (&raw mut probe).cast()) };
         // If the word of the message was not found, take one that is never 0: the message is then dropped at each end.
         let message = probe.message.map(|index| libc.below - index * 8);
         self.results = [message.map_or(SELF.cast_signed(), |below| -below.cast_signed()); 4];
         self.texts = probe.texts.map(|text| self.place_of(block, text));
         let mut ended = (&*self, block);
-        // SAFETY: B1: the block that was made above. `ended` is of the type that `end_experiment` expects. G1: the
-        // block is not in use after that, so it may be freed.
+        // SAFETY: BASE-1: the block that was made above. `ended` is of the type that `end_experiment` expects. GLIBC-1:
+        // the block is not in use after that, so it may be freed.
         unsafe {
             base::call(block, base::get(), end_experiment, (&raw mut ended).cast());
             (self.deallocate)(block as *mut c_void, true);
@@ -340,7 +340,7 @@ impl Glibc {
         }
         // SAFETY: words of the `struct pthread` of a new block, which has no other user, and of the native block.
         unsafe {
-            // Compiled code and glibc expect the block's own address in both words (B1).
+            // Compiled code and glibc expect the block's own address in both words (BASE-1).
             set_word(block + SELF, block);
             set_word(block + SELF_TOO, block);
             // A stack may hold a canary, and libc mangled pointers, that were made in the native context.
@@ -479,11 +479,11 @@ impl Glibc {
         any
     }
 
-    /// Makes an ended block as new (G3); to be called outside of it.
+    /// Makes an ended block as new (GLIBC-3); to be called outside of it.
     ///
     /// # Safety
-    /// G1: the block belongs to this OS thread. Nothing runs in it, and nothing refers to its thread-locals.
-    pub(crate) unsafe fn lay(&self, block: usize) {
+    /// GLIBC-1: the block belongs to this OS thread. Nothing runs in it, and nothing refers to its thread-locals.
+    pub(crate) unsafe fn reset_block(&self, block: usize) {
         let Some(template) = template() else { return };
         // SAFETY: the caller guarantees that nothing else uses the block. It has room for the template below its base.
         unsafe {
@@ -499,7 +499,7 @@ impl Glibc {
     }
 
     /// # Safety
-    /// As for [`lay`](Self::lay): nothing runs in the block, and nothing refers to its thread-locals.
+    /// As for [`reset_block`](Self::reset_block): nothing runs in the block, and nothing refers to its thread-locals.
     #[cold]
     unsafe fn forget_values(&self, block: usize) {
         // SAFETY: the first table lies in the block, and glibc has allocated the others. The caller guarantees that the
@@ -518,11 +518,11 @@ impl Glibc {
     /// Frees a block.
     ///
     /// # Safety
-    /// As for [`lay`](Self::lay): nothing runs in the block, and nothing refers to its thread-locals.
+    /// As for [`reset_block`](Self::reset_block): nothing runs in the block, and nothing refers to its thread-locals.
     pub(crate) unsafe fn free(&self, block: usize) {
-        // SAFETY: the caller guarantees that the block is not in use. `lay` has freed what the block refers to.
+        // SAFETY: the caller guarantees that the block is not in use. `reset_block` has freed what the block refers to.
         unsafe {
-            self.lay(block);
+            self.reset_block(block);
             (self.deallocate)(block as *mut c_void, true);
         }
     }
@@ -548,7 +548,7 @@ unsafe fn generation(block: usize) -> usize {
 }
 
 /// # Safety
-/// As for [`Glibc::lay`]: nothing runs in the block, and nothing refers to its thread-locals.
+/// As for [`Glibc::reset_block`]: nothing runs in the block, and nothing refers to its thread-locals.
 #[cold]
 unsafe fn forget_dynamic(block: usize) {
     // SAFETY: the block's table of modules. Its length stands before its first entry. The caller guarantees that the
@@ -775,7 +775,7 @@ unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: 
             data = unsafe { get(&[info.dlpi_tls_modid, 0]) };
         }
         let below = search.base.wrapping_sub(data);
-        // Outside of the static area: such an image is allocated at first use, and `lay` frees it.
+        // Outside of the static area: such an image is allocated at first use, and `reset_block` frees it.
         if data == 0 || below == 0 || below > search.area {
             search.is_dynamic = true;
             continue;

@@ -7,13 +7,13 @@
 //! ```
 //!
 //! # Invariants
-//! - **M1** There are as many credits as `bound` and the pool's size together. The feeder takes one before it asks for
-//!   an item. It comes back when `next` is called after the item's result was given. So no member ever waits for the
-//!   reader, and the reader may use the pool as well.
-//! - **M2** Each item that was begun sends one `Told::Result`, and the feeder one `Told::End`, however they end: both
-//!   are sent by exit links, so also after a kill, a panic and the end of their hub. So the reader never waits for a
-//!   message that will not come.
-//! - **M3** A result stays in its handle until it is given.
+//! - **IMAP-1** There are as many credits as `bound` and the pool's size together. The feeder takes one before it asks
+//!   for an item. It comes back when `next` is called after the item's result was given. So no member ever waits for
+//!   the reader, and the reader may use the pool as well.
+//! - **IMAP-2** Each item that was begun sends one `Progress::Result`, and the feeder one `Progress::End`, however they
+//!   end: both are sent by exit links, so also after a kill, a panic and the end of their hub. So the reader never
+//!   waits for a message that will not come.
+//! - **IMAP-3** A result stays in its handle until it is given.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,8 +36,8 @@ pub(super) enum Order {
     AsTheyCome,
 }
 
-/// What the reader is told.
-enum Told<T> {
+/// A message to the reader.
+enum Progress<T> {
     /// The member for the item of this number has ended.
     Result(usize, JoinHandle<T>),
     /// There will be no more items than were begun.
@@ -63,7 +63,7 @@ impl<T: Send + 'static> Work<T> {
 
     /// Keeps the handle of an item that was begun, and sends it to the reader when it ends; `false` if the reader has
     /// gone.
-    fn keep(self: &Arc<Self>, handle: JoinHandle<T>, sender: &Sender<Told<T>>) -> bool {
+    fn keep(self: &Arc<Self>, handle: JoinHandle<T>, sender: &Sender<Progress<T>>) -> bool {
         let number = self.with(|begun| {
             begun.count += 1;
             begun.count - 1
@@ -73,7 +73,7 @@ impl<T: Send + 'static> Work<T> {
             let handle = work.with(|begun| begun.running.remove(&number));
             if let Some(handle) = handle {
                 // Fails if the reader has gone: the result is dropped.
-                drop(sender.send(Told::Result(number, handle)));
+                drop(sender.send(Progress::Result(number, handle)));
             }
         };
         // The member runs on this hub, so it cannot end, and the link cannot look for the handle, before this returns.
@@ -101,8 +101,8 @@ impl<T: Send + 'static> Work<T> {
 /// be used as before.
 pub struct Imap<T: Send + 'static> {
     work: Arc<Work<T>>,
-    told: Receiver<Told<T>>,
-    /// The feeder, until its end was told.
+    progress: Receiver<Progress<T>>,
+    /// The feeder, until its `Progress::End` was received.
     feeder: Option<JoinHandle<()>>,
     order: Order,
     /// Results that came before their turn.
@@ -112,7 +112,7 @@ pub struct Imap<T: Send + 'static> {
     total: Option<usize>,
     /// The panic of `items`, if that ended them.
     failure: Option<JoinError>,
-    /// The credit of the result that was given last has not been returned yet (M1).
+    /// The credit of the result that was given last has not been returned yet (IMAP-1).
     owes: bool,
 }
 
@@ -130,7 +130,7 @@ where
     F: Fn(I::Item) -> T + Send + Sync + 'static,
     T: Send + 'static,
 {
-    let (sender, told) = channel::unbounded();
+    let (sender, progress) = channel::unbounded();
     let work = Arc::new(Work {
         // At least one: without a credit the feeder could not even find out that there is no item.
         credits: Semaphore::new(bound.saturating_add(pool.size()).max(1)),
@@ -147,10 +147,10 @@ where
         Ok(join) => JoinHandle::new(join),
         Err(error) => super::no_memory(&error),
     };
-    feeder.at_exit(move |_| drop(end.send(Told::End)));
+    feeder.at_exit(move |_| drop(end.send(Progress::End)));
     Imap {
         work,
-        told,
+        progress,
         feeder: Some(feeder),
         order,
         early: BTreeMap::new(),
@@ -162,7 +162,7 @@ where
 }
 
 /// Asks for the items, one by one, and spawns a member for each.
-fn feed<I, F, T>(pool: &Pool, mut items: I, f: F, work: &Arc<Work<T>>, sender: &Sender<Told<T>>)
+fn feed<I, F, T>(pool: &Pool, mut items: I, f: F, work: &Arc<Work<T>>, sender: &Sender<Progress<T>>)
 where
     I: Iterator<Item: Send + 'static>,
     F: Fn(I::Item) -> T + Send + Sync + 'static,
@@ -220,9 +220,9 @@ impl<T: Send + 'static> Iterator for Imap<T> {
             if self.total == Some(self.given) {
                 return None;
             }
-            match self.told.recv().ok()? {
-                Told::Result(number, handle) => _ = self.early.insert(number, handle),
-                Told::End => self.end(),
+            match self.progress.recv().ok()? {
+                Progress::Result(number, handle) => _ = self.early.insert(number, handle),
+                Progress::End => self.end(),
             }
         }
     }

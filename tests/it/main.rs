@@ -40,6 +40,7 @@ mod io_late;
 mod io_wait;
 mod isolation;
 mod isolation_ends;
+mod labels;
 mod layering;
 mod lines;
 mod net_edge;

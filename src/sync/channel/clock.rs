@@ -56,7 +56,7 @@ pub fn at(when: Instant) -> Receiver<Instant> {
 /// If `period` is zero.
 #[track_caller]
 pub fn tick(period: Duration) -> Receiver<Instant> {
-    assert!(!period.is_zero(), "a tick every zero seconds never ends");
+    assert!(!period.is_zero(), "a tick needs a period above zero");
     let hub = Hub::current();
     let nanos = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
     clock(hub, hub.deadline_in(period), Some(nanos))

@@ -149,7 +149,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     pub const fn bounded(capacity: usize) -> QueueOf<T, S> {
         assert!(
             capacity > 0,
-            "a queue without room: use `unbounded`, or `channel::bounded(0)`"
+            "a queue of capacity 0 could take no item: use `unbounded`, or `channel::bounded(0)`"
         );
         QueueOf::with(capacity)
     }
@@ -159,19 +159,19 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         QueueOf::with(usize::MAX)
     }
 
-    const fn with(most: usize) -> QueueOf<T, S> {
+    const fn with(capacity: usize) -> QueueOf<T, S> {
         QueueOf {
             core: Core::new(Shared {
                 items: S::EMPTY,
-                late: VecDeque::new(),
-                most,
+                blocked_puts: VecDeque::new(),
+                capacity,
                 unfinished: 0,
                 is_shut_down: false,
                 putting: Waiters::new(),
                 getting: Waiters::new(),
                 joining: Waiters::new(),
             }),
-            is_bounded: most != usize::MAX,
+            is_bounded: capacity != usize::MAX,
         }
     }
 
@@ -313,12 +313,12 @@ impl<T, S: Store<T>> QueueOf<T, S> {
 
     /// Whether a putter would have to wait.
     pub fn is_full(&self) -> bool {
-        self.core.look(|state| state.items.size() >= state.most)
+        self.core.look(|state| state.items.size() >= state.capacity)
     }
 
     /// How many items the queue has room for; `None` if it has no limit.
     pub fn capacity(&self) -> Option<usize> {
-        Some(self.core.look(|state| state.most)).filter(|most| *most != usize::MAX)
+        Some(self.core.look(|state| state.capacity)).filter(|capacity| *capacity != usize::MAX)
     }
 
     /// Reports that the work on one item is done, for callers of [`join`](Self::join). Each getter calls this once for
@@ -400,7 +400,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     pub fn shutdown(&self, immediate: bool) {
         // The items are the user's, so they are dropped outside the lock.
         let _drained = self.core.change(|state| {
-            // `settle` then releases all putters, and the getters once no item is left.
+            // `grant_waiters` then releases all putters, and the getters once no item is left.
             state.is_shut_down = true;
             immediate.then(|| {
                 state.unfinished = state.unfinished.saturating_sub(state.items.size());

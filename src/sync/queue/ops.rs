@@ -1,12 +1,12 @@
 //! The state of a queue, and the operations that may have to wait for it.
 //!
 //! # Invariants
-//! - **Q1** `late` holds the items of waiting putters. Putters wait only while `items` is full and the queue is not
-//!   shut down. It also holds the items that putters have yet to take back, because of a shutdown or because their
-//!   select was passed over.
-//! - **Q2** While the queue is not shut down there are at least as many items as granted getters. A new attempt takes
-//!   only what is beyond that.
-//! - **Q3** `unfinished` counts the items that were put in `items` and have neither been done nor been drained.
+//! - **QUEUE-1** `blocked_puts` holds the items of waiting putters. Putters wait only while `items` is full and the
+//!   queue is not shut down. It also holds the items that putters have yet to take back, because of a shutdown or
+//!   because their select was passed over.
+//! - **QUEUE-2** While the queue is not shut down there are at least as many items as granted getters. A new attempt
+//!   takes only what is beyond that.
+//! - **QUEUE-3** `unfinished` counts the items that were put in `items` and have neither been done nor been drained.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -19,8 +19,8 @@ use super::store::{Payload, Store, confined};
 pub(super) struct Shared<T, S> {
     pub(super) items: S,
     /// The items of waiting putters, in the order of `putting`.
-    pub(super) late: VecDeque<(Key, T)>,
-    pub(super) most: usize,
+    pub(super) blocked_puts: VecDeque<(Key, T)>,
+    pub(super) capacity: usize,
     pub(super) unfinished: usize,
     pub(super) is_shut_down: bool,
     pub(super) putting: Waiters,
@@ -58,20 +58,20 @@ impl<T, S: Store<T>> Shared<T, S> {
     fn let_in(&mut self, woken: &mut Woken) -> Option<S::Panic> {
         let mut panic = None;
         while panic.is_none()
-            && self.items.size() < self.most
+            && self.items.size() < self.capacity
             && let Some(key) = self.putting.grant_any(woken)
-            && let Some(late) = self.late_of(key)
+            && let Some(item) = self.item_of(key)
         {
             // The item is in the store even if its `Ord` panics. Stop there, so that at most one panic is resumed.
-            panic = self.add(late);
+            panic = self.add(item);
         }
         panic
     }
 
     /// Takes the item that the putter with this key has left.
-    fn late_of(&mut self, key: Key) -> Option<T> {
-        let at = self.late.iter().position(|(late, _)| *late == key)?;
-        self.late.remove(at).map(|(_, item)| item)
+    fn item_of(&mut self, key: Key) -> Option<T> {
+        let at = self.blocked_puts.iter().position(|(putter, _)| *putter == key)?;
+        self.blocked_puts.remove(at).map(|(_, item)| item)
     }
 
     /// Whether there is an item that is not set aside for a getter.
@@ -89,7 +89,7 @@ impl<T, S: Store<T>> Shared<T, S> {
 
 impl<T, S: Store<T>> State for Shared<T, S> {
     #[inline(always)]
-    fn settle(&mut self, woken: &mut Woken) {
+    fn grant_waiters(&mut self, woken: &mut Woken) {
         let is_wanted = self.getting.any() && (self.has_spare() || self.is_over());
         if is_wanted || self.is_shut_down || self.joining.any() {
             self.grant(woken);
@@ -129,7 +129,7 @@ impl<T> Put<T> {
 
     /// Takes the item back, if it is still with those of waiting putters.
     fn take_back<S: Store<T>>(&mut self, state: &mut Shared<T, S>) {
-        if let Some(item) = self.key.and_then(|key| state.late_of(key)) {
+        if let Some(item) = self.key.and_then(|key| state.item_of(key)) {
             self.item = Some(item);
         }
     }
@@ -140,7 +140,7 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Put<T> {
 
     #[inline(always)]
     fn spends(&self) -> bool {
-        // A put that never waits must not switch, because local code may hold borrows over it (U4).
+        // A put that never waits must not switch, because local code may hold borrows over it (BUDGET-4).
         self.is_bounded
     }
 
@@ -151,31 +151,31 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Put<T> {
     #[inline(always)]
     fn attempt(&mut self, state: &mut Shared<T, S>, granted: bool, _: &mut Woken) -> Option<Self::Output> {
         if granted && state.is_shut_down {
-            // Granted by the shutdown: the item is still in `late`. If it was let in before that, none is found there,
-            // and it counts as put.
+            // Granted by the shutdown: the item is still in `blocked_puts`. If it was let in before that, none is found
+            // there, and it counts as put.
             self.take_back(state);
         }
         // Granted, or shut down. An item that is still here was refused.
         if granted || state.is_shut_down {
             return Some((self.item.take().map_or(Ok(()), |item| Err(PutError(item))), None));
         }
-        if state.items.size() >= state.most {
+        if state.items.size() >= state.capacity {
             return None;
         }
         Some((Ok(()), self.item.take().and_then(|item| state.add(item))))
     }
 
-    fn waits(&mut self, state: &mut Shared<T, S>, key: Key) {
+    fn on_enqueue(&mut self, state: &mut Shared<T, S>, key: Key) {
         self.key = Some(key);
-        state.late.extend(self.item.take().map(|item| (key, item)));
+        state.blocked_puts.extend(self.item.take().map(|item| (key, item)));
     }
 
-    fn gives_up(&mut self, state: &mut Shared<T, S>, _: Key) {
+    fn on_withdraw(&mut self, state: &mut Shared<T, S>, _: Key) {
         self.take_back(state);
     }
 
-    fn gives_back(&mut self, state: &mut Shared<T, S>) {
-        // An item that was let in stays in the queue. One that a shutdown sends back is still in `late`.
+    fn undo_grant(&mut self, state: &mut Shared<T, S>) {
+        // An item that was let in stays in the queue. One that a shutdown sends back is still in `blocked_puts`.
         if state.is_shut_down {
             self.take_back(state);
         }
@@ -207,13 +207,13 @@ impl<T, S: Store<T>> Op<Shared<T, S>> for Get {
         None
     }
 
-    fn may_do(&self, state: &Shared<T, S>) -> bool {
+    fn may_attempt(&self, state: &Shared<T, S>) -> bool {
         state.has_spare() || state.is_over()
     }
 }
 
-/// Looks at the next item. A peek waits in the line of the getters; it leaves the item, which `settle` then grants to
-/// the next one.
+/// Looks at the next item. A peek waits in the line of the getters; it leaves the item, which `grant_waiters` then
+/// grants to the next one.
 pub(super) struct Peek;
 
 impl<T: Clone, S: Store<T>> Op<Shared<T, S>> for Peek {
