@@ -124,41 +124,22 @@ impl Parker {
         if task.ticket.load(Ordering::Relaxed) != ticket {
             return Wake::Early; // P3
         }
-        let mut panicking_exposed = false;
-        // `panicking()` is a thread-local count. A task that is alone in its context shows it to no other task, so it
-        // may park while it unwinds; but nothing can interrupt it.
-        let unwinding = panicking();
-        let mode = if unwinding && task.is_alone() { Mode::Must } else { mode };
-        if mode == Mode::Cancel {
-            if task.interrupt.get() != 0 && interrupt::is_due(task) {
-                // The interrupt consumes the ticket in place of a wake: waiters that were left are stale.
+        let (state, exposes_panicking) = match parked_state(hub, task, mode) {
+            Ok(parked) => parked,
+            Err(wake) => {
+                // The end of the park consumes the ticket in place of a wake: waiters that were left are stale.
                 task.invalidate_ticket();
                 // This interrupt was raised before and swallowed. Let other tasks run, so that code which retries in a
                 // loop does not keep the processor.
-                if interrupt::was_raised(task) && !unwinding {
+                if interrupt::was_raised(task) && !panicking() {
                     hub.give_way(task);
                 }
-                return Wake::Interrupted;
+                return wake;
             }
-            if unwinding && hub.counters.panicking_exposed.get() == 0 {
-                // The stack unwinds, and this wait can report a failure: fail at once rather than leak `panicking()`.
-                task.invalidate_ticket();
-                return Wake::Interrupted;
-            }
-        } else if unwinding && hub.counters.panicking_exposed.get() == 0 && !task.is_alone() {
-            // This wait cannot fail (a lock, a scope's join), so the task parks while its stack unwinds. Until it is
-            // resumed, the other tasks of this context see `panicking() == true`; `panicking_exposed` tells them not to
-            // trust it.
-            panicking_exposed = true;
-            hub.counters.expose_panicking();
-        }
+        };
         // From here on a wake queues the task, and a kill or an expired time-out also ends a park in state `Parked`.
         task.why.set(why);
-        task.state.set(if mode == Mode::Cancel {
-            State::Parked
-        } else {
-            State::ParkedUninterruptible
-        });
+        task.state.set(state);
         let timer = deadline.map(|at| hub.insert_timer(at, Due::Park(TaskRef::new(task), ticket)));
         hub.switch_away(task);
         // Resumed: the wake that consumed the ticket has left its reason.
@@ -167,11 +148,39 @@ impl Parker {
         if let (Some(key), true) = (timer, wake != Wake::TimedOut) {
             hub.remove_timer(key);
         }
-        if panicking_exposed {
+        if exposes_panicking {
             hub.counters.panicking_exposed.set(0);
         }
         wake
     }
+}
+
+/// The state in which a task parks, and whether the others of its context see its `panicking()` meanwhile. An error: the
+/// park ends at once.
+#[inline(always)]
+fn parked_state(hub: &'static Hub, task: &Task, mode: Mode) -> Result<(State, bool), Wake> {
+    // `panicking()` is a thread-local count. A task that is alone in its context shows it to no other task, so it may park
+    // while it unwinds; but nothing can interrupt it.
+    let unwinding = panicking();
+    let is_alone = unwinding && task.is_alone();
+    if mode == Mode::Must || is_alone {
+        // This wait cannot fail (a lock, a scope's join), so the task parks also while its stack unwinds. Until it is
+        // resumed, the other tasks of this context see `panicking() == true`; `panicking_exposed` tells them not to trust
+        // it.
+        let exposes = unwinding && !is_alone && hub.counters.panicking_exposed.get() == 0;
+        if exposes {
+            hub.counters.expose_panicking();
+        }
+        return Ok((State::ParkedUninterruptible, exposes));
+    }
+    if task.interrupt.get() != 0 && interrupt::is_due(task) {
+        return Err(Wake::Interrupted);
+    }
+    if unwinding && hub.counters.panicking_exposed.get() == 0 {
+        // The stack unwinds, and this wait can report a failure: fail at once rather than leak `panicking()`.
+        return Err(Wake::Interrupted);
+    }
+    Ok((State::Parked, false))
 }
 
 impl Drop for Parker {

@@ -237,14 +237,23 @@ impl Glibc {
             results: [SELF.cast_signed(); 4],
             texts: [0; 2],
         };
-        // Check the header against what is known of this OS thread: its base, twice, and its number.
         let native = base::get();
+        glibc.check_header(native)?;
+        glibc.learn()?;
+        glibc.resolver = resolver(native);
+        glibc.watch_results();
+        Ok(glibc)
+    }
+
+    /// Compares the header of the block that this OS thread runs on with what is known of the OS thread: its base, twice,
+    /// and its number.
+    fn check_header(&self, native: usize) -> Result<(), &'static str> {
         // SAFETY: the header of the block that this OS thread runs on.
         let (one, two, tid) = unsafe {
             (
                 word(native + SELF),
                 word(native + SELF_TOO),
-                *((native + glibc.tid) as *const i32),
+                *((native + self.tid) as *const i32),
             )
         };
         if one != native || two != native || i64::from(tid) != i64::try_from(super::thread::id()).unwrap_or(0) {
@@ -252,13 +261,10 @@ impl Glibc {
         }
         // The first table of values lies in the block, right before the pointers to all tables. So the offsets agree.
         // SAFETY: a word of the same block, at an offset that glibc gave.
-        if unsafe { word(native + glibc.values) } != native + glibc.values - LEVEL * size_of::<Value>() {
+        if unsafe { word(native + self.values) } != native + self.values - LEVEL * size_of::<Value>() {
             return Err("the tables of keys are not laid out as known");
         }
-        glibc.learn()?;
-        glibc.resolver = resolver(native);
-        glibc.watch_results();
-        Ok(glibc)
+        Ok(())
     }
 
     /// Finds by experiment what glibc has no name for: `malloc`'s words, the mark of a used key, the message of
