@@ -25,9 +25,9 @@
 //! | `PanicHook` | `hub/report.rs`: what hears of panics |
 //! | `Reports` | `hub/report.rs`: lines on their way to stderr |
 //! | `Chunks`, `Free`, `Retired` | `hub/task/blocks.rs`: blocks of tasks |
-//! | `Spare` | `hub/remote.rs`: the shared halves of hubs that have ended |
+//! | `Spare` | `hub/shared.rs`: the shared halves of hubs that have ended |
 //! | `Known` | `hub/stuck.rs`: this crate's OS threads |
-//! | `Trial` | `tls.rs`: whether isolation works |
+//! | `Trial` | `isolation`: whether isolation works |
 //! | `Overflow`, `Faults` | `stack/overflow.rs`, `sys/signal.rs`: the fault handler, installed once |
 //! | `Glibc` | `sys/glibc.rs`: the offsets of glibc's fields |
 //!
