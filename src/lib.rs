@@ -28,6 +28,8 @@
 //! The modules, from the ground up (a module may use what stands above it, and a test sees to that):
 
 #![deny(clippy::print_stdout)]
+// docs.rs shows which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub(crate) mod sys;
 pub mod stack;

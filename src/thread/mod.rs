@@ -7,7 +7,7 @@
 //! | borrows of the caller's variables | [`scope`] |
 //! | many that are to be waited for or killed together | [`Group`] |
 //! | more to do than should be done at once | [`Pool`] |
-//! | more than one processor | [`hub::Hubs`](crate::hub::Hubs) |
+//! | more than one processor | [`hub::Hubs`] |
 //! | a name, a stack size, locals to inherit | [`Builder`] |
 //! | the whole program as a green thread | [`run`] |
 //!
@@ -118,7 +118,7 @@ impl<F: FnOnce() -> T, T> Closure<T> for F {}
 /// It runs only while something on this OS thread blocks in this crate: a join, a sleep, a socket. When the OS thread
 /// ends (for main: the process, when `main` returns), a green thread that has not ended is neither run nor unwound: its
 /// destructors do not run, and its handle says [`JoinError::is_lost`]. Join what must finish, or end with
-/// [`hub::shutdown`](crate::hub::shutdown).
+/// [`hub::shutdown`].
 ///
 /// A future is no closure: it goes to [`future::spawn`](crate::future::spawn), or into one that blocks on it.
 ///

@@ -144,7 +144,7 @@ impl Drop for Offload {
 ///
 /// `f` runs outside of the caller's hub. What it spawns, and each socket that it waits for, belongs to a hub of the
 /// pool's OS thread. That hub runs only while `f` itself blocks in this crate, and ends with the OS thread, so do not
-/// spawn there. To spawn on the caller's hub, pass a [`hub::handle`](crate::hub::handle) to `f`. `f` does not see the
+/// spawn there. To spawn on the caller's hub, pass a [`hub::handle`] to `f`. `f` does not see the
 /// caller's thread-locals or green locals.
 ///
 /// # Panics
