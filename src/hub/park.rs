@@ -477,7 +477,7 @@ pub(crate) fn probe_all(hub: &'static Hub) {
         let has_stack = !task.marks.get(Marks::STACKLESS);
         has_stack && task.state().is_parked() && !std::ptr::eq(*task, me)
     };
-    // Each is resumed with the mark `PROBE`, and parks again after it has looked: see `Hub::probe` in `park.rs`.
+    // Each is resumed with the mark `PROBE`, and parks again after it has looked: see `Hub::probe`.
     for task in hub.tasks().into_iter().filter(parked) {
         task.marks.set(Marks::PROBE, true);
         task.state.set(State::Ready);

@@ -38,6 +38,6 @@ pub(super) struct Caught {
     /// A signal has ended that park.
     pub(super) cut: Cell<bool>,
     /// The poller that a signal handler notifies. It is kept here, because the handler cannot take the lock around the
-    /// one in [`Shared`](super::remote::Shared).
+    /// one in [`Shared`](super::shared::Shared).
     pub(super) bell: OnceLock<Arc<polling::Poller>>,
 }

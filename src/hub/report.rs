@@ -127,7 +127,7 @@ pub(crate) fn line(task: &'static Task) -> String {
     format!("{} {doing}, spawned at {}", Reporter::of(task).name, task.place())
 }
 
-/// A line for each green thread, and the backtrace that [`probe_all`] had it capture.
+/// A line for each green thread, and the backtrace that [`probe_all`](super::park::probe_all) had it capture.
 pub(crate) fn traced_lines(hub: &Hub) -> Vec<(String, Option<String>)> {
     seen(hub)
         .iter()

@@ -11,12 +11,12 @@ pub(crate) enum Wake {
     /// The waiter was woken.
     Ready,
     /// The task did not park: a wake came before, or the stack belongs to another root by now. Only
-    /// [`Parker::park_here`] tells this from `Ready`.
+    /// [`Parker::park_here`](super::park::Parker::park_here) tells this from `Ready`.
     Early,
     /// The deadline passed first.
     TimedOut,
     /// A kill or an expired [`Timeout`](crate::time::Timeout) is due, or the stack unwinds and the wait can fail. The
-    /// caller gives back what it holds, and then calls [`raise`](interrupt::raise).
+    /// caller gives back what it holds, and then calls [`raise`](super::interrupt::raise).
     Interrupted,
 }
 

@@ -15,7 +15,7 @@
 //! # Invariants
 //! - **C1** The hub runs in the native context. Only [`Context::enter`], for the length of one call, and the loop that
 //!   resumes green threads (`hub/turn.rs`) leave it. Nothing unwinds out of either.
-//! - **C2** A function that changes the base uses no thread-local itself (B2 of [`base`]).
+//! - **C2** A function that changes the base uses no thread-local itself (B2 of [`base`](crate::sys::base)).
 //! - **C3** A context has members: green threads that have not ended, and callbacks that have not run. The last member
 //!   to leave runs the destructors, in the context. After that nothing refers to the context, and its block may be laid
 //!   anew.
@@ -23,7 +23,7 @@
 //!   of each context: the hub, the pool of stacks.
 //!
 //! # What a block has
-//! A block has what a new OS thread has, except for what the last column says. [`glibc`] follows `start_thread` line by
+//! A block has what a new OS thread has, except for what the last column says. [`glibc`](crate::sys::glibc) follows `start_thread` line by
 //! line.
 //!
 //! | of an OS thread | a green thread's | |

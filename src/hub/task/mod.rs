@@ -38,7 +38,7 @@
 //!   first). `DONE` is set with release and read with acquire.
 //! - **T4** `joiner` belongs to the join until `JOINER`, then to the side that next changes `join`.
 //! - **T5** Owner-only fields are accessed only on the owner's OS thread. `Task` is `!Sync`. Only
-//!   [`Waiter`](super::waiter::Waiter), [`TaskRef`] and [`Join`] carry a task to other OS threads, where they use atomics
+//!   [`Waiter`](super::waiter::Waiter), [`TaskRef`](block::TaskRef) and [`Join`](join::Join) carry a task to other OS threads, where they use atomics
 //!   alone.
 
 pub(super) mod block;
