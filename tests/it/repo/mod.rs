@@ -1,0 +1,4 @@
+//! Rules about the source tree.
+
+mod layering;
+mod tidy;
