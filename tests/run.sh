@@ -133,7 +133,7 @@ COMPAT=(--manifest-path tests/compat/Cargo.toml)
 CASES=(--manifest-path tests/cases/Cargo.toml)
 DRIVERS=(--manifest-path examples/drivers/Cargo.toml)
 # Without ALL: not what would build the examples once more.
-SKIPPED=(--skip examples --skip crawl)
+SKIPPED=(--skip examples::)
 [[ -z ${ALL:-} ]] || SKIPPED=()
 AXUM=(--manifest-path examples/axum/Cargo.toml)
 

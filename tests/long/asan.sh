@@ -12,11 +12,11 @@ export ASAN_OPTIONS="detect_stack_use_after_return=0:detect_leaks=0${ASAN_OPTION
 # tests that take the address space away (its shadow needs terabytes of it). Nor what rests on thread-locals of one's own:
 # the sanitizer keeps its own state for each OS thread, so isolation, and patching with it, is off; nor forks beside busy OS
 # threads, for its run-time has locks that a fork knows nothing of.
-skip=(--skip stack::overflow --skip crash:: --skip no_memory --skip without_guard_markers --skip without_address_space
-    --skip sys::signal --skip sys::fork --skip bodies_of_any_alignment --skip gets_no_stack --skip thread_memory::
+skip=(--skip stack::overflow --skip thread::overflow:: --skip no_memory --skip without_guard_markers --skip without_address_space
+    --skip sys::signal --skip sys::fork --skip bodies_of_any_alignment --skip gets_no_stack --skip thread::memory::
     --skip a_shutdown_in_a_destructor --skip isolation:: --skip patched_ --skip fetch_three --skip crawl::)
 # With SHORT=1 no examples either, which take long to build and to run here.
-[[ -z ${SHORT:-} ]] || skip+=(--skip examples)
+[[ -z ${SHORT:-} ]] || skip+=(--skip examples::)
 args=(--features sanitizer --target x86_64-unknown-linux-gnu --target-dir target/asan)
 
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true

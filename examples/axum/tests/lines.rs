@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-#[path = "../../../tests/it/lines.rs"]
+#[path = "../../../tests/it/support/lines.rs"]
 mod lines;
 
 fn readme() -> String {

@@ -1,6 +1,6 @@
 //! The examples with real drivers, run as a user runs them: what they print, and how long they take.
 
-#[path = "../../../tests/it/lines.rs"]
+#[path = "../../../tests/it/support/lines.rs"]
 mod lines;
 
 #[test]

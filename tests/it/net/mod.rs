@@ -1,0 +1,10 @@
+//! Sockets and TLS.
+
+mod edge;
+mod full;
+mod parity;
+mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_cut;

@@ -1,0 +1,7 @@
+//! Child processes, pools of processes, signals.
+
+mod communicate;
+#[cfg(feature = "process-pool")]
+mod pool;
+mod signal;
+pub(crate) mod wait;

@@ -1,0 +1,6 @@
+//! Rules about the source tree.
+
+mod circles;
+mod labels;
+mod layering;
+mod tidy;

@@ -1,0 +1,7 @@
+//! What the tests share: where they run, children of the test binary, what examples print, TLS.
+
+pub(crate) mod child;
+pub(crate) mod fresh;
+pub(crate) mod lines;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;

@@ -1,0 +1,14 @@
+//! Locks, semaphores, channels, queues, promises, and waits for the first of several.
+
+mod budget;
+mod choice;
+mod fuzz;
+mod once;
+mod primitives;
+mod promise;
+mod queue;
+mod queue_model;
+mod reentrant;
+mod select;
+mod turns;
+mod waker;

@@ -1,0 +1,18 @@
+//! Green threads: spawn, join, kill, scopes, pools, locals, memory.
+
+pub(crate) mod builder;
+mod group;
+pub(crate) mod isolation;
+mod isolation_ends;
+mod join;
+mod join_error;
+mod kill;
+mod local;
+mod local_std;
+mod many;
+pub(crate) mod memory;
+pub(crate) mod overflow;
+mod park;
+mod pool;
+mod scope;
+pub(crate) mod scope_handle;

@@ -1,0 +1,4 @@
+//! Pools of OS threads.
+
+mod future;
+mod pool;

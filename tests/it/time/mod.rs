@@ -1,0 +1,5 @@
+//! Sleeps and time-outs.
+
+mod future;
+mod sleep;
+mod timeout;
