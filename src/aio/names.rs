@@ -278,11 +278,11 @@ fn in_task<T: Send + 'static>(run: impl FnOnce(Box<dyn FnOnce(T)>) + Send + 'sta
         // The send fails if the caller was killed meanwhile: then nothing waits for the transport.
         run(Box::new(move |transport| drop(made.send(transport))));
     }));
-    if let Ok(transport) = task.together(|| transport.recv()) {
+    if let Ok(transport) = task.wait_propagating_cancel(|| transport.recv()) {
         return Ok((transport, task));
     }
     // No transport came: `run` ended before `connection_made` returned. Its task may have the error.
-    task.is_over_by(None);
+    task.is_finished_by(None);
     Err(io::Error::other(task.value().err().unwrap_or(TaskError::Stopped)))
 }
 

@@ -147,6 +147,6 @@ fn end_all() {
             return;
         }
         cancel_all(&left);
-        left.iter().for_each(|task| task.wait_over());
+        left.iter().for_each(|task| task.wait_finished());
     }
 }

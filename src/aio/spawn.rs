@@ -183,14 +183,14 @@ impl<T: Send + Sync + 'static> Drop for End<T> {
     fn drop(&mut self) {
         let last = Last(self.0.clone());
         let any = self.0.any();
-        let left = any.0.left();
-        if left.is_empty() || any.done() {
+        let awaited = any.0.awaited();
+        if awaited.is_empty() || any.done() {
             return;
         }
-        // The drop cannot wait, so a stackless task does: it ends this task when those in `left` have ended.
+        // The drop cannot wait, so a stackless task does: it ends this task when those in `awaited` have ended.
         let wait = async move {
-            for task in left {
-                task.ended().await;
+            for task in awaited {
+                task.finished().await;
             }
             drop(last);
         };

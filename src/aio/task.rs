@@ -1,12 +1,36 @@
 //! A task: what runs, and the handles that share its result.
 //!
 //! ```text
-//! Task<T> ─► Held { promise: the outcome, about: Arc<About> }      AnyTask ─► About: name, cancel count, how to cancel
+//! Task<T> ─► TaskInner { outcome, any ─┐ }
+//! AnyTask ─────────────────────────────┴─► TaskHeader: state, name, how to cancel, the bell for waiters
 //! ```
 //!
-//! The body holds a `Task` of its own and sets the promise. A body that is dropped without that (it was killed, or its
-//! future was dropped) counts as cancelled. When the last handle goes and the error was never looked at, the exception
-//! handler is told.
+//! The body holds a `Task` of its own and ends it with an outcome. A body that is dropped without that (it was killed,
+//! or its future was dropped) counts as cancelled. When the last handle goes and the error was never looked at, the
+//! exception handler is told.
+//!
+//! # The state of a task
+//! All questions (`done`, `cancelled`, `cancelling`, whether there is a result) read one word, [`TaskState`]. So two
+//! handles, on whatever OS threads, cannot give answers that contradict one another. The word is a phase and the number
+//! of requests to cancel:
+//!
+//! ```text
+//!            request, uncancel                request, uncancel               uncancel
+//!               ┌──────┐                         ┌──────┐                     ┌──────┐
+//!               │      ▼        claim            │      ▼        publish      │      ▼
+//!              pending ───────────────────────► ending ──────────────────► done, or done and cancelled
+//! ```
+//!
+//! | transition | made by | order |
+//! |---|---|---|
+//! | `request`: one request more | `cancel`, on any OS thread; refused once done | `AcqRel` |
+//! | `take_back`: one request less | `uncancel`, on any OS thread | `AcqRel` |
+//! | `claim`: pending to ending | `finish`, on any OS thread; the first call wins, the others give up | `AcqRel` |
+//! | `publish`: ending to done | the `finish` that claimed, after it has stored the outcome | `Release` |
+//!
+//! Questions load the word with `Acquire`, so the outcome is there for each that sees `done`. A task with requests that
+//! has not ended is called *cancelling*; an `ending` task is still that, or pending. After `publish`, `finished` is set:
+//! that is the bell for the waiters and the callbacks, and no question asks it.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -23,7 +47,7 @@ use super::report;
 use super::spawn::current_task;
 use super::wait::after;
 use crate::hub::{self, Handle, Hub, interrupt};
-use crate::sync::{Event, Promise};
+use crate::sync::Promise;
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::sys::poison::IgnorePoison;
 use crate::thread;
@@ -38,44 +62,89 @@ pub(super) fn cancel_all(tasks: &[AnyTask]) {
 /// How a task ended.
 pub(super) type Outcome<T> = Result<T, TaskError>;
 
+/// A `finish` has claimed the end; it alone goes on.
+const CLAIMED: u32 = 1;
+/// The outcome is stored.
+const DONE: u32 = 2;
+/// It is a cancel.
+const CANCELLED: u32 = 4;
+/// One request to cancel: the bits from here on are their number.
+const REQUEST: u32 = 8;
+
+/// The state of a task. The head of this file has the protocol.
+struct TaskState(AtomicU32);
+
+impl TaskState {
+    fn is_done(&self) -> bool {
+        self.0.load(Ordering::Acquire) & DONE != 0
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire) & CANCELLED != 0
+    }
+
+    fn requests(&self) -> u32 {
+        self.0.load(Ordering::Acquire) / REQUEST
+    }
+
+    /// Adds a request to cancel; `false` if the task has ended.
+    fn request(&self) -> bool {
+        let more = |word: u32| (word & DONE == 0).then(|| word.checked_add(REQUEST).unwrap_or(word));
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// Takes a request back if there is one, and says how many there were.
+    fn take_back(&self) -> u32 {
+        let less = |word: u32| word.checked_sub(REQUEST);
+        let before = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        before.map_or(0, |word| word / REQUEST)
+    }
+
+    /// Whether the caller is the first that ends the task. Then it stores the outcome and calls `publish`.
+    fn claim(&self) -> bool {
+        self.0.fetch_or(CLAIMED, Ordering::AcqRel) & CLAIMED == 0
+    }
+
+    fn publish(&self, cancelled: bool) {
+        let how = if cancelled { DONE | CANCELLED } else { DONE };
+        self.0.fetch_or(how, Ordering::Release);
+    }
+}
+
 /// The part of a task that does not depend on the type of its value.
-pub(super) struct About {
+pub(super) struct TaskHeader {
     /// Unique; a task made later has a higher one.
     pub(super) id: u64,
     name: Mutex<Arc<str>>,
     pub(super) hub: Handle,
-    requests: AtomicU32,
+    state: TaskState,
+    /// The message of the last request to cancel.
     message: Mutex<Option<Arc<str>>>,
-    done: AtomicBool,
-    cancelled: AtomicBool,
-    retrieved: AtomicBool,
     cancel: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    /// `Some` while the task's future is dropped: the tasks that this drop cancels. The task ends after they have.
-    left: Mutex<Option<Vec<AnyTask>>>,
-    /// Set after the outcome.
-    over: Event,
+    /// `Some` while the task's future is dropped: the tasks that it was awaiting. This drop cancels them, and the task
+    /// ends after they have.
+    awaited: Mutex<Option<Vec<AnyTask>>>,
+    /// Wakes the waiters and calls the callbacks. It is set after the state says that the task is done.
+    finished: Promise<()>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().ignore_poison()
 }
 
-impl About {
-    fn new(kind: &str) -> Arc<About> {
+impl TaskHeader {
+    fn new(kind: &str) -> Arc<TaskHeader> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(About {
+        Arc::new(TaskHeader {
             id,
             name: Mutex::new(format!("{kind}-{id}").into()),
             hub: hub::handle(),
-            requests: AtomicU32::new(0),
+            state: TaskState(AtomicU32::new(0)),
             message: Mutex::new(None),
-            done: AtomicBool::new(false),
-            cancelled: AtomicBool::new(false),
-            retrieved: AtomicBool::new(false),
             cancel: OnceLock::new(),
-            left: Mutex::new(None),
-            over: Event::new(),
+            awaited: Mutex::new(None),
+            finished: Promise::new(),
         })
     }
 
@@ -86,17 +155,17 @@ impl About {
 
     /// From here on the task's future is being dropped.
     pub(super) fn begin_drop(&self) {
-        *locked(&self.left) = Some(Vec::new());
+        *locked(&self.awaited) = Some(Vec::new());
     }
 
     /// The tasks that must end before this one.
-    pub(super) fn left(&self) -> Vec<AnyTask> {
-        locked(&self.left).clone().unwrap_or_default()
+    pub(super) fn awaited(&self) -> Vec<AnyTask> {
+        locked(&self.awaited).clone().unwrap_or_default()
     }
 
-    fn stays_for(&self, other: &About) -> bool {
-        let left = locked(&self.left);
-        left.iter().flatten().any(|task| std::ptr::eq(&*task.0, other))
+    fn ends_after(&self, other: &TaskHeader) -> bool {
+        let awaited = locked(&self.awaited);
+        awaited.iter().flatten().any(|task| std::ptr::eq(&*task.0, other))
     }
 
     /// The outcome when a cancel is due that the body has not seen: the cancel replaces a value, but not an error.
@@ -107,7 +176,7 @@ impl About {
 
 /// A task of whatever type: what [`current_task`](super::current_task) and [`all_tasks`](super::all_tasks) give.
 #[derive(Clone)]
-pub struct AnyTask(pub(super) Arc<About>);
+pub struct AnyTask(pub(super) Arc<TaskHeader>);
 
 impl AnyTask {
     /// Its name: `Task-N` unless [`set_name`](Self::set_name) was called.
@@ -122,34 +191,34 @@ impl AnyTask {
 
     /// Whether it has ended, in whatever way.
     pub fn done(&self) -> bool {
-        self.0.done.load(Ordering::Acquire)
+        self.0.state.is_done()
     }
 
     /// Whether it has ended by a cancel.
     pub fn cancelled(&self) -> bool {
-        self.0.cancelled.load(Ordering::Acquire)
+        self.0.state.is_cancelled()
     }
 
     /// Waits for the end; it does not look at the outcome.
     #[track_caller]
-    pub(super) fn wait_over(&self) {
-        self.0.over.wait();
+    pub(super) fn wait_finished(&self) {
+        self.0.finished.wait();
     }
 
-    /// As `wait_over`, for an `async` function.
-    pub(super) async fn ended(self) {
-        self.0.over.wait_async().await;
+    /// As `wait_finished`, for an `async` function.
+    pub(super) async fn finished(self) {
+        self.0.finished.wait_async().await;
     }
 
     /// This task was waiting for `task`, which is now cancelled. If this task's own future is being dropped, the task
     /// is to end after `task`.
-    fn stay_for(&self, task: &AnyTask) {
-        // Two tasks that stay for each other would never end.
+    fn end_after(&self, task: &AnyTask) {
+        // Two tasks that are to end after each other would never end.
         if self != task
-            && !task.0.stays_for(&self.0)
-            && let Some(left) = &mut *locked(&self.0.left)
+            && !task.0.ends_after(&self.0)
+            && let Some(awaited) = &mut *locked(&self.0.awaited)
         {
-            left.push(task.clone());
+            awaited.push(task.clone());
         }
     }
 
@@ -159,10 +228,9 @@ impl AnyTask {
     }
 
     fn request(&self, message: Option<&str>) -> bool {
-        if self.done() {
+        if !self.0.state.request() {
             return false;
         }
-        self.0.requests.fetch_add(1, Ordering::AcqRel);
         *locked(&self.0.message) = message.map(Into::into);
         if let Some(cancel) = self.0.cancel.get() {
             cancel();
@@ -172,18 +240,17 @@ impl AnyTask {
 
     /// How many requests to cancel it there are, less those taken back.
     pub fn cancelling(&self) -> u32 {
-        self.0.requests.load(Ordering::Acquire)
+        self.0.state.requests()
     }
 
     /// Takes one request back, and says how many are left. See [`Task::uncancel`].
     pub fn uncancel(&self) -> u32 {
-        let less = |requests: u32| requests.checked_sub(1);
-        let before = self.0.requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        if before == Ok(1) && current_task().as_ref() == Some(self) {
+        let before = self.0.state.take_back();
+        if before == 1 && current_task().as_ref() == Some(self) {
             // That was the last request to cancel, so the kill that has not been delivered goes as well.
             interrupt::clear_kill(Hub::current().running());
         }
-        before.map_or(0, |before| before - 1)
+        before.saturating_sub(1)
     }
 }
 
@@ -207,18 +274,21 @@ impl fmt::Debug for AnyTask {
     }
 }
 
-struct Held<T> {
-    promise: Promise<Outcome<T>>,
-    about: Arc<About>,
+struct TaskInner<T> {
+    /// Set once, by the `finish` that has claimed the end.
+    outcome: OnceLock<Outcome<T>>,
+    any: AnyTask,
+    /// Whether the outcome was looked at.
+    retrieved: AtomicBool,
 }
 
-impl<T> Drop for Held<T> {
+impl<T> Drop for TaskInner<T> {
     fn drop(&mut self) {
-        if !self.about.retrieved.load(Ordering::Acquire)
-            && let Some(Err(error)) = self.promise.get()
+        if !self.retrieved.load(Ordering::Acquire)
+            && let Some(Err(error)) = self.outcome.get()
             && error.is_exception()
         {
-            report::never_retrieved(AnyTask(self.about.clone()), error.clone());
+            report::never_retrieved(self.any.clone(), error.clone());
         }
     }
 }
@@ -246,24 +316,24 @@ impl<T> Drop for Held<T> {
 ///
 /// # Coming from Python
 /// `asyncio.Task`, and the futures that `gather` and `shield` return.
-pub struct Task<T>(Arc<Held<T>>);
+pub struct Task<T>(Arc<TaskInner<T>>);
 
 impl<T> Task<T> {
     /// A task without a body.
     pub(super) fn pending(kind: &str) -> Task<T> {
-        Task(Arc::new(Held {
-            promise: Promise::new(),
-            about: About::new(kind),
+        Task(Arc::new(TaskInner {
+            outcome: OnceLock::new(),
+            any: AnyTask(TaskHeader::new(kind)),
+            retrieved: AtomicBool::new(false),
         }))
     }
 
     /// Sets how the task is cancelled, and does it at once if a cancel was requested already.
     pub(super) fn cancel_by(&self, cancel: impl Fn() + Send + Sync + 'static) {
-        let any = self.any();
-        let cancel = any.0.cancel.get_or_init(|| Box::new(cancel));
+        let cancel = self.header().cancel.get_or_init(|| Box::new(cancel));
         // A request that came before the function was set found nothing to call; one that comes now may call it twice
         // (a second kill changes nothing).
-        if any.cancelling() > 0 {
+        if self.cancelling() > 0 {
             cancel();
         }
     }
@@ -274,30 +344,39 @@ impl<T> Task<T> {
         T: Send + Sync + 'static,
     {
         // A weak reference: the function lies in the task itself.
-        let held = Arc::downgrade(&self.0);
+        let inner = Arc::downgrade(&self.0);
         self.cancel_by(move || {
-            if let Some(task) = held.upgrade().map(Task) {
-                task.finish(Err(task.any().0.cancelled()));
+            if let Some(task) = inner.upgrade().map(Task) {
+                task.finish(Err(task.header().cancelled()));
             }
         });
     }
 
     /// Ends it, unless it has ended.
     pub(super) fn finish(&self, outcome: Outcome<T>) {
-        let about = &self.0.about;
-        let cancelled = outcome.as_ref().is_err_and(TaskError::is_cancelled);
-        // The first to swap sets all of it.
-        if !about.done.swap(true, Ordering::AcqRel) {
-            about.cancelled.store(cancelled, Ordering::Release);
-            // Cannot fail: only the one call that swapped gets here.
-            let _ = self.0.promise.set(outcome);
-            about.over.set();
+        let header = self.header();
+        if !header.state.claim() {
+            return;
         }
+        let cancelled = outcome.as_ref().is_err_and(TaskError::is_cancelled);
+        // Neither of the two sets can fail: only the one call that claimed gets here.
+        let _ = self.0.outcome.set(outcome);
+        header.state.publish(cancelled);
+        let _ = header.finished.set(());
+    }
+
+    fn header(&self) -> &TaskHeader {
+        &self.0.any.0
+    }
+
+    /// The outcome, if the task is done.
+    fn outcome(&self) -> Option<&Outcome<T>> {
+        if self.done() { self.0.outcome.get() } else { None }
     }
 
     /// The task without the type of its value.
     pub fn any(&self) -> AnyTask {
-        AnyTask(self.0.about.clone())
+        self.0.any.clone()
     }
 
     /// Asks it to end by a cancel; `false` if it has ended.
@@ -324,17 +403,17 @@ impl<T> Task<T> {
     /// .unwrap();
     /// ```
     pub fn cancel(&self) -> bool {
-        self.any().cancel()
+        self.0.any.cancel()
     }
 
     /// As [`cancel`](Self::cancel), with a message that the [`TaskError`] shows.
     pub fn cancel_with(&self, message: &str) -> bool {
-        self.any().request(Some(message))
+        self.0.any.request(Some(message))
     }
 
     /// How many requests to cancel it there are, less those taken back.
     pub fn cancelling(&self) -> u32 {
-        self.any().cancelling()
+        self.0.any.cancelling()
     }
 
     /// Takes one request to cancel back, and says how many are left.
@@ -357,17 +436,17 @@ impl<T> Task<T> {
     ///
     /// Green code that takes its own last request back before it has parked is not cancelled at all. A future is.
     pub fn uncancel(&self) -> u32 {
-        self.any().uncancel()
+        self.0.any.uncancel()
     }
 
     /// Whether it has ended by a cancel.
     pub fn cancelled(&self) -> bool {
-        matches!(self.0.promise.get(), Some(Err(TaskError::Cancelled(_))))
+        self.0.any.cancelled()
     }
 
     /// Whether it has ended, in whatever way.
     pub fn done(&self) -> bool {
-        self.0.promise.is_set()
+        self.0.any.done()
     }
 
     /// The value.
@@ -375,8 +454,8 @@ impl<T> Task<T> {
     /// # Errors
     /// How else it ended, or [`TaskError::InvalidState`] if it has not.
     pub fn result(&self) -> Result<&T, TaskError> {
-        let outcome = self.0.promise.get().ok_or(TaskError::InvalidState)?;
-        self.0.about.retrieved.store(true, Ordering::Release);
+        let outcome = self.outcome().ok_or(TaskError::InvalidState)?;
+        self.0.retrieved.store(true, Ordering::Release);
         outcome.as_ref().map_err(TaskError::clone)
     }
 
@@ -394,17 +473,12 @@ impl<T> Task<T> {
 
     /// Its name: `Task-N` unless [`set_name`](Self::set_name) was called.
     pub fn name(&self) -> Arc<str> {
-        self.any().name()
+        self.0.any.name()
     }
 
     /// Names it.
     pub fn set_name(&self, name: &str) {
-        self.any().set_name(name);
-    }
-
-    /// Waits for the end; it neither looks at the outcome nor keeps the task's handle.
-    pub(super) async fn ended(self) {
-        self.0.promise.wait_async().await;
+        self.0.any.set_name(name);
     }
 }
 
@@ -420,21 +494,21 @@ impl<T: Clone> Task<T> {
     /// [`shield`](super::shield) of it.
     #[track_caller]
     pub fn wait(&self) -> Result<T, TaskError> {
-        self.together(|| self.0.promise.wait());
+        self.wait_propagating_cancel(|| self.0.any.wait_finished());
         self.value()
     }
 
     /// Runs `wait`, which waits for this task. If the caller is cut short in it, the task is cancelled, and the caller
     /// waits for its end.
     #[track_caller]
-    pub(super) fn together<R>(&self, wait: impl FnOnce() -> R) -> R {
+    pub(super) fn wait_propagating_cancel<R>(&self, wait: impl FnOnce() -> R) -> R {
         let payload = match catch_unwind(AssertUnwindSafe(wait)) {
             Ok(result) => return result,
             Err(payload) => payload,
         };
         // The tasks of a hub that has ended never end: do not wait for them.
-        if interrupt::is_ours(&*payload) && self.any().cancel() && self.0.about.hub.is_alive() {
-            thread::shield(|| self.0.promise.wait());
+        if interrupt::is_ours(&*payload) && self.cancel() && self.header().hub.is_alive() {
+            thread::shield(|| self.0.any.wait_finished());
         }
         resume_unwind(payload)
     }
@@ -442,25 +516,25 @@ impl<T: Clone> Task<T> {
     /// Waits for the end for at most `timeout`. `None`: the task has not ended, and goes on.
     #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<T, TaskError>> {
-        self.is_over_by(after(Some(timeout))).then(|| self.value())
+        self.is_finished_by(after(Some(timeout))).then(|| self.value())
     }
 
     /// Waits for its end, or until `deadline`.
     #[track_caller]
     pub fn wait_deadline(&self, deadline: Instant) -> Option<Result<T, TaskError>> {
-        self.is_over_by(Some(deadline)).then(|| self.value())
+        self.is_finished_by(Some(deadline)).then(|| self.value())
     }
 
     /// Waits for its end, or until `deadline`; whether it has ended.
     #[track_caller]
-    pub(super) fn is_over_by(&self, deadline: Option<Instant>) -> bool {
+    pub(super) fn is_finished_by(&self, deadline: Option<Instant>) -> bool {
+        let finished = &self.header().finished;
         match deadline {
-            Some(deadline) => self.0.promise.wait_deadline(deadline).is_some(),
-            None => {
-                self.0.promise.wait();
-                true
-            }
-        }
+            Some(deadline) => finished.wait_deadline(deadline),
+            None => Some(finished.wait()),
+        };
+        // `finished` is set a moment after the state, which alone decides.
+        self.done()
     }
 
     pub(super) fn value(&self) -> Result<T, TaskError> {
@@ -490,7 +564,7 @@ impl<T: Send + Sync + 'static> Task<T> {
     pub fn add_done_callback<F: FnOnce(&Task<T>) + Send + 'static>(&self, f: F) -> DoneCallback {
         let callback = DoneCallback::default();
         let (task, removed) = (self.clone(), callback.removed.clone());
-        self.0.promise.on_set(move |_| {
+        self.header().finished.on_set(move |()| {
             if !removed.load(Ordering::Acquire) {
                 f(&task);
             }
@@ -528,12 +602,12 @@ impl<T> Eq for Task<T> {}
 
 impl<T: fmt::Debug> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.promise.get() {
+        match self.outcome() {
             Some(Ok(value)) => write!(f, "<Task finished name='{}' result={value:?}>", self.name()),
             Some(Err(error)) if error.is_exception() => {
                 write!(f, "<Task finished name='{}' exception={error}>", self.name())
             }
-            _ => fmt::Debug::fmt(&self.any(), f),
+            _ => fmt::Debug::fmt(&self.0.any, f),
         }
     }
 }
@@ -565,7 +639,7 @@ impl<T: Clone + Send + Sync + 'static> Future for Waiting<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let ended = this.ended.get_or_insert_with(|| Box::pin(this.task.clone().ended()));
+        let ended = this.ended.get_or_insert_with(|| Box::pin(this.task.any().finished()));
         ended.as_mut().poll(context).map(|()| this.task.value())
     }
 }
@@ -575,7 +649,7 @@ impl<T> Drop for Waiting<T> {
         if !self.task.done() {
             self.task.cancel();
             if let Some(current) = current_task() {
-                current.stay_for(&self.task.any());
+                current.end_after(&self.task.0.any);
             }
         }
     }
@@ -585,6 +659,6 @@ impl<T> Unpin for Waiting<T> {}
 
 impl<T> fmt::Debug for Waiting<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Waiting").field(&self.task.any()).finish()
+        f.debug_tuple("Waiting").field(&self.task.0.any).finish()
     }
 }

@@ -104,7 +104,7 @@ pub async fn wait_async<T>(
     when: ReturnWhen,
 ) -> (Vec<Task<T>>, Vec<Task<T>>) {
     assert!(!tasks.is_empty(), "aio::wait on no tasks");
-    let mut ends: Vec<_> = tasks.iter().map(|task| Some(Box::pin(task.clone().ended()))).collect();
+    let mut ends: Vec<_> = tasks.iter().map(|task| Some(Box::pin(task.any().finished()))).collect();
     let enough = poll_fn(|context| {
         for end in &mut ends {
             if end.as_mut().is_some_and(|end| end.as_mut().poll(context).is_ready()) {
@@ -144,10 +144,10 @@ pub async fn wait_async<T>(
 #[track_caller]
 pub fn wait_for<I: IntoTask<Output: Clone>>(item: I, timeout: Duration) -> Result<I::Output, TaskError> {
     let task = ensure_future(item);
-    task.together(|| {
-        if !task.is_over_by(after(Some(timeout))) {
+    task.wait_propagating_cancel(|| {
+        if !task.is_finished_by(after(Some(timeout))) {
             task.cancel();
-            task.is_over_by(None);
+            task.is_finished_by(None);
             return in_time(task.value());
         }
         task.value()
