@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::spawn::ensure_future;
-use super::task::{Outcome, cancel_all};
+use super::tasks::{Outcome, cancel_all};
 use super::{IntoTask, Task, TaskError};
 
 /// Runs all of them, and gives their values in the order given.

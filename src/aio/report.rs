@@ -4,7 +4,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::event_loop::EventLoop;
+use super::events::EventLoop;
 use super::slow::slow;
 use super::{AnyTask, TaskError};
 use crate::hub::{self, complain};

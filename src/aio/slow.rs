@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::AnyTask;
-use super::event_loop::EventLoop;
+use super::events::EventLoop;
 use super::report::{ExceptionContext, tell};
 use crate::hub::{Event, Hub, Watch, named};
 

@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use super::event_loop::EventLoop;
-use super::task::{AnyTask, Outcome, Task};
+use super::events::EventLoop;
+use super::tasks::{AnyTask, Outcome, Task};
 use super::{TaskError, slow};
 use crate::hub::{self, Hub, interrupt};
 use crate::sys::fork::{Global, Order};

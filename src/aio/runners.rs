@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::ctrl_c::CtrlC;
-use super::event_loop::{EventLoop, set_event_loop};
+use super::events::{EventLoop, set_event_loop};
 use super::spawn::all_tasks;
-use super::task::cancel_all;
+use super::tasks::cancel_all;
 use super::{IntoTask, TaskError};
 use crate::hub;
 

@@ -11,7 +11,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::TaskError;
-use super::wait::after;
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::sys::poison::IgnorePoison;
 use crate::time::{self, Rearm, Sleep};
@@ -74,7 +73,7 @@ pub struct Timeout(Arc<Mutex<State>>);
 /// `asyncio.timeout`.
 #[track_caller]
 pub fn timeout(delay: Option<Duration>) -> Timeout {
-    timeout_at(after(delay))
+    timeout_at(delay.and_then(time::after))
 }
 
 /// A block that must end by `when`. See [`timeout`].

@@ -10,8 +10,8 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::spawn::ensure_future;
-use super::{IntoTask, Task, TaskError};
+use crate::aio::spawn::ensure_future;
+use crate::aio::{IntoTask, Task, TaskError};
 use crate::future::block_on;
 use crate::sync::channel::{Receiver, unbounded};
 use crate::time;
@@ -40,15 +40,9 @@ impl ReturnWhen {
     }
 }
 
-/// The moment `delay` from now; `None` is never.
-#[track_caller]
-pub(super) fn after(delay: Option<Duration>) -> Option<Instant> {
-    delay.and_then(time::after)
-}
-
 /// The output of `future`, or `None` if the deadline comes first. With a deadline that has passed, `future` is polled
 /// once.
-pub(super) async fn limit<F: Future + Unpin>(deadline: Option<Instant>, mut future: F) -> Option<F::Output> {
+async fn limit<F: Future + Unpin>(deadline: Option<Instant>, mut future: F) -> Option<F::Output> {
     let mut sleep = None;
     poll_fn(|context| {
         if let Poll::Ready(output) = Pin::new(&mut future).poll(context) {
@@ -117,7 +111,7 @@ pub async fn wait_async<T>(
             Poll::Pending
         }
     });
-    limit(after(timeout), enough).await;
+    limit(timeout.and_then(time::after), enough).await;
     tasks.iter().cloned().partition(Task::done)
 }
 
@@ -145,7 +139,7 @@ pub async fn wait_async<T>(
 pub fn wait_for<I: IntoTask<Output: Clone>>(item: I, timeout: Duration) -> Result<I::Output, TaskError> {
     let task = ensure_future(item);
     task.wait_propagating_cancel(|| {
-        if !task.is_finished_by(after(Some(timeout))) {
+        if !task.is_finished_by(time::after(timeout)) {
             task.cancel();
             task.is_finished_by(None);
             return in_time(task.value());
@@ -192,7 +186,7 @@ fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
 pub async fn wait_for_async<I: IntoTask<Output: Clone>>(item: I, timeout: Duration) -> Result<I::Output, TaskError> {
     let task = ensure_future(item);
     let mut waiting = pin!(task.clone().into_future());
-    if let Some(outcome) = limit(after(Some(timeout)), waiting.as_mut()).await {
+    if let Some(outcome) = limit(time::after(timeout), waiting.as_mut()).await {
         return outcome;
     }
     task.cancel();
@@ -234,7 +228,7 @@ where
     AsCompleted {
         ended,
         left,
-        deadline: after(timeout),
+        deadline: timeout.and_then(time::after),
     }
 }
 

@@ -9,10 +9,10 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use super::error::ExceptionGroup;
+use super::exceptions::ExceptionGroup;
 use super::spawn::caught;
-use super::task::cancel_all;
-use super::timeout::{Timeout, timeout};
+use super::tasks::cancel_all;
+use super::timeouts::{Timeout, timeout};
 use super::{AnyTask, IntoTask, Task, TaskError};
 use crate::hub::interrupt;
 use crate::sync::Event;

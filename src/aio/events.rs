@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use super::report::{self, ExceptionContext};
 use super::slow;
-use super::wait::after;
 use super::{IntoTask, Task, TaskError};
 use crate::hub;
 use crate::hub::park::Why;
@@ -300,7 +299,7 @@ impl EventLoop {
     #[track_caller]
     pub fn call_later<F: FnOnce() + Send + 'static>(&self, delay: Duration, f: F) -> Handle {
         let hub = self.bind();
-        let (handle, f) = self.wrap(after(Some(delay)), f);
+        let (handle, f) = self.wrap(time::after(delay), f);
         let _ = hub.call_later(delay, f);
         handle
     }

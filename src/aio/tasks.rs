@@ -33,6 +33,8 @@
 //! that is the bell for the waiters and the callbacks, and no question asks it.
 #![forbid(unsafe_code)]
 
+pub(super) mod wait;
+
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -45,12 +47,11 @@ use std::time::{Duration, Instant};
 use super::TaskError;
 use super::report;
 use super::spawn::current_task;
-use super::wait::after;
 use crate::hub::{self, Handle, Hub, interrupt};
 use crate::sync::Promise;
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::sys::poison::IgnorePoison;
-use crate::thread;
+use crate::{thread, time};
 
 /// Cancels those of `tasks` that have not ended.
 pub(super) fn cancel_all(tasks: &[AnyTask]) {
@@ -516,7 +517,7 @@ impl<T: Clone> Task<T> {
     /// Waits for the end for at most `timeout`. `None`: the task has not ended, and goes on.
     #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<T, TaskError>> {
-        self.is_finished_by(after(Some(timeout))).then(|| self.value())
+        self.is_finished_by(time::after(timeout)).then(|| self.value())
     }
 
     /// Waits for its end, or until `deadline`.
