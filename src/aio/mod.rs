@@ -70,36 +70,36 @@
 #![forbid(unsafe_code)]
 
 mod contextlib;
-mod ctrl_c;
+mod coroutines;
 mod events;
 mod exceptions;
-mod gather;
-mod report;
+mod futures;
 mod runners;
-mod slow;
-mod spawn;
+mod streams;
+mod subprocess;
 mod taskgroups;
 mod tasks;
 mod timeouts;
 mod transports;
 
 pub use contextlib::{AsyncContext, with_async};
-pub use events::{EventLoop, Handle, Watch, get_event_loop, get_running_loop, new_event_loop, set_event_loop};
-pub use exceptions::{ExceptionGroup, TaskError};
-pub use gather::{gather, gather_exceptions, shield};
-pub use report::ExceptionContext;
-pub use runners::{Runner, run};
-pub use spawn::{
-    Fallible, Green, IntoTask, all_tasks, create_task, current_task, ensure_future, fallible, green, try_create_task,
+pub use coroutines::{Fallible, Green, fallible, green};
+pub use events::{
+    EventLoop, ExceptionContext, Handle, Watch, get_event_loop, get_running_loop, new_event_loop, set_event_loop,
 };
+pub use exceptions::{ExceptionGroup, TaskError};
+pub use futures::{AnyTask, all_tasks, create_future, current_task};
+pub use runners::{Runner, run};
+pub use streams::{Reading, Writing, open_connection, start_server};
+pub use subprocess::{create_subprocess_exec, create_subprocess_shell};
 pub use taskgroups::TaskGroup;
 pub use tasks::wait::{AsCompleted, ReturnWhen, as_completed, wait, wait_async, wait_for, wait_for_async};
-pub use tasks::{AnyTask, DoneCallback, Task, Waiting};
-pub use timeouts::{Timeout, timeout, timeout_at};
-pub use transports::{
-    Reading, Writing, connect_accepted_socket, create_connection, create_datagram_endpoint, create_future,
-    create_subprocess_exec, create_subprocess_shell, open_connection, start_server,
+pub use tasks::{
+    DoneCallback, IntoTask, Task, Waiting, create_task, ensure_future, gather, gather_exceptions, shield,
+    try_create_task,
 };
+pub use timeouts::{Timeout, timeout, timeout_at};
+pub use transports::{connect_accepted_socket, create_connection, create_datagram_endpoint};
 
 pub use crate::server::serve_protocol as create_server;
 pub use crate::threadpool::{run_in_executor, to_thread, wrap_future};

@@ -2,282 +2,36 @@
 //!
 //! ```text
 //! Task<T> ─► TaskInner { outcome, any ─┐ }
-//! AnyTask ─────────────────────────────┴─► TaskHeader: state, name, how to cancel, the bell for waiters
+//! AnyTask ─────────────────────────────┴─► TaskHeader: state, name, how to cancel, the waiters
 //! ```
 //!
 //! The body holds a `Task` of its own and ends it with an outcome. A body that is dropped without that (it was killed,
 //! or its future was dropped) counts as cancelled. When the last handle goes and the error was never looked at, the
 //! exception handler is told.
-//!
-//! # The state of a task
-//! All questions (`done`, `cancelled`, `cancelling`, whether there is a result) read one word, [`TaskState`]. So two
-//! handles, on whatever OS threads, cannot give answers that contradict one another. The word is a phase and the number
-//! of requests to cancel:
-//!
-//! ```text
-//!            request, uncancel                request, uncancel               uncancel
-//!               ┌──────┐                         ┌──────┐                     ┌──────┐
-//!               │      ▼        claim            │      ▼        publish      │      ▼
-//!              pending ───────────────────────► ending ──────────────────► done, or done and cancelled
-//! ```
-//!
-//! | transition | made by | order |
-//! |---|---|---|
-//! | `request`: one request more | `cancel`, on any OS thread; refused once done | `AcqRel` |
-//! | `take_back`: one request less | `uncancel`, on any OS thread | `AcqRel` |
-//! | `claim`: pending to ending | `finish`, on any OS thread; the first call wins, the others give up | `AcqRel` |
-//! | `publish`: ending to done | the `finish` that claimed, after it has stored the outcome | `Release` |
-//!
-//! Questions load the word with `Acquire`, so the outcome is there for each that sees `done`. A task with requests that
-//! has not ended is called *cancelling*; an `ending` task is still that, or pending. After `publish`, `finished` is set:
-//! that is the bell for the waiters and the callbacks, and no question asks it.
 #![forbid(unsafe_code)]
 
 pub(super) mod wait;
 
+use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::TaskError;
-use super::report;
-use super::spawn::current_task;
-use crate::hub::{self, Handle, Hub, interrupt};
-use crate::sync::Promise;
-use crate::sys::inside::{Mutex, MutexGuard};
-use crate::sys::poison::IgnorePoison;
-use crate::{thread, time};
-
-/// Cancels those of `tasks` that have not ended.
-pub(super) fn cancel_all(tasks: &[AnyTask]) {
-    for task in tasks {
-        task.cancel();
-    }
-}
-
-/// How a task ended.
-pub(super) type Outcome<T> = Result<T, TaskError>;
-
-/// A `finish` has claimed the end; it alone goes on.
-const CLAIMED: u32 = 1;
-/// The outcome is stored.
-const DONE: u32 = 2;
-/// It is a cancel.
-const CANCELLED: u32 = 4;
-/// One request to cancel: the bits from here on are their number.
-const REQUEST: u32 = 8;
-
-/// The state of a task. The head of this file has the protocol.
-struct TaskState(AtomicU32);
-
-impl TaskState {
-    fn is_done(&self) -> bool {
-        self.0.load(Ordering::Acquire) & DONE != 0
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire) & CANCELLED != 0
-    }
-
-    fn requests(&self) -> u32 {
-        self.0.load(Ordering::Acquire) / REQUEST
-    }
-
-    /// Adds a request to cancel; `false` if the task has ended.
-    fn request(&self) -> bool {
-        let more = |word: u32| (word & DONE == 0).then(|| word.checked_add(REQUEST).unwrap_or(word));
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
-    }
-
-    /// Takes a request back if there is one, and says how many there were.
-    fn take_back(&self) -> u32 {
-        let less = |word: u32| word.checked_sub(REQUEST);
-        let before = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        before.map_or(0, |word| word / REQUEST)
-    }
-
-    /// Whether the caller is the first that ends the task. Then it stores the outcome and calls `publish`.
-    fn claim(&self) -> bool {
-        self.0.fetch_or(CLAIMED, Ordering::AcqRel) & CLAIMED == 0
-    }
-
-    fn publish(&self, cancelled: bool) {
-        let how = if cancelled { DONE | CANCELLED } else { DONE };
-        self.0.fetch_or(how, Ordering::Release);
-    }
-}
-
-/// The part of a task that does not depend on the type of its value.
-pub(super) struct TaskHeader {
-    /// Unique; a task made later has a higher one.
-    pub(super) id: u64,
-    name: Mutex<Arc<str>>,
-    pub(super) hub: Handle,
-    state: TaskState,
-    /// The message of the last request to cancel.
-    message: Mutex<Option<Arc<str>>>,
-    cancel: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    /// `Some` while the task's future is dropped: the tasks that it was awaiting. This drop cancels them, and the task
-    /// ends after they have.
-    awaited: Mutex<Option<Vec<AnyTask>>>,
-    /// Wakes the waiters and calls the callbacks. It is set after the state says that the task is done.
-    finished: Promise<()>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().ignore_poison()
-}
-
-impl TaskHeader {
-    fn new(kind: &str) -> Arc<TaskHeader> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(TaskHeader {
-            id,
-            name: Mutex::new(format!("{kind}-{id}").into()),
-            hub: hub::handle(),
-            state: TaskState(AtomicU32::new(0)),
-            message: Mutex::new(None),
-            cancel: OnceLock::new(),
-            awaited: Mutex::new(None),
-            finished: Promise::new(),
-        })
-    }
-
-    /// The error of a cancelled task, with the message of the last request.
-    pub(super) fn cancelled(&self) -> TaskError {
-        TaskError::Cancelled(locked(&self.message).clone())
-    }
-
-    /// From here on the task's future is being dropped.
-    pub(super) fn begin_drop(&self) {
-        *locked(&self.awaited) = Some(Vec::new());
-    }
-
-    /// The tasks that must end before this one.
-    pub(super) fn awaited(&self) -> Vec<AnyTask> {
-        locked(&self.awaited).clone().unwrap_or_default()
-    }
-
-    fn ends_after(&self, other: &TaskHeader) -> bool {
-        let awaited = locked(&self.awaited);
-        awaited.iter().flatten().any(|task| std::ptr::eq(&*task.0, other))
-    }
-
-    /// The outcome when a cancel is due that the body has not seen: the cancel replaces a value, but not an error.
-    pub(super) fn instead_of<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
-        outcome.and_then(|_| Err(self.cancelled()))
-    }
-}
-
-/// A task of whatever type: what [`current_task`](super::current_task) and [`all_tasks`](super::all_tasks) give.
-#[derive(Clone)]
-pub struct AnyTask(pub(super) Arc<TaskHeader>);
-
-impl AnyTask {
-    /// Its name: `Task-N` unless [`set_name`](Self::set_name) was called.
-    pub fn name(&self) -> Arc<str> {
-        locked(&self.0.name).clone()
-    }
-
-    /// Names it.
-    pub fn set_name(&self, name: &str) {
-        *locked(&self.0.name) = name.into();
-    }
-
-    /// Whether it has ended, in whatever way.
-    pub fn done(&self) -> bool {
-        self.0.state.is_done()
-    }
-
-    /// Whether it has ended by a cancel.
-    pub fn cancelled(&self) -> bool {
-        self.0.state.is_cancelled()
-    }
-
-    /// Waits for the end; it does not look at the outcome.
-    #[track_caller]
-    pub(super) fn wait_finished(&self) {
-        self.0.finished.wait();
-    }
-
-    /// As `wait_finished`, for an `async` function.
-    pub(super) async fn finished(self) {
-        self.0.finished.wait_async().await;
-    }
-
-    /// This task was waiting for `task`, which is now cancelled. If this task's own future is being dropped, the task
-    /// is to end after `task`.
-    fn end_after(&self, task: &AnyTask) {
-        // Two tasks that are to end after each other would never end.
-        if self != task
-            && !task.0.ends_after(&self.0)
-            && let Some(awaited) = &mut *locked(&self.0.awaited)
-        {
-            awaited.push(task.clone());
-        }
-    }
-
-    /// Asks it to end; `false` if it has. See [`Task::cancel`].
-    pub fn cancel(&self) -> bool {
-        self.request(None)
-    }
-
-    fn request(&self, message: Option<&str>) -> bool {
-        if !self.0.state.request() {
-            return false;
-        }
-        *locked(&self.0.message) = message.map(Into::into);
-        if let Some(cancel) = self.0.cancel.get() {
-            cancel();
-        }
-        true
-    }
-
-    /// How many requests to cancel it there are, less those taken back.
-    pub fn cancelling(&self) -> u32 {
-        self.0.state.requests()
-    }
-
-    /// Takes one request back, and says how many are left. See [`Task::uncancel`].
-    pub fn uncancel(&self) -> u32 {
-        let before = self.0.state.take_back();
-        if before == 1 && current_task().as_ref() == Some(self) {
-            // That was the last request to cancel, so the kill that has not been delivered goes as well.
-            interrupt::clear_kill(Hub::current().running());
-        }
-        before.saturating_sub(1)
-    }
-}
-
-impl PartialEq for AnyTask {
-    fn eq(&self, other: &AnyTask) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for AnyTask {}
-
-impl fmt::Debug for AnyTask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match (self.done(), self.cancelled(), self.cancelling()) {
-            (_, true, _) => "cancelled",
-            (true, ..) => "finished",
-            (.., 0) => "pending",
-            _ => "cancelling",
-        };
-        write!(f, "<Task {state} name='{}'>", self.name())
-    }
-}
+use super::events::{never_retrieved, timed_poll};
+use super::exceptions::TaskError;
+use super::futures::{AnyTask, Current, TaskHeader, TaskResult, cancel_all, current_task};
+use crate::hub::{self, interrupt};
+use crate::{future, thread, time};
 
 struct TaskInner<T> {
     /// Set once, by the `finish` that has claimed the end.
-    outcome: OnceLock<Outcome<T>>,
+    outcome: OnceLock<TaskResult<T>>,
     any: AnyTask,
     /// Whether the outcome was looked at.
     retrieved: AtomicBool,
@@ -289,7 +43,7 @@ impl<T> Drop for TaskInner<T> {
             && let Some(Err(error)) = self.outcome.get()
             && error.is_exception()
         {
-            report::never_retrieved(self.any.clone(), error.clone());
+            never_retrieved(self.any.clone(), error.clone());
         }
     }
 }
@@ -329,41 +83,34 @@ impl<T> Task<T> {
         }))
     }
 
-    /// Sets how the task is cancelled, and does it at once if a cancel was requested already.
-    pub(super) fn cancel_by(&self, cancel: impl Fn() + Send + Sync + 'static) {
-        let cancel = self.header().cancel.get_or_init(|| Box::new(cancel));
-        // A request that came before the function was set found nothing to call; one that comes now may call it twice
-        // (a second kill changes nothing).
-        if self.cancelling() > 0 {
-            cancel();
-        }
+    /// Sets how the task is cancelled. See [`TaskHeader::set_cancel`].
+    pub(super) fn set_cancel(&self, cancel: impl Fn() + Send + Sync + 'static) {
+        self.header().set_cancel(cancel);
     }
 
     /// Has a cancel end it here and now, as cancelled.
-    pub(super) fn end_by_cancel(&self)
+    pub(super) fn finish_on_cancel(&self)
     where
         T: Send + Sync + 'static,
     {
         // A weak reference: the function lies in the task itself.
         let inner = Arc::downgrade(&self.0);
-        self.cancel_by(move || {
+        self.set_cancel(move || {
             if let Some(task) = inner.upgrade().map(Task) {
-                task.finish(Err(task.header().cancelled()));
+                task.finish(Err(task.header().cancelled_error()));
             }
         });
     }
 
     /// Ends it, unless it has ended.
-    pub(super) fn finish(&self, outcome: Outcome<T>) {
+    pub(super) fn finish(&self, outcome: TaskResult<T>) {
         let header = self.header();
-        if !header.state.claim() {
-            return;
+        if header.claim() {
+            let cancelled = outcome.as_ref().is_err_and(TaskError::is_cancelled);
+            // Cannot fail: only the one call that claimed gets here.
+            let _ = self.0.outcome.set(outcome);
+            header.publish(cancelled);
         }
-        let cancelled = outcome.as_ref().is_err_and(TaskError::is_cancelled);
-        // Neither of the two sets can fail: only the one call that claimed gets here.
-        let _ = self.0.outcome.set(outcome);
-        header.state.publish(cancelled);
-        let _ = header.finished.set(());
     }
 
     fn header(&self) -> &TaskHeader {
@@ -371,7 +118,7 @@ impl<T> Task<T> {
     }
 
     /// The outcome, if the task is done.
-    fn outcome(&self) -> Option<&Outcome<T>> {
+    fn outcome(&self) -> Option<&TaskResult<T>> {
         if self.done() { self.0.outcome.get() } else { None }
     }
 
@@ -529,7 +276,7 @@ impl<T: Clone> Task<T> {
     /// Waits for its end, or until `deadline`; whether it has ended.
     #[track_caller]
     pub(super) fn is_finished_by(&self, deadline: Option<Instant>) -> bool {
-        let finished = &self.header().finished;
+        let finished = self.header().finished();
         match deadline {
             Some(deadline) => finished.wait_deadline(deadline),
             None => Some(finished.wait()),
@@ -565,7 +312,7 @@ impl<T: Send + Sync + 'static> Task<T> {
     pub fn add_done_callback<F: FnOnce(&Task<T>) + Send + 'static>(&self, f: F) -> DoneCallback {
         let callback = DoneCallback::default();
         let (task, removed) = (self.clone(), callback.removed.clone());
-        self.header().finished.on_set(move |()| {
+        self.header().finished().on_set(move |()| {
             if !removed.load(Ordering::Acquire) {
                 f(&task);
             }
@@ -662,4 +409,337 @@ impl<T> fmt::Debug for Waiting<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Waiting").field(&self.task.0.any).finish()
     }
+}
+
+/// What can become a [`Task`]: any future, [`green`](super::green) code, either of them if [`fallible`](super::fallible), and a
+/// task itself.
+///
+/// A value is shared by all holders of the task, so it is `Send` and `Sync`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot become a task",
+    label = "neither a future nor green code",
+    note = "a closure that blocks is made a task's body by `aio::green`"
+)]
+pub trait IntoTask {
+    /// The task's value.
+    type Output: Send + Sync + 'static;
+
+    /// Starts it, unless it is a task already.
+    #[doc(hidden)]
+    fn into_task(self) -> Task<Self::Output>;
+}
+
+impl<F> IntoTask for F
+where
+    F: Future + 'static,
+    F::Output: Send + Sync + 'static,
+{
+    type Output = F::Output;
+
+    #[track_caller]
+    fn into_task(self) -> Task<F::Output> {
+        start_future(async { Ok(self.await) })
+    }
+}
+
+impl<T: Send + Sync + 'static> IntoTask for Task<T> {
+    type Output = T;
+
+    fn into_task(self) -> Task<T> {
+        self
+    }
+}
+
+/// Ends its task with an outcome. Dropped without one, it ends the task as cancelled, but only after the tasks that this
+/// one was waiting for.
+pub(super) struct FinishGuard<T: Send + Sync + 'static>(Task<T>);
+
+impl<T: Send + Sync + 'static> FinishGuard<T> {
+    pub(super) fn task(&self) -> AnyTask {
+        self.0.any()
+    }
+
+    pub(super) fn finish(self, outcome: TaskResult<T>) {
+        self.0.finish(outcome);
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for FinishGuard<T> {
+    fn drop(&mut self) {
+        let cancel = CancelOnDrop(self.0.clone());
+        let awaited = self.task().0.awaited();
+        if awaited.is_empty() || self.0.done() {
+            return;
+        }
+        // The drop cannot wait, so a stackless task does: it ends this task when those in `awaited` have ended.
+        let wait = async move {
+            for task in awaited {
+                task.finished().await;
+            }
+            drop(cancel);
+        };
+        drop(future::spawn(wait));
+    }
+}
+
+/// Ends a task when dropped: as cancelled, if it has not ended.
+struct CancelOnDrop<T>(Task<T>);
+
+impl<T> Drop for CancelOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.0.any.unlist();
+        self.0.finish(Err(self.0.header().cancelled_error()));
+    }
+}
+
+/// A task that is about to run, and the guard that ends it.
+pub(super) fn register<T: Send + Sync + 'static>() -> (Task<T>, FinishGuard<T>) {
+    let task = Task::pending("Task");
+    task.0.any.list();
+    (task.clone(), FinishGuard(task))
+}
+
+#[track_caller]
+pub(super) fn start_future<F, T>(future: F) -> Task<T>
+where
+    F: Future<Output = TaskResult<T>> + 'static,
+    T: Send + Sync + 'static,
+{
+    let (task, guard) = register();
+    let any = task.any();
+    let body = async move {
+        let outcome = caught(as_current(any.clone(), future)).await;
+        let outcome = outcome.unwrap_or_else(|payload| Err(TaskError::panicked(&*payload)));
+        // A cancel came in the last poll. `async` code cannot have caught it, so it counts.
+        guard.finish(if any.cancelling() > 0 {
+            any.0.overridden_by_cancel(outcome)
+        } else {
+            outcome
+        });
+    };
+    let thread = future::spawn(body).thread();
+    task.set_cancel(move || thread.kill());
+    task
+}
+
+/// Polls `future`, and also drops it, with `any` as the current task.
+async fn as_current<F: Future>(any: AnyTask, future: F) -> F::Output {
+    /// Makes `any` the current task for whatever is dropped after this, until `until` is dropped.
+    struct Dropped<'a> {
+        any: &'a AnyTask,
+        until: &'a Cell<Option<Current>>,
+    }
+    impl Drop for Dropped<'_> {
+        fn drop(&mut self) {
+            self.any.0.begin_drop();
+            self.until.set(Some(Current::new(self.any)));
+        }
+    }
+    // Locals are dropped in reverse order: `_dropped` makes `any` current, then `future` is dropped, then `until` ends
+    // it.
+    let until = Cell::new(None);
+    let mut future = pin!(future);
+    let _dropped = Dropped {
+        any: &any,
+        until: &until,
+    };
+    let poll = |context: &mut Context<'_>| {
+        let _current = Current::new(&any);
+        timed_poll(&any, || future.as_mut().poll(context))
+    };
+    poll_fn(poll).await
+}
+
+/// Catches a panic of `future`. What unwinds for a kill or a time-out passes through.
+pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    let poll = |context: &mut Context<'_>| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(payload) if interrupt::is_ours(&*payload) => std::panic::resume_unwind(payload),
+        Err(payload) => Poll::Ready(Err(payload)),
+    };
+    poll_fn(poll).await
+}
+
+/// Makes a task of what can run, for the running loop; it begins soon, not at once.
+///
+/// ```
+/// use greenthread::aio;
+///
+/// aio::run(async {
+///     let future = aio::create_task(async { 1 });
+///     let green = aio::create_task(aio::green(|| 2));
+///     assert_eq!(future.await.unwrap() + green.await.unwrap(), 3);
+/// })
+/// .unwrap();
+/// ```
+///
+/// # Panics
+/// If no loop runs here: in `main`, outside of [`run`](super::run). [`try_create_task`] gives an error instead, and
+/// [`ensure_future`] does not mind.
+///
+/// # Coming from Python
+/// `asyncio.create_task`. The loop keeps the task: it need not be held.
+#[track_caller]
+pub fn create_task<I: IntoTask>(item: I) -> Task<I::Output> {
+    match try_create_task(item) {
+        Ok(task) => task,
+        Err(error) => panic!("create_task: {error}"),
+    }
+}
+
+/// As [`create_task`], but an error if no loop runs here.
+///
+/// ```
+/// use greenthread::aio;
+/// assert!(aio::try_create_task(async {}).is_err()); // in `main`
+/// ```
+///
+/// # Errors
+/// [`TaskError::NoRunningLoop`].
+#[track_caller]
+pub fn try_create_task<I: IntoTask>(item: I) -> Result<Task<I::Output>, TaskError> {
+    if !hub::is_running() {
+        return Err(TaskError::NoRunningLoop);
+    }
+    Ok(item.into_task())
+}
+
+/// Makes a task of what is not one yet, and leaves a task as it is; whether or not a loop runs.
+///
+/// ```
+/// use greenthread::aio;
+///
+/// let task = aio::ensure_future(async { 42 }); // begins when a loop runs
+/// assert_eq!(aio::ensure_future(task.clone()), task);
+/// assert_eq!(aio::run(task).unwrap(), 42);
+/// ```
+///
+/// # Coming from Python
+/// `asyncio.ensure_future`.
+#[track_caller]
+pub fn ensure_future<I: IntoTask>(item: I) -> Task<I::Output> {
+    item.into_task()
+}
+
+/// Runs all of them, and gives their values in the order given.
+///
+/// ```
+/// use greenthread::aio;
+///
+/// let squares = aio::run(async { aio::gather((1..=3).map(|n| async move { n * n })).await }).unwrap();
+/// assert_eq!(squares.unwrap(), [1, 4, 9]);
+/// ```
+///
+/// The first error is that of the whole, at once; **the others go on**. A task that was cancelled counts as an error.
+/// To cancel the whole is to cancel each; it ends when they all have. A task given twice runs once. For futures of
+/// different types, box them, or make tasks of one type of value.
+///
+/// # Coming from Python
+/// `asyncio.gather(*aws)`.
+#[track_caller]
+pub fn gather<I>(items: I) -> Task<Vec<<I::Item as IntoTask>::Output>>
+where
+    I: IntoIterator<Item: IntoTask<Output: Clone>>,
+{
+    gather_with(items, true, |tasks| tasks.iter().map(Task::value).collect())
+}
+
+/// As [`gather`], but waits for all, and gives each one's own outcome.
+///
+/// ```
+/// use greenthread::aio;
+///
+/// let outcomes = aio::run(async {
+///     let bodies = ["1", "x"].map(|text| aio::fallible(async { text.parse::<i32>() }));
+///     aio::gather_exceptions(bodies).await.unwrap()
+/// })
+/// .unwrap();
+/// assert_eq!(outcomes[0].as_ref().unwrap(), &1);
+/// assert!(outcomes[1].is_err());
+/// ```
+///
+/// # Coming from Python
+/// `asyncio.gather(*aws, return_exceptions=True)`.
+#[track_caller]
+pub fn gather_exceptions<I>(items: I) -> Task<Vec<Result<<I::Item as IntoTask>::Output, TaskError>>>
+where
+    I: IntoIterator<Item: IntoTask<Output: Clone>>,
+{
+    gather_with(items, false, |tasks| Ok(tasks.iter().map(Task::value).collect()))
+}
+
+#[track_caller]
+fn gather_with<I, T, R>(items: I, at_once: bool, collect: fn(&[Task<T>]) -> TaskResult<R>) -> Task<R>
+where
+    I: IntoIterator<Item: IntoTask<Output = T>>,
+    T: Clone + Send + Sync + 'static,
+    R: Send + Sync + 'static,
+{
+    let tasks: Arc<[Task<T>]> = items.into_iter().map(ensure_future).collect();
+    let whole = Task::pending("Gather");
+    if tasks.is_empty() {
+        whole.finish(collect(&[]));
+        return whole;
+    }
+    let children: Vec<_> = tasks.iter().map(Task::any).collect();
+    whole.set_cancel(move || cancel_all(&children));
+    let left = Arc::new(AtomicUsize::new(tasks.len()));
+    for task in tasks.iter() {
+        let (whole, tasks, left) = (whole.clone(), tasks.clone(), left.clone());
+        task.add_done_callback(move |task| {
+            let was_cancelled = whole.cancelling() > 0;
+            if at_once
+                && !was_cancelled
+                && let Err(error) = task.result()
+            {
+                whole.finish(Err(error));
+            }
+            if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                whole.finish(if was_cancelled {
+                    Err(whole.header().cancelled_error())
+                } else {
+                    collect(&tasks)
+                });
+            }
+        });
+    }
+    whole
+}
+
+/// A task that ends as `item` does, and that can be cancelled without it.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::aio;
+///
+/// aio::run(async {
+///     let save = aio::create_task(async {
+///         aio::sleep(Duration::from_millis(5)).await;
+///         "saved"
+///     });
+///     let waited = aio::wait_for_async(aio::shield(save.clone()), Duration::from_millis(1)).await;
+///     assert!(waited.unwrap_err().is_timeout());
+///     assert_eq!(save.await.unwrap(), "saved");
+/// })
+/// .unwrap();
+/// ```
+///
+/// To defer a cancel *within* green code, there is [`thread::shield`](crate::thread::shield()).
+///
+/// # Coming from Python
+/// `asyncio.shield`.
+#[track_caller]
+pub fn shield<I: IntoTask<Output: Clone>>(item: I) -> Task<I::Output> {
+    let inner = ensure_future(item);
+    let outer = Task::pending("Shield");
+    outer.finish_on_cancel();
+    let ended = outer.clone();
+    inner.add_done_callback(move |inner| {
+        // If `outer` was cancelled, do not read the outcome: an error then counts as never looked at, and is reported.
+        if !ended.done() {
+            ended.finish(inner.value());
+        }
+    });
+    outer
 }

@@ -10,8 +10,8 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::aio::spawn::ensure_future;
-use crate::aio::{IntoTask, Task, TaskError};
+use super::{IntoTask, Task, ensure_future};
+use crate::aio::exceptions::TaskError;
 use crate::future::block_on;
 use crate::sync::channel::{Receiver, unbounded};
 use crate::time;
@@ -142,14 +142,14 @@ pub fn wait_for<I: IntoTask<Output: Clone>>(item: I, timeout: Duration) -> Resul
         if !task.is_finished_by(time::after(timeout)) {
             task.cancel();
             task.is_finished_by(None);
-            return in_time(task.value());
+            return as_timeout(task.value());
         }
         task.value()
     })
 }
 
 /// The outcome of a task that was cancelled because its time was over.
-fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
+fn as_timeout<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
     match outcome {
         Err(TaskError::Cancelled(_)) => Err(TaskError::TimedOut),
         outcome => outcome,
@@ -190,7 +190,7 @@ pub async fn wait_for_async<I: IntoTask<Output: Clone>>(item: I, timeout: Durati
         return outcome;
     }
     task.cancel();
-    in_time(waiting.await)
+    as_timeout(waiting.await)
 }
 
 /// Gives the tasks of `items` in the order of their ends.
