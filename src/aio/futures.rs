@@ -254,10 +254,15 @@ impl AnyTask {
     }
 
     pub(super) fn request(&self, message: Option<&str>) -> bool {
+        if self.done() {
+            return false;
+        }
+        // Before the request: a body that sees the request and ends has this message in its error. If the task is done
+        // meanwhile, its error stands already.
+        *locked(&self.0.message) = message.map(Into::into);
         if !self.0.state.request() {
             return false;
         }
-        *locked(&self.0.message) = message.map(Into::into);
         if let Some(cancel) = self.0.cancel.get() {
             cancel();
         }

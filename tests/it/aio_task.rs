@@ -385,3 +385,32 @@ fn another_os_thread_never_sees_an_end_without_its_outcome() {
         assert_eq!(wrong.first(), None, "and {} rounds in all", wrong.len());
     });
 }
+
+#[test]
+fn a_cancel_from_another_os_thread_comes_with_its_message() {
+    const ROUNDS: usize = 10_000;
+    fresh(|| {
+        let started = Arc::new(AtomicUsize::new(0));
+        let body = |round| {
+            let started = started.clone();
+            // One poll, that ends as soon as it sees the request.
+            async move {
+                let me = aio::current_task().unwrap();
+                started.store(round + 1, Ordering::Release);
+                spin_until(|| me.cancelling() > 0);
+            }
+        };
+        let tasks: Vec<_> = (0..ROUNDS).map(|round| aio::ensure_future(body(round))).collect();
+        let (theirs, begun) = (tasks.clone(), started.clone());
+        let canceller = std::thread::spawn(move || {
+            for (round, task) in theirs.iter().enumerate() {
+                spin_until(|| begun.load(Ordering::Acquire) > round);
+                assert!(task.cancel_with("why"));
+            }
+        });
+        let outcomes: Vec<_> = tasks.iter().map(|task| task.wait().unwrap_err().to_string()).collect();
+        canceller.join().unwrap();
+        let wrong = outcomes.iter().filter(|told| *told != "the task was cancelled: why");
+        assert_eq!(wrong.count(), 0);
+    });
+}
