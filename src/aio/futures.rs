@@ -54,10 +54,12 @@ const REQUEST: u32 = 8;
 struct TaskState(AtomicU32);
 
 impl TaskState {
+    #[inline]
     fn is_done(&self) -> bool {
         self.0.load(Ordering::Acquire) & DONE != 0
     }
 
+    #[inline]
     fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Acquire) & CANCELLED != 0
     }
@@ -72,6 +74,7 @@ impl TaskState {
         }
     }
 
+    #[inline]
     fn requests(&self) -> u32 {
         self.0.load(Ordering::Acquire) / REQUEST
     }
@@ -89,10 +92,12 @@ impl TaskState {
         before.map_or(0, |word| word / REQUEST)
     }
 
+    #[inline]
     fn claim(&self) -> bool {
         self.0.fetch_or(CLAIMED, Ordering::AcqRel) & CLAIMED == 0
     }
 
+    #[inline]
     fn publish(&self, cancelled: bool) {
         let how = if cancelled { DONE | CANCELLED } else { DONE };
         self.0.fetch_or(how, Ordering::Release);
@@ -172,6 +177,7 @@ impl TaskHeader {
     }
 
     /// Whether the caller is the first that ends the task. Then it stores the outcome and calls `publish`.
+    #[inline]
     pub(super) fn claim(&self) -> bool {
         self.state.claim()
     }
@@ -205,11 +211,13 @@ impl AnyTask {
     }
 
     /// Whether it has ended, in whatever way.
+    #[inline]
     pub fn done(&self) -> bool {
         self.0.state.is_done()
     }
 
     /// Whether it has ended by a cancel.
+    #[inline]
     pub fn cancelled(&self) -> bool {
         self.0.state.is_cancelled()
     }
@@ -270,6 +278,7 @@ impl AnyTask {
     }
 
     /// How many requests to cancel it there are, less those taken back.
+    #[inline]
     pub fn cancelling(&self) -> u32 {
         self.0.state.requests()
     }
