@@ -69,38 +69,37 @@
 //! | policies, child watchers, `shutdown_asyncgens` | none: there is nothing for them to do |
 #![forbid(unsafe_code)]
 
-mod ctrl_c;
-mod error;
-mod event_loop;
-mod gather;
-mod group;
-mod names;
-mod report;
-mod run;
-mod slow;
-mod spawn;
-mod task;
-mod timeout;
-mod wait;
-mod with;
+mod contextlib;
+mod coroutines;
+mod events;
+mod exceptions;
+mod futures;
+mod runners;
+mod streams;
+mod subprocess;
+mod taskgroups;
+mod tasks;
+mod timeouts;
+mod transports;
 
-pub use error::{ExceptionGroup, TaskError};
-pub use event_loop::{EventLoop, Handle, Watch, get_event_loop, get_running_loop, new_event_loop, set_event_loop};
-pub use gather::{gather, gather_exceptions, shield};
-pub use group::TaskGroup;
-pub use names::{
-    Reading, Writing, connect_accepted_socket, create_connection, create_datagram_endpoint, create_future,
-    create_subprocess_exec, create_subprocess_shell, open_connection, start_server,
+pub use contextlib::{AsyncContext, with_async};
+pub use coroutines::{Fallible, Green, fallible, green};
+pub use events::{
+    EventLoop, ExceptionContext, Handle, Watch, get_event_loop, get_running_loop, new_event_loop, set_event_loop,
 };
-pub use report::ExceptionContext;
-pub use run::{Runner, run};
-pub use spawn::{
-    Fallible, Green, IntoTask, all_tasks, create_task, current_task, ensure_future, fallible, green, try_create_task,
+pub use exceptions::{ExceptionGroup, TaskError};
+pub use futures::{AnyTask, all_tasks, create_future, current_task};
+pub use runners::{Runner, run};
+pub use streams::{Reading, Writing, open_connection, start_server};
+pub use subprocess::{create_subprocess_exec, create_subprocess_shell};
+pub use taskgroups::TaskGroup;
+pub use tasks::wait::{AsCompleted, ReturnWhen, as_completed, wait, wait_async, wait_for, wait_for_async};
+pub use tasks::{
+    DoneCallback, IntoTask, Task, Waiting, create_task, ensure_future, gather, gather_exceptions, shield,
+    try_create_task,
 };
-pub use task::{AnyTask, DoneCallback, Task, Waiting};
-pub use timeout::{Timeout, timeout, timeout_at};
-pub use wait::{AsCompleted, ReturnWhen, as_completed, wait, wait_async, wait_for, wait_for_async};
-pub use with::{AsyncContext, with_async};
+pub use timeouts::{Timeout, timeout, timeout_at};
+pub use transports::{connect_accepted_socket, create_connection, create_datagram_endpoint};
 
 pub use crate::server::serve_protocol as create_server;
 pub use crate::threadpool::{run_in_executor, to_thread, wrap_future};

@@ -15,9 +15,9 @@
 //! |---|---|
 //! | `Learning` | `monkey/threads.rs`: the search for where std's threads begin |
 //! | `Green` | `monkey/threads.rs`: green threads that stand for std's |
-//! | `CtrlC` | `aio/ctrl_c.rs`: the task that Ctrl-C cancels |
-//! | `Loops` | `aio/event_loop.rs`: the loops that are bound to hubs |
-//! | `Tasks` | `aio/spawn.rs`: the tasks that have not ended |
+//! | `CtrlC` | `aio/runners.rs`: the task that Ctrl-C cancels |
+//! | `Loops` | `aio/events.rs`: the loops that are bound to hubs |
+//! | `Tasks` | `aio/futures.rs`: the tasks that have not ended |
 //! | `Signals` | `signal.rs`: what is registered with the crate signal-hook, which has a lock of its own |
 //! | `Orphans` | `process/orphans.rs`: children that are still to be reaped |
 //! | `Watcher` | `threadpool/watch.rs`: the hub that waits on behalf of futures |

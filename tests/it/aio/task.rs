@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use greenthread::aio::{self, EventLoop, Runner, TaskError};
@@ -330,5 +330,87 @@ fn a_task_may_be_waited_for_from_another_os_thread() {
         assert_eq!(task.wait().unwrap(), 7);
         assert_eq!(other.join().unwrap(), 7);
         yield_now();
+    });
+}
+
+/// Waits until `is_true`, without giving up the processor for long.
+fn spin_until(is_true: impl Fn() -> bool) {
+    let mut rounds = 0_u32;
+    while !is_true() {
+        rounds += 1;
+        if rounds.is_multiple_of(1000) {
+            std::thread::yield_now(); // the other OS thread may need this processor
+        }
+    }
+}
+
+#[test]
+fn another_os_thread_never_sees_an_end_without_its_outcome() {
+    const ROUNDS: usize = 1_000;
+    fresh(|| {
+        let inner = aio::ensure_future(std::future::pending::<u32>());
+        let (started, cancelled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        // A cancel of a shield ends it on the OS thread that cancels.
+        let shields: Vec<_> = (0..ROUNDS).map(|_| aio::shield(inner.clone())).collect();
+        let theirs = (shields.clone(), started.clone(), cancelled.clone());
+        let canceller = std::thread::spawn(move || {
+            let (shields, started, cancelled) = theirs;
+            for (round, shield) in shields.iter().enumerate() {
+                spin_until(|| started.load(Ordering::Acquire) > round);
+                assert!(shield.cancel());
+                cancelled.store(round + 1, Ordering::Release);
+            }
+        });
+        let mut wrong = Vec::new();
+        for (round, shield) in shields.iter().enumerate() {
+            let any = shield.any();
+            started.store(round + 1, Ordering::Release);
+            spin_until(|| any.done());
+            let seen = [
+                any.cancelled(),
+                shield.done(),
+                shield.cancelled(),
+                shield.result().is_err_and(|error| error.is_cancelled()),
+                shield.wait_timeout(ms(0)).is_some(),
+                !shield.cancel(),
+            ];
+            if seen != [true; 6] {
+                wrong.push((round, seen));
+            }
+            spin_until(|| cancelled.load(Ordering::Acquire) > round);
+        }
+        canceller.join().unwrap();
+        inner.cancel();
+        yield_now();
+        assert_eq!(wrong.first(), None, "and {} rounds in all", wrong.len());
+    });
+}
+
+#[test]
+fn a_cancel_from_another_os_thread_comes_with_its_message() {
+    const ROUNDS: usize = 10_000;
+    fresh(|| {
+        let started = Arc::new(AtomicUsize::new(0));
+        let body = |round| {
+            let started = started.clone();
+            // One poll, that ends as soon as it sees the request.
+            async move {
+                let me = aio::current_task().unwrap();
+                started.store(round + 1, Ordering::Release);
+                spin_until(|| me.cancelling() > 0);
+            }
+        };
+        let tasks: Vec<_> = (0..ROUNDS).map(|round| aio::ensure_future(body(round))).collect();
+        let (theirs, begun) = (tasks.clone(), started.clone());
+        let canceller = std::thread::spawn(move || {
+            for (round, task) in theirs.iter().enumerate() {
+                spin_until(|| begun.load(Ordering::Acquire) > round);
+                assert!(task.cancel_with("why"));
+            }
+        });
+        let outcomes: Vec<_> = tasks.iter().map(|task| task.wait().unwrap_err().to_string()).collect();
+        canceller.join().unwrap();
+        let wrong = outcomes.iter().filter(|told| *told != "the task was cancelled: why");
+        assert_eq!(wrong.count(), 0);
     });
 }

@@ -9,11 +9,10 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use super::error::ExceptionGroup;
-use super::spawn::caught;
-use super::task::cancel_all;
-use super::timeout::{Timeout, timeout};
-use super::{AnyTask, IntoTask, Task, TaskError};
+use super::exceptions::{ExceptionGroup, TaskError};
+use super::futures::{AnyTask, cancel_all};
+use super::tasks::{IntoTask, Task, caught};
+use super::timeouts::{Timeout, timeout};
 use crate::hub::interrupt;
 use crate::sync::Event;
 use crate::sys::inside::{Mutex, MutexGuard};
@@ -21,7 +20,7 @@ use crate::sys::poison::IgnorePoison;
 use crate::{thread, time};
 
 #[derive(Default)]
-struct State {
+struct GroupState {
     live: BTreeMap<u64, AnyTask>,
     errors: Vec<TaskError>,
     aborting: bool,
@@ -54,18 +53,18 @@ struct State {
 /// # Coming from Python
 /// `async with asyncio.TaskGroup() as group`. With borrows from the stack, and no cancel: [`scope`](crate::scope()).
 #[derive(Clone)]
-pub struct TaskGroup(Arc<Group>);
+pub struct TaskGroup(Arc<GroupInner>);
 
-struct Group {
-    state: Mutex<State>,
+struct GroupInner {
+    state: Mutex<GroupState>,
     body: Timeout,
     empty: Event,
 }
 
 /// Cancels the tasks that are left, unless the block has come to its end.
-struct Abort<'a>(&'a TaskGroup);
+struct AbortOnDrop<'a>(&'a TaskGroup);
 
-impl Drop for Abort<'_> {
+impl Drop for AbortOnDrop<'_> {
     fn drop(&mut self) {
         if self.0.is_busy() {
             self.0.abort();
@@ -75,14 +74,14 @@ impl Drop for Abort<'_> {
 
 impl TaskGroup {
     fn new() -> TaskGroup {
-        TaskGroup(Arc::new(Group {
+        TaskGroup(Arc::new(GroupInner {
             state: Mutex::default(),
             body: timeout(None),
             empty: Event::new(),
         }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GroupState> {
         self.0.state.lock().ignore_poison()
     }
 
@@ -100,18 +99,18 @@ impl TaskGroup {
     #[track_caller]
     pub fn run<F: FnOnce(&TaskGroup) -> T, T>(f: F) -> Result<T, ExceptionGroup> {
         let group = TaskGroup::new();
-        let result = group.undisturbed(|| group.0.body.run(|| f(&group)).ok());
-        group.undisturbed(|| {
+        let result = group.abort_on_unwind(|| group.0.body.run(|| f(&group)).ok());
+        group.abort_on_unwind(|| {
             group.wait_empty();
             Some(())
         });
-        group.sum(result)
+        group.finish(result)
     }
 
     /// Runs `f`. If it unwinds, the tasks are cancelled. A panic becomes one more error; a kill or time-out resumes
     /// when the tasks have ended.
     #[track_caller]
-    fn undisturbed<T>(&self, f: impl FnOnce() -> Option<T>) -> Option<T> {
+    fn abort_on_unwind<T>(&self, f: impl FnOnce() -> Option<T>) -> Option<T> {
         let payload = match catch_unwind(AssertUnwindSafe(f)) {
             Ok(value) => return value,
             Err(payload) => payload,
@@ -151,7 +150,7 @@ impl TaskGroup {
     /// What failed: a task, or `f` by a panic.
     pub async fn run_async<F: AsyncFnOnce(&TaskGroup) -> T, T>(f: F) -> Result<T, ExceptionGroup> {
         let group = TaskGroup::new();
-        let _abort = Abort(&group);
+        let _abort = AbortOnDrop(&group);
         let result = match group.0.body.run_async(caught(f(&group))).await {
             Ok(Ok(value)) => Some(value),
             Ok(Err(panic)) => {
@@ -164,10 +163,10 @@ impl TaskGroup {
         while group.is_busy() {
             group.0.empty.wait_async().await;
         }
-        group.sum(result)
+        group.finish(result)
     }
 
-    fn sum<T>(&self, result: Option<T>) -> Result<T, ExceptionGroup> {
+    fn finish<T>(&self, result: Option<T>) -> Result<T, ExceptionGroup> {
         let mut state = self.state();
         // A clone of the group can outlive this. A task made by it is cancelled at once, as nothing would wait for it.
         state.aborting = true;

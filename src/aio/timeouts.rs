@@ -10,20 +10,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::TaskError;
-use super::wait::after;
+use super::exceptions::TaskError;
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::sys::poison::IgnorePoison;
 use crate::time::{self, Rearm, Sleep};
 
 /// What runs within the time-out now.
 enum Inside {
-    Nobody,
+    Nothing,
     Green(Rearm),
     Future(Waker),
 }
 
-struct State {
+struct TimeoutState {
     when: Option<Instant>,
     expired: bool,
     inside: Inside,
@@ -53,7 +52,7 @@ struct State {
 /// # Coming from Python
 /// `async with asyncio.timeout(delay) as limit`. The task's cancel count is not touched: a time-out is no cancel here.
 #[derive(Clone)]
-pub struct Timeout(Arc<Mutex<State>>);
+pub struct Timeout(Arc<Mutex<TimeoutState>>);
 
 /// A block that may take this long; with `None` it has no deadline until it is rescheduled.
 ///
@@ -74,7 +73,7 @@ pub struct Timeout(Arc<Mutex<State>>);
 /// `asyncio.timeout`.
 #[track_caller]
 pub fn timeout(delay: Option<Duration>) -> Timeout {
-    timeout_at(after(delay))
+    timeout_at(delay.and_then(time::after))
 }
 
 /// A block that must end by `when`. See [`timeout`].
@@ -82,31 +81,31 @@ pub fn timeout(delay: Option<Duration>) -> Timeout {
 /// # Coming from Python
 /// `asyncio.timeout_at`.
 pub fn timeout_at(when: Option<Instant>) -> Timeout {
-    Timeout(Arc::new(Mutex::new(State {
+    Timeout(Arc::new(Mutex::new(TimeoutState {
         when,
         expired: false,
-        inside: Inside::Nobody,
+        inside: Inside::Nothing,
     })))
 }
 
 /// Takes out what was inside, however the block ends.
-struct Leave<'a>(&'a Timeout);
+struct LeaveOnDrop<'a>(&'a Timeout);
 
-impl Drop for Leave<'_> {
+impl Drop for LeaveOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.enter(Inside::Nobody);
+        self.0.enter(Inside::Nothing);
     }
 }
 
 impl Timeout {
     /// Stores what runs inside from now on. The waker that was there before is the user's: it is dropped without the
     /// lock.
-    fn enter(&self, who: Inside) {
-        let before = std::mem::replace(&mut self.state().inside, who);
+    fn enter(&self, what: Inside) {
+        let before = std::mem::replace(&mut self.state().inside, what);
         drop(before);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TimeoutState> {
         self.0.lock().ignore_poison()
     }
 
@@ -124,8 +123,8 @@ impl Timeout {
         state.when = when;
         // Green code stays inside. A future's waker is used up: its next poll stores another and looks at the new
         // deadline.
-        match std::mem::replace(&mut state.inside, Inside::Nobody) {
-            Inside::Nobody => {}
+        match std::mem::replace(&mut state.inside, Inside::Nothing) {
+            Inside::Nothing => {}
             Inside::Green(rearm) => {
                 state.inside = Inside::Green(rearm);
                 drop(state);
@@ -153,7 +152,7 @@ impl Timeout {
         let rearm = guard.rearm();
         let when = self.when();
         self.enter(Inside::Green(rearm));
-        let _leave = Leave(self);
+        let _leave = LeaveOnDrop(self);
         let result = guard.run(|| {
             if when.is_some() {
                 rearm.at(when);
@@ -174,7 +173,7 @@ impl Timeout {
     /// [`TaskError::TimedOut`].
     pub async fn run_async<F: Future>(&self, future: F) -> Result<F::Output, TaskError> {
         let mut future = pin!(future);
-        let _leave = Leave(self);
+        let _leave = LeaveOnDrop(self);
         let mut sleep = None;
         poll_fn(|context| {
             if let Poll::Ready(value) = future.as_mut().poll(context) {

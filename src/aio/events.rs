@@ -1,22 +1,26 @@
-//! asyncio's event loop, as a view of the hub.
+//! asyncio's event loop, as a view of the hub; and what its exception handler is told.
 //!
 //! A loop is *bound* to the hub of the OS thread that first runs or sets it. Until then, what other OS threads ask of
 //! the loop is kept in its state.
+//!
+//! The handler is told of failures that no caller gets: errors that were never looked at, and callbacks that panicked.
+//! In debug mode it is also told of what keeps the hub busy for too long. Callbacks and polls are timed where they are
+//! called; green code, from each resume to its park, by an observer of the hub.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::report::{self, ExceptionContext};
-use super::slow;
-use super::wait::after;
-use super::{IntoTask, Task, TaskError};
-use crate::hub::{self, Why};
+use super::exceptions::TaskError;
+use super::futures::AnyTask;
+use crate::hub::{self, Event as HubEvent, Hub, Why, complain, named};
 use crate::io::{wait_readable, wait_writable};
 use crate::signal;
 use crate::sync::{Event, Until};
@@ -32,7 +36,7 @@ type ExceptionHandler = dyn Fn(&ExceptionContext) + Send + Sync;
 type Request = Box<dyn FnOnce(&hub::Handle) + Send>;
 
 #[derive(Default)]
-struct State {
+struct LoopState {
     hub: Option<hub::Handle>,
     /// What was asked for before there was a hub.
     requests: Vec<Request>,
@@ -40,8 +44,8 @@ struct State {
     slow: Option<Duration>,
 }
 
-struct Inner {
-    state: Mutex<State>,
+struct LoopInner {
+    state: Mutex<LoopState>,
     running: AtomicBool,
     stopping: AtomicBool,
     closed: AtomicBool,
@@ -91,7 +95,7 @@ fn bound() -> MutexGuard<'static, Vec<(hub::Handle, EventLoop)>> {
 /// # Coming from Python
 /// `asyncio.AbstractEventLoop`. What makes connections is in [`aio`](super) itself.
 #[derive(Clone)]
-pub struct EventLoop(Arc<Inner>);
+pub struct EventLoop(Arc<LoopInner>);
 
 /// A new loop, not bound yet.
 ///
@@ -158,8 +162,31 @@ pub fn get_running_loop() -> Result<EventLoop, TaskError> {
     }
 }
 
-/// It runs, until this is dropped.
-struct Running<'a>(&'a EventLoop);
+/// The loop runs, until this is dropped.
+pub(super) struct Running<'a>(&'a EventLoop);
+
+impl Running<'_> {
+    /// Runs the loop until `is_done`, which is asked again at each [`EventLoop::wake`].
+    ///
+    /// # Errors
+    /// [`TaskError::Stopped`] if [`EventLoop::stop`] came first.
+    #[track_caller]
+    pub(super) fn until(&self, is_done: impl Fn() -> bool) -> Result<(), TaskError> {
+        let inner = &self.0.0;
+        loop {
+            // Clear before the checks: an end or a stop that comes after them sets the event again, so its wake is not
+            // lost.
+            inner.woken.clear();
+            if is_done() {
+                return Ok(());
+            }
+            if inner.stopping.swap(false, Ordering::AcqRel) {
+                return Err(TaskError::Stopped);
+            }
+            inner.woken.wait_for(Until::Ever, Why::new(&MAIN, 0));
+        }
+    }
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
@@ -170,7 +197,7 @@ impl Drop for Running<'_> {
 impl EventLoop {
     /// One that is not bound yet.
     pub fn new() -> EventLoop {
-        EventLoop(Arc::new(Inner {
+        EventLoop(Arc::new(LoopInner {
             state: Mutex::default(),
             running: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -181,12 +208,12 @@ impl EventLoop {
         }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LoopState> {
         self.0.state.lock().ignore_poison()
     }
 
     /// The loop that is bound to `hub`.
-    pub(super) fn at(hub: &hub::Handle) -> Option<EventLoop> {
+    fn at(hub: &hub::Handle) -> Option<EventLoop> {
         bound()
             .iter()
             .find(|(at, _)| at == hub)
@@ -195,7 +222,7 @@ impl EventLoop {
 
     /// The loop's hub. An unbound loop is bound to the hub of this OS thread.
     #[track_caller]
-    fn bind(&self) -> hub::Handle {
+    pub(super) fn bind(&self) -> hub::Handle {
         self.check_open();
         let mut state = self.state();
         if let Some(hub) = &state.hub {
@@ -299,7 +326,7 @@ impl EventLoop {
     #[track_caller]
     pub fn call_later<F: FnOnce() + Send + 'static>(&self, delay: Duration, f: F) -> Handle {
         let hub = self.bind();
-        let (handle, f) = self.wrap(after(Some(delay)), f);
+        let (handle, f) = self.wrap(time::after(delay), f);
         let _ = hub.call_later(delay, f);
         handle
     }
@@ -327,7 +354,7 @@ impl EventLoop {
         let (event_loop, own) = (self.clone(), handle.clone());
         let call = move || {
             if !own.cancelled() {
-                report::guarded(&event_loop, &own, f);
+                call_guarded(&event_loop, &own, f);
             }
         };
         (handle, call)
@@ -337,54 +364,6 @@ impl EventLoop {
     #[track_caller]
     pub fn time(&self) -> Instant {
         time::now()
-    }
-
-    /// Makes a task, whether or not the loop runs yet.
-    ///
-    /// ```
-    /// use greenthread::aio::EventLoop;
-    ///
-    /// let event_loop = EventLoop::new();
-    /// let task = event_loop.create_task(async { 42 });
-    /// assert_eq!(event_loop.run_until_complete(task).unwrap(), 42);
-    /// ```
-    ///
-    /// # Panics
-    /// If the loop is another OS thread's.
-    #[track_caller]
-    pub fn create_task<I: IntoTask>(&self, item: I) -> Task<I::Output> {
-        assert!(
-            self.bind() == hub::handle(),
-            "create_task: the event loop is another OS thread's"
-        );
-        item.into_task()
-    }
-
-    /// Runs until `item` has ended, and gives its value. What else runs stays, for the next run.
-    ///
-    /// # Errors
-    /// How else it ended; [`TaskError::Stopped`] if [`stop`](Self::stop) came first.
-    ///
-    /// # Panics
-    /// If the loop runs, is closed, or is another OS thread's.
-    #[track_caller]
-    pub fn run_until_complete<I: IntoTask<Output: Clone>>(&self, item: I) -> Result<I::Output, TaskError> {
-        let _running = self.begin();
-        let task = item.into_task();
-        let event_loop = self.clone();
-        task.add_done_callback(move |_| event_loop.0.woken.set());
-        loop {
-            // Clear before the checks: an end or a stop that comes after them sets the event again, so its wake is not
-            // lost.
-            self.0.woken.clear();
-            if task.done() {
-                return task.value();
-            }
-            if self.0.stopping.swap(false, Ordering::AcqRel) {
-                return Err(TaskError::Stopped);
-            }
-            self.0.woken.wait_for(Until::Ever, Why::new(&MAIN, 0));
-        }
     }
 
     /// Runs until [`stop`](Self::stop), whether or not there is anything to do.
@@ -405,12 +384,21 @@ impl EventLoop {
         }
     }
 
+    /// Marks the loop as running.
+    ///
+    /// # Panics
+    /// If the loop runs, is closed, or is another OS thread's.
     #[track_caller]
-    fn begin(&self) -> Running<'_> {
+    pub(super) fn begin(&self) -> Running<'_> {
         assert!(self.bind() == hub::handle(), "the event loop is another OS thread's");
         let before = self.0.running.swap(true, Ordering::AcqRel);
         assert!(!before, "the event loop is running already");
         Running(self)
+    }
+
+    /// Has [`Running::until`] ask again whether it is done.
+    pub(super) fn wake(&self) {
+        self.0.woken.set();
     }
 
     /// Ends [`run_forever`](Self::run_forever) or [`run_until_complete`](Self::run_until_complete) after the present turn, from
@@ -555,7 +543,7 @@ impl EventLoop {
         drop(old);
     }
 
-    pub(super) fn exception_handler(&self) -> Option<Arc<ExceptionHandler>> {
+    fn exception_handler(&self) -> Option<Arc<ExceptionHandler>> {
         self.state().handler.clone()
     }
 
@@ -564,7 +552,7 @@ impl EventLoop {
     /// # Coming from Python
     /// `loop.call_exception_handler`; without a handler, `loop.default_exception_handler`.
     pub fn call_exception_handler(&self, context: &ExceptionContext) {
-        report::tell(Some(self), context);
+        tell_handler(Some(self), context);
     }
 
     /// Turns debug mode on or off: the exception handler is told of what takes too long.
@@ -611,14 +599,14 @@ impl EventLoop {
 
     /// Starts or stops the timing of green threads' turns. Runs on the loop's own hub.
     fn observe(&self) {
-        hub::set_watch(self.debug().then(|| slow::observer(self.clone())));
+        hub::set_watch(self.debug().then(|| turn_observer(self.clone())));
     }
 
-    pub(super) fn note_poll(&self) {
+    fn note_poll(&self) {
         self.0.polled.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn take_poll(&self) -> bool {
+    fn take_poll(&self) -> bool {
         self.0.polled.swap(false, Ordering::Relaxed)
     }
 
@@ -724,4 +712,140 @@ impl Watch {
     pub fn cancel(&self) {
         self.0.kill();
     }
+}
+
+/// What an exception handler is told.
+///
+/// # Coming from Python
+/// The `context` of `loop.call_exception_handler`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExceptionContext {
+    /// What has happened.
+    pub message: String,
+    /// The error.
+    pub exception: Option<TaskError>,
+    /// The task that failed.
+    pub task: Option<AnyTask>,
+}
+
+impl fmt::Display for ExceptionContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(exception) = &self.exception {
+            write!(f, ": {exception}")?;
+        }
+        match &self.task {
+            Some(task) => write!(f, " ({task:?})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The last handle of a task has gone, and its error was never looked at.
+pub(super) fn never_retrieved(task: AnyTask, error: TaskError) {
+    let at = EventLoop::at(&task.0.hub);
+    tell_handler(
+        at.as_ref(),
+        &ExceptionContext {
+            message: "task exception was never retrieved".into(),
+            exception: Some(error),
+            task: Some(task),
+        },
+    );
+}
+
+/// The callback that a server called for a connection has failed.
+pub(super) fn callback_failed(failure: &str) {
+    let context = ExceptionContext {
+        message: "unhandled exception in a connection's callback".into(),
+        exception: Some(TaskError::raised(failure)),
+        task: None,
+    };
+    tell_handler(EventLoop::at(&hub::handle()).as_ref(), &context);
+}
+
+/// Tells the loop's handler; without one, stderr.
+fn tell_handler(event_loop: Option<&EventLoop>, context: &ExceptionContext) {
+    let Some(handler) = event_loop.and_then(EventLoop::exception_handler) else {
+        return complain(format_args!("{context}"));
+    };
+    if catch_unwind(AssertUnwindSafe(|| handler(context))).is_err() {
+        complain(format_args!("the exception handler itself panicked, about: {context}"));
+    }
+}
+
+/// Runs a callback: a panic goes to the handler.
+fn call_guarded(event_loop: &EventLoop, callback: &dyn fmt::Display, f: impl FnOnce()) {
+    let result = timed(Some(event_loop), callback, || catch_unwind(AssertUnwindSafe(f)));
+    if let Err(payload) = result {
+        tell_handler(
+            Some(event_loop),
+            &ExceptionContext {
+                message: format!("exception in callback {callback}"),
+                exception: Some(TaskError::panicked(&*payload)),
+                task: None,
+            },
+        );
+    }
+}
+
+/// Runs a step of a task's future.
+pub(super) fn timed_poll<R>(task: &AnyTask, step: impl FnOnce() -> R) -> R {
+    if !EventLoop::any_debug() {
+        return step();
+    }
+    let at = EventLoop::at(&task.0.hub);
+    at.iter().for_each(EventLoop::note_poll);
+    timed(at.as_ref(), &format_args!("{task:?}"), step)
+}
+
+/// Runs `f`, and tells the exception handler if that was slow.
+fn timed<R>(event_loop: Option<&EventLoop>, name: &dyn fmt::Display, f: impl FnOnce() -> R) -> R {
+    let Some(event_loop) = event_loop.filter(|event_loop| event_loop.debug()) else {
+        return f();
+    };
+    // By the system's clock: a hub's virtual one stands still while anything runs.
+    let start = Instant::now();
+    let result = f();
+    report_if_slow(event_loop, start.elapsed(), || Some(name.to_string()));
+    result
+}
+
+fn report_if_slow(event_loop: &EventLoop, took: Duration, name: impl FnOnce() -> Option<String>) {
+    if took >= event_loop.slow_callback_duration()
+        && let Some(name) = name()
+    {
+        let message = format!("executing {name} took {:.3} seconds", took.as_secs_f64());
+        tell_handler(
+            Some(event_loop),
+            &ExceptionContext {
+                message,
+                exception: None,
+                task: None,
+            },
+        );
+    }
+}
+
+/// Times the turns of green threads. It must be installed on the hub of `event_loop`.
+fn turn_observer(event_loop: EventLoop) -> hub::Watch {
+    let running = Cell::new(None);
+    Rc::new(move |event| {
+        let now = Instant::now();
+        if matches!(event, HubEvent::Spawn(_) | HubEvent::Wake(_)) {
+            return;
+        }
+        // Any event but a spawn and a wake ends the turn that was timed: a park, an exit, or, after a yield, the next
+        // turn.
+        if let Some((id, start)) = running.take() {
+            let was_poll = event_loop.take_poll();
+            let name = || Hub::try_current().and_then(|hub| named(hub, id));
+            report_if_slow(&event_loop, now - start, || name().filter(|_| !was_poll));
+        }
+        if let HubEvent::Resume(id) = event {
+            event_loop.take_poll();
+            running.set(Some((id, now)));
+        }
+    })
 }

@@ -10,8 +10,8 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::spawn::ensure_future;
-use super::{IntoTask, Task, TaskError};
+use super::{IntoTask, Task, ensure_future};
+use crate::aio::exceptions::TaskError;
 use crate::future::block_on;
 use crate::sync::channel::{Receiver, unbounded};
 use crate::time;
@@ -40,15 +40,9 @@ impl ReturnWhen {
     }
 }
 
-/// The moment `delay` from now; `None` is never.
-#[track_caller]
-pub(super) fn after(delay: Option<Duration>) -> Option<Instant> {
-    delay.and_then(time::after)
-}
-
 /// The output of `future`, or `None` if the deadline comes first. With a deadline that has passed, `future` is polled
 /// once.
-pub(super) async fn limit<F: Future + Unpin>(deadline: Option<Instant>, mut future: F) -> Option<F::Output> {
+async fn limit<F: Future + Unpin>(deadline: Option<Instant>, mut future: F) -> Option<F::Output> {
     let mut sleep = None;
     poll_fn(|context| {
         if let Poll::Ready(output) = Pin::new(&mut future).poll(context) {
@@ -104,7 +98,7 @@ pub async fn wait_async<T>(
     when: ReturnWhen,
 ) -> (Vec<Task<T>>, Vec<Task<T>>) {
     assert!(!tasks.is_empty(), "aio::wait on no tasks");
-    let mut ends: Vec<_> = tasks.iter().map(|task| Some(Box::pin(task.clone().ended()))).collect();
+    let mut ends: Vec<_> = tasks.iter().map(|task| Some(Box::pin(task.any().finished()))).collect();
     let enough = poll_fn(|context| {
         for end in &mut ends {
             if end.as_mut().is_some_and(|end| end.as_mut().poll(context).is_ready()) {
@@ -117,7 +111,7 @@ pub async fn wait_async<T>(
             Poll::Pending
         }
     });
-    limit(after(timeout), enough).await;
+    limit(timeout.and_then(time::after), enough).await;
     tasks.iter().cloned().partition(Task::done)
 }
 
@@ -144,18 +138,18 @@ pub async fn wait_async<T>(
 #[track_caller]
 pub fn wait_for<I: IntoTask<Output: Clone>>(item: I, timeout: Duration) -> Result<I::Output, TaskError> {
     let task = ensure_future(item);
-    task.together(|| {
-        if !task.is_over_by(after(Some(timeout))) {
+    task.wait_propagating_cancel(|| {
+        if !task.is_finished_by(time::after(timeout)) {
             task.cancel();
-            task.is_over_by(None);
-            return in_time(task.value());
+            task.is_finished_by(None);
+            return as_timeout(task.value());
         }
         task.value()
     })
 }
 
 /// The outcome of a task that was cancelled because its time was over.
-fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
+fn as_timeout<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
     match outcome {
         Err(TaskError::Cancelled(_)) => Err(TaskError::TimedOut),
         outcome => outcome,
@@ -192,11 +186,11 @@ fn in_time<T>(outcome: Result<T, TaskError>) -> Result<T, TaskError> {
 pub async fn wait_for_async<I: IntoTask<Output: Clone>>(item: I, timeout: Duration) -> Result<I::Output, TaskError> {
     let task = ensure_future(item);
     let mut waiting = pin!(task.clone().into_future());
-    if let Some(outcome) = limit(after(Some(timeout)), waiting.as_mut()).await {
+    if let Some(outcome) = limit(time::after(timeout), waiting.as_mut()).await {
         return outcome;
     }
     task.cancel();
-    in_time(waiting.await)
+    as_timeout(waiting.await)
 }
 
 /// Gives the tasks of `items` in the order of their ends.
@@ -234,7 +228,7 @@ where
     AsCompleted {
         ended,
         left,
-        deadline: after(timeout),
+        deadline: timeout.and_then(time::after),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::panic::resume_unwind;
 
-use super::spawn::caught;
+use super::tasks::caught;
 use crate::future;
 
 /// Something that is entered and left by code that waits; see [`with_async`].
