@@ -1,4 +1,5 @@
-//! The budget of a resume and the time limit of a turn: they keep one busy green thread from stopping the others.
+//! The budget of a resume, which keeps one busy green thread from stopping the others. (`pace.rs` has the time limit of a
+//! turn.)
 //!
 //! A green thread gives way where it parks. But an operation that succeeds at once does not park. So with a peer that
 //! always has bytes to send, a channel that always has room, or a lock that is always free, a green thread would keep

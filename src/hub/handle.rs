@@ -7,17 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::contexts::Kind;
-use super::report::discard;
 use super::scheduler::{Hub, HubRef};
-use super::shared::{self, Message, Shared};
-use super::task::block::{TaskRef, prepare};
-use super::task::blocks::take_common;
-use super::task::exit::lose;
+use super::shared::Message;
 use super::task::join::Join;
-use super::task::marks::Marks;
-use super::task::{spawn, stackless};
-use crate::stack::Stack;
+use super::task::remote::{RemoteSpawn, reserve};
 
 /// A handle to this OS thread's hub, for other OS threads.
 ///
@@ -81,7 +74,7 @@ impl Handle {
 
     /// Has `f` called by one of the hub's turns, which is not a callback; drops it if the hub has ended.
     pub(super) fn on_hub(&self, f: impl FnOnce(&'static Hub) + Send + 'static) {
-        let _ = self.send(Message::on_hub(f));
+        let _ = self.send(self.0.call(f));
     }
 
     /// Whether the hub can still be reached: its OS thread has not ended, and it is not that of a forked child's
@@ -110,7 +103,7 @@ impl Handle {
         let join = reserve::<T>(self.0.shared, place);
         let reserved = RemoteSpawn::new(join.task(), f, stack_size);
         // A message that cannot be sent is dropped, and the drop of `reserved` marks the green thread as lost.
-        self.send(Message::on_hub(move |hub| reserved.adopt(hub)))?;
+        self.send(self.0.call(move |hub| reserved.adopt(hub)))?;
         Ok(join)
     }
 
@@ -125,7 +118,7 @@ impl Handle {
         // As in `start`: what cannot be sent is dropped, and so lost.
         let join = reserve::<F::Output>(self.0.shared, place);
         let reserved = RemoteSpawn::new(join.task(), future, None);
-        self.send(Message::on_hub(move |hub| reserved.adopt_future(hub)))?;
+        self.send(self.0.call(move |hub| reserved.adopt_future(hub)))?;
         Ok(join)
     }
 
@@ -143,14 +136,14 @@ impl Handle {
         let (call, f) = CallHandle::wrap(f);
         // The delay counts from when the hub takes the message, by the hub's own clock.
         let later = move |hub: &'static Hub| hub.call_at(hub.deadline_in(delay), Box::new(f));
-        self.send(Message::on_hub(later)).map(|()| call)
+        self.send(self.0.call(later)).map(|()| call)
     }
 
     /// Calls `f` on the hub's own stack at `when`.
     pub fn call_at<F: FnOnce() + Send + 'static>(&self, when: Instant, f: F) -> io::Result<CallHandle> {
         let (call, f) = CallHandle::wrap(f);
         let later = move |hub: &'static Hub| hub.call_at(hub.clock.nanos(when), Box::new(f));
-        self.send(Message::on_hub(later)).map(|()| call)
+        self.send(self.0.call(later)).map(|()| call)
     }
 
     /// Lets [`run_forever`](super::run_forever) return on that hub.
@@ -203,65 +196,5 @@ impl CallHandle {
     /// Whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
-    }
-}
-
-/// Takes a block for a green thread that another OS thread spawns on `shared`. The owner starts it with
-/// [`adopt`](RemoteSpawn::adopt).
-fn reserve<T: Send + 'static>(shared: &'static Shared, place: &'static Location<'static>) -> Join<T> {
-    let task = take_common();
-    prepare(task, shared::next_id(), shared, place, None);
-    task.marks.set(Marks::COMMON, true);
-    Join::new(task)
-}
-
-/// A reserved green thread on its way to its owner. If this is dropped on the way, the green thread is lost.
-struct RemoteSpawn<F> {
-    task: TaskRef,
-    body: Option<F>,
-    stack_size: Option<usize>,
-}
-
-impl<F> RemoteSpawn<F> {
-    fn new(task: TaskRef, body: F, stack_size: Option<usize>) -> RemoteSpawn<F> {
-        RemoteSpawn {
-            task,
-            body: Some(body),
-            stack_size,
-        }
-    }
-
-    /// Starts the green thread, on its owner's OS thread.
-    fn adopt<T: 'static>(mut self, hub: &'static Hub)
-    where
-        F: FnOnce() -> T + 'static,
-    {
-        // If there is no memory for a stack, the drop of `self` marks the green thread as lost.
-        let size = self.stack_size.unwrap_or_else(|| Kind::Isolated.stack_size());
-        if let Ok(stack) = Stack::new(size)
-            && let Some(body) = self.body.take()
-        {
-            hub.counters.arrivals.set(hub.counters.arrivals.get() + 1);
-            spawn::start(hub, Kind::Isolated, self.task.get(), stack, body);
-            std::mem::forget(self);
-        }
-    }
-}
-
-impl<F> Drop for RemoteSpawn<F> {
-    fn drop(&mut self) {
-        discard(self.body.take());
-        lose(self.task.get());
-    }
-}
-
-impl<F: Future + 'static> RemoteSpawn<F> {
-    /// Starts the future as a stackless task, on its owner's OS thread.
-    fn adopt_future(mut self, hub: &'static Hub) {
-        if let Some(future) = self.body.take() {
-            hub.counters.arrivals.set(hub.counters.arrivals.get() + 1);
-            stackless::start_future(hub, self.task.get(), future);
-            std::mem::forget(self);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Kill, time-out and shield: what may end a park from outside, and the payloads that unwind a stack for it.
+//! Kill and time-out: what may end a park from outside, and how it is delivered.
 //!
 //! A kill or an expired guard only sets a bit. [`Parker::park`](super::park::Parker) looks at the bit and gives
 //! [`Wake::Interrupted`](super::waiter::Wake) to the primitive, which puts its queue right and calls [`raise`]. The

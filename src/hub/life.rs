@@ -11,7 +11,7 @@ use super::clock::Clock;
 use super::interrupt;
 use super::leisure;
 use super::report::{announce_panics, complain, describe, discard, line};
-use super::scheduler::{AFTER_END, Hub, ended, recycle, running_id};
+use super::scheduler::{AFTER_END, Hub, ended, running_id};
 use super::shared::Shared;
 use super::stuck;
 use super::task::block::{Task, TaskRef};
@@ -272,7 +272,10 @@ unsafe fn free(hub: *mut ()) -> bool {
     let (shared, tasks) = (hub.me.shared, [Some(hub.queue.native), hub.queue.current.get()]);
     discard(hub);
     // After the hub: from here on these blocks and `shared` may serve another hub.
-    tasks.into_iter().flatten().for_each(recycle);
+    for task in tasks.into_iter().flatten() {
+        // SAFETY: a native task has no join, and the hub that was its owner is gone.
+        unsafe { blocks::recycle(task, Hub::blocks_here()) };
+    }
     shared.spare();
     true
 }

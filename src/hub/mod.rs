@@ -80,6 +80,7 @@ mod patched;
 mod scheduler;
 mod payload;
 mod report;
+mod remote;
 mod hooks;
 mod wake;
 pub(crate) mod interrupt;

@@ -1,7 +1,7 @@
 //! The one blocking primitive. Every wait (sleep, join, lock, read, `block_on`) ends in [`Parker::park`].
 //!
 //! ```text
-//!   let parker = Parker::new("join", ..);     a ticket for this park
+//!   let parker = Parker::new();               a ticket for this park
 //!   queue.push(parker.waiter());              the queue's other side may wake it, once
 //!   match parker.park(deadline, mode) { Ready | TimedOut | Interrupted }
 //!   queue.remove(..)                          unless Ready: take the waiter back, pass on what it was granted
@@ -57,14 +57,19 @@ impl Parker {
         Parker::of(hub)
     }
 
-    /// The same for a call that gives an `io::Result`: an error after the hub's end.
+    /// The hub, for a call that gives an `io::Result` and is about to park: an error after the hub's end.
+    ///
+    /// # Panics
+    /// In a hub callback, which cannot park.
     #[inline]
     #[track_caller]
-    pub(crate) fn for_io() -> io::Result<Parker> {
+    pub(crate) fn hub_for_io() -> io::Result<&'static Hub> {
         if Hub::has_ended() {
             return Err(ended());
         }
-        Ok(Parker::new())
+        let hub = Hub::current();
+        hub.check_can_park();
+        Ok(hub)
     }
 
     /// The same if the caller has a hub and may park, and `None` if not: so this neither makes a hub nor panics.
@@ -77,7 +82,7 @@ impl Parker {
     /// Takes a ticket that no park had before. Between the ticket and its park code of the user may run (a waker, a
     /// switch) and park itself: with the same ticket, that inner park would take the outer park's wake for its own.
     #[inline(always)]
-    fn of(hub: &'static Hub) -> Parker {
+    pub(crate) fn of(hub: &'static Hub) -> Parker {
         let task = hub.running();
         task.invalidate_ticket();
         Parker {
@@ -216,10 +221,11 @@ impl Reactor {
             return Wake::Ready;
         }
         self.begins_to_wait(&hub.pace);
-        let wake = parker.park(deadline, Mode::Cancel, why);
+        let wake = parker.park_here(deadline, Mode::Cancel, why);
         self.ends_to_wait();
         if wake != Wake::Ready {
-            // The park ended by time-out or interrupt: leave the line.
+            // The park ended by time-out or interrupt, or did not take place: leave the line. A stale waiter that stayed
+            // would use up the next edge.
             let mine = self.with(key, |source| source.slots[direction as usize].remove(number));
             if mine == Some(false) {
                 // An edge took this waiter out of the line after the time-out had consumed the ticket. The caller will
@@ -227,7 +233,7 @@ impl Reactor {
                 self.succeeded(hub, key, direction);
             }
         }
-        wake
+        if wake == Wake::Early { Wake::Ready } else { wake }
     }
 
     /// Waits until a foreign descriptor is ready. `is_closed` says whether the descriptor was closed, or is about to
@@ -491,4 +497,27 @@ pub(crate) fn probe_all(hub: &'static Hub) {
 #[track_caller]
 pub(crate) fn check_can_park() {
     Hub::current().check_can_park();
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A stale waiter at the head of the line would use up the next edge, and a task behind it would never wake.
+    #[test]
+    fn a_wait_that_does_not_park_leaves_no_waiter_behind() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let hub = Hub::current();
+        let (key, _) = hub.reactor.register(hub, reader.as_fd()).unwrap();
+        let parker = Parker::new();
+        // As if code between the ticket and the park had parked itself.
+        parker.task.invalidate_ticket();
+        let wake = hub.reactor.wait(parker, key, Direction::Read, None, Why::NOTHING);
+        assert_eq!(wake, Wake::Ready);
+        let stays = hub
+            .reactor
+            .with(key, |source| source.slots.iter().any(Slot::is_waited_for));
+        assert_eq!(stays, Some(false));
+        hub.reactor.deregister(hub, key, Some(reader.as_fd()));
+    }
 }

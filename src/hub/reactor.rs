@@ -1,4 +1,5 @@
-//! Sources: which tasks wait for which descriptor. The reactor queues waiters and runs no code of the user (I3).
+//! The reactor: registers descriptors, and wakes the tasks that wait for one. It queues waiters and runs no code of the user
+//! (I3). Its table is in `sources.rs`, and the waits themselves are in `park.rs`.
 //!
 //! *Our own* sockets are registered once, at their first wait, edge-triggered in both directions. Each direction has a
 //! slot: a `ready` bit and a line of waiters, oldest first. An edge sets the bit and wakes the oldest waiter. If that

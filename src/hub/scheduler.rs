@@ -19,7 +19,7 @@ use super::sleep::Sleep;
 use super::sources::Reactor;
 use super::stuck::Registered;
 use super::task::block::{Context, Task, TaskRef};
-use super::task::blocks::{self, Blocks};
+use super::task::blocks::Blocks;
 use super::timer::Key;
 use super::timers::{Due, Timers};
 use crate::sys::fork::fork_epoch;
@@ -87,15 +87,6 @@ impl HubRef {
         Hub::try_current().filter(|hub| self.is(hub))
     }
 
-    /// Calls `f` with the hub: at once on its own OS thread, else in one of its turns, by a message. If the hub has
-    /// ended, `f` is dropped. `f` runs no code of the user, and does not park.
-    pub(crate) fn run_or_send(self, f: impl FnOnce(&'static Hub) + Send + 'static) {
-        match self.here() {
-            Some(hub) => f(hub),
-            None => drop(self.send(Message::on_hub(f))),
-        }
-    }
-
     /// Sends a message; gives it back if the hub has ended.
     pub(super) fn send(self, message: Message) -> Result<(), Message> {
         self.shared.send_if(message, || self.is_alive())
@@ -111,18 +102,6 @@ impl TaskRef {
             // The block is free: the task has ended.
             (None, _) => {}
         }
-    }
-}
-
-impl Message {
-    /// Has `f` called by the turn that takes the message. `f` runs no code of the user, and does not park.
-    pub(super) fn on_hub(f: impl FnOnce(&'static Hub) + Send + 'static) -> Message {
-        Message::Internal(Box::new(move || {
-            // The turn that takes the message is the hub's own, so there is one.
-            if let Some(hub) = Hub::try_current() {
-                f(hub);
-            }
-        }))
     }
 }
 
@@ -192,12 +171,6 @@ pub(super) fn running_id() -> u64 {
         .map_or(0, Task::id)
 }
 
-/// Frees the block of a task that has ended, once its join is gone too.
-#[inline]
-pub(super) fn recycle(task: &'static Task) {
-    blocks::recycle(task, Hub::try_current().map(|hub| (hub.me.shared, &hub.blocks)));
-}
-
 impl Hub {
     pub(super) fn new(shared: &'static Shared, native: &'static Task, clock: Clock) -> Hub {
         Hub {
@@ -248,6 +221,12 @@ impl Hub {
         self.me.shared.generation() != self.me.generation
     }
 
+    /// The parts that a block is given back to (`blocks::recycle`), if this OS thread has a hub.
+    #[inline]
+    pub(super) fn blocks_here() -> Option<(&'static Shared, &'static Blocks)> {
+        Hub::try_current().map(|hub| (hub.me.shared, &hub.blocks))
+    }
+
     /// A name for this hub that may go to other OS threads.
     pub(crate) fn reference(&self) -> HubRef {
         self.me
@@ -273,7 +252,7 @@ impl Hub {
 
     /// All unfinished green threads of this hub, in no order.
     pub(crate) fn tasks(&self) -> Vec<&'static Task> {
-        blocks::all_of(self.me.shared)
+        self.blocks.all_of(self.me.shared)
     }
 
     /// The task that runs: a green thread, or the native task.

@@ -27,7 +27,8 @@ pub(crate) enum Message {
     Unpark(TaskRef, u64),
     /// Run this as a callback.
     Call(Box<dyn FnOnce() + Send>),
-    /// Run this in the turn itself, not as a callback: it is this crate's, and runs no code of the user.
+    /// Run this in the turn itself, not as a callback: it is this crate's, and calls no code of the user but
+    /// destructors, by `discard`.
     Internal(Box<dyn FnOnce() + Send>),
     /// Let `run_forever` return.
     Stop,

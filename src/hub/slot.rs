@@ -35,7 +35,7 @@ pub(crate) enum Exit<T> {
 /// The value of a green thread that returned although it had been told of a kill.
 pub(crate) struct Late<T>(pub(crate) T);
 
-// SAFETY: only `task::leave_late` makes one, of the value of an isolated green thread. The spawn of that one required a
+// SAFETY: only `task::body::store_late` makes one, of the value of an isolated green thread. The spawn of that one required a
 // value that is `Send`.
 unsafe impl<T> Send for Late<T> {}
 

@@ -1,5 +1,5 @@
 //! The table of sources: which descriptors a hub knows, and which waiters wait for each. `reactor.rs` says how it is
-//! used; nothing here calls code of the user or wakes a task.
+//! used; nothing here wakes a task, and none of the user's code runs while the table is borrowed.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};

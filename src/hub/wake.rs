@@ -18,7 +18,7 @@ use super::choice::Choice;
 use super::observers::Event;
 use super::scheduler::Hub;
 use super::shared::{Message, Shared};
-use super::task::block::{Task, TaskRef, set_woken};
+use super::task::block::{Task, TaskRef};
 use super::task::marks::{Marks, State};
 use super::waiter::{Waiter, Wake};
 use crate::sys::fork::fork_epoch;
@@ -313,7 +313,7 @@ unsafe fn wake_data(task: *const ()) {
     // SAFETY: the caller guarantees that `task` is the address of a block. Blocks are never freed.
     let task: &'static Task = unsafe { &*task.cast::<Task>() };
     // If the bit was set already, its setter causes the poll, and that poll will see what this caller has done.
-    if !set_woken(&task.join) {
+    if !task.set_woken() {
         return;
     }
     match (task.shared(), Hub::try_current()) {

@@ -218,6 +218,7 @@ impl<T: AsFd> Async<T> {
     /// the source ready again. If one comes before the caller waits, that wait returns at once.
     ///
     /// If no edge has come since the last `EAGAIN`, the attempt would fail, and is made only if the caller `asks` for it.
+    /// After `EINTR` it is made again at once, and that takes no step of the budget.
     #[inline]
     pub(super) fn attempt<R>(
         &self,
@@ -254,8 +255,7 @@ impl<T: AsFd> Async<T> {
     fn wait(&self, direction: Direction, deadline: &mut Option<u64>) -> io::Result<(&'static Hub, Key)> {
         // `as_fd` is the user's code and may do anything, so it is called before the hub is looked at.
         let fd = self.get_ref().as_fd();
-        let parker = Parker::for_io()?;
-        let hub = parker.hub;
+        let hub = Parker::hub_for_io()?;
         let key = self.source.join(hub, fd)?;
         let timeout = self.timeouts[direction as usize].load(Ordering::Relaxed);
         // The time-out covers the whole operation, so only the first wait sets the deadline.
@@ -264,7 +264,7 @@ impl<T: AsFd> Async<T> {
         }
         let wake = hub
             .reactor
-            .wait(parker, key, direction, *deadline, reason(fd, direction));
+            .wait(Parker::of(hub), key, direction, *deadline, reason(fd, direction));
         answer(wake, || {
             let what = match direction {
                 Direction::Read => " the read time-out of",

@@ -104,13 +104,12 @@ fn late(fd: BorrowedFd<'_>, direction: Direction, what: &str, limit: Option<Dura
 
 #[track_caller]
 fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
-    let parker = Parker::for_io()?;
-    let hub = parker.hub;
+    let hub = Parker::hub_for_io()?;
     let deadline = timeout.map(|timeout| hub.deadline_in(timeout));
     let why = reason(fd, direction);
     let wake = hub
         .reactor
-        .wait_foreign(parker, fd, direction, deadline, why, || false)?;
+        .wait_foreign(Parker::of(hub), fd, direction, deadline, why, || false)?;
     answer(wake, || late(fd, direction, "", timeout))
 }
 

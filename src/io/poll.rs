@@ -132,7 +132,7 @@ impl<T: AsFd> Async<T> {
     ) -> Poll<io::Result<R>> {
         ready!(budget::poll(context));
         loop {
-            // Checked in each round: `op` is the user's code, and may have run until after the hub's end.
+            // Checked before each attempt: `op` is the user's code, and may have run until after the hub's end.
             if Hub::has_ended() {
                 return Poll::Ready(Err(crate::hub::ended()));
             }

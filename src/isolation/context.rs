@@ -37,7 +37,7 @@ pub(crate) struct Pool<S: 'static> {
 /// Stands for a context that is leased when its green thread first runs.
 pub(crate) struct Placeholder<S>(Context<S>);
 
-// SAFETY: no code touches the cells of the context in it: that context is only compared by address.
+// SAFETY: the context in it is only compared by address and read, never written, because no task runs in it.
 unsafe impl<S> Sync for Placeholder<S> {}
 
 impl<S> Placeholder<S> {

@@ -27,18 +27,18 @@ use crate::stack::Whose;
 use crate::sys::fork::fork_epoch;
 use crate::sys::inside;
 
-pub(in crate::hub) const DONE: u8 = 1;
-pub(in crate::hub) const DETACHED: u8 = 2;
-pub(in crate::hub) const JOINER: u8 = 4;
-pub(in crate::hub) const RELEASED: u8 = 8;
-pub(in crate::hub) const LOST: u8 = 16;
-pub(in crate::hub) const LINKED: u8 = 32;
-pub(in crate::hub) const SCOPED: u8 = 64;
-pub(in crate::hub) const WOKEN: u8 = 128;
+pub(super) const DONE: u8 = 1;
+pub(super) const DETACHED: u8 = 2;
+pub(super) const JOINER: u8 = 4;
+pub(super) const RELEASED: u8 = 8;
+pub(super) const LOST: u8 = 16;
+pub(super) const LINKED: u8 = 32;
+pub(super) const SCOPED: u8 = 64;
+pub(super) const WOKEN: u8 = 128;
 
 /// Drops the result in the slot, by its type.
 pub(in crate::hub) type DropResult = fn(&'static Task);
-pub(in crate::hub) type Body = Fiber<(), (), DropResult>;
+pub(super) type Body = Fiber<(), (), DropResult>;
 /// How a resume of a task ended.
 pub(in crate::hub) type Stop = Outcome<(), DropResult>;
 
@@ -70,7 +70,7 @@ impl ContextRunners {
 pub(crate) struct Task {
     pub(in crate::hub) next: Cell<Option<&'static Task>>,
     /// The fiber; for a stackless task, its future (`stackless.rs`).
-    pub(in crate::hub) fiber: UnsafeCell<MaybeUninit<Body>>,
+    pub(super) fiber: UnsafeCell<MaybeUninit<Body>>,
     /// The context that the task runs in; `None`: the native one.
     pub(in crate::hub) context: Cell<Option<&'static Context>>,
     pub(in crate::hub) state: Cell<State>,
@@ -78,22 +78,22 @@ pub(crate) struct Task {
     pub(crate) interrupt: Cell<u8>,
     pub(crate) shield: Cell<u8>,
     pub(crate) marks: Marks,
-    pub(in crate::hub) join: AtomicU8,
-    pub(in crate::hub) outcome: Cell<Ended>,
+    pub(super) join: AtomicU8,
+    pub(super) outcome: Cell<Ended>,
     /// How the task ended. Unlike `outcome` it stays when the result is taken.
-    pub(in crate::hub) ended: Cell<Ended>,
+    pub(super) ended: Cell<Ended>,
 
     pub(in crate::hub) ticket: AtomicU64,
     pub(in crate::hub) hub: AtomicPtr<Shared>,
     pub(in crate::hub) why: Cell<Why>,
-    pub(in crate::hub) near: Cell<Near>,
+    pub(super) near: Cell<Near>,
     pub(in crate::hub) id: Cell<u64>,
     pub(in crate::hub) place: Cell<&'static Location<'static>>,
     name: UnsafeCell<Option<Arc<Box<str>>>>,
 
     cold: UnsafeCell<Option<Box<ColdState>>>,
-    pub(in crate::hub) joiner: UnsafeCell<Option<Waiter>>,
-    pub(in crate::hub) slot: Slot,
+    pub(super) joiner: UnsafeCell<Option<Waiter>>,
+    pub(super) slot: Slot,
 }
 
 const _: () = assert!(size_of::<Task>() <= 192 || cfg!(any(feature = "sanitizer", loom)));
@@ -174,7 +174,7 @@ impl TaskRef {
 /// - of a stackless task that waits: its future
 /// - of a stackless task that is being polled: its runner (K5 of `stackless.rs`)
 #[derive(Clone, Copy)]
-pub(in crate::hub) struct Near(*const u8);
+pub(super) struct Near(*const u8);
 
 impl Near {
     const NOTHING: Near = Near(ptr::null());
@@ -391,13 +391,20 @@ impl Task {
         unsafe { *self.name.get() = name };
     }
 
+    /// Called by a waker (K2), from any OS thread. `true` if the bit was not set before, so that the caller is to cause
+    /// a poll.
+    #[inline(always)]
+    pub(in crate::hub) fn set_woken(&self) -> bool {
+        set_woken(&self.join)
+    }
+
     /// Suspends the running green thread.
     #[inline(always)]
     pub(in crate::hub) fn suspend(&self) {
         // Near the stack pointer that is about to be saved: `prefetch_stack` begins here.
         let here = 0u8;
         self.near.set(Near::stack(&raw const here));
-        // SAFETY: `park`, `yield_now` and the runner's loop call this on the task that runs, so its fiber is
+        // SAFETY: only what parks or gives way (`park.rs`) and the runner's loop call this, on the task that runs, so its fiber is
         // initialized, and this stack is its own or one above it on the chain (F3).
         unsafe { (*self.fiber.get()).assume_init_ref().leave(()) };
     }
@@ -435,7 +442,7 @@ fn prefetch(at: *const u8) {
 
 /// Begins a life of a block. Only for a block that the caller has just taken from a free list.
 #[inline]
-pub(in crate::hub) fn prepare(
+pub(super) fn prepare(
     task: &'static Task,
     id: u64,
     shared: &'static Shared,
@@ -483,6 +490,6 @@ pub(super) fn is_woken(join: &AtomicU8) -> bool {
 /// Called by a waker (K2). `true` if the bit was not set before, so that the caller is to cause a poll. Releases what
 /// was done before the wake, even if the bit was set already.
 #[inline(always)]
-pub(in crate::hub) fn set_woken(join: &AtomicU8) -> bool {
+pub(super) fn set_woken(join: &AtomicU8) -> bool {
     join.fetch_or(WOKEN, Ordering::AcqRel) & WOKEN == 0
 }

@@ -64,6 +64,18 @@ impl Blocks {
             free.push(TaskRef::new(task));
         }
     }
+
+    /// All unfinished green threads of the hub that these blocks belong to, in no order.
+    pub(in crate::hub) fn all_of(&self, shared: &Shared) -> Vec<&'static Task> {
+        let chunks = CHUNKS.lock();
+        let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
+        // A block's plain fields are read only after `hub` has said that this hub owns it (T5).
+        let live = blocks.filter(|task| !task.is_finished());
+        let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), shared));
+        // The native task and runners at rest are no green threads of the user.
+        let seen = |task: &&'static Task| !marks::is_native(task.id.get()) && !task.marks.get(Marks::RESTS);
+        mine.filter(seen).collect()
+    }
 }
 
 #[cold]
@@ -167,7 +179,7 @@ fn retire_chunk(chunk: &'static [Task]) {
 }
 
 /// Takes a block from the common list, or makes a chunk of one block.
-pub(in crate::hub) fn take_common() -> &'static Task {
+pub(super) fn take_common() -> &'static Task {
     let free = FREE.lock().pop();
     free.map_or_else(
         || {
@@ -179,11 +191,14 @@ pub(in crate::hub) fn take_common() -> &'static Task {
     )
 }
 
-/// Gives a block back (T1). Called once per life, by the owner or the join, whichever is last. `here` is the hub of the
-/// calling OS thread.
+/// Gives a block back (T1). `here` is the hub of the calling OS thread.
+///
+/// # Safety
+/// Called once per life, by the owner or the join, whichever is last: no other code of this life uses the block.
 #[inline]
-pub(in crate::hub) fn recycle(task: &'static Task, here: Option<(&'static Shared, &'static Blocks)>) {
-    // SAFETY: T1, T2: the owner and the join are both finished with this life, so no other code reads its name.
+pub(in crate::hub) unsafe fn recycle(task: &'static Task, here: Option<(&'static Shared, &'static Blocks)>) {
+    // SAFETY: the caller guarantees that the owner and the join are both finished with this life, so no other code reads
+    // its name (T2).
     unsafe { task.set_name(None) };
     // From here on old wakers and waiters find no hub, and a ticket that has moved.
     let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);
@@ -208,18 +223,6 @@ pub(in crate::hub) fn native(shared: &'static Shared, place: &'static Location<'
     prepare(task, shared::next_id() | NATIVE, shared, place, None);
     task.state.set(State::Running);
     task
-}
-
-/// All unfinished green threads of a hub, in no order. For that hub's own OS thread.
-pub(in crate::hub) fn all_of(shared: &Shared) -> Vec<&'static Task> {
-    let chunks = CHUNKS.lock();
-    let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
-    // A block's plain fields are read only after `hub` has said that this hub owns it (T5).
-    let live = blocks.filter(|task| !task.is_finished());
-    let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), shared));
-    // The native task and runners at rest are no green threads of the user.
-    let seen = |task: &&'static Task| !marks::is_native(task.id.get()) && !task.marks.get(Marks::RESTS);
-    mine.filter(seen).collect()
 }
 
 #[cfg(all(test, not(loom)))]

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::block::{ColdState, DETACHED, DONE, DropResult, JOINER, LINKED, LOST, RELEASED, Stop, Task, TaskRef};
+use super::blocks::recycle;
 use super::marks::State;
 use super::spawn::spawn;
 use crate::fiber::Outcome;
@@ -10,7 +11,7 @@ use crate::hub::contexts::Kind;
 use crate::hub::links::{self, Left, Runs};
 use crate::hub::observers::Event;
 use crate::hub::report::{Reporter, call_user, complain, discard, report_panic};
-use crate::hub::scheduler::{Hub, recycle};
+use crate::hub::scheduler::Hub;
 use crate::hub::sleep::IdleWatcher;
 use crate::hub::slot::Ended;
 use crate::hub::waiter::Waiter;
@@ -26,7 +27,7 @@ pub(in crate::hub) fn on_stop(hub: &'static Hub, task: &'static Task, stop: Stop
     }
 }
 
-/// Ends a green thread: the owner's last step (see the bits of `join` above).
+/// Ends a green thread: the owner's last step (see the bits of `join` in [`task`](super)).
 #[inline]
 fn finish(hub: &'static Hub, task: &'static Task, drop_result: Option<DropResult>) {
     // SAFETY: `install_body` wrote the fiber, which has ended and is not used again: its stack goes back to the pool.
@@ -78,7 +79,8 @@ fn end_detached(hub: &'static Hub, task: &'static Task, drop_result: Option<Drop
         // On the hub's own stack code of the user must run as a callback (I11).
         hub.as_callback(|| drop_result(task));
     }
-    recycle(task);
+    // SAFETY: `DETACHED` was found set at or after `DONE`, so the join is gone, and this is the owner's last step.
+    unsafe { recycle(task, Hub::blocks_here()) };
 }
 
 /// Ends the rarely used fields of a green thread that has ended.

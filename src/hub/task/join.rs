@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::block::{DETACHED, DONE, JOINER, LINKED, LOST, RELEASED, SCOPED, Task, TaskRef};
+use super::blocks::recycle;
 use super::body::{drop_rest, take_exit};
 use crate::hub::links::{self, ExitLink, Runs};
-use crate::hub::scheduler::recycle;
+use crate::hub::scheduler::Hub;
 use crate::hub::slot::{Ended, Exit};
 use crate::hub::waiter::Waiter;
 
@@ -27,7 +28,7 @@ unsafe impl<T: Send> Sync for Join<T> {}
 
 impl<T> Join<T> {
     /// The join of a task that was prepared just now.
-    pub(in crate::hub) fn new(task: &'static Task) -> Join<T> {
+    pub(super) fn new(task: &'static Task) -> Join<T> {
         Join {
             task,
             _value: PhantomData,
@@ -154,7 +155,8 @@ impl<T> Join<T> {
         }
         // Both sides are finished, so the join recycles the block (T1); but a lost block stays with its leaked stack.
         if before & LOST == 0 {
-            recycle(self.task);
+            // SAFETY: `DETACHED` was set here, and the bits before it say that the owner is finished with this life.
+            unsafe { recycle(self.task, Hub::blocks_here()) };
         }
     }
 }

@@ -20,7 +20,7 @@
 //! - `LINKED`: set by the join when exit links lie in the register of `links.rs`. The owner runs them if it finds the
 //!   bit when it sets `DONE`; the join runs them if `DONE` was first.
 //! - `SCOPED`: set by the code that spawns a child of a scope.
-//! - `WOKEN`: set by the wakers of a stackless task, see `stackless.rs`.
+//! - `WOKEN`: set by the wakers of a stackless task (`wake.rs`), see K2 in `stackless.rs`.
 //!
 //! ```text
 //!   0 ──JOINER──► J ──DONE──► J|DONE ──RELEASED──► join takes the result, DETACHED, recycles
@@ -47,6 +47,7 @@ pub(super) mod body;
 pub(super) mod exit;
 pub(super) mod join;
 pub(super) mod marks;
+pub(super) mod remote;
 pub(super) mod spawn;
 pub(super) mod stackless;
 

@@ -62,7 +62,7 @@ where
 }
 
 #[inline]
-pub(in crate::hub) fn start<F, T>(hub: &'static Hub, kind: Kind, task: &'static Task, stack: Stack, body: F)
+pub(super) fn start<F, T>(hub: &'static Hub, kind: Kind, task: &'static Task, stack: Stack, body: F)
 where
     F: FnOnce() -> T + 'static,
     T: 'static,

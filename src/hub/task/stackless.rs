@@ -70,7 +70,7 @@ where
 }
 
 #[inline]
-pub(in crate::hub) fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'static Task, future: F) {
+pub(super) fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'static Task, future: F) {
     let work: Work = Box::pin(async move {
         let value = future.await;
         // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the future returns only once.
