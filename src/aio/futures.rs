@@ -195,7 +195,7 @@ impl TaskHeader {
     }
 }
 
-/// A task of whatever type: what [`current_task`](super::current_task) and [`all_tasks`](super::all_tasks) give.
+/// A task of whatever type: what [`current_task`] and [`all_tasks`] give.
 #[derive(Clone)]
 pub struct AnyTask(pub(super) Arc<TaskHeader>);
 

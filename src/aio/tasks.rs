@@ -239,7 +239,7 @@ impl<T: Clone> Task<T> {
     /// # Blocking and cancellation
     /// Parks. A caller that is cancelled or timed out while it waits cancels the task as well. It unwinds further when
     /// the task has ended, as `await task` does in Python: to leave the task running, wait for a
-    /// [`shield`](super::shield) of it.
+    /// [`shield`] of it.
     #[track_caller]
     pub fn wait(&self) -> Result<T, TaskError> {
         self.wait_propagating_cancel(|| self.0.any.wait_finished());
@@ -411,8 +411,8 @@ impl<T> fmt::Debug for Waiting<T> {
     }
 }
 
-/// What can become a [`Task`]: any future, [`green`](super::green) code, either of them if [`fallible`](super::fallible), and a
-/// task itself.
+/// What can become a [`Task`]: any future, [`green`](super::green) code, either of them if
+/// [`fallible`](super::fallible), and a task itself.
 ///
 /// A value is shared by all holders of the task, so it is `Send` and `Sync`.
 #[diagnostic::on_unimplemented(
