@@ -1,9 +1,9 @@
-//! Calls at the very end of an OS thread, after the destructors of its thread-locals.
+//! Calls at the very end of an OS thread, after the destructors of its thread-locals; and at the exit of the process.
 //!
 //! Destructors of thread-locals run in the reverse order of their registration, so none of them is the last for sure.
 //! The destructors of pthread keys come after all of them, in rounds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The function to call, its argument, and how many rounds have passed.
 struct Last {
@@ -83,4 +83,18 @@ unsafe extern "C" fn round(last: *mut libc::c_void) {
     }
     // SAFETY: `at_end` made the box, and it was not stored for another round.
     drop(unsafe { Box::from_raw(last) });
+}
+
+/// Has `f` called when the process exits normally. `f` must not unwind.
+pub(crate) fn at_exit(f: fn()) {
+    static CALLED: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn call() {
+        let f = CALLED.load(Ordering::Acquire);
+        // SAFETY: `at_exit` stored a `fn()` before it registered this function.
+        let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
+        f();
+    }
+    CALLED.store(f as usize, Ordering::Release);
+    // SAFETY: a function of the right type, which lives as long as the program.
+    unsafe { libc::atexit(call) };
 }

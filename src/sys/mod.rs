@@ -6,8 +6,6 @@ pub(crate) mod attr;
 pub(crate) mod base;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 pub(crate) mod glibc;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
-mod ids;
 pub(crate) mod ctrl_c;
 pub(crate) mod fork;
 pub(crate) mod last;
@@ -22,18 +20,3 @@ pub(crate) mod spin;
 pub(crate) mod thread;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod uring;
-
-/// Has `f` called when the process exits normally. `f` must not unwind.
-pub(crate) fn at_exit(f: fn()) {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    static CALLED: AtomicUsize = AtomicUsize::new(0);
-    extern "C" fn call() {
-        let f = CALLED.load(Ordering::Acquire);
-        // SAFETY: `at_exit` stored a `fn()` before it registered this function.
-        let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
-        f();
-    }
-    CALLED.store(f as usize, Ordering::Release);
-    // SAFETY: a function of the right type, which lives as long as the program.
-    unsafe { libc::atexit(call) };
-}

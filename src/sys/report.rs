@@ -314,7 +314,7 @@ fn see_to_writer() {
     let first = !std::mem::replace(&mut reports.at_exit, true);
     drop(reports);
     if first {
-        super::at_exit(flush);
+        super::last::at_exit(flush);
     }
     if thread::start("greenthread-report", write_all).is_err() {
         REPORTS.lock().writer = None;
