@@ -11,6 +11,7 @@ mod aio_transport;
 mod aio_wait;
 mod aio_with;
 mod child;
+mod circles;
 mod compat_drop;
 mod compat_send;
 mod compat_wakes;
