@@ -26,51 +26,47 @@
 //! - **A2** A line exists while a green thread accepts from the listener, while its OS thread exists, or while it holds
 //!   a connection.
 
-use std::cell::{Cell, UnsafeCell};
-use std::mem::{replace, size_of, zeroed};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::mem::replace;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
-use libc::{c_int, sockaddr, sockaddr_storage, socklen_t, ssize_t};
+use libc::{c_int, sockaddr_storage, socklen_t, ssize_t};
 
-use super::fd::{self, Call, SOCKET, is_nonblocking};
-use super::symbol::patch;
-use super::{Cut, contained, errno, fail, futex, interrupted, ready, set_errno, unpatched};
-use crate::hub::{self, Direction, Hub, Mode, Parker, Wake, Why};
+use super::call::{self, Call, SOCKET, handlers_for, is_nonblocking};
+use super::gate::{contained, errno, fail, interrupted, set_errno};
+use super::probe::{self, is_ready, listener};
+use super::table::{self, Waiting};
+use crate::hub::{self, Direction, Mode, Parker, Wake, Why};
+use crate::sys::fork::InChild;
+use crate::sys::plain::plainly;
+use crate::sys::spin::Spin;
 
-patch! {
-    SOCKETS accept(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int => accept_green;
-    SOCKETS accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int => accept4_green;
+/// The ways to make one `accept4`.
+pub(super) struct Ways<'a> {
+    /// By the hub's io_uring: the descriptor or an errno. `None`: there is no io_uring.
+    pub(super) by_ring: &'a dyn Fn() -> Option<Result<c_int, c_int>>,
+    /// As it is: it may block the OS thread.
+    pub(super) plainly: &'a dyn Fn() -> c_int,
+    /// The caller has a place for an address, and none for its length.
+    pub(super) is_bad: bool,
+    /// Stores the peer's address for the caller.
+    pub(super) deliver: &'a dyn Fn(&sockaddr_storage, socklen_t),
 }
 
-unsafe fn accept_green(hub: &'static Hub, fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int {
-    // SAFETY: the caller guarantees that `address` is null or has room for `*len` bytes.
-    unsafe { accept4_green(hub, fd, address, len, 0) }
-}
-
-unsafe fn accept4_green(
-    hub: &'static Hub,
-    fd: c_int,
-    address: *mut sockaddr,
-    len: *mut socklen_t,
-    flags: c_int,
-) -> c_int {
-    let call = Call::new(hub, fd, Direction::Read, "accept");
-    if let Err(cut) = call.begin(false) {
-        return cut as c_int;
+/// Accepts a connection.
+pub(super) fn accept(call: &Call, flags: c_int, ways: &Ways<'_>) -> c_int {
+    if let Err(failed) = call.begin(false) {
+        return failed as c_int;
     }
-    // SAFETY: the caller guarantees that `address` is null or has room for `*len` bytes.
-    let accepted = unsafe {
-        match by_ring(hub, &call, address, len, flags) {
-            Some(accepted) => accepted,
-            None => by_thread(hub, &call, address, len, flags),
-        }
-    };
+    let accepted = by_ring(call, ways).unwrap_or_else(|| by_thread(call, flags, ways));
     if accepted >= 0 {
         // A loop that accepts would otherwise take all queued connections before a green thread serves the first one.
-        fd::give_way(hub::yield_now);
+        call::give_way(hub::yield_now);
     }
     accepted
 }
@@ -80,7 +76,7 @@ fn only_by_thread() -> bool {
     static ASKED: AtomicU8 = AtomicU8::new(0);
     match ASKED.load(Ordering::Relaxed) {
         0 => {
-            let asked = unpatched(|| std::env::var_os("GREEN_ACCEPT").is_some_and(|how| how == "thread"));
+            let asked = plainly(|| std::env::var_os("GREEN_ACCEPT").is_some_and(|how| how == "thread"));
             ASKED.store(1 + u8::from(asked), Ordering::Relaxed);
             asked
         }
@@ -89,31 +85,18 @@ fn only_by_thread() -> bool {
 }
 
 /// Accepts by the hub's io_uring. `None`: there is none, and nothing was accepted.
-///
-/// # Safety
-/// As for `accept4`.
-unsafe fn by_ring(
-    hub: &'static Hub,
-    call: &Call,
-    address: *mut sockaddr,
-    len: *mut socklen_t,
-    flags: c_int,
-) -> Option<c_int> {
+fn by_ring(call: &Call, ways: &Ways<'_>) -> Option<c_int> {
     if only_by_thread() {
         return None;
     }
     let is_gone = Cell::new(false);
-    let accepted = call.attempt(false, || {
-        // SAFETY: the caller guarantees that `address` is null or has room for `*len` bytes; a hub never leaves its OS
-        // thread, so the ring is used on the one that made it.
-        match unsafe { hub.patched.accepts.accept(call.fd, address, len, flags) } {
-            Some(Ok(accepted)) => accepted as ssize_t,
-            Some(Err(error)) => fail(error) as ssize_t,
-            None => {
-                // Any errno except `EAGAIN`, so that `attempt` returns instead of waiting.
-                is_gone.set(true);
-                fail(libc::EIO) as ssize_t
-            }
+    let accepted = call.attempt(false, || match (ways.by_ring)() {
+        Some(Ok(accepted)) => accepted as ssize_t,
+        Some(Err(error)) => fail(error) as ssize_t,
+        None => {
+            // Any errno except `EAGAIN`, so that `attempt` returns instead of waiting.
+            is_gone.set(true);
+            fail(libc::EIO) as ssize_t
         }
     });
     (!is_gone.get()).then_some(accepted as c_int)
@@ -130,58 +113,25 @@ struct Taken {
 impl Taken {
     /// Accepts; may block. Runs on the line's OS thread.
     fn from(listener: &OwnedFd) -> Box<Taken> {
-        // SAFETY: `accept4` writes to a local address, for which all-zero is valid; the new descriptor has no other
-        // owner.
-        unsafe {
-            let mut address: sockaddr_storage = zeroed();
-            let mut len = size_of::<sockaddr_storage>() as socklen_t;
-            let raw = original::accept4(
-                listener.as_raw_fd(),
-                (&raw mut address).cast(),
-                &raw mut len,
-                libc::SOCK_CLOEXEC,
-            );
-            let result = if raw < 0 {
-                Err(errno())
-            } else {
-                Ok(OwnedFd::from_raw_fd(raw))
-            };
-            Box::new(Taken {
-                result,
-                address,
-                len,
-                next: None,
-            })
-        }
+        let (result, address, len) = probe::accept_next(listener);
+        Box::new(Taken {
+            result,
+            address,
+            len,
+            next: None,
+        })
     }
 
     /// Returns the result to the caller of accept, as `accept4` would.
-    ///
-    /// # Safety
-    /// As for `accept4`.
-    unsafe fn deliver(self, address: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
+    fn deliver(self, flags: c_int, ways: &Ways<'_>) -> c_int {
         let accepted = match self.result {
             Ok(accepted) => accepted,
             Err(error) => return fail(error),
         };
-        // SAFETY: `address` is null or has room for `*len` bytes, as the caller guarantees. This call owns the
-        // descriptor.
-        unsafe {
-            if !address.is_null() {
-                // A shorter place gets a part of the address, and `len` the full length.
-                let room = (*len).min(self.len) as usize;
-                std::ptr::copy_nonoverlapping((&raw const self.address).cast::<u8>(), address.cast::<u8>(), room);
-                *len = self.len;
-            }
-            // The OS thread accepts with `SOCK_CLOEXEC`: the descriptor may exist for long before a caller takes it,
-            // and must not leak into a child that is spawned meanwhile.
-            if flags & libc::SOCK_CLOEXEC == 0 {
-                libc::fcntl(accepted.as_raw_fd(), libc::F_SETFD, 0);
-            }
-            if flags & libc::SOCK_NONBLOCK != 0 {
-                libc::fcntl(accepted.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK);
-            }
-        }
+        (ways.deliver)(&self.address, self.len);
+        // The OS thread accepts with `SOCK_CLOEXEC`: the descriptor may exist for long before a caller takes it, and
+        // must not leak into a child that is spawned meanwhile.
+        probe::set_flags(&accepted, flags);
         accepted.into_raw_fd()
     }
 }
@@ -210,18 +160,8 @@ struct Line {
     next: Option<Box<Line>>,
 }
 
-struct Lines {
-    locked: AtomicBool,
-    first: UnsafeCell<Option<Box<Line>>>,
-}
-
-// SAFETY: A1: `first` is accessed only by the OS thread that holds `locked`.
-unsafe impl Sync for Lines {}
-
-static LINES: Lines = Lines {
-    locked: AtomicBool::new(false),
-    first: UnsafeCell::new(None),
-};
+/// The first line (A1).
+static LINES: Spin<Option<Box<Line>>> = Spin::new(None);
 
 /// How many results were left at any line so far. A green thread that has found nothing parks only if the number has
 /// not changed since.
@@ -239,7 +179,7 @@ pub(super) fn kept(fd: c_int) -> Option<u64> {
     let before = errno();
     let inode = listener(fd);
     set_errno(before);
-    inode.filter(|inode| LINES.at(*inode, |line| line.taken.is_some()) == Some(true))
+    inode.filter(|inode| at_line(*inode, |line| line.taken.is_some()) == Some(true))
 }
 
 /// Called when a descriptor of the listener was closed. If it was the last one, the connections at its line are closed,
@@ -249,7 +189,7 @@ pub(super) fn closed(inode: u64) {
     let before = errno();
     if !is_open(inode) {
         // Taken under the lock, and closed outside of it (A1).
-        let mut taken = LINES.at(inode, |line| line.taken.take()).flatten();
+        let mut taken = at_line(inode, |line| line.taken.take()).flatten();
         while let Some(mut one) = taken {
             KEPT.fetch_sub(1, Ordering::Relaxed);
             taken = one.next.take();
@@ -263,7 +203,7 @@ pub(super) fn many_closed() {
     // The lines in the order of the inodes, one for each hold of the lock: `closed` takes the lock itself.
     let mut after = None;
     while KEPT.load(Ordering::Relaxed) != 0
-        && let Some(inode) = LINES.with(|first| next_taken(first.as_deref(), after))
+        && let Some(inode) = with_lines(|first| next_taken(first.as_deref(), after))
     {
         closed(inode);
         after = Some(inode);
@@ -283,42 +223,32 @@ fn next_taken(mut at: Option<&Line>, after: Option<u64>) -> Option<u64> {
 }
 
 /// Runs in a forked child: the lines' OS threads are the parent's and do not exist here. Leaks the lines.
-pub(super) fn forget_all() {
+pub(super) fn forget_all(child: &InChild) {
     KEPT.store(0, Ordering::Relaxed);
-    // SAFETY: the child has one thread, so nothing else accesses the lines.
-    std::mem::forget(unsafe { (*LINES.first.get()).take() });
-    LINES.locked.store(false, Ordering::Release);
+    LINES.renew(None, child);
 }
 
-impl Lines {
-    /// Runs `f` with the first line, under the lock.
-    fn with<R>(&self, f: impl FnOnce(&mut Option<Box<Line>>) -> R) -> R {
-        while self.locked.swap(true, Ordering::Acquire) {
-            rustix::thread::sched_yield();
-        }
-        // SAFETY: A1: this OS thread holds the lock.
-        let result = f(unsafe { &mut *self.first.get() });
-        self.locked.store(false, Ordering::Release);
-        result
-    }
+/// Runs `f` with the first line, under the lock.
+fn with_lines<R>(f: impl FnOnce(&mut Option<Box<Line>>) -> R) -> R {
+    f(&mut LINES.lock())
+}
 
-    /// Runs `f` with the line of a listener, if there is one, and removes the line if it is no longer needed (A2).
-    fn at<R>(&self, inode: u64, f: impl FnOnce(&mut Line) -> R) -> Option<R> {
-        let mut unused = None;
-        let result = self.with(|first| {
-            let place = find(first, inode);
-            let line = place.as_mut()?;
-            let result = f(line);
-            if line.accepters == 0 && line.taken.is_none() && matches!(line.work, Work::None) {
-                // Freed outside of the lock (A1).
-                let next = line.next.take();
-                unused = replace(place, next);
-            }
-            Some(result)
-        });
-        drop(unused);
-        result
-    }
+/// Runs `f` with the line of a listener, if there is one, and removes the line if it is no longer needed (A2).
+fn at_line<R>(inode: u64, f: impl FnOnce(&mut Line) -> R) -> Option<R> {
+    let mut unused = None;
+    let result = with_lines(|first| {
+        let place = find(first, inode);
+        let line = place.as_mut()?;
+        let result = f(line);
+        if line.accepters == 0 && line.taken.is_none() && matches!(line.work, Work::None) {
+            // Freed outside of the lock (A1).
+            let next = line.next.take();
+            unused = replace(place, next);
+        }
+        Some(result)
+    });
+    drop(unused);
+    result
 }
 
 /// The place of a listener's line: where it is, or, if there is none, the end of the list.
@@ -355,7 +285,7 @@ impl Accepter {
             taken: None,
             next: None,
         }));
-        LINES.with(|first| {
+        with_lines(|first| {
             let place = find(first, inode);
             if place.is_none() {
                 *place = fresh.take();
@@ -367,14 +297,14 @@ impl Accepter {
         Accepter { inode }
     }
 
-    /// The line's key in the table of [`futex`].
+    /// The line's key in the table of [`table`].
     fn key(&self) -> usize {
         key_of(self.inode)
     }
 
     /// Takes the oldest result at the line, or says whether one is under way.
     fn look(&self) -> Found {
-        let found = LINES.at(self.inode, |line| match line.taken.take() {
+        let found = at_line(self.inode, |line| match line.taken.take() {
             Some(mut first) => {
                 line.taken = first.next.take();
                 KEPT.fetch_sub(1, Ordering::Relaxed);
@@ -389,19 +319,12 @@ impl Accepter {
     /// Gives the line's OS thread the job to accept one connection; starts the OS thread if there is none. Fails with
     /// an errno.
     fn start(&self, fd: c_int) -> Result<(), c_int> {
-        // A copy, so that the OS thread's `accept` is not hit by a close and a reuse of the caller's number.
-        // SAFETY: `F_DUPFD_CLOEXEC` makes a new descriptor, which has no other owner.
-        let copy = unsafe {
-            let raw = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0);
-            if raw < 0 {
-                return Err(errno());
-            }
-            OwnedFd::from_raw_fd(raw)
-        };
+        // So that the OS thread's `accept` is not hit by a close and a reuse of the caller's number.
+        let copy = probe::duplicate(fd)?;
         let mut copy = Some(copy);
         // The state before. If another green thread has given a job meanwhile, that one serves both: it is taken as
         // `Accepts`.
-        let before = LINES.at(self.inode, |line| match line.work {
+        let before = at_line(self.inode, |line| match line.work {
             Work::Job(_) | Work::Accepts => Work::Accepts,
             Work::None | Work::Rests(_) => match copy.take() {
                 Some(copy) => replace(&mut line.work, Work::Job(copy)),
@@ -414,7 +337,7 @@ impl Accepter {
                 let inode = self.inode;
                 if crate::sys::thread::start("greenthread-accept", move || serve(inode)).is_err() {
                     // Without an OS thread the job is taken back, or later accepts would wait for it.
-                    LINES.at(inode, |line| replace(&mut line.work, Work::None));
+                    at_line(inode, |line| replace(&mut line.work, Work::None));
                     return Err(libc::ENOMEM);
                 }
             }
@@ -426,11 +349,11 @@ impl Accepter {
 
 impl Drop for Accepter {
     fn drop(&mut self) {
-        LINES.at(self.inode, |line| line.accepters -= 1);
+        at_line(self.inode, |line| line.accepters -= 1);
     }
 }
 
-/// The key of a line in the table of [`futex`]: even but no multiple of 4, so it is neither a descriptor's key nor the
+/// The key of a line in the table of [`table`]: even but no multiple of 4, so it is neither a descriptor's key nor the
 /// address of a futex.
 fn key_of(inode: u64) -> usize {
     (inode as usize) << 2 | 2
@@ -445,7 +368,7 @@ fn serve(inode: u64) {
     loop {
         // Take the job and announce the accept in one step: until the result is left, green threads wait for this line
         // instead of giving another job.
-        let job = LINES.at(inode, |line| match replace(&mut line.work, Work::Accepts) {
+        let job = at_line(inode, |line| match replace(&mut line.work, Work::Accepts) {
             Work::Job(listener) => Some(listener),
             other => {
                 line.work = other;
@@ -460,7 +383,7 @@ fn serve(inode: u64) {
         std::thread::park_timeout(REST);
         // If there is a new job, go on. Otherwise end, and say so under the lock, so that the next job starts an OS
         // thread.
-        let ends = LINES.at(inode, |line| {
+        let ends = at_line(inode, |line| {
             let rests = matches!(line.work, Work::Rests(_));
             rests.then(|| replace(&mut line.work, Work::None))
         });
@@ -475,13 +398,13 @@ fn leave(inode: u64, taken: Box<Taken>, me: Thread) {
     // An `EAGAIN` is from the listener's own time-out, and an `EINTR` from a signal to this OS thread: neither is an
     // error of the green thread that accepts.
     let is_nothing = matches!(taken.result, Err(libc::EAGAIN | libc::EINTR));
-    let is_wanted = LINES.at(inode, |line| line.accepters > 0) == Some(true);
+    let is_wanted = at_line(inode, |line| line.accepters > 0) == Some(true);
     // Without an accepter an error concerns no caller. A connection is kept for the next accept while the listener is
     // open.
     let is_kept = !is_nothing && (is_wanted || taken.result.is_ok() && is_open(inode));
     let mut taken = is_kept.then_some(taken);
     let mut rests = Work::Rests(me);
-    LINES.at(inode, |line| {
+    at_line(inode, |line| {
         let mut last = &mut line.taken;
         while let Some(one) = last {
             last = &mut one.next;
@@ -493,7 +416,7 @@ fn leave(inode: u64, taken: Box<Taken>, me: Thread) {
     // After the result is at the line, and before the wake: a green thread that looked before sees the number changed
     // when it is about to park, or is in the table when the wake comes.
     LEFT.fetch_add(1, Ordering::SeqCst);
-    futex::wake_by(key_of(inode), usize::MAX);
+    table::wake_by(key_of(inode), usize::MAX);
 }
 
 /// Whether this process has a descriptor of the socket; true if that cannot be found out.
@@ -506,38 +429,16 @@ fn is_open(inode: u64) -> bool {
         .any(|one| std::fs::read_link(one.path()).is_ok_and(|target| target.as_os_str() == name.as_str()))
 }
 
-/// The inode of a descriptor that is a listening socket; `None` for any other.
-fn listener(fd: c_int) -> Option<u64> {
-    // SAFETY: the calls write to a local integer and a local `stat`, for which all-zero is valid.
-    unsafe {
-        let (mut listens, mut len) = (0, size_of::<c_int>() as socklen_t);
-        let at = (&raw mut listens).cast();
-        let asked = libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, at, &raw mut len);
-        let mut stat: libc::stat = zeroed();
-        (asked == 0 && listens == 1 && libc::fstat(fd, &raw mut stat) == 0).then_some(stat.st_ino)
-    }
-}
-
 /// Accepts by an OS thread and the listener's line.
-///
-/// # Safety
-/// As for `accept4`.
-unsafe fn by_thread(
-    hub: &'static Hub,
-    call: &Call,
-    address: *mut sockaddr,
-    len: *mut socklen_t,
-    flags: c_int,
-) -> c_int {
+fn by_thread(call: &Call, flags: c_int, ways: &Ways<'_>) -> c_int {
     let before = errno();
     let is_right = flags & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) == 0;
     // Not a listener, unknown flags, or non-blocking: the call fails or returns at once, so it is made here.
     let Some(inode) = listener(call.fd).filter(|_| is_right && !is_nonblocking(call.fd)) else {
         set_errno(before);
-        // SAFETY: the caller guarantees that `address` is null or has room for `*len` bytes.
-        return unsafe { original::accept4(call.fd, address, len, flags) };
+        return (ways.plainly)();
     };
-    if !address.is_null() && len.is_null() {
+    if ways.is_bad {
         return fail(libc::EFAULT);
     }
     let accepter = Accepter::new(inode);
@@ -546,7 +447,7 @@ unsafe fn by_thread(
         let left = LEFT.load(Ordering::SeqCst);
         let mut found = accepter.look();
         // A job is given only when there seems to be a connection, so that the OS thread rarely blocks in `accept`.
-        if matches!(found, Found::Nothing) && ready::is_ready(call.fd, libc::POLLIN) {
+        if matches!(found, Found::Nothing) && is_ready(call.fd, libc::POLLIN) {
             if let Err(error) = accepter.start(call.fd) {
                 return fail(error);
             }
@@ -555,20 +456,15 @@ unsafe fn by_thread(
         let works = match found {
             Found::Taken(taken) => {
                 set_errno(before);
-                // SAFETY: the caller guarantees that `address` is null or has room for `*len` bytes.
-                return unsafe { taken.deliver(address, len, flags) };
+                return taken.deliver(flags, ways);
             }
             Found::Working => true,
             Found::Nothing => false,
         };
-        match wait(hub, call, &accepter, left, works) {
+        match wait(call, &accepter, left, works) {
             Ok(Wake::Ready | Wake::Early) => {}
             Ok(Wake::TimedOut) => return fail(libc::EAGAIN),
-            Ok(Wake::Interrupted) => {
-                if let Cut::Interrupted(error) = interrupted(hub, "accept") {
-                    return fail(error);
-                }
-            }
+            Ok(Wake::Interrupted) => return fail(interrupted(call.hub, "accept")),
             Err(error) => return fail(error),
         }
     }
@@ -576,29 +472,24 @@ unsafe fn by_thread(
 
 /// Waits until a result is left at the line, or the listener is closed; unless the OS thread is at work (`works`), also
 /// until the listener is readable.
-fn wait(hub: &'static Hub, call: &Call, accepter: &Accepter, left: u64, works: bool) -> Result<Wake, c_int> {
-    let (fd, deadline) = (call.fd, call.deadline());
-    let why = Why::new(&SOCKET, fd as usize);
+fn wait(call: &Call, accepter: &Accepter, left: u64, works: bool) -> Result<Wake, c_int> {
+    let (hub, fd, deadline) = (call.hub, call.fd, call.deadline());
     let parked = contained(|| {
-        futex::watching(fd, |watched| {
+        table::watching(fd, |watched| {
             let parker = Parker::new();
             watched.start(parker.waiter());
             // Two waits with one ticket: the first wake ends the park, and the other becomes stale.
-            let line = futex::Waiting::new(accepter.key(), u32::MAX);
+            let line = Waiting::new(accepter.key(), u32::MAX);
             // A result that was left since the look at the line is not waited for: look again.
             if !line.arm(parker.waiter(), || LEFT.load(Ordering::SeqCst) == left) {
                 return Ok(Wake::Early);
             }
-            let hears = hub.hear_signals(parker.named(), fd::handlers(deadline));
+            let hears = hub.hear_signals(parker.named(), handlers_for(deadline));
             // While the OS thread works, the listener may stay readable with the connection that it is about to accept.
             let wake = if works {
-                Ok(parker.park(deadline, Mode::Cancel, why))
+                Ok(parker.park(deadline, Mode::Cancel, Why::new(&SOCKET, fd as usize)))
             } else {
-                // SAFETY: it was a listener's descriptor before, so it is not -1, and a close ends the wait.
-                let fd = unsafe { fd::borrow(fd) };
-                let closed = || watched.is_closed();
-                hub.reactor
-                    .wait_foreign(parker, fd, Direction::Read, deadline, why, closed)
+                call::park_for(parker, fd, Direction::Read, deadline, || watched.is_closed())
             };
             if watched.is_closed() {
                 return Err(rustix::io::Errno::BADF.into());

@@ -8,9 +8,12 @@ use libc::{
     timespec,
 };
 
-use super::fd::{self, Call, File, is_standard, is_stream, kind, total_of, vectors_of};
-use super::symbol::patch;
-use super::{contained, errno, fail, ready, set_errno, sleep};
+use super::call::{self, Call, is_nonblocking};
+use super::fd::{self, vectors_of};
+use super::gate::{contained, errno, fail, patch, set_errno};
+use super::iovec::total_of;
+use super::probe::{File, has_error, is_ready, is_standard, is_stream, kind, room_of};
+use super::{ready, sleep};
 use crate::hub::{Direction, Hub};
 
 patch! {
@@ -48,8 +51,8 @@ unsafe fn sendfile_green(hub: &'static Hub, to: c_int, from: c_int, offset: *mut
         // sendfile to a pipe is a splice, and that can be told not to wait for the pipe.
         (_, File::Pipe) if offset.is_null() || kind(from) == File::Other => {
             let call = Call::new(hub, to, Direction::Write, "sendfile");
-            if let Err(cut) = call.begin(false) {
-                return cut;
+            if let Err(failed) = call.begin(false) {
+                return failed;
             }
             if kind(from) != File::Other {
                 // From a socket: what has arrived, as by splice.
@@ -78,8 +81,8 @@ unsafe fn sendfile_green(hub: &'static Hub, to: c_int, from: c_int, offset: *mut
 /// As for `sendfile`.
 unsafe fn send_file(hub: &'static Hub, to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     let call = Call::new(hub, to, Direction::Write, "sendfile");
-    if let Err(cut) = call.begin(false) {
-        return cut;
+    if let Err(failed) = call.begin(false) {
+        return failed;
     }
     // SAFETY: `offset` is null or points to an offset, as the caller guarantees.
     let start = unsafe {
@@ -153,8 +156,8 @@ unsafe fn splice_green(
     let pipes_wait = flags & libc::SPLICE_F_NONBLOCK == 0;
     // The end that may wait decides whether the call may be interrupted; a file never waits.
     let end = if sink == File::Other { from } else { to };
-    if let Err(cut) = Call::new(hub, end, Direction::Write, "splice").begin(!pipes_wait) {
-        return cut;
+    if let Err(failed) = Call::new(hub, end, Direction::Write, "splice").begin(!pipes_wait) {
+        return failed;
     }
     if source != File::Socket && sink != File::Socket {
         // Without a socket, one end is a pipe, and the flag keeps the kernel from waiting for pipes.
@@ -229,10 +232,9 @@ impl Mover {
             match usize::try_from(result) {
                 Ok(more) => put += more,
                 Err(_) if errno() != libc::EAGAIN => return result,
-                // SAFETY: the write did not fail with `EBADF`, so the descriptor is not -1, and a close ends the wait.
-                Err(_) => drop(crate::thread::shield(|| unsafe {
-                    fd::wait(hub, fd::borrow(self.to), Direction::Write, None, "splice")
-                })),
+                Err(_) => {
+                    crate::thread::shield(|| call::wait(hub, self.to, Direction::Write, None, "splice"));
+                }
             }
         }
         got as ssize_t
@@ -314,7 +316,7 @@ fn read_now(fd: c_int, buffer: &mut [u8]) -> ssize_t {
         if read >= 0 || errno() != libc::EOPNOTSUPP {
             return read;
         }
-        if !ready::is_ready(fd, libc::POLLIN) {
+        if !is_ready(fd, libc::POLLIN) {
             return fail(libc::EAGAIN) as ssize_t;
         }
         fd::original::read(fd, vector.iov_base, vector.iov_len)
@@ -334,7 +336,7 @@ fn write_now(fd: c_int, bytes: &mut [u8]) -> ssize_t {
         if written >= 0 || errno() != libc::EOPNOTSUPP {
             return written;
         }
-        if !ready::is_ready(fd, libc::POLLOUT) {
+        if !is_ready(fd, libc::POLLOUT) {
             return fail(libc::EAGAIN) as ssize_t;
         }
         fd::original::write(fd, vector.iov_base, vector.iov_len.min(libc::PIPE_BUF))
@@ -354,33 +356,6 @@ fn read_all(fd: c_int, buffer: &mut [u8]) -> usize {
     done
 }
 
-/// How many bytes a pipe takes without waiting for certain. `None`: no descriptor reads from it, or it is closed.
-fn room_of(pipe: c_int) -> Option<usize> {
-    let mut one = pollfd {
-        fd: pipe,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: `poll` gets one local `pollfd` and a time-out of 0; `FIONREAD` writes an integer to a local.
-    unsafe {
-        ready::original::poll(&raw mut one, 1, 0);
-        if one.revents & (libc::POLLERR | libc::POLLNVAL) != 0 {
-            return None;
-        }
-        if one.revents & libc::POLLOUT == 0 {
-            return Some(0);
-        }
-        let mut full: c_int = 0;
-        let asked = libc::ioctl(pipe, libc::FIONREAD, &raw mut full);
-        let size = libc::fcntl(pipe, libc::F_GETPIPE_SZ);
-        // A writable pipe has at least one free page, and an empty one has its whole size.
-        Some(match usize::try_from(size) {
-            Ok(size) if asked == 0 && full == 0 => size,
-            _ => 4096,
-        })
-    }
-}
-
 /// Repeats a step until it does not fail with `EAGAIN`, and waits between steps for the end that is not ready.
 fn transfer(hub: &'static Hub, from: c_int, to: c_int, not_for_pipes: bool, step: &mut impl Step) -> ssize_t {
     let before = errno();
@@ -394,17 +369,17 @@ fn transfer(hub: &'static Hub, from: c_int, to: c_int, not_for_pipes: bool, step
             return result;
         }
         // The kernel does not say which end would have waited: if there is something to read, it was the writing end.
-        let (call, events) = if ready::is_ready(from, libc::POLLIN) {
+        let (call, events) = if is_ready(from, libc::POLLIN) {
             (&writes, libc::POLLOUT)
         } else {
             (&reads, libc::POLLIN)
         };
-        if not_for_pipes && kind(call.fd) == File::Pipe || fd::is_nonblocking(call.fd) {
+        if not_for_pipes && kind(call.fd) == File::Pipe || is_nonblocking(call.fd) {
             return fail(libc::EAGAIN) as ssize_t;
         }
         // Nothing was moved yet, so an interrupt or a time-out may end the wait.
         let waited = call.attempt(false, || {
-            if ready::is_ready(call.fd, events) {
+            if is_ready(call.fd, events) {
                 1
             } else {
                 fail(libc::EAGAIN) as ssize_t
@@ -437,16 +412,16 @@ unsafe fn recvmmsg_green(
         )
     };
     let never_waits = flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) != 0;
-    if let Err(cut) = Call::new(hub, fd, Direction::Read, "recvmmsg").begin(never_waits) {
-        return cut as c_int;
+    if let Err(failed) = Call::new(hub, fd, Direction::Read, "recvmmsg").begin(never_waits) {
+        return failed as c_int;
     }
     if never_waits || count == 0 {
         // SAFETY: the caller guarantees `count` messages, and that `timeout` is null or writable.
         return unsafe { original::recvmmsg(fd, messages, count, flags, timeout) };
     }
     // An invalid time is taken for 0 here; the kernel refuses it in `receive`.
-    // SAFETY: `timeout` is not null, so it is readable as the caller guarantees.
-    let time = (!timeout.is_null()).then(|| unsafe { sleep::duration(timeout) }.unwrap_or_default());
+    // SAFETY: `timeout` is null or readable, as the caller guarantees.
+    let time = unsafe { timeout.as_ref() }.map(|time| sleep::duration(time).unwrap_or_default());
     let until = time.map(|time| hub.deadline_in(time));
     let mut done = 0;
     loop {
@@ -461,7 +436,7 @@ unsafe fn recvmmsg_green(
         // As in the kernel, the time is looked at after a message only.
         let is_late = until.is_some_and(|until| hub.clock.now() >= until);
         let is_done = done >= count as usize || flags & libc::MSG_WAITFORONE != 0 || is_late || more == 0;
-        if is_done || fd::is_nonblocking(fd) || ready::has_error(fd) {
+        if is_done || is_nonblocking(fd) || has_error(fd) {
             break;
         }
     }
@@ -470,8 +445,8 @@ unsafe fn recvmmsg_green(
 
 unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
     let never_waits = flags & libc::MSG_DONTWAIT != 0;
-    if let Err(cut) = Call::new(hub, fd, Direction::Write, "sendmmsg").begin(never_waits) {
-        return cut as c_int;
+    if let Err(failed) = Call::new(hub, fd, Direction::Write, "sendmmsg").begin(never_waits) {
+        return failed as c_int;
     }
     if never_waits || count == 0 {
         // SAFETY: the caller guarantees `count` messages.
@@ -516,7 +491,7 @@ unsafe fn sendmmsg_green(hub: &'static Hub, fd: c_int, messages: *mut mmsghdr, c
             _ if done > 0 => break,
             _ => return sent as c_int,
         }
-        if fd::is_nonblocking(fd) || ready::has_error(fd) {
+        if is_nonblocking(fd) || has_error(fd) {
             break;
         }
     }

@@ -1,27 +1,20 @@
-//! Sockets and pipes: try without waiting, park until the descriptor is ready, try again.
+//! The calls on one descriptor, as C makes them. What reads and writes a caller's memory is here; how a call waits is in
+//! [`call`](super::call), [`device`](super::device), [`connect`](super::connect) and [`accept`](super::accept).
 //!
-//! A descriptor that the program made non-blocking behaves so here too. Time-outs set by `SO_RCVTIMEO` and
-//! `SO_SNDTIMEO` hold, once for the whole call. An attempt never sets `O_NONBLOCK`, which belongs to the open file and
-//! is visible to other threads and processes; it uses `MSG_DONTWAIT` or `RWF_NOWAIT`. Calls without such a flag have a
-//! file of their own:
-//! [`accept`](super::accept), [`connect`](super::connect), [`bulk`](super::bulk).
-//!
-//! # Invariants
-//! - **D1** A call looks at the budget and at interrupts before it has moved anything. Between its parts it looks at
-//!   the budget only. So a call never reports a kill or a time-out after it has moved bytes: those bytes would be lost.
+//! Attempts use `MSG_DONTWAIT` or `RWF_NOWAIT`, which leave the open file's flags alone.
 
-use std::cell::OnceCell;
-use std::mem::{size_of, zeroed};
-use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::mem::zeroed;
 
-use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, timeval};
+use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, sockaddr_storage, socklen_t, ssize_t};
 
-pub(super) use super::connect::is_nonblocking;
-use super::device::{self, Sort};
-use super::symbol::patch;
-use super::{Cut, contained, errno, fail, futex, interrupted, ready, set_errno};
-use crate::hub::{Direction, Handlers, Hub, Mode, Parker, Wake, Why, budget};
+use super::call::{Call, is_nonblocking};
+use super::device::{self, Ways};
+use super::gate::{errno, patch, set_errno};
+use super::iovec::{rest_of, total_of};
+use super::offload::on_own_thread_or_fail;
+use super::probe::{Sort, has_output, is_standard, is_stream, sort};
+use super::{accept, connect};
+use crate::hub::{Direction, Hub};
 
 patch! {
     SOCKETS recv(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int) -> ssize_t => recv_green;
@@ -34,254 +27,11 @@ patch! {
     SOCKETS write(fd: c_int, buffer: *const c_void, len: size_t) -> ssize_t => write_green;
     SOCKETS readv(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t => readv_green;
     SOCKETS writev(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t => writev_green;
-}
-
-pub(super) static SOCKET: &str = "a patched call on descriptor";
-
-/// Waits until a descriptor may be ready, or is closed.
-///
-/// # Errors
-/// An errno; `EBADF` if the descriptor was closed meanwhile.
-pub(super) fn wait(
-    hub: &'static Hub,
-    fd: BorrowedFd<'_>,
-    direction: Direction,
-    deadline: Option<u64>,
-    call: &str,
-) -> Result<Result<(), Cut>, c_int> {
-    wait_or_signal(hub, fd, direction, deadline, call, handlers(deadline))
-}
-
-/// As [`wait`]; `handlers` says which signal handlers end the main green thread's wait, with `EINTR`.
-pub(super) fn wait_or_signal(
-    hub: &'static Hub,
-    fd: BorrowedFd<'_>,
-    direction: Direction,
-    deadline: Option<u64>,
-    call: &str,
-    handlers: Handlers,
-) -> Result<Result<(), Cut>, c_int> {
-    match parked(hub, fd, direction, deadline, handlers) {
-        Ok(Wake::Ready | Wake::Early) => Ok(Ok(())),
-        Ok(Wake::TimedOut) => Ok(Err(Cut::TimedOut)),
-        Ok(Wake::Interrupted) => Ok(Err(interrupted(hub, call))),
-        Err(libc::EINTR) => Ok(Err(Cut::Interrupted(libc::EINTR))),
-        Err(error) => Err(error),
-    }
-}
-
-/// The handlers that interrupt a call with this deadline. The kernel never restarts a call on a socket that has a
-/// time-out, whatever `SA_RESTART` says.
-pub(super) fn handlers(deadline: Option<u64>) -> Handlers {
-    if deadline.is_some() {
-        Handlers::All
-    } else {
-        Handlers::NotRestarting
-    }
-}
-
-/// As [`wait_or_signal`], but an interrupt is returned as such: the caller decides whether to report it.
-fn parked(
-    hub: &'static Hub,
-    fd: BorrowedFd<'_>,
-    direction: Direction,
-    deadline: Option<u64>,
-    handlers: Handlers,
-) -> Result<Wake, c_int> {
-    use std::os::fd::AsRawFd;
-    let raw = fd.as_raw_fd();
-    let parked = contained(|| {
-        futex::watching(raw, |watched| {
-            let parker = Parker::new();
-            // Before the descriptor is registered with the poller: a close that comes before `start` makes the
-            // registration fail, and a close that comes after it wakes this park.
-            watched.start(parker.waiter());
-            let hears = hub.hear_signals(parker.named(), handlers);
-            let why = Why::new(&SOCKET, raw as usize);
-            let wake = hub
-                .reactor
-                .wait_foreign(parker, fd, direction, deadline, why, || watched.is_closed());
-            watched.stop();
-            // A signal ends the park like a wake, so ask whether it was one.
-            wake.map(|wake| (wake, hub.was_cut(hears)))
-        })
-    });
-    match parked {
-        // A deadline or an interrupt that has ended the park takes precedence over a signal.
-        Some(Ok((Wake::Ready | Wake::Early, true))) => Err(libc::EINTR),
-        Some(Ok((wake, _))) => Ok(wake),
-        Some(Err(error)) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
-        // The code above panicked, and nothing may unwind out of a patched call.
-        None => Err(libc::EIO),
-    }
-}
-
-/// Borrows a descriptor for a wait.
-///
-/// # Safety
-/// `fd` is not -1. While it is borrowed, the descriptor is closed only through the patched `close`, which ends the
-/// wait.
-pub(super) unsafe fn borrow(fd: c_int) -> BorrowedFd<'static> {
-    // SAFETY: `fd` is not -1, as the caller guarantees (a call on -1 has failed before). A close ends the borrower's
-    // wait.
-    unsafe { BorrowedFd::borrow_raw(fd) }
-}
-
-/// The deadline of a call that begins to wait now, by the socket's time-out. `None`: it has no time-out.
-pub(super) fn time_limit(hub: &Hub, fd: c_int, direction: Direction) -> Option<u64> {
-    if !futex::has_time_limits() {
-        return None;
-    }
-    let option = match direction {
-        Direction::Read => libc::SO_RCVTIMEO,
-        Direction::Write => libc::SO_SNDTIMEO,
-    };
-    // On anything but a socket this fails, and leaves the time at 0: no limit.
-    // SAFETY: `getsockopt` writes at most `len` bytes to a local `timeval`, for which all-zero is valid.
-    let time = unsafe {
-        let mut time: timeval = zeroed();
-        let mut len = size_of::<timeval>() as socklen_t;
-        libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut time).cast(), &raw mut len);
-        time
-    };
-    let time = Duration::new(
-        time.tv_sec.max(0) as u64,
-        (time.tv_usec.clamp(0, 999_999) * 1000) as u32,
-    );
-    (!time.is_zero()).then(|| hub.deadline_in(time))
-}
-
-fn would_block() -> bool {
-    matches!(errno(), libc::EAGAIN)
-}
-
-/// Runs `yields`, which lets other green threads run, and leaves errno as it is. An interrupt is not reported.
-pub(super) fn give_way(yields: impl FnOnce() -> Wake) {
-    let before = errno();
-    contained(yields);
-    set_errno(before);
-}
-
-/// Takes a step of the budget before the first attempt of a call; see [`Call::begin`].
-pub(super) fn begin(hub: &'static Hub, name: &str, never_waits: impl FnOnce() -> bool) -> Result<(), c_int> {
-    let before = errno();
-    // With `Mode::Must` nothing is delivered: the original of a call that never waits reports no interrupt either.
-    let wake = contained(|| budget::spend_with(|| if never_waits() { Mode::Must } else { Mode::Cancel }));
-    set_errno(before);
-    if wake == Some(Wake::Interrupted)
-        && let Cut::Interrupted(error) = interrupted(hub, name)
-    {
-        return Err(fail(error));
-    }
-    Ok(())
-}
-
-/// One libc call on a descriptor. It has one deadline, in however many parts it is done.
-pub(super) struct Call {
-    pub(super) hub: &'static Hub,
-    pub(super) fd: c_int,
-    direction: Direction,
-    name: &'static str,
-    /// Set when the call first has to wait: most calls never ask the socket for its time-out.
-    deadline: OnceCell<Option<u64>>,
-}
-
-impl Call {
-    pub(super) fn new(hub: &'static Hub, fd: c_int, direction: Direction, name: &'static str) -> Call {
-        Call {
-            hub,
-            fd,
-            direction,
-            name,
-            deadline: OnceCell::new(),
-        }
-    }
-
-    /// Called before the first attempt (D1): lets others run if this green thread has used up its budget, and fails if
-    /// a kill or a time-out is due. The error is the call's result, with errno set. A call that never waits, by its
-    /// flags or by the kind of its descriptor, does not fail.
-    pub(super) fn begin(&self, never_waits: bool) -> Result<(), ssize_t> {
-        let never_waits = || never_waits || is_nonblocking(self.fd) || kind(self.fd) == File::Other;
-        begin(self.hub, self.name, never_waits).map_err(|error| error as ssize_t)
-    }
-
-    /// When the call's waits end. The time runs from the first use.
-    pub(super) fn deadline(&self) -> Option<u64> {
-        *self
-            .deadline
-            .get_or_init(|| time_limit(self.hub, self.fd, self.direction))
-    }
-
-    /// Repeats `attempt` until it returns something else than `EAGAIN`, and parks between attempts. Returns `EAGAIN`
-    /// itself if the file is non-blocking or the socket's time-out has passed. If earlier parts of the call have moved
-    /// bytes (`begun`), an error or an interrupt that comes during the wait ends it with `EAGAIN`, and is left for the
-    /// next call.
-    pub(super) fn attempt(&self, begun: bool, mut attempt: impl FnMut() -> ssize_t) -> ssize_t {
-        let before = errno();
-        let result = attempt();
-        if result >= 0 || !would_block() {
-            // It did not park: large transfers use up more of the budget, so that one green thread cannot keep the hub.
-            budget::charge(usize::try_from(result).unwrap_or(0));
-            return result;
-        }
-        // The flag is looked at only after an attempt, so that a call that succeeds at once costs one system call.
-        if is_nonblocking(self.fd) {
-            return fail(libc::EAGAIN) as ssize_t;
-        }
-        loop {
-            // SAFETY: the attempt did not fail with `EBADF`, so `fd` is not -1, and a close ends the wait.
-            let fd = unsafe { borrow(self.fd) };
-            match parked(self.hub, fd, self.direction, self.deadline(), handlers(self.deadline())) {
-                Ok(Wake::Ready | Wake::Early) => {}
-                // Nothing was moved, so the interrupt can be reported (D1).
-                Ok(Wake::Interrupted) if !begun => {
-                    if let Cut::Interrupted(error) = interrupted(self.hub, self.name) {
-                        return fail(error) as ssize_t;
-                    }
-                }
-                // Otherwise the interrupt stays due, and the next call reports it.
-                Ok(Wake::TimedOut | Wake::Interrupted) => return fail(libc::EAGAIN) as ssize_t,
-                Err(error) => return fail(error) as ssize_t,
-            }
-            // Another attempt would take the socket's pending error, and the call could not report it beside its count.
-            if begun && ready::has_error(self.fd) {
-                return fail(libc::EAGAIN) as ssize_t;
-            }
-            // The wait has changed errno; a successful call leaves the caller's as it was.
-            set_errno(before);
-            let result = attempt();
-            if result >= 0 || !would_block() {
-                return result;
-            }
-        }
-    }
-
-    /// As [`attempt`](Self::attempt), for a call that a blocking descriptor carries out to the end: repeats `step`
-    /// until `len()` bytes are moved. `step` gets the number of bytes moved so far. `len` is first called after the
-    /// first step, when the kernel has checked the caller's pointers.
-    pub(super) fn attempt_all(&self, len: impl Fn() -> usize, mut step: impl FnMut(usize) -> ssize_t) -> ssize_t {
-        let mut done = 0;
-        loop {
-            let result = self.attempt(done > 0, || step(done));
-            match usize::try_from(result) {
-                Ok(0) => return done as ssize_t,
-                Ok(more) => done += more,
-                // A partial result takes precedence over an error, as in the kernel.
-                Err(_) if done > 0 => return done as ssize_t,
-                Err(_) => return result,
-            }
-            if done >= len() {
-                return done as ssize_t;
-            }
-            // Between parts others may run, but no interrupt is delivered (D1).
-            give_way(|| budget::spend(Mode::Must));
-            // Stop at an error that came meanwhile: another attempt would take it, and this call can only report its
-            // count.
-            if is_nonblocking(self.fd) || ready::has_error(self.fd) {
-                return done as ssize_t;
-            }
-        }
-    }
+    SOCKETS accept(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int => accept_green;
+    SOCKETS accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int => accept4_green;
+    SOCKETS connect(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int => connect_green;
+    SOCKETS listen(fd: c_int, backlog: c_int) -> c_int => listen_green;
+    SOCKETS tcdrain(fd: c_int) -> c_int => tcdrain_green;
 }
 
 unsafe fn recv_green(hub: &'static Hub, fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
@@ -300,8 +50,8 @@ pub(super) unsafe fn recvfrom_green(
     address_len: *mut socklen_t,
 ) -> ssize_t {
     let call = Call::new(hub, fd, Direction::Read, "recv");
-    if let Err(cut) = call.begin(flags & NEVER_WAITS != 0) {
-        return cut;
+    if let Err(failed) = call.begin(flags & NEVER_WAITS != 0) {
+        return failed;
     }
     let step = |done: usize| {
         let (at, left) = (buffer.wrapping_byte_add(done), len - done);
@@ -322,49 +72,35 @@ pub(super) unsafe fn recvfrom_green(
     if flags & libc::MSG_PEEK == 0 {
         return call.attempt_all(|| len, step);
     }
-    // SAFETY: the caller guarantees `len` writable bytes at `buffer`, and a place for an address, or null.
-    let waits = || unsafe { original::recvfrom(fd, buffer, len, flags, address, address_len) };
+    // SAFETY: the caller guarantees `len` writable bytes at `buffer`, and a place for an address, or null, for the time
+    // of the call.
+    let waits =
+        || unsafe { on_own_thread_or_fail(|| original::recvfrom(fd, buffer, len, flags, address, address_len)) };
     peek_all(fd, len, || step(0), waits)
 }
 
 /// A peek that waits for all: what is there stays there, so the reactor cannot tell when there is more of it. If `attempt`
-/// does not find all of it, `waits` does the call on an OS thread.
+/// does not find all of it, `waits` makes the call on another OS thread.
 #[cold]
 fn peek_all(fd: c_int, len: usize, attempt: impl FnOnce() -> ssize_t, waits: impl FnOnce() -> ssize_t) -> ssize_t {
     let before = errno();
     let seen = attempt();
-    let has_some = usize::try_from(seen).map_or_else(|_| would_block(), |seen| 0 < seen && seen < len);
+    let has_some = usize::try_from(seen).map_or_else(|_| errno() == libc::EAGAIN, |seen| 0 < seen && seen < len);
     if !has_some || is_nonblocking(fd) {
         return seen;
     }
     set_errno(before);
-    device::apart(waits)
+    waits()
 }
 
 /// Flags of receives that do not wait: they say so, or ask for errors or urgent data, for which the kernel does not
 /// wait.
 const NEVER_WAITS: c_int = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
 
-/// Whether it is a stream socket.
-pub(super) fn is_stream(fd: c_int) -> bool {
-    // SAFETY: `getsockopt` writes at most `len` bytes to a local integer.
-    unsafe {
-        let (mut kind, mut len) = (0, size_of::<c_int>() as socklen_t);
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_TYPE,
-            (&raw mut kind).cast(),
-            &raw mut len,
-        );
-        kind == libc::SOCK_STREAM
-    }
-}
-
 unsafe fn recvmsg_green(hub: &'static Hub, fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     let call = Call::new(hub, fd, Direction::Read, "recvmsg");
-    if let Err(cut) = call.begin(flags & NEVER_WAITS != 0) {
-        return cut;
+    if let Err(failed) = call.begin(flags & NEVER_WAITS != 0) {
+        return failed;
     }
     // SAFETY: the caller guarantees a valid message.
     let first = || unsafe { original::recvmsg(fd, message, flags | libc::MSG_DONTWAIT) };
@@ -379,11 +115,11 @@ unsafe fn recvmsg_green(hub: &'static Hub, fd: c_int, message: *mut msghdr, flag
     let vectors = || unsafe { vectors_of((*message).msg_iov, (*message).msg_iovlen) };
     if flags & libc::MSG_PEEK != 0 {
         let seen = first();
-        if seen < 0 && !would_block() {
+        if seen < 0 && errno() != libc::EAGAIN {
             return seen;
         }
-        // SAFETY: the caller guarantees a valid message.
-        let waits = || unsafe { original::recvmsg(fd, message, flags) };
+        // SAFETY: the caller guarantees a valid message, for the time of the call.
+        let waits = || unsafe { on_own_thread_or_fail(|| original::recvmsg(fd, message, flags)) };
         return peek_all(fd, total_of(vectors()), || seen, waits);
     }
     call.attempt_all(
@@ -414,8 +150,8 @@ unsafe fn sendto_green(
     address_len: socklen_t,
 ) -> ssize_t {
     let call = Call::new(hub, fd, Direction::Write, "send");
-    if let Err(cut) = call.begin(flags & libc::MSG_DONTWAIT != 0) {
-        return cut;
+    if let Err(failed) = call.begin(flags & libc::MSG_DONTWAIT != 0) {
+        return failed;
     }
     let step = |done: usize| {
         let (at, left) = (buffer.wrapping_byte_add(done), len - done);
@@ -432,8 +168,8 @@ unsafe fn sendto_green(
 
 unsafe fn sendmsg_green(hub: &'static Hub, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     let call = Call::new(hub, fd, Direction::Write, "sendmsg");
-    if let Err(cut) = call.begin(flags & libc::MSG_DONTWAIT != 0) {
-        return cut;
+    if let Err(failed) = call.begin(flags & libc::MSG_DONTWAIT != 0) {
+        return failed;
     }
     if flags & libc::MSG_DONTWAIT != 0 {
         // SAFETY: the caller guarantees a valid message.
@@ -477,58 +213,14 @@ pub(super) unsafe fn vectors_of<'a>(at: *const iovec, count: usize) -> &'a [iove
     unsafe { std::slice::from_raw_parts(at, count) }
 }
 
-/// The number of bytes in all vectors.
-pub(super) fn total_of(vectors: &[iovec]) -> usize {
-    vectors.iter().map(|vector| vector.iov_len).sum()
-}
-
 /// Runs `f` with a message that has the vectors' bytes after the first `done`, and nothing else.
 fn with_rest(vectors: &[iovec], done: usize, f: impl FnOnce(&mut msghdr) -> ssize_t) -> ssize_t {
-    let mut rest = rest_of(vectors, done);
+    let mut rest = rest_of(vectors, done, usize::MAX);
     // SAFETY: an all-zero `msghdr` is valid: an empty message.
     let mut message: msghdr = unsafe { zeroed() };
     message.msg_iov = rest.as_mut_ptr();
     message.msg_iovlen = rest.len();
     f(&mut message)
-}
-
-/// The parts of `vectors` after the first `done` bytes.
-pub(super) fn rest_of(vectors: &[iovec], mut done: usize) -> Vec<iovec> {
-    let mut rest = Vec::with_capacity(vectors.len());
-    for vector in vectors {
-        let skip = done.min(vector.iov_len);
-        done -= skip;
-        if skip < vector.iov_len {
-            rest.push(iovec {
-                iov_base: vector.iov_base.wrapping_byte_add(skip),
-                iov_len: vector.iov_len - skip,
-            });
-        }
-    }
-    rest
-}
-
-/// The kind of a descriptor, as far as reading and writing are concerned.
-#[derive(PartialEq, Eq)]
-pub(super) enum File {
-    Pipe,
-    Socket,
-    /// A file, a terminal, a device.
-    Other,
-}
-
-pub(super) fn kind(fd: c_int) -> File {
-    match device::sort(fd) {
-        Sort::Pipe => File::Pipe,
-        Sort::Socket => File::Socket,
-        _ => File::Other,
-    }
-}
-
-/// Whether it is standard input, output or error. These block as without patching: otherwise another green thread could
-/// print in the middle of a line.
-pub(super) fn is_standard(fd: c_int) -> bool {
-    (0..=2).contains(&fd)
 }
 
 pub(super) unsafe fn read_green(hub: &'static Hub, fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_t {
@@ -553,8 +245,8 @@ unsafe fn readv_green(hub: &'static Hub, fd: c_int, vectors: *const iovec, count
             return original::readv(fd, vectors, count);
         }
         let call = Call::new(hub, fd, Direction::Read, "readv");
-        if let Err(cut) = call.begin(false) {
-            return cut;
+        if let Err(failed) = call.begin(false) {
+            return failed;
         }
         readv_nowait(&call, vectors, count, || original::readv(fd, vectors, count))
     }
@@ -572,8 +264,8 @@ unsafe fn readv_with(
     plainly: impl Fn() -> ssize_t,
 ) -> ssize_t {
     let call = Call::new(hub, fd, Direction::Read, "read");
-    if let Err(cut) = call.begin(false) {
-        return cut;
+    if let Err(failed) = call.begin(false) {
+        return failed;
     }
     let before = errno();
     // Most reads are of sockets, so this is tried first: it costs one system call, and needs no look at the descriptor.
@@ -595,22 +287,29 @@ unsafe fn readv_with(
 /// As `readv` on a descriptor that can be waited for; runs `plainly`, which may block, on any other.
 ///
 /// # Safety
-/// As for `readv`.
+/// As for `readv`; `plainly` makes the call.
 unsafe fn readv_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
-    match device::sort(call.fd) {
-        Sort::Pipe | Sort::Socket => {}
-        Sort::File => return plainly(),
-        // SAFETY: the caller guarantees `count` vectors of writable bytes.
-        sort => return unsafe { device::read(call.hub, call.fd, sort, (vectors, count), plainly) },
-    }
     // Offset -1 is the current position.
     // SAFETY: the caller guarantees `count` vectors of writable bytes.
-    let piped = call.attempt(false, || unsafe {
-        libc::preadv2(call.fd, vectors, count, -1, libc::RWF_NOWAIT)
-    });
+    let at_once = || unsafe { libc::preadv2(call.fd, vectors, count, -1, libc::RWF_NOWAIT) };
+    let ways = Ways {
+        call,
+        at_once: &at_once,
+        plainly: &plainly,
+        // SAFETY: the caller's vectors stay as they are for the time of the call.
+        elsewhere: &|| unsafe { on_own_thread_or_fail(&plainly) },
+        // SAFETY: the caller guarantees `count` vectors.
+        len: &|| total_of(unsafe { vectors_of(vectors, count as usize) }),
+    };
+    match sort(call.fd) {
+        Sort::Pipe | Sort::Socket => {}
+        Sort::File => return plainly(),
+        sort => return device::read(&ways, sort),
+    }
+    let piped = call.attempt(false, at_once);
     if piped < 0 && errno() == libc::EOPNOTSUPP {
         // A FIFO (a named pipe) does not support `RWF_NOWAIT`.
-        return device::read_when_ready(call.hub, call.fd, plainly);
+        return device::read_when_ready(&ways);
     }
     piped
 }
@@ -636,8 +335,8 @@ unsafe fn writev_green(hub: &'static Hub, fd: c_int, vectors: *const iovec, coun
             return original::writev(fd, vectors, count);
         }
         let call = Call::new(hub, fd, Direction::Write, "writev");
-        if let Err(cut) = call.begin(false) {
-            return cut;
+        if let Err(failed) = call.begin(false) {
+            return failed;
         }
         writev_nowait(&call, vectors, count, || original::writev(fd, vectors, count))
     }
@@ -655,8 +354,8 @@ unsafe fn writev_with(
     plainly: impl Fn() -> ssize_t,
 ) -> ssize_t {
     let call = Call::new(hub, fd, Direction::Write, "write");
-    if let Err(cut) = call.begin(false) {
-        return cut;
+    if let Err(failed) = call.begin(false) {
+        return failed;
     }
     let before = errno();
     // A socket first, as in `readv_with`.
@@ -678,23 +377,33 @@ unsafe fn writev_with(
 /// As `writev` on a descriptor that can be waited for; runs `plainly`, which may block, on any other.
 ///
 /// # Safety
-/// As for `writev`.
+/// As for `writev`; `plainly` makes the call.
 unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
-    match device::sort(call.fd) {
+    // SAFETY: the caller guarantees `count` vectors. Called after an attempt, for which the kernel has read them, or for a
+    // device.
+    let all = || unsafe { vectors_of(vectors, count as usize) };
+    // SAFETY: the caller guarantees `count` vectors of readable bytes.
+    let at_once = || unsafe { libc::pwritev2(call.fd, vectors, count, -1, libc::RWF_NOWAIT) };
+    let ways = Ways {
+        call,
+        at_once: &at_once,
+        plainly: &plainly,
+        // SAFETY: the caller's vectors stay as they are for the time of the call.
+        elsewhere: &|| unsafe { on_own_thread_or_fail(&plainly) },
+        len: &|| total_of(all()),
+    };
+    match sort(call.fd) {
         Sort::Pipe | Sort::Socket => {}
         Sort::File => return plainly(),
         // SAFETY: the caller guarantees `count` vectors of readable bytes.
-        sort => return unsafe { device::write(call.hub, call.fd, sort, (vectors, count), plainly) },
+        sort => return device::write(&ways, sort, || unsafe { is_small(all()) }),
     }
-    // SAFETY: called after an attempt, for which the kernel has read the caller's `count` vectors.
-    let all = || unsafe { std::slice::from_raw_parts(vectors, count as usize) };
     let written = call.attempt_all(
         || total_of(all()),
         |done| match done {
-            // SAFETY: the caller guarantees `count` vectors of readable bytes.
-            0 => unsafe { libc::pwritev2(call.fd, vectors, count, -1, libc::RWF_NOWAIT) },
+            0 => at_once(),
             _ => {
-                let rest = rest_of(all(), done);
+                let rest = rest_of(all(), done, usize::MAX);
                 // SAFETY: `rest` lists the unwritten parts of the caller's buffers.
                 unsafe { libc::pwritev2(call.fd, rest.as_ptr(), rest.len() as c_int, -1, libc::RWF_NOWAIT) }
             }
@@ -702,8 +411,92 @@ unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainl
     );
     if written < 0 && errno() == libc::EOPNOTSUPP {
         // A FIFO (a named pipe) does not support `RWF_NOWAIT`.
-        // SAFETY: the caller guarantees vectors of readable bytes.
-        return unsafe { device::write_fifo(call.hub, call.fd, all(), plainly) };
+        return device::write_fifo(&ways, |done, most| {
+            let piece = rest_of(all(), done, most);
+            // SAFETY: `piece` lists parts of the caller's buffers that are not yet written.
+            unsafe { original::writev(call.fd, piece.as_ptr(), piece.len() as c_int) }
+        });
     }
     written
+}
+
+/// Whether a write adds at most `u32::MAX` to an eventfd's counter. Then a counter that poll reports as writable has
+/// room for it, except within that distance of its maximum, 2^64 - 2.
+///
+/// # Safety
+/// The vectors' bytes are readable.
+unsafe fn is_small(vectors: &[iovec]) -> bool {
+    match vectors {
+        // SAFETY: the vector has at least eight bytes, which are readable as the caller guarantees.
+        [one] if one.iov_len >= 8 => unsafe { one.iov_base.cast::<u64>().read_unaligned() <= u32::MAX.into() },
+        _ => false,
+    }
+}
+
+/// Waits until a terminal has sent its output, on an OS thread if there is any.
+unsafe fn tcdrain_green(_hub: &'static Hub, fd: c_int) -> c_int {
+    let before = errno();
+    let waits = has_output(fd);
+    set_errno(before);
+    // SAFETY: no pointers are involved.
+    unsafe {
+        // No terminal, or nothing left to send: the call returns at once.
+        if waits {
+            on_own_thread_or_fail(|| original::tcdrain(fd))
+        } else {
+            original::tcdrain(fd)
+        }
+    }
+}
+
+unsafe fn accept_green(hub: &'static Hub, fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int {
+    // SAFETY: the caller guarantees that `address` is null or has room for `*len` bytes.
+    unsafe { accept4_green(hub, fd, address, len, 0) }
+}
+
+unsafe fn accept4_green(
+    hub: &'static Hub,
+    fd: c_int,
+    address: *mut sockaddr,
+    len: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
+    let ways = accept::Ways {
+        // SAFETY: the caller guarantees that `address` is null or has room for `*len` bytes; a hub never leaves its OS
+        // thread, so the ring is used on the one that made it.
+        by_ring: &|| unsafe { hub.patched.accepts.accept(fd, address, len, flags) },
+        // SAFETY: the caller guarantees that `address` is null or has room for `*len` bytes.
+        plainly: &|| unsafe { original::accept4(fd, address, len, flags) },
+        // The kernel reports `EFAULT` for it.
+        is_bad: !address.is_null() && len.is_null(),
+        deliver: &|from: &sockaddr_storage, size| {
+            if address.is_null() {
+                return;
+            }
+            // SAFETY: `address` has room for `*len` bytes, as the caller guarantees. A shorter place gets a part of the
+            // address, and `len` the full length.
+            unsafe {
+                let room = (*len).min(size).min(size_of_val(from) as socklen_t) as usize;
+                std::ptr::copy_nonoverlapping((&raw const *from).cast::<u8>(), address.cast::<u8>(), room);
+                *len = size;
+            }
+        },
+    };
+    accept::accept(&Call::new(hub, fd, Direction::Read, "accept"), flags, &ways)
+}
+
+unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
+    // SAFETY: the caller guarantees `len` readable bytes at `address`.
+    let attempt = || unsafe { original::connect(fd, address, len) };
+    // SAFETY: the address stays as it is for the time of the call.
+    let elsewhere = || unsafe { on_own_thread_or_fail(attempt) };
+    connect::connect(&Call::new(hub, fd, Direction::Write, "connect"), attempt, elsewhere)
+}
+
+/// std asks for a queue of 128 connections, which overflows when thousands of green threads connect at once. The kernel
+/// limits the larger number by its own maximum.
+unsafe fn listen_green(_hub: &'static Hub, fd: c_int, backlog: c_int) -> c_int {
+    const QUEUE: c_int = 4096;
+    // SAFETY: no pointers are involved.
+    unsafe { original::listen(fd, if backlog == 128 { QUEUE } else { backlog }) }
 }

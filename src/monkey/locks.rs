@@ -1,7 +1,7 @@
 //! C's locks: mutexes, condition variables, read-write locks, semaphores, `pthread_once`; and `sched_yield`, by which
-//! spinning code waits.
+//! spinning code waits; and C11's locks, which are the same.
 //!
-//! A call tries the lock first. If it is taken, the green thread waits in the table of [`futex`], under the lock's
+//! A call tries the lock first. If it is taken, the green thread waits in the [table](super::table), under the lock's
 //! address, and a release by a patched call looks there. glibc's internal releases (in `pthread_cond_wait`, say) are
 //! not patched, so every wait here tries again after a few milliseconds.
 //!
@@ -29,9 +29,10 @@ use libc::{
     timespec,
 };
 
-use super::futex::{Waiting, wake_by};
-use super::symbol::patch;
-use super::{contained, errno, fail, names, set_errno, sleep};
+use super::gate::{contained, errno, fail, is_armed, patch, set_errno};
+use super::offload::on_own_thread;
+use super::sleep;
+use super::table::{Waiting, wake_by};
 use crate::hub::{Hub, Mode, Parker, Wake, Why};
 
 patch! {
@@ -80,7 +81,7 @@ macro_rules! releases {
                 }
                 // SAFETY: the caller guarantees an initialised object, as libc's definition requires.
                 unsafe {
-                    if super::is_armed() { armed($argument) } else { release::$name($argument) }
+                    if is_armed() { armed($argument) } else { release::$name($argument) }
                 }
             }
         )*
@@ -124,7 +125,7 @@ impl Until {
             return None;
         }
         // SAFETY: `at` is readable, as the caller guarantees.
-        let at = unsafe { sleep::moment(at) }?;
+        let at = sleep::moment(unsafe { &*at })?;
         Some(Until { clock, at })
     }
 
@@ -336,7 +337,7 @@ unsafe fn cond_wait(
     let unlocked = Cell::new(None);
     let waited = contained(|| {
         let waiting = Waiting::new(condition.addr(), u32::MAX);
-        let mut parker = Parker::new();
+        let parker = Parker::new();
         // In the table before the mutex is released: a signal after that finds this waiter, so none is missed.
         waiting.arm(parker.waiter(), || true);
         // SAFETY: the caller holds the mutex, as `pthread_cond_wait` requires. This is the patched unlock, which wakes.
@@ -345,25 +346,7 @@ unsafe fn cond_wait(
         if result != 0 {
             return result;
         }
-        let look = is_shared.then(|| hub.deadline_in(LOOK));
-        loop {
-            let until = look.map_or(deadline, |look| Some(look.min(deadline.unwrap_or(u64::MAX))));
-            let wake = parker.park(until, Mode::Must, Why::new(&LOCK, condition.addr()));
-            if wake == Wake::TimedOut {
-                // Woken in the same moment, or only the look of a shared condition variable: not a time-out.
-                let is_late = deadline.is_some_and(|deadline| hub.clock.now() >= deadline);
-                return if waiting.disarm() || !is_late {
-                    0
-                } else {
-                    libc::ETIMEDOUT
-                };
-            }
-            // The park has ended. If the node was unlinked, that was a signal; otherwise wait on, with a new ticket.
-            parker = Parker::new();
-            if !waiting.arm(parker.waiter(), || true) {
-                return 0;
-            }
-        }
+        until_signalled(&waiting, parker, deadline, is_shared.then(|| hub.deadline_in(LOOK)))
     });
     let result = match (waited, unlocked.get()) {
         (Some(result), _) => result,
@@ -378,6 +361,30 @@ unsafe fn cond_wait(
         unsafe { mutex_lock_green(hub, mutex) };
     }
     result
+}
+
+/// Parks until a signal has unlinked the node, or until the deadline. A wait for a condition variable that is shared between
+/// processes returns at `look` as well, as after a signal.
+fn until_signalled(waiting: &Waiting, mut parker: Parker, deadline: Option<u64>, look: Option<u64>) -> c_int {
+    let hub = parker.hub;
+    let why = Why::new(&LOCK, waiting.key());
+    loop {
+        let until = look.map_or(deadline, |look| Some(look.min(deadline.unwrap_or(u64::MAX))));
+        if parker.park(until, Mode::Must, why) == Wake::TimedOut {
+            // Woken in the same moment, or only the look of a shared condition variable: not a time-out.
+            let is_late = deadline.is_some_and(|deadline| hub.clock.now() >= deadline);
+            return if waiting.disarm() || !is_late {
+                0
+            } else {
+                libc::ETIMEDOUT
+            };
+        }
+        // The park has ended. If the node was unlinked, that was a signal; otherwise wait on, with a new ticket.
+        parker = Parker::new();
+        if !waiting.arm(parker.waiter(), || true) {
+            return 0;
+        }
+    }
 }
 
 unsafe fn cond_wait_green(hub: &'static Hub, condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t) -> c_int {
@@ -588,10 +595,12 @@ unsafe fn rwlock_clockwrlock_green(
 /// A barrier cannot be tried, and any thread may wait at it: an OS thread waits in the caller's place. Each caller has
 /// an OS thread of its own, not one of the pool, because all callers must be able to wait at once.
 unsafe fn barrier_wait_green(_hub: &'static Hub, barrier: *mut pthread_barrier_t) -> c_int {
-    // SAFETY: the caller guarantees an initialised barrier.
-    let wait = || unsafe { original::pthread_barrier_wait(barrier) };
-    // L3: without an OS thread for it, the caller's own OS thread waits.
-    names::apart(wait).unwrap_or_else(wait)
+    // SAFETY: the caller guarantees an initialised barrier, at which any thread may wait.
+    unsafe {
+        let wait = || original::pthread_barrier_wait(barrier);
+        // L3: without an OS thread for it, the caller's own OS thread waits.
+        on_own_thread(wait).unwrap_or_else(wait)
+    }
 }
 
 /// Tries to acquire a semaphore; returns the error instead of setting errno.
@@ -698,4 +707,84 @@ unsafe fn sched_yield_green(hub: &'static Hub) -> c_int {
 unsafe fn thrd_yield_green(hub: &'static Hub) {
     // SAFETY: no pointers are involved.
     unsafe { sched_yield_green(hub) };
+}
+
+// C11's locks. glibc implements them internally, with the same objects as its pthreads: so the definitions here call the
+// pthread functions, which are patched.
+
+/// C11's `thrd_success`, and its errors.
+const SUCCESS: c_int = 0;
+const BUSY: c_int = 1;
+const ERROR: c_int = 2;
+const NO_MEMORY: c_int = 3;
+const TIMED_OUT: c_int = 4;
+
+/// The pthread functions, declared as a C program sees them: linked to this crate's definitions where it has one.
+mod pthread {
+    use super::*;
+
+    unsafe extern "C" {
+        pub(super) fn pthread_mutex_lock(lock: *mut pthread_mutex_t) -> c_int;
+        pub(super) fn pthread_mutex_trylock(lock: *mut pthread_mutex_t) -> c_int;
+        pub(super) fn pthread_mutex_timedlock(lock: *mut pthread_mutex_t, until: *const timespec) -> c_int;
+        pub(super) fn pthread_mutex_unlock(lock: *mut pthread_mutex_t) -> c_int;
+        pub(super) fn pthread_cond_wait(condition: *mut pthread_cond_t, lock: *mut pthread_mutex_t) -> c_int;
+        pub(super) fn pthread_cond_timedwait(
+            condition: *mut pthread_cond_t,
+            lock: *mut pthread_mutex_t,
+            until: *const timespec,
+        ) -> c_int;
+        pub(super) fn pthread_cond_signal(condition: *mut pthread_cond_t) -> c_int;
+        pub(super) fn pthread_cond_broadcast(condition: *mut pthread_cond_t) -> c_int;
+        pub(super) fn pthread_once(once: *mut c_int, f: unsafe extern "C" fn()) -> c_int;
+    }
+}
+
+pub(super) fn c11_symbols() -> impl Iterator<Item = super::symbol::Listed> {
+    super::symbol::listed! {
+        LOCKS mtx_lock LOCKS mtx_trylock LOCKS mtx_timedlock LOCKS mtx_unlock
+        LOCKS cnd_wait LOCKS cnd_timedwait LOCKS cnd_signal LOCKS cnd_broadcast LOCKS call_once
+    }
+}
+
+/// C11's result for an errno.
+fn c11_result(error: c_int) -> c_int {
+    match error {
+        0 => SUCCESS,
+        libc::EBUSY => BUSY,
+        libc::ENOMEM => NO_MEMORY,
+        libc::ETIMEDOUT => TIMED_OUT,
+        _ => ERROR,
+    }
+}
+
+macro_rules! as_pthreads {
+    ($($name:ident($($argument:ident: $type:ty),*) => $call:ident;)*) => {
+        $(
+            /// Defined ahead of libc's.
+            #[unsafe(no_mangle)]
+            unsafe extern "C-unwind" fn $name($($argument: $type),*) -> c_int {
+                // SAFETY: the caller guarantees initialised objects, and glibc's C11 objects are its pthread objects.
+                c11_result(unsafe { pthread::$call($($argument),*) })
+            }
+        )*
+    };
+}
+
+as_pthreads! {
+    mtx_lock(lock: *mut pthread_mutex_t) => pthread_mutex_lock;
+    mtx_trylock(lock: *mut pthread_mutex_t) => pthread_mutex_trylock;
+    mtx_timedlock(lock: *mut pthread_mutex_t, until: *const timespec) => pthread_mutex_timedlock;
+    mtx_unlock(lock: *mut pthread_mutex_t) => pthread_mutex_unlock;
+    cnd_wait(condition: *mut pthread_cond_t, lock: *mut pthread_mutex_t) => pthread_cond_wait;
+    cnd_timedwait(condition: *mut pthread_cond_t, lock: *mut pthread_mutex_t, until: *const timespec) => pthread_cond_timedwait;
+    cnd_signal(condition: *mut pthread_cond_t) => pthread_cond_signal;
+    cnd_broadcast(condition: *mut pthread_cond_t) => pthread_cond_broadcast;
+}
+
+/// Defined ahead of libc's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn call_once(once: *mut c_int, f: unsafe extern "C" fn()) {
+    // SAFETY: the caller guarantees an initialised flag, and glibc's `once_flag` is a `pthread_once_t`.
+    unsafe { pthread::pthread_once(once, f) };
 }

@@ -189,128 +189,33 @@
 
 mod accept;
 mod bulk;
-mod c11;
-mod child;
+mod call;
+mod close;
 mod connect;
 mod device;
 mod fd;
-mod files;
 mod futex;
-mod handlers;
-mod ipc;
+mod gate;
+mod iovec;
 mod locks;
-mod names;
+mod offload;
+mod probe;
+mod processes;
 mod ready;
+mod signals;
 mod sleep;
 mod symbol;
+mod table;
 mod threads;
 
 use std::io;
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::hub::{Hub, Mode, Parker, Why, interrupt};
-use crate::sys::fork::{Child, on_fork};
-use crate::sys::{base, inside, plain};
+pub use gate::Patch;
 
-/// A set of calls to patch; [`patch_all`] patches all of them.
-///
-/// ```
-/// use greenthread::monkey::Patch;
-/// # fn main() -> std::io::Result<()> {
-/// Patch::new().sockets().time().apply()?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "nothing is patched until apply() is called"]
-pub struct Patch(u32);
-
-const SOCKETS: u32 = 1;
-const TIME: u32 = 2;
-const READINESS: u32 = 4;
-const NAMES: u32 = 8;
-const PROCESSES: u32 = 16;
-const LOCKS: u32 = 32;
-const THREADS: u32 = 64;
-const SHARED: u32 = 128;
-
-/// All groups of calls. A symbol of this group counts as armed when any group is.
-const ANY: u32 = SHARED - 1;
-
-/// The groups that are armed, and [`SHARED`].
-static ARMED: AtomicU32 = AtomicU32::new(0);
+use crate::sys::fork::{InChild, reset_on_fork};
+use crate::sys::plain;
 
 impl Patch {
-    /// An empty set.
-    pub const fn new() -> Patch {
-        Patch(0)
-    }
-
-    /// Everything except `std::thread::spawn`, which [`patch_threads`] patches.
-    pub const fn all() -> Patch {
-        Patch(SOCKETS | TIME | READINESS | NAMES | PROCESSES | LOCKS)
-    }
-
-    /// Sockets, pipes, terminals, eventfd and the like: connect, accept, the recv and send families, read and write.
-    ///
-    /// The open of a FIFO belongs here too.
-    pub const fn sockets(self) -> Patch {
-        Patch(self.0 | SOCKETS)
-    }
-
-    /// Sleeps.
-    pub const fn time(self) -> Patch {
-        Patch(self.0 | TIME)
-    }
-
-    /// poll, select and epoll, and waits for signals (`sigwait`, `pause`).
-    pub const fn readiness(self) -> Patch {
-        Patch(self.0 | READINESS)
-    }
-
-    /// getaddrinfo and getnameinfo, on the thread pool.
-    pub const fn names(self) -> Patch {
-        Patch(self.0 | NAMES)
-    }
-
-    /// Waits for child processes.
-    pub const fn processes(self) -> Patch {
-        Patch(self.0 | PROCESSES)
-    }
-
-    /// std's locks, channels and `thread::park`, and everything else that waits by futex or lock.
-    ///
-    /// That includes C's locks, locks on files, and queues and semaphores between processes.
-    pub const fn locks(self) -> Patch {
-        Patch(self.0 | LOCKS)
-    }
-
-    /// Makes calls park in local green threads and on a hub's native stack too, which share their thread-locals.
-    ///
-    /// ```
-    /// use greenthread::{monkey::Patch, spawn_local};
-    /// use std::{thread::sleep, time::{Duration, Instant}};
-    ///
-    /// // SAFETY: nothing here is between two uses of a thread-local when it sleeps.
-    /// unsafe { Patch::new().time().shared_thread_locals() }.apply().unwrap();
-    /// let start = Instant::now();
-    /// let other = spawn_local(|| sleep(Duration::from_millis(50)));
-    /// sleep(Duration::from_millis(50)); // the native stack parks, and the other one runs
-    /// other.join().unwrap();
-    /// assert!(start.elapsed() < Duration::from_millis(95));
-    /// ```
-    ///
-    /// # Safety
-    /// From then on, on every OS thread with a hub, other code of that OS thread runs in the middle of a call that used
-    /// to block, and sees the same thread-locals. No code that runs there may rely on the contrary. So there must be no
-    /// lazy `thread_local!` with an initialiser that blocks, no scoped thread-local or reference to a thread-local that
-    /// is held over a call that blocks, no contended lock of `parking_lot`, no two tokio contexts, and no
-    /// `std::thread::park`.
-    pub const unsafe fn shared_thread_locals(self) -> Patch {
-        Patch(self.0 | SHARED)
-    }
-
     /// Arms these calls, in addition to what is armed already.
     ///
     /// # Errors
@@ -318,35 +223,21 @@ impl Patch {
     /// [`thread::isolation`](crate::thread::isolation).
     pub fn apply(self) -> io::Result<()> {
         // With shared thread-locals, calls park without isolation, so it is not required.
-        if self.0 & SHARED == 0 {
+        if self.0 & symbol::SHARED == 0 {
             crate::thread::isolation()?;
         }
         // Before the first call can park: a child that is forked then must clear the tables.
-        on_fork(Child::Patches, forked);
-        if ARMED.fetch_or(self.0, Ordering::SeqCst) == 0 {
-            tell_all_threads();
-        }
+        reset_on_fork(forked);
+        gate::arm(self);
         Ok(())
     }
 }
 
-/// Makes every OS thread see that calls are armed. Wakes check that by a relaxed load: without this barrier, a wake by
-/// another OS thread could miss a green thread that parks from now on.
-fn tell_all_threads() {
-    const REGISTER: i64 = 1 << 4;
-    const PRIVATE: i64 = 1 << 3;
-    // The kernel refuses the private barrier until the process has registered for it.
-    for command in [REGISTER, PRIVATE] {
-        // SAFETY: `membarrier` has no pointer arguments; it only runs a barrier on the process's threads.
-        unsafe { original::syscall(libc::SYS_membarrier, command, 0, 0, 0, 0, 0) };
-    }
-}
-
 /// Runs in a forked child: the waiters in the tables are threads of the parent, which do not exist here.
-fn forked() {
-    futex::forget_all();
-    accept::forget_all();
-    connect::forget_all();
+fn forked(child: &InChild) {
+    table::forget_all(child);
+    accept::forget_all(child);
+    call::forget_all(child);
 }
 
 /// Patches everything except `std::thread::spawn`, which [`patch_threads`] patches.
@@ -380,18 +271,12 @@ pub fn patch_threads() -> io::Result<()> {
         let reason = "std's threads do not begin as known";
         return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
     }
-    Patch(Patch::all().0 | THREADS).apply()
+    Patch(Patch::all().0 | symbol::THREADS).apply()
 }
 
 /// Whether all of `patch` is armed.
 pub fn is_patched(patch: Patch) -> bool {
-    ARMED.load(Ordering::SeqCst) & patch.0 == patch.0
-}
-
-/// Whether any call is armed. Nothing is ever disarmed.
-#[inline]
-fn is_armed() -> bool {
-    ARMED.load(Ordering::Relaxed) != 0
+    gate::armed() & patch.0 == patch.0
 }
 
 /// Runs `f` with the calls of this green thread unpatched: they block the OS thread.
@@ -410,22 +295,18 @@ pub fn unpatched<F: FnOnce() -> T, T>(f: F) -> T {
 /// # Coming from Python
 /// `gevent.monkey.get_original`.
 pub mod original {
-    pub use super::accept::original::*;
     pub use super::bulk::original::*;
-    pub use super::c11::original::*;
-    pub use super::child::original::*;
-    pub use super::connect::flags::*;
-    pub use super::connect::original::*;
-    pub use super::device::original::*;
+    pub use super::call::flags::*;
+    pub use super::close::original::*;
     pub use super::fd::original::*;
-    pub use super::files::original::*;
     pub use super::futex::original::*;
-    pub use super::handlers::original::*;
-    pub use super::ipc::original::*;
     pub use super::locks::original::*;
     pub use super::locks::release::*;
-    pub use super::names::original::*;
+    pub use super::offload::original::*;
+    pub use super::processes::original::*;
     pub use super::ready::original::*;
+    pub use super::signals::actions::*;
+    pub use super::signals::original::*;
     pub use super::sleep::original::*;
     pub use super::threads::original::*;
     pub use super::threads::plain::*;
@@ -452,8 +333,8 @@ pub struct Symbol {
 /// assert!(report.iter().all(|symbol| symbol.is_ours), "{report:#?}");
 /// ```
 pub fn report() -> Vec<Symbol> {
-    let armed = ARMED.load(Ordering::SeqCst);
-    let told = symbol::all().map(|(name, ours, group)| Symbol {
+    let armed = gate::armed();
+    let told = symbols().map(|(name, ours, group)| Symbol {
         name: name.to_str().unwrap_or_default(),
         is_ours: symbol::resolved(name) == ours,
         is_armed: armed & group != 0,
@@ -461,112 +342,24 @@ pub fn report() -> Vec<Symbol> {
     told.collect()
 }
 
-/// Whether a call is the original without a further check: the code runs in the native context, and calls do not park
-/// there.
-#[inline(always)]
-fn passes() -> bool {
-    base::is_native() && ARMED.load(Ordering::Relaxed) & SHARED == 0
-}
-
-/// The hub, if this call may park; `None` if it is the original and blocks (M1).
-#[inline(always)]
-fn gate(group: u32) -> Option<&'static Hub> {
-    if passes() {
-        return None;
-    }
-    gate_here(group)
-}
-
-/// The part of [`gate`] that is out of line, so that the fast path saves no registers.
-#[inline(never)]
-fn gate_here(group: u32) -> Option<&'static Hub> {
-    let armed = ARMED.load(Ordering::Relaxed);
-    // Calls of this crate's own (`is_plain`), and an allocator below a change of this crate's state (`is_inside`): M1.
-    if armed & group == 0 || plain::is_plain() || inside::is_inside() {
-        return None;
-    }
-    // A signal handler's stack may be small: check for one before the checks that need more stack.
-    let hub = Hub::try_current()?;
-    if handlers::is_in_one(hub) || !hub.may_park_patched(armed & SHARED != 0) {
-        return None;
-    }
-    // Signals that came before this call do not interrupt it. Locks are never interrupted, and may be taken in the
-    // middle of a call that is (by an allocator, say): they must not clear what that call still has to report.
-    if group != LOCKS {
-        hub.forget_signals();
-    }
-    Some(hub)
-}
-
-/// Why a patched call gives up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    TimedOut,
-    /// A kill or an expired [`Timeout`](crate::time::Timeout), reported by this errno.
-    Interrupted(i32),
-}
-
-/// Reports the kill or the time-out that is due to the caller of a patched call. Escalates if the caller ignores it: a
-/// line on stderr, then (for a kill) the green thread is set aside.
-fn interrupted(hub: &'static Hub, call: &str) -> Cut {
-    let task = hub.running();
-    let is_kill = interrupt::is_kill_due(task);
-    // From now on the green thread counts as told: its end, or the guard's, reports the interrupt as well.
-    interrupt::tell(task);
-    // Counted for each reason on its own, so that a new time-out starts at 1.
-    let times = hub.count_refusal(interrupt::due_number(task));
-    if times == 16 {
-        let what = if is_kill { "killed" } else { "timed out" };
-        crate::hub::complain(format_args!(
-            "{} has been told 16 times that it is {what}, and still calls {call}",
-            crate::hub::Reporter::of(task).name
-        ));
-    }
-    // Only a kill: code that ignores a time-out ends when it leaves `Timeout::run`, but a kill stays due for ever.
-    if times >= 1000 && is_kill {
-        crate::hub::complain(format_args!(
-            "{} is set aside for good: it was told 1000 times that it is killed",
-            crate::hub::Reporter::of(task).name
-        ));
-        loop {
-            Parker::new().park(None, Mode::Must, Why::new(&ASIDE, 0));
-        }
-    }
-    let errno = if is_kill { libc::ECANCELED } else { libc::ETIMEDOUT };
-    if times > 1 {
-        // The call failed without parking. Let others run, or a loop that ignores the error would keep the hub. The
-        // shield keeps the yield from delivering the same interrupt, and nothing may unwind from here.
-        crate::thread::shield(|| drop(std::panic::catch_unwind(AssertUnwindSafe(crate::thread::yield_now))));
-    }
-    Cut::Interrupted(errno)
-}
-
-static ASIDE: &str = "nothing: it was set aside for ignoring its kill";
-
-/// Runs `f`, which is code of this crate. `None`: it panicked. The payload is discarded, because nothing may unwind out
-/// of a patched call.
-fn contained<T>(f: impl FnOnce() -> T) -> Option<T> {
-    match std::panic::catch_unwind(AssertUnwindSafe(f)) {
-        Ok(value) => Some(value),
-        Err(payload) => {
-            crate::hub::discard(payload);
-            None
-        }
-    }
-}
-
-fn errno() -> i32 {
-    // SAFETY: `__errno_location` returns the address of a live thread-local of the running thread.
-    unsafe { *libc::__errno_location() }
-}
-
-fn set_errno(value: i32) {
-    // SAFETY: `__errno_location` returns the address of a live thread-local of the running thread.
-    unsafe { *libc::__errno_location() = value };
-}
-
-/// Sets errno and returns -1, as a failed system call does.
-fn fail(value: i32) -> libc::c_int {
-    set_errno(value);
-    -1
+/// All patched symbols.
+fn symbols() -> impl Iterator<Item = symbol::Listed> {
+    let descriptors = fd::symbols()
+        .chain(bulk::symbols())
+        .chain(ready::symbols())
+        .chain(close::symbols());
+    let processes = processes::symbols().chain(processes::flag_symbols());
+    let locks = futex::symbols()
+        .chain(locks::symbols())
+        .chain(locks::release_symbols())
+        .chain(locks::c11_symbols());
+    let signals = signals::symbols().chain(signals::action_symbols());
+    let threads = threads::symbols().chain(threads::join_symbols());
+    let rest = sleep::symbols().chain(offload::symbols());
+    descriptors
+        .chain(processes)
+        .chain(locks)
+        .chain(signals)
+        .chain(threads)
+        .chain(rest)
 }

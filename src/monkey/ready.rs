@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
 
-use super::symbol::patch;
-use super::{Cut, contained, fail, fd, interrupted, sleep};
-use crate::hub::{Direction, Handlers, Hub, Mode, Parker, Wake, Why};
+use super::call::{self, Waited, nap, wait_or_signal};
+use super::gate::{errno, fail, patch};
+use super::offload::on_own_thread_or_fail;
+use super::sleep;
+use crate::hub::{Direction, Handlers, Hub, Why};
+use crate::sys::plain::plainly;
 
 patch! {
     READINESS poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int => poll_green;
@@ -30,26 +33,8 @@ fn deadline(hub: &Hub, timeout: c_int) -> Option<u64> {
     Some(hub.deadline_in(Duration::from_millis(timeout)))
 }
 
-/// Whether one descriptor has one of these events now, or an error.
-pub(super) fn is_ready(fd: c_int, events: i16) -> bool {
-    let mut one = pollfd { fd, events, revents: 0 };
-    // SAFETY: `poll` gets one local `pollfd`, and a time-out of 0.
-    unsafe { original::poll(&raw mut one, 1, 0) != 0 }
-}
-
-/// Whether an error is pending, which the next call on the descriptor would report.
-pub(super) fn has_error(fd: c_int) -> bool {
-    let mut one = pollfd {
-        fd,
-        events: 0,
-        revents: 0,
-    };
-    // SAFETY: `poll` gets one local `pollfd`, and a time-out of 0.
-    unsafe { original::poll(&raw mut one, 1, 0) > 0 && one.revents & libc::POLLERR != 0 }
-}
-
 /// Waits for `interest` and looks, until a look finds something, the deadline has passed, or the wait is cut short.
-fn looking(
+fn wait_and_look(
     hub: &'static Hub,
     deadline: Option<u64>,
     call: &str,
@@ -57,13 +42,20 @@ fn looking(
     look: impl Fn() -> c_int,
 ) -> c_int {
     loop {
-        match fd::wait_or_signal(hub, interest, Direction::Read, deadline, call, Handlers::All) {
-            Ok(Ok(())) => {}
+        match wait_or_signal(
+            hub,
+            interest.as_raw_fd(),
+            Direction::Read,
+            deadline,
+            call,
+            Handlers::All,
+        ) {
+            Waited::Ready => {}
             // A last look: an event may have come together with the deadline.
-            Ok(Err(Cut::TimedOut)) => return look(),
+            Waited::TimedOut => return look(),
             // The kernel limits how deep epolls may be nested, and the hub's poller would be one level more.
-            Err(libc::ELOOP) => return napping(hub, deadline, call, look),
-            Ok(Err(Cut::Interrupted(error))) | Err(error) => return fail(error),
+            Waited::Failed(libc::ELOOP) => return sleep_and_look(hub, deadline, call, look),
+            Waited::Interrupted(error) | Waited::Failed(error) => return fail(error),
         }
         // The event may be gone again (another OS thread has read the bytes): then wait on.
         let found = look();
@@ -73,24 +65,12 @@ fn looking(
     }
 }
 
-/// As [`looking`], where no epoll descriptor can be used: sleeps between looks, at most 20 ms each time.
-fn napping(hub: &'static Hub, deadline: Option<u64>, call: &str, look: impl Fn() -> c_int) -> c_int {
-    let mut nap = Duration::from_millis(1);
+/// As [`wait_and_look`], where no epoll descriptor can be used: sleeps between looks, at most 20 ms each time.
+fn sleep_and_look(hub: &'static Hub, deadline: Option<u64>, call: &str, look: impl Fn() -> c_int) -> c_int {
+    let mut time = Duration::from_millis(1);
     loop {
-        let until = hub.deadline_in(nap).min(deadline.unwrap_or(u64::MAX));
-        // The nap itself can be ended by a signal, a kill or a time-out.
-        let wake = contained(|| {
-            let parker = Parker::new();
-            let hears = hub.hear_signals(parker.named(), Handlers::All);
-            let wake = parker.park(Some(until), Mode::Cancel, Why::new(&LOOK, 0));
-            (wake, hub.was_cut(hears))
-        });
-        if wake == Some((Wake::Ready, true)) {
-            return fail(libc::EINTR);
-        }
-        if wake.is_some_and(|(wake, _)| wake == Wake::Interrupted)
-            && let Cut::Interrupted(error) = interrupted(hub, call)
-        {
+        let until = hub.deadline_in(time).min(deadline.unwrap_or(u64::MAX));
+        if let Err(error) = nap(hub, until, Handlers::All, call, Why::new(&LOOK, 0)) {
             return fail(error);
         }
         let found = look();
@@ -98,7 +78,7 @@ fn napping(hub: &'static Hub, deadline: Option<u64>, call: &str, look: impl Fn()
             return found;
         }
         // Longer naps cost less, but delay the caller: at most 20 ms.
-        nap = (nap * 2).min(Duration::from_millis(20));
+        time = (time * 2).min(Duration::from_millis(20));
     }
 }
 
@@ -106,7 +86,7 @@ static LOOK: &str = "a patched poll without a descriptor to wait by";
 
 /// An epoll descriptor that is readable when one of `fds` is ready. Fails if none can be made (no descriptor is left,
 /// say).
-fn gather(fds: &[pollfd]) -> Result<OwnedFd, ()> {
+fn epoll_of(fds: &[pollfd]) -> Result<OwnedFd, ()> {
     // SAFETY: no pointers are involved.
     let raw = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     if raw < 0 {
@@ -127,7 +107,7 @@ fn gather(fds: &[pollfd]) -> Result<OwnedFd, ()> {
             if libc::epoll_ctl(all.as_raw_fd(), libc::EPOLL_CTL_ADD, one.fd, &raw mut event) == 0 {
                 continue;
             }
-            match super::errno() {
+            match errno() {
                 libc::EEXIST => {}
                 // A file cannot be in an epoll, nor can a closed descriptor. poll reports both at once, so the look
                 // before has found them.
@@ -150,7 +130,7 @@ fn gather(fds: &[pollfd]) -> Result<OwnedFd, ()> {
 }
 
 pub(super) unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
-    if let Err(error) = fd::begin(hub, "poll", || timeout == 0) {
+    if let Err(error) = call::begin(hub, "poll", || timeout == 0) {
         return error;
     }
     // SAFETY: the caller guarantees `count` `pollfd`s at `fds`; the time-out is 0.
@@ -161,22 +141,22 @@ pub(super) unsafe fn poll_green(hub: &'static Hub, fds: *mut pollfd, count: nfds
     }
     // A poll of nothing is a sleep.
     if count == 0 {
-        return rest(hub, deadline(hub, timeout));
+        return wait_for_signal(hub, deadline(hub, timeout));
     }
     // SAFETY: the kernel has just read `count` `pollfd`s there.
     let list = unsafe { std::slice::from_raw_parts(fds, count as usize) };
-    match gather(list) {
-        Ok(all) => looking(hub, deadline(hub, timeout), "poll", all.as_fd(), look),
-        Err(()) => napping(hub, deadline(hub, timeout), "poll", look),
+    match epoll_of(list) {
+        Ok(all) => wait_and_look(hub, deadline(hub, timeout), "poll", all.as_fd(), look),
+        Err(()) => sleep_and_look(hub, deadline(hub, timeout), "poll", look),
     }
 }
 
 /// Waits for the deadline, or for a signal handler that interrupts it.
-pub(super) fn rest(hub: &'static Hub, deadline: Option<u64>) -> c_int {
+pub(super) fn wait_for_signal(hub: &'static Hub, deadline: Option<u64>) -> c_int {
     // An empty epoll is never ready.
-    match gather(&[]) {
-        Ok(all) => looking(hub, deadline, "poll", all.as_fd(), || 0),
-        Err(()) => napping(hub, deadline, "poll", || 0),
+    match epoll_of(&[]) {
+        Ok(all) => wait_and_look(hub, deadline, "poll", all.as_fd(), || 0),
+        Err(()) => sleep_and_look(hub, deadline, "poll", || 0),
     }
 }
 
@@ -205,22 +185,20 @@ pub(super) unsafe fn is_in_force(mask: *const sigset_t) -> bool {
     }
 }
 
-/// Makes a call with a signal mask of its own, on an OS thread in the caller's place. A mask belongs to the OS thread,
-/// and on this one other green threads run during the wait.
-pub(super) fn elsewhere(call: impl FnOnce() -> c_int) -> c_int {
-    super::names::apart(call).unwrap_or_else(|| fail(libc::ENOMEM))
-}
-
 /// Makes a call with a signal mask of its own: first here, without waiting, and if it found nothing, on another OS
-/// thread.
-fn masked(timeout: *const timespec, call: impl Fn(*const timespec) -> c_int) -> c_int {
+/// thread. A mask belongs to the OS thread, and on this one other green threads run during the wait.
+///
+/// # Safety
+/// `call` may be made on another OS thread, while the caller waits.
+unsafe fn masked(timeout: *const timespec, call: impl Fn(*const timespec) -> c_int) -> c_int {
     // The look is made here because signals that are pending for this OS thread, and not in the mask, are delivered by
     // it.
     let now = call(&timespec { tv_sec: 0, tv_nsec: 0 });
     if now != 0 {
         return now;
     }
-    elsewhere(|| call(timeout))
+    // SAFETY: as the caller guarantees.
+    unsafe { on_own_thread_or_fail(|| call(timeout)) }
 }
 
 unsafe fn ppoll_green(
@@ -235,9 +213,9 @@ unsafe fn ppoll_green(
         if !is_in_force(mask) {
             return masked(timeout, |time| original::ppoll(fds, count, time, mask));
         }
-        if timeout.is_null() {
+        let Some(timeout) = timeout.as_ref() else {
             return poll_green(hub, fds, count, -1);
-        }
+        };
         match sleep::duration(timeout) {
             Some(time) => {
                 // Rounded up: a wait must not end before its time.
@@ -312,11 +290,11 @@ unsafe fn pselect_green(
     // readable.
     unsafe {
         if !is_in_force(mask) {
-            return elsewhere(|| original::pselect(count, read, write, except, timeout, mask));
+            return on_own_thread_or_fail(|| original::pselect(count, read, write, except, timeout, mask));
         }
-        if timeout.is_null() {
+        let Some(timeout) = timeout.as_ref() else {
             return select_until(hub, count, read, write, except, None);
-        }
+        };
         match sleep::duration(timeout) {
             Some(time) => select_until(hub, count, read, write, except, Some(time)),
             None => fail(libc::EINVAL),
@@ -330,7 +308,7 @@ fn most_descriptors(count: c_int) -> usize {
         return libc::FD_SETSIZE;
     }
     // Only programs with sets larger than `fd_set` come here.
-    let status = super::unpatched(|| std::fs::read_to_string("/proc/self/status")).unwrap_or_default();
+    let status = plainly(|| std::fs::read_to_string("/proc/self/status")).unwrap_or_default();
     let size = status
         .lines()
         .find_map(|line| line.strip_prefix("FDSize:")?.trim().parse().ok());
@@ -349,7 +327,7 @@ unsafe fn select_until(
     except: *mut fd_set,
     time: Option<Duration>,
 ) -> c_int {
-    if let Err(error) = fd::begin(hub, "select", || time.is_some_and(|time| time.is_zero())) {
+    if let Err(error) = call::begin(hub, "select", || time.is_some_and(|time| time.is_zero())) {
         return error;
     }
     // The number of words that the kernel looks at, which may be more or fewer than an `fd_set` has.
@@ -377,7 +355,7 @@ unsafe fn select_until(
         return found;
     }
     let deadline = time.map(|time| hub.deadline_in(time));
-    // The same question as a list for `gather`.
+    // The same question as a list for `epoll_of`.
     let mut fds = Vec::new();
     for (set, events) in before.iter().zip([libc::POLLIN, libc::POLLOUT, libc::POLLPRI]) {
         let Some(set) = set else { continue };
@@ -385,9 +363,9 @@ unsafe fn select_until(
             fds.push(pollfd { fd, events, revents: 0 });
         }
     }
-    match gather(&fds) {
-        Ok(all) => looking(hub, deadline, "select", all.as_fd(), look),
-        Err(()) => napping(hub, deadline, "select", look),
+    match epoll_of(&fds) {
+        Ok(all) => wait_and_look(hub, deadline, "select", all.as_fd(), look),
+        Err(()) => sleep_and_look(hub, deadline, "select", look),
     }
 }
 
@@ -414,7 +392,7 @@ unsafe fn epoll_until(
     count: c_int,
     time: Option<Duration>,
 ) -> c_int {
-    if let Err(error) = fd::begin(hub, "epoll_wait", || time.is_some_and(|time| time.is_zero())) {
+    if let Err(error) = call::begin(hub, "epoll_wait", || time.is_some_and(|time| time.is_zero())) {
         return error;
     }
     // SAFETY: the caller guarantees room for `count` events; the time-out is 0.
@@ -425,7 +403,7 @@ unsafe fn epoll_until(
     }
     // SAFETY: the look has succeeded, so `fd` is not -1, and a close ends the wait.
     let interest = unsafe { BorrowedFd::borrow_raw(fd) };
-    looking(
+    wait_and_look(
         hub,
         time.map(|time| hub.deadline_in(time)),
         "epoll_wait",
@@ -447,9 +425,9 @@ unsafe fn epoll_pwait2_green(
         if !is_in_force(mask) {
             return masked(timeout, |time| original::epoll_pwait2(fd, events, count, time, mask));
         }
-        if timeout.is_null() {
+        let Some(timeout) = timeout.as_ref() else {
             return epoll_until(hub, fd, events, count, None);
-        }
+        };
         match sleep::duration(timeout) {
             Some(time) => epoll_until(hub, fd, events, count, Some(time)),
             None => fail(libc::EINVAL),
@@ -475,7 +453,7 @@ unsafe fn epoll_pwait_green(
             if now != 0 || timeout == 0 {
                 return now;
             }
-            elsewhere(|| original::epoll_pwait(fd, events, count, timeout, mask))
+            on_own_thread_or_fail(|| original::epoll_pwait(fd, events, count, timeout, mask))
         }
     }
 }

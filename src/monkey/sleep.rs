@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_uint, clockid_t, timespec, useconds_t};
 
-use super::symbol::patch;
-use super::{fail, interrupted};
+use super::gate::{fail, interrupted, patch};
 use crate::hub::{Handlers, Hub, Mode, Parker, Wake, Why, interrupt};
 
 patch! {
@@ -13,6 +12,7 @@ patch! {
     TIME clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec, left: *mut timespec) -> c_int => clock_nanosleep_green;
     TIME usleep(time: useconds_t) -> c_int => usleep_green;
     TIME sleep(seconds: c_uint) -> c_uint => sleep_green;
+    TIME thrd_sleep(time: *const timespec, left: *mut timespec) -> c_int => thrd_sleep_green;
 }
 
 static SLEEP: &str = "a patched sleep";
@@ -26,7 +26,7 @@ fn pause(hub: &'static Hub, duration: Duration) -> Result<(), Duration> {
     let hears = hub.hear_signals(parker.named(), Handlers::All);
     let sleep = || parker.park(Some(until), Mode::Cancel, Why::new(&SLEEP, 0));
     match interrupt::cut_once(hub.running(), sleep) {
-        Wake::Interrupted => drop(interrupted(hub, "sleep")),
+        Wake::Interrupted => _ = interrupted(hub, "sleep"),
         Wake::Ready if hub.was_cut(hears) => return Err(Duration::from_nanos(until.saturating_sub(hub.clock.now()))),
         _ => {}
     }
@@ -37,7 +37,7 @@ fn pause(hub: &'static Hub, duration: Duration) -> Result<(), Duration> {
 ///
 /// # Safety
 /// `left` is null or writable.
-unsafe fn tell(left: *mut timespec, time: Duration) {
+unsafe fn store_left(left: *mut timespec, time: Duration) {
     // SAFETY: `left` is null or writable, as the caller guarantees.
     if let Some(left) = unsafe { left.as_mut() } {
         left.tv_sec = time.as_secs() as libc::time_t;
@@ -46,12 +46,7 @@ unsafe fn tell(left: *mut timespec, time: Duration) {
 }
 
 /// `time` as a duration; `None` if it is invalid.
-///
-/// # Safety
-/// `time` is readable.
-pub(super) unsafe fn duration(time: *const timespec) -> Option<Duration> {
-    // SAFETY: `time` is readable, as the caller guarantees.
-    let time = unsafe { *time };
+pub(super) fn duration(time: &timespec) -> Option<Duration> {
     let nanos = u32::try_from(time.tv_nsec)
         .ok()
         .filter(|nanos| *nanos < 1_000_000_000)?;
@@ -59,17 +54,11 @@ pub(super) unsafe fn duration(time: *const timespec) -> Option<Duration> {
 }
 
 /// `time` as a moment on a clock; 0 if it lies before the clock's beginning; `None` if it is invalid.
-///
-/// # Safety
-/// `time` is readable.
-pub(super) unsafe fn moment(time: *const timespec) -> Option<Duration> {
-    // SAFETY: `time` is readable, as the caller guarantees.
-    unsafe {
-        if (*time).tv_sec < 0 && (0..1_000_000_000).contains(&(*time).tv_nsec) {
-            return Some(Duration::ZERO);
-        }
-        duration(time)
+pub(super) fn moment(time: &timespec) -> Option<Duration> {
+    if time.tv_sec < 0 && (0..1_000_000_000).contains(&time.tv_nsec) {
+        return Some(Duration::ZERO);
     }
+    duration(time)
 }
 
 unsafe fn nanosleep_green(hub: &'static Hub, time: *const timespec, left: *mut timespec) -> c_int {
@@ -79,12 +68,12 @@ unsafe fn nanosleep_green(hub: &'static Hub, time: *const timespec, left: *mut t
         return unsafe { original::nanosleep(time, left) };
     }
     // SAFETY: `time` is not null, so it is readable as the caller guarantees.
-    match unsafe { duration(time) } {
+    match duration(unsafe { &*time }) {
         Some(duration) => match pause(hub, duration) {
             Ok(()) => 0,
             Err(time) => {
                 // SAFETY: the caller guarantees that `left` is null or writable.
-                unsafe { tell(left, time) };
+                unsafe { store_left(left, time) };
                 fail(libc::EINTR)
             }
         },
@@ -92,7 +81,7 @@ unsafe fn nanosleep_green(hub: &'static Hub, time: *const timespec, left: *mut t
     }
 }
 
-pub(super) unsafe fn clock_nanosleep_green(
+unsafe fn clock_nanosleep_green(
     hub: &'static Hub,
     clock: clockid_t,
     flags: c_int,
@@ -107,7 +96,7 @@ pub(super) unsafe fn clock_nanosleep_green(
         return unsafe { original::clock_nanosleep(clock, flags, time, left) };
     }
     // SAFETY: `time` is not null, so it is readable as the caller guarantees.
-    let Some(mut wait) = (unsafe { duration(time) }) else {
+    let Some(mut wait) = duration(unsafe { &*time }) else {
         return libc::EINVAL;
     };
     if flags == libc::TIMER_ABSTIME {
@@ -119,7 +108,7 @@ pub(super) unsafe fn clock_nanosleep_green(
             // For an absolute time nothing is stored, as in the kernel: the caller can use the same time again.
             if flags != libc::TIMER_ABSTIME {
                 // SAFETY: the caller guarantees that `left` is null or writable.
-                unsafe { tell(left, time) };
+                unsafe { store_left(left, time) };
             }
             libc::EINTR
         }
@@ -131,8 +120,7 @@ pub(super) fn now(clock: clockid_t) -> Duration {
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `clock_gettime` writes to a local.
     unsafe { libc::clock_gettime(clock, &raw mut now) };
-    // SAFETY: a reference to a local is readable.
-    unsafe { duration(&raw const now) }.unwrap_or_default()
+    duration(&now).unwrap_or_default()
 }
 
 unsafe fn usleep_green(hub: &'static Hub, time: useconds_t) -> c_int {
@@ -147,5 +135,17 @@ unsafe fn sleep_green(hub: &'static Hub, seconds: c_uint) -> c_uint {
         Ok(()) => 0,
         // sleep returns the time that is left, in whole seconds.
         Err(time) => time.as_secs() as c_uint,
+    }
+}
+
+/// C11's sleep has results of its own: 0, -1 for a signal, another negative number for an error.
+unsafe fn thrd_sleep_green(hub: &'static Hub, time: *const timespec, left: *mut timespec) -> c_int {
+    let mut unused = timespec { tv_sec: 0, tv_nsec: 0 };
+    let left = if left.is_null() { &raw mut unused } else { left };
+    // SAFETY: the caller guarantees that `time` is readable, and `left` null or writable.
+    match unsafe { clock_nanosleep_green(hub, libc::CLOCK_REALTIME, 0, time, left) } {
+        0 => 0,
+        libc::EINTR => -1,
+        _ => -2,
     }
 }

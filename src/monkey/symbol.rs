@@ -1,6 +1,20 @@
-//! The table of patched symbols, and libc's definitions behind them (the originals).
+//! Patched symbols, and libc's definitions behind them (the originals). The macro [`patch!`](super::gate::patch) defines most
+//! symbols; here is what all have in common.
 
 use std::ffi::CStr;
+
+// The groups of calls that are armed together.
+pub(super) const SOCKETS: u32 = 1;
+pub(super) const TIME: u32 = 2;
+pub(super) const READINESS: u32 = 4;
+pub(super) const NAMES: u32 = 8;
+pub(super) const PROCESSES: u32 = 16;
+pub(super) const LOCKS: u32 = 32;
+pub(super) const THREADS: u32 = 64;
+pub(super) const SHARED: u32 = 128;
+
+/// All groups of calls. A symbol of this group counts as armed when any group is.
+pub(super) const ANY: u32 = SHARED - 1;
 
 /// A string literal with a final `\0`, as a C string.
 pub(super) const fn c_name(with_zero: &'static str) -> &'static CStr {
@@ -20,7 +34,8 @@ pub(super) fn find(name: &CStr) -> *mut () {
 
 /// Stands in for a call that an older libc lacks: fails with `ENOSYS`.
 unsafe extern "C" fn missing() -> isize {
-    super::set_errno(libc::ENOSYS);
+    // SAFETY: the address of a live thread-local of the running thread.
+    unsafe { *libc::__errno_location() = libc::ENOSYS };
     -1
 }
 
@@ -55,7 +70,7 @@ macro_rules! originals {
                     AtomicPtr::new(first::$name as unsafe extern "C-unwind" fn($($type),*) -> $result as *mut ());
             )*
         }
-        /// The addresses before [`look_up`] has run: a call that comes so early looks its own symbol up.
+        /// The addresses before `look_up` has run: a call that comes so early looks its own symbol up.
         mod first {
             #[allow(unused_imports, reason = "types of arguments, if there are any")]
             use super::*;
@@ -72,8 +87,12 @@ macro_rules! originals {
             let found = $crate::monkey::symbol::find($crate::monkey::symbol::c_name(name));
             place.store(found, std::sync::atomic::Ordering::Relaxed);
         }
-        /// Looks up all of these definitions.
-        pub(in crate::monkey) fn look_up() {
+        /// Runs before `main`, or when the library that contains this crate is loaded.
+        #[used]
+        #[unsafe(link_section = ".init_array")]
+        static LOOK_UP: extern "C" fn() = look_up;
+
+        extern "C" fn look_up() {
             $(look_up_one(&found::$name, concat!(stringify!($name), "\0"));)*
         }
     };
@@ -86,7 +105,7 @@ macro_rules! listed {
         [$((
             const { $crate::monkey::symbol::c_name(concat!(stringify!($name), "\0")) },
             $name as *const () as usize,
-            $crate::monkey::$group,
+            $crate::monkey::symbol::$group,
         )),*]
         .into_iter()
     };
@@ -96,43 +115,22 @@ pub(super) use listed;
 /// A symbol as [`listed`] lists it.
 pub(super) type Listed = (&'static CStr, usize, u32);
 
-/// Defines patched symbols. A call runs the original, unless the gate says that it may park; then it runs `patched`.
-///
-/// In the native context that costs a comparison and two jumps, because the part that must save registers is a function
-/// of its own.
-macro_rules! patch {
-    ($($group:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $patched:path;)*) => {
+/// Defines symbols that act on every OS thread, whatever the gate says: `$around` gets the arguments, and libc's call with
+/// these arguments, which it makes once. It runs on every call, so it first asks whether anything is armed.
+macro_rules! around {
+    ($($group:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $around:path;)*) => {
         /// libc's own definitions.
         pub(in crate::monkey) mod original {
-            #[allow(unused_imports)]
+            #[allow(unused_imports, reason = "types of arguments, if there are any")]
             use super::*;
             $crate::monkey::symbol::originals! { $($name($($argument: $type),*) -> $result;)* }
         }
         $(
             /// Defined ahead of libc's.
             #[unsafe(no_mangle)]
-            #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
             unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
-                #[inline(never)]
-                #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
-                unsafe extern "C-unwind" fn in_context($($argument: $type),*) -> $result {
-                    // SAFETY: the caller guarantees arguments that are valid for libc's definition, and `patched`
-                    // requires the same.
-                    unsafe {
-                        match $crate::monkey::gate($crate::monkey::$group) {
-                            None => original::$name($($argument),*),
-                            Some(hub) => $patched(hub, $($argument),*),
-                        }
-                    }
-                }
-                // SAFETY: the caller guarantees arguments that are valid for libc's definition.
-                unsafe {
-                    if $crate::monkey::passes() {
-                        original::$name($($argument),*)
-                    } else {
-                        in_context($($argument),*)
-                    }
-                }
+                // SAFETY: the caller guarantees arguments that are valid for libc's definition; they are passed on.
+                $around($($argument,)* || unsafe { original::$name($($argument),*) })
             }
         )*
         /// The symbols of this module.
@@ -141,62 +139,10 @@ macro_rules! patch {
         }
     };
 }
-pub(super) use patch;
-
-/// All patched symbols.
-pub(super) fn all() -> impl Iterator<Item = Listed> {
-    let data = super::fd::symbols()
-        .chain(super::accept::symbols())
-        .chain(super::connect::symbols())
-        .chain(super::connect::flag_symbols())
-        .chain(super::bulk::symbols())
-        .chain(super::ready::symbols());
-    let rest = super::sleep::symbols().chain(super::names::symbols());
-    let locks = super::futex::symbols()
-        .chain(super::locks::symbols())
-        .chain(super::locks::release_symbols());
-    let threads = super::threads::symbols().chain(super::threads::join_symbols());
-    data.chain(rest)
-        .chain(super::child::symbols())
-        .chain(super::device::symbols())
-        .chain(super::handlers::symbols())
-        .chain(super::files::symbols())
-        .chain(super::ipc::symbols())
-        .chain(super::c11::symbols())
-        .chain(super::c11::lock_symbols())
-        .chain(locks)
-        .chain(threads)
-}
+pub(super) use around;
 
 /// The address that the program's calls of `name` are linked to.
 pub(super) fn resolved(name: &CStr) -> usize {
     // SAFETY: `name` is a C string; `dlsym` only searches.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.addr()
-}
-
-/// Runs before `main`, or when the library that contains this crate is loaded.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static LOOK_UP: extern "C" fn() = look_up;
-
-extern "C" fn look_up() {
-    super::accept::original::look_up();
-    super::connect::flags::look_up();
-    super::connect::original::look_up();
-    super::bulk::original::look_up();
-    super::c11::original::look_up();
-    super::child::original::look_up();
-    super::device::original::look_up();
-    super::fd::original::look_up();
-    super::files::original::look_up();
-    super::futex::original::look_up();
-    super::ipc::original::look_up();
-    super::handlers::original::look_up();
-    super::locks::original::look_up();
-    super::locks::release::look_up();
-    super::names::original::look_up();
-    super::ready::original::look_up();
-    super::sleep::original::look_up();
-    super::threads::original::look_up();
-    super::threads::plain::look_up();
 }

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{c_char, c_int, c_void, pthread_attr_t, pthread_t, stack_t};
 
-use super::symbol::patch;
-use super::{contained, set_errno};
+use super::gate::{contained, errno, gate, patch, set_errno};
+use super::offload::on_own_thread;
+use super::symbol::{LOCKS, THREADS};
 use crate::hub::Hub;
 use crate::sys::fork::{Global, Order};
 use crate::thread::{Builder, JoinHandle, shield};
@@ -24,6 +25,7 @@ type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 patch! {
     THREADS pthread_setname_np(id: pthread_t, name: *const c_char) -> c_int => setname_green;
     THREADS sigaltstack(new: *const stack_t, old: *mut stack_t) -> c_int => sigaltstack_green;
+    LOCKS thrd_join(id: pthread_t, result: *mut c_int) -> c_int => thrd_join_green;
 }
 
 /// The address of the start routine of std's threads; 0 until it is learnt.
@@ -48,7 +50,7 @@ pub(super) fn learn() -> bool {
     let _one = ONE.lock();
     if STD.load(Ordering::SeqCst) == 0 {
         // `pthread_create` below sees that this thread learns, and notes the start routine.
-        LEARNING.store(whose(), Ordering::SeqCst);
+        LEARNING.store(os_thread_key(), Ordering::SeqCst);
         // Joined, so that `pthread_create` has seen it. A failure to spawn shows in `STD`.
         let _ = std::thread::spawn(|| ()).join();
         LEARNING.store(0, Ordering::SeqCst);
@@ -57,7 +59,7 @@ pub(super) fn learn() -> bool {
 }
 
 /// Identifies the running thread, by the address of a thread-local.
-fn whose() -> usize {
+fn os_thread_key() -> usize {
     thread_local!(static HERE: u8 = const { 0 });
     HERE.with(|here| std::ptr::from_ref(here).addr())
 }
@@ -66,7 +68,7 @@ fn whose() -> usize {
 fn observe(start: Option<Start>) {
     let learning = LEARNING.load(Ordering::SeqCst);
     if learning != 0
-        && learning == whose()
+        && learning == os_thread_key()
         && let Some(start) = start
     {
         STD.store(start as usize, Ordering::SeqCst);
@@ -96,7 +98,7 @@ unsafe extern "C-unwind" fn pthread_create(
     observe(start);
     let known = start.filter(|start| *start as usize == STD.load(Ordering::Relaxed));
     // This crate starts its own OS threads by std as well: those (`starts`) stay OS threads.
-    match known.filter(|_| super::gate(super::THREADS).is_some() && !crate::sys::thread::starts()) {
+    match known.filter(|_| gate(THREADS).is_some() && !crate::sys::thread::starts()) {
         // SAFETY: the caller guarantees a place for the id, attributes that are null or initialised, and an argument
         // that is valid for the routine.
         Some(start) => unsafe { create_green(id, attributes, start, argument) },
@@ -156,12 +158,14 @@ pub(in crate::monkey) mod plain {
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn pthread_join(id: pthread_t, value: *mut *mut c_void) -> c_int {
     let Some(handle) = take(id) else {
-        // SAFETY: the caller guarantees a joinable thread, and a place for the result, or null.
-        let join = || unsafe { plain::pthread_join(id, value) };
-        return match super::gate(super::LOCKS) {
-            // The thread to join is an OS thread, and has no descriptor to wait for.
-            Some(_) => super::names::apart(join).unwrap_or_else(join),
-            None => join(),
+        // SAFETY: the caller guarantees a joinable thread, and a place for the result, or null, for the time of the call.
+        return unsafe {
+            let join = || plain::pthread_join(id, value);
+            match gate(LOCKS) {
+                // The thread to join is an OS thread, and has no descriptor to wait for.
+                Some(_) => on_own_thread(join).unwrap_or_else(join),
+                None => join(),
+            }
         };
     };
     // `pthread_join` reports no interrupt, so the shield defers a kill to the next wait.
@@ -200,13 +204,19 @@ unsafe fn setname_green(_hub: &'static Hub, id: pthread_t, name: *const c_char) 
 }
 
 unsafe fn sigaltstack_green(_hub: &'static Hub, _new: *const stack_t, old: *mut stack_t) -> c_int {
-    let before = super::errno();
+    let before = errno();
     // A new stack is ignored: the alternate stack belongs to the OS thread, which has one already. Only the query is
     // made.
     // SAFETY: the caller guarantees that `old` is null or writable.
     let result = unsafe { original::sigaltstack(std::ptr::null(), old) };
     set_errno(before);
     result
+}
+
+unsafe fn thrd_join_green(_hub: &'static Hub, id: pthread_t, result: *mut c_int) -> c_int {
+    const THRD_ERROR: c_int = 2;
+    // SAFETY: the caller guarantees a joinable thread, and that `result` is null or writable, for the time of the call.
+    unsafe { on_own_thread(|| original::thrd_join(id, result)) }.unwrap_or(THRD_ERROR)
 }
 
 pub(super) fn join_symbols() -> impl Iterator<Item = super::symbol::Listed> {

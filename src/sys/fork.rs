@@ -33,8 +33,8 @@
 //!
 //! Some values are made without a lock, because making them twice does no harm: the poller (`hub/poller.rs`), the
 //! default pools (`threadpool/mod.rs`), the wakers of `hub/polled.rs`, the page's size and valgrind (`sys/mem.rs`). The
-//! spin locks of `monkey/futex.rs` and `monkey/fd.rs` guard calls under way, which in a child are the parent's: those
-//! files reset the locks when they are told that this process is a child.
+//! spin locks of `monkey/table.rs`, `monkey/accept.rs` and `monkey/call.rs` guard calls under way, which in a child are
+//! the parent's: these locks are [renewed](super::spin::Spin::renew) in the child, over empty lists.
 //!
 //! A primitive of `sync` that the user shares behaves like std's: if another OS thread holds it at the fork, it is
 //! locked in the child.
@@ -221,7 +221,9 @@ fn set_held(held: Option<Held>) {
 }
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
-static IN_CHILD: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+static IN_CHILD: AtomicUsize = AtomicUsize::new(0);
+#[cfg(feature = "monkey")]
+static PATCHES_IN_CHILD: AtomicUsize = AtomicUsize::new(0);
 
 /// How many forks lie between this process and the one that first registered the handlers. One relaxed load.
 #[inline]
@@ -275,12 +277,19 @@ fn leave() -> bool {
 
 #[inline(never)]
 fn tell_child() {
-    for place in &IN_CHILD {
-        let f = place.load(Ordering::Relaxed);
+    let f = IN_CHILD.load(Ordering::Relaxed);
+    if f != 0 {
+        // SAFETY: `on_fork` stored a `fn()`.
+        let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
+        f();
+    }
+    #[cfg(feature = "monkey")]
+    {
+        let f = PATCHES_IN_CHILD.load(Ordering::Relaxed);
         if f != 0 {
-            // SAFETY: `on_fork` stored a `fn()`.
-            let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
-            f();
+            // SAFETY: `reset_on_fork` stored a `fn(&InChild)`.
+            let f: fn(&InChild) = unsafe { std::mem::transmute::<usize, fn(&InChild)>(f) };
+            f(&InChild(()));
         }
     }
 }
@@ -289,13 +298,25 @@ fn tell_child() {
 #[derive(Clone, Copy)]
 pub(crate) enum Child {
     Hub,
-    #[cfg(feature = "monkey")]
-    Patches,
 }
 
 /// Has `f` called in every forked child, on the OS thread that forked.
 pub(crate) fn on_fork(who: Child, f: fn()) {
-    IN_CHILD[who as usize].store(f as usize, Ordering::Relaxed);
+    match who {
+        Child::Hub => IN_CHILD.store(f as usize, Ordering::Relaxed),
+    }
+    count_forks();
+}
+
+/// Shows that the running code was called in a forked child by these handlers, as its only OS thread. Locks that are held
+/// belong to OS threads of the parent.
+#[cfg(feature = "monkey")]
+pub(crate) struct InChild(());
+
+/// As [`on_fork`], for patched libc, with the means to [reset](super::spin::Spin::renew) its spin locks.
+#[cfg(feature = "monkey")]
+pub(crate) fn reset_on_fork(f: fn(&InChild)) {
+    PATCHES_IN_CHILD.store(f as usize, Ordering::Relaxed);
     count_forks();
 }
 

@@ -1,4 +1,4 @@
-//! Calls at the very end of an OS thread, after the destructors of its thread-locals; and at the end of the process.
+//! Calls at the very end of an OS thread, after the destructors of its thread-locals; and at the exit of the process.
 //!
 //! Destructors of thread-locals run in the reverse order of their registration, so none of them is the last for sure.
 //! The destructors of pthread keys come after all of them, in rounds.

@@ -6,8 +6,6 @@ pub(crate) mod attr;
 pub(crate) mod base;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 pub(crate) mod glibc;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
-mod ids;
 pub(crate) mod ctrl_c;
 pub(crate) mod fork;
 pub(crate) mod last;

@@ -6,45 +6,12 @@
 //! has a patched symbol, and is made where green threads run, is made in [`plainly`].
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "monkey")]
-mod depth {
-    use std::cell::Cell;
+use super::inside;
 
-    thread_local! {
-        /// How many nested calls of `plainly` the running context is in.
-        static DEPTH: Cell<u32> = const { Cell::new(0) };
-    }
-
-    struct Leave;
-
-    impl Drop for Leave {
-        #[inline]
-        fn drop(&mut self) {
-            DEPTH.set(DEPTH.get() - 1);
-        }
-    }
-
-    /// Runs `f` with unpatched system calls. `f` must not park.
-    #[inline]
-    pub(crate) fn plainly<R>(f: impl FnOnce() -> R) -> R {
-        DEPTH.set(DEPTH.get() + 1);
-        let _leave = Leave;
-        f()
-    }
-
-    /// Whether the caller is in [`plainly`].
-    #[inline]
-    pub(crate) fn is_plain() -> bool {
-        DEPTH.get() > 0
-    }
-}
-
-#[cfg(feature = "monkey")]
-pub(crate) use depth::{is_plain, plainly};
-
-/// Runs `f`. Nothing is patched without the feature `monkey`.
-#[cfg(not(feature = "monkey"))]
-#[inline(always)]
+/// Runs `f` with unpatched system calls: they block the OS thread, as any patched call [inside](inside) does. Code of
+/// this crate must not park in `f`.
+#[inline]
 pub(crate) fn plainly<R>(f: impl FnOnce() -> R) -> R {
+    let _inside = inside::enter();
     f()
 }

@@ -120,6 +120,18 @@ fn present() -> libc::stack_t {
     }
 }
 
+/// The flags of this OS thread's alternate stack. The system call itself: patched libc asks for them at each call that may
+/// park, and `sigaltstack` is one.
+#[cfg(all(feature = "monkey", target_os = "linux"))]
+pub(crate) fn alt_stack_flags() -> libc::c_int {
+    let mut now = MaybeUninit::<libc::stack_t>::zeroed();
+    // SAFETY: with a null new stack, `sigaltstack` only writes to a local, for which all-zero is valid.
+    unsafe {
+        libc::syscall(libc::SYS_sigaltstack, ptr::null::<libc::stack_t>(), now.as_mut_ptr());
+        now.assume_init().ss_flags
+    }
+}
+
 /// Makes sure that this OS thread has an alternate signal stack of at least 64 KiB: a handler cannot run on the stack
 /// that overflowed. std's has 8 KiB, and the saved registers of two signals leave next to nothing of that.
 pub(crate) fn ensure_alt_stack() {

@@ -16,8 +16,12 @@
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
+#[cfg(feature = "monkey")]
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "monkey")]
+use super::fork::InChild;
 use super::inside::Spins;
 
 /// The lock of a [`Spin`]: an `AtomicBool`; another one in loom's tests, because loom cannot run a loop that only
@@ -67,6 +71,17 @@ impl<T, L: Lock> Spin<T, L> {
             _spins: allocates.then(Spins::begin),
             locked,
         }
+    }
+}
+
+#[cfg(feature = "monkey")]
+impl<T, L: Lock> Spin<T, L> {
+    /// Frees the lock in a forked child, over a fresh value. The one before may be half changed, and is leaked.
+    pub(crate) fn renew(&self, value: T, _: &InChild) {
+        // SAFETY: S1: this is the only thread of the process (`InChild`), and it does not fork while it holds the lock
+        // (S2). So a guard that exists is of a thread of the parent, and is never used again.
+        unsafe { self.value.get().write(value) };
+        self.lock.unlock();
     }
 }
 
@@ -126,13 +141,60 @@ impl Lock for AtomicBool {
     #[inline(always)]
     fn lock(&self) {
         if self.swap(true, Ordering::Acquire) {
-            wait(self);
+            wait_for(self);
         }
     }
 
     #[inline(always)]
     fn unlock(&self) {
         self.store(false, Ordering::Release);
+    }
+}
+
+/// The lock of a [`Spin`] that knows its holder.
+#[cfg(feature = "monkey")]
+pub(crate) struct ByThread(AtomicU32);
+
+#[cfg(feature = "monkey")]
+impl ByThread {
+    pub(crate) const fn new() -> ByThread {
+        ByThread(AtomicU32::new(0))
+    }
+
+    fn lock_as(&self, me: u32) {
+        let try_it = || {
+            self.0
+                .compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+        };
+        if !try_it() {
+            wait(|| self.0.load(Ordering::Relaxed) != 0, try_it);
+        }
+    }
+}
+
+#[cfg(feature = "monkey")]
+impl Lock for ByThread {
+    fn lock(&self) {
+        self.lock_as(super::thread::id() as u32);
+    }
+
+    fn unlock(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(feature = "monkey")]
+impl<T> Spin<T, ByThread> {
+    /// Locks the value. `None` if the running OS thread holds the lock: the caller is a signal handler that has interrupted
+    /// the holder, and would wait for ever.
+    pub(crate) fn lock_unless_mine(&self) -> Option<Locked<'_, T, ByThread>> {
+        let me = super::thread::id() as u32;
+        if self.lock.0.load(Ordering::Relaxed) == me {
+            return None;
+        }
+        self.lock.lock_as(me);
+        Some(Locked(self))
     }
 }
 
@@ -153,11 +215,16 @@ fn grow<T>(list: &mut VecDeque<T>) {
 }
 
 #[cold]
-fn wait(locked: &AtomicBool) {
+fn wait_for(lock: &AtomicBool) {
+    wait(|| lock.load(Ordering::Relaxed), || !lock.swap(true, Ordering::Acquire));
+}
+
+/// Waits until `is_taken` returns false and `try_it` takes the lock.
+fn wait(is_taken: impl Fn() -> bool, try_it: impl Fn() -> bool) {
     let mut tries = 0_u32;
     loop {
         // Spin on a load: an exchange in each round would take the cache line away from the holder.
-        while locked.load(Ordering::Relaxed) {
+        while is_taken() {
             tries += 1;
             if tries.is_multiple_of(64) {
                 // The kernel has probably taken the processor from the holder: let it run.
@@ -165,7 +232,7 @@ fn wait(locked: &AtomicBool) {
             }
             std::hint::spin_loop();
         }
-        if !locked.swap(true, Ordering::Acquire) {
+        if try_it() {
             return;
         }
     }

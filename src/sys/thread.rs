@@ -35,9 +35,10 @@ pub(crate) fn start(name: &str, f: impl FnOnce() + Send + 'static) -> io::Result
     started.map(drop)
 }
 
-/// Gives the processor to another OS thread, if one is ready. It is the system call itself, which no patch intercepts.
+/// Gives the processor to another OS thread, if one is ready. No patch intercepts the call: the caller may be about to
+/// take a lock, and must not switch to another green thread.
 pub(crate) fn give_way() {
-    rustix::thread::sched_yield();
+    super::plain::plainly(rustix::thread::sched_yield);
 }
 
 /// Parks the whole OS thread until it is unparked or `timeout` passes; no other green thread runs meanwhile.

@@ -64,12 +64,12 @@ fn depth(path: &str) -> usize {
     if path.ends_with("/mod.rs") { parts - 1 } else { parts }
 }
 
-fn is_word(token: &str) -> bool {
+pub(super) fn is_word(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
 /// The words, `::` and single other characters of `code`, with their lines.
-fn tokens(code: &str) -> Vec<(usize, &str)> {
+pub(super) fn tokens(code: &str) -> Vec<(usize, &str)> {
     let mut tokens = Vec::new();
     for (line, mut rest) in code.lines().enumerate() {
         loop {

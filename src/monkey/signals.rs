@@ -1,27 +1,40 @@
-//! Signal handlers: records the program's handlers, tells whether the running code is one, and has them interrupt a
-//! parked call.
+//! Signals. Handlers: records the program's handlers, marks the code that runs in one, and has them interrupt a parked
+//! call.
 //!
 //! When the program installs a handler, a *stand-in* of this module is installed, which calls the program's handler and
 //! knows whether it has `SA_RESTART`. `sigaction` and `signal` return the program's own. Handlers of faults (SIGSEGV
 //! and the like) have no stand-in.
+//!
+//! Also the waits for signals: a signalfd is readable when a signal is pending, so the hub can wait for it.
 //!
 //! # Invariants
 //! - **H1** Code that runs in a handler takes no lock and allocates nothing. The same holds for code that installs a
 //!   handler, because a handler may install one.
 //! - **H2** If a stand-in is installed for a signal, `ACTIONS` has the program's handler of that signal.
 
-use std::cell::Cell;
 use std::mem::zeroed;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use libc::{c_int, c_void, sighandler_t, siginfo_t};
+use libc::{c_int, c_void, sighandler_t, siginfo_t, sigset_t, timespec};
 
-use super::{errno, fail, set_errno};
-use crate::hub::Hub;
-use crate::stack;
+use super::call::{self, Waited, wait_or_signal};
+use super::gate::{FRAME, errno, fail, is_on_alternate_stack, patch, set_errno};
+use super::offload::on_own_thread_or_fail;
+use super::{ready, sleep};
+use crate::hub::{Direction, Handlers, Hub};
 
-/// libc's own definitions.
-pub(in crate::monkey) mod original {
+patch! {
+    READINESS sigtimedwait(set: *const sigset_t, info: *mut siginfo_t, time: *const timespec) -> c_int => sigtimedwait_green;
+    READINESS sigwaitinfo(set: *const sigset_t, info: *mut siginfo_t) -> c_int => sigwaitinfo_green;
+    READINESS sigwait(set: *const sigset_t, signal: *mut c_int) -> c_int => sigwait_green;
+    READINESS pause() -> c_int => pause_green;
+    READINESS sigsuspend(mask: *const sigset_t) -> c_int => sigsuspend_green;
+}
+
+/// libc's own definitions of the calls that install handlers.
+pub(in crate::monkey) mod actions {
     use super::*;
 
     super::super::symbol::originals! {
@@ -33,9 +46,12 @@ pub(in crate::monkey) mod original {
     }
 }
 
-pub(super) fn symbols() -> impl Iterator<Item = super::symbol::Listed> {
+pub(super) fn action_symbols() -> impl Iterator<Item = super::symbol::Listed> {
     super::symbol::listed! { ANY sigaction ANY signal ANY bsd_signal ANY __sysv_signal ANY siginterrupt }
 }
+
+/// A time-out of 0: a call with it does not wait.
+const NOW: timespec = timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// One more than the greatest signal.
 const SIGNALS: usize = 65;
@@ -58,49 +74,6 @@ const FAULTS: [c_int; 6] = [
     libc::SIGTRAP,
     libc::SIGSYS,
 ];
-
-thread_local! {
-    /// The address of the frame of the innermost handler that runs on the stack which it has interrupted; 0 if there is
-    /// none.
-    static FRAME: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Whether the running code is a signal handler. A handler must not park: the code that it has interrupted may hold any
-/// lock, and the alternate stack belongs to the OS thread, not to the green thread.
-#[inline]
-pub(super) fn is_in_one(hub: &Hub) -> bool {
-    let here = 0_u8;
-    let here = (&raw const here).addr();
-    let frame = FRAME.get();
-    // Stacks grow downwards: code that a handler has called lies below the handler's frame.
-    if frame != 0 {
-        if here < frame {
-            return true;
-        }
-        // The handler was left by a jump, which does not reset the frame.
-        FRAME.set(0);
-    }
-    // So near below its base, the running stack is certainly a green thread's own, and needs no system call to tell.
-    match hub.stack_base() {
-        Some(base) if base.wrapping_sub(here) < stack::LEAST_USABLE => false,
-        base => is_on_alternate_stack(here, base.is_some()),
-    }
-}
-
-/// Whether `here`, the stack pointer now, lies on the OS thread's alternate stack. If not, it lies on a green thread's
-/// own stack, or on one that the green thread has made to go deeper.
-#[cold]
-fn is_on_alternate_stack(here: usize, is_green: bool) -> bool {
-    // SAFETY: with a null new stack, `sigaltstack` only writes to a local, for which all-zero is valid.
-    let flags = unsafe {
-        let mut now: libc::stack_t = zeroed();
-        super::threads::original::sigaltstack(std::ptr::null(), &raw mut now);
-        now.ss_flags
-    };
-    // The kernel says so, except for an alternate stack that is switched off while a handler uses it (`SS_AUTODISARM`):
-    // then a green thread's code runs on a stack that this crate does not know.
-    flags & libc::SS_ONSTACK != 0 || flags & libc::SS_DISABLE != 0 && is_green && !stack::is_on_one(here)
-}
 
 extern "C" fn restarting(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     caught(signal, info, context, false);
@@ -171,7 +144,7 @@ unsafe extern "C-unwind" fn sigaction(signal: c_int, new: *const libc::sigaction
         let known = ACTIONS.get(signal as usize).map_or(0, |a| a.load(Ordering::SeqCst));
         // SAFETY: the caller guarantees that `new` is null or an action, and `old` null or writable.
         unsafe {
-            let result = original::sigaction(signal, new, old);
+            let result = actions::sigaction(signal, new, old);
             if result == 0 {
                 show(old, known);
             }
@@ -193,7 +166,7 @@ unsafe extern "C-unwind" fn sigaction(signal: c_int, new: *const libc::sigaction
     // SAFETY: `action` is the caller's with a stand-in, which has the type for `SA_SIGINFO`; `old` is null or writable,
     // as the caller guarantees.
     unsafe {
-        let result = original::sigaction(signal, &raw const action, old);
+        let result = actions::sigaction(signal, &raw const action, old);
         if result == 0 {
             show(old, known);
         } else {
@@ -287,5 +260,96 @@ unsafe extern "C-unwind" fn siginterrupt(signal: c_int, interrupts: c_int) -> c_
             action.sa_flags |= libc::SA_RESTART;
         }
         sigaction(signal, &raw const action, std::ptr::null_mut())
+    }
+}
+
+unsafe fn sigtimedwait_green(
+    hub: &'static Hub,
+    set: *const sigset_t,
+    info: *mut siginfo_t,
+    time: *const timespec,
+) -> c_int {
+    // SAFETY: the caller guarantees a set, and that `info` is null or writable. With a time-out of 0 it does not wait.
+    let look = || unsafe { original::sigtimedwait(set, info, &NOW) };
+    // SAFETY: `time` is null or readable, as the caller guarantees.
+    let time = match unsafe { time.as_ref() } {
+        None => None,
+        Some(time) => match sleep::duration(time) {
+            Some(time) => Some(time),
+            None => return fail(libc::EINVAL),
+        },
+    };
+    if let Err(failed) = call::begin(hub, "sigtimedwait", || time == Some(Duration::ZERO)) {
+        return failed;
+    }
+    let before = errno();
+    let found = look();
+    if found >= 0 || errno() != libc::EAGAIN || time == Some(Duration::ZERO) {
+        return found;
+    }
+    // The signalfd is only waited for: the signal itself is taken by `look`, which fills in `info`.
+    // SAFETY: the caller guarantees a set; the descriptor was just made, and nothing else owns it.
+    let signals = unsafe {
+        let raw = libc::signalfd(-1, set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if raw < 0 {
+            return -1;
+        }
+        OwnedFd::from_raw_fd(raw)
+    };
+    let deadline = time.map(|time| hub.deadline_in(time));
+    loop {
+        let signals = signals.as_raw_fd();
+        match wait_or_signal(hub, signals, Direction::Read, deadline, "sigtimedwait", Handlers::All) {
+            Waited::Ready => {}
+            Waited::TimedOut => return look(),
+            Waited::Interrupted(error) | Waited::Failed(error) => return fail(error),
+        }
+        set_errno(before);
+        // Another thread may have taken the signal: then wait on.
+        let found = look();
+        if found >= 0 || errno() != libc::EAGAIN {
+            return found;
+        }
+    }
+}
+
+unsafe fn sigwaitinfo_green(hub: &'static Hub, set: *const sigset_t, info: *mut siginfo_t) -> c_int {
+    // SAFETY: the caller guarantees a set, and that `info` is null or writable.
+    unsafe { sigtimedwait_green(hub, set, info, std::ptr::null()) }
+}
+
+unsafe fn sigwait_green(hub: &'static Hub, set: *const sigset_t, signal: *mut c_int) -> c_int {
+    let before = errno();
+    loop {
+        // SAFETY: the caller guarantees a set.
+        let found = unsafe { sigtimedwait_green(hub, set, std::ptr::null_mut(), std::ptr::null()) };
+        // sigwait returns its error, leaves errno alone, and never fails with `EINTR`.
+        let error = errno();
+        set_errno(before);
+        match error {
+            _ if found > 0 => {
+                // SAFETY: the caller guarantees that `signal` is writable.
+                unsafe { *signal = found };
+                return 0;
+            }
+            libc::EINTR => {}
+            error => return error,
+        }
+    }
+}
+
+/// Waits until a signal handler has run. Handlers interrupt the main green thread only; any other one waits until it is
+/// killed.
+unsafe fn pause_green(hub: &'static Hub) -> c_int {
+    ready::wait_for_signal(hub, None)
+}
+
+unsafe fn sigsuspend_green(hub: &'static Hub, mask: *const sigset_t) -> c_int {
+    // SAFETY: the caller guarantees a mask.
+    unsafe {
+        if ready::is_in_force(mask) {
+            return ready::wait_for_signal(hub, None);
+        }
+        on_own_thread_or_fail(|| original::sigsuspend(mask))
     }
 }
