@@ -416,7 +416,10 @@ impl Interval {
     /// If `period` is zero.
     #[track_caller]
     pub fn new(period: Duration) -> Interval {
-        assert!(!period.is_zero(), "an Interval of zero never ends");
+        assert!(
+            !period.is_zero(),
+            "an Interval of zero would never end: give a longer period"
+        );
         let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         Interval {
             period,

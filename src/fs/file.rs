@@ -262,7 +262,7 @@ impl Read for &File {
         let Ok(more) = std::str::from_utf8(&bytes) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the file is not text in UTF-8",
+                "the file is not valid UTF-8: read it as bytes",
             ));
         };
         text.push_str(more);

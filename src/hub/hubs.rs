@@ -123,7 +123,7 @@ pub(crate) fn serve(open: &AtomicBool) {
     }
     open.store(false, Ordering::Release);
     if let Err(survivors) = shutdown(PATIENCE) {
-        complain(format_args!("one of several hubs ends, and {survivors}"));
+        complain(format_args!("a hub of a `Hubs` was stopped, but {survivors}"));
     }
 }
 

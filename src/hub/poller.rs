@@ -71,7 +71,10 @@ fn is_portable() -> io::Result<bool> {
             None => Ok(false),
             Some(name) if name.is_empty() || name == "epoll" => Ok(false),
             Some(name) if name == "polling" => Ok(true),
-            Some(name) => Err(format!("GREEN_LOOP={}: it is `epoll` or `polling`", name.display())),
+            Some(name) => Err(format!(
+                "GREEN_LOOP={} is unknown: set it to `epoll` or `polling`",
+                name.display()
+            )),
         })
     });
     asked

@@ -403,7 +403,7 @@ impl<T> Wheel<T> {
             self.slots[slot] = Slot { top, fill: 0 };
         } else {
             let top = self.chunks.len();
-            assert!(top < 1 << (u32::BITS - CELL_BITS), "too many timers");
+            assert!(top < 1 << (u32::BITS - CELL_BITS), "too many timers on one hub");
             self.chunks.push(Chunk {
                 cells: [filler; CELLS],
                 below,

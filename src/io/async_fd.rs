@@ -56,7 +56,7 @@ impl<T: AsFd> Async<T> {
     pub fn get_ref(&self) -> &T {
         match &self.io {
             Some(io) => io,
-            None => unreachable!("only into_inner and the drop take it, and they are the last"),
+            None => unreachable!("the descriptor is there until into_inner or drop takes it"),
         }
     }
 
@@ -75,7 +75,7 @@ impl<T: AsFd> Async<T> {
         self.source.leave(self.as_fd());
         match self.io.take() {
             Some(io) => io,
-            None => unreachable!("only into_inner and the drop take it, and they are the last"),
+            None => unreachable!("the descriptor is there until into_inner or drop takes it"),
         }
     }
 
@@ -327,7 +327,7 @@ impl<T: AsFd> Async<T> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
-                "a time-out of zero: use None for no time-out",
+                "a time-out of zero is not allowed: use None for no time-out",
             ));
         }
         let nanos = timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));

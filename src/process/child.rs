@@ -194,7 +194,7 @@ impl Child {
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         match self.wait_until(None)? {
             Some(status) => Ok(status),
-            None => unreachable!("a deadline of never does not pass"),
+            None => unreachable!("without a deadline, none can pass"),
         }
     }
 
@@ -306,7 +306,7 @@ impl Child {
     pub fn communicate(&mut self, input: &[u8]) -> io::Result<Output> {
         match self.communicate_until(input, None)? {
             Some(output) => Ok(output),
-            None => unreachable!("a deadline of never does not pass"),
+            None => unreachable!("without a deadline, none can pass"),
         }
     }
 
@@ -370,12 +370,12 @@ impl Child {
     fn begin(&mut self, input: &[u8]) -> io::Result<()> {
         let refused = match (&self.talk, &self.stdin) {
             _ if input.is_empty() => None,
-            (Some(_), _) => Some("it has been given its input before: go on with an empty one"),
-            (None, None) => Some("its standard input is not a pipe, or was taken: it cannot be given an input"),
+            (Some(_), _) => Some("it was given its input by an earlier call: pass an empty input now"),
+            (None, None) => Some("its standard input is not a pipe, or was taken, so no input can be sent"),
             (None, Some(_)) => None,
         };
         if let Some(why) = refused {
-            let text = format!("communicate with child {}: {why}", self.id());
+            let text = format!("cannot communicate with child {}: {why}", self.id());
             return Err(io::Error::new(ErrorKind::InvalidInput, text));
         }
         if self.talk.is_none() {
@@ -409,7 +409,7 @@ impl Child {
     /// `InvalidInput` if it is not the number of a signal with a name; what the system says.
     pub fn send_signal(&mut self, signal: i32) -> io::Result<()> {
         let Some(signal) = Signal::from_named_raw(signal) else {
-            let text = format!("{signal} is not the number of a signal with a name");
+            let text = format!("cannot send signal {signal}: no signal has this number");
             return Err(io::Error::new(ErrorKind::InvalidInput, text));
         };
         self.signal(signal)

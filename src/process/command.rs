@@ -221,7 +221,7 @@ impl Command {
         child.0.kill()?;
         child.0.wait()?;
         let text = format!(
-            "child {} ({:?}) did not end in time: it was killed",
+            "child {} ({:?}) did not end in time, and was killed",
             child.0.id(),
             self.std
         );

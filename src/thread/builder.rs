@@ -180,7 +180,7 @@ impl Builder {
         }
         Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "only the local kind can inherit or share green locals: they need not be Send",
+            "only `spawn_local` can inherit or share green locals, because they need not be Send",
         ))
     }
 

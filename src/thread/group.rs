@@ -328,7 +328,7 @@ impl Group {
     fn refuse_members(&self) {
         assert!(
             self.is_empty() || !self.contains(&super::current()),
-            "a member cannot join its group: it would wait for itself"
+            "a member of a Group cannot join the Group: it would wait for itself"
         );
     }
 }

@@ -24,7 +24,7 @@ impl Hubs {
         if count == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "no hubs would run nothing: ask for one at least",
+                "0 hubs could not run any green thread: ask for at least 1",
             ));
         }
         let mut hubs = Hubs::none();
@@ -40,7 +40,8 @@ impl Hubs {
                     serve(&theirs);
                 }
             })?;
-            let gone = |_| io::Error::other("the OS thread of a hub has panicked before it served");
+            let gone =
+                |_| io::Error::other("the OS thread of a hub panicked before its hub started: see the panic on stderr");
             hubs.push(told.recv().map_err(gone)?, open);
             // The send fails only if the hub has ended: a later spawn there gives an error.
             let _ = go.send(());
@@ -79,7 +80,10 @@ impl Hubs {
         T: Send + 'static,
     {
         let count = self.handles().len();
-        assert!(index < count, "spawn_on({index}) of {count} hubs: they count from 0");
+        assert!(
+            index < count,
+            "spawn_on({index}): there is no such hub; the {count} hubs are numbered from 0"
+        );
         self.start_on(index, f, Location::caller())
     }
 
@@ -196,5 +200,8 @@ fn heard(answer: &Receiver<u64>, deadline: Option<Instant>) -> Option<Option<u64
 }
 
 fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the hub has ended or was stopped")
+    io::Error::new(
+        io::ErrorKind::NotConnected,
+        "the hub was stopped or has ended: it takes no green threads",
+    )
 }

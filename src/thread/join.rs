@@ -318,7 +318,7 @@ impl<T> JoinHandle<T> {
 fn told(who: Who, ended: Ended) -> Result<(), JoinError> {
     let repr = match ended {
         Ended::Returned | Ended::Empty => return Ok(()),
-        Ended::Panicked => Repr::Panic(Box::new("its handle has the payload")),
+        Ended::Panicked => Repr::Panic(Box::new("the payload is in its handle")),
         Ended::TimedOut => Repr::TimedOut,
         Ended::Killed | Ended::Late => Repr::Killed(None),
         Ended::Lost => Repr::Lost,
@@ -487,7 +487,7 @@ impl JoinError {
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.try_into_panic() {
             Ok(payload) => payload,
-            Err(error) => panic!("into_panic on a JoinError that is not a panic: {error}"),
+            Err(error) => panic!("into_panic needs a panic, but this JoinError is none: {error}"),
         }
     }
 
@@ -509,15 +509,18 @@ impl fmt::Display for JoinError {
         match repr {
             Repr::Panic(payload) => write!(f, "{who} panicked: {}", crate::fiber::unwind::message(&**payload)),
             Repr::Killed(None) => write!(f, "{who} was killed"),
-            Repr::Killed(Some(_)) => write!(f, "{who} was killed, and has returned all the same"),
+            Repr::Killed(Some(_)) => write!(
+                f,
+                "{who} was killed, but returned a value all the same: into_value has it"
+            ),
             Repr::TimedOut => write!(f, "{who} {}", interrupt::OUTSIDE),
-            Repr::Lost => write!(f, "{who} was lost: its hub ended with its OS thread"),
-            Repr::Itself => write!(f, "{who} cannot join itself: it would wait for ever"),
+            Repr::Lost => write!(f, "{who} was lost: the OS thread that ran it has ended"),
+            Repr::Itself => write!(f, "{who} cannot join itself: it would wait forever"),
             Repr::Interrupted => write!(
                 f,
                 "the wait for {who} was cut short: the caller is unwinding, was killed, or its hub has ended"
             ),
-            Repr::Taken => write!(f, "{who} has given its result before"),
+            Repr::Taken => write!(f, "the result of {who} was taken before"),
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct Killed;
 
 impl fmt::Display for Killed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("green thread was killed")
+        f.write_str("the green thread was killed")
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{JoinError, JoinHandle};
 use crate::hub::{self, Hub, Mode, Parker, Wake, Why, budget, interrupt};
 
-static SOME: &str = "the end of any of some green threads";
+static SOME: &str = "the end of one of several green threads";
 
 /// Joins all, in the order given.
 ///

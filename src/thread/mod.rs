@@ -100,9 +100,9 @@ use crate::hub::{
 
 /// What [`spawn`] takes: any closure without arguments. There is nothing to implement.
 #[diagnostic::on_unimplemented(
-    message = "a green thread runs a closure, and `{Self}` is none",
-    note = "a future goes to `greenthread::future::spawn`, or into a closure that blocks on it: \
-        `spawn(|| greenthread::future::block_on(future))`"
+    message = "a green thread runs a closure, and `{Self}` is not one",
+    note = "spawn a future with `greenthread::future::spawn`, or block on it: `spawn(|| \
+            greenthread::future::block_on(future))`"
 )]
 pub trait Closure<T>: FnOnce() -> T {}
 
@@ -213,7 +213,7 @@ where
 #[cold]
 #[track_caller]
 fn no_memory(error: &std::io::Error) -> ! {
-    panic!("failed to spawn green thread: {error}")
+    panic!("failed to spawn green thread: {error}; `Builder` gives this as an error")
 }
 
 /// Spawns a green thread that starts after `delay`.
@@ -498,7 +498,7 @@ impl Handle {
         if !self.is_alive() {
             return Err(std::io::Error::new(
                 std::io::ErrorKind::NotConnected,
-                "the hub has ended with its OS thread",
+                "the hub has ended, because its OS thread has ended",
             ));
         }
         thread.kill();

@@ -64,7 +64,7 @@ impl<F> fmt::Debug for PoolFull<F> {
 
 impl<F> fmt::Display for PoolFull<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no place in the pool: all its green threads are at work")
+        f.write_str("no place in the pool: all its green threads are busy")
     }
 }
 
@@ -327,7 +327,7 @@ impl Pool {
     fn place(&self) -> Place {
         match self.place_until(Until::Ever) {
             Some(place) => place,
-            None => unreachable!("a deadline of never does not pass"),
+            None => unreachable!("without a deadline, none can pass"),
         }
     }
 

@@ -124,7 +124,9 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        crate::sys::report::last_words(format_args!("a scope would be left while its green threads run: abort"));
+        crate::sys::report::last_words(format_args!(
+            "a scope cannot be left while its green threads run: the process aborts"
+        ));
         std::process::abort();
     }
 }
@@ -248,7 +250,7 @@ impl<'scope> Scope<'scope, '_> {
     {
         match self.try_spawn(kind, None, f, Location::caller()) {
             Ok(handle) => handle,
-            Err(error) => panic!("failed to spawn green thread: {error}"),
+            Err(error) => panic!("failed to spawn green thread: {error}; `Builder` gives this as an error"),
         }
     }
 
@@ -349,7 +351,7 @@ impl<T> ScopedJoinHandle<'_, T> {
             }
             (_, Some(error)) => Err(error),
             (Some(Ok(value)), None) => Ok(value),
-            (None, None) => unreachable!("a child that returned has left its value or its panic"),
+            (None, None) => unreachable!("a green thread that has ended left its value or its panic"),
         }
     }
 
@@ -380,7 +382,7 @@ impl<T> Drop for ScopedJoinHandle<'_, T> {
     fn drop(&mut self) {
         let left = lock(&self.result).take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(left))) {
-            let who = String::from("the value of a scoped green thread, as it was dropped,");
+            let who = String::from("the destructor of a scoped green thread's value");
             report_panic(&Reporter { name: who }, payload);
         }
     }
