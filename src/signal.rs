@@ -253,8 +253,8 @@ impl Signals {
         }
     }
 
-    /// As [`recv`](Self::recv), for an `async` function on any executor. Dropped before it is ready, it waits no more, and
-    /// no signal is lost.
+    /// Like [`recv`](Self::recv), for an `async` function on any executor. If it is dropped before it is ready, it
+    /// waits no more, and no signal is lost.
     ///
     /// ```
     /// use greenthread::{future::block_on, signal::{SIGWINCH, Signals}};

@@ -100,7 +100,7 @@ impl Polled {
 /// Runs blocking code as a future, on a stack of its own: the way into another executor.
 ///
 /// Within it, [`await_`] waits for a future: the stack is put aside, and the poll returns. A panic goes on in the poll.
-/// Dropped, the future unwinds its stack, so that destructors run.
+/// When dropped, the future unwinds its stack, so that destructors run.
 ///
 /// ```
 /// use greenthread::future::{asyncify, await_};
@@ -233,7 +233,7 @@ pub fn await_<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// As [`await_`], but outside of [`asyncify`] it gives the future back.
+/// Like [`await_`], but outside of [`asyncify`] it gives the future back.
 ///
 /// ```
 /// use greenthread::future::{block_on, try_await};

@@ -1,4 +1,4 @@
-//! How a program runs its hub: for ever, until it is idle, or turn by turn inside another event loop.
+//! How a program runs its hub: forever, until it is idle, or turn by turn inside another event loop.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -44,7 +44,7 @@ pub fn call_soon<F: FnOnce() + 'static>(f: F) {
 ///
 /// # Blocking and cancellation
 /// In a green thread it parks that green thread. It never raises [`LoopExit`](super::LoopExit), because the caller has
-/// asked to wait for ever.
+/// asked to wait forever.
 ///
 /// # Coming from Python
 /// `loop.run_forever()`, gevent's `get_hub().join()` in a server.

@@ -175,7 +175,7 @@ impl Poller {
         let _ = epoll::delete(self.inner.as_fd(), fd);
     }
 
-    /// Waits until a descriptor is ready, the bell rings, or `timeout` passes (`None`: waits for ever).
+    /// Waits until a descriptor is ready, the bell rings, or `timeout` passes (`None`: waits forever).
     pub(super) fn wait(&mut self, timeout: Option<Duration>, mut ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
         let events = match &mut self.events {
             Events::Epoll(events) => events,

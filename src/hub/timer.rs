@@ -370,7 +370,7 @@ impl<T> Wheel<T> {
         index
     }
 
-    /// Frees an entry and gives its value; none if it is free already.
+    /// Frees an entry and returns its value; none if it is free already.
     #[inline]
     fn release(&mut self, index: u32) -> Option<T> {
         let entry = &mut self.entries[index as usize];

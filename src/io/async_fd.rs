@@ -214,10 +214,11 @@ impl<T: AsFd> Async<T> {
         self.source.join(hub, fd)
     }
 
-    /// One attempt of an operation, by blocking and by polling code alike. `None`: it would block, and only an edge makes
-    /// the source ready again. If one comes before the caller waits, that wait returns at once.
+    /// One attempt of an operation, by blocking and by polling code alike. `None`: it would block, and only an edge
+    /// makes the source ready again. If one comes before the caller waits, that wait returns at once.
     ///
-    /// If no edge has come since the last `EAGAIN`, the attempt would fail, and is made only if the caller `asks` for it.
+    /// If no edge has come since the last `EAGAIN`, the attempt would fail, and is made only if the caller `asks` for
+    /// it.
     #[inline]
     pub(super) fn attempt<R>(
         &self,
@@ -335,7 +336,7 @@ impl<T: AsFd> Async<T> {
         Ok(())
     }
 
-    /// Sets how long a read may wait. `None`: for ever.
+    /// Sets how long a read may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero, as with std's sockets.
@@ -343,7 +344,7 @@ impl<T: AsFd> Async<T> {
         self.set_timeout(Direction::Read, timeout)
     }
 
-    /// Sets how long a write may wait. `None`: for ever.
+    /// Sets how long a write may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -351,12 +352,12 @@ impl<T: AsFd> Async<T> {
         self.set_timeout(Direction::Write, timeout)
     }
 
-    /// How long a read may wait. `None`: for ever.
+    /// How long a read may wait. `None`: forever.
     pub fn read_timeout(&self) -> Option<Duration> {
         self.timeout(Direction::Read)
     }
 
-    /// How long a write may wait. `None`: for ever.
+    /// How long a write may wait. `None`: forever.
     pub fn write_timeout(&self) -> Option<Duration> {
         self.timeout(Direction::Write)
     }

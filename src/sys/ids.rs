@@ -1,7 +1,7 @@
 //! Changing the user and the groups: functions defined ahead of libc's, which call libc's on the native base.
 //!
 //! glibc makes every OS thread of the process change along with the caller, and recognises the caller by its block.
-//! With a block that glibc does not know, it would wait for itself for ever.
+//! With a block that glibc does not know, it would wait for itself forever.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

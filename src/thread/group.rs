@@ -37,8 +37,8 @@ static MEMBERS: &str = "the end of a Group's members";
 /// assert!(group.is_empty());
 /// ```
 ///
-/// A member leaves when it ends. Green threads of other hubs may be members, by [`add`](Self::add), and a clone is the same
-/// group. Dropping a group leaves its members alone; [`scope`](crate::scope()) does not.
+/// A member leaves when it ends. Green threads of other hubs may be members, by [`add`](Self::add), and a clone is the
+/// same group. Dropping a group leaves its members alone; [`scope`](crate::scope()) does not.
 ///
 /// # Coming from Python
 /// `gevent.pool.Group`.
@@ -87,8 +87,8 @@ impl Group {
     /// assert_eq!(deep.spawn(|| [1_u8; 4 << 20].len()).join().unwrap(), 4 << 20);
     /// ```
     ///
-    /// Otherwise they are as those of [`spawn`](super::spawn) and [`spawn_local`](super::spawn_local). A size of zero, or of
-    /// more than 64 GiB, makes each spawn panic.
+    /// Otherwise they are as those of [`spawn`](super::spawn) and [`spawn_local`](super::spawn_local). A size of zero,
+    /// or of more than 64 GiB, makes each spawn panic.
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Group {
         self.stack_size = Some(bytes);
@@ -178,7 +178,8 @@ impl Group {
         with(&self.shared, |state| state.members.contains_key(&thread.id()))
     }
 
-    /// Takes a green thread out of the group, and says whether it was a member; it runs on as if it had never been one.
+    /// Takes a green thread out of the group, and returns whether it was a member; it runs on as if it had never been
+    /// one.
     pub fn discard(&self, thread: &Thread) -> bool {
         leave(&self.shared, thread.id(), None)
     }
@@ -221,7 +222,7 @@ impl Group {
         self.wait(Until::Ever);
     }
 
-    /// As [`join`](Self::join), for at most `timeout`; says whether there are none left.
+    /// Like [`join`](Self::join), but for at most `timeout`; returns whether there are none left.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -231,7 +232,7 @@ impl Group {
         self.wait(Until::After(timeout))
     }
 
-    /// As [`join`](Self::join), until `deadline`; says whether there are none left.
+    /// Like [`join`](Self::join), but until `deadline`; returns whether there are none left.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -241,7 +242,8 @@ impl Group {
         self.wait(Until::At(deadline))
     }
 
-    /// As [`join`](Self::join), and gives the error of the first member that panicked or was lost since the last call.
+    /// Like [`join`](Self::join), and returns the error of the first member that panicked or was lost since the last
+    /// call.
     ///
     /// ```
     /// use greenthread::thread::Group;
@@ -284,13 +286,13 @@ impl Group {
         self.kill_and(Until::Ever);
     }
 
-    /// As [`kill`](Self::kill), but waits for at most `timeout`; says whether there are none left.
+    /// Like [`kill`](Self::kill), but waits for at most `timeout`; returns whether there are none left.
     #[track_caller]
     pub fn kill_timeout(&self, timeout: Duration) -> bool {
         self.kill_and(Until::After(timeout))
     }
 
-    /// As [`kill`](Self::kill), but waits until `deadline`; says whether there are none left.
+    /// Like [`kill`](Self::kill), but waits until `deadline`; returns whether there are none left.
     #[track_caller]
     pub fn kill_deadline(&self, deadline: Instant) -> bool {
         self.kill_and(Until::At(deadline))
@@ -312,7 +314,7 @@ impl Group {
         self.wait(until)
     }
 
-    /// Waits for the last member to leave; says whether it has.
+    /// Waits for the last member to leave; returns whether it has.
     #[track_caller]
     fn wait(&self, until: Until) -> bool {
         // Under the lock `leave` takes the event when the last member goes: so an event made here is set by a later
@@ -333,7 +335,7 @@ impl Group {
     }
 }
 
-/// Takes a member out; says whether it was one.
+/// Takes a member out; returns whether it was one.
 fn leave(shared: &Mutex<State>, id: ThreadId, error: Option<JoinError>) -> bool {
     let gone = with(shared, |state| {
         let member = state.members.remove(&id)?;

@@ -131,7 +131,7 @@ impl Hubs {
         self.join_until(None);
     }
 
-    /// As [`join`](Self::join), for at most `timeout`; says whether all have ended.
+    /// Like [`join`](Self::join), but for at most `timeout`; returns whether all have ended.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -140,7 +140,7 @@ impl Hubs {
         self.join_until(crate::time::after(timeout))
     }
 
-    /// As [`join`](Self::join), until `deadline`; says whether all have ended.
+    /// Like [`join`](Self::join), but until `deadline`; returns whether all have ended.
     ///
     /// # Panics
     /// As [`join`](Self::join).

@@ -36,7 +36,7 @@ impl<T> JoinHandle<T> {
         JoinHandle { join }
     }
 
-    /// Waits for the end and gives the result.
+    /// Waits for the end and returns the result.
     ///
     /// A panic comes back as a [`JoinError`], which has more to tell than std's bare payload. To let it go on here:
     ///
@@ -247,7 +247,7 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// As [`on_exit`](Self::on_exit), but only if it returns.
+    /// Like [`on_exit`](Self::on_exit), but only if it returns.
     ///
     /// ```
     /// use greenthread::{spawn, sync::channel};
@@ -261,8 +261,8 @@ impl<T> JoinHandle<T> {
     /// ```
     ///
     /// # Coming from Python
-    /// `greenlet.link_value(callback)`. To gevent one that was killed has succeeded; here it has not returned, and so it
-    /// has failed.
+    /// `greenlet.link_value(callback)`. To gevent one that was killed has succeeded; here it has not returned, and so
+    /// it has failed.
     #[track_caller]
     pub fn on_success<F: FnOnce() + Send + 'static>(&self, f: F) {
         self.on_exit(|ended| {
@@ -272,7 +272,7 @@ impl<T> JoinHandle<T> {
         });
     }
 
-    /// As [`on_exit`](Self::on_exit), but only if it panics, is killed or is lost.
+    /// Like [`on_exit`](Self::on_exit), but only if it panics, is killed or is lost.
     ///
     /// # Coming from Python
     /// `greenlet.link_exception(callback)`.
@@ -408,15 +408,16 @@ impl JoinError {
     /// Whether it was killed.
     ///
     /// It *may have completed* all the same: a patched call of libc's (feature `monkey`) cannot unwind, it fails with
-    /// `ECANCELED`, and the closure may go on from there to its end. [`into_value`](Self::into_value) has what it returned.
+    /// `ECANCELED`, and the closure may go on from there to its end. [`into_value`](Self::into_value) has what it
+    /// returned.
     pub fn is_killed(&self) -> bool {
         matches!(self.parts.1, Repr::Killed(_))
     }
 
     /// What a green thread returned although a patched call had told it that it is killed.
     ///
-    /// Kept of green threads with thread-locals of their own ([`spawn`](super::spawn)); a value of a local or a scoped one
-    /// is dropped.
+    /// Kept of green threads with thread-locals of their own ([`spawn`](super::spawn)); a value of a local or a scoped
+    /// one is dropped.
     ///
     /// ```
     /// use greenthread::{spawn, thread};

@@ -188,7 +188,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
         self.with(Cell::take)
     }
 
-    /// Replaces the contained value, and gives the old one.
+    /// Replaces the contained value, and returns the old one.
     pub fn replace(&'static self, value: T) -> T {
         self.with(|cell| cell.replace(value))
     }
@@ -250,7 +250,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
         self.value().take()
     }
 
-    /// Replaces the contained value, and gives the old one.
+    /// Replaces the contained value, and returns the old one.
     ///
     /// # Panics
     /// If it is borrowed.

@@ -14,11 +14,11 @@
 //! All run on the hub of the OS thread that spawns them, and never leave it. They switch where they block in this crate
 //! and nowhere else; a computation that should share the processor calls [`yield_now`].
 //!
-//! An operation that might block but is done at once (a read from a peer that is never short of bytes, a free lock, a channel
-//! with room) does not switch by itself. After 128 of them, or sooner once a timer or a socket may have waited for a
-//! millisecond, the next one lets the others run before it begins, and takes notice of a kill or a time-out. What never
-//! waits (`try_lock`, `set`, an unlock, `unpark`, `spawn`) never switches. A call to [`yield_now`] lets timers and sockets
-//! have their turn after a millisecond as well.
+//! An operation that might block but is done at once (a read from a peer that is never short of bytes, a free lock, a
+//! channel with room) does not switch by itself. After 128 of them, or sooner once a timer or a socket may have waited
+//! for a millisecond, the next one lets the others run before it begins, and takes notice of a kill or a time-out. What
+//! never waits (`try_lock`, `set`, an unlock, `unpark`, `spawn`) never switches. A call to [`yield_now`] lets timers
+//! and sockets have their turn after a millisecond as well.
 //!
 //! ```
 //! use std::time::Duration;
@@ -30,7 +30,7 @@
 //! ```
 //!
 //! # What still blocks
-//! Only what blocks in this crate gives way. These stop every green thread of the OS thread, for ever if the
+//! Only what blocks in this crate gives way. These stop every green thread of the OS thread, forever if the
 //! one that is waited for lives there too:
 //!
 //! - `std::sync::Mutex`, `RwLock`, `Condvar`, `Barrier` and `Once*`, where they have to wait; `mpsc::Receiver::recv`;
@@ -44,25 +44,25 @@
 //! `monkey`.
 //!
 //! # Kill
-//! [`JoinHandle::kill`] asks. The green thread unwinds at its next park, so its destructors run; one that never ran drops
-//! its closure. A patched call of libc's fails instead, and the end of the closure counts as killed ([`JoinError::is_killed`]).
-//! [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an `extern "C"`
-//! function aborts the process, as a panic would: shield such a callback.
+//! [`JoinHandle::kill`] asks. The green thread unwinds at its next park, so its destructors run; one that never ran
+//! drops its closure. A patched call of libc's fails instead, and the end of the closure counts as killed
+//! ([`JoinError::is_killed`]). [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an
+//! `extern "C"` function aborts the process, as a panic would: shield such a callback.
 //!
 //! # What an isolated green thread has of its own
-//! Its thread-locals, `errno` among them: nothing else. The control words of the floating-point unit belong to the processor, and a
-//! switch leaves them alone, as a switch that is a function call may: what one green thread sets there (rounding, or
-//! flush-to-zero and denormals-are-zero in MXCSR, as some numeric and audio libraries do) holds for all of its OS thread.
-//! Set them back before the next wait. The signal mask, the working directory and the like are the OS thread's or the
-//! process's too.
+//! Its thread-locals, `errno` among them: nothing else. The control words of the floating-point unit belong to the
+//! processor, and a switch leaves them alone, as a switch that is a function call may: what one green thread sets there
+//! (rounding, or flush-to-zero and denormals-are-zero in MXCSR, as some numeric and audio libraries do) holds for all
+//! of its OS thread. Set them back before the next wait. The signal mask, the working directory and the like are the OS
+//! thread's or the process's too.
 //!
 //! # After the end of the OS thread's hub
 //! What destructors of thread-locals may do then is in a table of [`hub`](crate::hub#after-its-end).
 //!
 //! # Soundness of local green threads
 //! Local green threads share their OS thread's thread-locals, as all of corosensei's coroutines do. Code that parks
-//! *inside* the initialiser of a `thread_local!` or the closure of a scoped thread-local can be entered again by another
-//! green thread: do not.
+//! *inside* the initialiser of a `thread_local!` or the closure of a scoped thread-local can be entered again by
+//! another green thread: do not.
 
 mod builder;
 mod group;
@@ -448,8 +448,8 @@ pub fn is_isolated() -> bool {
 
 /// Whether green threads can have thread-locals of their own in this process, or why not.
 ///
-/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] says no. Where they cannot,
-/// [`spawn`] shares thread-locals as [`spawn_local`] does.
+/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] says no. Where they
+/// cannot, [`spawn`] shares thread-locals as [`spawn_local`] does.
 ///
 /// What an isolated green thread has of an OS thread:
 ///

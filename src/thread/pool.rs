@@ -28,10 +28,10 @@ static PLACE: &str = "a place in a Pool";
 /// assert_eq!(pool.map([1, 2, 3], |n| n * n).into_iter().map(Result::unwrap).sum::<i32>(), 14);
 /// ```
 ///
-/// A member is a member of its [`group`](Self::group) too, and its place is free again when it leaves that. A clone is the same
-/// pool. Dropping a pool leaves its members alone.
+/// A member is a member of its [`group`](Self::group) too, and its place is free again when it leaves that. A clone is
+/// the same pool. Dropping a pool leaves its members alone.
 ///
-/// A member that waits for a place in its own pool may wait for ever; [`apply`](Self::apply) does not wait for one
+/// A member that waits for a place in its own pool may wait forever; [`apply`](Self::apply) does not wait for one
 /// there.
 ///
 /// # Coming from Python
@@ -160,7 +160,7 @@ impl Pool {
         self.start_if(permit.map(|permit| self.keep(permit)), f)
     }
 
-    /// As [`spawn`](Self::spawn), but waits for at most `timeout`.
+    /// Like [`spawn`](Self::spawn), but waits for at most `timeout`.
     ///
     /// # Errors
     /// [`PoolFull`], with `f`.
@@ -173,7 +173,7 @@ impl Pool {
         self.start_if(self.place_until(Until::After(timeout)), f)
     }
 
-    /// As [`spawn`](Self::spawn), but waits until `deadline` at most.
+    /// Like [`spawn`](Self::spawn), but waits until `deadline` at most.
     ///
     /// # Errors
     /// [`PoolFull`], with `f`.
@@ -205,13 +205,13 @@ impl Pool {
         drop(self.place());
     }
 
-    /// As [`wait_available`](Self::wait_available), for at most `timeout`; says whether there was one.
+    /// Like [`wait_available`](Self::wait_available), but for at most `timeout`; returns whether there was one.
     #[track_caller]
     pub fn wait_available_timeout(&self, timeout: Duration) -> bool {
         self.place_until(Until::After(timeout)).is_some()
     }
 
-    /// As [`wait_available`](Self::wait_available), until `deadline`; says whether there was one.
+    /// Like [`wait_available`](Self::wait_available), but until `deadline`; returns whether there was one.
     #[track_caller]
     pub fn wait_available_deadline(&self, deadline: Instant) -> bool {
         self.place_until(Until::At(deadline)).is_some()
@@ -246,7 +246,7 @@ impl Pool {
         super::value_of(self.spawn(f).join(), "apply")
     }
 
-    /// Calls `f` with each item, each in a member, and gives all results in the order of the items.
+    /// Calls `f` with each item, each in a member, and returns all results in the order of the items.
     ///
     /// # Panics
     /// If `items` does; what was spawned by then runs on.
@@ -255,7 +255,8 @@ impl Pool {
     /// Parks. If the caller is killed or timed out meanwhile, the members run on, and their values are dropped.
     ///
     /// # Coming from Python
-    /// `pool.map(f, items)`; there the first failure is raised, and here that is `.into_iter().collect::<Result<Vec<_>, _>>()`.
+    /// `pool.map(f, items)`; there the first failure is raised, and here that is `.into_iter().collect::<Result<Vec<_>,
+    /// _>>()`.
     #[track_caller]
     pub fn map<I, F, T>(&self, items: I, f: F) -> Vec<Result<T, JoinError>>
     where
@@ -273,7 +274,7 @@ impl Pool {
         super::join_all(all)
     }
 
-    /// Calls `f` with each item, each in a member, and gives the results one by one, in the order of the items.
+    /// Calls `f` with each item, each in a member, and returns the results one by one, in the order of the items.
     ///
     /// As [`imap_unordered`](Self::imap_unordered) in all else.
     ///
@@ -289,7 +290,7 @@ impl Pool {
         imap::start(self, items.into_iter(), bound, f, Order::Items, Location::caller())
     }
 
-    /// Calls `f` with each item, each in a member, and gives the results one by one, as they come.
+    /// Calls `f` with each item, each in a member, and returns the results one by one, as they come.
     ///
     /// ```
     /// use greenthread::{sleep, thread::Pool};

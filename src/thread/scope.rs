@@ -73,8 +73,8 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// If a child that was not joined panicked.
 ///
 /// # Blocking and cancellation
-/// Waits for every child, whatever happens: a kill or time-out of the caller is delivered afterwards, and the children do
-/// not notice. So a time-out around a scope does not shorten it. Put one in each child instead:
+/// Waits for every child, whatever happens: a kill or time-out of the caller is delivered afterwards, and the children
+/// do not notice. So a time-out around a scope does not shorten it. Put one in each child instead:
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,7 +88,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// ```
 ///
 /// Or have the caller wait with [`join_timeout`](ScopedJoinHandle::join_timeout), and kill the children that are late.
-/// When the native stack would wait for ever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
+/// When the native stack would wait forever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
 #[track_caller]
 pub fn scope<'env, F, T>(f: F) -> T
 where
@@ -307,7 +307,7 @@ pub struct ScopedJoinHandle<'scope, T> {
 }
 
 impl<T> ScopedJoinHandle<'_, T> {
-    /// Waits for the end and gives the result.
+    /// Waits for the end and returns the result.
     ///
     /// # Errors
     /// As [`JoinHandle::join`]. A panic that is read here does not make the scope panic.

@@ -334,7 +334,7 @@ mod loom_tests {
             }
         }
 
-        /// Polls until all flags are set; gives the number of polls.
+        /// Polls until all flags are set; returns the number of polls.
         fn run(&self) -> usize {
             for polls in 1.. {
                 clear_woken(&self.join);
