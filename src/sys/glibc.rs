@@ -16,7 +16,7 @@
 //! - **GLIBC-1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
 //! - **GLIBC-2** `malloc`'s words travel with the base. All blocks of an OS thread share one cache and one arena, and
 //!   one block is in use at a time.
-//! - **GLIBC-3** A block in the pool is as `_dl_allocate_tls` made it, except for G2's words: images laid anew, no
+//! - **GLIBC-3** A block in the pool is as `_dl_allocate_tls` made it, except for the words of GLIBC-2: images laid anew, no
 //!   value under any key, nothing allocated for dynamic modules.
 //!
 //! # What `start_thread` does, and what does it here
