@@ -105,7 +105,7 @@ impl ToSocketAddrs for str {
         let Some((host, port)) = parts else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{self:?} is not host:port"),
+                format!("{self:?} is not an address: write it as host:port"),
             ));
         };
         lookup_host(host, port).map(Vec::into_iter)

@@ -132,7 +132,7 @@ pub struct CloseError;
 
 impl fmt::Display for CloseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the generator ignored close: it caught GeneratorExit, or a destructor of its yielded")
+        f.write_str("the generator ignored close: it caught GeneratorExit, or yielded from a destructor")
     }
 }
 
@@ -164,7 +164,7 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
         match self.exchange(value) {
             Sent::Value(value) => value,
             Sent::Throw(payload) => resume_unwind(*payload),
-            Sent::Start => unreachable!("only a new generator is started"),
+            Sent::Start => unreachable!("start() refuses a generator that has started"),
         }
     }
 
@@ -210,7 +210,7 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
                     resume_unwind(*payload)
                 }
                 Sent::Throw(payload) => inner.throw(*payload),
-                Sent::Start => unreachable!("only a new generator is started"),
+                Sent::Start => unreachable!("start() refuses a generator that has started"),
             };
         }
     }
@@ -263,7 +263,7 @@ impl<Y: 'static> KeptYielder<Y> {
 #[cold]
 #[track_caller]
 fn elsewhere() -> ! {
-    panic!("yielded from a stack that is not the generator's")
+    panic!("a generator can yield only on its own stack, and this code runs on another one")
 }
 
 impl<Y: 'static> Yielder<'_, Y> {
@@ -328,7 +328,10 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     pub fn new(body: impl FnOnce(&Yielder<'_, Y, S>) -> R + 'static) -> Self {
         match Self::try_new(body) {
             Ok(generator) => generator,
-            Err(error) => panic!("no stack for a generator: {error}"),
+            Err(error) => panic!(
+                "cannot make a generator, for there is no stack: {error}; `Generator::try_new` gives this as an \
+                 error"
+            ),
         }
     }
 
@@ -371,7 +374,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     #[track_caller]
     pub fn start(&mut self) -> State<Y, R> {
         if self.has_started() {
-            panic!("the generator has been started before");
+            panic!("the generator was already started: use send() or next()");
         }
         self.ask(Sent::Start)
     }
@@ -388,7 +391,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     #[track_caller]
     pub fn send(&mut self, value: S) -> State<Y, R> {
         if !self.has_started() {
-            panic!("nothing can be sent to a new generator: start() it first");
+            panic!("cannot send to a new generator: call start() first");
         }
         self.ask(Sent::Value(value))
     }
@@ -420,7 +423,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
             resume_unwind(payload);
         }
         if self.unwinding {
-            panic!("nothing can be raised in a generator that yielded from a destructor during a panic");
+            panic!("cannot throw into a generator that yielded from a destructor during a panic");
         }
         self.ask(Sent::Throw(Box::new(payload)))
     }
@@ -544,7 +547,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
             }
         }
         complain(format_args!(
-            "a dropped generator would not end ({CloseError}): its stack is leaked"
+            "a dropped generator would not end, so its stack is leaked: {CloseError}"
         ));
     }
 }
@@ -552,7 +555,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
 #[cold]
 #[track_caller]
 fn ended() -> ! {
-    panic!("the generator has ended")
+    panic!("the generator has ended: it takes no more values")
 }
 
 /// The payload as std expects it: not boxed twice.

@@ -193,7 +193,10 @@ impl Signals {
             flags.push((signal, Arc::default()));
         }
         if flags.is_empty() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "no signal to listen to"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "no signal was given to listen to: give at least one",
+            ));
         }
         let sockets = PerProcess::new(OnceBox::new);
         let shared = Shared { flags, sockets };
@@ -250,8 +253,8 @@ impl Signals {
         }
     }
 
-    /// As [`recv`](Self::recv), for an `async` function on any executor. Dropped before it is ready, it waits no more, and
-    /// no signal is lost.
+    /// Like [`recv`](Self::recv), for an `async` function on any executor. If it is dropped before it is ready, it
+    /// waits no more, and no signal is lost.
     ///
     /// ```
     /// use greenthread::{future::block_on, signal::{SIGWINCH, Signals}};
@@ -316,11 +319,11 @@ impl<'a> IntoIterator for &'a Signals {
 /// Refuses signals that cannot or must not be caught.
 fn check(signal: i32) -> io::Result<()> {
     let why = if signal <= 0 {
-        "is not the number of a signal"
+        "is not a signal number"
     } else if [SIGKILL, SIGSTOP].contains(&signal) {
         "cannot be caught"
     } else if signal == signal_hook::consts::SIGBUS || signal_hook::consts::FORBIDDEN.contains(&signal) {
-        "is the crash of the code that runs: nobody can wait for it"
+        "reports a crash of the code that runs: it cannot be waited for"
     } else {
         return Ok(());
     };
@@ -379,7 +382,7 @@ where
 }
 
 /// The guard of [`on`]: dropped, it stops the calls; a call that has begun goes on.
-#[must_use = "dropped at once, it is undone; `forget` keeps it for good"]
+#[must_use = "dropping it removes the handler: keep it, or call `forget`"]
 pub struct Handler {
     signal: i32,
     is_off: Arc<AtomicBool>,

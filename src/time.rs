@@ -92,8 +92,8 @@ fn sleep_to(at: u64) {
 /// ```
 ///
 /// It may go to another OS thread, and wakes the executor there; but the time is that of the hub, and comes when that
-/// hub runs. If that hub ends first, the sleep goes on with the hub of the OS thread that polls it. Dropped, it leaves
-/// nothing behind.
+/// hub runs. If that hub ends first, the sleep goes on with the hub of the OS thread that polls it. When dropped, it
+/// leaves nothing behind.
 #[track_caller]
 pub fn sleep_async(duration: Duration) -> Sleep {
     Sleep::at(hub::deadline_in(duration))
@@ -148,7 +148,7 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
     Timeout::new(duration).run(f)
 }
 
-/// As [`timeout`](fn@timeout), and gives the value of an `f` that returned although a patched call had reported the
+/// Like [`timeout`](fn@timeout), and returns the value of an `f` that returned although a patched call had reported the
 /// time-out.
 ///
 /// ```
@@ -278,12 +278,13 @@ impl Timeout {
     /// Runs `f`, and catches this time-out and no other.
     ///
     /// # Errors
-    /// [`Elapsed`] with this guard's identity: as for [`timeout`]. A value that `f` has returned all the same is dropped.
+    /// [`Elapsed`] with this guard's identity: as for [`timeout`]. A value that `f` has returned all the same is
+    /// dropped.
     pub fn run<F: FnOnce() -> T, T>(self, f: F) -> Result<T, Elapsed> {
         self.run_or_late(f).map_err(|(elapsed, _)| elapsed)
     }
 
-    /// As [`run`](Self::run), and gives the value that came late; see [`timeout_or_late`].
+    /// Like [`run`](Self::run), and returns the value that came late; see [`timeout_or_late`].
     ///
     /// # Errors
     /// [`Elapsed`] with this guard's identity, and what `f` has returned if it was not unwound.
@@ -416,7 +417,10 @@ impl Interval {
     /// If `period` is zero.
     #[track_caller]
     pub fn new(period: Duration) -> Interval {
-        assert!(!period.is_zero(), "an Interval of zero never ends");
+        assert!(
+            !period.is_zero(),
+            "an Interval of zero would never end: give a longer period"
+        );
         let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         Interval {
             period,
@@ -446,7 +450,8 @@ impl Interval {
         self.next = self.next.saturating_add(self.period.saturating_mul(missed + 1));
     }
 
-    /// As [`tick`](Self::tick), for an `async` function. Dropped before it is ready, the tick is still to come.
+    /// Like [`tick`](Self::tick), for an `async` function. If it is dropped before it is ready, the tick is still to
+    /// come.
     pub async fn tick_async(&mut self) {
         self.sleep().await;
         self.go_on();
@@ -456,7 +461,7 @@ impl Interval {
         Sleep::at(self.next)
     }
 
-    /// As [`tick`](Self::tick), for a poll; `sleep` is the wait under way.
+    /// Like [`tick`](Self::tick), for a poll; `sleep` is the wait under way.
     pub(crate) fn poll_tick(&mut self, sleep: &mut Option<Sleep>, context: &mut Context<'_>) -> Poll<()> {
         let under_way = sleep.get_or_insert_with(|| self.sleep());
         if Pin::new(under_way).poll(context).is_pending() {

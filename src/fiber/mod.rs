@@ -33,7 +33,7 @@
 //! this crate unwinds, so there is no flag that says "in a switch".
 //!
 //! # Rejected
-//! - Leaving the end of a suspended fiber to corosensei's `Drop`: it retries for ever against code that catches the
+//! - Leaving the end of a suspended fiber to corosensei's `Drop`: it retries forever against code that catches the
 //!   unwinding and suspends again. Instead, the owner of a fiber raises in it, [`unwind::TRIES`] times at most. A body
 //!   that survives is leaked.
 

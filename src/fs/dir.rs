@@ -39,7 +39,7 @@ impl Iterator for ReadDir {
     }
 }
 
-/// One thing in a directory; std's, but the calls that ask the disk park.
+/// One thing in a directory; like std's, but the calls that ask the disk park.
 pub struct DirEntry {
     std: Arc<std::fs::DirEntry>,
 }
@@ -58,7 +58,7 @@ impl DirEntry {
     /// What the system knows of it, or of a link itself.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn metadata(&self) -> io::Result<Metadata> {
         let std = self.std.clone();
@@ -68,7 +68,7 @@ impl DirEntry {
     /// What it is.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn file_type(&self) -> io::Result<FileType> {
         let std = self.std.clone();

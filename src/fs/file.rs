@@ -15,7 +15,7 @@ use crate::threadpool::{unblock_apart, unblock_file};
 /// The most that one call moves: the copy then costs about as much as the way to the pool and back.
 const MOST: usize = 256 * 1024;
 
-/// A file; std's, but its calls run on OS threads of a pool: see [`fs`](super).
+/// A file; like std's, but its calls run on OS threads of a pool: see [`fs`](super).
 ///
 /// ```
 /// use std::io::{Read, Seek, Write};
@@ -49,10 +49,10 @@ pub struct File {
 
 struct Shared {
     std: std::fs::File,
-    /// Whether a call may last for ever: then it runs on an OS thread of its own, not on the pool.
+    /// Whether a call may last forever: then it runs on an OS thread of its own, not on the pool.
     may_wait: bool,
-    /// The permit for one call at a time. The call gives it back, even if the green thread that made it was killed meanwhile. A
-    /// forked child has a permit of its own, so it does not wait for a call of its parent.
+    /// The permit for one call at a time. The call gives it back, even if the green thread that made it was killed
+    /// meanwhile. A forked child has a permit of its own, so it does not wait for a call of its parent.
     turn: PerProcess<Semaphore>,
 }
 
@@ -72,7 +72,7 @@ impl From<std::fs::File> for File {
     }
 }
 
-/// An open file, and whether a call on it may last for ever.
+/// An open file, and whether a call on it may last forever.
 struct Opened {
     std: std::fs::File,
     may_wait: bool,
@@ -108,7 +108,7 @@ impl File {
     /// Opens a file to be read.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
         File::open_by(path, std::fs::File::open)
@@ -117,7 +117,7 @@ impl File {
     /// Makes a file to be written, or empties it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn create(path: impl AsRef<Path>) -> io::Result<File> {
         File::open_by(path, std::fs::File::create)
@@ -126,7 +126,7 @@ impl File {
     /// Makes a file to be read and written, which must not be there.
     ///
     /// # Errors
-    /// What the system says; `AlreadyExists`.
+    /// The system's error; `AlreadyExists`.
     #[track_caller]
     pub fn create_new(path: impl AsRef<Path>) -> io::Result<File> {
         File::open_by(path, std::fs::File::create_new)
@@ -171,7 +171,7 @@ impl File {
     /// Waits until all that was written is on the disk.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn sync_all(&self) -> io::Result<()> {
         self.run(std::fs::File::sync_all)
@@ -180,7 +180,7 @@ impl File {
     /// Waits until the contents are on the disk, and what is needed to find them.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn sync_data(&self) -> io::Result<()> {
         self.run(std::fs::File::sync_data)
@@ -189,7 +189,7 @@ impl File {
     /// Cuts it off, or makes it longer with zeros.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn set_len(&self, size: u64) -> io::Result<()> {
         self.run(move |file| file.set_len(size))
@@ -198,7 +198,7 @@ impl File {
     /// What the system knows of it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn metadata(&self) -> io::Result<Metadata> {
         self.run(std::fs::File::metadata)
@@ -207,13 +207,14 @@ impl File {
     /// Changes the permissions.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
         self.run(move |file| file.set_permissions(permissions))
     }
 
-    /// Another handle to the same open file (`dup`), with the same position. The two do not wait for each other's calls.
+    /// Another handle to the same open file (`dup`), with the same position. The two do not wait for each other's
+    /// calls.
     ///
     /// # Errors
     /// When there is no descriptor left.
@@ -262,7 +263,7 @@ impl Read for &File {
         let Ok(more) = std::str::from_utf8(&bytes) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the file is not text in UTF-8",
+                "the file is not valid UTF-8: read it as bytes",
             ));
         };
         text.push_str(more);
@@ -351,7 +352,7 @@ impl fmt::Debug for File {
     }
 }
 
-/// How to open a file; std's, but [`open`](Self::open) parks.
+/// How to open a file; like std's, but [`open`](Self::open) parks.
 ///
 /// Its Unix side (`mode`, `custom_flags`) is std's: build it there, and take it over by `From`.
 #[derive(Clone, Debug)]
@@ -399,7 +400,7 @@ impl OpenOptions {
     /// Opens it.
     ///
     /// # Errors
-    /// What the system says; `InvalidInput` for a combination that makes no sense.
+    /// The system's error; `InvalidInput` for a combination that makes no sense.
     #[track_caller]
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
         let options = self.0.clone();

@@ -16,12 +16,12 @@
 //! is not here ([`OpenOptionsExt`](std::os::unix::fs::OpenOptionsExt) and the like) is in `unblock(|| std::fs::…)`.
 //!
 //! # Errors
-//! What std's say.
+//! Those of std's functions.
 //!
 //! # Blocking and cancellation
 //! Every function here parks. A kill or time-out unwinds the caller at once; the call itself goes on to its end on the
 //! pool: a file that is to be removed is removed. For [`File`] see there. At most [`MAX`](crate::threadpool::MAX) calls
-//! run at once. A call on a FIFO or a terminal may take for ever, so it does not count: it runs on an OS thread of its
+//! run at once. A call on a FIFO or a terminal may take forever, so it does not count: it runs on an OS thread of its
 //! own. If its caller is killed, it keeps that OS thread until the other end comes. So these are better opened by std
 //! and wrapped in [`Async`](crate::io::Async).
 //!
@@ -54,7 +54,7 @@ where
     unblock_file(move || f(path))
 }
 
-/// As [`at`], for an `f` that opens a file. The open of a FIFO waits for its other end, and that of a device may wait
+/// Like [`at`], for an `f` that opens a file. The open of a FIFO waits for its other end, and that of a device may wait
 /// too. So it is done on an OS thread of its own: 32 of them on the pool would keep all other files waiting.
 #[track_caller]
 fn open_at<T, F>(path: impl AsRef<Path>, f: F) -> io::Result<T>
@@ -73,7 +73,7 @@ where
     opened.unwrap_or_else(|(path, f)| unblock_apart(move || f(path)))
 }
 
-/// Whether a call on such a file may last for ever.
+/// Whether a call on such a file may last forever.
 fn may_wait(kind: FileType) -> bool {
     kind.is_fifo() || kind.is_char_device() || kind.is_socket()
 }
@@ -117,7 +117,7 @@ pub fn write(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> io::Result<(
     open_at(path, move |path| std::fs::write(path, contents))
 }
 
-/// Copies a file, with its permissions; gives the number of bytes.
+/// Copies a file, with its permissions; returns the number of bytes.
 ///
 /// # Errors
 /// As `std::fs::copy`.

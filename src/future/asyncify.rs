@@ -100,7 +100,7 @@ impl Polled {
 /// Runs blocking code as a future, on a stack of its own: the way into another executor.
 ///
 /// Within it, [`await_`] waits for a future: the stack is put aside, and the poll returns. A panic goes on in the poll.
-/// Dropped, the future unwinds its stack, so that destructors run.
+/// When dropped, the future unwinds its stack, so that destructors run.
 ///
 /// ```
 /// use greenthread::future::{asyncify, await_};
@@ -174,7 +174,7 @@ impl<T> Future for Asyncify<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let this = &mut *self;
         let Some(body) = this.body.as_mut().filter(|body| !body.is_done()) else {
-            panic!("an Asyncify was polled after it was ready")
+            panic!("an Asyncify was polled again after it had given its result")
         };
         if !this.polled.waker.borrow().will_wake(context.waker()) {
             // The old waker is the user's: its destructor must not run while the cell is borrowed.
@@ -227,11 +227,13 @@ impl<T> fmt::Debug for Asyncify<T> {
 pub fn await_<F: Future>(future: F) -> F::Output {
     match try_await(future) {
         Ok(output) => output,
-        Err(_) => panic!("await_ outside of asyncify: nobody polls this code; block_on waits for a future anywhere"),
+        Err(_) => {
+            panic!("await_ outside of asyncify, where nothing polls this code: use block_on, which works anywhere")
+        }
     }
 }
 
-/// As [`await_`], but outside of [`asyncify`] it gives the future back.
+/// Like [`await_`], but outside of [`asyncify`] it gives the future back.
 ///
 /// ```
 /// use greenthread::future::{block_on, try_await};

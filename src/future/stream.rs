@@ -67,7 +67,7 @@ impl<F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin, T> Stream for PollFn
 impl<T> Receiver<T> {
     /// The messages as a stream, which ends when all senders are gone.
     ///
-    /// Dropped, it has taken no message that it did not give.
+    /// When dropped, it has taken no message that it did not give.
     ///
     /// ```
     /// use greenthread::{future, sync::channel};
@@ -94,7 +94,7 @@ impl<T> Receiver<T> {
         })
     }
 
-    /// As [`stream`](Self::stream), for a stream that outlives the caller: the body of a response, say.
+    /// Like [`stream`](Self::stream), for a stream that outlives the caller: the body of a response, say.
     ///
     /// ```
     /// use greenthread::{future::block_on_stream, spawn, sync::channel};
@@ -178,7 +178,7 @@ impl<Y: 'static, R: Unpin + 'static> Generator<Y, (), R> {
     }
 }
 
-/// One future after the other as a stream that never ends. Dropped, it drops the one under way.
+/// One future after the other as a stream that never ends. When dropped, it drops the one under way.
 fn one_by_one<F: Future>(mut begin: impl FnMut() -> F + Unpin) -> impl Stream<Item = F::Output> + Unpin {
     let mut under_way: Option<Pin<Box<F>>> = None;
     PollFn(move |context: &mut Context<'_>| {

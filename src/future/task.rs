@@ -95,7 +95,7 @@ impl Handle {
 pub struct Task<T>(JoinHandle<T>);
 
 impl<T> Task<T> {
-    /// Waits for the end and gives the result.
+    /// Waits for the end and returns the result.
     ///
     /// # Errors
     /// [`JoinError`]: a poll panicked, it was cancelled ([`is_killed`](JoinError::is_killed)), its result was given

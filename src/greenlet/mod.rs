@@ -40,7 +40,7 @@
 //! parent gets no value and no panic but [`SwitchError::Exited`]. Dropping the last handle of a suspended greenlet
 //! kills it at once, and control then returns to the code that drops. A body may catch the payload and switch away: if
 //! a few tries do not end it, its stack is leaked, and a line on stderr says so. Handles that lie on each other's
-//! stacks keep each other alive for ever, as `Rc`s do, and a child holds its parent: [`WeakGreenlet`], or another
+//! stacks keep each other alive forever, as `Rc`s do, and a child holds its parent: [`WeakGreenlet`], or another
 //! parent, breaks the ring.
 //!
 //! **Panics in flight** belong to the OS thread for std: if a destructor switches while a panic unwinds its stack, then
@@ -219,7 +219,7 @@ impl<T: 'static> Greenlet<T> {
     /// Like [`throw`](Greenlet::throw), with an error where that panics by itself.
     ///
     /// # Errors
-    /// As [`try_switch`](Greenlet::try_switch), and [`Unwinding`](SwitchError::Unwinding).
+    /// As for [`try_switch`](Greenlet::try_switch), and [`Unwinding`](SwitchError::Unwinding).
     pub fn try_throw(&self, payload: impl Any + Send) -> Result<T, SwitchError<Box<dyn Any + Send>>> {
         let message = Message::Throw(Box::new(boxed(payload)));
         self.transfer(message).open(|message| match message {

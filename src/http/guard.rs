@@ -132,7 +132,7 @@ impl Watch {
                 self.fault.store(TOO_LARGE, Relaxed);
                 return Err(io::Error::new(
                     ErrorKind::InvalidData,
-                    "the body of the request is too large",
+                    "the body of the request is larger than body_limit",
                 ));
             }
         }
@@ -141,7 +141,10 @@ impl Watch {
 
     fn body_is_late(&self) -> io::Error {
         self.fault.store(TOO_SLOW, Relaxed);
-        io::Error::new(ErrorKind::TimedOut, "the body of the request stands still")
+        io::Error::new(
+            ErrorKind::TimedOut,
+            "the client sent nothing of the request's body for body_timeout",
+        )
     }
 }
 
@@ -291,7 +294,7 @@ impl<I: Write + Unpin> Io<I> {
         if result.is_ready() {
             watch.write_due.store(NEVER, Relaxed);
         } else if is_late(&watch.write_due, watch.limits.write_timeout) {
-            let late = "the client does not read what is written to it";
+            let late = "the client read nothing of the response for write_timeout";
             return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, late)));
         }
         result

@@ -48,7 +48,7 @@
 //!
 //! # Time-outs and limits
 //! What a server of [`HttpServer`] bounds, and what is usual elsewhere (none: a client can hold a connection that way
-//! for ever). The methods take `None` for no bound, too.
+//! forever). The methods take `None` for no bound, too.
 //!
 //! | what | method | here | axum::serve | Go `net/http` | gevent `pywsgi` |
 //! |---|---|---|---|---|---|
@@ -58,7 +58,7 @@
 //! | the service | [`request_timeout`](HttpServer::request_timeout) | none; `503` | none (tower-http's `TimeoutLayer`) | none (`TimeoutHandler`) | none |
 //! | the size of a body | [`body_limit`](HttpServer::body_limit) | none; `413` | 2 MB in extractors | none (`MaxBytesHandler`) | none |
 //! | the size of a head | [`http1`](HttpServer::http1): `max_header_size`, `max_headers` | about 400 KB, 100 headers; `431` | the same | 1 MB (`MaxHeaderBytes`) | 8 KB a line, 100 headers |
-//! | an answer to a client that sends no more | [`half_close`](HttpServer::half_close) | 30 s | dropped at once | for ever | for ever |
+//! | an answer to a client that sends no more | [`half_close`](HttpServer::half_close) | 30 s | dropped at once | forever | forever |
 //! | the client's end, after the server's | [`linger`](HttpServer::linger) | 2 s | none: it may reset | 0.5 s, if there is unread input | none: it may reset |
 //! | connections at once | [`limit`](HttpServer::limit) | none | none | none (`LimitListener`) | none (`spawn=Pool(n)`) |
 //!

@@ -152,7 +152,7 @@ where
         })
     }
 
-    /// As [`new`](Self::new), with [stackless tasks](crate::future::spawn) in place of green threads.
+    /// Like [`new`](Self::new), with [stackless tasks](crate::future::spawn) in place of green threads.
     ///
     /// That is the cheapest, and nothing in the service need be `Send`. The tasks share the thread-locals of the caller
     /// that starts the server.
@@ -171,7 +171,7 @@ where
         })
     }
 
-    /// As [`new`](Self::new), for a service of tower's: axum's `Router`.
+    /// Like [`new`](Self::new), for a service of tower's: axum's `Router`.
     #[track_caller]
     pub fn tower<S, B>(listener: L, service: S) -> HttpServer<L>
     where
@@ -187,7 +187,7 @@ where
         })
     }
 
-    /// As [`new_local`](Self::new_local), for a service of tower's.
+    /// Like [`new_local`](Self::new_local), for a service of tower's.
     #[track_caller]
     pub fn tower_local<S, B>(listener: L, service: S) -> HttpServer<L>
     where
@@ -222,7 +222,7 @@ where
 
     /// How long a client has for the head of a request, from the end of the one before.
     ///
-    /// So this is also how long a connection may be idle. 30 seconds, unless this is called. `None`: for ever.
+    /// So this is also how long a connection may be idle. 30 seconds, unless this is called. `None`: forever.
     ///
     /// hyper's `header_read_timeout`; Go's `ReadHeaderTimeout` and `IdleTimeout` in one.
     #[must_use]
@@ -231,9 +231,9 @@ where
         self
     }
 
-    /// The size of the stacks of its green threads, in bytes that they can use, as [`StreamServer::stack_size`]. Services of a
-    /// server of stackless tasks ([`new_local`](Self::new_local), [`tower_local`](Self::tower_local)) have
-    /// [`stack::default_size`](crate::stack::default_size).
+    /// The size of the stacks of its green threads, in bytes that they can use, as [`StreamServer::stack_size`].
+    /// Services of a server of stackless tasks ([`new_local`](Self::new_local), [`tower_local`](Self::tower_local))
+    /// have [`stack::default_size`](crate::stack::default_size).
     #[must_use]
     pub fn stack_size(self, bytes: usize) -> HttpServer<L> {
         HttpServer {
@@ -244,7 +244,7 @@ where
 
     /// How long the body of a request may stand still while the service waits for it.
     ///
-    /// 30 seconds, unless this is called. `None`: for ever. When it is over, the service's read of the body is an
+    /// 30 seconds, unless this is called. `None`: forever. When it is over, the service's read of the body is an
     /// error, and the client is answered by `408`.
     ///
     /// nginx's `client_body_timeout`. Go's `ReadTimeout` bounds the whole body, and so the size that a slow client can
@@ -257,7 +257,7 @@ where
 
     /// How long a client may take nothing of what is written to it.
     ///
-    /// 30 seconds, unless this is called. `None`: for ever. When it is over, the connection ends.
+    /// 30 seconds, unless this is called. `None`: forever. When it is over, the connection ends.
     ///
     /// nginx's `send_timeout`. Go's `WriteTimeout` bounds the whole response.
     #[must_use]
@@ -268,7 +268,7 @@ where
 
     /// How long the service has, from the head of the request to that of its response.
     ///
-    /// For ever, unless this is called. When it is over, the service is cut short, also where it blocks, as by
+    /// Forever, unless this is called. When it is over, the service is cut short, also where it blocks, as by
     /// [`timeout`](crate::timeout()), and the client is answered by `503`.
     ///
     /// Go's `TimeoutHandler`. It does not bound the body of the response.

@@ -1,6 +1,6 @@
 //! The word that the branches of one `select!` share. It says which branch was granted, so that no other is.
 //!
-//! The protocol (C1 to C10) is described at the head of `sync/select.rs`. These are the states of the word:
+//! The protocol (SELECT-1 to SELECT-10) is described at the head of `sync/select.rs`. These are the states of the word:
 //!
 //! ```text
 //!            claim(i): a granter                          begin: the select, for one branch
@@ -85,9 +85,9 @@ pub(crate) struct Choice {
 pub(crate) enum Claim {
     /// The choice is claimed for this branch: the granter must grant or release it.
     Won,
-    /// The word was not `Open`. The granter must pass over the branch and wake the select (C2).
+    /// The word was not `Open`. The granter must pass over the branch and wake the select (SELECT-2).
     Lost,
-    /// The granter is another branch of the same select (C5).
+    /// The granter is another branch of the same select (SELECT-5).
     Own,
 }
 
@@ -107,7 +107,7 @@ impl Choice {
         if branch == NO_BRANCH {
             return Claim::Won;
         }
-        // The granter runs inside a step of this very select (C5).
+        // The granter runs inside a step of this very select (SELECT-5).
         if ENTERED.with(Cell::get) == self.address() {
             return Claim::Own;
         }
@@ -182,7 +182,7 @@ impl Choice {
         self.branch.load(Ordering::Relaxed)
     }
 
-    /// Marks this OS thread as holding the lock of a primitive for this choice, until the result is dropped (C5).
+    /// Marks this OS thread as holding the lock of a primitive for this choice, until the result is dropped (SELECT-5).
     pub(crate) fn enter(&self) -> Entered {
         ENTERED.with(|entered| entered.set(self.address()));
         Entered(())

@@ -1,4 +1,4 @@
-//! How a program runs its hub: for ever, until it is idle, or turn by turn inside another event loop.
+//! How a program runs its hub: forever, until it is idle, or turn by turn inside another event loop.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -44,13 +44,13 @@ pub fn call_soon<F: FnOnce() + 'static>(f: F) {
 ///
 /// # Blocking and cancellation
 /// In a green thread it parks that green thread. It never raises [`LoopExit`](super::LoopExit), because the caller has
-/// asked to wait for ever.
+/// asked to wait forever.
 ///
 /// # Coming from Python
 /// `loop.run_forever()`, gevent's `get_hub().join()` in a server.
 #[track_caller]
 pub fn run_forever() {
-    static WHY: &str = "stop (run_forever)";
+    static WHY: &str = "a call of stop (run_forever)";
     let parker = Parker::new();
     let hub = parker.hub;
     hub.sleep.forever.borrow_mut().push(parker.waiter());
@@ -138,7 +138,7 @@ pub fn turn() {
     let hub = Hub::current();
     assert!(
         hub.queue.current.get().is_none() && !hub.is_in_callback() && !hub.queue.pumping.get(),
-        "hub::turn in a green thread or a callback: only the native stack turns the hub"
+        "hub::turn was called in a green thread or a callback: call it on the native stack"
     );
     hub.queue.pumping.set(true);
     // The turn resumes green threads, which must not see the fibers of the native stack as their own.

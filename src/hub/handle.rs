@@ -60,7 +60,10 @@ pub fn handle() -> Handle {
 pub struct Handle(HubRef);
 
 fn gone() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the hub has ended with its OS thread")
+    io::Error::new(
+        io::ErrorKind::NotConnected,
+        "the hub has ended, because its OS thread has ended",
+    )
 }
 
 impl Handle {

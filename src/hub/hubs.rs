@@ -26,11 +26,12 @@ use super::sleep::IdleWatcher;
 /// # }
 /// ```
 ///
-/// A green thread stays on the hub that it was spawned on, and what it [`spawn`](crate::spawn())s itself runs there too. Green
-/// threads of several hubs share what OS threads may share, by the primitives of [`sync`](crate::sync) for instance. A
-/// server has a listener on each hub, all on one port: [`TcpListener::bind_reuse_port`](crate::net::TcpListener::bind_reuse_port).
+/// A green thread stays on the hub that it was spawned on, and what it [`spawn`](crate::spawn())s itself runs there
+/// too. Green threads of several hubs share what OS threads may share, by the primitives of [`sync`](crate::sync) for
+/// instance. A server has a listener on each hub, all on one port:
+/// [`TcpListener::bind_reuse_port`](crate::net::TcpListener::bind_reuse_port).
 ///
-/// Dropped, it [`stop`](Self::stop)s its hubs, and does not wait for that.
+/// When dropped, it [`stop`](Self::stop)s its hubs, and does not wait for that.
 ///
 /// # Coming from Python
 /// One process per processor, as with gunicorn or `multiprocessing`; but hubs share their memory.
@@ -123,7 +124,7 @@ pub(crate) fn serve(open: &AtomicBool) {
     }
     open.store(false, Ordering::Release);
     if let Err(survivors) = shutdown(PATIENCE) {
-        complain(format_args!("one of several hubs ends, and {survivors}"));
+        complain(format_args!("a hub of a `Hubs` was stopped, but {survivors}"));
     }
 }
 

@@ -84,7 +84,8 @@ pub(crate) fn raise() {
             // No code below would report this unwinding by its name: say on stderr what it is.
             if hub.is_native() && !is_caught(task, id) {
                 complain(format_args!(
-                    "a time-out of the native stack has expired outside of Timeout::run, and unwinds it"
+                    "a Timeout on the native stack has expired outside of its Timeout::run: nothing catches it, and \
+                     the stack unwinds"
                 ));
             }
             payload::expired(id)

@@ -214,12 +214,13 @@ impl Hub {
         let lines = lines.join("\n  ");
         if !is_last {
             last_words(format_args!(
-                "an OS thread ends, and scoped green threads of it never will: abort\n  {lines}"
+                "an OS thread ends while its scoped green threads still use borrowed data: the process aborts\n  \
+                 {lines}"
             ));
             std::process::abort();
         }
         complain(format_args!(
-            "the process ends, and scoped green threads have not ended\n  {lines}"
+            "the process ends, but these scoped green threads have not ended\n  {lines}"
         ));
     }
 
@@ -345,7 +346,7 @@ impl Builder {
         if Hub::try_current().is_some() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                "this OS thread has a hub already: install yours before anything else",
+                "this OS thread has a hub already: install yours before any other call of this crate",
             ));
         }
         if Hub::has_ended() {

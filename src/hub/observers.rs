@@ -47,14 +47,14 @@ impl Observers {
         [watch, hook.map(|hook| hook as Watch)].into_iter().flatten()
     }
 
-    /// Sets the user's observer, and gives the one before.
+    /// Sets the user's observer, and returns the one before.
     pub(super) fn set_hook(&self, hook: Option<Hook>) -> Option<Hook> {
         let before = self.hook.replace(hook);
         self.look();
         before
     }
 
-    /// Sets this crate's own observer, and gives the one before.
+    /// Sets this crate's own observer, and returns the one before.
     pub(super) fn set_watch(&self, watch: Option<Watch>) -> Option<Watch> {
         let before = self.watch.replace(watch);
         self.look();

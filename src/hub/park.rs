@@ -415,7 +415,7 @@ impl Hub {
     fn refuse(&self) -> ! {
         debug_assert!(
             self.is_in_callback(),
-            "a turn is under way on the native stack, and calls code that parks, but not as a callback"
+            "the hub called code that parks, but not as a callback"
         );
         let at = Location::caller();
         panic!("cannot block at {at}: this code runs in a callback of the hub; spawn a green thread for it")

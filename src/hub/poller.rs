@@ -71,7 +71,10 @@ fn is_portable() -> io::Result<bool> {
             None => Ok(false),
             Some(name) if name.is_empty() || name == "epoll" => Ok(false),
             Some(name) if name == "polling" => Ok(true),
-            Some(name) => Err(format!("GREEN_LOOP={}: it is `epoll` or `polling`", name.display())),
+            Some(name) => Err(format!(
+                "GREEN_LOOP={} is unknown: set it to `epoll` or `polling`",
+                name.display()
+            )),
         })
     });
     asked
@@ -172,7 +175,7 @@ impl Poller {
         let _ = epoll::delete(self.inner.as_fd(), fd);
     }
 
-    /// Waits until a descriptor is ready, the bell rings, or `timeout` passes (`None`: waits for ever).
+    /// Waits until a descriptor is ready, the bell rings, or `timeout` passes (`None`: waits forever).
     pub(super) fn wait(&mut self, timeout: Option<Duration>, mut ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
         let events = match &mut self.events {
             Events::Epoll(events) => events,

@@ -147,7 +147,7 @@ impl Reactor {
         }
     }
 
-    /// As [`wait`](Self::wait), for a future: has `waker` called when the source may be ready. The number is for
+    /// Like [`wait`](Self::wait), for a future: has `waker` called when the source may be ready. The number is for
     /// [`dequeue`](Self::dequeue); `None` if the source may be ready now.
     pub(crate) fn enqueue(&self, hub: &Hub, key: Key, direction: Direction, waker: Waker) -> Option<u64> {
         let number = self.next_number();

@@ -120,9 +120,9 @@ pub(crate) fn line(task: &'static Task) -> String {
     let doing = match task.state() {
         State::Parked | State::ParkedUninterruptible => format!("waits for {}", task.why()),
         State::New => String::from("has not started"),
-        State::Ready => String::from("is ready"),
+        State::Ready => String::from("is ready to run"),
         State::Running => String::from("runs"),
-        State::Idle => String::from("is on its way"),
+        State::Idle => String::from("is about to start"),
     };
     format!("{} {doing}, spawned at {}", Reporter::of(task).name, task.place())
 }
@@ -181,7 +181,10 @@ pub(crate) fn report_panic(reporter: &Reporter, payload: Box<dyn Any + Send>) {
             // This is the last reference if the hook was replaced meanwhile; its drop runs the user's code.
             discard(hook);
             if let Err(payload) = told {
-                complain(format_args!("the panic hook itself panicked, about {}", reporter.name));
+                complain(format_args!(
+                    "the panic hook panicked while it reported a panic of {}",
+                    reporter.name
+                ));
                 discard(payload);
             }
         }

@@ -48,7 +48,7 @@ pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
     }
     let task = Hub::current().running();
     let Some(raised) = task.shield.get().checked_add(1) else {
-        panic!("shields nested 255 deep")
+        panic!("this green thread is inside 255 shields: no more can be nested")
     };
     task.shield.set(raised);
     let _lower = Lower(TaskRef::new(task), task.id());

@@ -109,7 +109,7 @@ impl Survivors {
 
 impl fmt::Display for Survivors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} green threads would not die:", self.lines.len())?;
+        write!(f, "not all green threads have ended; {} left:", self.lines.len())?;
         self.lines.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }

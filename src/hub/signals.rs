@@ -40,7 +40,7 @@ impl Hub {
         }
     }
 
-    /// Makes green thread `id` stand for this OS thread, and gives the one that did before.
+    /// Makes green thread `id` stand for this OS thread, and returns the one that did before.
     pub(crate) fn set_main(&self, id: u64) -> u64 {
         self.patched.signals.main.replace(id)
     }

@@ -370,7 +370,7 @@ impl<T> Wheel<T> {
         index
     }
 
-    /// Frees an entry and gives its value; none if it is free already.
+    /// Frees an entry and returns its value; none if it is free already.
     #[inline]
     fn release(&mut self, index: u32) -> Option<T> {
         let entry = &mut self.entries[index as usize];
@@ -403,7 +403,7 @@ impl<T> Wheel<T> {
             self.slots[slot] = Slot { top, fill: 0 };
         } else {
             let top = self.chunks.len();
-            assert!(top < 1 << (u32::BITS - CELL_BITS), "too many timers");
+            assert!(top < 1 << (u32::BITS - CELL_BITS), "too many timers on one hub");
             self.chunks.push(Chunk {
                 cells: [filler; CELLS],
                 below,

@@ -101,7 +101,7 @@ impl Hub {
         // Unwinding would leave the scope and free what its children borrow, while they still run.
         if self.counters.scopes.get() > 0 {
             last_words(format_args!(
-                "a scope on the native stack would be left while its green threads run: abort"
+                "a scope on the native stack cannot be left while its green threads run: the process aborts"
             ));
             std::process::abort();
         }
@@ -113,7 +113,9 @@ impl Hub {
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
-                last_words(format_args!("a panic on the hub's own stack: abort"));
+                last_words(format_args!(
+                    "the hub itself panicked, which is a fault of greenthread: the process aborts"
+                ));
                 std::process::abort();
             }
         }
@@ -179,7 +181,7 @@ impl Hub {
         let polled = self.looking(|| self.reactor.poll(self, timeout));
         if let Err(error) = polled {
             // The epoll descriptor itself is broken (closed by other code, for example): nothing can be waited for.
-            panic!("the hub's poller failed: {error}");
+            panic!("the hub cannot wait for descriptors: {error}; was its epoll descriptor closed?");
         }
     }
 
@@ -601,7 +603,9 @@ impl Hub {
                     // The last member runs the context's destructors, which may park. A callback may not, so make an
                     // empty green thread the last member.
                     if context.is_last() && spawn(self, Kind::Local, None, self.queue.native.place(), || ()).is_err() {
-                        complain(format_args!("no memory to end a context: its thread-locals are leaked"));
+                        complain(format_args!(
+                            "no memory to run the destructors of a green thread's thread-locals: they are leaked"
+                        ));
                         // An extra member that never leaves: the destructors never run.
                         context.join();
                     }

@@ -56,7 +56,7 @@ impl<T: AsFd> Async<T> {
     pub fn get_ref(&self) -> &T {
         match &self.io {
             Some(io) => io,
-            None => unreachable!("only into_inner and the drop take it, and they are the last"),
+            None => unreachable!("the descriptor is there until into_inner or drop takes it"),
         }
     }
 
@@ -75,7 +75,7 @@ impl<T: AsFd> Async<T> {
         self.source.leave(self.as_fd());
         match self.io.take() {
             Some(io) => io,
-            None => unreachable!("only into_inner and the drop take it, and they are the last"),
+            None => unreachable!("the descriptor is there until into_inner or drop takes it"),
         }
     }
 
@@ -214,8 +214,8 @@ impl<T: AsFd> Async<T> {
         self.source.join(hub, fd)
     }
 
-    /// One attempt of an operation, by blocking and by polling code alike. `None`: it would block, and only an edge makes
-    /// the source ready again. If one comes before the caller waits, that wait returns at once.
+    /// One attempt of an operation, by blocking and by polling code alike. `None`: it would block, and only an edge
+    /// makes the source ready again. If one comes before the caller waits, that wait returns at once.
     ///
     /// If no edge has come since the last `EAGAIN`, the attempt would fail, and is made only if the caller `asks` for it.
     /// After `EINTR` it is made again at once, and that takes no step of the budget.
@@ -327,7 +327,7 @@ impl<T: AsFd> Async<T> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
-                "a time-out of zero: use None for no time-out",
+                "a time-out of zero is not allowed: use None for no time-out",
             ));
         }
         let nanos = timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
@@ -335,7 +335,7 @@ impl<T: AsFd> Async<T> {
         Ok(())
     }
 
-    /// Sets how long a read may wait. `None`: for ever.
+    /// Sets how long a read may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero, as with std's sockets.
@@ -343,7 +343,7 @@ impl<T: AsFd> Async<T> {
         self.set_timeout(Direction::Read, timeout)
     }
 
-    /// Sets how long a write may wait. `None`: for ever.
+    /// Sets how long a write may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -351,12 +351,12 @@ impl<T: AsFd> Async<T> {
         self.set_timeout(Direction::Write, timeout)
     }
 
-    /// How long a read may wait. `None`: for ever.
+    /// How long a read may wait. `None`: forever.
     pub fn read_timeout(&self) -> Option<Duration> {
         self.timeout(Direction::Read)
     }
 
-    /// How long a write may wait. `None`: for ever.
+    /// How long a write may wait. `None`: forever.
     pub fn write_timeout(&self) -> Option<Duration> {
         self.timeout(Direction::Write)
     }

@@ -82,7 +82,7 @@ pub(crate) fn give_way() -> io::Result<()> {
 #[cold]
 fn interrupted() -> io::Error {
     interrupt::raise();
-    io::Error::other("it would have to wait, and cannot: the caller is unwinding or was killed")
+    io::Error::other("the call would have to wait, but cannot: the caller is unwinding or was killed")
 }
 
 /// The error of a wait that has timed out: which descriptor, what it was not, and within what time.

@@ -100,7 +100,7 @@ impl fmt::Display for LimitOverrun {
         let limit = self.limit;
         write!(
             f,
-            "no delimiter within {limit} bytes; they can be read still, or make a Reader with a higher limit"
+            "no delimiter within {limit} bytes: read the bytes without it, or make a Reader with a higher limit"
         )
     }
 }
@@ -177,7 +177,10 @@ impl<R: Read> Reader<R> {
     /// As [`read_exactly`](Self::read_exactly).
     #[track_caller]
     pub fn read_through(&mut self, delimiter: &[u8]) -> io::Result<Vec<u8>> {
-        assert!(!delimiter.is_empty(), "read_through: the delimiter is empty");
+        assert!(
+            !delimiter.is_empty(),
+            "read_through needs a delimiter of at least one byte"
+        );
         match self.find(delimiter)? {
             Some(len) => Ok(self.take(len)),
             None => Err(self.incomplete(None)),

@@ -63,7 +63,7 @@ pub(crate) fn status() -> Result<(), &'static str> {
 #[cold]
 fn tried() -> Result<(), &'static str> {
     if !ON.load(Ordering::Relaxed) {
-        return Err("isolation was turned off");
+        return Err("isolation was turned off by set_isolation");
     }
     available()?;
     WORKS.store(true, Ordering::Release);
@@ -321,7 +321,7 @@ impl<S> Context<S> {
         // SAFETY: B1: a block of this OS thread (G1). The caller guarantees C1: the native context runs, and `f` does
         // not unwind.
         unsafe { base::call(self.block, self.native, run, (&raw mut job).cast()) };
-        job.1.unwrap_or_else(|| unreachable!("it ran"))
+        job.1.unwrap_or_else(|| unreachable!("the closure has run"))
     }
 }
 
@@ -375,13 +375,13 @@ fn trial() -> Result<(), &'static str> {
             })
         };
         if ends.is_err() || mark != 1 || MARK.get() != 2 {
-            return Err("thread-locals are not apart");
+            return Err("a trial found two green threads with the same thread-locals");
         }
         if kept != vec![round; 100] {
-            return Err("malloc does not work across sets of thread-locals");
+            return Err("a trial found that malloc does not work across sets of thread-locals");
         }
         if dropped.get() != round {
-            return Err("destructors of thread-locals do not run");
+            return Err("a trial found that destructors of thread-locals do not run");
         }
         pool.give(context);
     }

@@ -46,7 +46,7 @@ pub(super) fn accept_patiently<T: AsFd>(listener: &Async<T>) -> io::Result<(Owne
     }
 }
 
-/// As [`accept_patiently`], for an `async` function.
+/// Like [`accept_patiently`], for an `async` function.
 pub(super) async fn accept_patiently_async<T: AsFd>(
     listener: &Async<T>,
 ) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {

@@ -27,7 +27,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// of docker.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 ///
 /// # Coming from Python
 /// `resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))`. Go does so by itself.

@@ -19,7 +19,7 @@ use crate::io::Async;
 use crate::io::traits::{async_read, async_write};
 use crate::time::timeout;
 
-/// A TCP socket that waits for connections; std's, but it parks.
+/// A TCP socket that waits for connections; like std's, but it parks.
 pub struct TcpListener {
     io: Async<std::net::TcpListener>,
 }
@@ -41,7 +41,7 @@ impl TcpListener {
     /// ```
     ///
     /// # Errors
-    /// What the system says; `AddrInUse` most often.
+    /// The system's error; `AddrInUse` most often.
     #[track_caller]
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let listener = std::net::TcpListener::bind(address.to_socket_addrs()?.as_slice())?;
@@ -50,7 +50,7 @@ impl TcpListener {
         Ok(TcpListener::from(listener))
     }
 
-    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`).
+    /// Like [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`).
     ///
     /// The system shares the connections out among them: that may be a listener for each hub.
     ///
@@ -81,7 +81,7 @@ impl TcpListener {
     /// Waits for a connection. Its stream has `TCP_NODELAY` set.
     ///
     /// # Errors
-    /// What the system says of the listener. Not when there are no descriptors or no memory left: then it waits until
+    /// The system's error for the listener. Not when there are no descriptors or no memory left: then it waits until
     /// there are; nor when the peer has gone before it was accepted.
     ///
     /// # Blocking and cancellation
@@ -92,14 +92,14 @@ impl TcpListener {
         accepted(accept_patiently(&self.io)?)
     }
 
-    /// As [`accept`](Self::accept), but every error is returned.
+    /// Like [`accept`](Self::accept), but every error is returned.
     #[track_caller]
     pub(crate) fn accept_once(&self) -> io::Result<(TcpStream, SocketAddr)> {
         accepted(self.io.read_with(accept)?)
     }
 
-    /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of
-    /// tasks may wait in it.
+    /// Like [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number
+    /// of tasks may wait in it.
     pub async fn accept_async(&self) -> io::Result<(TcpStream, SocketAddr)> {
         accepted(accept_patiently_async(&self.io).await?)
     }
@@ -114,7 +114,7 @@ impl TcpListener {
         self.io.poll_read_with(context, accept).map(|got| accepted(got?))
     }
 
-    /// Accepts for ever: each item is an [`accept`](Self::accept).
+    /// Accepts forever: each item is an [`accept`](Self::accept).
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
     }
@@ -122,7 +122,7 @@ impl TcpListener {
     /// The address that it listens on.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
     }
@@ -135,7 +135,7 @@ impl TcpListener {
         Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
     }
 
-    /// Sets how long an accept may wait. `None`: for ever.
+    /// Sets how long an accept may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -143,7 +143,7 @@ impl TcpListener {
         self.io.set_read_timeout(timeout)
     }
 
-    /// Sets how long [`writable`](Self::writable) may wait. `None`: for ever.
+    /// Sets how long [`writable`](Self::writable) may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -191,12 +191,12 @@ impl TcpListener {
         self.io.writable()
     }
 
-    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
     pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.readable_async()
     }
 
-    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
     pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.writable_async()
     }
@@ -204,7 +204,7 @@ impl TcpListener {
     /// Takes the socket's pending error (`SO_ERROR`).
     ///
     /// # Errors
-    /// What the system says of the socket itself.
+    /// The system's error for the socket itself.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.io.get_ref().take_error()
     }
@@ -212,7 +212,7 @@ impl TcpListener {
     /// Sets the time to live of its packets.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.io.get_ref().set_ttl(ttl)
     }
@@ -220,7 +220,7 @@ impl TcpListener {
     /// The time to live of its packets.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn ttl(&self) -> io::Result<u32> {
         self.io.get_ref().ttl()
     }
@@ -258,7 +258,7 @@ impl Iterator for Incoming<'_> {
     }
 }
 
-/// A TCP connection; std's, but it parks. Several green threads may use one, by reference or by
+/// A TCP connection; like std's, but it parks. Several green threads may use one, by reference or by
 /// [`try_clone`](Self::try_clone).
 pub struct TcpStream {
     io: Socket,
@@ -320,7 +320,7 @@ impl TcpStream {
     /// The address at this end.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
     }
@@ -344,7 +344,7 @@ impl TcpStream {
         })
     }
 
-    /// Sets how long a read may wait. `None`: for ever.
+    /// Sets how long a read may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -352,7 +352,7 @@ impl TcpStream {
         self.io.set_read_timeout(timeout)
     }
 
-    /// Sets how long a write may wait. `None`: for ever.
+    /// Sets how long a write may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -400,12 +400,12 @@ impl TcpStream {
         self.io.writable()
     }
 
-    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
     pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.readable_async()
     }
 
-    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
     pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.writable_async()
     }
@@ -413,7 +413,7 @@ impl TcpStream {
     /// Takes the socket's pending error (`SO_ERROR`).
     ///
     /// # Errors
-    /// What the system says of the socket itself.
+    /// The system's error for the socket itself.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.io.get_ref().take_error()
     }
@@ -430,7 +430,7 @@ impl TcpStream {
     /// Whether small writes go out at once (here: yes, unless cleared) or wait for more (Nagle's algorithm).
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_nodelay(&self, yes: bool) -> io::Result<()> {
         self.io.get_ref().set_nodelay(yes)
     }
@@ -438,7 +438,7 @@ impl TcpStream {
     /// Whether small writes go out at once.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn nodelay(&self) -> io::Result<bool> {
         self.io.get_ref().nodelay()
     }
@@ -446,7 +446,7 @@ impl TcpStream {
     /// Sets the time to live of its packets.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.io.get_ref().set_ttl(ttl)
     }
@@ -454,7 +454,7 @@ impl TcpStream {
     /// The time to live of its packets.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn ttl(&self) -> io::Result<u32> {
         self.io.get_ref().ttl()
     }

@@ -68,10 +68,10 @@ use crate::time::timeout;
 /// the bytes that `write` reports were taken, and are sent exactly once. If the peer goes without a good-bye, the read
 /// fails with `UnexpectedEof`: what the peer sent may have been cut off. So end with [`close`](Self::close).
 ///
-/// Dropped, it says nothing, so that what was cut short by a panic does not look complete to the peer. It does not wait
-/// either: bytes that a cut-short write has left in it are lost. If the peer has sent what was not read (the session
-/// tickets of TLS 1.3 count too), the system resets the connection, and throws away what the peer has not read. Only
-/// the socket of a server's handler is closed more gently: see
+/// When dropped, it says nothing, so that what was cut short by a panic does not look complete to the peer. It does not
+/// wait either: bytes that a cut-short write has left in it are lost. If the peer has sent what was not read (the
+/// session tickets of TLS 1.3 count too), the system resets the connection, and throws away what the peer has not read.
+/// Only the socket of a server's handler is closed more gently: see
 /// [`StreamServer`](crate::server::StreamServer#the-end-of-a-connection).
 ///
 /// # Coming from Python
@@ -184,7 +184,7 @@ impl<S: Read + Write> TlsStream<S> {
         self.close_timeout(linger::PATIENCE)
     }
 
-    /// As [`close`](Self::close), but waits `patience` for the peer's end.
+    /// Like [`close`](Self::close), but waits `patience` for the peer's end.
     ///
     /// Without that wait, what was written may be lost: a socket that is closed while it has unread input, or that gets
     /// some afterwards, resets the connection.

@@ -11,7 +11,7 @@ use super::impls::socket;
 use crate::dns::ToSocketAddrs;
 use crate::io::Async;
 
-/// A UDP socket; std's, but it parks.
+/// A UDP socket; like std's, but it parks.
 ///
 /// ```
 /// use greenthread::net::UdpSocket;
@@ -40,7 +40,7 @@ impl UdpSocket {
     /// Binds to the first of these addresses that can be bound to.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         Ok(UdpSocket::from(std::net::UdpSocket::bind(
@@ -48,7 +48,7 @@ impl UdpSocket {
         )?))
     }
 
-    /// As [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`): the system shares
+    /// Like [`bind`](Self::bind), but on a port that others bind to in the same way (`SO_REUSEPORT`): the system shares
     /// the datagrams out among them, those of one sender to one socket.
     ///
     /// # Errors
@@ -64,16 +64,16 @@ impl UdpSocket {
     /// Sends to, and receives from, this address only from now on.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn connect(&self, address: impl ToSocketAddrs) -> io::Result<()> {
         self.io.get_ref().connect(address.to_socket_addrs()?.as_slice())
     }
 
-    /// Waits for a datagram, and gives its sender's address. What does not fit is lost.
+    /// Waits for a datagram, and returns its sender's address. What does not fit is lost.
     ///
     /// # Errors
-    /// What the system says; `TimedOut`.
+    /// The system's error; `TimedOut`.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds while it waits: no datagram is lost by that.
@@ -82,8 +82,8 @@ impl UdpSocket {
         self.io.read_with(|socket| socket.recv_from(buffer))
     }
 
-    /// As [`recv_from`](Self::recv_from), without a time-out, for an `async` function that is polled on a hub. Any
-    /// number of tasks may wait in it. Dropped, it has taken no datagram.
+    /// Like [`recv_from`](Self::recv_from), without a time-out, for an `async` function that is polled on a hub. Any
+    /// number of tasks may wait in it. When dropped, it has taken no datagram.
     pub fn recv_from_async<'a>(
         &'a self,
         buffer: &'a mut [u8],
@@ -91,8 +91,8 @@ impl UdpSocket {
         self.io.read_with_async(|socket| socket.recv_from(buffer))
     }
 
-    /// As [`send_to`](Self::send_to), to one address and without a time-out, for an `async` function that is polled on
-    /// a hub.
+    /// Like [`send_to`](Self::send_to), to one address and without a time-out, for an `async` function that is polled
+    /// on a hub.
     pub fn send_to_async<'a>(
         &'a self,
         buffer: &'a [u8],
@@ -106,7 +106,7 @@ impl UdpSocket {
     /// Only the task that polled last is woken.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn poll_recv_from(
         &self,
         context: &mut Context<'_>,
@@ -118,7 +118,7 @@ impl UdpSocket {
     /// Takes a datagram of the address that it is connected to, as [`poll_recv_from`](Self::poll_recv_from).
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn poll_recv(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.io.poll_read_with(context, |socket| socket.recv(buffer))
     }
@@ -126,7 +126,7 @@ impl UdpSocket {
     /// Sends a datagram, if there is room; if not, the task is woken when there may be.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn poll_send_to(
         &self,
         context: &mut Context<'_>,
@@ -140,12 +140,12 @@ impl UdpSocket {
     /// Sends a datagram to the address that it is connected to, as [`poll_send_to`](Self::poll_send_to).
     ///
     /// # Errors
-    /// What the system says; `NotConnected`.
+    /// The system's error; `NotConnected`.
     pub fn poll_send(&self, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         self.io.poll_write_with(context, |socket| socket.send(buffer))
     }
 
-    /// As [`recv_from`](Self::recv_from), and leaves the datagram where it is.
+    /// Like [`recv_from`](Self::recv_from), and leaves the datagram where it is.
     ///
     /// # Errors
     /// As [`recv_from`](Self::recv_from).
@@ -160,7 +160,7 @@ impl UdpSocket {
     /// Sends a datagram to the first of these addresses.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn send_to(&self, buffer: &[u8], address: impl ToSocketAddrs) -> io::Result<usize> {
         let Some(to) = address.to_socket_addrs()?.next() else {
@@ -175,7 +175,7 @@ impl UdpSocket {
     /// Waits for a datagram from the address that it is connected to.
     ///
     /// # Errors
-    /// What the system says; `TimedOut`.
+    /// The system's error; `TimedOut`.
     ///
     /// # Blocking and cancellation
     /// As [`recv_from`](Self::recv_from).
@@ -184,7 +184,7 @@ impl UdpSocket {
         self.io.read_with(|socket| socket.recv(buffer))
     }
 
-    /// As [`recv`](Self::recv), and leaves the datagram where it is.
+    /// Like [`recv`](Self::recv), and leaves the datagram where it is.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -199,7 +199,7 @@ impl UdpSocket {
     /// Sends a datagram to the address that it is connected to.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn send(&self, buffer: &[u8]) -> io::Result<usize> {
         self.io.write_with(|socket| socket.send(buffer))
@@ -208,7 +208,7 @@ impl UdpSocket {
     /// The address at this end.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
     }
@@ -229,7 +229,7 @@ impl UdpSocket {
         Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
     }
 
-    /// Sets how long a receive may wait. `None`: for ever.
+    /// Sets how long a receive may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -237,7 +237,7 @@ impl UdpSocket {
         self.io.set_read_timeout(timeout)
     }
 
-    /// Sets how long a send may wait. `None`: for ever.
+    /// Sets how long a send may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -285,12 +285,12 @@ impl UdpSocket {
         self.io.writable()
     }
 
-    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
     pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.readable_async()
     }
 
-    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
     pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.writable_async()
     }
@@ -298,7 +298,7 @@ impl UdpSocket {
     /// Takes the socket's pending error (`SO_ERROR`).
     ///
     /// # Errors
-    /// What the system says of the socket itself.
+    /// The system's error for the socket itself.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.io.get_ref().take_error()
     }
@@ -306,7 +306,7 @@ impl UdpSocket {
     /// Whether it may send to broadcast addresses.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_broadcast(&self, yes: bool) -> io::Result<()> {
         self.io.get_ref().set_broadcast(yes)
     }
@@ -314,7 +314,7 @@ impl UdpSocket {
     /// Whether it may send to broadcast addresses.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn broadcast(&self) -> io::Result<bool> {
         self.io.get_ref().broadcast()
     }
@@ -322,7 +322,7 @@ impl UdpSocket {
     /// Sets the time to live of its packets.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.io.get_ref().set_ttl(ttl)
     }
@@ -330,7 +330,7 @@ impl UdpSocket {
     /// The time to live of its packets.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn ttl(&self) -> io::Result<u32> {
         self.io.get_ref().ttl()
     }
@@ -338,7 +338,7 @@ impl UdpSocket {
     /// Whether what it sends to an IPv4 group comes back to this host.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_multicast_loop_v4(&self, yes: bool) -> io::Result<()> {
         self.io.get_ref().set_multicast_loop_v4(yes)
     }
@@ -346,7 +346,7 @@ impl UdpSocket {
     /// Whether what it sends to an IPv4 group comes back to this host.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn multicast_loop_v4(&self) -> io::Result<bool> {
         self.io.get_ref().multicast_loop_v4()
     }
@@ -354,7 +354,7 @@ impl UdpSocket {
     /// Sets the time to live of its packets to IPv4 groups; 1 at first, which keeps them in the local network.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_multicast_ttl_v4(&self, ttl: u32) -> io::Result<()> {
         self.io.get_ref().set_multicast_ttl_v4(ttl)
     }
@@ -362,7 +362,7 @@ impl UdpSocket {
     /// The time to live of its packets to IPv4 groups.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn multicast_ttl_v4(&self) -> io::Result<u32> {
         self.io.get_ref().multicast_ttl_v4()
     }
@@ -370,7 +370,7 @@ impl UdpSocket {
     /// Whether what it sends to an IPv6 group comes back to this host.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_multicast_loop_v6(&self, yes: bool) -> io::Result<()> {
         self.io.get_ref().set_multicast_loop_v6(yes)
     }
@@ -378,7 +378,7 @@ impl UdpSocket {
     /// Whether what it sends to an IPv6 group comes back to this host.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn multicast_loop_v6(&self) -> io::Result<bool> {
         self.io.get_ref().multicast_loop_v6()
     }
@@ -386,7 +386,7 @@ impl UdpSocket {
     /// Joins an IPv4 group, on the interface that has this address; `UNSPECIFIED` lets the system choose.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn join_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
         self.io.get_ref().join_multicast_v4(group, interface)
     }
@@ -394,7 +394,7 @@ impl UdpSocket {
     /// Leaves an IPv4 group.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn leave_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
         self.io.get_ref().leave_multicast_v4(group, interface)
     }
@@ -402,7 +402,7 @@ impl UdpSocket {
     /// Joins an IPv6 group, on the interface of this index; 0 lets the system choose.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.io.get_ref().join_multicast_v6(group, interface)
     }
@@ -410,7 +410,7 @@ impl UdpSocket {
     /// Leaves an IPv6 group.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.io.get_ref().leave_multicast_v6(group, interface)
     }

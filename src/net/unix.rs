@@ -19,7 +19,7 @@ use crate::io::Async;
 use crate::io::traits::{async_read, async_write};
 use crate::sys::plain::plainly;
 
-/// A Unix socket that waits for connections; std's, but it parks.
+/// A Unix socket that waits for connections; like std's, but it parks.
 pub struct UnixListener {
     io: Async<std_net::UnixListener>,
 }
@@ -36,7 +36,7 @@ impl UnixListener {
     /// Binds to a path, which must not exist.
     ///
     /// # Errors
-    /// What the system says; `AddrInUse` if the path exists.
+    /// The system's error; `AddrInUse` if the path exists.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         Ok(UnixListener::from(std_net::UnixListener::bind(path)?))
     }
@@ -60,7 +60,7 @@ impl UnixListener {
     /// ```
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixListener> {
         Ok(UnixListener::from(std_net::UnixListener::bind_addr(address)?))
     }
@@ -68,7 +68,7 @@ impl UnixListener {
     /// Waits for a connection.
     ///
     /// # Errors
-    /// What the system says of the listener. Not when there are no descriptors or no memory left: then it waits until
+    /// The system's error for the listener. Not when there are no descriptors or no memory left: then it waits until
     /// there are.
     ///
     /// # Blocking and cancellation
@@ -78,14 +78,14 @@ impl UnixListener {
         accepted(accept_patiently(&self.io)?.0)
     }
 
-    /// As [`accept`](Self::accept), but every error is returned.
+    /// Like [`accept`](Self::accept), but every error is returned.
     #[track_caller]
     pub(crate) fn accept_once(&self) -> io::Result<(UnixStream, SocketAddr)> {
         accepted(self.io.read_with(accept)?.0)
     }
 
-    /// As [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number of
-    /// tasks may wait in it.
+    /// Like [`accept`](Self::accept), without a time-out, for an `async` function that is polled on a hub. Any number
+    /// of tasks may wait in it.
     pub async fn accept_async(&self) -> io::Result<(UnixStream, SocketAddr)> {
         accepted(accept_patiently_async(&self.io).await?.0)
     }
@@ -100,7 +100,7 @@ impl UnixListener {
         self.io.poll_read_with(context, accept).map(|got| accepted(got?.0))
     }
 
-    /// Accepts for ever: each item is an [`accept`](Self::accept).
+    /// Accepts forever: each item is an [`accept`](Self::accept).
     pub fn incoming(&self) -> UnixIncoming<'_> {
         UnixIncoming { listener: self }
     }
@@ -108,7 +108,7 @@ impl UnixListener {
     /// The address that it listens on.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
     }
@@ -121,7 +121,7 @@ impl UnixListener {
         Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
     }
 
-    /// Sets how long an accept may wait. `None`: for ever.
+    /// Sets how long an accept may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -129,7 +129,7 @@ impl UnixListener {
         self.io.set_read_timeout(timeout)
     }
 
-    /// Sets how long [`writable`](Self::writable) may wait. `None`: for ever.
+    /// Sets how long [`writable`](Self::writable) may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -177,12 +177,12 @@ impl UnixListener {
         self.io.writable()
     }
 
-    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
     pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.readable_async()
     }
 
-    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
     pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.writable_async()
     }
@@ -190,7 +190,7 @@ impl UnixListener {
     /// Takes the socket's pending error (`SO_ERROR`).
     ///
     /// # Errors
-    /// What the system says of the socket itself.
+    /// The system's error for the socket itself.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.io.get_ref().take_error()
     }
@@ -247,7 +247,7 @@ fn address_of(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
     ))
 }
 
-/// A Unix stream; std's, but it parks.
+/// A Unix stream; like std's, but it parks.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -277,7 +277,7 @@ impl UnixStream {
     /// Connects to a path.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     ///
     /// # Blocking and cancellation
     /// While the listener's queue is full it tries again every millisecond: the system has no event for that. A kill or
@@ -290,7 +290,7 @@ impl UnixStream {
     /// Connects to an address: a path, or a name of Linux's that is in no file system.
     ///
     /// # Errors
-    /// What the system says; `InvalidInput` for the address of an unnamed socket.
+    /// The system's error; `InvalidInput` for the address of an unnamed socket.
     ///
     /// # Blocking and cancellation
     /// As [`connect`](Self::connect).
@@ -334,7 +334,7 @@ impl UnixStream {
     /// The address at this end.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
     }
@@ -355,7 +355,7 @@ impl UnixStream {
         Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
     }
 
-    /// Sets how long a read may wait. `None`: for ever.
+    /// Sets how long a read may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -363,7 +363,7 @@ impl UnixStream {
         self.io.set_read_timeout(timeout)
     }
 
-    /// Sets how long a write may wait. `None`: for ever.
+    /// Sets how long a write may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -411,12 +411,12 @@ impl UnixStream {
         self.io.writable()
     }
 
-    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
     pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.readable_async()
     }
 
-    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
     pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.writable_async()
     }
@@ -424,7 +424,7 @@ impl UnixStream {
     /// Takes the socket's pending error (`SO_ERROR`).
     ///
     /// # Errors
-    /// What the system says of the socket itself.
+    /// The system's error for the socket itself.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.io.get_ref().take_error()
     }
@@ -492,7 +492,7 @@ fn is_end(socket: &std_net::UnixDatagram, error: &io::Error) -> bool {
     }
 }
 
-/// A Unix datagram socket; std's, but it parks.
+/// A Unix datagram socket; like std's, but it parks.
 ///
 /// ```
 /// use greenthread::{net::UnixDatagram, spawn};
@@ -521,7 +521,7 @@ impl UnixDatagram {
     /// Binds to a path, which must not exist.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
         Ok(UnixDatagram::from(std_net::UnixDatagram::bind(path)?))
     }
@@ -529,7 +529,7 @@ impl UnixDatagram {
     /// Binds to an address: a path, or a name of Linux's that is in no file system.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixDatagram> {
         Ok(UnixDatagram::from(std_net::UnixDatagram::bind_addr(address)?))
     }
@@ -554,7 +554,7 @@ impl UnixDatagram {
     /// Sends to, and receives from, this path only from now on.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
         self.io.get_ref().connect(path)
     }
@@ -562,15 +562,15 @@ impl UnixDatagram {
     /// Sends to, and receives from, this address only from now on.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn connect_addr(&self, address: &SocketAddr) -> io::Result<()> {
         self.io.get_ref().connect_addr(address)
     }
 
-    /// Waits for a datagram, and gives its sender's address. What does not fit is lost.
+    /// Waits for a datagram, and returns its sender's address. What does not fit is lost.
     ///
     /// # Errors
-    /// What the system says; `TimedOut`.
+    /// The system's error; `TimedOut`.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds while it waits: no datagram is lost by that.
@@ -585,7 +585,7 @@ impl UnixDatagram {
     /// Waits for a datagram.
     ///
     /// # Errors
-    /// What the system says; `TimedOut`.
+    /// The system's error; `TimedOut`.
     ///
     /// # Blocking and cancellation
     /// As [`recv_from`](Self::recv_from).
@@ -600,7 +600,7 @@ impl UnixDatagram {
     /// Sends a datagram to a path.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn send_to(&self, buffer: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
         self.io.write_with(|socket| socket.send_to(buffer, path.as_ref()))
@@ -609,7 +609,7 @@ impl UnixDatagram {
     /// Sends a datagram to an address.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn send_to_addr(&self, buffer: &[u8], address: &SocketAddr) -> io::Result<usize> {
         self.io.write_with(|socket| socket.send_to_addr(buffer, address))
@@ -618,7 +618,7 @@ impl UnixDatagram {
     /// Sends a datagram to the path that it is connected to.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     #[track_caller]
     pub fn send(&self, buffer: &[u8]) -> io::Result<usize> {
         self.io.write_with(|socket| socket.send(buffer))
@@ -627,7 +627,7 @@ impl UnixDatagram {
     /// The address at this end.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
     }
@@ -656,7 +656,7 @@ impl UnixDatagram {
         Ok(Self::from_nonblocking(self.io.get_ref().try_clone()?))
     }
 
-    /// Sets how long a receive may wait. `None`: for ever.
+    /// Sets how long a receive may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -664,7 +664,7 @@ impl UnixDatagram {
         self.io.set_read_timeout(timeout)
     }
 
-    /// Sets how long a send may wait. `None`: for ever.
+    /// Sets how long a send may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.
@@ -712,12 +712,12 @@ impl UnixDatagram {
         self.io.writable()
     }
 
-    /// As [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`readable`](Self::readable), without a time-out, for an `async` function that is polled on a hub.
     pub fn readable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.readable_async()
     }
 
-    /// As [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
+    /// Like [`writable`](Self::writable), without a time-out, for an `async` function that is polled on a hub.
     pub fn writable_async(&self) -> impl Future<Output = io::Result<()>> + use<'_> {
         self.io.writable_async()
     }
@@ -725,7 +725,7 @@ impl UnixDatagram {
     /// Takes the socket's pending error (`SO_ERROR`).
     ///
     /// # Errors
-    /// What the system says of the socket itself.
+    /// The system's error for the socket itself.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.io.get_ref().take_error()
     }

@@ -19,7 +19,7 @@ use crate::time;
 /// The longest pause between two checks of a child that has no pidfd.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// A child process; std's, but its waits park.
+/// A child process; like std's, but its waits park.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -35,8 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// # }
 /// ```
 ///
-/// Dropped, it runs on, as std's does. A later spawn reaps it once it has ended, so the program should not `waitpid`
-/// for it.
+/// When dropped, it runs on, as std's does. A later spawn reaps it once it has ended, so the program should not
+/// `waitpid` for it.
 ///
 /// # Coming from Python
 /// `gevent.subprocess.Popen`, `asyncio.subprocess.Process`.
@@ -186,7 +186,7 @@ impl Child {
     /// the same.
     ///
     /// # Errors
-    /// What the system says; `ECHILD` if it was waited for by other means, or SIGCHLD is ignored.
+    /// The system's error; `ECHILD` if it was waited for by other means, or SIGCHLD is ignored.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds here and leaves the child alone: it can be waited for again.
@@ -194,7 +194,7 @@ impl Child {
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         match self.wait_until(None)? {
             Some(status) => Ok(status),
-            None => unreachable!("a deadline of never does not pass"),
+            None => unreachable!("without a deadline, none can pass"),
         }
     }
 
@@ -245,8 +245,8 @@ impl Child {
         self.process.try_wait()
     }
 
-    /// As [`wait`](Self::wait), for an `async` function on any executor. Dropped before it is ready, it waits no more, and
-    /// the child can be waited for again.
+    /// Like [`wait`](Self::wait), for an `async` function on any executor. If it is dropped before it is ready, it
+    /// waits no more, and the child can be waited for again.
     ///
     /// ```
     /// use greenthread::{future::block_on, process::Command};
@@ -293,12 +293,12 @@ impl Child {
     /// A child that does not read all of it is no error. What is not a pipe is empty in the [`Output`].
     ///
     /// # Errors
-    /// What the pipes and [`wait`](Self::wait) say. `InvalidInput` for an input when standard input is not a pipe, or when
-    /// an earlier call was cut short: go on with an empty one.
+    /// What the pipes and [`wait`](Self::wait) say. `InvalidInput` for an input when standard input is not a pipe, or
+    /// when an earlier call was cut short: go on with an empty one.
     ///
     /// # Blocking and cancellation
-    /// Parks. A kill or time-out unwinds here and leaves the child alone. Nothing is lost: the next call goes on with what is
-    /// left of the input, and gives all of the output.
+    /// Parks. A kill or time-out unwinds here and leaves the child alone. Nothing is lost: the next call goes on with
+    /// what is left of the input, and returns all of the output.
     ///
     /// # Coming from Python
     /// `popen.communicate(input)`.
@@ -306,7 +306,7 @@ impl Child {
     pub fn communicate(&mut self, input: &[u8]) -> io::Result<Output> {
         match self.communicate_until(input, None)? {
             Some(output) => Ok(output),
-            None => unreachable!("a deadline of never does not pass"),
+            None => unreachable!("without a deadline, none can pass"),
         }
     }
 
@@ -370,12 +370,12 @@ impl Child {
     fn begin(&mut self, input: &[u8]) -> io::Result<()> {
         let refused = match (&self.talk, &self.stdin) {
             _ if input.is_empty() => None,
-            (Some(_), _) => Some("it has been given its input before: go on with an empty one"),
-            (None, None) => Some("its standard input is not a pipe, or was taken: it cannot be given an input"),
+            (Some(_), _) => Some("it was given its input by an earlier call: pass an empty input now"),
+            (None, None) => Some("its standard input is not a pipe, or was taken, so no input can be sent"),
             (None, Some(_)) => None,
         };
         if let Some(why) = refused {
-            let text = format!("communicate with child {}: {why}", self.id());
+            let text = format!("cannot communicate with child {}: {why}", self.id());
             return Err(io::Error::new(ErrorKind::InvalidInput, text));
         }
         if self.talk.is_none() {
@@ -409,7 +409,7 @@ impl Child {
     /// `InvalidInput` if it is not the number of a signal with a name; what the system says.
     pub fn send_signal(&mut self, signal: i32) -> io::Result<()> {
         let Some(signal) = Signal::from_named_raw(signal) else {
-            let text = format!("{signal} is not the number of a signal with a name");
+            let text = format!("cannot send signal {signal}: no signal has this number");
             return Err(io::Error::new(ErrorKind::InvalidInput, text));
         };
         self.signal(signal)

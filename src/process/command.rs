@@ -12,7 +12,7 @@ use super::child::Child;
 use super::orphans;
 use crate::time;
 
-/// A program to be run as a child process; std's, but its waits park.
+/// A program to be run as a child process; like std's, but its waits park.
 ///
 /// ```
 /// use greenthread::process::Command;
@@ -141,7 +141,7 @@ impl Command {
     /// Starts it.
     ///
     /// # Errors
-    /// What the system says; `NotFound` if there is no such program.
+    /// The system's error; `NotFound` if there is no such program.
     ///
     /// # Blocking and cancellation
     /// Does not park: it takes as long as the system needs to start a program (mostly a tenth of a millisecond), and is
@@ -221,7 +221,7 @@ impl Command {
         child.0.kill()?;
         child.0.wait()?;
         let text = format!(
-            "child {} ({:?}) did not end in time: it was killed",
+            "child {} ({:?}) did not end in time, and was killed",
             child.0.id(),
             self.std
         );

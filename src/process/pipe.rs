@@ -86,7 +86,7 @@ macro_rules! reader {
         pipe!($name, PipeReader, $std);
 
         impl $name {
-            /// How long a read may wait. `None`: for ever.
+            /// How long a read may wait. `None`: forever.
             ///
             /// # Errors
             /// `InvalidInput` for a time-out of zero.
@@ -138,7 +138,8 @@ pub(super) trait ReadBefore {
 reader!(ChildStdout, std::process::ChildStdout, "standard output");
 reader!(ChildStderr, std::process::ChildStderr, "standard error");
 
-/// A child's standard input, to be written to; std's, but it parks. Dropped, it is closed, and the child reads its end.
+/// A child's standard input, to be written to; like std's, but it parks. When dropped, it is closed, and the child
+/// reads its end.
 ///
 /// # Blocking and cancellation
 /// A write parks while the pipe is full. A kill or time-out unwinds then; what was written before stays written.
@@ -152,7 +153,7 @@ pipe!(ChildStdin, PipeWriter, std::process::ChildStdin);
 crate::io::traits::async_write!(ChildStdin, close: |_| Ok(()));
 
 impl ChildStdin {
-    /// How long a write may wait. `None`: for ever.
+    /// How long a write may wait. `None`: forever.
     ///
     /// # Errors
     /// `InvalidInput` for a time-out of zero.

@@ -31,7 +31,7 @@ pub(super) struct Pipes<'a> {
 }
 
 impl Talk {
-    /// Goes on until all is written and read, or until `deadline`; says whether all is.
+    /// Goes on until all is written and read, or until `deadline`; returns whether all is.
     #[track_caller]
     pub(super) fn go_on(&mut self, pipes: Pipes<'_>, deadline: Option<Instant>) -> io::Result<bool> {
         let Pipes { stdin, stdout, stderr } = pipes;
@@ -97,7 +97,7 @@ fn has_passed(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= time::now())
 }
 
-/// Writes the rest of `input` and closes the pipe; says whether it was all written.
+/// Writes the rest of `input` and closes the pipe; returns whether it was all written.
 #[track_caller]
 fn feed(
     pipe: &mut Option<ChildStdin>,
@@ -125,7 +125,7 @@ fn feed(
     Ok(true)
 }
 
-/// Reads to the end and closes the pipe; says whether the end was reached.
+/// Reads to the end and closes the pipe; returns whether the end was reached.
 #[track_caller]
 fn drain<P: ReadBefore>(pipe: &mut Option<P>, into: &mut Vec<u8>, deadline: Option<Instant>) -> io::Result<bool> {
     if pipe.is_none() {

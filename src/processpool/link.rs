@@ -83,15 +83,15 @@ pub(super) fn end() {
 
 impl Link {
     fn start(plan: &Plan) -> Result<Link, JobError> {
-        let mut link =
-            Link::spawn(plan).map_err(|error| JobError::broken(format!("it could not be started: {error}")))?;
+        let mut link = Link::spawn(plan)
+            .map_err(|error| JobError::broken(format!("its process could not be started: {error}")))?;
         link.deadline = Instant::now().checked_add(START);
         let roll = match read_frame(&mut link) {
             Ok(roll) => roll,
             Err(error) => {
                 let how = link.bury(&error);
                 return Err(JobError::broken(format!(
-                    "{how} before it came to Functions::serve; does main call it first, in every case?"
+                    "{how} before it called Functions::serve: main must call that before anything else"
                 )));
             }
         };
@@ -101,7 +101,7 @@ impl Link {
         }
         link.end();
         Err(JobError::broken(
-            "it has other functions than its parent: does main register the same ones in every case?",
+            "its functions are not those of its parent: main must register the same ones in every process",
         ))
     }
 
@@ -155,8 +155,8 @@ impl Link {
         let _ = self.child.kill();
         match self.child.wait() {
             Ok(status) if !lives => format!("process {id} ended ({status})"),
-            Ok(_) if error.kind() == ErrorKind::TimedOut => format!("process {id} said nothing for too long"),
-            _ => format!("process {id} did not keep to the protocol ({error})"),
+            Ok(_) if error.kind() == ErrorKind::TimedOut => format!("process {id} did not answer in time"),
+            _ => format!("process {id} gave no valid answer ({error})"),
         }
     }
 

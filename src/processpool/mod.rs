@@ -79,7 +79,7 @@ struct Function {
 /// The functions that a worker may be asked to run.
 ///
 /// See [the module](self) for how it is used.
-#[must_use = "they are of no use until `serve`"]
+#[must_use = "the functions are not used until `serve` is called"]
 #[derive(Default)]
 pub struct Functions {
     all: Vec<Function>,
@@ -106,7 +106,7 @@ impl Functions {
         const {
             assert!(
                 size_of::<F>() == 0,
-                "a worker process cannot have what a closure captures: give it as the argument"
+                "a function for worker processes cannot capture anything: pass the values as its argument"
             );
         }
         self.all.push(Function {
@@ -139,11 +139,11 @@ impl fmt::Debug for Functions {
 fn run<A: DeserializeOwned, R: Serialize>(f: &impl Fn(A) -> R, argument: &[u8]) -> Reply {
     let argument = match postcard::from_bytes(argument) {
         Ok(argument) => argument,
-        Err(error) => return Reply::Encoding(format!("the argument: {error}")),
+        Err(error) => return Reply::Encoding(format!("its argument cannot be decoded: {error}")),
     };
     match catch_unwind(AssertUnwindSafe(|| postcard::to_stdvec(&f(argument)))) {
         Ok(Ok(value)) => Reply::Value(value),
-        Ok(Err(error)) => Reply::Encoding(format!("the value: {error}")),
+        Ok(Err(error)) => Reply::Encoding(format!("its value cannot be encoded: {error}")),
         Err(payload) => {
             let text = String::from(crate::fiber::unwind::message(&*payload));
             crate::hub::discard(payload);
@@ -166,7 +166,7 @@ impl Workers {
         match self.all.iter().position(|one| one.id == id) {
             Some(number) => u32::try_from(number).unwrap_or(u32::MAX),
             None => panic!(
-                "{} was not registered: give it to Functions::with before serve",
+                "{} was not registered: pass it to Functions::with before serve",
                 type_name::<F>()
             ),
         }

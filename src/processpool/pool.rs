@@ -71,7 +71,8 @@ impl ProcessPool {
         let argument = postcard::to_stdvec(argument);
         let plan = self.plan.clone();
         self.threads.submit_outcome(move || {
-            let argument = argument.map_err(|error| JobError::encoding(format!("the argument: {error}")))?;
+            let argument =
+                argument.map_err(|error| JobError::encoding(format!("its argument cannot be encoded: {error}")))?;
             value(link::call(&plan, number, &argument)?)
         })
     }
@@ -110,9 +111,8 @@ impl ProcessPool {
 
 fn value<R: DeserializeOwned>(reply: Reply) -> Outcome<R> {
     match reply {
-        Reply::Value(bytes) => {
-            postcard::from_bytes(&bytes).map_err(|error| JobError::encoding(format!("the value: {error}")))
-        }
+        Reply::Value(bytes) => postcard::from_bytes(&bytes)
+            .map_err(|error| JobError::encoding(format!("its value cannot be decoded: {error}"))),
         Reply::Panic(text) => Err(JobError::panicked(Box::new(text))),
         Reply::Encoding(text) => Err(JobError::encoding(text)),
     }
@@ -129,7 +129,7 @@ impl fmt::Debug for ProcessPool {
 }
 
 /// A [`ProcessPool`] with other settings.
-#[must_use = "it makes no pool until `build`"]
+#[must_use = "no pool is made until `build` is called"]
 pub struct Builder {
     workers: Workers,
     args: Option<Vec<OsString>>,
@@ -157,7 +157,10 @@ impl Builder {
     /// If `processes` is 0.
     #[track_caller]
     pub fn processes(mut self, processes: usize) -> Builder {
-        assert!(processes > 0, "a pool of 0 processes would never run a job");
+        assert!(
+            processes > 0,
+            "a pool of 0 processes could not run any job: give at least 1"
+        );
         self.threads = self.threads.threads(processes);
         self
     }
@@ -168,7 +171,10 @@ impl Builder {
     /// If `tasks` is 0.
     #[track_caller]
     pub fn max_tasks_per_child(mut self, tasks: usize) -> Builder {
-        assert!(tasks > 0, "a worker of 0 jobs would never run one");
+        assert!(
+            tasks > 0,
+            "a worker with a limit of 0 jobs could not run any: give at least 1"
+        );
         self.max_tasks = tasks;
         self
     }

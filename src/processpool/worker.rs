@@ -84,7 +84,9 @@ pub(super) fn serve(all: &[Function]) -> ! {
         // The parent has closed the socket: nothing is left to do.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            crate::hub::complain(format_args!("a worker process: {error}"));
+            crate::hub::complain(format_args!(
+                "a worker process ends, for the socket to its parent failed: {error}"
+            ));
             1
         }
     };

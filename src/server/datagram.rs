@@ -21,13 +21,13 @@ pub trait DatagramSocket: Send + Sync + 'static {
     /// Waits for a datagram, parked.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, Self::Address)>;
 
     /// The address that it is bound to.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn local_addr(&self) -> io::Result<Self::Address>;
 }
 

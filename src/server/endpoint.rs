@@ -100,7 +100,7 @@ impl DatagramTransport {
     /// Sends a datagram to `peer`.
     ///
     /// # Errors
-    /// What the system says; `NotConnected` once it is closing.
+    /// The system's error; `NotConnected` once it is closing.
     ///
     /// # Blocking and cancellation
     /// Parks while the socket has no room.
@@ -134,7 +134,7 @@ impl DatagramTransport {
     /// The address that the socket is bound to.
     ///
     /// # Errors
-    /// What the system says; `NotConnected` once it is closing.
+    /// The system's error; `NotConnected` once it is closing.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket()?.local_addr()
     }
@@ -190,7 +190,7 @@ pub fn run_datagram_protocol<P: DatagramProtocol>(socket: UdpSocket, protocol: P
     run_datagram_protocol_then(socket, protocol, drop);
 }
 
-/// As [`run_datagram_protocol`], and gives the transport to `made` after `connection_made`.
+/// Like [`run_datagram_protocol`], and passes the transport to `made` after `connection_made`.
 #[track_caller]
 pub(crate) fn run_datagram_protocol_then<P: DatagramProtocol>(
     socket: UdpSocket,

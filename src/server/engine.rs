@@ -93,7 +93,7 @@ impl Shared {
         result
     }
 
-    /// Waits as long as `condition` holds, for at most `patience`; says whether it still holds.
+    /// Waits as long as `condition` holds, for at most `patience`; returns whether it still holds.
     fn wait_while(&self, patience: Duration, mut condition: impl FnMut(&State) -> bool) -> bool {
         let waited = self
             .changed

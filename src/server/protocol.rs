@@ -131,7 +131,7 @@ pub fn run_protocol<C: Connection, P: Protocol + 'static>(stream: C, protocol: P
     run_protocol_then(stream, protocol, drop);
 }
 
-/// As [`run_protocol`], and gives the transport to `made` after `connection_made`.
+/// Like [`run_protocol`], and passes the transport to `made` after `connection_made`.
 #[track_caller]
 pub(crate) fn run_protocol_then<C: Connection, P: Protocol + 'static>(
     stream: C,

@@ -22,13 +22,13 @@ pub trait Listener: Send + 'static {
     /// Waits for a connection, parked. Every error is returned at once: the server decides what to do about it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn accept(&self) -> io::Result<(Self::Stream, Self::Address)>;
 
     /// The address that it listens on.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn local_addr(&self) -> io::Result<Self::Address>;
 }
 

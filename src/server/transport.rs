@@ -33,19 +33,19 @@ pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
     /// Reads some bytes; parks until there are any.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Writes some bytes; parks until there is room.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn write(&self, data: &[u8]) -> io::Result<usize>;
 
     /// Writes what the system takes at once, and does not wait. `Ok(0)`: the caller is to use [`write`](Self::write).
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn try_write(&self, data: &[u8]) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
         let flags = SendFlags::NOSIGNAL;
@@ -60,7 +60,7 @@ pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
     /// Sends what ends a connection in good order, when all has been written; may wait.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn finish(&self) -> io::Result<()> {
         Ok(())
     }
@@ -76,7 +76,7 @@ pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
     /// Ends one direction or both. If it waits at all, it is for the end of writing.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 
     /// The address at the other end, if it is an IP address.
@@ -244,7 +244,7 @@ impl Link {
         drop(self.changed.wait_timeout_while(self.locked(), patience, waits));
     }
 
-    /// The connection is over; gives the error that ended it.
+    /// The connection is over; returns the error that ended it.
     pub(super) fn finish(&self) -> Option<io::Error> {
         self.change(|out| {
             out.abort();

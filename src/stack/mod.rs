@@ -496,7 +496,7 @@ mod tests {
             at
         });
         let at = left.join().unwrap();
-        // SAFETY: a leaked stack is in use for ever, so its slab is still mapped (STACK-1).
+        // SAFETY: a leaked stack is in use forever, so its slab is still mapped (STACK-1).
         unsafe { (at as *mut u8).write(1) };
     }
 

@@ -107,7 +107,7 @@ impl Barrier {
         met.unwrap_or(BarrierWaitResult(false))
     }
 
-    /// As [`wait`](Self::wait), for an `async` function.
+    /// Like [`wait`](Self::wait), for an `async` function.
     pub fn wait_async(&self) -> impl Future<Output = BarrierWaitResult> + use<'_> {
         self.core.future(Arrive)
     }

@@ -450,8 +450,8 @@ impl<T> Sender<T> {
         }
     }
 
-    /// As [`send`](Self::send), for an `async` function. If the future is dropped before there was room, the message is
-    /// not sent.
+    /// Like [`send`](Self::send), for an `async` function. If the future is dropped before there was room, the message
+    /// is not sent.
     pub fn send_async(&self, message: T) -> impl Future<Output = Result<(), SendError<T>>> + use<'_, T>
     where
         T: Unpin,
@@ -544,7 +544,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// As [`recv`](Self::recv), for an `async` function. If the future is dropped before it is ready, it has taken no
+    /// Like [`recv`](Self::recv), for an `async` function. If the future is dropped before it is ready, it has taken no
     /// message.
     pub fn recv_async(&self) -> impl Future<Output = Result<T, RecvError>> + use<'_, T> {
         self.0.future(Recv)

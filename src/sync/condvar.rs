@@ -216,7 +216,7 @@ impl Condvar {
         (guard, WaitTimeoutResult(noticed.is_none()))
     }
 
-    /// As [`wait`](Self::wait), for an `async` function. If the future is dropped before it is ready, the lock stays
+    /// Like [`wait`](Self::wait), for an `async` function. If the future is dropped before it is ready, the lock stays
     /// released, and a notice that it was given goes to the next waiter.
     pub fn wait_async<'a, T: ?Sized>(
         &self,

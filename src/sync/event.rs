@@ -127,7 +127,7 @@ impl Event {
         self.core.block(&mut IsSet, until, why).is_some()
     }
 
-    /// As [`wait`](Self::wait), for an `async` function.
+    /// Like [`wait`](Self::wait), for an `async` function.
     pub fn wait_async(&self) -> impl Future<Output = ()> + use<'_> {
         self.core.future(IsSet)
     }

@@ -207,7 +207,7 @@ impl<T: ?Sized> Mutex<T> {
         Poison::attempted(taken, || self.guard())
     }
 
-    /// As [`lock`](Self::lock), for an `async` function. If the future is dropped before it is ready, it leaves the
+    /// Like [`lock`](Self::lock), for an `async` function. If the future is dropped before it is ready, it leaves the
     /// line.
     ///
     /// ```

@@ -169,7 +169,7 @@ impl Once {
         }
     }
 
-    /// As [`wait`](Self::wait), for an `async` function.
+    /// Like [`wait`](Self::wait), for an `async` function.
     pub async fn wait_async(&self) {
         if !self.is_completed() && !self.once.wait_async().await {
             poisoned();

@@ -141,7 +141,7 @@ impl<T> OnceLock<T> {
         Ok(self.value.wait())
     }
 
-    /// As [`get_or_init`](Self::get_or_init), for an `async` function. If the future is dropped while it makes the
+    /// Like [`get_or_init`](Self::get_or_init), for an `async` function. If the future is dropped while it makes the
     /// value, it leaves that to the next in line.
     ///
     /// ```
@@ -151,7 +151,7 @@ impl<T> OnceLock<T> {
     /// assert_eq!(block_on(cell.get_or_init_async(|| async { 42 })), &42);
     /// ```
     ///
-    /// A future that asks for the value of the cell that it is making waits for ever: one future cannot be told from
+    /// A future that asks for the value of the cell that it is making waits forever: one future cannot be told from
     /// another.
     pub async fn get_or_init_async<F, R>(&self, f: F) -> &T
     where
@@ -167,7 +167,7 @@ impl<T> OnceLock<T> {
         }
     }
 
-    /// As [`get_or_try_init`](Self::get_or_try_init), for an `async` function.
+    /// Like [`get_or_try_init`](Self::get_or_try_init), for an `async` function.
     ///
     /// # Errors
     /// The error of `f`'s future; the next in line makes the value then.
@@ -229,7 +229,7 @@ impl<T> OnceLock<T> {
         self.get()
     }
 
-    /// As [`wait`](Self::wait), for an `async` function.
+    /// Like [`wait`](Self::wait), for an `async` function.
     pub async fn wait_async(&self) -> &T {
         if self.get().is_none() {
             self.once.wait_async().await;

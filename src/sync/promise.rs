@@ -126,7 +126,7 @@ impl<T> Promise<T> {
         self.get()
     }
 
-    /// As [`wait`](Self::wait), for an `async` function.
+    /// Like [`wait`](Self::wait), for an `async` function.
     pub async fn wait_async(&self) -> &T {
         loop {
             self.0.is_set.wait_async().await;

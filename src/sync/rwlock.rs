@@ -236,7 +236,7 @@ impl<T: ?Sized> RwLock<T> {
         Poison::attempted(taken, || self.reads())
     }
 
-    /// As [`read`](Self::read), for an `async` function.
+    /// Like [`read`](Self::read), for an `async` function.
     pub fn read_async(&self) -> impl Future<Output = LockResult<RwLockReadGuard<'_, T>>> + use<'_, T> {
         let locked = self.core.future(Read);
         async move {
@@ -290,7 +290,7 @@ impl<T: ?Sized> RwLock<T> {
         Poison::attempted(taken, || self.writes())
     }
 
-    /// As [`write`](Self::write), for an `async` function.
+    /// Like [`write`](Self::write), for an `async` function.
     pub fn write_async(&self) -> impl Future<Output = LockResult<RwLockWriteGuard<'_, T>>> + use<'_, T> {
         let locked = self.core.future(Write);
         async move {

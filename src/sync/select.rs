@@ -543,7 +543,7 @@ impl<'a, T> Select<'a, T> {
         self.wait_until(Limit::After(deadline.saturating_duration_since(crate::time::now())))
     }
 
-    /// As [`wait`](Self::wait), for an `async` function. If the future is dropped before it is ready, nothing was
+    /// Like [`wait`](Self::wait), for an `async` function. If the future is dropped before it is ready, nothing was
     /// taken.
     pub async fn wait_async(&mut self) -> (usize, T) {
         let selecting = Selecting::begin();

@@ -161,7 +161,7 @@ impl Semaphore {
         self.core.block(&mut Acquire, until, why).map(|()| Permit(self))
     }
 
-    /// As [`acquire`](Self::acquire), for an `async` function. If the future is dropped before it is ready, it leaves
+    /// Like [`acquire`](Self::acquire), for an `async` function. If the future is dropped before it is ready, it leaves
     /// the line.
     pub fn acquire_async(&self) -> impl Future<Output = Permit<'_>> + use<'_> {
         let acquired = self.core.future(Acquire);

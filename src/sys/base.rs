@@ -263,7 +263,7 @@ pub(crate) fn natively<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: B1: the native base of this OS thread, and the base that is in use. `f` is a call of libc's, which does
     // not unwind.
     unsafe { call(native, get(), run, (&raw mut job).cast()) };
-    job.1.unwrap_or_else(|| unreachable!("it ran"))
+    job.1.unwrap_or_else(|| unreachable!("the closure has run"))
 }
 
 // Changing the user and the groups: functions defined ahead of libc's, which call libc's on the native base. glibc makes

@@ -263,7 +263,7 @@ fn enter() {
     }
 }
 
-/// Releases the locks if this call is the last of the handlers' calls, and says whether it is.
+/// Releases the locks if this call is the last of the handlers' calls, and returns whether it is.
 #[inline(never)]
 fn leave() -> bool {
     let depth = DEPTH.get();

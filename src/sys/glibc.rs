@@ -16,7 +16,7 @@
 //! - **GLIBC-1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
 //! - **GLIBC-2** `malloc`'s words travel with the base. All blocks of an OS thread share one cache and one arena, and
 //!   one block is in use at a time.
-//! - **GLIBC-3** A block in the pool is as `_dl_allocate_tls` made it, except for G2's words: images laid anew, no
+//! - **GLIBC-3** A block in the pool is as `_dl_allocate_tls` made it, except for the words of GLIBC-2: images laid anew, no
 //!   value under any key, nothing allocated for dynamic modules.
 //!
 //! # What `start_thread` does, and what does it here
@@ -199,8 +199,9 @@ unsafe fn set_word(at: usize, value: usize) {
 impl Glibc {
     fn find() -> Result<Glibc, &'static str> {
         base::prepare();
-        let of = |name: &CStr| symbol(name).ok_or("a symbol of glibc's is missing");
-        let at = |name: &CStr| field(name).ok_or("a descriptor of glibc's is missing");
+        let of = |name: &CStr| symbol(name).ok_or("this glibc lacks a symbol that isolation needs");
+        let at =
+            |name: &CStr| field(name).ok_or("this glibc does not describe its thread control block (_thread_db_*)");
         // SAFETY: these functions have had these types since glibc 2.17 at least.
         let (allocate, deallocate, call_destructors, ctype) = unsafe {
             (
@@ -220,7 +221,7 @@ impl Glibc {
             || field(c"_thread_db_pthread_key_data_data") != Some(8)
             || field(c"_thread_db_pthread_dtvp") != Some(DTV)
         {
-            return Err("glibc's tables are not laid out as known");
+            return Err("this glibc lays out its tables in an unknown way");
         }
         let mut glibc = Glibc {
             allocate,
@@ -257,12 +258,12 @@ impl Glibc {
             )
         };
         if one != native || two != native || i64::from(tid) != i64::try_from(super::thread::id()).unwrap_or(0) {
-            return Err("the thread control block is not laid out as known");
+            return Err("this glibc lays out the thread control block in an unknown way");
         }
         // The first table of values lies in the block, right before the pointers to all tables. So the offsets agree.
         // SAFETY: a word of the same block, at an offset that glibc gave.
         if unsafe { word(native + self.values) } != native + self.values - LEVEL * size_of::<Value>() {
-            return Err("the tables of keys are not laid out as known");
+            return Err("this glibc lays out the tables of pthread keys in an unknown way");
         }
         Ok(())
     }
@@ -273,7 +274,7 @@ impl Glibc {
         let libc = images().0.into_iter().find(Image::contains_errno);
         let libc = libc.ok_or("libc's thread-locals were not found")?;
         if libc.size > size_of::<[usize; 256]>() {
-            return Err("libc has more thread-locals than known");
+            return Err("this glibc has more thread-locals than expected");
         }
         // Let malloc fill its words in the native block too, so that they can travel from there.
         allocate_once();
@@ -302,10 +303,10 @@ impl Glibc {
             (self.deallocate)(block as *mut c_void, true);
         }
         if !probe.marked {
-            return Err("keys are not marked as known");
+            return Err("this glibc marks used pthread keys in an unknown way");
         }
         if probe.count > probe.changed.len() {
-            return Err("malloc changes more thread-locals than known");
+            return Err("malloc changes more thread-locals than expected");
         }
         let mut malloc = [0; 4];
         for (below, word) in malloc.iter_mut().zip(&probe.changed[..probe.count]) {

@@ -248,7 +248,7 @@ impl Reports {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
             text.push_str(&format!(
-                "greenthread: {dropped} lines were left out, for stderr took nothing\n"
+                "greenthread: {dropped} lines were left out, for stderr did not take them\n"
             ));
         }
         text

@@ -37,8 +37,8 @@ static MEMBERS: &str = "the end of a Group's members";
 /// assert!(group.is_empty());
 /// ```
 ///
-/// A member leaves when it ends. Green threads of other hubs may be members, by [`add`](Self::add), and a clone is the same
-/// group. Dropping a group leaves its members alone; [`scope`](crate::scope()) does not.
+/// A member leaves when it ends. [`add`](Self::add) makes green threads members, those of other hubs too. A clone is
+/// the same group. The members run on when the group is dropped; with a [`scope`](crate::scope()) they do not.
 ///
 /// # Coming from Python
 /// `gevent.pool.Group`.
@@ -74,12 +74,12 @@ fn with<R>(shared: &Mutex<State>, f: impl FnOnce(&mut State) -> R) -> R {
 }
 
 impl Group {
-    /// Without members.
+    /// A group without members.
     pub fn new() -> Group {
         Group::default()
     }
 
-    /// The size of its members' stacks in bytes that they can use, for this handle and its clones to come.
+    /// Sets the size of its members' stacks in usable bytes, for this handle and its later clones.
     ///
     /// ```
     /// use greenthread::thread::Group;
@@ -87,15 +87,15 @@ impl Group {
     /// assert_eq!(deep.spawn(|| [1_u8; 4 << 20].len()).join().unwrap(), 4 << 20);
     /// ```
     ///
-    /// Otherwise they are as those of [`spawn`](super::spawn) and [`spawn_local`](super::spawn_local). A size of zero, or of
-    /// more than 64 GiB, makes each spawn panic.
+    /// Without it, stacks have the sizes of [`spawn`](super::spawn) and [`spawn_local`](super::spawn_local). A size of
+    /// zero, or of more than 64 GiB, makes each spawn panic.
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Group {
         self.stack_size = Some(bytes);
         self
     }
 
-    /// [`spawn`](super::spawn)s a member.
+    /// Spawns a member, like [`spawn`](super::spawn).
     ///
     /// # Panics
     /// When there is no memory for its stack.
@@ -123,7 +123,7 @@ impl Group {
         handle
     }
 
-    /// [`spawn_local`](super::spawn_local)s a member.
+    /// Spawns a member, like [`spawn_local`](super::spawn_local).
     ///
     /// # Panics
     /// When there is no memory for its stack.
@@ -136,8 +136,7 @@ impl Group {
         self.start(Kind::Local, f, None)
     }
 
-    /// Makes a green thread a member until it ends. Does nothing if it is a member already; one that has ended leaves
-    /// again at once.
+    /// Makes a green thread a member until it ends. Does nothing if it is a member already or has ended.
     pub fn add<T>(&self, handle: &JoinHandle<T>) {
         self.enter(handle, None);
     }
@@ -178,7 +177,8 @@ impl Group {
         with(&self.shared, |state| state.members.contains_key(&thread.id()))
     }
 
-    /// Takes a green thread out of the group, and says whether it was a member; it runs on as if it had never been one.
+    /// Takes a green thread out of the group, and returns whether it was a member; it runs on as if it had never been
+    /// one.
     pub fn discard(&self, thread: &Thread) -> bool {
         leave(&self.shared, thread.id(), None)
     }
@@ -193,7 +193,7 @@ impl Group {
         self.len() == 0
     }
 
-    /// The members, in the order in which they came.
+    /// The members, in the order in which they joined.
     pub fn members(&self) -> Vec<Thread> {
         let mut members = with(&self.shared, |state| {
             let members = state.members.values();
@@ -221,7 +221,7 @@ impl Group {
         self.wait(Until::Ever);
     }
 
-    /// As [`join`](Self::join), for at most `timeout`; says whether there are none left.
+    /// Like [`join`](Self::join), but for at most `timeout`; returns whether there are none left.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -231,7 +231,7 @@ impl Group {
         self.wait(Until::After(timeout))
     }
 
-    /// As [`join`](Self::join), until `deadline`; says whether there are none left.
+    /// Like [`join`](Self::join), but until `deadline`; returns whether there are none left.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -241,7 +241,8 @@ impl Group {
         self.wait(Until::At(deadline))
     }
 
-    /// As [`join`](Self::join), and gives the error of the first member that panicked or was lost since the last call.
+    /// Like [`join`](Self::join), and returns the error of the first member that panicked or was lost since the last
+    /// call.
     ///
     /// ```
     /// use greenthread::thread::Group;
@@ -255,7 +256,7 @@ impl Group {
     /// ```
     ///
     /// # Errors
-    /// That member's. To be killed is no failure.
+    /// That member's error. A kill does not count as a failure.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -270,12 +271,12 @@ impl Group {
 
     /// Kills all members, and waits until there are none.
     ///
-    /// A green thread that becomes a member meanwhile is killed too. Each member is asked once, by however many calls:
-    /// one that catches the kill lives on, and is waited for. If the caller is a member, it is killed too, and unwinds
-    /// here.
+    /// A green thread that becomes a member meanwhile is killed too. Each member is asked once, however many calls
+    /// there are. A member that catches the kill lives on, and this call waits for it. If the caller is a member, it is
+    /// killed too, and unwinds here.
     ///
     /// # Blocking and cancellation
-    /// Parks. A kill or time-out unwinds here; the members that were asked die all the same.
+    /// Parks. A kill or time-out unwinds here; the members that were asked still die.
     ///
     /// # Coming from Python
     /// `group.kill()`.
@@ -284,13 +285,13 @@ impl Group {
         self.kill_and(Until::Ever);
     }
 
-    /// As [`kill`](Self::kill), but waits for at most `timeout`; says whether there are none left.
+    /// Like [`kill`](Self::kill), but waits for at most `timeout`; returns whether there are none left.
     #[track_caller]
     pub fn kill_timeout(&self, timeout: Duration) -> bool {
         self.kill_and(Until::After(timeout))
     }
 
-    /// As [`kill`](Self::kill), but waits until `deadline`; says whether there are none left.
+    /// Like [`kill`](Self::kill), but waits until `deadline`; returns whether there are none left.
     #[track_caller]
     pub fn kill_deadline(&self, deadline: Instant) -> bool {
         self.kill_and(Until::At(deadline))
@@ -312,7 +313,7 @@ impl Group {
         self.wait(until)
     }
 
-    /// Waits for the last member to leave; says whether it has.
+    /// Waits for the last member to leave; returns whether it has.
     #[track_caller]
     fn wait(&self, until: Until) -> bool {
         // Under the lock `leave` takes the event when the last member goes: so an event made here is set by a later
@@ -328,12 +329,12 @@ impl Group {
     fn refuse_members(&self) {
         assert!(
             self.is_empty() || !self.contains(&super::current()),
-            "a member cannot join its group: it would wait for itself"
+            "a member of a Group cannot join the Group: it would wait for itself"
         );
     }
 }
 
-/// Takes a member out; says whether it was one.
+/// Takes a member out; returns whether it was one.
 fn leave(shared: &Mutex<State>, id: ThreadId, error: Option<JoinError>) -> bool {
     let gone = with(shared, |state| {
         let member = state.members.remove(&id)?;

@@ -12,19 +12,19 @@ use crate::hub::{self, Hub, Hubs, serve};
 use crate::sync::channel::{self, Receiver, RecvTimeoutError};
 
 impl Hubs {
-    /// As many hubs as `count`, each on an OS thread of its own.
+    /// Starts `count` hubs, each on an OS thread of its own.
     ///
     /// # Errors
     /// `InvalidInput` if `count` is 0; the system's error if it can start no more OS threads.
     ///
     /// # Blocking and cancellation
-    /// Parks until the hubs run. After an error, a kill or a time-out, those that run by then are stopped.
+    /// Parks until the hubs run. After an error, a kill or a time-out, the hubs that run by then are stopped.
     #[track_caller]
     pub fn new(count: usize) -> io::Result<Hubs> {
         if count == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "no hubs would run nothing: ask for one at least",
+                "0 hubs could not run any green thread: ask for at least 1",
             ));
         }
         let mut hubs = Hubs::none();
@@ -40,7 +40,8 @@ impl Hubs {
                     serve(&theirs);
                 }
             })?;
-            let gone = |_| io::Error::other("the OS thread of a hub has panicked before it served");
+            let gone =
+                |_| io::Error::other("the OS thread of a hub panicked before its hub started: see the panic on stderr");
             hubs.push(told.recv().map_err(gone)?, open);
             // The send fails only if the hub has ended: a later spawn there gives an error.
             let _ = go.send(());
@@ -71,7 +72,7 @@ impl Hubs {
     /// `NotConnected` after [`stop`](Self::stop), or when that hub has ended; `f` is dropped.
     ///
     /// # Panics
-    /// If there are not so many hubs.
+    /// If there is no hub with this number.
     #[track_caller]
     pub fn spawn_on<F, T>(&self, index: usize, f: F) -> io::Result<JoinHandle<T>>
     where
@@ -79,7 +80,10 @@ impl Hubs {
         T: Send + 'static,
     {
         let count = self.handles().len();
-        assert!(index < count, "spawn_on({index}) of {count} hubs: they count from 0");
+        assert!(
+            index < count,
+            "spawn_on({index}): there is no such hub; the {count} hubs are numbered from 0"
+        );
         self.start_on(index, f, Location::caller())
     }
 
@@ -96,8 +100,8 @@ impl Hubs {
             .map(JoinHandle::new)
     }
 
-    /// Waits until all green threads of all these hubs have ended, those that they spawn meanwhile too; after a
-    /// [`stop`](Self::stop), until the hubs themselves have.
+    /// Waits until all green threads of these hubs have ended, including those that are spawned meanwhile. After a
+    /// [`stop`](Self::stop) it waits until the hubs themselves have ended.
     ///
     /// ```
     /// use greenthread::{hub::Hubs, sleep, spawn};
@@ -118,7 +122,7 @@ impl Hubs {
     /// ```
     ///
     /// # Panics
-    /// On one of these hubs, where it would wait for its caller.
+    /// If it is called on one of these hubs, because it would wait for its caller.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds here, and the green threads go on.
@@ -127,7 +131,7 @@ impl Hubs {
         self.join_until(None);
     }
 
-    /// As [`join`](Self::join), for at most `timeout`; says whether all have ended.
+    /// Like [`join`](Self::join), but for at most `timeout`; returns whether all have ended.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -136,7 +140,7 @@ impl Hubs {
         self.join_until(crate::time::after(timeout))
     }
 
-    /// As [`join`](Self::join), until `deadline`; says whether all have ended.
+    /// Like [`join`](Self::join), but until `deadline`; returns whether all have ended.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -196,5 +200,8 @@ fn heard(answer: &Receiver<u64>, deadline: Option<Instant>) -> Option<Option<u64
 }
 
 fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the hub has ended or was stopped")
+    io::Error::new(
+        io::ErrorKind::NotConnected,
+        "the hub was stopped or has ended: it takes no green threads",
+    )
 }

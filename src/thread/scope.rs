@@ -48,7 +48,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().ignore_poison()
 }
 
-/// Where green threads may borrow from; see [`scope`].
+/// A scope whose green threads may borrow the caller's variables; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
     shared: Arc<Shared>,
     _scope: PhantomData<&'scope mut &'scope ()>,
@@ -73,8 +73,8 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// If a child that was not joined panicked.
 ///
 /// # Blocking and cancellation
-/// Waits for every child, whatever happens: a kill or time-out of the caller is delivered afterwards, and the children do
-/// not notice. So a time-out around a scope does not shorten it. Put one in each child instead:
+/// Waits for every child, whatever happens. A kill or time-out of the caller is delivered only afterwards, and does not
+/// reach the children. So a time-out around a scope does not shorten it. Put one in each child instead:
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,7 +88,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// ```
 ///
 /// Or have the caller wait with [`join_timeout`](ScopedJoinHandle::join_timeout), and kill the children that are late.
-/// When the native stack would wait for ever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
+/// If the native stack would wait forever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
 #[track_caller]
 pub fn scope<'env, F, T>(f: F) -> T
 where
@@ -124,7 +124,9 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        crate::sys::report::last_words(format_args!("a scope would be left while its green threads run: abort"));
+        crate::sys::report::last_words(format_args!(
+            "a scope cannot be left while its green threads run: the process aborts"
+        ));
         std::process::abort();
     }
 }
@@ -214,7 +216,7 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
 impl<'scope> Scope<'scope, '_> {
     /// Spawns a child; as [`thread::spawn`](super::spawn), but it may borrow.
     ///
-    /// It runs on the OS thread that calls. If that ends first, it kills the child and waits for its end.
+    /// It runs on the caller's OS thread. If that OS thread ends first, it kills the child and waits for its end.
     ///
     /// # Panics
     /// When there is no memory for its stack.
@@ -248,7 +250,7 @@ impl<'scope> Scope<'scope, '_> {
     {
         match self.try_spawn(kind, None, f, Location::caller()) {
             Ok(handle) => handle,
-            Err(error) => panic!("failed to spawn green thread: {error}"),
+            Err(error) => panic!("failed to spawn green thread: {error}; `Builder` gives this as an error"),
         }
     }
 
@@ -294,7 +296,7 @@ impl fmt::Debug for Scope<'_, '_> {
     }
 }
 
-/// Owns the result of a scoped green thread. Dropping it leaves the wait to the scope.
+/// Owns the result of a scoped green thread. If it is dropped, the scope still waits for the green thread.
 ///
 /// It is a `Future` too, as [`JoinHandle`] is. There is no `on_exit`: the scope itself waits for the ends.
 pub struct ScopedJoinHandle<'scope, T> {
@@ -305,7 +307,7 @@ pub struct ScopedJoinHandle<'scope, T> {
 }
 
 impl<T> ScopedJoinHandle<'_, T> {
-    /// Waits for the end and gives the result.
+    /// Waits for the end and returns the result.
     ///
     /// # Errors
     /// As [`JoinHandle::join`]. A panic that is read here does not make the scope panic.
@@ -349,7 +351,7 @@ impl<T> ScopedJoinHandle<'_, T> {
             }
             (_, Some(error)) => Err(error),
             (Some(Ok(value)), None) => Ok(value),
-            (None, None) => unreachable!("a child that returned has left its value or its panic"),
+            (None, None) => unreachable!("a green thread that has ended left its value or its panic"),
         }
     }
 
@@ -358,7 +360,7 @@ impl<T> ScopedJoinHandle<'_, T> {
         self.handle.is_finished()
     }
 
-    /// Asks it to die; see [`JoinHandle::kill`].
+    /// Asks it to end; see [`JoinHandle::kill`].
     pub fn kill(&self) {
         self.handle.kill();
     }
@@ -380,7 +382,7 @@ impl<T> Drop for ScopedJoinHandle<'_, T> {
     fn drop(&mut self) {
         let left = lock(&self.result).take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(left))) {
-            let who = String::from("the value of a scoped green thread, as it was dropped,");
+            let who = String::from("the destructor of a scoped green thread's value");
             report_panic(&Reporter { name: who }, payload);
         }
     }

@@ -125,7 +125,7 @@ impl JobError {
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.try_into_panic() {
             Ok(payload) => payload,
-            Err(error) => panic!("into_panic on a JobError that is not a panic: {error}"),
+            Err(error) => panic!("into_panic needs a panic, but this JobError is none: {error}"),
         }
     }
 
@@ -146,15 +146,17 @@ impl fmt::Display for JobError {
         match &*self.repr {
             Repr::Panic(text, _) => write!(f, "the job panicked: {text}"),
             Repr::Cancelled => f.write_str("the job was cancelled before it ran"),
-            Repr::Broken(why) => write!(f, "the job's worker broke: {why}"),
+            Repr::Broken(why) => write!(f, "the job's worker failed: {why}"),
             #[cfg(feature = "process-pool")]
-            Repr::Encoding(why) => write!(f, "the job could not be sent to or from its process: {why}"),
-            Repr::Lost => f.write_str("the job was lost: it is of another process, or the caller's hub has ended"),
+            Repr::Encoding(why) => write!(f, "the job did not pass between the processes: {why}"),
+            Repr::Lost => {
+                f.write_str("the job was lost: it was submitted before a fork, or the caller's hub has ended")
+            }
             Repr::Interrupted => {
                 f.write_str("the wait for the job was cut short: the caller is unwinding or was killed")
             }
             Repr::TimedOut => f.write_str("the job was not done in time"),
-            Repr::Taken => f.write_str("the job has given its value before"),
+            Repr::Taken => f.write_str("the value of the job was taken before"),
         }
     }
 }

@@ -245,7 +245,7 @@ impl<T> PoolFuture<T> {
         }
     }
 
-    /// Sets `next`, unless the job is done; says whether it was set.
+    /// Sets `next`, unless the job is done; returns whether it was set.
     pub(super) fn tell(&self, next: Next<T>) -> bool {
         !self.is_done() && self.job.set_next(next).is_ok()
     }

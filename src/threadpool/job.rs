@@ -255,7 +255,7 @@ impl<T: Send> Run for Job<T> {
 /// Drops a value that was not taken. If its destructor panics, that is reported.
 pub(super) fn settle<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        let who = String::from("the value of a pool's job, as it was dropped,");
+        let who = String::from("the destructor of the value of a pool's job");
         report_panic(&Reporter { name: who }, payload);
     }
 }

@@ -205,7 +205,7 @@ pub fn as_completed<T>(futures: impl IntoIterator<Item = PoolFuture<T>>) -> AsCo
 }
 
 /// The iterator of [`as_completed`].
-#[must_use = "it waits for nobody until it is asked"]
+#[must_use = "it waits for no job until it is asked for an item"]
 pub struct AsCompleted<T> {
     /// Indexed by number. Futures that were returned are taken out.
     all: Vec<Option<PoolFuture<T>>>,

@@ -96,7 +96,7 @@ impl Common {
     {
         match self.get().submit(move || Ok(f())) {
             Some(future) => future,
-            None => unreachable!("nobody has it to shut it down"),
+            None => unreachable!("the pools of the process are never shut down"),
         }
     }
 }
@@ -231,7 +231,7 @@ fn value_of<T>(mut future: PoolFuture<T>) -> T {
             Some(Err(error)) if error.is_interrupted() => mode = Mode::Must,
             Some(Err(error)) => match error.try_into_panic() {
                 Ok(payload) => resume_unwind(payload),
-                Err(error) => panic!("unblock has no value to give: {error}"),
+                Err(error) => panic!("unblock has no value to return: {error}"),
             },
             None => {}
         }

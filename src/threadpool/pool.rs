@@ -174,7 +174,10 @@ impl ThreadPool {
 
 #[track_caller]
 fn at_least_one(threads: usize) -> usize {
-    assert!(threads > 0, "a thread pool of 0 threads would never run a job");
+    assert!(
+        threads > 0,
+        "a pool of 0 OS threads could not run any job: give at least 1"
+    );
     threads
 }
 
@@ -208,7 +211,7 @@ impl fmt::Debug for ThreadPool {
 /// let name = pool.submit(|| std::thread::current().name().map(String::from)).unwrap();
 /// assert_eq!(name.wait().unwrap().as_deref(), Some("reader-0"));
 /// ```
-#[must_use = "it makes no pool until `build`"]
+#[must_use = "no pool is made until `build` is called"]
 pub struct Builder {
     threads: usize,
     config: Config,

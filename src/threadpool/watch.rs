@@ -34,7 +34,7 @@ fn start() -> io::Result<Watcher> {
         let _ = tell.send(hub::handle());
         hub::run_forever();
     })?;
-    let dead = |_| io::Error::other("the OS thread that waits for futures did not start");
+    let dead = |_| io::Error::other("the OS thread that waits for descriptors did not start");
     Ok(Watcher {
         hub: told.recv().map_err(dead)?,
         fork_epoch: fork_epoch(),

@@ -177,7 +177,12 @@ fn of_nested_time_outs_only_the_one_that_was_told_has_elapsed() {
 fn a_kill_that_was_told_is_what_the_join_says_and_the_value_is_kept() {
     patched(|| {
         let error = returns_late().join().unwrap_err();
-        assert!(error.is_killed() && error.to_string().ends_with("was killed, and has returned all the same"));
+        assert!(
+            error.is_killed()
+                && error
+                    .to_string()
+                    .ends_with("was killed, but returned a value all the same: into_value has it")
+        );
         // Of another type: the error comes back, with the value.
         let error = error.into_value::<String>().unwrap_err();
         assert_eq!(error.into_value::<i32>().unwrap(), 7);

@@ -159,7 +159,8 @@ fn run_links(hub: &'static Hub, task: TaskRef, id: u64, ended: Ended) {
         let spawned = call_user(|| spawn(hub, Kind::Local, None, place, move || link(ended)).is_ok());
         if !matches!(spawned, Ok(true)) {
             complain(format_args!(
-                "no memory for an on_exit of green thread #{id}, spawned at {place}"
+                "an on_exit callback of green thread #{id} is lost, for there is no memory to run it; spawned at \
+                 {place}"
             ));
             spawned.err().into_iter().for_each(discard);
         }

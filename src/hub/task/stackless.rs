@@ -108,7 +108,9 @@ pub(in crate::hub) fn runner_for(hub: &'static Hub, task: &'static Task) -> Opti
         None => match new_runner(hub, context) {
             Ok(runner) => runner,
             Err(error) => {
-                complain(format_args!("no stack to run a future on, which is lost: {error}"));
+                complain(format_args!(
+                    "a future is lost, for there is no stack to poll it on: {error}"
+                ));
                 // This is the end of the task as in `end`, but the future is leaked: its drop is code of the user, and
                 // wants a stack.
                 lose(task);
@@ -332,7 +334,7 @@ mod loom_tests {
             }
         }
 
-        /// Polls until all flags are set; gives the number of polls.
+        /// Polls until all flags are set; returns the number of polls.
         fn run(&self) -> usize {
             for polls in 1.. {
                 clear_woken(&self.join);

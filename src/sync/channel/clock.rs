@@ -8,7 +8,7 @@ use super::{Channel, Receiver};
 use crate::hub::{Alarm, Hub};
 use crate::sys::spin::push_back;
 
-/// A channel that gives one message, the time, after `duration`, and then none for ever.
+/// A channel that gives one message, the time, after `duration`, and then none forever.
 ///
 /// ```
 /// use std::time::Duration;

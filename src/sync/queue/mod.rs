@@ -244,8 +244,8 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         }
     }
 
-    /// As [`put`](Self::put), for an `async` function. If the future is dropped before there was room, the item is not
-    /// in the queue.
+    /// Like [`put`](Self::put), for an `async` function. If the future is dropped before there was room, the item is
+    /// not in the queue.
     pub fn put_async(&self, item: T) -> impl Future<Output = Result<(), PutError<T>>> + use<'_, T, S> {
         let put = self.core.future(Put::new(item, self.is_bounded));
         async move { unlocked(put.await) }
@@ -294,7 +294,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         in_time(self.block(&mut Get, Until::At(deadline), &GET))
     }
 
-    /// As [`get`](Self::get), for an `async` function. If the future is dropped before it is ready, it has taken no
+    /// Like [`get`](Self::get), for an `async` function. If the future is dropped before it is ready, it has taken no
     /// item.
     pub fn get_async(&self) -> impl Future<Output = Result<T, GetError>> + use<'_, T, S> {
         let item = self.core.future(Get);
@@ -375,7 +375,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
         self.core.block(&mut Join, until, Why::new(&JOIN, 0)).is_some()
     }
 
-    /// As [`join`](Self::join), for an `async` function.
+    /// Like [`join`](Self::join), for an `async` function.
     pub fn join_async(&self) -> impl Future<Output = ()> + use<'_, T, S> {
         self.core.future(Join)
     }
@@ -477,7 +477,7 @@ impl<T: Clone, S: Store<T>> QueueOf<T, S> {
         in_time(self.block(&mut Peek, Until::At(deadline), &PEEK))
     }
 
-    /// As [`peek`](Self::peek), for an `async` function.
+    /// Like [`peek`](Self::peek), for an `async` function.
     pub fn peek_async(&self) -> impl Future<Output = Result<T, GetError>> + use<'_, T, S> {
         let item = self.core.future(Peek);
         async move { unlocked(item.await) }

@@ -120,7 +120,7 @@ fn nothing_can_be_sent_to_a_new_one_nor_to_an_ended_one() {
     let mut g = Generator::new(|y| {
         let _: u32 = y.yield_(1);
     });
-    assert!(raised(|| g.send(1)).contains("start() it first"));
+    assert!(raised(|| g.send(1)).contains("call start() first"));
     assert_eq!(g.start(), State::Yielded(1));
     assert!(raised(|| g.start()).contains("started before"));
     assert_eq!(g.send(1), State::Returned(()));
@@ -233,7 +233,7 @@ fn yielding_from_another_stack_is_refused() {
     let mut g = Generator::<u32>::new(|y| {
         greenthread::thread::scope(|s| {
             let child = s.spawn_local(|| raised(|| y.yield_(1)));
-            assert!(child.join().unwrap().contains("not the generator's"));
+            assert!(child.join().unwrap().contains("only on its own stack"));
         });
         y.yield_(2);
     });

@@ -199,7 +199,10 @@ fn stopped_they_kill_what_runs_and_take_nothing_more() {
         );
         let never = Count(count.clone());
         let error = hubs.spawn_on(1, move || drop(never)).unwrap_err();
-        assert_eq!(error.to_string(), "the hub has ended or was stopped");
+        assert_eq!(
+            error.to_string(),
+            "the hub was stopped or has ended: it takes no green threads"
+        );
         hubs.join();
         assert!(hubs.handles().iter().all(|handle| !handle.is_alive()));
         let errors = hubs

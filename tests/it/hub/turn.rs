@@ -288,7 +288,7 @@ fn shutdown_kills_all_and_says_who_would_not_die() {
             line.contains("survivor") && line.contains("unpark") && line.contains(file!()),
             "{line}"
         );
-        assert!(survivors.to_string().contains("would not die"));
+        assert!(survivors.to_string().contains("not all green threads have ended"));
         tough.thread().unpark();
         tough.join().unwrap();
         hub::shutdown(secs(0)).unwrap();
@@ -415,7 +415,10 @@ fn the_portable_reactor_does_the_same_and_a_wrong_name_is_told() {
     }
     let out = crate::support::child::run_with_variable("a socket", "GREEN_LOOP", "uring");
     assert!(
-        !out.ok && out.stderr.contains("GREEN_LOOP=uring: it is `epoll` or `polling`"),
+        !out.ok
+            && out
+                .stderr
+                .contains("GREEN_LOOP=uring is unknown: set it to `epoll` or `polling`"),
         "{out:?}"
     );
 }

@@ -165,7 +165,7 @@ fn a_member_that_joins_its_group_is_told_so() {
         let inner = group.clone();
         let member = group.spawn(move || inner.join_timeout(secs(1)));
         let payload = member.join().unwrap_err().into_panic();
-        assert!(text(&*payload).contains("a member cannot join its group"));
+        assert!(text(&*payload).contains("cannot join the Group"));
     });
 }
 

@@ -217,7 +217,7 @@ fn a_worker_that_cannot_be_set_up_fails_a_job_and_gives_its_slot_back() {
         assert!(failed.iter().all(|error| error.is_broken()));
         assert_eq!(
             failed[0].to_string(),
-            "the job's worker broke: its initializer panicked: it cannot be set up"
+            "the job's worker failed: its initializer panicked: it cannot be set up"
         );
         assert_eq!(pool.threads(), 1);
         pool.shutdown(true, false);
