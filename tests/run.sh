@@ -128,26 +128,41 @@ export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # One place for what several of the packages depend on; and no more for the debugger than where a line is.
 export CARGO_TARGET_DIR=$PWD/target CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 FEATURES=$(features)
+# All steps of the debug build ask for the same features, TLS included: what is built for one is there for the others. The
+# release build has what the crate's tests turn on by themselves, all but TLS: that is safe code, which the debug build tests,
+# and ring and rustls, optimized, take long to build.
+WITH=(${FEATURES:+--features "$FEATURES"})
+# Where no example and no benchmark is built: without the packages that only these need (see Cargo.toml). A flag makes all
+# units others, so all steps of the release build have it or none. With ALL=1 there are examples in release.
+LEAN="--cfg lean"
+[[ -z ${ALL:-} ]] || LEAN=""
 PEERS=(--manifest-path benches/peers/Cargo.toml)
 COMPAT=(--manifest-path tests/compat/Cargo.toml)
 CASES=(--manifest-path tests/cases/Cargo.toml)
 DRIVERS=(--manifest-path examples/drivers/Cargo.toml)
-# Without ALL: not what would build the examples once more.
-SKIPPED=(--skip examples::)
-[[ -z ${ALL:-} ]] || SKIPPED=()
+# What is the same in each build and on each reactor: it reads the repository.
+ONCE=(--skip repo::)
+# Without ALL: not the examples in each build and on each reactor; they would be built once more, and mostly sleep.
+[[ -n ${ALL:-} ]] || ONCE+=(--skip examples::)
+# A quick run does not build the examples.
+DEBUG=()
+[[ ${1:-} != quick ]] || DEBUG=(-- --skip examples::)
 AXUM=(--manifest-path examples/axum/Cargo.toml)
 
 step tool "fmt" cargo fmt --check
-step tool "clippy" cargo clippy --all-targets -- -D warnings
+step tool "clippy" cargo clippy --all-targets "${WITH[@]}" -- -D warnings
 # The tests and examples depend on the crate with all its features: this is it without.
 step tool "clippy plain" cargo clippy --lib -- -D warnings
-step tool "examples" cargo build --examples
-step tests "tests debug" cargo test --lib --tests --no-fail-fast
-# The portable reactor, which goes through polling's own interface.
-step tests "tests polling" env GREEN_LOOP=polling cargo test --test it --no-fail-fast -- "${SKIPPED[@]}"
-also tool "examples release" cargo build --release --examples ${FEATURES:+--features "$FEATURES"}
-step tests "tests release" cargo test --release --lib --tests --no-fail-fast ${FEATURES:+--features "$FEATURES"} \
-    -- "${SKIPPED[@]}"
+step tool "examples" cargo build --examples "${WITH[@]}"
+# Overflow checks and debug assertions are on.
+step tests "tests debug" cargo test --lib --tests --no-fail-fast "${WITH[@]}" "${DEBUG[@]}"
+# The portable reactor, which goes through polling's own interface: all that has a hub, for a hub with nothing
+# to do waits in its reactor; greenlets have none. The build is that of the step before.
+step tests "tests polling" env GREEN_LOOP=polling cargo test --test it --no-fail-fast "${WITH[@]}" -- "${ONCE[@]}" \
+    --skip greenlet::
+also tool "examples release" cargo build --release --examples
+# Optimized, as users build it: a value of a thread-local that the compiler keeps across a switch shows here only.
+step tests "tests release" env RUSTFLAGS="$LEAN" cargo test --release --lib --tests --no-fail-fast -- "${ONCE[@]}"
 step tool "compat fmt" cargo fmt "${COMPAT[@]}" --check
 also tool "compat clippy" cargo clippy "${COMPAT[@]}" --all-targets -- -D warnings
 step tests "compat" cargo test "${COMPAT[@]}" --no-fail-fast
@@ -160,16 +175,18 @@ step tests "drivers" cargo test "${DRIVERS[@]}" --no-fail-fast
 step tool "axum fmt" cargo fmt "${AXUM[@]}" --check
 also tool "axum clippy" cargo clippy "${AXUM[@]}" --all-targets -- -D warnings
 step tests "axum" cargo test "${AXUM[@]}" --no-fail-fast
-step tests "doctests" cargo test --doc ${FEATURES:+--features "$FEATURES"}
-step tool "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps ${FEATURES:+--features "$FEATURES"}
+step tests "doctests" cargo test --doc "${WITH[@]}"
+step tool "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps "${WITH[@]}"
 step tests "loom" env RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" \
     cargo test --release --lib --target-dir target/loom loom
 step tests "address sanitizer" env SHORT=1 bash tests/long/asan.sh
 step tool "peers fmt" cargo fmt "${PEERS[@]}" --check
 also tool "peers clippy" cargo clippy --release "${PEERS[@]}" --all-targets -- -D warnings
-step tool "peers build" cargo build --release "${PEERS[@]}"
-step tool "valgrind" env SHORT=1 bash tests/long/valgrind.sh
-step tool "soak" env SHORT=1 bash tests/long/soak.sh
+# Only checked: their release build, with link-time optimization, is for measurements. "a hundred thousand" builds ours.
+step tool "peers" cargo check "${PEERS[@]}"
+# The builds of "tests release".
+step tool "valgrind" env SHORT=1 RUSTFLAGS="$LEAN" bash tests/long/valgrind.sh
+step tool "soak" env SHORT=1 RUSTFLAGS="$LEAN" bash tests/long/soak.sh
 step tool "builds" env SHORT=1 bash tests/long/builds.sh
 step tool "publish" bash tests/long/publish.sh
 step tool "a hundred thousand" env SHORT=1 bash tests/long/million.sh

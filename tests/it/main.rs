@@ -1,6 +1,7 @@
 //! All integration tests in one binary; what must have a process of its own runs as a child of it.
 
 mod aio;
+#[cfg(not(lean))]
 mod examples;
 mod future;
 mod greenlet;

@@ -16,7 +16,9 @@ skip=(--skip stack::overflow --skip thread::overflow:: --skip no_memory --skip w
     --skip sys::signal --skip sys::fork --skip bodies_of_any_alignment --skip gets_no_stack --skip thread::memory::
     --skip a_shutdown_in_a_destructor --skip isolation:: --skip patched_ --skip fetch_three --skip crawl::)
 # With SHORT=1 no examples either, which take long to build and to run here.
-[[ -z ${SHORT:-} ]] || skip+=(--skip examples::)
+if [[ -n ${SHORT:-} ]]; then
+    export RUSTFLAGS="$RUSTFLAGS --cfg lean" # without the packages that only examples need (see Cargo.toml)
+fi
 args=(--features sanitizer --target x86_64-unknown-linux-gnu --target-dir target/asan)
 
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true

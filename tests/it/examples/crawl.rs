@@ -5,30 +5,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// The example's binary; Cargo builds it with the tests, but not when it is asked for one test target only.
-fn binary() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let build = || {
-        let folder = std::env::current_exe().unwrap();
-        let profile = folder.parent().and_then(|deps| deps.parent()).unwrap().to_owned();
-        let binary = profile.join("examples/crawl");
-        if !binary.exists() {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "--example", "crawl", "--manifest-path"]);
-            cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-            cargo.arg("--target-dir").arg(profile.parent().unwrap());
-            if profile.ends_with("release") {
-                cargo.arg("--release");
-            }
-            assert!(cargo.status().unwrap().success(), "the example does not build");
-        }
-        binary
-    };
-    BUILT.get_or_init(build).clone()
-}
+use super::programs::binary;
 
 fn crawl(args: &str) -> Output {
     start(args).0.take().unwrap().wait_with_output().unwrap()
@@ -38,7 +18,7 @@ fn crawl(args: &str) -> Output {
 struct Running(Option<Child>);
 
 fn start(args: &str) -> Running {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(binary("crawl"));
     command.args(args.split_whitespace()).stdin(Stdio::null());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     Running(Some(child.expect("the example runs")))

@@ -2,34 +2,65 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::support::fresh::ms;
 use crate::support::lines;
 
-/// The example's binary, which cargo puts beside this test's; built if it is not there.
+/// The example's binary, which is beside this test's. `cargo test --test it` builds no example, so all of them are built
+/// here when this one is missing, or older than a file that it was made from.
 pub(crate) fn binary(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
     let path = profile.join("examples").join(name);
-    if !path.exists() {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--example", name, "--target-dir"]);
-        cargo.arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        assert!(
-            cargo
-                .current_dir(env!("CARGO_MANIFEST_DIR"))
-                .status()
-                .unwrap()
-                .success()
-        );
+    if !is_up_to_date(&path) {
+        BUILT.get_or_init(|| build_all(profile));
     }
+    assert!(path.exists(), "no {}: cargo build --examples", path.display());
     path
+}
+
+/// Whether no file that cargo's `NAME.d` lists is newer than the binary.
+fn is_up_to_date(binary: &Path) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|it| it.modified());
+    let (Ok(made), Ok(list)) = (changed(binary), std::fs::read_to_string(binary.with_extension("d"))) else {
+        return false;
+    };
+    let (_, sources) = list.split_once(": ").expect("a rule of make");
+    let mut sources = sources.split_whitespace();
+    sources.all(|source| changed(Path::new(source)).is_ok_and(|changed| changed <= made))
+}
+
+/// Builds the examples with the profile, features and target that this test was built with.
+fn build_all(profile: &Path) {
+    let mut folder = profile.parent().unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--examples"]);
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    for (is_on, feature) in [
+        (cfg!(feature = "tls"), "tls"),
+        (cfg!(feature = "sanitizer"), "sanitizer"),
+    ] {
+        if is_on {
+            cargo.args(["--features", feature]);
+        }
+    }
+    // With `--target` there is a folder for it in between.
+    let target = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if target.ends_with("-linux-gnu") {
+        cargo.args(["--target", target]);
+        folder = folder.parent().unwrap();
+    }
+    let status = cargo.arg("--target-dir").arg(folder).status().expect("cargo runs");
+    assert!(status.success(), "the examples do not build");
 }
 
 /// Runs one that must succeed within these bounds.

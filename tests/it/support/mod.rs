@@ -2,6 +2,7 @@
 
 pub(crate) mod child;
 pub(crate) mod fresh;
+#[cfg(not(lean))]
 pub(crate) mod lines;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
