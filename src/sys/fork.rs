@@ -29,7 +29,7 @@
 //! | `Known` | `hub/stuck.rs`: this crate's OS threads |
 //! | `Trial` | `isolation`: whether isolation works |
 //! | `Overflow`, `Faults` | `stack/overflow.rs`, `sys/signal.rs`: the fault handler, installed once |
-//! | `Glibc` | `sys/glibc.rs`: the offsets of glibc's fields |
+//! | `Glibc` | `sys/platform/linux_gnu/glibc.rs`: the offsets of glibc's fields |
 //!
 //! Some values are made without a lock, because making them twice does no harm: the poller (`hub/poller.rs`), the
 //! default pools (`threadpool/mod.rs`), the wakers of `hub/polled.rs`, the page's size and valgrind (`sys/mem.rs`). The
@@ -84,6 +84,7 @@ pub(crate) enum Order {
     Trial,
     Overflow,
     Faults,
+    #[allow(dead_code, reason = "elsewhere there is no glibc")]
     Glibc,
 }
 

@@ -2,18 +2,13 @@
 //! well.)
 
 pub(crate) mod attr;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
-pub(crate) mod base;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
-pub(crate) mod glibc;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
-mod ids;
 pub(crate) mod ctrl_c;
 pub(crate) mod fork;
 pub(crate) mod last;
 pub(crate) mod inside;
 pub(crate) mod mem;
 pub(crate) mod plain;
+mod platform;
 pub(crate) mod poison;
 pub(crate) mod poll;
 pub(crate) mod report;
@@ -22,6 +17,8 @@ pub(crate) mod spin;
 pub(crate) mod thread;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod uring;
+
+pub(crate) use platform::{base, glibc};
 
 /// Has `f` called when the process exits normally. `f` must not unwind.
 pub(crate) fn at_exit(f: fn()) {
