@@ -8,13 +8,11 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::pipe::{PipeFlags, pipe_with};
-
 use super::AnyTask;
 use crate::hub::Registered;
 use crate::sys::fork::{Global, Order, fork_epoch};
 use crate::sys::inside::MutexGuard;
-use crate::sys::{ctrl_c, thread};
+use crate::sys::{ctrl_c, socket, thread};
 
 #[derive(Default)]
 struct State {
@@ -72,7 +70,7 @@ fn writer(state: &mut State) -> io::Result<i32> {
     if let Some((_, writer)) = state.writer.as_ref().filter(|(of, _)| *of == epoch) {
         return Ok(writer.as_raw_fd());
     }
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (reader, writer) = socket::pipe()?;
     thread::start("ctrl-c", move || listen(&reader))?;
     let fd = writer.as_raw_fd();
     // In a forked child this closes the parent's pipe end, to which no handler of this process writes any more.

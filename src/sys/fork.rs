@@ -347,12 +347,11 @@ impl<T> PerProcess<T> {
 /// Registers the handlers before `main`, or when the library that contains this crate is loaded. The handlers
 /// registered first run closest to the fork. So the user's handlers run while none of these locks is held, and with the
 /// thread-locals of the green thread that forks.
-#[cfg(target_os = "linux")]
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
 static REGISTER: extern "C" fn() = register;
 
-#[cfg(target_os = "linux")]
 extern "C" fn register() {
     // These handlers allocate, so the allocator's handlers must run closer still to the fork. An allocator registers
     // them when it is first used.

@@ -1,5 +1,5 @@
 //! All use of libc: memory, signals, OS threads, and what glibc keeps for each thread. (Only `monkey` uses libc as
-//! well.)
+//! well.) What differs between platforms is in [`platform`].
 
 pub(crate) mod attr;
 pub(crate) mod ctrl_c;
@@ -13,12 +13,21 @@ pub(crate) mod poison;
 pub(crate) mod poll;
 pub(crate) mod report;
 pub(crate) mod signal;
+pub(crate) mod socket;
 pub(crate) mod spin;
 pub(crate) mod thread;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod uring;
+/// The crate refuses to be built here with that feature. This keeps the compiler from naming more than the reason.
+#[cfg(all(feature = "monkey", not(target_os = "linux")))]
+pub(crate) mod uring {
+    #[derive(Default)]
+    pub(crate) struct Accepts(());
+}
 
-pub(crate) use platform::{base, glibc};
+pub(crate) use platform::cpu::prefetch;
+pub(crate) use platform::os::open_process;
+pub(crate) use platform::{base, epoll, frame, glibc};
 
 /// Has `f` called when the process exits normally. `f` must not unwind.
 pub(crate) fn at_exit(f: fn()) {
