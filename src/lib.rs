@@ -58,8 +58,14 @@ pub mod server;
 pub mod http;
 pub mod aio;
 pub mod debug;
-#[cfg(all(feature = "monkey", target_os = "linux"))]
+#[cfg(all(feature = "monkey", target_os = "linux", target_env = "gnu"))]
 pub mod monkey;
+
+#[cfg(all(feature = "monkey", not(all(target_os = "linux", target_env = "gnu"))))]
+compile_error!(
+    "the feature `monkey` works on Linux with glibc only, because it stands in for glibc's blocking calls and reads the \
+     insides of its locks. Leave the feature off for this target: the rest of the crate does not need it."
+);
 
 pub use thread::{JoinHandle, run, scope, spawn, spawn_local, yield_now};
 pub use time::{sleep, timeout};

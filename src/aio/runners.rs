@@ -9,8 +9,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::pipe::{PipeFlags, pipe_with};
-
 use super::events::{EventLoop, set_event_loop};
 use super::exceptions::TaskError;
 use super::futures::{AnyTask, all_tasks, cancel_all};
@@ -18,6 +16,7 @@ use super::tasks::{IntoTask, Task};
 use crate::hub::{self, Registered};
 use crate::sys::fork::{Global, Order, fork_epoch};
 use crate::sys::inside::MutexGuard;
+use crate::sys::socket;
 use crate::sys::{ctrl_c, thread};
 
 /// Runs `main` to its end; then cancels the tasks that are left, and waits for them.
@@ -260,7 +259,7 @@ fn writer(state: &mut CtrlCState) -> io::Result<i32> {
     if let Some((_, writer)) = state.writer.as_ref().filter(|(of, _)| *of == epoch) {
         return Ok(writer.as_raw_fd());
     }
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (reader, writer) = socket::pipe()?;
     thread::start("ctrl-c", move || listen(&reader))?;
     let fd = writer.as_raw_fd();
     // In a forked child this closes the parent's pipe end, to which no handler of this process writes any more.

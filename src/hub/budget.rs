@@ -63,7 +63,7 @@ pub(crate) fn spend(mode: Mode) -> Wake {
 }
 
 /// The same for a caller that must ask the system for the mode: it does so only at the end of a round.
-#[cfg(all(feature = "monkey", target_os = "linux"))]
+#[cfg(feature = "monkey")]
 #[inline(always)]
 pub(crate) fn spend_with(mode: impl FnOnce() -> Mode) -> Wake {
     if step() { Wake::Ready } else { end_round(mode()) }

@@ -183,7 +183,7 @@ impl Hub {
         }
         // The process ends with its main OS thread. Nothing that a child borrows is freed any more then, so the wait is
         // limited.
-        let is_last = sys::thread::id() == u64::from(std::process::id());
+        let is_last = sys::thread::is_main();
         let end = self.deadline_in(PATIENCE);
         if is_last {
             // An empty callback ends the turn's sleep at `end`.

@@ -10,7 +10,6 @@ use super::task::block::TaskRef;
 #[derive(Default)]
 pub(crate) struct Patched {
     pub(super) signals: Caught,
-    #[cfg(target_os = "linux")]
     pub(crate) accepts: crate::sys::uring::Accepts,
 }
 

@@ -6,17 +6,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SocketAddrAny, SocketFlags};
+use rustix::net::SocketAddrAny;
 
 use super::files::explained;
 use crate::io::Async;
 use crate::sys::plain::plainly;
+use crate::sys::socket;
 use crate::time;
 
-/// One connection, non-blocking from the start, in one system call.
+/// One connection, non-blocking from the start; on most systems in one system call.
 pub(super) fn accept<T: AsFd>(listener: &T) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(plainly(|| rustix::net::acceptfrom_with(listener.as_fd(), flags))?)
+    Ok(plainly(|| socket::accept(listener))?)
 }
 
 /// Accepts. When the process or the system has no descriptor left it tries again, less and less often (10 ms to 100

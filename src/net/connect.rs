@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::hub::{self, Hub};
 use crate::io::{Async, wait_writable};
@@ -26,8 +26,7 @@ pub(super) fn connect_one(address: SocketAddr) -> io::Result<std::net::TcpStream
     } else {
         AddressFamily::INET6
     };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket: OwnedFd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket: OwnedFd = crate::sys::socket::socket(family, SocketType::STREAM)?;
     match plainly(|| rustix::net::connect(&socket, &address)) {
         Ok(()) => {}
         Err(Errno::INPROGRESS | Errno::INTR) => finish(&socket)?,

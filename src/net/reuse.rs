@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 /// A socket with `SO_REUSEPORT`, bound to the first of these addresses that can be bound to.
 pub(super) fn bind_first(addresses: impl Iterator<Item = SocketAddr>, kind: SocketType) -> io::Result<OwnedFd> {
@@ -25,8 +25,7 @@ fn bind(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     } else {
         AddressFamily::INET6
     };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    let socket = crate::sys::socket::socket(family, kind)?;
     if kind == SocketType::STREAM {
         // As in std: a port that was in use a moment ago can be bound again.
         sockopt::set_socket_reuseaddr(&socket, true)?;

@@ -11,13 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 use super::accept::{accept, accept_patiently, accept_patiently_async};
 use super::impls::{read_by_reference, socket, write_by_reference};
 use crate::io::Async;
 use crate::io::traits::{async_read, async_write};
 use crate::sys::plain::plainly;
+use crate::sys::socket;
 
 /// A Unix socket that waits for connections; like std's, but it parks.
 pub struct UnixListener {
@@ -237,9 +238,8 @@ fn address_of(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
     if let Some(path) = address.as_pathname() {
         return Ok(SocketAddrUnix::new(path)?);
     }
-    #[cfg(target_os = "linux")]
-    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
-        return Ok(SocketAddrUnix::new_abstract_name(name)?);
+    if let Some(address) = socket::abstract_address(address) {
+        return Ok(address?);
     }
     Err(io::Error::new(
         io::ErrorKind::InvalidInput,
@@ -302,8 +302,7 @@ impl UnixStream {
     #[track_caller]
     fn connect_to(address: &SocketAddrUnix) -> io::Result<UnixStream> {
         crate::io::give_way()?;
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket: OwnedFd = socket::socket(AddressFamily::UNIX, SocketType::STREAM)?;
         loop {
             match plainly(|| rustix::net::connect(&socket, address)) {
                 Ok(()) => return Ok(UnixStream::from_nonblocking(socket.into())),
@@ -476,20 +475,7 @@ async_write!(UnixStream, close: |stream| stream.shutdown(Shutdown::Write));
 /// Whether nothing comes because reading was shut down. On Linux a blocking datagram socket then gets an empty datagram
 /// without an address; a non-blocking one gets `EAGAIN`, so the poll's flags must tell.
 fn is_end(socket: &std_net::UnixDatagram, error: &io::Error) -> bool {
-    if error.kind() != io::ErrorKind::WouldBlock {
-        return false;
-    }
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut socket = [PollFd::new(socket, PollFlags::RDHUP)];
-        plainly(|| poll(&mut socket, Some(&Timespec::default()))).is_ok_and(|ready| ready > 0)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = socket;
-        false
-    }
+    error.kind() == io::ErrorKind::WouldBlock && plainly(|| socket::is_read_shut(socket))
 }
 
 /// A Unix datagram socket; like std's, but it parks.

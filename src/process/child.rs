@@ -83,7 +83,7 @@ impl Process {
     /// then.
     fn end(&mut self) -> End {
         if let End::Unknown = self.end {
-            self.end = match self.pid().map(open_pidfd) {
+            self.end = match self.pid().map(crate::sys::open_process) {
                 Some(Ok(pidfd)) => End::Pidfd(Arc::new(Async::new_nonblocking(pidfd))),
                 _ => End::Asked,
             };
@@ -138,16 +138,6 @@ impl Process {
             ended.await?;
         }
     }
-}
-
-#[cfg(target_os = "linux")]
-fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
-    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_pidfd(_: Pid) -> io::Result<OwnedFd> {
-    Err(ErrorKind::Unsupported.into())
 }
 
 impl Drop for Process {

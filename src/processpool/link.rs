@@ -183,15 +183,8 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn process_of(child: &Child) -> Option<OwnedFd> {
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
-    pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn process_of(_: &Child) -> Option<OwnedFd> {
-    None
+    crate::sys::open_process(rustix::process::Pid::from_child(child)).ok()
 }
 
 impl Read for Link {

@@ -18,12 +18,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{SendFlags, send};
+use rustix::net::send;
 
 use crate::net::{TcpStream, UnixStream, linger};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::plain::plainly;
 use crate::sys::poison::IgnorePoison;
+use crate::sys::socket::NO_SIGPIPE;
 
 const HIGH: usize = 64 * 1024;
 const LOW: usize = HIGH / 4;
@@ -47,11 +48,7 @@ pub trait Connection: AsFd + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The system's error.
     fn try_write(&self, data: &[u8]) -> io::Result<usize> {
-        #[cfg(target_os = "linux")]
-        let flags = SendFlags::NOSIGNAL;
-        #[cfg(not(target_os = "linux"))]
-        let flags = SendFlags::empty();
-        match plainly(|| send(self.as_fd(), data, flags)).map_err(io::Error::from) {
+        match plainly(|| send(self.as_fd(), data, NO_SIGPIPE)).map_err(io::Error::from) {
             Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => Ok(0),
             result => result,
         }

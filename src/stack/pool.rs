@@ -40,6 +40,16 @@ pub(super) const KEPT: usize = 16 * 1024;
 const COLOURS: usize = 16;
 const LINE: usize = 64;
 
+/// How far below the high end of its slot the stack of the slot `index` begins: less than [`PAGE`].
+fn colour(index: usize) -> usize {
+    index % (PAGE / mem::page()).max(1) * mem::page() + index % COLOURS * LINE
+}
+
+/// The high end of the topmost page of the stack that begins at `base`.
+fn top(base: usize) -> usize {
+    base.next_multiple_of(mem::page())
+}
+
 /// How many stacks go cold at once.
 const BATCH: usize = 64;
 
@@ -212,8 +222,10 @@ impl Class {
             }
             count = 1;
         }
-        // SAFETY: the high ends of the same slots, which have no guard.
-        unsafe { mem::populate((from + 1..=from + count).map(|i| (slot(i) - PAGE, PAGE))) };
+        let base = |i: usize| slot(i + 1) - colour(i);
+        let page = mem::page();
+        // SAFETY: the topmost pages of the stacks of the same slots, which have no guard.
+        unsafe { mem::populate((from..from + count).map(|i| (top(base(i)) - page, page))) };
         slab.carved += count;
         if mem::under_valgrind() {
             // Valgrind must know the stacks as long as the program runs, because slots are reused.
@@ -222,7 +234,6 @@ impl Class {
                 std::mem::forget(ValgrindStackRegistration::new((at + GUARD_SIZE) as *mut u8, high));
             }
         }
-        let base = |i: usize| slot(i + 1) - i % COLOURS * LINE;
         self.warm.extend((from + 1..from + count).rev().map(base));
         Ok(base(from))
     }
@@ -293,8 +304,8 @@ impl Class {
         going.sort_unstable();
         for run in going.chunk_by(|a, b| end(*b) - end(*a) == stride(self.size)) {
             let (low, high) = (end(run[0]) - stride(self.size), end(run[run.len() - 1]));
-            // SAFETY: POOL-1: whole free slots of this pool, so nothing in them is needed. Guards survive the call.
-            unsafe { mem::discard(low + GUARD_SIZE, high - low - GUARD_SIZE) };
+            // SAFETY: POOL-1: whole free slots of this pool, so nothing between their guards is needed.
+            unsafe { mem::discard_slots(low, high, stride(self.size), GUARD_SIZE) };
         }
         self.cold.extend(going);
     }
@@ -315,7 +326,7 @@ impl Class {
         let first = self.warm.len() - self.unchecked;
         for base in self.warm.range(first..first + count) {
             let low = end(*base) - stride(self.size) + GUARD_SIZE;
-            let deep = end(*base) - KEPT;
+            let deep = top(*base) - KEPT.max(mem::page());
             // SAFETY: POOL-1: the low part of a free stack of this pool, so nothing in it is needed.
             unsafe { mem::discard(low, deep - low) };
         }

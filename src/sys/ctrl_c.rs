@@ -29,8 +29,7 @@ pub(crate) struct Caught(());
 /// `None` where this crate must not do that: on any OS thread but the first, and where SIGINT is handled or ignored
 /// already.
 pub(crate) fn catch(writer: RawFd) -> Option<Caught> {
-    let is_main = thread::id() == u64::from(std::process::id());
-    if !is_main || present() != libc::SIG_DFL {
+    if !thread::is_main() || present() != libc::SIG_DFL {
         return None;
     }
     EPOCH.store(fork_epoch(), Ordering::Release);

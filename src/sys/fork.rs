@@ -29,7 +29,7 @@
 //! | `Known` | `hub/stuck.rs`: this crate's OS threads |
 //! | `Trial` | `isolation`: whether isolation works |
 //! | `Overflow`, `Faults` | `stack/overflow.rs`, `sys/signal.rs`: the fault handler, installed once |
-//! | `Glibc` | `sys/glibc.rs`: the offsets of glibc's fields |
+//! | `Glibc` | `sys/platform/linux_gnu/glibc.rs`: the offsets of glibc's fields |
 //!
 //! Some values are made without a lock, because making them twice does no harm: the poller (`hub/poller.rs`), the
 //! default pools (`threadpool/mod.rs`), the wakers of `hub/polled.rs`, the page's size and valgrind (`sys/mem.rs`). The
@@ -84,6 +84,7 @@ pub(crate) enum Order {
     Trial,
     Overflow,
     Faults,
+    #[allow(dead_code, reason = "elsewhere there is no glibc")]
     Glibc,
 }
 
@@ -367,12 +368,11 @@ impl<T> PerProcess<T> {
 /// Registers the handlers before `main`, or when the library that contains this crate is loaded. The handlers
 /// registered first run closest to the fork. So the user's handlers run while none of these locks is held, and with the
 /// thread-locals of the green thread that forks.
-#[cfg(target_os = "linux")]
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
 static REGISTER: extern "C" fn() = register;
 
-#[cfg(target_os = "linux")]
 extern "C" fn register() {
     // These handlers allocate, so the allocator's handlers must run closer still to the fork. An allocator registers
     // them when it is first used.

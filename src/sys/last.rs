@@ -19,22 +19,24 @@ const ROUNDS: usize = 4;
 static KEY: AtomicU64 = AtomicU64::new(0);
 
 /// The key, which is made at the first call. `None` if the process has no key left.
+#[allow(clippy::unnecessary_cast, reason = "the type of a key differs between systems")]
 fn key() -> Option<libc::pthread_key_t> {
     let made = match KEY.load(Ordering::Acquire) {
         0 => make()?,
         made => made,
     };
-    libc::pthread_key_t::try_from(made - 1).ok()
+    Some((made - 1) as libc::pthread_key_t)
 }
 
 #[cold]
+#[allow(clippy::unnecessary_cast, reason = "the type of a key differs between systems")]
 fn make() -> Option<u64> {
     let mut key = 0;
     // SAFETY: a place for the key, and a destructor that lives as long as the program.
     if unsafe { libc::pthread_key_create(&raw mut key, Some(round)) } != 0 {
         return None;
     }
-    let mine = u64::from(key) + 1;
+    let mine = key as u64 + 1;
     match KEY.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Some(mine),
         Err(other) => {

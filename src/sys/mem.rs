@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::race::OnceNonZeroUsize;
 
-/// `MADV_GUARD_INSTALL` of Linux 6.13: pages that fault, without splitting the mapping.
-const MADV_GUARD_INSTALL: libc::c_int = 102;
+use super::platform::{Advice, Pages, os};
+pub(crate) use super::platform::{RANGES, cpu::LARGEST_PAGE};
 
 /// Whether this system refuses guard markers (an older kernel, `mlockall`, seccomp). Then `mprotect` makes the guards,
 /// at two mappings each.
@@ -37,17 +37,36 @@ pub(crate) fn page() -> usize {
     size.get()
 }
 
-/// Maps `len` bytes of zeros. None of them is resident, and the kernel never uses huge pages for them.
+/// Maps `len` bytes of zeros, at a multiple of [`LARGEST_PAGE`]. None of them is resident, and the kernel never uses huge
+/// pages for them.
 pub(crate) fn map(len: usize) -> io::Result<usize> {
+    if page() >= LARGEST_PAGE {
+        return map_anywhere(len);
+    }
+    let whole = len.next_multiple_of(page()) + LARGEST_PAGE;
+    let low = map_anywhere(whole)?;
+    let (at, high) = (low.next_multiple_of(LARGEST_PAGE), low + whole);
+    let end = at + len.next_multiple_of(page());
+    // SAFETY: the ends of the mapping made above, which nothing refers to yet.
+    unsafe {
+        for (from, to) in [(low, at), (end, high)] {
+            if from < to {
+                unmap(from, to - from);
+            }
+        }
+    }
+    Ok(at)
+}
+
+fn map_anywhere(len: usize) -> io::Result<usize> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh mapping, at an address that the kernel chooses.
-    let at = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
+    let at = unsafe { libc::mmap(ptr::null_mut(), len, protection, os::MAP_FLAGS, -1, 0) };
     if at == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the mapping made above. The call fails where there are no huge pages, which is as good.
-    unsafe { libc::madvise(at, len, libc::MADV_NOHUGEPAGE) };
+    // SAFETY: the mapping made above.
+    unsafe { os::avoid_huge_pages(at.addr(), len) };
     Ok(at.addr())
 }
 
@@ -67,10 +86,9 @@ pub(crate) unsafe fn unmap(at: usize, len: usize) {
 pub(crate) unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
     if !NO_MARKERS.load(Ordering::Relaxed) {
         // SAFETY: the caller guarantees that these are pages of a mapping of `map`, and that nothing refers to them.
-        if unsafe { libc::madvise(at as *mut _, len, MADV_GUARD_INSTALL) } == 0 {
+        let Err(error) = (unsafe { os::install_marker(at, len) }) else {
             return Ok(());
-        }
-        let error = io::Error::last_os_error();
+        };
         match error.raw_os_error() {
             // No memory for the page table. Fail this once; PROT_NONE would need even more.
             Some(libc::ENOMEM) => return Err(error),
@@ -86,19 +104,13 @@ pub(crate) unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
     }
 }
 
-/// A range of pages: its address, and its length in bytes.
-pub(crate) type Pages = (usize, usize);
-
-/// The most ranges that [`guard_all`] and [`populate`] take.
-pub(crate) const RANGES: usize = 64;
-
 /// Like [`guard`] for each range, with one system call where the kernel can.
 ///
 /// # Safety
 /// As for [`guard`], for each range. There are at most [`RANGES`] of them.
 pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Pages> + Clone) -> io::Result<()> {
     // SAFETY: the caller guarantees for each range that `guard` may be called for it.
-    if !NO_MARKERS.load(Ordering::Relaxed) && unsafe { advise_all(ranges.clone(), MADV_GUARD_INSTALL) } {
+    if !NO_MARKERS.load(Ordering::Relaxed) && unsafe { os::advise_all(ranges.clone(), Advice::Guard) } {
         return Ok(());
     }
     // SAFETY: as before, the caller guarantees that `guard` may be called for each range. Installing a guard again is
@@ -112,51 +124,7 @@ pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Pages> + Clone) -> i
 /// The pages belong to a mapping of [`map`], and have no guard. There are at most [`RANGES`] ranges.
 pub(crate) unsafe fn populate(ranges: impl Iterator<Item = Pages>) {
     // SAFETY: the caller guarantees that these are pages of a mapping of `map` without guards, so they may be written.
-    unsafe { advise_all(ranges, libc::MADV_POPULATE_WRITE) };
-}
-
-/// Gives one piece of advice for many ranges of this process (Linux 6.14). Says whether the kernel took it for all of
-/// them.
-unsafe fn advise_all(ranges: impl Iterator<Item = Pages>, advice: libc::c_int) -> bool {
-    const PIDFD_SELF: libc::c_int = -10_000;
-    static REFUSED: AtomicBool = AtomicBool::new(false);
-    if REFUSED.load(Ordering::Relaxed) || under_valgrind() {
-        return false;
-    }
-    let mut vectors = [libc::iovec {
-        iov_base: ptr::null_mut(),
-        iov_len: 0,
-    }; RANGES];
-    let (mut count, mut total) = (0, 0);
-    for (vector, (at, len)) in vectors.iter_mut().zip(ranges) {
-        *vector = libc::iovec {
-            iov_base: at as *mut _,
-            iov_len: len,
-        };
-        count += 1;
-        total += len;
-    }
-    // SAFETY: `count` whole vectors, of pages for which the caller may give this advice.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_process_madvise,
-            PIDFD_SELF,
-            &raw const vectors,
-            count,
-            advice,
-            0,
-        )
-    };
-    // A shortage or an interruption concerns this call only. After any other error the call is not tried again.
-    if done < 0
-        && !matches!(
-            io::Error::last_os_error().raw_os_error(),
-            Some(libc::ENOMEM | libc::EINTR | libc::EAGAIN)
-        )
-    {
-        REFUSED.store(true, Ordering::Relaxed);
-    }
-    usize::try_from(done) == Ok(total)
+    unsafe { os::advise_all(ranges, Advice::Populate) };
 }
 
 /// Has [`guard`] use `mprotect` from now on, as on a system without guard markers.
@@ -165,13 +133,30 @@ pub(crate) fn forget_markers(yes: bool) {
     NO_MARKERS.store(yes, Ordering::Relaxed);
 }
 
-/// Gives pages back to the system. They read as zeros afterwards, and guards stay.
+/// Gives pages back to the system. They read as zeros afterwards.
 ///
 /// # Safety
-/// The pages belong to a mapping of [`map`], and their contents are not needed any more.
+/// The pages belong to a mapping of [`map`], have no guard, and their contents are not needed any more.
 pub(crate) unsafe fn discard(at: usize, len: usize) {
     // SAFETY: the caller guarantees that these are pages of a mapping of `map`, and that their contents are not needed.
-    unsafe { libc::madvise(at as *mut _, len, libc::MADV_DONTNEED) };
+    unsafe { os::discard(at, len) };
+}
+
+/// Gives neighbouring slots back to the system, of `stride` bytes each, but not the guards of `guard` bytes at their low
+/// ends. It takes one system call where the guards survive it.
+///
+/// # Safety
+/// As for [`discard`], for what lies between the guards. `low` and `high` are where the first slot begins and the last
+/// one ends.
+pub(crate) unsafe fn discard_slots(low: usize, high: usize, stride: usize, guard: usize) {
+    if os::DISCARD_KEEPS_GUARDS {
+        // SAFETY: the caller guarantees the pages. The guards survive.
+        return unsafe { discard(low + guard, high - low - guard) };
+    }
+    for slot in (low..high).step_by(stride) {
+        // SAFETY: the caller guarantees the pages; those of one slot, above its guard.
+        unsafe { discard(slot + guard, stride - guard) };
+    }
 }
 
 /// Makes malloc give back to the system what it keeps of freed memory, as far as it can.
@@ -236,7 +221,7 @@ mod tests {
         // SAFETY: the mapping made above. The kernel, told to write there, answers EFAULT instead of sending a signal.
         unsafe {
             guard(at, page()).unwrap();
-            discard(at, 2 * page());
+            discard_slots(at, at + 2 * page(), 2 * page(), page());
             assert_eq!(libc::sigaltstack(std::ptr::null(), at as *mut _), -1);
             assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EFAULT));
             assert_eq!(libc::sigaltstack(std::ptr::null(), (at + page()) as *mut _), 0);

@@ -1,22 +1,30 @@
 //! All use of libc: memory, signals, OS threads, and what glibc keeps for each thread. (Only `monkey` uses libc as
-//! well.)
+//! well.) What differs between platforms is in [`platform`].
 
 pub(crate) mod attr;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
-pub(crate) mod base;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
-pub(crate) mod glibc;
 pub(crate) mod ctrl_c;
 pub(crate) mod fork;
 pub(crate) mod last;
 pub(crate) mod inside;
 pub(crate) mod mem;
 pub(crate) mod plain;
+mod platform;
 pub(crate) mod poison;
 pub(crate) mod poll;
 pub(crate) mod report;
 pub(crate) mod signal;
+pub(crate) mod socket;
 pub(crate) mod spin;
 pub(crate) mod thread;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod uring;
+/// The crate refuses to be built here with that feature. This keeps the compiler from naming more than the reason.
+#[cfg(all(feature = "monkey", not(target_os = "linux")))]
+pub(crate) mod uring {
+    #[derive(Default)]
+    pub(crate) struct Accepts(());
+}
+
+pub(crate) use platform::cpu::prefetch;
+pub(crate) use platform::os::open_process;
+pub(crate) use platform::{base, epoll, frame, glibc};

@@ -1,7 +1,17 @@
-//! Registering a descriptor with the crate polling.
+//! Descriptors and the crate polling.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// What a descriptor is ready for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    /// Hung up, shut down (at least one direction) or in error. All waiters are to be woken: there may be no later
+    /// edge.
+    pub(crate) closed: bool,
+}
 
 /// Adds a descriptor to the poller.
 pub(crate) fn add(

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The reader of stderr may have stopped, and the hub of a server must not stop with it. So a line is written at once
-//! only if that cannot block (`RWF_NOWAIT`: pipes, sockets). Otherwise the first such line starts an OS thread, which
+//! only if that cannot block (`RWF_NOWAIT` on Linux: pipes, sockets; elsewhere: sockets). Otherwise the first such line starts an OS thread, which
 //! does the waiting; it ends after some idle seconds. Lines that are still unwritten when the process exits get a
 //! moment more.
 //!
@@ -18,7 +18,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{IoSlice, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::Location;
 use std::sync::Condvar;
@@ -28,10 +28,12 @@ use super::inside::MutexGuard;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::fork::{Global, Order, fork_epoch};
+use super::platform::os;
+use super::socket::NO_SIGPIPE;
 use super::thread;
 
 /// How many lines of one kind are written in one [`WINDOW`].
@@ -144,8 +146,11 @@ pub(crate) fn last_words(text: fmt::Arguments<'_>) {
             Ok(count) => left = &left[count..],
             Err(Now::Later) if is_writable(stderr.as_fd(), PATIENCE) => {}
             Err(Now::CannotTell) => {
-                // A terminal, or a file on a disk. Block, as std does.
-                let _ = (&stderr).write_all(left);
+                // A terminal, or a file on a disk. Block, as std does. Where a pipe cannot be told from them, see first
+                // whether it has room; another writer may still take it.
+                if os::CAN_WRITE_NOW || is_writable(stderr.as_fd(), PATIENCE) {
+                    let _ = (&stderr).write_all(left);
+                }
                 return;
             }
             Err(_) => return,
@@ -276,11 +281,9 @@ enum Now {
 
 /// Writes as much as stderr takes without blocking.
 fn write_now(stderr: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Now> {
-    // The offset -1 means the position that the file has. A pipe has none, and takes no other offset.
-    let written = rustix::io::pwritev2(stderr, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT);
-    let written = match written {
+    let written = match os::write_now(stderr, bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::SPIPE) => {
-            match rustix::net::send(stderr, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match rustix::net::send(stderr, bytes, SendFlags::DONTWAIT | NO_SIGPIPE) {
                 Err(Errno::NOTSOCK) => return Err(Now::CannotTell),
                 sent => sent,
             }

@@ -3,17 +3,21 @@
 use std::cell::Cell;
 use std::io;
 
+use super::platform::os;
+
 /// The kernel's number of the calling OS thread.
 pub(crate) fn id() -> u64 {
-    rustix::thread::gettid().as_raw_nonzero().get() as u64
+    os::thread_id()
+}
+
+/// Whether the caller is the first OS thread of the process.
+pub(crate) fn is_main() -> bool {
+    os::is_main_thread()
 }
 
 /// The numbers of all OS threads of this process, where the system tells them.
 pub(crate) fn all() -> Option<Vec<u64>> {
-    let entries = std::fs::read_dir("/proc/self/task").ok()?;
-    entries
-        .map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    os::threads()
 }
 
 thread_local! {

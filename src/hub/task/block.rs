@@ -25,7 +25,7 @@ use crate::hub::waiter::{Waiter, Wake, Why};
 use crate::isolation;
 use crate::stack::Whose;
 use crate::sys::fork::fork_epoch;
-use crate::sys::inside;
+use crate::sys::{inside, prefetch};
 
 pub(super) const DONE: u8 = 1;
 pub(super) const DETACHED: u8 = 2;
@@ -426,18 +426,6 @@ impl Task {
         prefetch(block);
         prefetch(block.wrapping_add(64));
     }
-}
-
-#[inline(always)]
-fn prefetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch is a hint: it reads nothing, and any address is allowed.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// Begins a life of a block. Only for a block that the caller has just taken from a free list.

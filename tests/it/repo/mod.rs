@@ -3,4 +3,5 @@
 mod circles;
 mod labels;
 mod layering;
+mod platforms;
 mod tidy;

@@ -9,8 +9,10 @@
 //!  ┌──────┬────────────┬────────────┬───────────┐┌──────┬─────┬──────┬───────────────┬──────────────┬─────┐
 //!  │ …    │ libc's     │ other's    │ program's ││ self │ dtv │ self │ canary, guard │ tid, robust… │ keys│
 //!  └──────┴────────────┴────────────┴───────────┘└──────┴─────┴──────┴───────────────┴──────────────┴─────┘
-//!                                                 ▲ fs base
+//!                                                 ▲ base
 //! ```
+//!
+//! This is x86-64. Elsewhere the parts lie in another order, which the port knows. All offsets count from the base.
 //!
 //! # Invariants
 //! - **GLIBC-1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
@@ -40,8 +42,8 @@ use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use super::base;
-use super::fork::{GlobalOnce, Order};
+use super::{at, base, port, set_word, word};
+use crate::sys::fork::{GlobalOnce, Order};
 
 /// `struct pthread_key_struct`.
 #[repr(C)]
@@ -66,12 +68,16 @@ struct Dynamic {
 
 /// The number of keys in one second-level table, and the number of tables.
 const LEVEL: usize = 32;
+/// The size of a table of values. The first one lies in the block, right before the pointers to all tables.
+const VALUES: usize = LEVEL * size_of::<Value>();
+/// The size of the pointers to the tables.
+const TABLES: usize = LEVEL * size_of::<usize>();
 
 /// An image of thread-locals in the static area.
 #[derive(Clone, Copy)]
 struct Image {
-    /// How far below the base the image begins.
-    below: usize,
+    /// Where the image begins, from the base on.
+    offset: isize,
     from: usize,
     filled: usize,
     size: usize,
@@ -84,26 +90,27 @@ pub(crate) struct Glibc {
     call_destructors: unsafe extern "C" fn(),
     ctype: unsafe extern "C" fn(),
     keys: *const Key,
-    tid: usize,
-    values: usize,
-    robust: Option<usize>,
+    /// Where `struct pthread` begins.
+    thread: isize,
+    tid: isize,
+    values: isize,
+    robust: Option<isize>,
     rseq: Option<isize>,
     /// Where a block records whether a key was ever given a value.
-    used: usize,
+    used: isize,
     resolver: Option<Resolver>,
-    /// Offsets of words, above the base, that are all 0 while libc keeps nothing for the thread.
+    /// Offsets of words that are all 0 while libc keeps nothing for the thread.
     results: [isize; 4],
     /// Offsets of the pointers to the texts of `strerror` and `strsignal`; 0 if a thread has no such pointer.
-    texts: [usize; 2],
+    texts: [isize; 2],
 }
 
 /// The state of name look-ups, which each thread has.
 #[derive(Clone, Copy)]
 struct Resolver {
-    /// How far below the base the pointer to the state is.
-    pointer: usize,
-    /// How far above the base the thread's own state is.
-    state: usize,
+    /// Where the pointer to the state is, and where the thread's own state is.
+    pointer: isize,
+    state: isize,
     close: unsafe extern "C" fn(*mut c_void),
 }
 
@@ -117,8 +124,10 @@ unsafe impl Sync for Glibc {}
 static TEMPLATE: AtomicPtr<Template> = AtomicPtr::new(ptr::null_mut());
 
 struct Template {
-    /// All that lies below the base, from the lowest image up.
+    /// All images, from the lowest one up.
     bytes: Vec<u64>,
+    /// Where they begin, from the base on.
+    start: isize,
     /// Whether there are modules with thread-locals that are allocated at first use.
     is_dynamic: bool,
     /// The generation of the table of modules that this was read from.
@@ -128,12 +137,8 @@ struct Template {
 /// The last owner number that was given to a block. They begin above all numbers that the kernel gives to threads.
 static OWNER: AtomicU32 = AtomicU32::new(1 << 22);
 
-const SELF: usize = 0;
-const DTV: usize = 8;
-const SELF_TOO: usize = 16;
-const MULTIPLE_THREADS: usize = 0x18;
-const CANARY: usize = 0x28;
-const POINTER_GUARD: usize = 0x30;
+/// The offset of a word that is never 0: the block's own address, or its table of modules.
+const NEVER_ZERO: isize = 0;
 
 /// The glibc of this process. The error says why isolation cannot use it.
 #[inline]
@@ -168,7 +173,7 @@ fn symbol(name: &CStr) -> Option<*mut c_void> {
     (!found.is_null()).then_some(found)
 }
 
-/// The offset of a field: the third number of a descriptor that glibc has for debuggers.
+/// The offset of a field in its structure: the third number of a descriptor that glibc has for debuggers.
 fn field(name: &CStr) -> Option<usize> {
     let found = symbol(name)?.cast::<[u32; 3]>();
     // SAFETY: glibc's `_thread_db_*` symbols of fields are three numbers.
@@ -182,26 +187,18 @@ fn size(name: &CStr) -> Option<usize> {
     Some(unsafe { *found } as usize)
 }
 
-/// # Safety
-/// `at` is the address of an aligned word that may be read.
-unsafe fn word(at: usize) -> usize {
-    // SAFETY: the caller guarantees that `at` is an aligned word that may be read.
-    unsafe { *(at as *const usize) }
-}
-
-/// # Safety
-/// `at` is the address of an aligned word that may be written.
-unsafe fn set_word(at: usize, value: usize) {
-    // SAFETY: the caller guarantees that `at` is an aligned word that may be written.
-    unsafe { *(at as *mut usize) = value };
-}
-
 impl Glibc {
     fn find() -> Result<Glibc, &'static str> {
         base::prepare();
         let of = |name: &CStr| symbol(name).ok_or("this glibc lacks a symbol that isolation needs");
-        let at =
-            |name: &CStr| field(name).ok_or("this glibc does not describe its thread control block (_thread_db_*)");
+        let thread = port::thread_at(
+            size(c"_thread_db_sizeof_pthread")
+                .ok_or("this glibc does not describe its thread control block (_thread_db_*)")?,
+        );
+        let of_thread = |name: &CStr| {
+            let offset = field(name).ok_or("this glibc does not describe its thread control block (_thread_db_*)")?;
+            Ok::<isize, &'static str>(thread + offset.cast_signed())
+        };
         // SAFETY: these functions have had these types since glibc 2.17 at least.
         let (allocate, deallocate, call_destructors, ctype) = unsafe {
             (
@@ -216,10 +213,10 @@ impl Glibc {
         // The types above must be laid out as glibc's.
         if size(c"_thread_db_sizeof_pthread_key_struct") != Some(size_of::<Key>())
             || size(c"_thread_db_sizeof_pthread_key_data") != Some(size_of::<Value>())
-            || size(c"_thread_db_sizeof_pthread_key_data_level2") != Some(LEVEL * size_of::<Value>())
+            || size(c"_thread_db_sizeof_pthread_key_data_level2") != Some(VALUES)
             || field(c"_thread_db_pthread_key_struct_destr") != Some(8)
             || field(c"_thread_db_pthread_key_data_data") != Some(8)
-            || field(c"_thread_db_pthread_dtvp") != Some(DTV)
+            || of_thread(c"_thread_db_pthread_dtvp")? != port::DTV
         {
             return Err("this glibc lays out its tables in an unknown way");
         }
@@ -229,13 +226,14 @@ impl Glibc {
             call_destructors,
             ctype,
             keys: of(c"__pthread_keys")?.cast(),
-            tid: at(c"_thread_db_pthread_tid")?,
-            values: at(c"_thread_db_pthread_specific")?,
+            thread,
+            tid: of_thread(c"_thread_db_pthread_tid")?,
+            values: of_thread(c"_thread_db_pthread_specific")?,
             robust: robust_list(),
             rseq: rseq(),
-            used: at(c"_thread_db_pthread_specific")? + LEVEL * size_of::<usize>(),
+            used: of_thread(c"_thread_db_pthread_specific")? + TABLES.cast_signed(),
             resolver: None,
-            results: [SELF.cast_signed(); 4],
+            results: [NEVER_ZERO; 4],
             texts: [0; 2],
         };
         let native = base::get();
@@ -246,23 +244,23 @@ impl Glibc {
         Ok(glibc)
     }
 
-    /// Compares the header of the block that this OS thread runs on with what is known of the OS thread: its base, twice,
-    /// and its number.
+    /// Compares the header of the block that this OS thread runs on with what is known of the OS thread, such as its
+    /// number.
     fn check_header(&self, native: usize) -> Result<(), &'static str> {
-        // SAFETY: the header of the block that this OS thread runs on.
-        let (one, two, tid) = unsafe {
+        // SAFETY: B1: the header of the block that this OS thread runs on.
+        let (is_known, tid) = unsafe {
             (
-                word(native + SELF),
-                word(native + SELF_TOO),
-                *((native + self.tid) as *const i32),
+                port::is_header_known(native, self.thread),
+                *(at(native, self.tid) as *const i32),
             )
         };
-        if one != native || two != native || i64::from(tid) != i64::try_from(super::thread::id()).unwrap_or(0) {
+        if !is_known || i64::from(tid) != i64::try_from(crate::sys::thread::id()).unwrap_or(0) {
             return Err("this glibc lays out the thread control block in an unknown way");
         }
-        // The first table of values lies in the block, right before the pointers to all tables. So the offsets agree.
+        let values = at(native, self.values);
+        // The first pointer is that to the first table. So the offsets agree.
         // SAFETY: a word of the same block, at an offset that glibc gave.
-        if unsafe { word(native + self.values) } != native + self.values - LEVEL * size_of::<Value>() {
+        if unsafe { word(values) } != values - VALUES {
             return Err("this glibc lays out the tables of pthread keys in an unknown way");
         }
         Ok(())
@@ -280,8 +278,8 @@ impl Glibc {
         allocate_once();
         let block = self.make(base::get()).ok_or("no memory for a set of thread-locals")?;
         let mut probe = Probe {
-            libc: (block - libc.below, libc.size / 8),
-            used: block + self.used,
+            libc: (at(block, libc.offset), libc.size / 8),
+            used: at(block, self.used),
             before: [0; 256],
             changed: [0; 4],
             count: 0,
@@ -292,8 +290,8 @@ impl Glibc {
         // SAFETY: BASE-1: a block that was just made. `probe` is of the type that `experiment` expects.
         unsafe { base::call(block, base::get(), experiment, (&raw mut probe).cast()) };
         // If the word of the message was not found, take one that is never 0: the message is then dropped at each end.
-        let message = probe.message.map(|index| libc.below - index * 8);
-        self.results = [message.map_or(SELF.cast_signed(), |below| -below.cast_signed()); 4];
+        let of_libc = |index: usize| libc.offset + (index * 8).cast_signed();
+        self.results = [probe.message.map_or(NEVER_ZERO, of_libc); 4];
         self.texts = probe.texts.map(|text| self.place_of(block, text));
         let mut ended = (&*self, block);
         // SAFETY: BASE-1: the block that was made above. `ended` is of the type that `end_experiment` expects. GLIBC-1:
@@ -309,8 +307,8 @@ impl Glibc {
             return Err("malloc changes more thread-locals than expected");
         }
         let mut malloc = [0; 4];
-        for (below, word) in malloc.iter_mut().zip(&probe.changed[..probe.count]) {
-            *below = libc.below - word * 8;
+        for (offset, word) in malloc.iter_mut().zip(&probe.changed[..probe.count]) {
+            *offset = of_libc(*word);
         }
         base::set_malloc(malloc);
         Ok(())
@@ -324,17 +322,18 @@ impl Glibc {
             .zip([servers, self.texts[0], self.texts[1]])
         {
             if at != 0 {
-                *place = at.cast_signed();
+                *place = at;
             }
         }
     }
 
-    /// The offset in `struct pthread` of the word `wanted`, outside of the values of keys; 0 if there is none.
-    fn place_of(&self, block: usize, wanted: usize) -> usize {
-        let keys = self.values - LEVEL * size_of::<Value>()..self.values + LEVEL * size_of::<usize>();
-        let mut places = (0..size_of_pthread() / 8).map(|index| index * 8);
+    /// Where in `struct pthread` the word `wanted` is, outside of the values of keys; 0 if there is none.
+    fn place_of(&self, block: usize, wanted: usize) -> isize {
+        let keys = self.values - VALUES.cast_signed()..self.values + TABLES.cast_signed();
+        let mut places = (0..size_of_pthread() / 8).map(|index| self.thread + (index * 8).cast_signed());
         // SAFETY: words of the `struct pthread` of a block that was just made.
-        let found = places.find(|at| !keys.contains(at) && wanted != 0 && unsafe { word(block + at) } == wanted);
+        let is_there = |place: isize| unsafe { word(at(block, place)) } == wanted;
+        let found = places.find(|place| !keys.contains(place) && wanted != 0 && is_there(*place));
         found.unwrap_or(0)
     }
 
@@ -345,31 +344,25 @@ impl Glibc {
         if block == 0 {
             return None;
         }
-        // SAFETY: words of the `struct pthread` of a new block, which has no other user, and of the native block.
+        // SAFETY: words of the `struct pthread` of a new block, which has no other user. B1: the caller guarantees that
+        // `native` is the native block.
         unsafe {
-            // Compiled code and glibc expect the block's own address in both words (BASE-1).
-            set_word(block + SELF, block);
-            set_word(block + SELF_TOO, block);
-            // A stack may hold a canary, and libc mangled pointers, that were made in the native context.
-            for at in [CANARY, POINTER_GUARD] {
-                set_word(block + at, word(native + at));
-            }
-            // With 0, malloc would leave out its lock instructions, although there may be other OS threads.
-            *((block + MULTIPLE_THREADS) as *mut c_int) = 1;
-            *((native + MULTIPLE_THREADS) as *mut c_int) = 1;
+            port::lay_header(block, native, self.thread);
             // A number that no thread and no other block has, so that two green threads cannot both own a recursive
             // mutex.
-            *((block + self.tid) as *mut u32) = OWNER.fetch_add(1, Ordering::Relaxed) + 1;
+            *(at(block, self.tid) as *mut u32) = OWNER.fetch_add(1, Ordering::Relaxed) + 1;
             if let Some(robust) = self.robust {
                 // An empty list of robust mutexes: its head points to itself in both directions.
-                set_word(block + robust, block + robust);
-                set_word(block + robust - 8, block + robust);
+                let head = at(block, robust);
+                set_word(head, head);
+                set_word(head - 8, head);
             }
             if let Some(rseq) = self.rseq {
                 // "Registration failed": code that wants the number of the processor asks the kernel.
-                *((block.wrapping_add_signed(rseq) + 4) as *mut i32) = -2;
+                *((at(block, rseq) + 4) as *mut i32) = -2;
             }
-            set_word(block + self.values, block + self.values - LEVEL * size_of::<Value>());
+            let values = at(block, self.values);
+            set_word(values, values - VALUES);
             // If a library was loaded since the template was read, the template is out of date.
             let generation = generation(block);
             if template().is_none_or(|template| template.generation != generation) {
@@ -383,7 +376,7 @@ impl Glibc {
     #[cfg(feature = "monkey")]
     pub(crate) fn number(&self, block: usize) -> u32 {
         // SAFETY: the caller passes a block of this OS thread, which has this field.
-        unsafe { *((block + self.tid) as *const u32) }
+        unsafe { *(at(block, self.tid) as *const u32) }
     }
 
     /// Prepares the running block; to be called before anything else in it.
@@ -393,7 +386,7 @@ impl Glibc {
         // the block's tables of character classes.
         unsafe {
             if let Some(resolver) = self.resolver {
-                set_word(block - resolver.pointer, block + resolver.state);
+                set_word(at(block, resolver.pointer), at(block, resolver.state));
             }
             (self.ctype)();
         }
@@ -422,8 +415,8 @@ impl Glibc {
     /// Whether libc may keep something for this block.
     #[inline]
     fn has_results(&self, block: usize) -> bool {
-        // SAFETY: words of a block of this crate, and of libc's image below its base.
-        let words = self.results.map(|at| unsafe { word(block.wrapping_add_signed(at)) });
+        // SAFETY: words of a block of this crate, and of libc's image in it.
+        let words = self.results.map(|offset| unsafe { word(at(block, offset)) });
         words.into_iter().fold(0, |all, word| all | word) != 0
     }
 
@@ -435,16 +428,17 @@ impl Glibc {
         // The texts were allocated by libc's `malloc`.
         unsafe {
             if let Some(resolver) = self.resolver {
-                let state = block + resolver.state;
-                if *((state + SERVERS) as *const c_int) != 0 {
+                let state = at(block, resolver.state);
+                if *((state + SERVERS.unsigned_abs()) as *const c_int) != 0 {
                     (resolver.close)(state as *mut c_void);
                     (state as *mut u8).write_bytes(0, RESOLVER);
                 }
             }
-            for at in self.texts {
-                if at != 0 && word(block + at) != 0 {
-                    libc::free(word(block + at) as *mut c_void);
-                    set_word(block + at, 0);
+            for text in self.texts {
+                let place = at(block, text);
+                if text != 0 && word(place) != 0 {
+                    libc::free(word(place) as *mut c_void);
+                    set_word(place, 0);
                 }
             }
         }
@@ -453,7 +447,7 @@ impl Glibc {
     #[inline]
     fn is_used(&self, block: usize) -> bool {
         // SAFETY: a byte of a block of this crate, where `learn` saw the mark.
-        unsafe { *((block + self.used) as *const u8) != 0 }
+        unsafe { *(at(block, self.used) as *const u8) != 0 }
     }
 
     /// Runs one round of destructors over the values of the keys. Says whether there were any.
@@ -461,7 +455,7 @@ impl Glibc {
         let mut any = false;
         for table in 0..LEVEL {
             // SAFETY: a word of the running block. Only code in that block changes its tables.
-            let values = unsafe { word(block + self.values + table * 8) } as *mut Value;
+            let values = unsafe { word(at(block, self.values) + table * 8) } as *mut Value;
             if values.is_null() {
                 continue;
             }
@@ -492,7 +486,7 @@ impl Glibc {
     /// GLIBC-1: the block belongs to this OS thread. Nothing runs in it, and nothing refers to its thread-locals.
     pub(crate) unsafe fn reset_block(&self, block: usize) {
         let Some(template) = template() else { return };
-        // SAFETY: the caller guarantees that nothing else uses the block. It has room for the template below its base.
+        // SAFETY: the caller guarantees that nothing else uses the block. It has room for the template at its place.
         unsafe {
             if self.is_used(block) {
                 self.forget_values(block);
@@ -501,7 +495,7 @@ impl Glibc {
                 forget_dynamic(block);
             }
             let words = &template.bytes;
-            ptr::copy_nonoverlapping(words.as_ptr(), (block as *mut u64).sub(words.len()), words.len());
+            ptr::copy_nonoverlapping(words.as_ptr(), at(block, template.start) as *mut u64, words.len());
         }
     }
 
@@ -512,13 +506,14 @@ impl Glibc {
         // SAFETY: the first table lies in the block, and glibc has allocated the others. The caller guarantees that the
         // block is not in use.
         unsafe {
-            (word(block + self.values) as *mut Value).write_bytes(0, LEVEL);
+            let values = at(block, self.values);
+            (word(values) as *mut Value).write_bytes(0, LEVEL);
             for table in 1..LEVEL {
-                let at = block + self.values + table * 8;
-                libc::free(word(at) as *mut c_void);
-                set_word(at, 0);
+                let place = values + table * 8;
+                libc::free(word(place) as *mut c_void);
+                set_word(place, 0);
             }
-            *((block + self.used) as *mut u8) = 0;
+            *(at(block, self.used) as *mut u8) = 0;
         }
     }
 
@@ -551,7 +546,7 @@ fn forget_message() {
 #[inline]
 unsafe fn generation(block: usize) -> usize {
     // SAFETY: the caller guarantees that this is a block. The first entry of its table of modules is the generation.
-    unsafe { (*(word(block + DTV) as *const Dynamic)).value }
+    unsafe { (*(word(at(block, port::DTV)) as *const Dynamic)).value }
 }
 
 /// # Safety
@@ -561,7 +556,7 @@ unsafe fn forget_dynamic(block: usize) {
     // SAFETY: the block's table of modules. Its length stands before its first entry. The caller guarantees that the
     // block is not in use.
     unsafe {
-        let table = word(block + DTV) as *mut Dynamic;
+        let table = word(at(block, port::DTV)) as *mut Dynamic;
         let modules = (*table.sub(1)).value;
         for entry in 1..=modules {
             let entry = &mut *table.add(entry);
@@ -576,7 +571,7 @@ unsafe fn forget_dynamic(block: usize) {
 
 /// The size of `struct __res_state`, and the offset in it of the number of servers, which is 0 until the first use.
 const RESOLVER: usize = 568;
-const SERVERS: usize = 16;
+const SERVERS: isize = 16;
 
 fn size_of_pthread() -> usize {
     size(c"_thread_db_sizeof_pthread").unwrap_or(0)
@@ -584,15 +579,14 @@ fn size_of_pthread() -> usize {
 
 /// Finds the resolver's state. If that fails, isolated green threads share the state of the first OS thread.
 fn resolver(native: usize) -> Option<Resolver> {
-    let pointer = native
-        .checked_sub(symbol(c"__resp")?.addr())
-        .filter(|below| *below < 4096)?;
+    let thread = port::thread_at(size_of_pthread());
+    let pointer = from_base(native, symbol(c"__resp")?.addr())?;
     let close = symbol(c"__res_nclose")?;
     let here = move || {
         let base = base::get();
-        // SAFETY: a thread-local of libc's, which lies at the same distance below each base.
-        let state = unsafe { word(base - pointer) }.wrapping_sub(base);
-        (state < size_of_pthread().saturating_sub(RESOLVER) && state % 8 == 0).then_some(state)
+        // SAFETY: a thread-local of libc's, which lies at the same distance from each base.
+        let state = unsafe { word(at(base, pointer)) }.wrapping_sub(at(base, thread));
+        (state < size_of_pthread().saturating_sub(RESOLVER) && state % 8 == 0).then(|| thread + state.cast_signed())
     };
     // The first OS thread keeps its state outside of its block, so another one must look.
     let state = here().or_else(|| on_another(here))?;
@@ -605,10 +599,10 @@ fn resolver(native: usize) -> Option<Resolver> {
 }
 
 /// Runs `f` on another OS thread, and returns its value.
-fn on_another(f: impl FnOnce() -> Option<usize> + Send + 'static) -> Option<usize> {
-    let _inside = super::inside::enter();
+fn on_another(f: impl FnOnce() -> Option<isize> + Send + 'static) -> Option<isize> {
+    let _inside = crate::sys::inside::enter();
     let (tell, told) = std::sync::mpsc::channel();
-    super::thread::start("greenthread", move || _ = tell.send(f())).ok()?;
+    crate::sys::thread::start("greenthread", move || _ = tell.send(f())).ok()?;
     told.recv().ok()?
 }
 
@@ -701,8 +695,8 @@ impl Image {
     fn contains_errno(&self) -> bool {
         // SAFETY: returns the address of a thread-local.
         let errno = unsafe { libc::__errno_location() }.addr();
-        let at = base::get() - self.below;
-        (at..at + self.size).contains(&errno)
+        let start = at(base::get(), self.offset);
+        (start..start + self.size).contains(&errno)
     }
 }
 
@@ -716,17 +710,19 @@ fn template() -> Option<&'static Template> {
 #[cold]
 fn renew(generation: usize) {
     let (images, is_dynamic) = images();
-    let size = images.iter().map(|image| image.below).max().unwrap_or(0);
-    let mut bytes = vec![0_u64; size.div_ceil(8)];
-    let top = bytes.len() * 8;
+    let start = images.iter().map(|image| image.offset).min().unwrap_or(0) & !7;
+    let ends = images.iter().map(|image| image.offset + image.size.cast_signed());
+    let end = port::images_end(ends.max().unwrap_or(start)).max(start);
+    let mut bytes = vec![0_u64; (end - start).unsigned_abs().div_ceil(8)];
     for image in images {
-        let at = bytes.as_mut_ptr().cast::<u8>().wrapping_add(top - image.below);
+        let at = bytes.as_mut_ptr().cast::<u8>().wrapping_offset(image.offset - start);
         // SAFETY: the initialised part of the module's image, copied to its place in the template, which has room for
         // it.
         unsafe { ptr::copy_nonoverlapping(image.from as *const u8, at, image.filled) };
     }
     let template = Template {
         bytes,
+        start,
         is_dynamic,
         generation,
     };
@@ -781,14 +777,14 @@ unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: 
             // SAFETY: the function that compiled code calls for a thread-local of this module.
             data = unsafe { get(&[info.dlpi_tls_modid, 0]) };
         }
-        let below = search.base.wrapping_sub(data);
+        let offset = data.wrapping_sub(search.base).cast_signed();
         // Outside of the static area: such an image is allocated at first use, and `reset_block` frees it.
-        if data == 0 || below == 0 || below > search.area {
+        if data == 0 || !port::is_static(offset, search.area) {
             search.is_dynamic = true;
             continue;
         }
         search.images.push(Image {
-            below,
+            offset,
             from: (info.dlpi_addr + header.p_vaddr) as usize,
             filled: header.p_filesz as usize,
             size: header.p_memsz as usize,
@@ -808,13 +804,18 @@ fn static_size() -> Option<usize> {
     (size > 0).then_some(size)
 }
 
-/// The offset in `struct pthread` of the list of robust mutexes.
-fn robust_list() -> Option<usize> {
+/// Where the list of robust mutexes is.
+fn robust_list() -> Option<isize> {
     let (mut head, mut len) = (ptr::null_mut::<c_void>(), 0_usize);
     // SAFETY: writes two words, for which there is room.
     let asked = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
-    let offset = head.addr().wrapping_sub(base::get());
-    (asked == 0 && offset < 4096).then_some(offset)
+    from_base(base::get(), head.addr()).filter(|_| asked == 0)
+}
+
+/// The offset of a place from the base. `None` if it is too far away to be of the same block.
+fn from_base(base: usize, place: usize) -> Option<isize> {
+    let offset = place.wrapping_sub(base).cast_signed();
+    (offset.unsigned_abs() < 4096).then_some(offset)
 }
 
 /// The offset from the base of the place where the kernel writes the number of the processor.

@@ -1,68 +1,34 @@
-//! The fs base: which set of thread-locals the processor uses.
+//! The base: which set of thread-locals the processor uses. What all processors share; the instructions are the port's.
 //!
 //! # Invariants
 //! - **B1** A base is the address of a thread control block of this OS thread: the native one, or one that
-//!   [`glibc`](super::glibc) made. Its first and third word are its own address.
+//!   [`glibc`](super::glibc) made.
 //! - **B2** A function that changes the base uses no thread-local and is never inlined. The compiler takes the base for
 //!   a constant of the function, and may read it as early as the function begins.
 
-use std::arch::{asm, global_asm};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
 use libc::{c_char, c_int, gid_t, size_t, uid_t};
 
-const UNKNOWN: u8 = 0;
-const INSTRUCTION: u8 = 1;
-const CALL: u8 = 2;
-
-/// How the base is changed here.
-static HOW: AtomicU8 = AtomicU8::new(UNKNOWN);
-
-/// The name of a thread-local of this crate: the native base while another context runs, 0 in the native context.
-///
-/// It is defined in assembly, so that it lies at a fixed distance from the base in libraries too. A look at it is then
-/// a load instead of a call, and leaves all other registers alone.
-macro_rules! native_symbol {
-    () => {
-        concat!(
-            "greenthread_native_base_",
-            env!("CARGO_PKG_VERSION_MAJOR"),
-            "_",
-            env!("CARGO_PKG_VERSION_MINOR"),
-            "_",
-            env!("CARGO_PKG_VERSION_PATCH")
-        )
-    };
-}
-
-global_asm!(
-    concat!(".pushsection .tbss.", native_symbol!(), ",\"awT\",@nobits"),
-    concat!(".hidden ", native_symbol!()),
-    concat!(".globl ", native_symbol!()),
-    concat!(".type ", native_symbol!(), ",@object"),
-    concat!(".size ", native_symbol!(), ", 8"),
-    ".p2align 3",
-    concat!(native_symbol!(), ":"),
-    ".zero 8",
-    ".popsection",
-);
+use super::port;
+pub(crate) use super::port::{get, native, plant, set};
 
 thread_local! {
     /// In the native context: the base to which a fork that is under way returns.
     static FORKING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How far below a base `malloc` keeps its words; 0 ends the list.
+/// Where `malloc` keeps its words, from the base on; 0 ends the list.
 ///
 /// The words belong to the OS thread and travel with the base. malloc's arenas count the threads that use them, and all
 /// contexts of an OS thread count as one.
-static MALLOC: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
+static MALLOC: [AtomicIsize; 4] = [const { AtomicIsize::new(0) }; 4];
 
 /// Sets which words travel.
-pub(crate) fn set_malloc(below: [usize; 4]) {
-    for (place, below) in MALLOC.iter().zip(below) {
-        place.store(below, Ordering::Relaxed);
+pub(super) fn set_malloc(offsets: [isize; 4]) {
+    for (place, offset) in MALLOC.iter().zip(offsets) {
+        place.store(offset, Ordering::Relaxed);
     }
 }
 
@@ -81,8 +47,8 @@ pub(crate) unsafe fn carry(from: usize, to: usize) {
     // The usual case: glibc has two words.
     // SAFETY: B1: both words lie in libc's image of either block.
     unsafe {
-        *((to - one) as *mut usize) = *((from - one) as *const usize);
-        *((to - two) as *mut usize) = *((from - two) as *const usize);
+        copy_word(from, to, one);
+        copy_word(from, to, two);
     }
 }
 
@@ -92,26 +58,19 @@ pub(crate) unsafe fn carry(from: usize, to: usize) {
 #[inline(never)]
 unsafe fn carry_all(from: usize, to: usize) {
     let places = MALLOC.iter().map(|place| place.load(Ordering::Relaxed));
-    for below in places.take_while(|below| *below != 0) {
+    for offset in places.take_while(|offset| *offset != 0) {
         // SAFETY: B1: the word lies in libc's image of either block.
-        unsafe { *((to - below) as *mut usize) = *((from - below) as *const usize) };
+        unsafe { copy_word(from, to, offset) };
     }
 }
 
-/// The native base if another base is in use, else 0.
+/// # Safety
+/// There is a word at this offset from either base, which no other OS thread uses.
 #[inline(always)]
-pub(crate) fn native() -> usize {
-    let native: usize;
-    // SAFETY: reads a thread-local of the running block, at the offset that the linker stored.
-    unsafe {
-        asm!(
-            concat!("mov {0}, qword ptr [rip + ", native_symbol!(), "@GOTTPOFF]"),
-            "mov {0}, qword ptr fs:[{0}]",
-            out(reg) native,
-            options(nostack, readonly, preserves_flags),
-        );
-    }
-    native
+unsafe fn copy_word(from: usize, to: usize, offset: isize) {
+    let (from, to) = (from.wrapping_add_signed(offset), to.wrapping_add_signed(offset));
+    // SAFETY: the caller guarantees both words.
+    unsafe { *(to as *mut usize) = *(from as *const usize) };
 }
 
 /// Whether the native base is in use.
@@ -119,20 +78,6 @@ pub(crate) fn native() -> usize {
 #[inline(always)]
 pub(crate) fn is_native() -> bool {
     native() == 0
-}
-
-/// Tells a fresh context, from inside, which base is the native one.
-pub(crate) fn plant(native: usize) {
-    // SAFETY: writes the thread-local that `native` reads, in the running block.
-    unsafe {
-        asm!(
-            concat!("mov {0}, qword ptr [rip + ", native_symbol!(), "@GOTTPOFF]"),
-            "mov qword ptr fs:[{0}], {1}",
-            out(reg) _,
-            in(reg) native,
-            options(nostack, preserves_flags),
-        );
-    }
 }
 
 /// Never inlined: it uses a thread-local, and its callers change the base (B2).
@@ -172,53 +117,9 @@ pub(crate) fn after_fork() {
     }
 }
 
-/// The base that is in use.
-#[inline(always)]
-pub(crate) fn get() -> usize {
-    let base: usize;
-    // SAFETY: B1: the first word of a block is the block's own address.
-    unsafe { asm!("mov {}, fs:0", out(reg) base, options(nostack, readonly, preserves_flags)) };
-    base
-}
-
-/// Changes the base.
-///
-/// # Safety
-/// `base` satisfies B1, and the calling function B2.
-#[inline(always)]
-pub(crate) unsafe fn set(base: usize) {
-    if HOW.load(Ordering::Relaxed) == INSTRUCTION {
-        // SAFETY: the kernel allows the instruction. The caller guarantees that `base` satisfies B1.
-        unsafe { asm!("wrfsbase {}", in(reg) base, options(nostack, preserves_flags)) };
-    } else {
-        // SAFETY: the caller guarantees that `base` satisfies B1.
-        unsafe { set_by_call(base) };
-    }
-}
-
-#[cold]
-unsafe fn set_by_call(base: usize) {
-    const ARCH_SET_FS: usize = 0x1002;
-    // SAFETY: `arch_prctl` changes nothing but the base. libc's wrapper would write `errno`, in one block or the other.
-    unsafe {
-        asm!("syscall", inlateout("rax") libc::SYS_arch_prctl => _, in("rdi") ARCH_SET_FS, in("rsi") base,
-            out("rcx") _, out("r11") _, options(nostack));
-    }
-}
-
-/// Finds out how the base can be changed. Until then [`set`] uses the slow system call.
-pub(crate) fn prepare() {
-    const AT_HWCAP2: libc::c_ulong = 26;
-    const FSGSBASE: libc::c_ulong = 2;
-    // SAFETY: reads a number from the auxiliary vector.
-    let allowed = unsafe { libc::getauxval(AT_HWCAP2) } & FSGSBASE != 0;
-    // valgrind does not know the instruction.
-    let how = if allowed && !super::mem::under_valgrind() {
-        INSTRUCTION
-    } else {
-        CALL
-    };
-    HOW.store(how, Ordering::Relaxed);
+/// Finds out how the base can be changed. Before that [`set`] works too, but slowly.
+pub(super) fn prepare() {
+    port::prepare();
 }
 
 /// Calls `f` with another base, and then returns to this one.

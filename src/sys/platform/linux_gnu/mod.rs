@@ -1,0 +1,61 @@
+//! Linux with glibc: sets of thread-locals of our own.
+//!
+//! [`base`] and [`glibc`] are what all processors share. The file of a processor, here called `port`, has:
+//!
+//! | item | what it does |
+//! |---|---|
+//! | the symbol [`native_symbol!`] | a thread-local word, defined in assembly |
+//! | `native`, `plant` | read and write that word in the running block |
+//! | `get`, `set`, `prepare` | read and change the base, which `prepare` makes fast |
+//! | `DTV`, `thread_at`, `is_static`, `images_end` | where the parts of a block are, from the base on |
+//! | `is_header_known`, `lay_header` | check the header of a native block, and fill that of a new one |
+//!
+//! All offsets are signed and count from the base: on some processors `struct pthread` lies below it.
+
+pub(crate) mod base;
+pub(crate) mod glibc;
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as port;
+
+/// The name of a thread-local of this crate: the native base while another context runs, 0 in the native context.
+///
+/// It is defined in assembly, so that it lies at a fixed distance from the base in libraries too. A look at it is then
+/// a load instead of a call, and leaves all other registers alone.
+macro_rules! native_symbol {
+    () => {
+        concat!(
+            "greenthread_native_base_",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_MINOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_PATCH")
+        )
+    };
+}
+use native_symbol;
+
+/// # Safety
+/// `at` is the address of an aligned word that may be read.
+#[inline]
+unsafe fn word(at: usize) -> usize {
+    // SAFETY: the caller guarantees that `at` is an aligned word that may be read.
+    unsafe { *(at as *const usize) }
+}
+
+/// The address `offset` bytes from `block`.
+#[inline]
+fn at(block: usize, offset: isize) -> usize {
+    block.wrapping_add_signed(offset)
+}
+
+/// # Safety
+/// `at` is the address of an aligned word that may be written.
+#[inline]
+unsafe fn set_word(at: usize, value: usize) {
+    // SAFETY: the caller guarantees that `at` is an aligned word that may be written.
+    unsafe { *(at as *mut usize) = value };
+}
