@@ -40,16 +40,17 @@
 //! - **STACK-3** A `Stack` is made and dropped on one OS thread (it is `!Send`), so the pool needs no lock.
 //! - **STACK-4** Of a free stack other than a warmest one, at most 16 KiB stay resident once `tidy` has come to it.
 
+mod guarded;
 mod overflow;
 mod pool;
 mod size;
 
-use std::cell::Cell;
 use std::io;
-use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use corosensei::stack::StackPointer;
+use once_cell::race::OnceBox;
+
+pub(crate) use guarded::{Stack, flush};
 
 /// The default size of the stack of an isolated green thread, and of what polls futures: 1 MiB that can be used.
 pub const DEFAULT_SIZE: usize = 1 << 20;
@@ -62,126 +63,6 @@ pub const LOCAL_SIZE: usize = 256 * 1024 - GUARD_SIZE;
 pub const GUARD_SIZE: usize = 64 * 1024;
 
 static CACHE_LIMIT: AtomicUsize = AtomicUsize::new(1 << 30);
-
-/// A slot of address space to run on.
-pub(crate) struct Stack {
-    base: usize,
-    limit: usize,
-    _not_send: PhantomData<*const ()>,
-}
-
-// SAFETY: STACK-2. The limit is page-aligned, the base is aligned, and at least `size::LEAST` bytes lie between base
-// and guard.
-unsafe impl corosensei::stack::Stack for Stack {
-    #[inline]
-    fn base(&self) -> StackPointer {
-        // SAFETY: the high end of a mapping is not null.
-        unsafe { StackPointer::new_unchecked(self.base) }
-    }
-
-    #[inline]
-    fn limit(&self) -> StackPointer {
-        // SAFETY: the low end of a mapping is not null: the kernel maps nothing at 0.
-        unsafe { StackPointer::new_unchecked(self.limit) }
-    }
-}
-
-/// The warmest free stack of its kind: a spawn takes it, and the end of a green thread leaves it.
-struct Warmest {
-    base: Cell<usize>,
-    slot: Cell<usize>,
-}
-
-thread_local! {
-    /// One for small slots (local green threads), one for large slots (isolated ones).
-    static WARMEST: [Warmest; 2] = const { [Warmest::none(), Warmest::none()] };
-}
-
-impl Warmest {
-    const fn none() -> Warmest {
-        Warmest {
-            base: Cell::new(0),
-            slot: Cell::new(0),
-        }
-    }
-
-    /// Which of the two is for slots of this size.
-    #[inline(always)]
-    const fn index(slot: usize) -> usize {
-        (slot > 512 * 1024) as usize
-    }
-}
-
-impl Stack {
-    /// A stack of `size` usable bytes, rounded up.
-    ///
-    /// # Errors
-    /// A size of zero or of more than 64 GiB; no memory for it.
-    #[inline]
-    pub(crate) fn new(size: usize) -> io::Result<Stack> {
-        let slot = size.wrapping_add(GUARD_SIZE);
-        // Three sources, the fastest first: the warmest stack, then the pool's warm ones, then any that `take` can get.
-        let base = WARMEST.with(|both| {
-            let warmest = &both[Warmest::index(slot)];
-            if warmest.slot.get() == slot {
-                warmest.base.replace(0)
-            } else {
-                0
-            }
-        });
-        let base = if base == 0 { pool::take_warm(size) } else { base };
-        if base != 0 {
-            return Ok(Stack::at(base, slot));
-        }
-        pool::take(size).map(|(base, slot)| Stack::at(base, slot))
-    }
-
-    /// The high end of the stack.
-    #[inline]
-    pub(crate) fn top(&self) -> *const u8 {
-        self.base as *const u8
-    }
-
-    #[inline]
-    fn at(base: usize, slot: usize) -> Stack {
-        Stack {
-            base,
-            limit: end(base) - stride(slot),
-            _not_send: PhantomData,
-        }
-    }
-}
-
-/// How far apart slots lie: a page more than they need. Without it, all stacks would begin in the same sets of the
-/// second-level cache (1,000 green threads yield in 12 ns instead of 22). Where pages may be smaller than this one, the
-/// stacks begin on different pages of it instead.
-#[inline]
-const fn stride(slot: usize) -> usize {
-    slot + PAGE
-}
-
-/// The high end of the slot of the stack that begins at `base`.
-#[inline]
-const fn end(base: usize) -> usize {
-    base.next_multiple_of(PAGE)
-}
-
-/// Slots and slabs are laid out in multiples of this, whatever the size of a page.
-const PAGE: usize = crate::sys::mem::LARGEST_PAGE;
-
-impl Drop for Stack {
-    #[inline]
-    fn drop(&mut self) {
-        let slot = end(self.base) - self.limit - PAGE;
-        let (before, its_slot) = WARMEST.with(|both| {
-            let warmest = &both[Warmest::index(slot)];
-            (warmest.base.replace(self.base), warmest.slot.replace(slot))
-        });
-        if before != 0 {
-            pool::give(before, its_slot);
-        }
-    }
-}
 
 pub use size::{default_size, local_size, set_default_size, set_local_size};
 
@@ -215,20 +96,19 @@ pub fn stats() -> Stats {
 pub fn trim() -> usize {
     flush();
     let bytes = pool::trim();
-    let rest = TRIM_REST.load(Ordering::Acquire);
-    if rest != 0 {
-        // SAFETY: `set_trim` stored a `fn()`.
-        unsafe { std::mem::transmute::<usize, fn()>(rest)() };
+    if let Some(rest) = TRIM_REST.get() {
+        rest();
     }
     bytes
 }
 
-/// What [`trim`] calls in addition: 0, or a `fn()` of the hub's.
-static TRIM_REST: AtomicUsize = AtomicUsize::new(0);
+/// What [`trim`] calls in addition: a function of the hub's.
+static TRIM_REST: OnceBox<fn()> = OnceBox::new();
 
 /// Makes [`trim`] call `rest` too.
 pub(crate) fn set_trim(rest: fn()) {
-    TRIM_REST.store(rest as usize, Ordering::Release);
+    // Each hub sets the same function: the first one is kept.
+    let _ = TRIM_REST.set(Box::new(rest));
 }
 
 /// Sets how many bytes of memory the free stacks of each size on each OS thread may keep; 1 GiB at first.
@@ -254,18 +134,6 @@ pub(crate) use pool::{Home, home, plant};
 /// A size of zero or of more than 64 GiB.
 pub(crate) fn check_size(size: usize) -> io::Result<()> {
     size::slot(size).map(drop)
-}
-
-/// Moves the warmest stacks to the pool.
-pub(crate) fn flush() {
-    for (base, slot) in take_warmest() {
-        pool::give(base, slot);
-    }
-}
-
-fn take_warmest() -> impl Iterator<Item = (usize, usize)> {
-    let both = WARMEST.with(|both| both.each_ref().map(|one| (one.base.replace(0), one.slot.get())));
-    both.into_iter().filter(|(base, _)| *base != 0)
 }
 
 /// Ends a period. Stacks that were not needed in it are surplus, and [`tidy`] gives them back.
@@ -321,6 +189,8 @@ fn alone(test: &str) -> Option<std::process::Output> {
 
 #[cfg(test)]
 mod tests {
+    use super::guarded::WARMEST;
+    use super::size::{PAGE, end, stride};
     use super::*;
     use crate::sys::mem;
 

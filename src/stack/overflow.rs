@@ -15,7 +15,8 @@
 
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use super::{GUARD_SIZE, PAGE};
+use super::GUARD_SIZE;
+use super::size::PAGE;
 use crate::sys::fork::{GlobalOnce, Order};
 use crate::sys::{attr, signal};
 

@@ -29,7 +29,8 @@ use std::ptr::NonNull;
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 
-use super::{GUARD_SIZE, PAGE, Stats, cache_limit, end, overflow, size, stride};
+use super::size::{PAGE, end, stride};
+use super::{GUARD_SIZE, Stats, cache_limit, overflow, size};
 use crate::sys::{mem, signal};
 
 /// How many bytes a freed stack keeps when it is tidied.
@@ -384,7 +385,7 @@ impl Slab {
 impl Drop for Pool {
     /// The OS thread ends: free slabs are unmapped, slabs with a leaked stack stay.
     fn drop(&mut self) {
-        for (base, slot) in super::take_warmest() {
+        for (base, slot) in super::guarded::take_warmest() {
             self.class(slot).give(base);
         }
         self.trim();

@@ -44,6 +44,11 @@ const UNSAFE_ROOMS: &[&str] = &[
 ];
 const LIBC_ROOMS: &[&str] = &["sys", "monkey"];
 const MOST_CODE_LINES: usize = 600;
+const MOST_FUNCTION_LINES: usize = 60;
+/// What may stand before `fn`.
+const QUALIFIERS: &[&str] = &[
+    "pub", "crate", "super", "in", "hub", "self", "const", "async", "unsafe", "extern",
+];
 const MOST_EXAMPLE_LINES: usize = 100;
 
 /// A file below a folder of this package.
@@ -195,8 +200,35 @@ fn in_room(path: &str, rooms: &[&str]) -> bool {
 
 /// Whether this is the front of a folder with an unsafe room in it: a `forbid` there would hold in the room too.
 fn fronts_an_unsafe_room(path: &str) -> bool {
-    path.strip_suffix("mod.rs")
-        .is_some_and(|folder| UNSAFE_ROOMS.iter().any(|room| room.starts_with(folder)))
+    path.strip_suffix("mod.rs").is_some_and(|folder| {
+        let name = folder.trim_end_matches('/');
+        UNSAFE_ROOMS
+            .iter()
+            .any(|room| room.starts_with(folder) || *room == name)
+    })
+}
+
+/// The functions of `code` that are too long: a name, and the number of lines from the `fn` to its closing brace.
+fn long_functions(code: &str) -> Vec<String> {
+    let lines: Vec<&str> = code.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let mut before = words(line).take_while(|word| *word != "fn");
+        let is_fn = words(line).any(|word| word == "fn") && before.all(|word| QUALIFIERS.contains(&word));
+        let indent = line.len() - line.trim_start().len();
+        // rustfmt puts the closing brace under the first letter.
+        let end = format!("{}}}", &line[..indent]);
+        if is_fn && let Some(length) = lines[start..].iter().position(|line| *line == end) {
+            let name = words(line).skip_while(|word| *word != "fn").nth(1).unwrap_or_default();
+            if length + 1 > MOST_FUNCTION_LINES {
+                found.push(format!(
+                    "`{name}` has {} lines, more than {MOST_FUNCTION_LINES}",
+                    length + 1
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// All that is wrong with the file `path` of `src`.
@@ -214,6 +246,9 @@ fn faults(path: &str, text: &str) -> Vec<String> {
         lines > MOST_CODE_LINES,
         &format!("has {lines} lines of code, more than {MOST_CODE_LINES}"),
     );
+    for long in long_functions(&without_tests(&code)) {
+        fault(true, &long);
+    }
     fault(
         !in_room(path, LIBC_ROOMS) && words(&code).any(|w| w == "libc"),
         "names libc; that is for `sys`",
@@ -385,11 +420,14 @@ fn each_rule_finds_a_fault() {
     one("hub/mod.rs", "//! Head.\nfn f() { unsafe {} }\n", "has unsafe code");
     one("lib.rs", "//! Head.\nunsafe fn f() {}\n", "has unsafe code");
     one(
-        "stack/mod.rs",
+        "stack/pool.rs",
         "//! Head.\nfn f() { unsafe { libc::abort() } }\n",
         "libc",
     );
     one("time.rs", &format!("{clean}{}", "f();\n".repeat(601)), "603 lines");
+    one("stack/mod.rs", "//! Head.\nunsafe fn f() {}\n", "has unsafe code");
+    let long = format!("//! Head.\n#![forbid(unsafe_code)]\npub(crate) fn g() {{\n{}}}\n", "    f();\n".repeat(59));
+    one("time.rs", &long, "`g` has 61 lines");
     assert_eq!(
         faults("sys/mem.rs", "//! Head.\nfn f() { unsafe { libc::abort() } }\n"),
         [""; 0]
@@ -433,4 +471,55 @@ fn comments_and_strings_are_not_code() {
         "#[cfg(test)] mod tests; fn f() {}"
     );
     assert_eq!(rest("#[cfg(unix)] mod a { b }"), "#[cfg(unix)] mod a { b }");
+}
+
+/// The files of this repository that a document names and that are not there.
+fn missing_files(text: &str) -> Vec<String> {
+    let is_path = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    let named = text.split(|c: char| !is_path(c)).filter(|word| {
+        let top = ["src/", "tests/", "examples/", "benches/", "docs/"];
+        let end = [".rs", ".sh", ".md", ".toml", ".supp"];
+        top.iter().any(|top| word.starts_with(top)) && end.iter().any(|end| word.ends_with(end))
+    });
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    named
+        .filter(|path| !path.contains("NAME") && !root.join(path).exists())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn documents_name_files_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents: Vec<PathBuf> = Vec::new();
+    for folder in [
+        "",
+        "docs",
+        "docs/design",
+        "src/hub",
+        "examples",
+        "tests/compat",
+        "benches/peers",
+    ] {
+        let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+        documents.extend(
+            entries
+                .map(|entry| entry.path())
+                .filter(|path| path.extension().is_some_and(|e| e == "md")),
+        );
+    }
+    assert!(documents.len() > 8, "{documents:?}");
+    let faults = documents.iter().flat_map(|path| {
+        let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
+        let missing = missing_files(&fs::read_to_string(path).expect("the document is text"));
+        missing
+            .into_iter()
+            .map(move |file| format!("{name}: there is no {file}"))
+    });
+    assert_none(faults.collect());
+
+    assert_eq!(
+        missing_files("see `src/nowhere.rs`, src/lib.rs and tests/it/NAME.rs"),
+        ["src/nowhere.rs"]
+    );
 }
