@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use libc::{c_int, c_ulong, ssize_t};
 
 use super::gate::{contained, errno, fail, interrupted, is_armed, set_errno};
-use super::probe::{self, File, has_error, kind};
 use super::table;
 use crate::hub::Hub;
 use crate::hub::budget;
@@ -28,6 +27,7 @@ use crate::hub::caught::Handlers;
 use crate::hub::park::{Mode, Parker, Wake, Why};
 use crate::hub::reactor::Direction;
 use crate::sys::fork::InChild;
+use crate::sys::probe::{self, File, has_error, kind};
 use crate::sys::spin::{ByThread, Locked, Spin};
 
 pub(super) static SOCKET: &str = "a patched call on descriptor";

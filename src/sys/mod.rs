@@ -19,4 +19,6 @@ pub(crate) mod signal;
 pub(crate) mod spin;
 pub(crate) mod thread;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
+pub(crate) mod probe;
+#[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod uring;

@@ -229,9 +229,9 @@ fn circles(sources: &[(&str, &str)], most: usize) -> Vec<String> {
     };
     let reached: Vec<Vec<bool>> = (0..files.len()).map(reached).collect();
     let mut found = Vec::new();
-    for first in 0..files.len() {
+    for (first, from) in reached.iter().enumerate() {
         let circle: Vec<usize> = (0..files.len())
-            .filter(|&at| at == first || reached[first][at] && reached[at][first])
+            .filter(|&at| at == first || from[at] && reached[at][first])
             .collect();
         if circle[0] != first || circle.len() <= most {
             continue;
