@@ -39,11 +39,11 @@ use libc::{c_int, sockaddr_storage, socklen_t, ssize_t};
 
 use super::call::{self, Call, SOCKET, handlers_for, is_nonblocking};
 use super::gate::{contained, errno, fail, interrupted, set_errno};
-use super::probe::{self, is_ready, listener};
 use super::table::{self, Waiting};
 use crate::hub::{self, Direction, Mode, Parker, Wake, Why};
 use crate::sys::fork::InChild;
 use crate::sys::plain::plainly;
+use crate::sys::probe::{self, is_ready, listener};
 use crate::sys::spin::Spin;
 
 /// The ways to make one `accept4`.

@@ -9,12 +9,12 @@ use libc::{
 };
 
 use super::call::{self, Call, is_nonblocking};
-use super::fd::{self, vectors_of};
+use super::fd::{self, is_standard, vectors_of};
 use super::gate::{contained, errno, fail, patch, set_errno};
 use super::iovec::total_of;
-use super::probe::{File, has_error, is_ready, is_standard, is_stream, kind, room_of};
 use super::{ready, sleep};
 use crate::hub::{Direction, Hub};
+use crate::sys::probe::{File, has_error, is_ready, is_stream, kind, room_of};
 
 patch! {
     SOCKETS sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t => sendfile_green;

@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use libc::{c_int, c_ulong, ssize_t};
 
 use super::gate::{contained, errno, fail, interrupted, is_armed, set_errno};
-use super::probe::{self, File, has_error, kind};
 use super::table;
 use crate::hub::{Direction, Handlers, Hub, Mode, Parker, Wake, Why, budget};
 use crate::sys::fork::InChild;
+use crate::sys::probe::{self, File, has_error, kind};
 use crate::sys::spin::{ByThread, Locked, Spin};
 
 pub(super) static SOCKET: &str = "a patched call on descriptor";

@@ -8,19 +8,20 @@ use libc::{c_int, c_uint, c_void, socklen_t};
 use super::gate::is_armed;
 use super::symbol::around;
 use super::table::{closed, closing, has_waiters, range_closed, range_closing};
-use super::{accept, call, probe};
+use super::{accept, call};
+use crate::sys::probe;
 
 around! {
-    SOCKETS close(fd: c_int) -> c_int => close_any;
-    SOCKETS dup2(old: c_int, new: c_int) -> c_int => dup2_any;
-    SOCKETS dup3(old: c_int, new: c_int, flags: c_int) -> c_int => dup3_any;
-    SOCKETS close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int => close_range_any;
-    SOCKETS setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int => setsockopt_any;
+    SOCKETS close(fd: c_int) -> c_int => close_and_wake;
+    SOCKETS dup2(old: c_int, new: c_int) -> c_int => dup2_and_wake;
+    SOCKETS dup3(old: c_int, new: c_int, flags: c_int) -> c_int => dup3_and_wake;
+    SOCKETS close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int => close_range_and_wake;
+    SOCKETS setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int => setsockopt_and_note;
 }
 
 /// Wakes the green threads that wait for the descriptor.
 #[inline(always)]
-fn close_any(fd: c_int, call: impl FnOnce() -> c_int) -> c_int {
+fn close_and_wake(fd: c_int, call: impl FnOnce() -> c_int) -> c_int {
     #[inline(never)]
     fn armed(fd: c_int, call: impl FnOnce() -> c_int) -> c_int {
         // Before the close: afterwards the number may be given to a new file, and a waiter could read from that.
@@ -44,7 +45,7 @@ fn will_copy(old: c_int, new: c_int) -> bool {
 }
 
 /// The call closes `new`, so the green threads that wait for `new` are woken as by `close`.
-fn dup2_any(old: c_int, new: c_int, call: impl FnOnce() -> c_int) -> c_int {
+fn dup2_and_wake(old: c_int, new: c_int, call: impl FnOnce() -> c_int) -> c_int {
     if will_copy(old, new) {
         closing(new);
     }
@@ -57,8 +58,8 @@ fn dup2_any(old: c_int, new: c_int, call: impl FnOnce() -> c_int) -> c_int {
     result
 }
 
-/// As [`dup2_any`].
-fn dup3_any(old: c_int, new: c_int, flags: c_int, call: impl FnOnce() -> c_int) -> c_int {
+/// As [`dup2_and_wake`].
+fn dup3_and_wake(old: c_int, new: c_int, flags: c_int, call: impl FnOnce() -> c_int) -> c_int {
     // With any other flag the call fails, and closes nothing.
     if flags & !libc::O_CLOEXEC == 0 && will_copy(old, new) {
         closing(new);
@@ -73,7 +74,7 @@ fn dup3_any(old: c_int, new: c_int, flags: c_int, call: impl FnOnce() -> c_int) 
 }
 
 /// Wakes the green threads that wait for a descriptor of the range.
-fn close_range_any(first: c_uint, last: c_uint, flags: c_int, call: impl FnOnce() -> c_int) -> c_int {
+fn close_range_and_wake(first: c_uint, last: c_uint, flags: c_int, call: impl FnOnce() -> c_int) -> c_int {
     // With `CLOSE_RANGE_CLOEXEC` the call only sets a flag, and with an unknown flag or an empty range it fails: then
     // it closes nothing.
     let closes = first <= last && flags & !(libc::CLOSE_RANGE_UNSHARE as c_int) == 0;
@@ -93,7 +94,7 @@ fn close_range_any(first: c_uint, last: c_uint, flags: c_int, call: impl FnOnce(
 
 /// Notes that a socket has a time-out, also before anything is armed.
 #[inline]
-fn setsockopt_any(
+fn setsockopt_and_note(
     _fd: c_int,
     level: c_int,
     name: c_int,

@@ -7,8 +7,8 @@ use libc::c_int;
 
 use super::call::{self, Call, SOCKET, Waited, handlers_for, is_nonblocking, nap, without_blocking};
 use super::gate::{errno, fail, set_errno};
-use super::probe::{is_connected, is_ready, option};
 use crate::hub::{Direction, Why};
+use crate::sys::probe::{is_connected, is_ready, option};
 
 /// Connects. `attempt` makes the call, and `elsewhere` does on another OS thread, in the caller's place.
 pub(super) fn connect(call: &Call, attempt: impl Fn() -> c_int, elsewhere: impl FnOnce() -> c_int) -> c_int {

@@ -14,8 +14,8 @@ use libc::{c_int, ssize_t};
 
 use super::call::{self, Call, Waited, is_nonblocking};
 use super::gate::{errno, fail, set_errno};
-use super::probe::{Sort, is_eventfd, is_ready, is_terminal, raw_terminal};
 use crate::hub::Direction;
+use crate::sys::probe::{Sort, is_eventfd, is_ready, is_terminal, raw_terminal};
 
 /// The ways to make one read or write.
 pub(super) struct Ways<'a> {

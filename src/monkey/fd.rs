@@ -12,9 +12,9 @@ use super::device::{self, Ways};
 use super::gate::{errno, patch, set_errno};
 use super::iovec::{rest_of, total_of};
 use super::offload::on_own_thread_or_fail;
-use super::probe::{Sort, has_output, is_standard, is_stream, sort};
 use super::{accept, connect};
 use crate::hub::{Direction, Hub};
+use crate::sys::probe::{Sort, has_output, is_stream, sort};
 
 patch! {
     SOCKETS recv(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int) -> ssize_t => recv_green;
@@ -221,6 +221,12 @@ fn with_rest(vectors: &[iovec], done: usize, f: impl FnOnce(&mut msghdr) -> ssiz
     message.msg_iov = rest.as_mut_ptr();
     message.msg_iovlen = rest.len();
     f(&mut message)
+}
+
+/// Whether it is standard input, output or error. These block as without patching: otherwise another green thread could
+/// print in the middle of a line.
+pub(super) fn is_standard(fd: c_int) -> bool {
+    (0..=2).contains(&fd)
 }
 
 pub(super) unsafe fn read_green(hub: &'static Hub, fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_t {

@@ -199,7 +199,6 @@ mod gate;
 mod iovec;
 mod locks;
 mod offload;
-mod probe;
 mod processes;
 mod ready;
 mod signals;
@@ -307,7 +306,6 @@ pub mod original {
     pub use super::ready::original::*;
     pub use super::signals::actions::*;
     pub use super::signals::original::*;
-    pub use super::sleep::original::*;
     pub use super::threads::original::*;
     pub use super::threads::plain::*;
 }
@@ -355,11 +353,10 @@ fn symbols() -> impl Iterator<Item = symbol::Listed> {
         .chain(locks::c11_symbols());
     let signals = signals::symbols().chain(signals::action_symbols());
     let threads = threads::symbols().chain(threads::join_symbols());
-    let rest = sleep::symbols().chain(offload::symbols());
     descriptors
         .chain(processes)
         .chain(locks)
         .chain(signals)
         .chain(threads)
-        .chain(rest)
+        .chain(offload::symbols())
 }

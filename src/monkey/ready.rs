@@ -1,4 +1,5 @@
-//! poll, select and epoll: first a look without waiting, then a wait for an epoll descriptor.
+//! poll, select and epoll: first a look without waiting, then a wait for an epoll descriptor. And the sleeps, which wait
+//! for nothing but the time.
 //!
 //! An epoll descriptor is readable when one of its members is ready, so the hub can wait for it as for any descriptor.
 //! For poll and select, one is made for the length of the call.
@@ -7,7 +8,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
+use libc::{c_int, c_uint, clockid_t, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval, useconds_t};
 
 use super::call::{self, Waited, nap, wait_or_signal};
 use super::gate::{errno, fail, patch};
@@ -17,6 +18,11 @@ use crate::hub::{Direction, Handlers, Hub, Why};
 use crate::sys::plain::plainly;
 
 patch! {
+    TIME nanosleep(time: *const timespec, left: *mut timespec) -> c_int => nanosleep_green;
+    TIME clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec, left: *mut timespec) -> c_int => clock_nanosleep_green;
+    TIME usleep(time: useconds_t) -> c_int => usleep_green;
+    TIME sleep(seconds: c_uint) -> c_uint => sleep_green;
+    TIME thrd_sleep(time: *const timespec, left: *mut timespec) -> c_int => thrd_sleep_green;
     READINESS poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int => poll_green;
     READINESS ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int => ppoll_green;
     READINESS __ppoll_chk(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t, room: libc::size_t) -> c_int => ppoll_chk_green;
@@ -455,5 +461,98 @@ unsafe fn epoll_pwait_green(
             }
             on_own_thread_or_fail(|| original::epoll_pwait(fd, events, count, timeout, mask))
         }
+    }
+}
+
+/// Stores the time that was left, if the caller has a place for it.
+///
+/// # Safety
+/// `left` is null or writable.
+unsafe fn store_left(left: *mut timespec, time: Duration) {
+    // SAFETY: `left` is null or writable, as the caller guarantees.
+    if let Some(left) = unsafe { left.as_mut() } {
+        left.tv_sec = time.as_secs() as libc::time_t;
+        left.tv_nsec = time.subsec_nanos().into();
+    }
+}
+
+unsafe fn nanosleep_green(hub: &'static Hub, time: *const timespec, left: *mut timespec) -> c_int {
+    if time.is_null() {
+        // The kernel reports the error.
+        // SAFETY: the caller guarantees that `left` is null or writable; the kernel checks `time`.
+        return unsafe { original::nanosleep(time, left) };
+    }
+    // SAFETY: `time` is not null, so it is readable as the caller guarantees.
+    match sleep::duration(unsafe { &*time }) {
+        Some(duration) => match sleep::pause(hub, duration) {
+            Ok(()) => 0,
+            Err(time) => {
+                // SAFETY: the caller guarantees that `left` is null or writable.
+                unsafe { store_left(left, time) };
+                fail(libc::EINTR)
+            }
+        },
+        None => fail(libc::EINVAL),
+    }
+}
+
+unsafe fn clock_nanosleep_green(
+    hub: &'static Hub,
+    clock: clockid_t,
+    flags: c_int,
+    time: *const timespec,
+    left: *mut timespec,
+) -> c_int {
+    let known =
+        matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC) && matches!(flags, 0 | libc::TIMER_ABSTIME);
+    if time.is_null() || !known {
+        // Another clock (of CPU time, say) is the kernel's affair, and so are errors.
+        // SAFETY: the caller guarantees that `left` is null or writable; the kernel checks the rest.
+        return unsafe { original::clock_nanosleep(clock, flags, time, left) };
+    }
+    // SAFETY: `time` is not null, so it is readable as the caller guarantees.
+    let Some(mut wait) = sleep::duration(unsafe { &*time }) else {
+        return libc::EINVAL;
+    };
+    if flags == libc::TIMER_ABSTIME {
+        wait = wait.saturating_sub(sleep::now(clock));
+    }
+    match sleep::pause(hub, wait) {
+        Ok(()) => 0,
+        Err(time) => {
+            // For an absolute time nothing is stored, as in the kernel: the caller can use the same time again.
+            if flags != libc::TIMER_ABSTIME {
+                // SAFETY: the caller guarantees that `left` is null or writable.
+                unsafe { store_left(left, time) };
+            }
+            libc::EINTR
+        }
+    }
+}
+
+unsafe fn usleep_green(hub: &'static Hub, time: useconds_t) -> c_int {
+    match sleep::pause(hub, Duration::from_micros(u64::from(time))) {
+        Ok(()) => 0,
+        Err(_) => fail(libc::EINTR),
+    }
+}
+
+unsafe fn sleep_green(hub: &'static Hub, seconds: c_uint) -> c_uint {
+    match sleep::pause(hub, Duration::from_secs(u64::from(seconds))) {
+        Ok(()) => 0,
+        // sleep returns the time that is left, in whole seconds.
+        Err(time) => time.as_secs() as c_uint,
+    }
+}
+
+/// C11's sleep has results of its own: 0, -1 for a signal, another negative number for an error.
+unsafe fn thrd_sleep_green(hub: &'static Hub, time: *const timespec, left: *mut timespec) -> c_int {
+    let mut unused = timespec { tv_sec: 0, tv_nsec: 0 };
+    let left = if left.is_null() { &raw mut unused } else { left };
+    // SAFETY: the caller guarantees that `time` is readable, and `left` null or writable.
+    match unsafe { clock_nanosleep_green(hub, libc::CLOCK_REALTIME, 0, time, left) } {
+        0 => 0,
+        libc::EINTR => -1,
+        _ => -2,
     }
 }

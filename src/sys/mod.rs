@@ -17,6 +17,8 @@ pub(crate) mod socket;
 pub(crate) mod spin;
 pub(crate) mod thread;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
+pub(crate) mod probe;
+#[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod uring;
 /// The crate refuses to be built here with that feature. This keeps the compiler from naming more than the reason.
 #[cfg(all(feature = "monkey", not(target_os = "linux")))]

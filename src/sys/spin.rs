@@ -1,7 +1,7 @@
 //! A lock that is held for a few instructions. The state of every primitive lies under one.
 //!
 //! # Invariants
-//! - **S1** The value is touched only between a `swap` of the lock that found it false and the store that sets it false
+//! - **S1** The value is touched only between an exchange of the lock that found it free and the store that frees it
 //!   again.
 //! - **S2** While it is held there is no park, no wake, no code of the user (such as a waker's clone or drop), and
 //!   nothing that panics. So its holder goes on to the unlock unless the kernel takes the processor away. Code that
@@ -235,5 +235,23 @@ fn wait(is_taken: impl Fn() -> bool, try_it: impl Fn() -> bool) {
         if try_it() {
             return;
         }
+    }
+}
+
+#[cfg(all(test, feature = "monkey", not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_by_thread_is_refused_to_its_holder_and_waited_for_by_others() {
+        static LOCK: Spin<u32, ByThread> = Spin::with_lock(0, ByThread::new());
+        let mut held = LOCK.lock_unless_mine().expect("it is free");
+        assert!(LOCK.lock_unless_mine().is_none());
+        let other = std::thread::spawn(|| *LOCK.lock_unless_mine().expect("another thread's"));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        *held = 7;
+        drop(held);
+        assert_eq!(other.join().unwrap(), 7);
+        assert_eq!(*LOCK.lock(), 7);
     }
 }

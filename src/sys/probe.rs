@@ -1,5 +1,5 @@
-//! Questions to the kernel about a descriptor, and a few calls of this crate's own on one: safe for any number, and none of
-//! them waits (but [`accept_next`]).
+//! Questions to the kernel about a descriptor, and a few calls of patched libc on one: safe for any number, and none of them
+//! waits (but [`accept_next`]).
 
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, pollfd, sockaddr_storage, socklen_t, timeval};
 
-use super::gate::errno;
+/// The errno of the call that has just failed.
+fn errno() -> c_int {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
 
 /// The events that one descriptor has now, of `events`; errors are always among them. An error if it cannot be asked for.
 fn events_of(fd: RawFd, events: i16) -> Result<i16, c_int> {
@@ -20,24 +23,24 @@ fn events_of(fd: RawFd, events: i16) -> Result<i16, c_int> {
 }
 
 /// Whether one descriptor has one of these events now, or an error.
-pub(super) fn is_ready(fd: RawFd, events: i16) -> bool {
+pub(crate) fn is_ready(fd: RawFd, events: i16) -> bool {
     events_of(fd, events) != Ok(0)
 }
 
 /// Whether an error is pending, which the next call on the descriptor would report.
-pub(super) fn has_error(fd: RawFd) -> bool {
+pub(crate) fn has_error(fd: RawFd) -> bool {
     events_of(fd, 0).is_ok_and(|events| events & libc::POLLERR != 0)
 }
 
 /// Whether it is a descriptor.
-pub(super) fn is_open(fd: RawFd) -> bool {
+pub(crate) fn is_open(fd: RawFd) -> bool {
     // SAFETY: `F_GETFD` only reads flags, and fails if `fd` is not open.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
 /// The kind of a descriptor, as far as waiting is concerned.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(crate) enum Sort {
     Pipe,
     Socket,
     /// A file on a disk or a directory, which is always ready; or no open descriptor.
@@ -59,12 +62,12 @@ fn stat_of(fd: RawFd) -> Option<libc::stat> {
 }
 
 /// The inode of an open file.
-pub(super) fn inode_of(fd: RawFd) -> Option<u64> {
+pub(crate) fn inode_of(fd: RawFd) -> Option<u64> {
     Some(stat_of(fd)?.st_ino)
 }
 
 /// Finds out the kind of a descriptor.
-pub(super) fn sort(fd: RawFd) -> Sort {
+pub(crate) fn sort(fd: RawFd) -> Sort {
     let Some(stat) = stat_of(fd) else {
         return Sort::File;
     };
@@ -82,14 +85,14 @@ pub(super) fn sort(fd: RawFd) -> Sort {
 
 /// The kind of a descriptor, as far as reading and writing are concerned.
 #[derive(PartialEq, Eq)]
-pub(super) enum File {
+pub(crate) enum File {
     Pipe,
     Socket,
     /// A file, a terminal, a device.
     Other,
 }
 
-pub(super) fn kind(fd: c_int) -> File {
+pub(crate) fn kind(fd: c_int) -> File {
     match sort(fd) {
         Sort::Pipe => File::Pipe,
         Sort::Socket => File::Socket,
@@ -97,14 +100,8 @@ pub(super) fn kind(fd: c_int) -> File {
     }
 }
 
-/// Whether it is standard input, output or error. These block as without patching: otherwise another green thread could
-/// print in the middle of a line.
-pub(super) fn is_standard(fd: c_int) -> bool {
-    (0..=2).contains(&fd)
-}
-
 /// The value of an integer socket option; `None` if it cannot be asked for.
-pub(super) fn option(fd: RawFd, name: c_int) -> Option<c_int> {
+pub(crate) fn option(fd: RawFd, name: c_int) -> Option<c_int> {
     let (mut value, mut len) = (0, size_of::<c_int>() as socklen_t);
     // SAFETY: `getsockopt` writes at most `len` bytes to a local integer.
     let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut len) };
@@ -112,7 +109,7 @@ pub(super) fn option(fd: RawFd, name: c_int) -> Option<c_int> {
 }
 
 /// The value of a socket option that is a time. 0 on anything but a socket.
-pub(super) fn time_option(fd: RawFd, name: c_int) -> Duration {
+pub(crate) fn time_option(fd: RawFd, name: c_int) -> Duration {
     // SAFETY: `getsockopt` writes at most `len` bytes to a local `timeval`, for which all-zero is valid.
     let time = unsafe {
         let mut time: timeval = zeroed();
@@ -127,18 +124,18 @@ pub(super) fn time_option(fd: RawFd, name: c_int) -> Duration {
 }
 
 /// Whether it is a stream socket.
-pub(super) fn is_stream(fd: RawFd) -> bool {
+pub(crate) fn is_stream(fd: RawFd) -> bool {
     option(fd, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
 }
 
 /// The inode of a descriptor that is a listening socket; `None` for any other.
-pub(super) fn listener(fd: RawFd) -> Option<u64> {
+pub(crate) fn listener(fd: RawFd) -> Option<u64> {
     let listens = option(fd, libc::SO_ACCEPTCONN) == Some(1);
     listens.then(|| inode_of(fd)).flatten()
 }
 
 /// Whether it is a socket with a peer.
-pub(super) fn is_connected(fd: RawFd) -> bool {
+pub(crate) fn is_connected(fd: RawFd) -> bool {
     // SAFETY: `getpeername` writes at most `len` bytes to a local address, for which all-zero is valid.
     unsafe {
         let mut address: libc::sockaddr_storage = zeroed();
@@ -149,7 +146,7 @@ pub(super) fn is_connected(fd: RawFd) -> bool {
 
 /// `VMIN` and `VTIME` of a terminal that is not in line mode: the least number of bytes that a read waits for, and how
 /// long it waits for each, in tenths of a second. `None` in line mode, and if it is no terminal.
-pub(super) fn raw_terminal(fd: RawFd) -> Option<(usize, u64)> {
+pub(crate) fn raw_terminal(fd: RawFd) -> Option<(usize, u64)> {
     // SAFETY: `tcgetattr` writes to a local `termios`, for which all-zero is valid.
     let modes = unsafe {
         let mut modes: libc::termios = zeroed();
@@ -159,26 +156,26 @@ pub(super) fn raw_terminal(fd: RawFd) -> Option<(usize, u64)> {
     (modes.c_lflag & libc::ICANON == 0).then(|| (usize::from(count(libc::VMIN)), count(libc::VTIME).into()))
 }
 
-pub(super) fn is_terminal(fd: RawFd) -> bool {
+pub(crate) fn is_terminal(fd: RawFd) -> bool {
     // SAFETY: no pointers are involved.
     unsafe { libc::isatty(fd) == 1 }
 }
 
 /// Whether a terminal still has output to send.
-pub(super) fn has_output(fd: RawFd) -> bool {
+pub(crate) fn has_output(fd: RawFd) -> bool {
     let mut left: c_int = 0;
     // SAFETY: `TIOCOUTQ` writes an integer to the address of a local.
     unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut left) == 0 && left != 0 }
 }
 
 /// Whether it is an eventfd, the only anonymous file on which a write may wait.
-pub(super) fn is_eventfd(fd: RawFd) -> bool {
+pub(crate) fn is_eventfd(fd: RawFd) -> bool {
     let path = format!("/proc/self/fd/{fd}");
     std::fs::read_link(path).is_ok_and(|to| to.as_os_str() == "anon_inode:[eventfd]")
 }
 
 /// How many bytes a pipe takes without waiting for certain. `None`: no descriptor reads from it, or it is closed.
-pub(super) fn room_of(pipe: RawFd) -> Option<usize> {
+pub(crate) fn room_of(pipe: RawFd) -> Option<usize> {
     let events = events_of(pipe, libc::POLLOUT).unwrap_or_default();
     if events & (libc::POLLERR | libc::POLLNVAL) != 0 {
         return None;
@@ -200,7 +197,7 @@ pub(super) fn room_of(pipe: RawFd) -> Option<usize> {
 }
 
 /// A second descriptor of an open file, or an errno.
-pub(super) fn duplicate(fd: RawFd) -> Result<OwnedFd, c_int> {
+pub(crate) fn duplicate(fd: RawFd) -> Result<OwnedFd, c_int> {
     // SAFETY: `F_DUPFD_CLOEXEC` makes a new descriptor, which has no other owner.
     unsafe {
         let raw = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0);
@@ -213,7 +210,7 @@ pub(super) fn duplicate(fd: RawFd) -> Result<OwnedFd, c_int> {
 }
 
 /// Sets the flags of a descriptor as `accept4` does.
-pub(super) fn set_flags(fd: &OwnedFd, flags: c_int) {
+pub(crate) fn set_flags(fd: &OwnedFd, flags: c_int) {
     // SAFETY: these commands change flags, and have no pointer arguments.
     unsafe {
         if flags & libc::SOCK_CLOEXEC == 0 {
@@ -226,7 +223,7 @@ pub(super) fn set_flags(fd: &OwnedFd, flags: c_int) {
 }
 
 /// A connection, or the errno of `accept4`, and the peer's address. Blocks the OS thread.
-pub(super) fn accept_next(listener: &OwnedFd) -> (Result<OwnedFd, c_int>, sockaddr_storage, socklen_t) {
+pub(crate) fn accept_next(listener: &OwnedFd) -> (Result<OwnedFd, c_int>, sockaddr_storage, socklen_t) {
     // SAFETY: `accept4` writes to a local address, for which all-zero is valid; the new descriptor has no other owner.
     unsafe {
         let mut address: sockaddr_storage = zeroed();
