@@ -2,7 +2,7 @@
 # Everything that must hold before a change goes in: `bash tests/run.sh` in a fresh clone.
 #
 #     bash tests/run.sh            all steps
-#     bash tests/run.sh quick      what to run while writing: formatting, lints, the tests of the debug build
+#     bash tests/run.sh quick      what to run while writing: formatting, lints, the tests of the debug build, examples apart
 #     bash tests/run.sh list       the names of the steps
 #     bash tests/run.sh NAME...    these steps only, as in `bash tests/run.sh loom 'tests release'`
 #

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::fresh::ms;
 use crate::support::lines;
@@ -61,6 +61,25 @@ fn build_all(profile: &Path) {
     }
     let status = cargo.arg("--target-dir").arg(folder).status().expect("cargo runs");
     assert!(status.success(), "the examples do not build");
+}
+
+#[test]
+fn a_binary_is_stale_when_a_source_is_newer_or_gone() {
+    let folder = std::env::temp_dir().join(format!("greenthread-stale-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let [binary, list, source] = ["a", "a.d", "a.rs"].map(|name| folder.join(name));
+    std::fs::write(&source, "").unwrap();
+    assert!(!is_up_to_date(&binary), "it is missing");
+    std::fs::write(&list, format!("{}: {}\n", binary.display(), source.display())).unwrap();
+    let made = std::fs::File::create(&binary).unwrap();
+    made.set_modified(SystemTime::now() + ms(10_000)).unwrap();
+    assert!(is_up_to_date(&binary));
+    made.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert!(!is_up_to_date(&binary), "its source is newer");
+    made.set_modified(SystemTime::now() + ms(10_000)).unwrap();
+    std::fs::remove_file(&source).unwrap();
+    assert!(!is_up_to_date(&binary), "its source is gone");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 /// Runs one that must succeed within these bounds.
