@@ -1,7 +1,9 @@
 //! Blocking code that does not block.
 //!
-//! Green threads by std's names, on a hub that waits in a polling reactor; greenlets and generators that are switched by
-//! hand; sockets, timers and a bridge to futures. What greenlet and gevent are to Python.
+//! This crate has green threads with the API of `std::thread`, run by one scheduler (a *hub*) for each OS thread.
+//! Sockets, timers, files and locks have std's names, and block the green thread instead of the OS thread. Futures and
+//! blocking code can call each other. Greenlets and generators are switched by hand. In Python, greenlet and gevent do
+//! the same.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -25,7 +27,7 @@
 //! # }
 //! ```
 //!
-//! The modules, from the ground up (a module may use what stands above it, and a test sees to that):
+//! The modules, from the ground up (a module may use only those above it, and a test checks that):
 
 #![deny(clippy::print_stdout)]
 // docs.rs shows which feature an item needs.

@@ -11,17 +11,17 @@ use crate::hub::{Hub, Kind, task};
 /// What a new green thread finds in its [`green_local!`](crate::green_local) variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Locals {
-    /// Nothing: each is initialised again, as for an OS thread.
+    /// No values: each local is initialised again, as in an OS thread.
     #[default]
     Empty,
-    /// The spawner's values as they are now. What is changed inside one (a `Cell`) shows in the other; a
-    /// [`rebind`](super::LocalKey::rebind) does not.
+    /// The spawner's current values. A change inside a value (of a `Cell`, say) is seen by both; a
+    /// [`rebind`](super::LocalKey::rebind) is not.
     Inherit,
-    /// The spawner's own set: what one sets the other sees.
+    /// The spawner's own set: both see every change.
     Share,
 }
 
-/// A green thread with a name, a stack size or locals of your choice.
+/// Spawns a green thread with a name, a stack size or locals of your choice.
 ///
 /// ```
 /// use greenthread::thread::Builder;
@@ -45,23 +45,24 @@ impl Builder {
         Builder::default()
     }
 
-    /// Its name: in `Debug`, in dumps, in errors and in what a stack overflow prints; not that of `std::thread::current`.
+    /// Sets its name. `Debug`, dumps, errors and the message of a stack overflow show it; `std::thread::current` does
+    /// not.
     #[must_use]
     pub fn name(mut self, name: impl Into<Box<str>>) -> Builder {
         self.name = Some(name.into());
         self
     }
 
-    /// The size of its stack in bytes that it can use, as std's; the guard comes on top. Rounded up, by an eighth at most.
+    /// Sets the size of its stack in usable bytes, as in std, without the guard. It is rounded up by at most an eighth.
     ///
-    /// Memory is what is touched, from one page up, and page tables: see [`stack`](crate::stack).
+    /// Only touched pages (at least one) and page tables take memory: see [`stack`](crate::stack).
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = Some(bytes);
         self
     }
 
-    /// What it finds in its locals.
+    /// Sets what it finds in its locals.
     #[must_use]
     pub fn locals(mut self, locals: Locals) -> Builder {
         self.locals = locals;
@@ -76,7 +77,7 @@ impl Builder {
         }
     }
 
-    /// [`spawn`](super::spawn)s it.
+    /// Spawns it, like [`spawn`](super::spawn).
     ///
     /// # Errors
     /// No memory for the stack; a stack size of zero, or of more than the address space; locals other than
@@ -91,7 +92,7 @@ impl Builder {
         self.start(Kind::Isolated, f)
     }
 
-    /// [`spawn_local`](super::spawn_local)s it.
+    /// Spawns it, like [`spawn_local`](super::spawn_local).
     ///
     /// # Errors
     /// No memory for the stack; a stack size of zero, or of more than the address space.
@@ -104,7 +105,7 @@ impl Builder {
         self.start(Kind::Local, f)
     }
 
-    /// Runs `main` as a green thread and joins it, as [`run`](super::run).
+    /// Runs `main` as a green thread and waits for its end, like [`run`](super::run).
     ///
     /// ```
     /// use greenthread::thread::Builder;
@@ -126,7 +127,7 @@ impl Builder {
         Ok(super::value_of(self.spawn(main)?.join(), "run"))
     }
 
-    /// [`spawn`](Scope::spawn)s it in a scope.
+    /// Spawns it in a scope, like [`Scope::spawn`].
     ///
     /// ```
     /// use greenthread::thread::{self, Builder};
@@ -156,7 +157,7 @@ impl Builder {
         scope.try_spawn(Kind::Isolated, Some(self.options()), f, Location::caller())
     }
 
-    /// [`spawn_local`](Scope::spawn_local)s it in a scope.
+    /// Spawns it in a scope, like [`Scope::spawn_local`].
     ///
     /// # Errors
     /// As [`spawn_local`](Self::spawn_local).

@@ -37,8 +37,8 @@ static MEMBERS: &str = "the end of a Group's members";
 /// assert!(group.is_empty());
 /// ```
 ///
-/// A member leaves when it ends. Green threads of other hubs may be members, by [`add`](Self::add), and a clone is the
-/// same group. Dropping a group leaves its members alone; [`scope`](crate::scope()) does not.
+/// A member leaves when it ends. [`add`](Self::add) makes green threads members, those of other hubs too. A clone is
+/// the same group. The members run on when the group is dropped; with a [`scope`](crate::scope()) they do not.
 ///
 /// # Coming from Python
 /// `gevent.pool.Group`.
@@ -74,12 +74,12 @@ fn with<R>(shared: &Mutex<State>, f: impl FnOnce(&mut State) -> R) -> R {
 }
 
 impl Group {
-    /// Without members.
+    /// A group without members.
     pub fn new() -> Group {
         Group::default()
     }
 
-    /// The size of its members' stacks in bytes that they can use, for this handle and its clones to come.
+    /// Sets the size of its members' stacks in usable bytes, for this handle and its later clones.
     ///
     /// ```
     /// use greenthread::thread::Group;
@@ -87,15 +87,15 @@ impl Group {
     /// assert_eq!(deep.spawn(|| [1_u8; 4 << 20].len()).join().unwrap(), 4 << 20);
     /// ```
     ///
-    /// Otherwise they are as those of [`spawn`](super::spawn) and [`spawn_local`](super::spawn_local). A size of zero,
-    /// or of more than 64 GiB, makes each spawn panic.
+    /// Without it, stacks have the sizes of [`spawn`](super::spawn) and [`spawn_local`](super::spawn_local). A size of
+    /// zero, or of more than 64 GiB, makes each spawn panic.
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Group {
         self.stack_size = Some(bytes);
         self
     }
 
-    /// [`spawn`](super::spawn)s a member.
+    /// Spawns a member, like [`spawn`](super::spawn).
     ///
     /// # Panics
     /// When there is no memory for its stack.
@@ -123,7 +123,7 @@ impl Group {
         handle
     }
 
-    /// [`spawn_local`](super::spawn_local)s a member.
+    /// Spawns a member, like [`spawn_local`](super::spawn_local).
     ///
     /// # Panics
     /// When there is no memory for its stack.
@@ -136,8 +136,8 @@ impl Group {
         self.start(Kind::Local, f, None)
     }
 
-    /// Makes a green thread a member until it ends. Does nothing if it is a member already; one that has ended leaves
-    /// again at once.
+    /// Makes a green thread a member until it ends. Does nothing if it is a member already. A green thread that has
+    /// ended leaves again at once.
     pub fn add<T>(&self, handle: &JoinHandle<T>) {
         self.enter(handle, None);
     }
@@ -194,7 +194,7 @@ impl Group {
         self.len() == 0
     }
 
-    /// The members, in the order in which they came.
+    /// The members, in the order in which they joined.
     pub fn members(&self) -> Vec<Thread> {
         let mut members = with(&self.shared, |state| {
             let members = state.members.values();
@@ -257,7 +257,7 @@ impl Group {
     /// ```
     ///
     /// # Errors
-    /// That member's. To be killed is no failure.
+    /// That member's error. A kill does not count as a failure.
     ///
     /// # Panics
     /// As [`join`](Self::join).
@@ -272,12 +272,12 @@ impl Group {
 
     /// Kills all members, and waits until there are none.
     ///
-    /// A green thread that becomes a member meanwhile is killed too. Each member is asked once, by however many calls:
-    /// one that catches the kill lives on, and is waited for. If the caller is a member, it is killed too, and unwinds
-    /// here.
+    /// A green thread that becomes a member meanwhile is killed too. Each member is asked once, however many calls
+    /// there are. A member that catches the kill lives on, and this call waits for it. If the caller is a member, it is
+    /// killed too, and unwinds here.
     ///
     /// # Blocking and cancellation
-    /// Parks. A kill or time-out unwinds here; the members that were asked die all the same.
+    /// Parks. A kill or time-out unwinds here; the members that were asked still die.
     ///
     /// # Coming from Python
     /// `group.kill()`.

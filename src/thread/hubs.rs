@@ -12,13 +12,13 @@ use crate::hub::{self, Hub, Hubs, serve};
 use crate::sync::channel::{self, Receiver, RecvTimeoutError};
 
 impl Hubs {
-    /// As many hubs as `count`, each on an OS thread of its own.
+    /// Starts `count` hubs, each on an OS thread of its own.
     ///
     /// # Errors
     /// `InvalidInput` if `count` is 0; the system's error if it can start no more OS threads.
     ///
     /// # Blocking and cancellation
-    /// Parks until the hubs run. After an error, a kill or a time-out, those that run by then are stopped.
+    /// Parks until the hubs run. After an error, a kill or a time-out, the hubs that run by then are stopped.
     #[track_caller]
     pub fn new(count: usize) -> io::Result<Hubs> {
         if count == 0 {
@@ -72,7 +72,7 @@ impl Hubs {
     /// `NotConnected` after [`stop`](Self::stop), or when that hub has ended; `f` is dropped.
     ///
     /// # Panics
-    /// If there are not so many hubs.
+    /// If there is no hub with this number.
     #[track_caller]
     pub fn spawn_on<F, T>(&self, index: usize, f: F) -> io::Result<JoinHandle<T>>
     where
@@ -100,8 +100,8 @@ impl Hubs {
             .map(JoinHandle::new)
     }
 
-    /// Waits until all green threads of all these hubs have ended, those that they spawn meanwhile too; after a
-    /// [`stop`](Self::stop), until the hubs themselves have.
+    /// Waits until all green threads of these hubs have ended, including those that are spawned meanwhile. After a
+    /// [`stop`](Self::stop) it waits until the hubs themselves have ended.
     ///
     /// ```
     /// use greenthread::{hub::Hubs, sleep, spawn};
@@ -122,7 +122,7 @@ impl Hubs {
     /// ```
     ///
     /// # Panics
-    /// On one of these hubs, where it would wait for its caller.
+    /// If it is called on one of these hubs, because it would wait for its caller.
     ///
     /// # Blocking and cancellation
     /// Parks. A kill or time-out unwinds here, and the green threads go on.

@@ -38,7 +38,7 @@ impl<T> JoinHandle<T> {
 
     /// Waits for the end and returns the result.
     ///
-    /// A panic comes back as a [`JoinError`], which has more to tell than std's bare payload. To let it go on here:
+    /// A panic comes back as a [`JoinError`], which says more than std's bare payload. To let the panic go on here:
     ///
     /// ```
     /// use greenthread::spawn;
@@ -55,15 +55,15 @@ impl<T> JoinHandle<T> {
     /// ```
     ///
     /// # Errors
-    /// [`JoinError`]: it panicked, was killed, is the caller itself, its result was given before, or its hub ended first.
+    /// [`JoinError`]: the green thread panicked, was killed, is the caller itself, has given its result already, or its hub ended first.
     ///
     /// # Blocking and cancellation
-    /// Parks. If the caller is killed or timed out meanwhile, the handle goes and the green thread is detached.
+    /// Parks. If the caller is killed or timed out meanwhile, the handle is dropped, so the green thread is detached.
     ///
-    /// In a destructor, while a local green thread or a native stack unwinds, it does not wait: unless the result is
-    /// there, it gives an error with [`JoinError::is_interrupted`], and the green thread is detached. (A green thread
-    /// with thread-locals of its own, see [`is_isolated`](super::is_isolated), that shares them with no local green
-    /// thread does wait.)
+    /// In a destructor, while a local green thread or a native stack unwinds, it does not wait. If the result is not
+    /// there, it returns an error with [`JoinError::is_interrupted`], and the green thread is detached. An isolated
+    /// green thread (see [`is_isolated`](super::is_isolated)) that shares its thread-locals with no local green thread
+    /// does wait.
     #[inline(always)]
     #[track_caller]
     pub fn join(mut self) -> Result<T, JoinError> {
@@ -90,9 +90,10 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Waits for the end for at most `timeout`. `None`: it has not ended, and the handle can be used as before.
+    /// Waits for the end for at most `timeout`. It returns `None` if the green thread has not ended; the handle can
+    /// still be used.
     ///
-    /// After the result was given once, every later wait says [`JoinError::is_taken`].
+    /// Once the result was returned, every later wait is an error with [`JoinError::is_taken`].
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -205,11 +206,11 @@ impl<T> JoinHandle<T> {
         self.join.is_finished()
     }
 
-    /// Asks the green thread to die: it unwinds at its next park; one that never ran drops its closure.
+    /// Asks the green thread to end. It unwinds at its next park. If it never ran, it drops its closure.
     ///
-    /// This only asks. `join` tells when it is dead, and whether the kill is what ended it. A patched call of libc's
-    /// (feature `monkey`) does not unwind but fails with `ECANCELED`. If the closure returns after that, `join` says
-    /// killed all the same, and [`JoinError::into_value`] has the value.
+    /// This only asks. `join` waits for the end, and says whether the kill caused it. A patched call of libc's (feature
+    /// `monkey`) does not unwind but fails with `ECANCELED`. If the closure returns after that, `join` still reports a
+    /// kill, and [`JoinError::into_value`] has the value.
     ///
     /// ```
     /// use greenthread::{spawn, thread};
@@ -226,9 +227,9 @@ impl<T> JoinHandle<T> {
 
     /// Has `f` called when the green thread ends, in a fresh local green thread of its hub.
     ///
-    /// If it has ended, `f` is called soon, on the caller's hub. `f` is told how it ended: `Ok(())` if it returned. If
-    /// its hub ends first, `f` is called on the ending OS thread; if it has ended and so has the caller's hub, here and
-    /// now.
+    /// `f` is told how it ended: `Ok(())` if it returned. If it has ended already, `f` is called soon, on the caller's
+    /// hub. If its hub ends first, `f` is called on the ending OS thread. If both it and the caller's hub have ended,
+    /// `f` is called here, at once.
     ///
     /// # Coming from Python
     /// `greenlet.link(callback)`.
@@ -261,8 +262,8 @@ impl<T> JoinHandle<T> {
     /// ```
     ///
     /// # Coming from Python
-    /// `greenlet.link_value(callback)`. To gevent one that was killed has succeeded; here it has not returned, and so
-    /// it has failed.
+    /// `greenlet.link_value(callback)`. In gevent a killed greenlet has succeeded. Here it has failed, because it has
+    /// not returned.
     #[track_caller]
     pub fn on_success<F: FnOnce() + Send + 'static>(&self, f: F) {
         self.on_exit(|ended| {
@@ -350,7 +351,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-/// Why a join has no value.
+/// Why a join returned no value.
 ///
 /// `Display` and `Debug` both name the green thread:
 ///
@@ -407,17 +408,16 @@ impl JoinError {
 
     /// Whether it was killed.
     ///
-    /// It *may have completed* all the same: a patched call of libc's (feature `monkey`) cannot unwind, it fails with
-    /// `ECANCELED`, and the closure may go on from there to its end. [`into_value`](Self::into_value) has what it
-    /// returned.
+    /// It *may have completed* nevertheless. A patched call of libc's (feature `monkey`) cannot unwind. It fails with
+    /// `ECANCELED`, and the closure may go on to its end. [`into_value`](Self::into_value) has what it returned.
     pub fn is_killed(&self) -> bool {
         matches!(self.parts.1, Repr::Killed(_))
     }
 
-    /// What a green thread returned although a patched call had told it that it is killed.
+    /// What a green thread returned after a patched call had told it of a kill.
     ///
-    /// Kept of green threads with thread-locals of their own ([`spawn`](super::spawn)); a value of a local or a scoped
-    /// one is dropped.
+    /// The value is kept for green threads of [`spawn`](super::spawn). That of a local or a scoped green thread is
+    /// dropped.
     ///
     /// ```
     /// use greenthread::{spawn, thread};
@@ -429,7 +429,7 @@ impl JoinError {
     /// ```
     ///
     /// # Errors
-    /// The error itself, if there is no value, or one of another type.
+    /// The error itself, if there is no value or it has another type.
     pub fn into_value<T: 'static>(self) -> Result<T, JoinError> {
         let (who, repr) = *self.parts;
         match repr {
@@ -441,8 +441,8 @@ impl JoinError {
         }
     }
 
-    /// Whether a time-out has ended it: one that expired outside of its own [`run`](crate::time::Timeout::run), where
-    /// nothing catches it.
+    /// Whether a time-out has ended it. This time-out expired outside of its own [`run`](crate::time::Timeout::run),
+    /// where nothing catches it.
     ///
     /// ```
     /// use greenthread::{sleep, spawn, time::Timeout};
@@ -459,12 +459,12 @@ impl JoinError {
         matches!(self.parts.1, Repr::TimedOut)
     }
 
-    /// Whether it can no longer end: its hub ended with its OS thread.
+    /// Whether it was lost, because its hub ended with its OS thread.
     pub fn is_lost(&self) -> bool {
         matches!(self.parts.1, Repr::Lost)
     }
 
-    /// Whether its result was given before, by [`JoinHandle::join_timeout`] or to another poll of the handle.
+    /// Whether its result was returned before, by [`JoinHandle::join_timeout`] or by an earlier poll of the handle.
     pub fn is_taken(&self) -> bool {
         matches!(self.parts.1, Repr::Taken)
     }

@@ -18,7 +18,7 @@ impl fmt::Display for Killed {
 
 impl std::error::Error for Killed {}
 
-/// Runs `f`, and catches a kill that is delivered in it. The kill is then spent: the green thread lives on.
+/// Runs `f`, and catches a kill that is delivered in it. The kill is then over, and the green thread lives on.
 ///
 /// ```
 /// use greenthread::{spawn, thread};
@@ -29,9 +29,7 @@ impl std::error::Error for Killed {}
 /// ```
 ///
 /// # Errors
-/// [`Killed`]: a wait of `f` was cut short. A patched call of libc's cannot unwind and fails with `ECANCELED`, or is a sleep
-/// that ends early; an `f` that returns after that may have completed, but its value is dropped. Panics and time-outs pass
-/// through.
+/// [`Killed`]: a wait of `f` was cut short. A patched call of libc's cannot unwind; it fails with `ECANCELED`, and a sleep ends early. If `f` returns after that it may have completed, but its value is dropped. Panics and time-outs pass through.
 ///
 /// # Coming from Python
 /// `except GreenletExit:`, `except asyncio.CancelledError:` with `uncancel()`.
@@ -61,7 +59,7 @@ pub fn catch_kill<F: FnOnce() -> T, T>(f: F) -> Result<T, Killed> {
     }
 }
 
-/// Runs `f` with kill and time-out deferred: they are delivered at the first park after it.
+/// Runs `f` with kills and time-outs deferred. They are delivered at the first park after it.
 ///
 /// ```
 /// use std::time::Duration;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::Locals;
 use crate::hub::Hub;
 
-/// Declares a green-thread local, as `thread_local!` does one of an OS thread.
+/// Declares a local of green threads, as `thread_local!` declares one of OS threads.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -43,8 +43,8 @@ macro_rules! green_local {
 /// A variable declared by [`green_local!`](crate::green_local).
 ///
 /// It has std's methods: [`with`](Self::with) for all types, and more for a [`Cell`] or a [`RefCell`]. These change the
-/// value where it is, so a green thread that [inherited](Locals::Inherit) that very value sees the change;
-/// [`rebind`](Self::rebind) gives the caller a value of its own.
+/// value in place, so a green thread that [inherited](Locals::Inherit) the value sees the change.
+/// [`rebind`](Self::rebind) gives the caller a new value of its own.
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
     number: AtomicUsize,
@@ -157,7 +157,7 @@ impl<T: 'static> LocalKey<T> {
 }
 
 impl<T: 'static> LocalKey<Cell<T>> {
-    /// Sets the contained value; without running the initialiser, if that has not run yet.
+    /// Sets the contained value. If the initialiser has not run yet, it does not run.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -197,7 +197,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
 impl<T: 'static> LocalKey<RefCell<T>> {
     /// Calls `f` with the contained value.
     ///
-    /// `f` may block, but another that shares the value panics if it borrows it mutably meanwhile.
+    /// `f` may block. If another green thread that shares the value borrows it mutably meanwhile, that one panics.
     ///
     /// # Panics
     /// If it is mutably borrowed.
@@ -226,7 +226,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
         f(&mut value)
     }
 
-    /// Sets the contained value; without running the initialiser, if that has not run yet.
+    /// Sets the contained value. If the initialiser has not run yet, it does not run.
     ///
     /// # Panics
     /// If it is borrowed.

@@ -9,7 +9,7 @@ use crate::hub::{self, Hub, Mode, Parker, Wake, Why, budget, interrupt};
 
 static SOME: &str = "the end of one of several green threads";
 
-/// Joins all, in the order given.
+/// Joins all, and returns the results in the order given.
 ///
 /// ```
 /// use greenthread::{spawn, thread};
@@ -18,8 +18,8 @@ static SOME: &str = "the end of one of several green threads";
 /// ```
 ///
 /// # Blocking and cancellation
-/// Parks. If the caller is killed or timed out meanwhile, all the handles go and the green threads that still run are
-/// detached; [`scope`](super::scope) keeps them together.
+/// Parks. If the caller is killed or timed out meanwhile, all handles are dropped, so the green threads that still run
+/// are detached. A [`scope`](super::scope) avoids that.
 ///
 /// # Coming from Python
 /// `gevent.joinall`.
@@ -32,7 +32,7 @@ pub fn join_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
 /// Kills all, then joins them all.
 ///
 /// # Blocking and cancellation
-/// As [`join_all`]. It waits for as long as one shields itself or catches the kill.
+/// As [`join_all`]. A green thread that shields itself or catches the kill prolongs the wait.
 ///
 /// # Coming from Python
 /// `gevent.killall`.
@@ -43,10 +43,11 @@ pub fn kill_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
     join_all(handles)
 }
 
-/// Waits until `count` of them have ended, or for at most `timeout`: (ended, the rest). A `count` of `None` is all.
+/// Waits until `count` of them have ended, for at most `timeout`. Returns the ended ones and the rest. A `count` of
+/// `None` means all.
 ///
-/// More than `count` may be given as ended. A count of 0 does not wait, and gives none as ended; one of more than there are
-/// waits for all.
+/// More than `count` may be returned as ended. With a count of 0 it does not wait, and returns none as ended. With a
+/// count above the number of handles it waits for all.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,7 +61,7 @@ pub fn kill_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
 /// ```
 ///
 /// # Blocking and cancellation
-/// Parks. If the caller is killed or timed out meanwhile, all the handles go and the green threads are detached.
+/// Parks. If the caller is killed or timed out meanwhile, all handles are dropped, so the green threads are detached.
 ///
 /// # Coming from Python
 /// `gevent.wait(objects, timeout, count)`.
@@ -88,7 +89,7 @@ pub fn wait<T>(
     (done, rest)
 }
 
-/// Gives the handles one by one, as their green threads end.
+/// Returns the handles one by one, as their green threads end.
 ///
 /// # Blocking and cancellation
 /// Each `next` parks. If the caller is killed or timed out there, it unwinds, and the iterator can be used as before.

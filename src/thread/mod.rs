@@ -1,24 +1,24 @@
-//! Green threads, by std's names.
+//! Green threads, with std's names.
 //!
 //! | you have | use |
 //! |---|---|
 //! | a closure that is `Send`, as for `std::thread::spawn` | [`spawn`] |
-//! | one that is not (an `Rc` in it, say), or a million of them | [`spawn_local`] |
-//! | borrows of the caller's variables | [`scope`] |
-//! | many that are to be waited for or killed together | [`Group`] |
-//! | more to do than should be done at once | [`Pool`] |
-//! | more than one processor | [`hub::Hubs`] |
-//! | a name, a stack size, locals to inherit | [`Builder`] |
-//! | the whole program as a green thread | [`run`] |
+//! | a closure that is not `Send` (with an `Rc` in it, say), or a million green threads | [`spawn_local`] |
+//! | a closure that borrows the caller's variables | [`scope`] |
+//! | many green threads to wait for or to kill together | [`Group`] |
+//! | more work than should run at once | [`Pool`] |
+//! | several processors to use | [`hub::Hubs`] |
+//! | a name, a stack size, or locals to inherit | [`Builder`] |
+//! | a whole program to run as a green thread | [`run`] |
 //!
-//! All run on the hub of the OS thread that spawns them, and never leave it. They switch where they block in this crate
-//! and nowhere else; a computation that should share the processor calls [`yield_now`].
+//! A green thread runs on the hub of the OS thread that spawns it, and never leaves it. It lets others run when it
+//! blocks in this crate, and only then. A long computation should call [`yield_now`] now and then.
 //!
-//! An operation that might block but is done at once (a read from a peer that is never short of bytes, a free lock, a
-//! channel with room) does not switch by itself. After 128 of them, or sooner once a timer or a socket may have waited
-//! for a millisecond, the next one lets the others run before it begins, and takes notice of a kill or a time-out. What
-//! never waits (`try_lock`, `set`, an unlock, `unpark`, `spawn`) never switches. A call to [`yield_now`] lets timers
-//! and sockets have their turn after a millisecond as well.
+//! An operation that might block but succeeds at once (a read when data is there, a free lock, a channel with room)
+//! does not switch. After 128 such operations the next one lets others run before it begins, and a kill or a time-out
+//! is delivered there. That happens sooner if a timer or a socket may have waited for a millisecond. Operations that
+//! never wait (`try_lock`, `set`, an unlock, `unpark`, `spawn`) never switch. Loops that call [`yield_now`] do not
+//! delay timers and sockets by more than a millisecond either.
 //!
 //! ```
 //! use std::time::Duration;
@@ -30,39 +30,39 @@
 //! ```
 //!
 //! # What still blocks
-//! Only what blocks in this crate gives way. These stop every green thread of the OS thread, forever if the
-//! one that is waited for lives there too:
+//! Only waits in this crate let other green threads run. The following block the OS thread with all of its green
+//! threads. If they wait for a green thread of the same OS thread, they wait forever:
 //!
 //! - `std::sync::Mutex`, `RwLock`, `Condvar`, `Barrier` and `Once*`, where they have to wait; `mpsc::Receiver::recv`;
 //! - `std::thread::park`, `sleep` and `JoinHandle::join`; a `std::thread::scope` with OS threads that still run;
 //! - `std::net`, pipes, a terminal's `stdin`, `std::process`'s `wait` and `output`;
 //! - files: `std::fs`, a page that `mmap` must fetch; no poller knows when a disk is ready;
-//! - a long computation, which is not blocked but does not give way either: [`yield_now`], or another OS thread.
+//! - a long computation: call [`yield_now`] in it, or use another OS thread.
 //!
-//! Short locks are fine as long as no green thread blocks in this crate with the guard in hand. For the rest there are
-//! this crate's own locks, [`threadpool::unblock`](crate::threadpool::unblock), or the patched libc of the feature
-//! `monkey`.
+//! std's locks are fine if they are held briefly, and no green thread blocks in this crate while it holds one.
+//! Otherwise use this crate's locks, [`threadpool::unblock`](crate::threadpool::unblock), or the patched libc of the
+//! feature `monkey`.
 //!
 //! # Kill
-//! [`JoinHandle::kill`] asks. The green thread unwinds at its next park, so its destructors run; one that never ran
-//! drops its closure. A patched call of libc's fails instead, and the end of the closure counts as killed
-//! ([`JoinError::is_killed`]). [`catch_kill`] catches it, [`shield`] defers it. A kill that would unwind through an
-//! `extern "C"` function aborts the process, as a panic would: shield such a callback.
+//! [`JoinHandle::kill`] asks a green thread to end. It unwinds at its next park, so its destructors run. If it never
+//! ran, it drops its closure. A patched call of libc's fails instead of unwinding; if the closure then returns, the
+//! green thread still counts as killed ([`JoinError::is_killed`]). [`catch_kill`] catches it, [`shield`] defers it. A
+//! kill that would unwind through an `extern "C"` function aborts the process, as a panic would: shield such a
+//! callback.
 //!
 //! # What an isolated green thread has of its own
-//! Its thread-locals, `errno` among them: nothing else. The control words of the floating-point unit belong to the
-//! processor, and a switch leaves them alone, as a switch that is a function call may: what one green thread sets there
-//! (rounding, or flush-to-zero and denormals-are-zero in MXCSR, as some numeric and audio libraries do) holds for all
-//! of its OS thread. Set them back before the next wait. The signal mask, the working directory and the like are the OS
-//! thread's or the process's too.
+//! It has its own thread-locals, including `errno`, and nothing else. A switch does not save the control words of the
+//! floating-point unit. If a green thread changes them (rounding, or flush-to-zero and denormals-are-zero in MXCSR, as
+//! some numeric and audio libraries do), the change holds for its whole OS thread. Set them back before the next wait.
+//! The signal mask, the working directory and similar state also belong to the OS thread or to the process.
 //!
 //! # After the end of the OS thread's hub
-//! What destructors of thread-locals may do then is in a table of [`hub`](crate::hub#after-its-end).
+//! A table in [`hub`](crate::hub#after-its-end) says what destructors of thread-locals may do then.
 //!
 //! # Soundness of local green threads
-//! Local green threads share their OS thread's thread-locals, as all of corosensei's coroutines do. Code that parks
-//! *inside* the initialiser of a `thread_local!` or the closure of a scoped thread-local can be entered again by
-//! another green thread: do not.
+//! Local green threads share their OS thread's thread-locals, as all of corosensei's coroutines do. Do not park
+//! *inside* the initialiser of a `thread_local!` or the closure of a scoped thread-local, because another green thread
+//! could enter the same code again.
 
 mod builder;
 mod group;
@@ -108,7 +108,7 @@ pub trait Closure<T>: FnOnce() -> T {}
 
 impl<F: FnOnce() -> T, T> Closure<T> for F {}
 
-/// Spawns a green thread, as `std::thread::spawn` does an OS thread: it starts at the next turn, in order.
+/// Spawns a green thread, as `std::thread::spawn` spawns an OS thread. It starts at the next turn, in order.
 ///
 /// ```
 /// let answer = greenthread::spawn(|| 6 * 7);
@@ -116,11 +116,11 @@ impl<F: FnOnce() -> T, T> Closure<T> for F {}
 /// ```
 ///
 /// It runs only while something on this OS thread blocks in this crate: a join, a sleep, a socket. When the OS thread
-/// ends (for main: the process, when `main` returns), a green thread that has not ended is neither run nor unwound: its
-/// destructors do not run, and its handle says [`JoinError::is_lost`]. Join what must finish, or end with
-/// [`hub::shutdown`].
+/// ends (the main one ends with `main`), a green thread that has not ended is *lost*. It does not run on, its
+/// destructors do not run, and its handle returns an error with [`JoinError::is_lost`]. Join what must finish, or end
+/// with [`hub::shutdown`].
 ///
-/// A future is no closure: it goes to [`future::spawn`](crate::future::spawn), or into one that blocks on it.
+/// A future is not a closure. Pass it to [`future::spawn`](crate::future::spawn), or block on it in a closure.
 ///
 /// ```compile_fail,E0277
 /// greenthread::spawn(async { 42 });
@@ -131,12 +131,12 @@ impl<F: FnOnce() -> T, T> Closure<T> for F {}
 /// assert_eq!(spawn(|| future::block_on(async { 42 })).join().unwrap(), 42); // in a green thread
 /// ```
 ///
-/// A panic is reported on stderr unless the green thread is joined. An `Err` that it returns is a value as any other:
-/// if the handle is dropped it is lost, so print it in the green thread then.
+/// A panic is reported on stderr unless the green thread is joined. An `Err` that the closure returns is an ordinary
+/// value. If you drop the handle the error is lost, so print it in the green thread.
 ///
 /// # Panics
-/// When there is no memory for its stack; [`Builder::spawn`] gives an error instead. In a destructor of a thread-local
-/// after the hub's end.
+/// If there is no memory for its stack ([`Builder::spawn`] returns an error instead), or in a destructor of a
+/// thread-local after the hub's end.
 ///
 /// # Coming from Python
 /// `gevent.spawn(f, *args)`.
@@ -150,7 +150,7 @@ where
     start(Kind::Isolated, f)
 }
 
-/// Spawns a green thread that shares the thread-locals of its OS thread; nothing in it need be `Send`.
+/// Spawns a green thread that shares the thread-locals of its OS thread. Nothing in it need be `Send`.
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc};
@@ -218,7 +218,7 @@ fn no_memory(error: &std::io::Error) -> ! {
 
 /// Spawns a green thread that starts after `delay`.
 ///
-/// If it is killed before, it drops `f` without a call.
+/// If it is killed before that, it drops `f` without calling it.
 ///
 /// # Panics
 /// As [`spawn`].
@@ -237,14 +237,14 @@ where
     })
 }
 
-/// Runs `main` as a green thread and joins it, for a program with a `main` that is green too.
+/// Runs `main` as a green thread and waits for its end, so that the whole program is green.
 ///
 /// ```
 /// assert_eq!(greenthread::run(|| 42), 42);
 /// ```
 ///
-/// With patched libc (feature `monkey`) it stands for its OS thread: a signal handler interrupts what it waits for.
-/// With a stack of another size: [`Builder::run`].
+/// With patched libc (feature `monkey`) this green thread stands for its OS thread: a signal handler interrupts its
+/// wait. [`Builder::run`] sets another stack size.
 ///
 /// # Panics
 /// If `main` panics, with the same payload.
@@ -299,7 +299,7 @@ fn value_of<T>(joined: Result<T, JoinError>, what: &str) -> T {
 /// Lets every other ready green thread run first.
 ///
 /// # Blocking and cancellation
-/// Switches. A kill or time-out that is due unwinds here.
+/// Lets others run. A kill or time-out that is due unwinds here.
 ///
 /// # Coming from Python
 /// `gevent.sleep(0)`.
@@ -321,8 +321,8 @@ pub fn yield_now() {
 /// ```
 ///
 /// # Blocking and cancellation
-/// Parks. A kill or time-out unwinds here. It may return without an unpark, as std's may: while a local green thread or
-/// a native stack is unwinding, it returns at once. So park in a loop that checks the condition that you wait for.
+/// Parks. A kill or time-out unwinds here. It may return without an unpark, as std's may, and returns at once while a
+/// local green thread or a native stack is unwinding. So park in a loop that checks your condition.
 #[track_caller]
 pub fn park() {
     park_until(None);
@@ -361,7 +361,7 @@ fn park_until(timeout: Option<Duration>) {
     }
 }
 
-/// The number of a green thread or of a native stack, unique in this process: it is not used again.
+/// The number of a green thread or of a native stack. It is unique in this process and never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ThreadId(u64);
 
@@ -395,12 +395,12 @@ impl Thread {
         self.name.as_deref().map(|name| &**name)
     }
 
-    /// Ends its [`park`], or the next one. From any OS thread.
+    /// Ends its [`park`], or the next one. May be called on any OS thread.
     pub fn unpark(&self) {
         hub::unpark(self.task, self.id);
     }
 
-    /// Asks it to die; see [`JoinHandle::kill`]. A native stack cannot be killed.
+    /// Asks it to end; see [`JoinHandle::kill`]. A native stack cannot be killed.
     pub fn kill(&self) {
         if !task::is_native(self.id) {
             interrupt::kill(self.task, self.id);
@@ -448,12 +448,12 @@ pub fn is_isolated() -> bool {
 
 /// Whether green threads can have thread-locals of their own in this process, or why not.
 ///
-/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] says no. Where they
-/// cannot, [`spawn`] shares thread-locals as [`spawn_local`] does.
+/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] turned it off. Otherwise
+/// [`spawn`] shares thread-locals as [`spawn_local`] does.
 ///
 /// What an isolated green thread has of an OS thread:
 ///
-/// | its own | its OS thread's |
+/// | of its own | of its OS thread |
 /// |---|---|
 /// | thread-locals of the program and its libraries, with their destructors; `errno` | `gettid`, priority, affinity, credentials, name |
 /// | values under `pthread_key_t`, with their destructors | signal mask, alternate signal stack |
@@ -462,11 +462,11 @@ pub fn is_isolated() -> bool {
 /// | the number that C's mutexes know an owner by | |
 /// | `pthread_self`, and its stack in `pthread_getattr_np` | |
 ///
-/// It has neither cancellation nor `pthread_exit`, no restartable sequences, and the kernel does not know of the robust
-/// mutexes that it holds: they stay held when it ends.
+/// Cancellation, `pthread_exit` and restartable sequences do not work in it. The kernel does not know of the robust
+/// mutexes that it holds, so they stay held when it ends.
 ///
 /// # Errors
-/// The reason, to be shown.
+/// The reason, as a text to show.
 pub fn isolation() -> std::io::Result<()> {
     crate::isolation::status().map_err(|reason| std::io::Error::new(std::io::ErrorKind::Unsupported, reason))
 }
@@ -490,7 +490,7 @@ impl Handle {
         self.start(f, None, Location::caller()).map(JoinHandle::new)
     }
 
-    /// Asks a green thread of that hub to die; see [`JoinHandle::kill`].
+    /// Asks a green thread of that hub to end; see [`JoinHandle::kill`].
     ///
     /// # Errors
     /// `NotConnected` when the hub has ended.

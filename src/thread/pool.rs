@@ -14,7 +14,7 @@ use crate::sync::{Permit, Semaphore, Until};
 
 static PLACE: &str = "a place in a Pool";
 
-/// A bounded group of green threads: at most so many run at once.
+/// A group of green threads with a limit on how many run at once.
 ///
 /// ```
 /// use greenthread::{thread::Pool, yield_now};
@@ -28,11 +28,10 @@ static PLACE: &str = "a place in a Pool";
 /// assert_eq!(pool.map([1, 2, 3], |n| n * n).into_iter().map(Result::unwrap).sum::<i32>(), 14);
 /// ```
 ///
-/// A member is a member of its [`group`](Self::group) too, and its place is free again when it leaves that. A clone is
-/// the same pool. Dropping a pool leaves its members alone.
+/// A member also belongs to the pool's [`group`](Self::group), and its place is free again when it leaves that group. A
+/// clone is the same pool. The members run on when the pool is dropped.
 ///
-/// A member that waits for a place in its own pool may wait forever; [`apply`](Self::apply) does not wait for one
-/// there.
+/// A member that waits for a place in its own pool may wait forever. [`apply`](Self::apply) needs no place there.
 ///
 /// # Coming from Python
 /// `gevent.pool.Pool`. A pool of 0 is always full, as there. There is no pool without a limit: use a [`Group`].
@@ -71,7 +70,7 @@ impl<F> fmt::Display for PoolFull<F> {
 impl<F> Error for PoolFull<F> {}
 
 impl Pool {
-    /// For at most `size` green threads at once.
+    /// A pool of at most `size` green threads at once.
     pub fn new(size: usize) -> Pool {
         Pool {
             group: Group::new(),
@@ -93,7 +92,7 @@ impl Pool {
         self
     }
 
-    /// How many green threads it is for.
+    /// How many green threads may run at once.
     pub fn size(&self) -> usize {
         self.size
     }
@@ -103,19 +102,19 @@ impl Pool {
         self.places.available()
     }
 
-    /// Its members, as a group. What is spawned or added there takes no place.
+    /// Its members, as a group. A green thread that is spawned or added there takes no place.
     pub fn group(&self) -> &Group {
         &self.group
     }
 
-    /// [`spawn`](super::spawn)s a member, as soon as there is a place for it.
+    /// Spawns a member, like [`spawn`](super::spawn), as soon as there is a place for it.
     ///
     /// # Panics
     /// When there is no memory for its stack.
     ///
     /// # Blocking and cancellation
     /// Parks while the pool is full; places are given in the order of the calls. A kill or time-out unwinds here: `f`
-    /// is dropped, and a place that was on its way goes to the next in line.
+    /// is dropped, and a place that was granted already goes to the next in line.
     ///
     /// # Coming from Python
     /// `pool.spawn(f, *args)`.
@@ -129,7 +128,7 @@ impl Pool {
         self.start(place, f)
     }
 
-    /// [`spawn_local`](super::spawn_local)s a member, as soon as there is a place for it.
+    /// Spawns a member, like [`spawn_local`](super::spawn_local), as soon as there is a place for it.
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn).
@@ -146,7 +145,7 @@ impl Pool {
         self.group.start(Kind::Local, f, Some(place))
     }
 
-    /// [`spawn`](super::spawn)s a member, if there is a place that no other caller waits for.
+    /// Spawns a member, like [`spawn`](super::spawn), if there is a place that no other caller waits for.
     ///
     /// # Errors
     /// [`PoolFull`], with `f`.
@@ -196,7 +195,7 @@ impl Pool {
         self.group.enter(handle, Some(place));
     }
 
-    /// Waits until there is a place; another caller may have taken it by the time that this returns.
+    /// Waits until there is a place. Another caller may take it before this returns.
     ///
     /// # Blocking and cancellation
     /// Parks while the pool is full. A kill or time-out unwinds here.
@@ -217,7 +216,8 @@ impl Pool {
         self.place_until(Until::At(deadline)).is_some()
     }
 
-    /// Calls `f` in a member and waits for its value. A member of this pool calls `f` itself: its own place will do.
+    /// Calls `f` in a member and waits for its value. If the caller is a member of this pool, it calls `f` itself, in
+    /// its own place.
     ///
     /// ```
     /// use greenthread::thread::Pool;
@@ -249,14 +249,13 @@ impl Pool {
     /// Calls `f` with each item, each in a member, and returns all results in the order of the items.
     ///
     /// # Panics
-    /// If `items` does; what was spawned by then runs on.
+    /// If `items` panics; members that were spawned by then run on.
     ///
     /// # Blocking and cancellation
     /// Parks. If the caller is killed or timed out meanwhile, the members run on, and their values are dropped.
     ///
     /// # Coming from Python
-    /// `pool.map(f, items)`; there the first failure is raised, and here that is `.into_iter().collect::<Result<Vec<_>,
-    /// _>>()`.
+    /// `pool.map(f, items)`. It raises the first failure; here `.into_iter().collect::<Result<Vec<_>, _>>()` does that.
     #[track_caller]
     pub fn map<I, F, T>(&self, items: I, f: F) -> Vec<Result<T, JoinError>>
     where
@@ -276,7 +275,7 @@ impl Pool {
 
     /// Calls `f` with each item, each in a member, and returns the results one by one, in the order of the items.
     ///
-    /// As [`imap_unordered`](Self::imap_unordered) in all else.
+    /// In all else it is like [`imap_unordered`](Self::imap_unordered).
     ///
     /// # Coming from Python
     /// `pool.imap(f, items, maxsize=bound)`.
@@ -304,13 +303,13 @@ impl Pool {
     /// assert_eq!(as_they_come.collect::<Vec<_>>(), [1, 3]);
     /// ```
     ///
-    /// It starts at once, and does not run ahead. At any time there are at most `bound` items, and one more for each
-    /// place of the pool, with a result that is still to come or was not asked for. The item of the last result counts
-    /// until the next one is asked for. A `bound` of 0 is enough to keep the whole pool at work while `next` is called.
+    /// It starts at once, but does not run far ahead. The number of items whose results have not been taken is at most
+    /// `bound` plus the size of the pool. The item of the last result counts until the next result is asked for. A
+    /// `bound` of 0 is enough to keep the whole pool busy while `next` is called.
     ///
-    /// `items` is asked in a green thread of its own, for one item at a time; it may block. If it panics, that is an
-    /// `Err` in the place of the item; the results of what was begun are still given, and then the iterator ends. A
-    /// panic or kill of a member is an `Err` in the place of its result, and has no other effect.
+    /// `items` runs in a green thread of its own, and may block. If it panics, the panic is an `Err` in the place of
+    /// the item. The results of items that were begun still come, and then the iterator ends. A panic or kill of a
+    /// member is an `Err` in the place of its result, and has no other effect.
     ///
     /// # Coming from Python
     /// `pool.imap_unordered(f, items, maxsize=bound)`.
@@ -365,7 +364,7 @@ impl Pool {
     }
 }
 
-/// The methods of its [`Group`].
+/// These are the methods of its [`Group`].
 impl Pool {
     /// As [`Group::len`].
     pub fn len(&self) -> usize {

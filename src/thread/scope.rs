@@ -48,7 +48,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().ignore_poison()
 }
 
-/// Where green threads may borrow from; see [`scope`].
+/// A scope whose green threads may borrow the caller's variables; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
     shared: Arc<Shared>,
     _scope: PhantomData<&'scope mut &'scope ()>,
@@ -73,8 +73,8 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// If a child that was not joined panicked.
 ///
 /// # Blocking and cancellation
-/// Waits for every child, whatever happens: a kill or time-out of the caller is delivered afterwards, and the children
-/// do not notice. So a time-out around a scope does not shorten it. Put one in each child instead:
+/// Waits for every child, whatever happens. A kill or time-out of the caller is delivered only afterwards, and does not
+/// reach the children. So a time-out around a scope does not shorten it. Put one in each child instead:
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,7 +88,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// ```
 ///
 /// Or have the caller wait with [`join_timeout`](ScopedJoinHandle::join_timeout), and kill the children that are late.
-/// When the native stack would wait forever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
+/// If the native stack would wait forever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
 #[track_caller]
 pub fn scope<'env, F, T>(f: F) -> T
 where
@@ -216,7 +216,7 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
 impl<'scope> Scope<'scope, '_> {
     /// Spawns a child; as [`thread::spawn`](super::spawn), but it may borrow.
     ///
-    /// It runs on the OS thread that calls. If that ends first, it kills the child and waits for its end.
+    /// It runs on the caller's OS thread. If that OS thread ends first, it kills the child and waits for its end.
     ///
     /// # Panics
     /// When there is no memory for its stack.
@@ -296,7 +296,7 @@ impl fmt::Debug for Scope<'_, '_> {
     }
 }
 
-/// Owns the result of a scoped green thread. Dropping it leaves the wait to the scope.
+/// Owns the result of a scoped green thread. If it is dropped, the scope still waits for the green thread.
 ///
 /// It is a `Future` too, as [`JoinHandle`] is. There is no `on_exit`: the scope itself waits for the ends.
 pub struct ScopedJoinHandle<'scope, T> {
@@ -360,7 +360,7 @@ impl<T> ScopedJoinHandle<'_, T> {
         self.handle.is_finished()
     }
 
-    /// Asks it to die; see [`JoinHandle::kill`].
+    /// Asks it to end; see [`JoinHandle::kill`].
     pub fn kill(&self) {
         self.handle.kill();
     }
