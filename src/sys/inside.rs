@@ -5,8 +5,8 @@
 //! green thread that does not run. So patched calls check here first. Inside, they block the OS thread instead, for as
 //! long as the allocator takes.
 //!
-//! The hub's own cells need no mark: that they are borrowed shows it ([`Hub::is_inside`](crate::hub)). A mark is for
-//! state under a lock. Without the feature `monkey` no call checks, and there are no marks.
+//! The hub's own cells need no mark, because a borrowed cell can be seen ([`Hub::is_inside`](crate::hub)). A mark is
+//! for state under a lock. Without the feature `monkey` no call checks, and there are no marks.
 #![forbid(unsafe_code)]
 
 use std::marker::PhantomData;
