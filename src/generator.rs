@@ -374,7 +374,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     #[track_caller]
     pub fn start(&mut self) -> State<Y, R> {
         if self.has_started() {
-            panic!("the generator was already started: use send() or next()");
+            panic!("the generator was already started, which is possible only once");
         }
         self.ask(Sent::Start)
     }
