@@ -32,10 +32,9 @@ pub fn lookup_host(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// What can be turned into addresses; std's trait of this name, but a name is looked up on the thread pool.
 ///
-/// It is another trait because std's blocks the whole OS thread in its lookup, with every green thread on it, and has
-/// no way around that. It is implemented for what std's is implemented for, so a call of `connect` or `bind` stays as
-/// it is. For a type of your own that implements std's trait, pass the addresses that this gives, or implement this
-/// trait too.
+/// It is a trait of its own because the look-up of std's trait blocks the whole OS thread with all of its green
+/// threads. It is implemented for the same types as std's, so calls of `connect` and `bind` stay as they are. For a
+/// type of your own that implements std's trait, pass the addresses that this gives, or implement this trait too.
 ///
 /// ```
 /// use greenthread::net::ToSocketAddrs;
@@ -49,7 +48,8 @@ pub trait ToSocketAddrs {
     /// A bad text, or a failed lookup.
     ///
     /// # Blocking and cancellation
-    /// A name parks the caller for the lookup, of which [`MAX`](crate::threadpool::MAX) run at once. Numeric addresses do not.
+    /// A name parks the caller for the lookup, of which [`MAX`](crate::threadpool::MAX) run at once. Numeric addresses
+    /// do not.
     fn to_socket_addrs(&self) -> io::Result<vec::IntoIter<SocketAddr>>;
 }
 

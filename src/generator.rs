@@ -24,9 +24,9 @@
 //! assert_eq!(values, [1, 2, 3]);
 //! ```
 //!
-//! Three types say what is exchanged: `Generator<Y, S, R>` yields `Y`, is sent `S` and returns `R`. A generator that is
-//! sent `()`, as above, is an [`Iterator`]. A value that is sent is what the `yield_` at which the body waits returns.
-//! So the first request has nothing to send to yet: it is [`start`](Generator::start).
+//! A `Generator<Y, S, R>` yields `Y`, is sent `S` and returns `R`. A generator that is sent `()`, as above, is an
+//! [`Iterator`]. The `yield_` at which the body waits returns the value that is sent. For the first request there is no
+//! such `yield_` yet, so that request is [`start`](Generator::start).
 //!
 //! ```
 //! use greenthread::generator::{Generator, State};
@@ -374,7 +374,7 @@ impl<Y: 'static, S: 'static, R: 'static> Generator<Y, S, R> {
     #[track_caller]
     pub fn start(&mut self) -> State<Y, R> {
         if self.has_started() {
-            panic!("the generator was already started: use send() or next()");
+            panic!("the generator was already started, which is possible only once");
         }
         self.ask(Sent::Start)
     }

@@ -1,8 +1,8 @@
 //! Signals as something to wait for: [`Signals`], [`on`] and [`ctrl_c`].
 //!
-//! A signal that is listened to here no longer has its default effect (for most: end the process), from then on and for
-//! good: when the last listener has gone, it is caught and does nothing. Every listener is told of every signal. Two of
-//! the same that come before a listener looks are one, as everywhere in Unix.
+//! Once a signal has had a listener here, it never has its default effect again (most signals end the process by
+//! default). When the last listener has gone, the signal does nothing. Every listener gets every signal. If the same
+//! signal comes twice before a listener looks, the listener gets it once, as usual in Unix.
 //!
 //! ```
 //! use greenthread::signal::{SIGHUP, SIGTERM, Signals};

@@ -13,7 +13,7 @@
 //! assert!(result.is_err()); // the outer one's
 //! ```
 //!
-//! A sleep never ends early. It ends at most 66 µs late by the grid of the timer wheel, and as late as the hub is busy.
+//! A sleep never ends early. The timer wheel makes it end at most 66 µs late, and a busy hub makes it end later.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -41,7 +41,7 @@ static SLEEP: &str = "time to pass (sleep)";
 /// ```
 ///
 /// # Blocking and cancellation
-/// Parks. A kill or time-out unwinds here; while unwinding already it returns at once.
+/// Parks. A kill or time-out unwinds here. While the caller is already unwinding, it returns at once.
 ///
 /// # Coming from Python
 /// `gevent.sleep(seconds)`.
@@ -91,9 +91,9 @@ fn sleep_to(at: u64) {
 /// block_on(sleep_async(Duration::from_millis(1)));
 /// ```
 ///
-/// It may go to another OS thread, and wakes the executor there; but the time is that of the hub, and comes when that
-/// hub runs. If that hub ends first, the sleep goes on with the hub of the OS thread that polls it. When dropped, it
-/// leaves nothing behind.
+/// It may move to another OS thread, and wakes the executor there. But its timer belongs to the caller's hub, and fires
+/// only when that hub runs. If that hub ends first, the sleep continues on the hub of the OS thread that polls it. When
+/// dropped, it leaves nothing behind.
 #[track_caller]
 pub fn sleep_async(duration: Duration) -> Sleep {
     Sleep::at(hub::deadline_in(duration))
@@ -131,15 +131,16 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
 /// ```
 ///
 /// # Errors
-/// [`Elapsed`], if the time passed and cut a wait of `f` short. A wait of this crate's own unwinds `f`. A patched call
-/// of libc's (feature `monkey`) cannot: it fails with `ETIMEDOUT`, or is a sleep that ends early. Then `f` goes on and
-/// may well return, so it *may have completed*. [`timeout_or_late`] has that value, which is dropped here. If no wait
-/// was cut short, the value is given, however late it is.
+/// [`Elapsed`], if the time passed and cut a wait of `f` short. A wait of this crate unwinds `f`. A patched call of
+/// libc's (feature `monkey`) cannot unwind: it fails with `ETIMEDOUT`, and a sleep ends early. Then `f` goes on and may
+/// return, so it *may have completed*. Its value is dropped here; [`timeout_or_late`] returns it. If no wait was cut
+/// short, the value is returned, however late it is.
 ///
 /// # Blocking and cancellation
-/// `f` unwinds at its next park, so its destructors run; code that does not park, or is in a
-/// [`shield`](crate::thread::shield), is not cut short. A wait that cannot be interrupted, as a
-/// [`scope`](crate::scope()) for its children, goes on to the end, and so do green threads that `f` spawned.
+/// `f` unwinds at its next park, so its destructors run. Code that does not park, or is in a
+/// [`shield`](crate::thread::shield), is not cut short. A wait that cannot be interrupted, such as a
+/// [`scope`](crate::scope()) that waits for its children, goes on to its end. Green threads that `f` spawned also run
+/// on.
 ///
 /// # Coming from Python
 /// `gevent.with_timeout`, `asyncio.timeout`.
@@ -189,10 +190,10 @@ pub fn timeout_or_late<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<
 /// ```
 ///
 /// # Outside its run
-/// If it expires between `new` and `run`, the first park outside unwinds, and no `run` catches that. The green thread
-/// ends, and its join says [`is_timed_out`](crate::thread::JoinError::is_timed_out); on the native stack a line on
-/// stderr says so, and `main` ends. So call `run` at once, unless what lies between is quick; dropped or
-/// [`cancel`](Self::cancel)led without `run`, it is disarmed.
+/// If it expires between `new` and `run`, the first park there unwinds, and no `run` catches that. The green thread
+/// ends, and its join returns an error with [`is_timed_out`](crate::thread::JoinError::is_timed_out). On the native
+/// stack a line on stderr says so, and `main` ends. So call `run` right after `new`. A guard that is dropped or
+/// [`cancel`](Self::cancel)led without `run` is disarmed.
 ///
 /// # Coming from Python
 /// `gevent.Timeout(seconds)` with `start`; `run` is its `with` block.
@@ -395,7 +396,7 @@ impl From<Elapsed> for std::io::Error {
     }
 }
 
-/// Ticks at a steady pace; ticks that were not waited for in time are not made up.
+/// Ticks at a steady pace. Ticks that passed without a wait are skipped.
 ///
 /// ```
 /// use std::time::Duration;

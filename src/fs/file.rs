@@ -37,10 +37,10 @@ const MOST: usize = 256 * 1024;
 /// back: wrap the file in `BufReader` or `BufWriter`, or read it as a whole ([`fs::read`](super::read), `read_to_end`).
 ///
 /// # Blocking and cancellation
-/// Every call parks. A kill or time-out unwinds the caller at once, and the call goes on without it: a write is
-/// written; a read has moved the position, and its bytes are lost. The next call on the same `File` waits for it, so
-/// the order is kept, and a [`sync_all`](Self::sync_all) covers it. The drop does not wait: the file is closed when the
-/// last call is over.
+/// Every call parks. A kill or time-out unwinds the caller at once, but the call goes on. So a write is still written,
+/// and a read still moves the position, but its bytes are lost. The next call on the same `File` waits for it. So the
+/// order is kept, and a [`sync_all`](Self::sync_all) includes it. A drop does not wait; the file is closed after the
+/// last call.
 pub struct File {
     shared: Arc<Shared>,
     /// The last call's buffer, for the next.

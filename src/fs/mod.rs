@@ -1,4 +1,4 @@
-//! Files, by std's names: each call runs on an OS thread of a pool for files, and other green threads run meanwhile.
+//! Files, with std's names. Each call runs on an OS thread of a pool for files, and other green threads run meanwhile.
 //!
 //! ```
 //! use greenthread::fs;
@@ -11,19 +11,20 @@
 //! # }
 //! ```
 //!
-//! A disk gives no sign of when it is ready, so an OS thread has to wait for it. To go there and back takes some ten
-//! microseconds: for a small file that is in memory std's own call is quicker, and blocks the others only briefly. What
-//! is not here ([`OpenOptionsExt`](std::os::unix::fs::OpenOptionsExt) and the like) is in `unblock(|| std::fs::…)`.
+//! The system cannot tell when a disk is ready, so an OS thread has to wait for it. The way there and back takes about
+//! ten microseconds. For a small file that is in memory, std's own call is faster, and blocks the other green threads
+//! only briefly. For functions that are missing here ([`OpenOptionsExt`](std::os::unix::fs::OpenOptionsExt), for
+//! example) use `unblock(|| std::fs::…)`.
 //!
 //! # Errors
 //! Those of std's functions.
 //!
 //! # Blocking and cancellation
-//! Every function here parks. A kill or time-out unwinds the caller at once; the call itself goes on to its end on the
-//! pool: a file that is to be removed is removed. For [`File`] see there. At most [`MAX`](crate::threadpool::MAX) calls
-//! run at once. A call on a FIFO or a terminal may take forever, so it does not count: it runs on an OS thread of its
-//! own. If its caller is killed, it keeps that OS thread until the other end comes. So these are better opened by std
-//! and wrapped in [`Async`](crate::io::Async).
+//! Every function here parks. A kill or time-out unwinds the caller at once, but the call goes on to its end on the
+//! pool; a file that is to be removed is still removed. [`File`] has its own rules. At most
+//! [`MAX`](crate::threadpool::MAX) calls run at once. A call on a FIFO or a terminal may take forever, so it does not
+//! count: it runs on an OS thread of its own. If its caller is killed, it keeps that OS thread until the other end
+//! comes. So it is better to open these with std and to wrap them in [`Async`](crate::io::Async).
 //!
 //! # Coming from Python
 //! `gevent.fileobject.FileObjectThread`, `asyncio.to_thread(path.read_text)`.

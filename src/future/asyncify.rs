@@ -99,8 +99,8 @@ impl Polled {
 
 /// Runs blocking code as a future, on a stack of its own: the way into another executor.
 ///
-/// Within it, [`await_`] waits for a future: the stack is put aside, and the poll returns. A panic goes on in the poll.
-/// When dropped, the future unwinds its stack, so that destructors run.
+/// In `f`, [`await_`] waits for a future: it suspends the stack, and the poll returns. A panic of `f` goes on in the
+/// poll. When dropped, the future unwinds its stack, so that destructors run.
 ///
 /// ```
 /// use greenthread::future::{asyncify, await_};
@@ -117,8 +117,8 @@ impl Polled {
 /// assert_eq!(pool.run_until(asyncify(|| answer(question))), 42);
 /// ```
 ///
-/// It starts at the first poll, and stays on the OS thread that made it, so it is for a `LocalSet`, a `LocalExecutor`,
-/// or this crate's [`spawn`](super::spawn); [`asyncify_on`] makes one that is `Send`:
+/// It starts at the first poll, and stays on the OS thread that made it. So it needs a `LocalSet`, a `LocalExecutor`,
+/// or this crate's [`spawn`](super::spawn). [`asyncify_on`] makes a future that is `Send`:
 ///
 /// ```compile_fail
 /// fn is_send<T: Send>(_: T) {}
@@ -129,10 +129,10 @@ impl Polled {
 /// If there is no memory for the stack.
 ///
 /// # Blocking and cancellation
-/// Code in it that blocks by other means than [`await_`] blocks the code that polls: on a hub of this crate that is one
-/// green thread, elsewhere the OS thread. A destructor that awaits while the future is dropped, or while a panic
-/// unwinds, blocks in the same way. In the first case the future is not polled any more; in the second the code that
-/// polls would see [`panicking`](std::thread::panicking).
+/// If `f` blocks without [`await_`], it blocks its poll: on a hub of this crate that is one green thread, elsewhere the
+/// OS thread. A destructor that awaits while the future is dropped, or while a panic unwinds, blocks in the same way.
+/// In the first case nothing polls the future any more. In the second, the code that polls would see
+/// [`panicking`](std::thread::panicking).
 ///
 /// # Coming from Python
 /// SQLAlchemy's `greenlet_spawn`, `asyncio_gevent.greenlet_to_future`.
@@ -160,7 +160,7 @@ where
 /// The future of [`asyncify`].
 ///
 /// # Panics
-/// Its poll, when it is polled after it was ready.
+/// If it is polled again after it was ready.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Asyncify<T: 'static> {
     /// `None` while it is dropped.
@@ -214,12 +214,11 @@ impl<T> fmt::Debug for Asyncify<T> {
 /// ```
 ///
 /// # Panics
-/// Outside of `asyncify`: "await_ outside of asyncify". There [`block_on`] waits for a future; [`try_await`] gives it
-/// back.
+/// Outside of `asyncify`: "await_ outside of asyncify". Use [`block_on`] there; [`try_await`] gives the future back.
 ///
 /// # Blocking and cancellation
-/// Suspends: the poll of the `asyncify` returns. Unwinds if the future of `asyncify` is dropped meanwhile; and, as
-/// every wait, for a [`timeout`](crate::time::timeout), if the hub runs that has its timer.
+/// Suspends: the poll of the `asyncify` returns. It unwinds if the future of `asyncify` is dropped meanwhile. Like
+/// every wait it also unwinds for a [`timeout`](crate::time::timeout), if the hub with its timer runs.
 ///
 /// # Coming from Python
 /// SQLAlchemy's `await_only`; outside it raises `MissingGreenlet`.

@@ -8,9 +8,9 @@ use super::asyncify::wait_to_the_end;
 
 /// Runs `body`, then waits for the future of `cleanup`: also when `body` panics, is killed or timed out.
 ///
-/// A destructor that has to wait is in a difficult place: its stack unwinds, and waits are cut short. Here the
-/// unwinding is caught first, and goes on after the clean-up. A kill or time-out is delivered only when the clean-up
-/// has ended.
+/// A destructor can hardly wait, because its stack is unwinding and waits are cut short. This function catches the
+/// unwinding first, and lets it go on after the clean-up. A kill or time-out is delivered only when the clean-up has
+/// ended.
 ///
 /// ```
 /// use greenthread::{future::with_async, sleep, spawn, sync::channel, time::sleep_async};

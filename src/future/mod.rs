@@ -11,8 +11,8 @@
 //!
 //! A [`JoinHandle`] and the futures of [`sync`](crate::sync), [`time`](crate::time), [`threadpool`](crate::threadpool),
 //! [`process`](crate::process) and [`signal`](crate::signal) are awaited on any executor. The sockets of
-//! [`net`](crate::net#in-async-code) have the traits of the async world, and are awaited on the OS thread of a hub that
-//! runs. There is no runtime to start: `main` calls [`block_on`], or any other of what blocks.
+//! [`net`](crate::net#in-async-code) have the traits of the async crates, and must be awaited on the OS thread of a
+//! running hub. There is no runtime to start: `main` calls [`block_on`], or any other function that blocks.
 //!
 //! ```
 //! use greenthread::{future, sleep, spawn, time::sleep_async};
@@ -28,18 +28,18 @@
 //! ```
 //!
 //! # What must run
-//! A task, a timer and a socket belong to the hub of one OS thread, and get on while that hub runs: while something on
-//! that OS thread blocks in this crate. Another executor that blocks the same OS thread (`futures::executor::block_on`
-//! in `main`) stops its hub: a [`sleep_async`] in there never ends. Use [`block_on`], or give the hub an OS thread of
-//! its own ([`Hubs`]).
+//! Each task, timer and socket belongs to the hub of one OS thread. It makes progress only while that hub runs, which
+//! is while something on that OS thread blocks in this crate. If another executor blocks the OS thread
+//! (`futures::executor::block_on` in `main`), the hub does not run, and a [`sleep_async`] in that executor never ends.
+//! Use [`block_on`], or give the hub an OS thread of its own ([`Hubs`]).
 //!
-//! A poll that blocks holds up what the same task polls beside it, in a `join!`, a `select!` or a [`timeout_async`];
-//! other tasks go on. Where that matters, spawn it.
+//! If a poll blocks, other tasks go on. But the other futures that the same task polls, in a `join!`, a `select!` or a
+//! [`timeout_async`], have to wait. If that matters, spawn the future that blocks.
 //!
 //! # What a drop does
-//! A future that is dropped leaves every queue that it waits in, and passes on what it was handed. A future with a
-//! stack ([`asyncify`]) is unwound by the drop, so its destructors run. The handle of a task or a green thread that is
-//! dropped detaches it.
+//! A future that is dropped leaves every queue that it waits in, and passes on what it was handed. If it has a stack
+//! ([`asyncify`]), the drop unwinds the stack, so its destructors run. Dropping the handle of a task or a green thread
+//! detaches it.
 //!
 //! # Coming from tokio
 //!

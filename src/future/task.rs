@@ -26,12 +26,12 @@ use crate::thread::{JoinError, JoinHandle, Thread, ThreadId};
 /// assert_eq!(task.join().unwrap(), 42);
 /// ```
 ///
-/// It is first polled at the next turn, in order with green threads that were spawned. It may block: its polls run on a
-/// green thread that is lent to it, and if one blocks in this crate, the others go on meanwhile. It belongs to the
-/// context that spawns it, so nothing in it need be `Send`, and it sees that context's thread-locals. Its
+/// It is first polled at the next turn, in order with green threads that were spawned. A poll may block, because it
+/// runs on a green thread that is lent to the task; other tasks go on meanwhile. The task belongs to the context that
+/// spawns it. So nothing in it need be `Send`, and it sees the thread-locals of that context. Its
 /// [`green_local!`](crate::green_local)s are its own, and so is its number in
-/// [`thread::current`](crate::thread::current): a kill by that number reaches it while it is polled. A
-/// [`Timeout`](crate::time::Timeout) counts within a poll: keep none over an `await`.
+/// [`thread::current`](crate::thread::current). A kill by that number reaches it while it is polled. A
+/// [`Timeout`](crate::time::Timeout) works only within one poll, so do not keep one over an `await`.
 ///
 /// When the OS thread ends, a task that has not ended is neither run nor dropped, and its handle says
 /// [`JoinError::is_lost`].

@@ -1,8 +1,8 @@
 //! Greenlets: stacks that hand control to each other by hand.
 //!
-//! A [`Greenlet`] is a body on a stack of its own. [`switch`](Greenlet::switch) leaves the caller where it is and goes
-//! on in another greenlet, with a value. When some greenlet switches back, `switch` returns the value that it brings
-//! along. There is no scheduler.
+//! A [`Greenlet`] is a function on a stack of its own. [`switch`](Greenlet::switch) suspends the caller and continues
+//! another greenlet, with a value. When some greenlet switches back, `switch` returns the value that comes with it.
+//! There is no scheduler.
 //!
 //! ```
 //! use greenthread::greenlet::{self, Greenlet};
@@ -30,25 +30,25 @@
 //! assert!(more.is_dead());
 //! ```
 //!
-//! **Parents.** The greenlet that makes another one is its *parent*, until [`set_parent`](Greenlet::set_parent). What a
-//! body returns goes to the parent as though the body had switched there with it, and a panic that leaves the body is
-//! raised there. A dead parent is skipped for its own parent; a parent that has not started is started by the value. A
-//! message to a dead greenlet goes the same way. The main greenlet is never dead.
+//! **Parents.** The greenlet that makes another one is its *parent*, until [`set_parent`](Greenlet::set_parent). When a
+//! body returns a value, the parent gets it as if the body had switched there. A panic that leaves the body is raised
+//! in the parent. If the parent is dead, its own parent takes its place. If the parent has not started, the value
+//! starts it. A message to a dead greenlet goes to its parent in the same way. The main greenlet is never dead.
 //!
 //! **Ends.** [`throw`](Greenlet::throw) raises a payload where a greenlet waits, as `resume_unwind` does: no panic hook
 //! reports it. [`GreenletExit`] is the quiet payload, which [`kill`](Greenlet::kill) throws: when it leaves a body, the
 //! parent gets no value and no panic but [`SwitchError::Exited`]. Dropping the last handle of a suspended greenlet
-//! kills it at once, and control then returns to the code that drops. A body may catch the payload and switch away: if
-//! a few tries do not end it, its stack is leaked, and a line on stderr says so. Handles that lie on each other's
-//! stacks keep each other alive forever, as `Rc`s do, and a child holds its parent: [`WeakGreenlet`], or another
-//! parent, breaks the ring.
+//! kills it at once, and control then returns to the code that drops. A body may catch the payload and switch away. If
+//! a few tries do not end it, its stack is leaked, and a line on stderr says so. Greenlets that hold handles to each
+//! other keep each other alive forever, as `Rc`s do; a child also holds its parent. A [`WeakGreenlet`], or another
+//! parent, breaks the cycle.
 //!
-//! **Panics in flight** belong to the OS thread for std: if a destructor switches while a panic unwinds its stack, then
-//! `std::thread::panicking()` is true in the other greenlets, and mutexes that they unlock may be poisoned.
+//! **Panics under way** are counted by std for each OS thread. If a destructor switches while a panic unwinds its
+//! stack, `std::thread::panicking()` is true in the other greenlets, and mutexes that they unlock may be poisoned.
 //!
-//! **Other threads.** Greenlets stay on the OS thread, and on the green thread, that made them. Switching to one of
-//! another thread is [`SwitchError::Foreign`]. A body may block in any way that a green thread may: its whole green
-//! thread waits.
+//! **Other threads.** Greenlets stay on the OS thread, and on the green thread, that made them. A switch to a greenlet
+//! of another thread is [`SwitchError::Foreign`]. A body may block as a green thread may; then its whole green thread
+//! waits.
 //!
 //! ```text
 //!  main's stack                   a                     b
@@ -140,8 +140,7 @@ impl<T: 'static> Greenlet<T> {
         Builder::new()
     }
 
-    /// Leaves the caller here, goes on in the greenlet with `value`, and returns the value with which control comes
-    /// back.
+    /// Suspends the caller, continues the greenlet with `value`, and returns the value with which control comes back.
     ///
     /// A switch to the caller itself returns the value at once. A dead greenlet passes it on to its parent.
     ///
@@ -155,8 +154,8 @@ impl<T: 'static> Greenlet<T> {
     /// ```
     ///
     /// # Panics
-    /// Where [`try_switch`](Greenlet::try_switch) returns an error. Also with a payload that is thrown at the caller
-    /// meanwhile, and with the panic of a child of the caller.
+    /// If [`try_switch`](Greenlet::try_switch) would return an error. Also with a payload that is thrown into the
+    /// caller meanwhile, and with the panic of a child of the caller.
     ///
     /// # Coming from Python
     /// `greenlet.switch(value)`.

@@ -1,8 +1,8 @@
 //! The bounds of a server's connection: how long it may stand still, and how much may come.
 //!
-//! hyper sees the socket through [`Io`], and its polls there show when it waits. It is told to allow half-closed
-//! connections (`half_close`), so a read that waits while a request is answered can only be one of that request's body.
-//! So the watch knows what is being waited for:
+//! hyper sees the socket through [`Io`], and its polls there show when it waits. hyper's option `half_close` is on. So
+//! if a read waits while a request is answered, it can only be a read of that request's body. This tells the watch what
+//! is being waited for:
 //!
 //! ```text
 //!   between requests   read waits: the next head, which hyper's own timer bounds

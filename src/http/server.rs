@@ -268,8 +268,8 @@ where
 
     /// How long the service has, from the head of the request to that of its response.
     ///
-    /// Forever, unless this is called. When it is over, the service is cut short, also where it blocks, as by
-    /// [`timeout`](crate::timeout()), and the client is answered by `503`.
+    /// There is no limit unless this is called. When the time is over, the service is cut short as by
+    /// [`timeout`](crate::timeout()), even where it blocks, and the client gets a `503`.
     ///
     /// Go's `TimeoutHandler`. It does not bound the body of the response.
     #[must_use]
@@ -280,10 +280,10 @@ where
 
     /// How many bytes the body of a request may have; any number, unless this is called.
     ///
-    /// A request that says that it has more is answered by `413`, and the service is not called. A body of unknown
-    /// length (`transfer-encoding: chunked`) is cut off when more than that has come: then the service's read of the
-    /// body is an error, and the client is answered by `413`. The marks of its chunks are counted; what came along with
-    /// its head (400 KB at most) is not.
+    /// A request that announces more gets a `413`, and the service is not called. A body of unknown length
+    /// (`transfer-encoding: chunked`) is cut off when more than that has come. Then the service's read of the body
+    /// fails, and the client gets a `413`. The chunk headers count; bytes that came together with the head of the
+    /// request (400 KB at most) do not.
     ///
     /// Go's `MaxBytesHandler`. (The extractors of axum have a limit of their own, 2 MB.)
     #[must_use]
@@ -294,8 +294,8 @@ where
 
     /// How long a client that has ended its side of the connection may wait for its answer.
     ///
-    /// 30 seconds, unless this is called. When it is over, or at once with `None`, the service is dropped, as it is
-    /// when the connection breaks: to a server a client that has gone looks like one that only sends no more.
+    /// 30 seconds, unless this is called. When the time is over (with `None`: at once), the service is dropped, as when
+    /// the connection breaks. A server cannot tell a client that has gone from one that only sends no more.
     ///
     /// hyper's `half_close`, with an end. A service that blocks is not dropped.
     #[must_use]

@@ -157,10 +157,10 @@ pub fn turn() {
     hub.queue.pumping.set(false);
 }
 
-/// When [`turn`] is to be called at the latest: now if a green thread is ready, `None` if there is no deadline.
+/// The latest time at which [`turn`] should be called: now if a green thread is ready, `None` if there is no deadline.
 ///
-/// `None` does not mean that all is done: the descriptor of [`as_fd`] may still become readable. Ask again after every
-/// turn, and after any code that may have spawned a green thread. The loop is shown at [`turn`].
+/// `None` does not mean that everything is done: the descriptor of [`as_fd`] may still become readable. Ask again after
+/// every turn, and after any code that may have spawned a green thread. The loop is shown at [`turn`].
 pub fn next_deadline() -> Option<Instant> {
     let hub = Hub::try_current()?;
     let now = hub.clock.instant();
@@ -210,7 +210,7 @@ pub fn live() -> usize {
     Hub::try_current().map_or(0, |hub| hub.counters.live.get())
 }
 
-/// How often a local green thread that was unwinding had to park in a wait that cannot fail.
+/// How many times a local green thread had to park while it was unwinding, in a wait that cannot fail.
 ///
 /// Until it was resumed, [`std::thread::panicking`] was true for the other green threads that share its thread-locals.
 pub fn leaked_panics() -> usize {
@@ -235,7 +235,7 @@ pub fn leaked_panics() -> usize {
 /// assert_eq!(parks.load(Ordering::Relaxed), 2); // the sleep, and the join of main
 /// ```
 ///
-/// The observer is called where the event happens, with the thread-locals of the green thread that runs there: so it
+/// The observer is called where the event happens, with the thread-locals of the green thread that runs there. So it
 /// must be `Send` and `Sync`.
 ///
 /// # Blocking and cancellation

@@ -39,18 +39,18 @@
 //! | [`ReentrantLock`](crate::sync::ReentrantLock), `Once`, `OnceLock`, `LazyLock` | work as before |
 //! | [`spawn`](crate::spawn()), `spawn_local`, [`run`](crate::run), [`scope`](crate::scope()), [`future::spawn`](crate::future::spawn), [`thread::current`](crate::thread::current), `park`, [`handle`], [`call_soon`], [`run_forever`], [`turn`], [`set_hook`], [`dump`](crate::debug::dump), `green_local!`, `channel::{after, at, tick}`, [`aio`](crate::aio)'s loop, `ThreadPool::shutdown` that has to wait | panic: "the hub of this OS thread has ended" |
 //!
-//! A panic in a destructor of a thread-local aborts the process: catch it there, or drop such values before. If a
-//! generator or greenlet is kept in such a thread-local, its destructor may resume it wherever it has stopped.
+//! A panic in a destructor of a thread-local aborts the process. Catch it there, or drop such values earlier. If a
+//! thread-local holds a generator or greenlet, its destructor may resume it wherever it has stopped.
 //!
 //! # What it says on stderr
-//! The hub reports a panic that no `join` receives, a failed handler of a server, and a [`LoopExit`]. Each is one line,
-//! which begins with `greenthread: `. No hub waits for stderr: an OS thread writes what stderr does not take at once,
-//! up to 256 KiB, and gets 200 ms more for that at the end of the process. There are at most 32 lines a second of each
-//! kind, and a line says how many were left out. std's own message of a panic is written by std, in the green thread
-//! that panics, unless you call [`write_panics_aside`].
+//! The hub reports a panic that no `join` receives, a failed handler of a server, and a [`LoopExit`]. Each report is
+//! one line that begins with `greenthread: `. No hub waits for stderr. If stderr does not take a line at once, an OS
+//! thread writes it later. Up to 256 KiB wait there, and at the end of the process that OS thread gets 200 ms more.
+//! There are at most 32 lines a second of each kind; a line says how many were left out. std writes its own message of
+//! a panic in the green thread that panics, unless you call [`write_panics_aside`].
 //!
 //! # The files, from the ground up
-//! A file may use what stands above it in the list of modules below, and a test sees to that. (`block`, `waiter` and
+//! A file may use only those above it in the list of modules below, and a test checks that. (`block`, `waiter` and
 //! `shared` name one another: a task has a waiter and a hub, a waiter names a task, and a message names both.)
 
 mod clock;

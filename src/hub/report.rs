@@ -1,5 +1,5 @@
-//! Calls of the user's code from within this crate, and reports: of panics that no `join` receives, and of what each green
-//! thread waits for.
+//! Calls of the user's code from within this crate, and reports: of panics that no `join` receives, and of what each
+//! green thread waits for.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -242,7 +242,7 @@ where
     drop(before);
 }
 
-/// Has the messages of panics written as this crate's own reports are: not by the OS thread that panics, and at a
+/// Writes std's messages of panics as this crate's own reports are written: without waiting for stderr, and at a
 /// limited rate.
 ///
 /// By default std writes the message in the green thread that panics, and waits for stderr. If the reader of stderr (a

@@ -20,11 +20,11 @@
 //! ```
 //!
 //! # While the caller unwinds
-//! A destructor may do I/O while a panic, a kill or a time-out unwinds its green thread. What the kernel can do at once
-//! is done. An operation that would have to wait fails, with an error of kind `Other` that says so: other green threads
-//! of the same OS thread must not run while `std::thread::panicking` is true for them. (A green thread that has
-//! thread-locals of its own, see [`is_isolated`](crate::thread::is_isolated), and no local green threads beside it,
-//! waits.) A last message that must go out is best sent before the unwinding or after it has been caught: after
+//! A destructor may do I/O while a panic, a kill or a time-out unwinds its green thread. An operation that the kernel
+//! can do at once is done. One that would have to wait fails, with an error of kind `Other`. The reason is that other
+//! green threads of the same OS thread must not run while `std::thread::panicking` is true for them. An isolated green
+//! thread (see [`is_isolated`](crate::thread::is_isolated)) that shares its thread-locals with no local green thread
+//! does wait. So send a last message before the unwinding, or after it was caught: after
 //! [`catch_kill`](crate::thread::catch_kill), or after the join.
 #![forbid(unsafe_code)]
 

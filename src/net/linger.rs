@@ -1,9 +1,9 @@
 //! Closing a TCP connection so that the peer gets all that was written to it.
 //!
-//! A socket that is closed while it has unread input resets the connection, and so does input that comes after the
-//! close. The system then throws away what was not sent yet; some peers' systems also throw away what was received and
-//! not read yet. So writing is shut down first, and input is read away until the peer has ended too, within a time
-//! ([`PATIENCE`]) and an amount ([`MOST`]).
+//! If a socket is closed while it has unread input, or if input comes after the close, the connection is reset. The
+//! system then discards what it has not sent yet, and some peers discard what they have not read yet. So writing is
+//! shut down first. Then input is read and discarded until the peer has ended too, for a limited time ([`PATIENCE`])
+//! and a limited amount ([`MOST`]).
 #![forbid(unsafe_code)]
 
 use std::fmt;

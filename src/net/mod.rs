@@ -1,6 +1,6 @@
-//! Sockets, by std's names and with std's methods; where std's would block the OS thread, these park the green thread.
+//! Sockets with the names and methods of std. Where std's would block the OS thread, these park the green thread.
 //!
-//! A port is a change of `use` lines: std's addresses are here too, and so are the Unix sockets.
+//! To port code, change its `use` lines. std's addresses are here too, and so are Unix sockets.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -22,9 +22,9 @@
 //!
 //! # In async code
 //! `accept_async`, `recv_from_async`, `readable_async` and their like are futures. A byte stream has the traits of
-//! futures-io, and of tokio and hyper by features, for itself and for a reference: so one task may read while another
-//! writes, and what those crates build on the traits works. `connect`, and a function that takes a name, are called as
-//! they are: a poll may block, and only its own task waits.
+//! futures-io, and with features those of tokio and hyper. A reference to it has them too, so one task may read while
+//! another writes. Everything that those crates build on the traits works. Call `connect`, and functions that take a
+//! name, as they are: a poll may block, and then only its own task waits.
 //!
 //! ```
 //! use futures::io::{AsyncReadExt, AsyncWriteExt};
@@ -55,25 +55,26 @@
 //! - **Connect** tries several addresses at once, the families in turn, a quarter of a second apart, and takes the
 //!   first that answers (RFC 8305); std tries one after the other. A [`UnixStream`] tries again every millisecond
 //!   while the listener's queue is full.
-//! - **Names** are looked up on the thread pool: hence a [`ToSocketAddrs`] of our own.
+//! - **Names** are looked up on a thread pool. That is why this crate has its own [`ToSocketAddrs`].
 //! - **Accept** waits (10 to 100 ms between tries) while the process or the system has no descriptor or no memory left
 //!   (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`), and passes over a peer that has gone already (`ECONNABORTED`); std
 //!   gives the error. A TCP listener asks for a queue of 4,096, std for 128.
-//! - **Descriptors** are one for each socket, and a process may have 1,024 by default: [`raise_open_files`].
+//! - **Descriptors**: each socket takes one, and by default a process may have 1,024. [`raise_open_files`] raises that
+//!   limit.
 //! - **`TCP_NODELAY`** is set on every TCP stream that was connected or accepted here, as in Go; clear it with
 //!   `set_nodelay(false)`.
-//! - **Time-outs** are of kind `TimedOut` (std's are `WouldBlock` on Unix). They are kept here and not in the kernel:
-//!   each handle of a [`try_clone`](TcpStream::try_clone) has its own and starts with none, and one that was set on a
-//!   socket of std is not taken over. Listeners have them too: the read time-out bounds `accept`, its wait
-//!   for a descriptor too.
-//! - **`ErrorKind::Interrupted`** never comes: a call that a signal cut short is made again.
+//! - **Time-outs** are of kind `TimedOut` (std's are `WouldBlock` on Unix). They are kept in the handle, not in the
+//!   kernel. So each handle of a [`try_clone`](TcpStream::try_clone) has its own and starts with none, and a time-out
+//!   that was set on a socket of std is not taken over. Listeners have them too: the read time-out bounds `accept`,
+//!   including its wait for a descriptor.
+//! - **`ErrorKind::Interrupted`** is never returned. A call that a signal cut short is repeated.
 //! - **While the caller unwinds** (in a destructor) a call that would have to wait fails instead; see
 //!   [`io`](crate::io#while-the-caller-unwinds).
-//! - **`set_nonblocking`** is not there: the descriptor is non-blocking always, and the methods block the green thread
-//!   always. Code that polls a socket itself wants std's: `std::net::TcpStream::from(stream)`, which is in blocking
-//!   mode again. Any other holder of the open file, by `dup` or in another process, sees the flag.
-//! - **`FromRawFd`** is not there, for it is unsafe: `TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) })`. Nor are
-//!   std's deprecated `set_only_v6` and `only_v6`, and what std has not made stable.
+//! - **`set_nonblocking`** does not exist. The descriptor is always non-blocking, and the methods always block the
+//!   green thread. Code that polls a socket itself should use std's: `std::net::TcpStream::from(stream)`, which is in
+//!   blocking mode again. Any other holder of the open file, by `dup` or in another process, sees the flag.
+//! - **`FromRawFd`** does not exist, because it is unsafe. Use `TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) })`.
+//!   std's deprecated `set_only_v6` and `only_v6`, and its unstable functions, do not exist either.
 //! - The iterator of a [`UnixListener`] is called [`UnixIncoming`], since TCP's lives in the same module.
 #![forbid(unsafe_code)]
 

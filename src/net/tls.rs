@@ -1,8 +1,7 @@
 //! TLS on any stream, by [`rustls`], with a handshake that has a deadline. Needs the feature `tls`.
 //!
-//! The handshake belongs in the handler of a connection: there a client that says nothing keeps only its own handler
-//! waiting, and for no longer than the patience. A handshake that fails is the handler's error, which the server
-//! reports.
+//! Do the handshake in the handler of a connection. Then a silent client delays only its own handler, for at most the
+//! patience. If a handshake fails, it is the handler's error, which the server reports.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -68,11 +67,10 @@ use crate::time::timeout;
 /// the bytes that `write` reports were taken, and are sent exactly once. If the peer goes without a good-bye, the read
 /// fails with `UnexpectedEof`: what the peer sent may have been cut off. So end with [`close`](Self::close).
 ///
-/// When dropped, it says nothing, so that what was cut short by a panic does not look complete to the peer. It does not
-/// wait either: bytes that a cut-short write has left in it are lost. If the peer has sent what was not read (the
-/// session tickets of TLS 1.3 count too), the system resets the connection, and throws away what the peer has not read.
-/// Only the socket of a server's handler is closed more gently: see
-/// [`StreamServer`](crate::server::StreamServer#the-end-of-a-connection).
+/// A drop sends no good-bye, so that a stream that a panic cut short does not look complete to the peer. It does not
+/// wait either: bytes that a cut-short write has left in it are lost. If there is unread input (the session tickets of
+/// TLS 1.3 count too), the system resets the connection, and what the peer has not read is lost. Only the socket of a
+/// server's handler is closed more gently: see [`StreamServer`](crate::server::StreamServer#the-end-of-a-connection).
 ///
 /// # Coming from Python
 /// `gevent.ssl.SSLSocket`.

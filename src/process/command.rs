@@ -144,10 +144,10 @@ impl Command {
     /// The system's error; `NotFound` if there is no such program.
     ///
     /// # Blocking and cancellation
-    /// Does not park: it takes as long as the system needs to start a program (mostly a tenth of a millisecond), and is
-    /// never killed half-way. It does not run on the thread pool, so that a child that is to die with its parent
-    /// (`PR_SET_PDEATHSIG`) is the child of an OS thread that lasts. If the program is on a disk that may hang, spawn
-    /// in [`unblock`](crate::threadpool::unblock).
+    /// Does not park. It blocks the OS thread while the system starts the program (usually a tenth of a millisecond),
+    /// and cannot be killed half-way. It does not run on the thread pool, because a child with `PR_SET_PDEATHSIG` dies
+    /// with the OS thread that started it. If the program is on a disk that may hang, spawn in
+    /// [`unblock`](crate::threadpool::unblock).
     pub fn spawn(&mut self) -> io::Result<Child> {
         orphans::reap();
         self.std.spawn().map(Child::from)

@@ -1,4 +1,4 @@
-//! Child processes, by std's names; where std's would block the OS thread, these park the green thread.
+//! Child processes, with std's names. Where std's would block the OS thread, these park the green thread.
 //!
 //! ```
 //! use greenthread::process::Command;
@@ -19,8 +19,8 @@
 //!   [`send_signal`](Child::send_signal), [`output_timeout`](Command::output_timeout),
 //!   [`wait_async`](Child::wait_async).
 //!
-//! The end of a child is noticed by its pidfd, and no handler for SIGCHLD is installed. Where there is no pidfd (Linux
-//! before 5.3, another Unix, no descriptor left) the child is checked again and again, every 50 ms in the end.
+//! A pidfd signals the end of a child, so no handler for SIGCHLD is installed. If there is no pidfd (Linux before 5.3,
+//! another Unix, no descriptor left), the child is checked repeatedly, at first often and later every 50 ms.
 //!
 //! # Coming from Python
 //! `gevent.subprocess`, `asyncio.create_subprocess_exec`.

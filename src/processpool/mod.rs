@@ -23,27 +23,27 @@
 //! }
 //! ```
 //!
-//! So that it is hard to misuse:
+//! It is hard to misuse:
 //!
-//! - There is no pool without [`serve`](Functions::serve): a worker reaches it before it can make a pool of its own,
-//!   and so workers never start workers by mistake.
-//! - A function is given as itself; there is no text to misspell. One with captured values does not compile, and one
-//!   that was not registered panics at the caller's line.
-//! - A worker says which functions it has, and is refused if they are not the same.
+//! - A pool needs the result of [`serve`](Functions::serve). In a worker `serve` never returns, so workers never start
+//!   workers by mistake.
+//! - A function is passed as a value, so there is no name to misspell. A closure with captured values does not compile.
+//!   A function that was not registered panics at the caller's line.
+//! - A worker reports its functions, and is refused if they differ from its parent's.
 //!
 //! # What a worker is like
-//! It gets the program's arguments (or [`Builder::args`]), its environment, standard output and standard error. Its standard
-//! input is empty. It runs one job at a time, on its main thread, where jobs may use green threads. It ends with its pool, and
-//! if the parent process dies it does so at once, in the middle of a job even.
+//! It gets the program's arguments (or [`Builder::args`]), its environment, standard output and standard error. Its
+//! standard input is empty. It runs one job at a time, on its main thread, where jobs may use green threads. It ends
+//! with its pool, and if the parent process dies it does so at once, in the middle of a job even.
 //!
 //! # What goes to and fro
 //! An argument and a value: anything that serde can turn into bytes and back. The format is that of `postcard`, which
 //! takes few bytes.
 //!
 //! # Coming from Python
-//! `concurrent.futures.ProcessPoolExecutor`, with the start method `spawn`. As there is no interpreter lock, processes are for
-//! isolation: for speed, a [`ThreadPool`](crate::threadpool::ThreadPool) does. A worker that dies fails its own job and no
-//! other, and is replaced.
+//! `concurrent.futures.ProcessPoolExecutor`, with the start method `spawn`. There is no interpreter lock, so processes
+//! are only needed for isolation; for speed a [`ThreadPool`](crate::threadpool::ThreadPool) is enough. If a worker
+//! dies, only its own job fails, and the worker is replaced.
 #![forbid(unsafe_code)]
 
 mod link;

@@ -1,4 +1,4 @@
-//! Servers: accept, hand each connection to a green thread, stop in good order.
+//! Servers: they accept connections, run a green thread for each, and stop gracefully.
 //!
 //! | you have | use |
 //! |---|---|
@@ -27,7 +27,7 @@
 //! # }
 //! ```
 //!
-//! TLS is a matter of the handler: see `net::tls`, and `TlsConnection` for callbacks, with the feature `tls`.
+//! For TLS, do the handshake in the handler: see `net::tls`, and `TlsConnection` for callbacks (feature `tls`).
 #![forbid(unsafe_code)]
 
 mod datagram;

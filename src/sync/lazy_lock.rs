@@ -26,10 +26,11 @@ static LAZY_LOCK: &str = "a LazyLock";
 /// assert_eq!(readers.map(|reader| reader.join().unwrap()), [2, 2]);
 /// ```
 ///
-/// The function can be called only once. If it panics, every later use of the value panics. A kill or a time-out must
-/// therefore not end it: both are deferred, as in a [`shield`](crate::thread::shield), and are delivered at the first
-/// park after it. That includes a [`timeout`](crate::time::timeout) within the function. Put a time-out on what the
-/// function waits for instead, or use a [`OnceLock`](super::OnceLock), which lets the next in line try.
+/// The function can be called only once. If it panics, every later use of the value panics. So a kill or a time-out
+/// must not end it. Both are deferred, as in a [`shield`](crate::thread::shield), and are delivered at the first park
+/// after the function. This also holds for a [`timeout`](crate::time::timeout) within the function. Use the time-out of
+/// the operation that the function waits for, or use a [`OnceLock`](super::OnceLock), where the next in line tries
+/// again.
 ///
 /// There is no form for an `async` function, because the function blocks; use
 /// [`OnceLock::get_or_init_async`](super::OnceLock::get_or_init_async).

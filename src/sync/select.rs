@@ -290,12 +290,13 @@ impl fmt::Debug for Selecting {
 /// `-> pattern` may be left out. The branches are separated by commas; none is needed after a block. The code of a
 /// branch may use `return`, `break` and `?`, as in a `match`.
 ///
-/// Exactly one branch takes effect, whichever OS threads the other sides run on: if a value was sent, put or received,
-/// or a permit or a lock was acquired, then the branch of that operation runs. The other branches are given up before
-/// it runs, as if they had never been there, and a value that was to be sent is dropped. If several are ready, one of
-/// them is chosen at random with equal chances; by the [seed](crate::hub::Builder::seed) of the hub, if it has one.
+/// Exactly one branch takes effect, whichever OS threads the other sides run on. If a value was sent, put or received,
+/// or a permit or a lock was acquired, the branch of that operation runs. The other branches are given up before it
+/// runs, as if they had never existed, and a value that was to be sent is dropped. If several branches are ready, one
+/// of them is chosen at random, with equal chances. If the hub has a [seed](crate::hub::Builder::seed), the seed
+/// decides.
 ///
-/// A `future(..)` is the exception if it has several steps: steps that were completed before it is given up are not
+/// A `future(..)` with several steps is the exception: if it is given up, the steps that it has completed are not
 /// undone.
 ///
 /// A select waits in the lines of all its operations, except for the moments in which it polls them. Something that

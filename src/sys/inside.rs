@@ -8,8 +8,8 @@
 //! This crate's own system calls are inside as well, and what a user runs [unpatched](super::plain): no patched call parks
 //! in them.
 //!
-//! The hub's own cells need no mark: that they are borrowed shows it ([`Hub::is_inside`](crate::hub)). A mark is for
-//! state under a lock. Without the feature `monkey` no call checks, and there are no marks.
+//! The hub's own cells need no mark, because a borrowed cell can be seen ([`Hub::is_inside`](crate::hub)). A mark is
+//! for state under a lock. Without the feature `monkey` no call checks, and there are no marks.
 #![forbid(unsafe_code)]
 
 use std::marker::PhantomData;

@@ -1,5 +1,5 @@
-//! Locks of this crate's own state do not care for poison: nothing panics while one is held, or what is under it is whole
-//! at every point.
+//! Locks of this crate's own state ignore poison. Nothing panics while such a lock is held, or the state under it is
+//! consistent at every point.
 #![forbid(unsafe_code)]
 
 use std::sync::{LockResult, PoisonError};

@@ -136,7 +136,8 @@ impl Group {
         self.start(Kind::Local, f, None)
     }
 
-    /// Makes a green thread a member until it ends. Does nothing if it is a member already or has ended.
+    /// Makes a green thread a member until it ends. Does nothing if it is a member already. A green thread that has
+    /// ended leaves again at once.
     pub fn add<T>(&self, handle: &JoinHandle<T>) {
         self.enter(handle, None);
     }

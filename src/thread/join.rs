@@ -55,7 +55,8 @@ impl<T> JoinHandle<T> {
     /// ```
     ///
     /// # Errors
-    /// [`JoinError`]: the green thread panicked, was killed, is the caller itself, has given its result already, or its hub ended first.
+    /// [`JoinError`]: the green thread panicked, was killed, is the caller itself, has given its result already, or its
+    /// hub ended first.
     ///
     /// # Blocking and cancellation
     /// Parks. If the caller is killed or timed out meanwhile, the handle is dropped, so the green thread is detached.

@@ -29,7 +29,9 @@ impl std::error::Error for Killed {}
 /// ```
 ///
 /// # Errors
-/// [`Killed`]: a wait of `f` was cut short. A patched call of libc's cannot unwind; it fails with `ECANCELED`, and a sleep ends early. If `f` returns after that it may have completed, but its value is dropped. Panics and time-outs pass through.
+/// [`Killed`]: a wait of `f` was cut short. A patched call of libc's cannot unwind; it fails with `ECANCELED`, and a
+/// sleep ends early. If `f` returns after that it may have completed, but its value is dropped. Panics and time-outs
+/// pass through.
 ///
 /// # Coming from Python
 /// `except GreenletExit:`, `except asyncio.CancelledError:` with `uncancel()`.

@@ -8,10 +8,9 @@
 //! - **C3** What scope and children share is atomic or locked: a `&Scope` may reach another OS thread, and then
 //!   the hub of that one runs the child.
 //! - **C4** [`Leave`] is the last thing of a child to go, after all that it owns or borrows.
-//! - **C5** The end of a child's OS thread does not leave the child's stack behind either: the hub counts the children
-//!   in `scoped`, kills those that are left, and waits for them. The end of the first OS thread is that of the process:
-//!   its children get one second. A child that has not ended by then stays as it is, and so does all that it borrows,
-//!   for its scope never returns.
+//! - **C5** If a child's OS thread ends, its hub kills the children that are left (it counts them in `scoped`) and
+//!   waits for them. The first OS thread ends with the process, so its children get one second. If a child has not
+//!   ended by then, it stays as it is, and so does all that it borrows, because its scope never returns.
 //! - **C6** A child's panic is kept beside its value, for [`ScopedJoinHandle::join`]; if it is not read there, the
 //!   scope itself panics. So it counts as seen, and the hub does not report it too.
 

@@ -5,7 +5,7 @@
 //! | the value of one call that blocks, here and now | [`unblock`] |
 //! | the same, later: to wait for it, to await it | [`to_thread`] |
 //! | a limited number of jobs at once, and an end to wait for | [`ThreadPool`] |
-//! | that a crash of one job harms no other job | `processpool` (feature `process-pool`) |
+//! | jobs that may crash without harm to other jobs | `processpool` (feature `process-pool`) |
 //!
 //! [`unblock`] and [`to_thread`] share the default pool: it grows to [`MAX`] OS threads as they are needed, and they
 //! end after ten idle seconds. Files ([`fs`](crate::fs)) and name look-ups ([`dns`](crate::dns)) have such a pool each,

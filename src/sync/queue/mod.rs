@@ -102,9 +102,9 @@ pub type LifoQueue<T> = QueueOf<T, Vec<T>>;
 /// assert_eq!(largest_first.get(), Ok(Reverse(3)));
 /// ```
 ///
-/// The items' `Ord` is called while the queue is locked. It must not use the queue, nor switch to a greenlet or a
-/// generator that comes back later; and it panics if it blocks. If it panics, the panic goes to the caller and the
-/// queue remains usable, but an item that the caller had taken already is lost, and the other items may come out in any
+/// The items' `Ord` is called while the queue is locked. It must not use the queue, and must not switch to a greenlet
+/// or a generator that comes back later. It panics if it blocks. If it panics, the caller gets the panic, and the queue
+/// remains usable. But an item that the caller had taken already is lost, and the other items may come out in any
 /// order.
 pub type PriorityQueue<T> = QueueOf<T, Heap<T>>;
 

@@ -122,7 +122,7 @@ fn nothing_can_be_sent_to_a_new_one_nor_to_an_ended_one() {
     });
     assert!(raised(|| g.send(1)).contains("call start() first"));
     assert_eq!(g.start(), State::Yielded(1));
-    assert!(raised(|| g.start()).contains("started before"));
+    assert!(raised(|| g.start()).contains("already started"));
     assert_eq!(g.send(1), State::Returned(()));
     assert!(raised(|| g.send(1)).contains("has ended"));
 }
@@ -224,7 +224,7 @@ fn yield_from_one_that_has_been_started_is_refused() {
         inner.next();
         y.yield_from(&mut inner);
     });
-    assert!(raised(|| outer.next()).contains("started before"));
+    assert!(raised(|| outer.next()).contains("already started"));
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn none_at_all_and_one_too_many() {
             .join()
             .unwrap_err()
             .into_panic();
-        assert!(text(&*payload).contains("spawn_on(1) of 1 hubs"));
+        assert!(text(&*payload).contains("spawn_on(1): there is no such hub"));
     });
 }
 

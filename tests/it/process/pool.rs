@@ -258,12 +258,12 @@ fn what_serde_refuses_is_an_error() {
         assert_eq!(pool.submit(echo, path(true)).unwrap().wait().unwrap(), path(true));
         let error = pool.submit(echo, invalid).unwrap().wait().unwrap_err();
         assert!(
-            error.is_encoding() && error.to_string().contains("the argument"),
+            error.is_encoding() && error.to_string().contains("its argument cannot be"),
             "{error}"
         );
         let error = pool.submit(path, false).unwrap().wait().unwrap_err();
         assert!(
-            error.is_encoding() && error.to_string().contains("the value"),
+            error.is_encoding() && error.to_string().contains("its value cannot be"),
             "{error}"
         );
         assert!(pool.submit(path, true).unwrap().wait().is_ok());
@@ -277,7 +277,10 @@ fn misuse_is_told() {
         let one = pool(1);
         let panicked = catch_unwind(AssertUnwindSafe(|| one.submit(unknown, 1)));
         assert!(text(&*panicked.unwrap_err()).contains("was not registered"));
-        for (entry, says) in [("nobody", "Functions::serve"), ("other_worker", "other functions")] {
+        for (entry, says) in [
+            ("nobody", "Functions::serve"),
+            ("other_worker", "its functions are not those of its parent"),
+        ] {
             let error = builder(entry).build().submit(id, ()).unwrap().wait().unwrap_err();
             assert!(error.is_broken() && error.to_string().contains(says), "{error}");
         }

@@ -196,5 +196,5 @@ fn a_kill_through_an_extern_c_frame_aborts() {
 fn a_time_out_that_nobody_on_the_native_stack_catches_says_so() {
     let out = child::run("late time-out");
     assert!(!out.ok, "{out:?}");
-    assert_eq!(out.stderr.matches("outside of Timeout::run").count(), 1, "{out:?}");
+    assert_eq!(out.stderr.matches("outside of its Timeout::run").count(), 1, "{out:?}");
 }
