@@ -77,8 +77,8 @@ MUSL=x86_64-unknown-linux-musl
 # The server answers in a folder that holds nothing but its binary.
 echo_in_an_empty_folder() {
     local server port answer
-    cargo build -q --release --target "$MUSL" --example echo_server || return
-    mkdir -p "$TMP/empty" && cp "target/$MUSL/release/examples/echo_server" "$TMP/empty/server" || return
+    cargo build -q --target "$MUSL" --example echo_server || return
+    mkdir -p "$TMP/empty" && cp "target/$MUSL/debug/examples/echo_server" "$TMP/empty/server" || return
     port=$((20000 + RANDOM % 10000))
     chroot "$TMP/empty" /server "127.0.0.1:$port" >"$TMP/server.log" 2>&1 &
     server=$!
