@@ -203,7 +203,8 @@ pub(super) fn forget_all() {
 
 /// The payload of the panic that ends a wait which nothing could ever end.
 ///
-/// Its text says what the native stack and each green thread wait for, and where they were spawned.
+/// Its text says what the native stack and each green thread wait for, and where they were spawned. It is never raised
+/// where the system does not list the OS threads of a process, as without `/proc`: there such a wait lasts.
 ///
 /// ```no_run
 /// use greenthread::{hub::LoopExit, thread};

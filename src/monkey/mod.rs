@@ -1,4 +1,5 @@
-//! Monkey patching: libc's blocking calls park the green thread that makes them (feature `monkey`).
+//! Monkey patching: libc's blocking calls park the green thread that makes them (feature `monkey`; Linux with glibc, and
+//! refused at compile time elsewhere).
 //!
 //! The feature defines libc's blocking symbols in the program, ahead of libc's own definitions. So the calls of std, of
 //! every crate and of every C library that uses libc are linked to this module. They do what libc does until

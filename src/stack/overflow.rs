@@ -159,6 +159,12 @@ fn report(limit: usize, size: usize) -> ! {
             b"thread::Builder::new().stack_size(BYTES), or stack_size of the server, pool or group that\n\
             spawned it; or all of them: GREEN_STACK=BYTES in the environment, or stack::set_default_size"
         }
+        // Then it cannot be told from one of `spawn`.
+        Whose::Local if !crate::sys::glibc::IS_KNOWN => {
+            b"thread::Builder::new().stack_size(BYTES); or all of them: GREEN_STACK=BYTES in the\n\
+            environment, or stack::set_default_size; those of spawn_local GREEN_LOCAL_STACK=BYTES, or\n\
+            stack::set_local_size"
+        }
         Whose::Local => {
             b"thread::Builder::new().stack_size(BYTES); or all of them: GREEN_LOCAL_STACK=BYTES in the\n\
             environment, or stack::set_local_size; for what polls futures GREEN_STACK, or stack::set_default_size"

@@ -519,7 +519,8 @@ mod tests {
         }
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
         let now = pages.split(' ').next().unwrap().parse::<u64>().unwrap() * mem::page() as u64;
-        mem::limit_address_space(now + (16 << 20));
+        // Larger pages make larger slots.
+        mem::limit_address_space(now + (16 << 20) + 64 * (PAGE - 4096) as u64);
         let mut held = Vec::new();
         let error = loop {
             match Stack::new(LOCAL_SIZE) {

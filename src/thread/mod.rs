@@ -120,6 +120,9 @@ impl<F: FnOnce() -> T, T> Closure<T> for F {}
 /// destructors do not run, and its handle returns an error with [`JoinError::is_lost`]. Join what must finish, or end
 /// with [`hub::shutdown`].
 ///
+/// It has thread-locals of its own on x86-64 Linux with glibc. Elsewhere (musl, macOS, FreeBSD, other processors) it
+/// shares those of its OS thread, as [`spawn_local`] does everywhere; see [`isolation`].
+///
 /// A future is not a closure. Pass it to [`future::spawn`](crate::future::spawn), or block on it in a closure.
 ///
 /// ```compile_fail,E0277
@@ -448,8 +451,10 @@ pub fn is_isolated() -> bool {
 
 /// Whether green threads can have thread-locals of their own in this process, or why not.
 ///
-/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] turned it off. Otherwise
-/// [`spawn`] shares thread-locals as [`spawn_local`] does.
+/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] turned it off. They cannot
+/// with musl, on macOS and on FreeBSD, where no program can make thread-locals for a thread of its own, nor yet on other
+/// processors. There [`spawn`] shares thread-locals as [`spawn_local`] does: what one green thread leaves in a
+/// thread-local when it parks, the next one finds.
 ///
 /// What an isolated green thread has of an OS thread:
 ///

@@ -361,6 +361,9 @@ pub(crate) fn without_memory() {
 
 #[test]
 fn a_green_thread_that_gets_no_stack_is_lost_and_its_closure_dropped_as_a_callback() {
+    if cfg!(target_env = "musl") {
+        return println!("not here: musl's malloc unmaps what is freed, so there is room for a stack");
+    }
     let ended = child::run_with_memory("drops without memory", 600 * 1024);
     assert!(ended.ok, "{ended:?}");
 }

@@ -75,8 +75,11 @@ fn entry() {
         "hubs_new" => crate::hub::several::new_killed_anywhere(),
         "scoped panic" => crate::thread::scope_handle::a_child_panics(),
         "a socket" => crate::hub::turn::one_byte_through_a_socket(),
+        #[cfg(not(target_env = "musl"))]
         "many lives" => crate::thread::isolation::many_lives(),
+        #[cfg(not(target_env = "musl"))]
         "many results" => crate::thread::isolation::many_results(),
+        #[cfg(not(target_env = "musl"))]
         "stop" => crate::thread::isolation::stop(),
         "process descriptors" => crate::process::wait::no_descriptor_is_left(),
         "drops under locks" => crate::hub::drops::under_locks(),

@@ -71,6 +71,9 @@ fn after_a_trim_a_spike_has_left_nothing() {
 
 #[test]
 fn an_idle_hub_gives_a_spike_back_by_itself() {
+    if cfg!(target_env = "musl") {
+        return println!("not here: musl's malloc cannot be told to give back what it keeps");
+    }
     let out = child::run("idle");
     assert!(out.ok, "{out:?}");
 }

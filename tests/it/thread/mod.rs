@@ -2,7 +2,10 @@
 
 pub(crate) mod builder;
 mod group;
+// musl lets no program make sets of thread-locals.
+#[cfg(not(target_env = "musl"))]
 pub(crate) mod isolation;
+#[cfg(not(target_env = "musl"))]
 mod isolation_ends;
 mod join;
 mod join_error;
@@ -16,3 +19,5 @@ mod park;
 mod pool;
 mod scope;
 pub(crate) mod scope_handle;
+#[cfg(target_env = "musl")]
+mod shared;

@@ -137,6 +137,9 @@ struct Template {
 /// The last owner number that was given to a block. They begin above all numbers that the kernel gives to threads.
 static OWNER: AtomicU32 = AtomicU32::new(1 << 22);
 
+/// Whether sets of thread-locals may be had at all.
+pub(crate) const IS_KNOWN: bool = true;
+
 /// The offset of a word that is never 0: the block's own address, or its table of modules.
 const NEVER_ZERO: isize = 0;
 
