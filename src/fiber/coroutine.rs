@@ -210,7 +210,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// # Safety
     /// The caller runs on the stack of this root, or on one above it (FIBER-3).
     #[inline(always)]
-    pub(crate) unsafe fn leave(&self, value: Y) {
+    pub(crate) unsafe fn suspend_root(&self, value: Y) {
         // SAFETY: FIBER-1: the root runs, so its frame exists.
         let frame = unsafe { &*self.frame.get() };
         // The fibers above the root stay where they are, and `enter` makes them current again. The hub's side has `TOP`

@@ -16,17 +16,18 @@
 //! ```
 //!
 //! # Invariants
-//! - **U1** A step is taken *before* the attempt. So an interrupt that `spend` delivers finds the caller without a
-//!   byte, a permit or a message in hand.
-//! - **U2** No interrupt is delivered with [`Mode::Must`], in a shield, while unwinding, or in destructors of
+//! - **BUDGET-1** A step is taken *before* the attempt. So an interrupt that `spend` delivers finds the caller without
+//!   a byte, a permit or a message in hand.
+//! - **BUDGET-2** No interrupt is delivered with [`Mode::Must`], in a shield, while unwinding, or in destructors of
 //!   thread-locals. Callbacks never give way. Neither does a local green thread that unwinds, because other tasks would
 //!   see its `panicking()`.
-//! - **U3** A future cannot give way itself. It wakes its own task and returns `Pending`. With a waker that wakes
+//! - **BUDGET-3** A future cannot give way itself. It wakes its own task and returns `Pending`. With a waker that wakes
 //!   nothing it goes on instead, because the caller would take that `Pending` for the answer.
-//! - **U4** Operations that never wait (`try_…`, `set`, an unlock, a send without a bound) take no step: local code
-//!   holds borrows over them.
+//! - **BUDGET-4** Operations that never wait (`try_…`, `set`, an unlock, a send without a bound) take no step: local
+//!   code holds borrows over them.
 //!
-//! How long a turn may go on is in `pace.rs` (U5). With a virtual clock only operations are counted, so that the order does not depend on the machine.
+//! How long a turn may go on is in `pace.rs` (PACE-1). With a virtual clock only operations are counted, so that the
+//! order does not depend on the machine.
 #![forbid(unsafe_code)]
 
 use std::task::{Context, Poll, Waker};
@@ -53,7 +54,7 @@ fn step() -> bool {
     })
 }
 
-/// Takes a step before the attempt of an operation that may park (U1).
+/// Takes a step before the attempt of an operation that may park (BUDGET-1).
 ///
 /// Gives [`Wake::Interrupted`] only with [`Mode::Cancel`], and then nothing was attempted: the caller gives back what
 /// it holds, and then calls [`raise`](interrupt::raise).
@@ -69,7 +70,7 @@ pub(crate) fn spend_with(mode: impl FnOnce() -> Mode) -> Wake {
     if step() { Wake::Ready } else { end_round(mode()) }
 }
 
-/// The same for the poll of a future (U3). If it gives `Pending`, it has woken the task.
+/// The same for the poll of a future (BUDGET-3). If it gives `Pending`, it has woken the task.
 #[inline(always)]
 pub(crate) fn poll(context: &Context<'_>) -> Poll<()> {
     if step() {
@@ -129,7 +130,8 @@ fn poll_end_round(context: &Context<'_>) -> Poll<()> {
     };
     let waker = context.waker();
     if !next_round(hub) || hub.is_alone() || panicking() || is_noop(waker) {
-        // `Pending` would let no other task run, or would show them `panicking()`, or no poll would follow it (U3).
+        // `Pending` would let no other task run, or would show them `panicking()`, or no poll would follow it
+        // (BUDGET-3).
         return Poll::Ready(());
     }
     waker.wake_by_ref();
@@ -157,7 +159,7 @@ impl Hub {
         let is_due = delivers && self.is_interrupted();
         // An interrupt is delivered at once; but if it was raised before and swallowed, other tasks run first.
         let may_go_on = is_due && !interrupt::was_raised(self.running());
-        // It would be useless if nothing else waits, and other tasks must not see `panicking()` (U2).
+        // It would be useless if nothing else waits, and other tasks must not see `panicking()` (BUDGET-2).
         if !may_go_on && !self.is_alone() && !self.would_leak() {
             self.give_way(self.running());
         }

@@ -83,7 +83,7 @@ impl Callbacks {
         self.queue.borrow().is_empty()
     }
 
-    /// Whether one of the cells is borrowed (I14).
+    /// Whether one of the cells is borrowed (HUB-14).
     #[cfg(feature = "monkey")]
     pub(super) fn is_borrowed(&self) -> bool {
         let lists = self.queue.try_borrow_mut().is_err() || self.messages.try_borrow_mut().is_err();

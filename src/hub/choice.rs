@@ -53,7 +53,7 @@ impl Taken {
 }
 
 /// The number of no branch: for a wait without a choice, and for an operation that takes nothing from others and so
-/// needs no claim (C7).
+/// needs no claim (SELECT-7).
 pub(crate) const NO_BRANCH: u32 = u32::MAX;
 
 #[cfg(not(all(test, loom)))]
@@ -102,7 +102,8 @@ impl Choice {
         }
     }
 
-    /// C1: called by a granter, under the lock of the primitive that the branch waits for, before it grants anything.
+    /// SELECT-1: called by a granter, under the lock of the primitive that the branch waits for, before it grants
+    /// anything.
     pub(crate) fn claim(&self, branch: u32) -> Claim {
         if branch == NO_BRANCH {
             return Claim::Won;
@@ -118,7 +119,7 @@ impl Choice {
         }
     }
 
-    /// C6: called by a granter that has claimed the choice and cannot grant after all, still under the same lock.
+    /// SELECT-6: called by a granter that has claimed the choice and cannot grant after all, still under the same lock.
     pub(crate) fn release(&self, branch: u32) {
         // Only if the claim still stands: the select may have polled the branch on its own initiative and changed the word
         // meanwhile. Then there is nothing to release.
@@ -126,15 +127,15 @@ impl Choice {
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, is_taken);
     }
 
-    /// C3: called by the select before it polls `branch`. An error is the branch that was granted meanwhile, which the
-    /// select must poll instead.
+    /// SELECT-3: called by the select before it polls `branch`. An error is the branch that was granted meanwhile,
+    /// which the select must poll instead.
     pub(crate) fn begin(&self, branch: u32) -> Result<(), Taken> {
         self.branch.store(branch, Ordering::Relaxed);
         self.is_paid.store(true, Ordering::Relaxed);
         let is_open = |word| (state(word) == OPEN).then(|| with(word, TRYING));
         match self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, is_open) {
             Ok(_) => Ok(()),
-            // A select that must not wait keeps the word `Trying` over all its branches (C8).
+            // A select that must not wait keeps the word `Trying` over all its branches (SELECT-8).
             Err(word) if state(word) == TRYING => Ok(()),
             // A granter was faster, and `Acquire` makes visible what it granted.
             Err(word) => {
@@ -215,7 +216,7 @@ impl Choice {
         }
     }
 
-    /// Whether no task waits for this choice: its select polls each branch once and does not wait (C8).
+    /// Whether no task waits for this choice: its select polls each branch once and does not wait (SELECT-8).
     pub(crate) fn is_noop(&self) -> bool {
         !self.is_waited_for.load(Ordering::Relaxed)
     }

@@ -285,7 +285,7 @@ unsafe fn free(hub: *mut ()) -> bool {
 fn end_runners(hub: &'static Hub) {
     let chain = current::set_aside();
     while let Some(runner) = hub.runners.take_resting(None) {
-        // Nothing is assigned, so the runner ends (K3).
+        // Nothing is assigned, so the runner ends (STACKLESS-3).
         hub.resume(runner);
     }
     current::restore(chain);

@@ -66,7 +66,7 @@ impl Observers {
             .set(self.watch.borrow().is_some() || self.hook.borrow().is_some());
     }
 
-    /// Whether one of the cells is borrowed (I14).
+    /// Whether one of the cells is borrowed (HUB-14).
     #[cfg(feature = "monkey")]
     pub(super) fn is_borrowed(&self) -> bool {
         let set = self.hook.try_borrow_mut().is_err() || self.watch.try_borrow_mut().is_err();

@@ -1,9 +1,9 @@
 //! The pace of a turn: how many resumes it makes, and when it reads the clock.
 //!
 //! # Invariant
-//! - **U5** A turn resumes at most [`RESUMES`] tasks from each queue, and fewer if [`SLICE`] has passed. The clock is
-//!   read after a *stride* of resumes, which is 1 after a long one and doubles while they are short. It is not read
-//!   while there is no timer, no descriptor and no message. The first timer or descriptor ends the current stride.
+//! - **PACE-1** A turn resumes at most [`RESUMES`] tasks from each queue, and fewer if [`SLICE`] has passed. The
+//!   clock is read after a *stride* of resumes, which is 1 after a long one and doubles while they are short. It is not
+//!   read while there is no timer, no descriptor and no message. The first timer or descriptor ends the current stride.
 //!
 //! With a virtual clock only resumes are counted, so that the order does not depend on the machine.
 #![forbid(unsafe_code)]

@@ -8,17 +8,17 @@
 //! ```
 //!
 //! # Invariants
-//! - **P1** Only [`Parker::park`], [`yield_now`], `stand_back` (a patched `sched_yield`) and a used-up
+//! - **PARK-1** Only [`Parker::park`], [`yield_now`], `stand_back` (a patched `sched_yield`) and a used-up
 //!   [budget](super::budget) suspend a green thread, besides a runner that rests (`task/stackless.rs`). Only the hub's
 //!   turn resumes one.
-//! - **P2** A waiter is (task, ticket). A wake with another ticket than the task's current one does nothing. A wake
+//! - **PARK-2** A waiter is (task, ticket). A wake with another ticket than the task's current one does nothing. A wake
 //!   that matches consumes the ticket, so the first wake wins and every later one is stale.
-//! - **P3** A wake that comes before the park is not lost: it has consumed the ticket, and the park returns at once.
-//!   The park also returns at once if the task has parked elsewhere since it took the ticket, because each park has a
-//!   ticket of its own.
-//! - **P4** Kill and time-out are delivered here, at the end of a budget, and nowhere else. They are not delivered in a
-//!   shield, after the body has returned, or to a task that unwinds.
-//! - **P5** No borrow, lock or reference to a thread-local of this crate is held over a park.
+//! - **PARK-3** A wake that comes before the park is not lost: it has consumed the ticket, and the park returns at
+//!   once. The park also returns at once if the task has parked elsewhere since it took the ticket, because each park
+//!   has a ticket of its own.
+//! - **PARK-4** Kill and time-out are delivered here, at the end of a budget, and nowhere else. They are not delivered
+//!   in a shield, after the body has returned, or to a task that unwinds.
+//! - **PARK-5** No borrow, lock or reference to a thread-local of this crate is held over a park.
 
 #![forbid(unsafe_code)]
 
@@ -127,7 +127,7 @@ impl Parker {
         // Has the wake come first? From here to the switch nothing can wake the task: a wake by another OS thread is a
         // message, which only a turn takes, and no turn runs.
         if task.ticket.load(Ordering::Relaxed) != ticket {
-            return Wake::Early; // P3
+            return Wake::Early; // PARK-3
         }
         let (state, exposes_panicking) = match parked_state(hub, task, mode) {
             Ok(parked) => parked,

@@ -1,5 +1,5 @@
 //! The reactor: registers descriptors, and wakes the tasks that wait for one. It queues waiters and runs no code of the user
-//! (I3). Its table is in `sources.rs`, and the waits themselves are in `park.rs`.
+//! (HUB-3). Its table is in `sources.rs`, and the waits themselves are in `park.rs`.
 //!
 //! *Our own* sockets are registered once, at their first wait, edge-triggered in both directions. Each direction has a
 //! slot: a `ready` bit and a line of waiters, oldest first. An edge sets the bit and wakes the oldest waiter. If that
@@ -239,7 +239,7 @@ impl Reactor {
         let Some(poller) = poller.as_mut() else {
             return Ok(());
         };
-        // The cell `poller` stays borrowed during the dispatch, which only queues tasks and callbacks (I3).
+        // The cell `poller` stays borrowed during the dispatch, which only queues tasks and callbacks (HUB-3).
         poller.wait(timeout, |key, readiness| self.dispatch(hub, Key(key), readiness))
     }
 

@@ -47,7 +47,7 @@ impl RunQueue {
     }
 
     /// Whether the running code is the hub's own: a turn is under way on the native stack. Code of the user that the
-    /// turn calls is a callback (I11).
+    /// turn calls is a callback (HUB-11).
     #[inline(always)]
     pub(super) fn is_on_own_stack(&self) -> bool {
         self.current.get().is_none() && self.pumping.get()

@@ -22,7 +22,7 @@ impl Runners {
     /// Assigns a task to a runner, which the caller resumes next.
     #[inline(always)]
     pub(super) fn assign(&self, runner: &'static Task, task: &'static Task) -> &'static Task {
-        // The runner goes by the task's number and place while it polls it (K4).
+        // The runner goes by the task's number and place while it polls it (STACKLESS-4).
         runner.place.set(task.place());
         runner.id.set(task.id());
         self.assigned.set(Some(task));

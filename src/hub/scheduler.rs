@@ -238,7 +238,7 @@ impl Hub {
         task.shared().is_some_and(|shared| std::ptr::eq(shared, self.me.shared))
     }
 
-    /// The task, if its block belongs to this hub (T5). The block may have been recycled for another hub since.
+    /// The task, if its block belongs to this hub (TASK-5). The block may have been recycled for another hub since.
     pub(crate) fn resolve_local(&self, task: TaskRef) -> Option<&'static Task> {
         // In this order: an ended task's block may pass to another hub at any moment, but only its owner can end it. So
         // a task that had not ended and has this hub as its owner stays here. A new life publishes its hub before its
@@ -386,7 +386,7 @@ impl Hub {
 
     /// Whether a patched call may park here: in an isolated green thread, which owns its context; with `shared`, also
     /// in other green threads, and on the native stack unless the hub itself runs on it. It may not in a callback,
-    /// inside the hub (I14), or where other tasks would see that the stack unwinds.
+    /// inside the hub (HUB-14), or where other tasks would see that the stack unwinds.
     #[cfg(feature = "monkey")]
     pub(crate) fn may_park_patched(&self, shared: bool) -> bool {
         let may = match self.queue.current.get() {

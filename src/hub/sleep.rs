@@ -68,7 +68,7 @@ impl Sleep {
         self.offloaded.get() > 0
     }
 
-    /// Whether one of the cells is borrowed (I14).
+    /// Whether one of the cells is borrowed (HUB-14).
     #[cfg(feature = "monkey")]
     pub(super) fn is_borrowed(&self) -> bool {
         let waiters = self.idlers.try_borrow_mut().is_err() || self.forever.try_borrow_mut().is_err();

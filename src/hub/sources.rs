@@ -107,7 +107,7 @@ pub(crate) struct Reactor {
 }
 
 impl Reactor {
-    /// Whether one of the reactor's cells is borrowed (I14).
+    /// Whether one of the reactor's cells is borrowed (HUB-14).
     #[cfg(feature = "monkey")]
     pub(super) fn is_borrowed(&self) -> bool {
         let lists = self.free.try_borrow_mut().is_err() || self.broken.try_borrow_mut().is_err();

@@ -22,18 +22,21 @@
 //! ```
 //!
 //! # Invariants
-//! - **T1** The slot of a timer is `slot_of(tick, deadline)`, at all times: it is computed and not stored. `tick`
+//! - **TIMER-1** The slot of a timer is `slot_of(tick, deadline)`, at all times: it is computed and not stored. `tick`
 //!   moves past the start of an occupied slot only by emptying that slot.
-//! - **T2** By T1 the occupied slots of a level lie after the current digit (level 0: at or after it), and all of a
-//!   level is earlier than all of the next. So the earliest slot is the lowest bit of the lowest level: no wrapping.
-//! - **T3** A slot has no order: its last cell fills the hole of a removed one. So only top chunks are partly full, and
-//!   the memory of chunks is proportional to the pending timers, not to all that there ever were. Timers that are due
-//!   are sorted by deadline and then by generation. Generations are compared by their distance to the next one, which
-//!   is right for 2^32 − 1 insertions, wrapped or not. By T2 the batches of successive slots are in order already.
-//! - **T4** A deadline in the past belongs to the current slot. Nothing in the wheel has a deadline below `floor`.
-//! - **T5** Generations are drawn from one counter of the wheel, so a key stays stale when the slab is freed and begins
-//!   again. A stale key names a timer only if its index is taken again exactly a multiple of 2^32 − 1 insertions later.
-//! - **T6** A panic of the caller's `fire` loses the fired timer only: `Firing` puts the rest of its batch back.
+//! - **TIMER-2** By TIMER-1 the occupied slots of a level lie after the current digit (level 0: at or after it), and
+//!   all of a level is earlier than all of the next. So the earliest slot is the lowest bit of the lowest level: no
+//!   wrapping.
+//! - **TIMER-3** A slot has no order: its last cell fills the hole of a removed one. So only top chunks are partly
+//!   full, and the memory of chunks is proportional to the pending timers, not to all that there ever were. Timers that
+//!   are due are sorted by deadline and then by generation. Generations are compared by their distance to the next one,
+//!   which is right for 2^32 − 1 insertions, wrapped or not. By TIMER-2 the batches of successive slots are in order
+//!   already.
+//! - **TIMER-4** A deadline in the past belongs to the current slot. Nothing in the wheel has a deadline below `floor`.
+//! - **TIMER-5** Generations are drawn from one counter of the wheel, so a key stays stale when the slab is freed and
+//!   begins again. A stale key names a timer only if its index is taken again exactly a multiple of 2^32 − 1 insertions
+//!   later.
+//! - **TIMER-6** A panic of the caller's `fire` loses the fired timer only: `Firing` puts the rest of its batch back.
 //!
 //! # Rejected
 //! - A binary heap: O(log n) cache misses per operation. A cancelled timer (nearly all are) has to be searched for, or
@@ -97,7 +100,7 @@ struct Chunk {
     below: u32,
 }
 
-/// A stack of chunks; only the top one may be partly full (T3).
+/// A stack of chunks; only the top one may be partly full (TIMER-3).
 #[derive(Clone, Copy)]
 struct Slot {
     top: u32,
@@ -118,10 +121,10 @@ pub(crate) struct Wheel<T> {
     now: u64,
     /// The current tick: that of `now`, except while a panic of `fire` has cut an expiry short.
     tick: u64,
-    /// No deadline is below this (T4). It saves the scan of the current slot when nothing in it is due.
+    /// No deadline is below this (TIMER-4). It saves the scan of the current slot when nothing in it is due.
     floor: u64,
     len: u32,
-    /// The generation of the next insertion (T5).
+    /// The generation of the next insertion (TIMER-5).
     generation: NonZeroU32,
     free_entry: u32,
     free_chunk: u32,
@@ -134,7 +137,7 @@ pub(crate) struct Wheel<T> {
     slots: Box<[Slot; LEVELS * SLOTS]>,
 }
 
-/// The slot of a deadline as seen from a tick (T1).
+/// The slot of a deadline as seen from a tick (TIMER-1).
 #[inline]
 fn slot_of(tick: u64, deadline: u64) -> usize {
     let at = (deadline >> TICK_BITS).max(tick);
@@ -203,7 +206,7 @@ impl<T> Wheel<T> {
             generation,
         };
         self.len += 1;
-        // T4: the new deadline may be the earliest, or lie in the past.
+        // TIMER-4: the new deadline may be the earliest, or lie in the past.
         self.floor = self.floor.min(deadline);
         self.link(Cell { deadline, key });
         key
@@ -236,11 +239,11 @@ impl<T> Wheel<T> {
         let mut floor = end_of(target).saturating_add(1);
         while let Some((slot, start)) = self.first().filter(|&(_, start)| start <= target) {
             let last = last_of(slot, start);
-            // Move the time on before the slot is emptied (T1). What is not due lies at or after `target`, so it goes
-            // straight to the slot where it belongs as seen from there.
+            // Move the time on before the slot is emptied (TIMER-1). What is not due lies at or after `target`, so it
+            // goes straight to the slot where it belongs as seen from there.
             self.tick = last.min(target);
             floor = floor.min(self.fire_slot(slot, now, fire));
-            // This slot reaches `target`: all others begin after it (T2).
+            // This slot reaches `target`: all others begin after it (TIMER-2).
             if last >= target {
                 break;
             }
@@ -289,7 +292,7 @@ impl<T> Wheel<T> {
         })
     }
 
-    /// The earliest occupied slot and its first tick (T2).
+    /// The earliest occupied slot and its first tick (TIMER-2).
     #[inline]
     fn first(&self) -> Option<(usize, u64)> {
         let level = self.occupied.iter().position(|&bits| bits != 0)?;
@@ -312,10 +315,10 @@ impl<T> Wheel<T> {
         let rest = firing.wheel.drain(slot, now, &mut firing.due);
         let next = firing.wheel.generation.get();
         let age = |cell: &Cell| cell.key.generation.get().wrapping_sub(next);
-        // A stable sort would allocate, and is not needed: no two keys are equal (T3).
+        // A stable sort would allocate, and is not needed: no two keys are equal (TIMER-3).
         firing.due.sort_unstable_by_key(|cell| (cell.deadline, age(cell)));
         while let Some(&Cell { deadline, key }) = firing.due.get(firing.done) {
-            // Counted before the call: if `fire` panics, only this timer is lost (T6).
+            // Counted before the call: if `fire` panics, only this timer is lost (TIMER-6).
             firing.done += 1;
             if let Some(value) = firing.wheel.release(key.index) {
                 fire(deadline, value);
@@ -344,7 +347,7 @@ impl<T> Wheel<T> {
             }
             let below = self.chunks[at as usize].below;
             self.free(at);
-            // All chunks below the top one are full (T3).
+            // All chunks below the top one are full (TIMER-3).
             (at, fill) = (below, CELLS);
         }
         rest
@@ -380,7 +383,7 @@ impl<T> Wheel<T> {
         Some(value)
     }
 
-    /// Puts a cell on top of its slot (T1).
+    /// Puts a cell on top of its slot (TIMER-1).
     #[inline]
     fn link(&mut self, cell: Cell) {
         let slot = slot_of(self.tick, cell.deadline);
@@ -416,7 +419,7 @@ impl<T> Wheel<T> {
         self.occupied[slot / SLOTS] |= 1 << (slot % SLOTS);
     }
 
-    /// Takes the cell at a place out, and fills the hole with the last one of its slot (T3).
+    /// Takes the cell at a place out, and fills the hole with the last one of its slot (TIMER-3).
     #[inline]
     fn unlink(&mut self, place: u32) {
         let (chunk, at) = ((place >> CELL_BITS) as usize, place as usize % (1 << CELL_BITS));
@@ -472,7 +475,7 @@ impl<T> Wheel<T> {
     }
 }
 
-/// A batch that is being fired. If a panic cuts it short, the rest is linked again (T6).
+/// A batch that is being fired. If a panic cuts it short, the rest is linked again (TIMER-6).
 struct Firing<'a, T> {
     wheel: &'a mut Wheel<T>,
     due: Vec<Cell>,
@@ -481,8 +484,8 @@ struct Firing<'a, T> {
 
 impl<T> Drop for Firing<'_, T> {
     fn drop(&mut self) {
-        // Nothing is left unless `fire` has panicked (T6). The floor sinks too, so that the next expiry finds what is
-        // left.
+        // Nothing is left unless `fire` has panicked (TIMER-6). The floor sinks too, so that the next expiry finds what
+        // is left.
         for &cell in &self.due[self.done..] {
             self.wheel.floor = self.wheel.floor.min(cell.deadline);
             self.wheel.link(cell);
@@ -538,7 +541,7 @@ mod tests {
         out
     }
 
-    /// Checks T1, T3 and T4 by brute force, and that every chunk and entry is used or free.
+    /// Checks TIMER-1, TIMER-3 and TIMER-4 by brute force, and that every chunk and entry is used or free.
     fn check<T>(wheel: &Wheel<T>) {
         let (mut len, mut chunks) = (0, 0);
         for (slot, &Slot { top, fill }) in wheel.slots.iter().enumerate() {

@@ -56,9 +56,9 @@ pub(super) enum Sleep {
 impl Hub {
     /// Runs turns until the native task is woken.
     pub(super) fn pump(&'static self) {
-        // From here on the code on the native stack is the hub's own, and may not park (I11).
+        // From here on the code on the native stack is the hub's own, and may not park (HUB-11).
         self.queue.pumping.set(true);
-        // The fibers of the native stack are not on the chain of the green threads that the turns resume (F2).
+        // The fibers of the native stack are not on the chain of the green threads that the turns resume (FIBER-2).
         let chain = current::set_aside();
         let turned = loop {
             match self.turn(Sleep::Yes) {
@@ -109,7 +109,7 @@ impl Hub {
     }
 
     pub(super) fn turn(&'static self, sleep: Sleep) -> Turned {
-        // I11: nothing may unwind out of a turn. Below it lie the frames of the code that pumps.
+        // HUB-11: nothing may unwind out of a turn. Below it lie the frames of the code that pumps.
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
@@ -198,7 +198,7 @@ impl Hub {
             Due::Guard(task, id) => interrupt::expire(self, task, id),
             Due::Call(f) => self.call(*f),
         };
-        // The timers are borrowed meanwhile: `fire` only queues tasks and callbacks (I3).
+        // The timers are borrowed meanwhile: `fire` only queues tasks and callbacks (HUB-3).
         self.looking(|| self.timers.expire(now, &mut fire));
         Some(now)
     }
@@ -333,7 +333,7 @@ impl Hub {
     fn sleep_in_kernel(&'static self, timeout: Option<Duration>, hopeless: bool) -> Turned {
         let by_poller = self.reactor.has_poller();
         let how = if by_poller { inbox::POLLING } else { inbox::PARKED };
-        // From here on a sender rings. If a message came before that, do not sleep (I7).
+        // From here on a sender rings. If a message came before that, do not sleep (HUB-7).
         if !self.me.shared.inbox().fall_asleep(how) {
             // Messages that keep coming keep the hub from sleeping, and only in its sleep would it look at the
             // descriptors.
@@ -421,7 +421,7 @@ impl Hub {
     /// From one task to the next the base is changed once, or not at all if both are in the same context.
     #[inline(never)]
     fn run_in_contexts(&'static self, first: &'static Task, list: &List) -> Option<&'static Task> {
-        // B2: no thread-local may be used here. The code that uses one is in functions that are never inlined.
+        // BASE-2: no thread-local may be used here. The code that uses one is in functions that are never inlined.
         let mut base = Base::native(self);
         let mut task = first;
         loop {
@@ -439,7 +439,7 @@ impl Hub {
                 go_on(task)
             };
             self.queue.current.set(None);
-            // The task has ended. Its end belongs to the hub, and runs in the native context (C1).
+            // The task has ended. Its end belongs to the hub, and runs in the native context (ISO-1).
             if !matches!(stop, Outcome::Yielded(())) {
                 base.change(base.native);
                 end(self, task, stop);
@@ -528,8 +528,9 @@ impl Base {
     #[inline(always)]
     fn change(&mut self, to: usize) {
         if to != self.now {
-            // SAFETY: B1: `to` is the native base, or that of a context of this hub. B2: neither `run_in_contexts`, which is never
-            // inlined, nor this function, which is always inlined into it, uses a thread-local.
+            // SAFETY: BASE-1: `to` is the native base, or that of a context of this hub. BASE-2: neither
+            // `run_in_contexts`, which is never inlined, nor this function, which is always inlined into it, uses a
+            // thread-local.
             unsafe {
                 // malloc's words belong to the OS thread, so they travel with the base.
                 base::carry(self.now, to);
@@ -570,7 +571,7 @@ fn end(hub: &'static Hub, task: &'static Task, stop: Stop) {
     on_stop(hub, task, stop);
 }
 
-/// Begins a context, from inside: plants what is the same in all contexts of this OS thread (C4).
+/// Begins a context, from inside: plants what is the same in all contexts of this OS thread (ISO-4).
 fn plant(hub: &'static Hub, context: &Context) {
     context.begin();
     Hub::plant(Some(hub));
@@ -593,7 +594,7 @@ impl Hub {
         let f = ManuallyDrop::new(f);
         Box::new(move || {
             let before = self.contexts.of_callback.replace(Some(context));
-            // SAFETY: C1: the hub runs callbacks in the native context, and no panic leaves the closure.
+            // SAFETY: ISO-1: the hub runs callbacks in the native context, and no panic leaves the closure.
             let result = unsafe {
                 context.enter(|| {
                     // The locals of the native stack belong to another context, and need not be `Send`: `f` gets locals
@@ -609,12 +610,12 @@ impl Hub {
                         // An extra member that never leaves: the destructors never run.
                         context.join();
                     }
-                    context.leave();
+                    context.release();
                     result
                 })
             };
             self.contexts.of_callback.set(before);
-            // Raised again only in the native context: a panic must not cross `enter` (C1).
+            // Raised again only in the native context: a panic must not cross `enter` (ISO-1).
             if let Err(payload) = result {
                 resume_unwind(payload);
             }

@@ -2,11 +2,11 @@
 //! told from other ones, and what they were made around can be read.
 //!
 //! # Invariants
-//! - **V1** The data of a waker with the vtable of `W` is a pointer that [`Arc::into_raw`] gave for an `Arc<W>`, and
-//!   each such waker owns one reference count of that `Arc`. There is one vtable for each type, a static, and only this
-//!   file names it.
-//! - **V2** The data of a waker with the vtable `TASK` is the address of a task's block. Blocks are never freed, so such
-//!   a waker owns nothing.
+//! - **WAKER-1** The data of a waker with the vtable of `W` is a pointer that [`Arc::into_raw`] gave for an `Arc<W>`,
+//!   and each such waker owns one reference count of that `Arc`. There is one vtable for each type, a static, and only
+//!   this file names it.
+//! - **WAKER-2** The data of a waker with the vtable `TASK` is the address of a task's block. Blocks are never freed,
+//!   so such a waker owns nothing.
 
 use std::mem::ManuallyDrop;
 use std::ptr;
@@ -128,7 +128,7 @@ impl Hub {
         }
     }
 
-    /// Wakes a task of this hub if `ticket` is its current one (P2, P3); gives whether it was.
+    /// Wakes a task of this hub if `ticket` is its current one (PARK-2, PARK-3); gives whether it was.
     #[inline]
     pub(super) fn wake_local(&self, task: &'static Task, ticket: u64, reason: Wake) -> bool {
         if task.ticket.load(Ordering::Relaxed) != ticket {
@@ -294,16 +294,16 @@ static TASK: RawWakerVTable = RawWakerVTable::new(|task| RawWaker::new(task, &TA
 /// The waker of a stackless task.
 #[inline]
 pub(super) fn task_waker(task: &'static Task) -> Waker {
-    // SAFETY: V2: blocks are never freed, so the address is valid forever. The functions of the vtable may run on any OS
-    // thread, because they use atomics alone until they are on the owner's (T5).
+    // SAFETY: WAKER-2: blocks are never freed, so the address is valid forever. The functions of the vtable may run on
+    // any OS thread, because they use atomics alone until they are on the owner's (TASK-5).
     unsafe { Waker::from_raw(RawWaker::new(ptr::from_ref(task).cast(), &TASK)) }
 }
 
 /// The task of a waker, if it is a stackless one. The task may have ended, and its block may serve another.
 #[inline]
 fn task_of(waker: &Waker) -> Option<TaskRef> {
-    // SAFETY: V2: the vtable says that `task_waker` made this, so the data is the address of a block. Blocks are never
-    // freed.
+    // SAFETY: WAKER-2: the vtable says that `task_waker` made this, so the data is the address of a block. Blocks are
+    // never freed.
     ptr::eq(waker.vtable(), &TASK).then(|| TaskRef::new(unsafe { &*waker.data().cast::<Task>() }))
 }
 
@@ -317,7 +317,7 @@ unsafe fn wake_data(task: *const ()) {
         return;
     }
     match (task.shared(), Hub::try_current()) {
-        // The hub is read after the bit was set: so it is the hub of the life in which the bit counts (K2).
+        // The hub is read after the bit was set: so it is the hub of the life in which the bit counts (STACKLESS-2).
         (Some(shared), Some(hub)) if ptr::eq(shared, hub.me.shared) && !hub.is_among_others() => {
             hub.wake_stackless(TaskRef::new(task));
         }
@@ -362,7 +362,7 @@ impl Own for Choice {
 
 /// Makes a waker of `own`.
 fn waker<W: Own>(own: Arc<W>) -> Waker {
-    // SAFETY: V1: the data and the vtable are those of one type, `W`, and each function of the vtable keeps the
+    // SAFETY: WAKER-1: the data and the vtable are those of one type, `W`, and each function of the vtable keeps the
     // reference count right.
     unsafe { Waker::from_raw(RawWaker::new(Arc::into_raw(own).cast(), W::vtable())) }
 }
@@ -370,8 +370,8 @@ fn waker<W: Own>(own: Arc<W>) -> Waker {
 /// The value that the waker was made around, if that is a `W`.
 #[inline]
 fn value_of<W: Own>(waker: &Waker) -> Option<&W> {
-    // SAFETY: V1: the vtable says that the data points to a `W`, and the borrowed waker owns a reference count, so the
-    // `W` lives as long as the borrow.
+    // SAFETY: WAKER-1: the vtable says that the data points to a `W`, and the borrowed waker owns a reference count, so
+    // the `W` lives as long as the borrow.
     std::ptr::eq(waker.vtable(), W::vtable()).then(|| unsafe { &*waker.data().cast::<W>() })
 }
 
@@ -380,7 +380,7 @@ const fn vtable<W: Own>() -> RawWakerVTable {
 }
 
 /// # Safety
-/// `data` is that of a waker with the vtable of `W` (V1), which is borrowed.
+/// `data` is that of a waker with the vtable of `W` (WAKER-1), which is borrowed.
 unsafe fn clone<W: Own>(data: *const ()) -> RawWaker {
     // SAFETY: the caller guarantees that `data` came from `into_raw` of an `Arc<W>`, and the borrowed waker owns a
     // count of it.
@@ -389,7 +389,7 @@ unsafe fn clone<W: Own>(data: *const ()) -> RawWaker {
 }
 
 /// # Safety
-/// `data` is that of a waker with the vtable of `W` (V1), which is used up by the call.
+/// `data` is that of a waker with the vtable of `W` (WAKER-1), which is used up by the call.
 unsafe fn wake<W: Own>(data: *const ()) {
     // SAFETY: the caller guarantees that `data` came from `into_raw` of an `Arc<W>`, and gives up the waker: its count
     // passes to the `Arc` made here.
@@ -397,7 +397,7 @@ unsafe fn wake<W: Own>(data: *const ()) {
 }
 
 /// # Safety
-/// `data` is that of a waker with the vtable of `W` (V1), which is borrowed.
+/// `data` is that of a waker with the vtable of `W` (WAKER-1), which is borrowed.
 unsafe fn wake_by_ref<W: Own>(data: *const ()) {
     // SAFETY: the caller guarantees that `data` came from `into_raw` of an `Arc<W>`. The borrowed waker owns a count
     // during the call, and `ManuallyDrop` leaves that count with it.
@@ -405,7 +405,7 @@ unsafe fn wake_by_ref<W: Own>(data: *const ()) {
 }
 
 /// # Safety
-/// `data` is that of a waker with the vtable of `W` (V1), which is used up by the call.
+/// `data` is that of a waker with the vtable of `W` (WAKER-1), which is used up by the call.
 unsafe fn release<W: Own>(data: *const ()) {
     // SAFETY: the caller guarantees that `data` came from `into_raw` of an `Arc<W>`, and gives up the waker: its count
     // is dropped here.

@@ -1,9 +1,9 @@
 //! A buffered reader that gives all or nothing: [`Reader`].
 //!
 //! # Invariants
-//! - **B1** What came from the inner reader is in the buffer until a method returns it: a kill, a time-out or an error
-//!   in the middle of a wait leaves it there.
-//! - **B2** `buffer[start..end]` is the data; the rest is free.
+//! - **READER-1** What came from the inner reader is in the buffer until a method returns it: a kill, a time-out or an
+//!   error in the middle of a wait leaves it there.
+//! - **READER-2** `buffer[start..end]` is the data; the rest is free.
 #![forbid(unsafe_code)]
 
 use std::fmt;

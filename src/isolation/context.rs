@@ -146,7 +146,7 @@ impl<S: Default> Pool<S> {
     /// Takes back a context that has ended. Its block is laid anew, so the next owner finds fresh thread-locals.
     pub(crate) fn give(&self, context: &'static Context<S>) {
         if let Ok(glibc) = glibc::get() {
-            // SAFETY: C3: the last member has left, so nothing refers to the block.
+            // SAFETY: ISO-3: the last member has left, so nothing refers to the block.
             unsafe { glibc.reset_block(context.block) };
             self.free.borrow_mut().push(context);
         }
@@ -188,7 +188,8 @@ impl<S> Pool<S> {
             if let Ok(glibc) = glibc::get() {
                 #[cfg(feature = "monkey")]
                 self.forget_number(glibc.number(context.block));
-                // SAFETY: C3: a free context has no members left. `take` leaked the box, and `free` was its only list.
+                // SAFETY: ISO-3: a free context has no members left. `take` leaked the box, and `free` was its only
+                // list.
                 unsafe {
                     glibc.free(context.block);
                     drop(Box::from_raw(ptr::from_ref(*context).cast_mut()));
@@ -275,7 +276,7 @@ impl<S> Context<S> {
     /// Removes a member; to be called inside the context.
     ///
     /// The last member runs the destructors first. Destructors may add members, and then the context lives on.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn release(&self) {
         if self.is_last()
             && let Ok(glibc) = glibc::get()
         {
@@ -298,12 +299,12 @@ impl<S> Context<S> {
     /// Calls `f` in this context, from the native one.
     ///
     /// # Safety
-    /// C1: the native context of this OS thread runs, and `f` does not unwind.
+    /// ISO-1: the native context of this OS thread runs, and `f` does not unwind.
     #[inline]
     pub(crate) unsafe fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         struct Job<F, R>(Option<F>, Option<R>);
 
-        /// Never inlined into the function that changes the base (B2): `f` may use thread-locals.
+        /// Never inlined into the function that changes the base (BASE-2): `f` may use thread-locals.
         #[inline(never)]
         unsafe fn run<F: FnOnce() -> R, R>(job: *mut ()) {
             // SAFETY: `enter` passes the address of its `job`, which outlives the call and has no other user.
@@ -318,8 +319,8 @@ impl<S> Context<S> {
         }
 
         let (mut job, run) = job(f);
-        // SAFETY: B1: a block of this OS thread (G1). The caller guarantees C1: the native context runs, and `f` does
-        // not unwind.
+        // SAFETY: BASE-1: a block of this OS thread (GLIBC-1). The caller guarantees ISO-1: the native context runs,
+        // and `f` does not unwind.
         unsafe { base::call(self.block, self.native, run, (&raw mut job).cast()) };
         job.1.unwrap_or_else(|| unreachable!("the closure has run"))
     }
@@ -363,14 +364,14 @@ fn trial() -> Result<(), &'static str> {
     MARK.set(2);
     for round in 1..=2 {
         let context = pool.take_untried(0).ok_or("no memory for a set of thread-locals")?;
-        // SAFETY: C1: the native context runs, and nothing in the closure unwinds.
+        // SAFETY: ISO-1: the native context runs, and nothing in the closure unwinds.
         let (mark, kept, ends) = unsafe {
             context.enter(|| {
                 context.begin();
                 let mark = MARK.replace(3);
                 let ends = ENDS.try_with(|ends| ends.0.set(&dropped));
                 let kept = std::hint::black_box(vec![round; 100]);
-                context.leave();
+                context.release();
                 (mark, kept, ends)
             })
         };
@@ -399,11 +400,11 @@ mod tests {
             let context = pool.take(round).unwrap();
             let number = glibc::get().unwrap().number(context.block);
             assert!(pool.has(number));
-            // SAFETY: C1: the native context of this OS thread runs, and nothing in it unwinds.
+            // SAFETY: ISO-1: the native context of this OS thread runs, and nothing in it unwinds.
             unsafe {
                 context.enter(|| {
                     context.begin();
-                    context.leave();
+                    context.release();
                 });
             }
             pool.give(context);

@@ -13,14 +13,14 @@
 //! ```
 //!
 //! # Invariants
-//! - **C1** The hub runs in the native context. Only [`Context::enter`], for the length of one call, and the loop that
-//!   resumes green threads (`hub/turn.rs`) leave it. Nothing unwinds out of either.
-//! - **C2** A function that changes the base uses no thread-local itself (B2 of [`base`](crate::sys::base)).
-//! - **C3** A context has members: green threads that have not ended, and callbacks that have not run. The last member
-//!   to leave runs the destructors, in the context. After that nothing refers to the context, and its block may be laid
-//!   anew.
-//! - **C4** Thread-locals of this crate that must be the same in all contexts of an OS thread are planted at the start
-//!   of each context: the hub, the pool of stacks.
+//! - **ISO-1** The hub runs in the native context. Only [`Context::enter`], for the length of one call, and the loop
+//!   that resumes green threads (`hub/turn.rs`) leave it. Nothing unwinds out of either.
+//! - **ISO-2** A function that changes the base uses no thread-local itself (BASE-2 of [`base`](crate::sys::base)).
+//! - **ISO-3** A context has members: green threads that have not ended, and callbacks that have not run. The last
+//!   member to leave runs the destructors, in the context. After that nothing refers to the context, and its block may
+//!   be laid anew.
+//! - **ISO-4** Thread-locals of this crate that must be the same in all contexts of an OS thread are planted at the
+//!   start of each context: the hub, the pool of stacks.
 //!
 //! # What a block has
 //! A block has what a new OS thread has, except for what the last column says. [`glibc`](crate::sys::glibc) follows `start_thread` line by

@@ -21,10 +21,10 @@
 //! ```
 //!
 //! # Invariants
-//! - **A1** The list of lines is accessed only under its lock. Under the lock there is no system call, no wake, no
-//!   allocation and no free.
-//! - **A2** A line exists while a green thread accepts from the listener, while its OS thread exists, or while it holds
-//!   a connection.
+//! - **ACCEPT-1** The list of lines is accessed only under its lock. Under the lock there is no system call, no wake,
+//!   no allocation and no free.
+//! - **ACCEPT-2** A line exists while a green thread accepts from the listener, while its OS thread exists, or while it
+//!   holds a connection.
 
 #![forbid(unsafe_code)]
 
@@ -160,7 +160,7 @@ struct Line {
     next: Option<Box<Line>>,
 }
 
-/// The first line (A1).
+/// The first line (ACCEPT-1).
 static LINES: Spin<Option<Box<Line>>> = Spin::new(None);
 
 /// How many results were left at any line so far. A green thread that has found nothing parks only if the number has
@@ -188,7 +188,7 @@ pub(super) fn kept(fd: c_int) -> Option<u64> {
 pub(super) fn closed(inode: u64) {
     let before = errno();
     if !is_open(inode) {
-        // Taken under the lock, and closed outside of it (A1).
+        // Taken under the lock, and closed outside of it (ACCEPT-1).
         let mut taken = at_line(inode, |line| line.taken.take()).flatten();
         while let Some(mut one) = taken {
             KEPT.fetch_sub(1, Ordering::Relaxed);
@@ -233,7 +233,7 @@ fn with_lines<R>(f: impl FnOnce(&mut Option<Box<Line>>) -> R) -> R {
     f(&mut LINES.lock())
 }
 
-/// Runs `f` with the line of a listener, if there is one, and removes the line if it is no longer needed (A2).
+/// Runs `f` with the line of a listener, if there is one, and removes the line if it is no longer needed (ACCEPT-2).
 fn at_line<R>(inode: u64, f: impl FnOnce(&mut Line) -> R) -> Option<R> {
     let mut unused = None;
     let result = with_lines(|first| {
@@ -241,7 +241,7 @@ fn at_line<R>(inode: u64, f: impl FnOnce(&mut Line) -> R) -> Option<R> {
         let line = place.as_mut()?;
         let result = f(line);
         if line.accepters == 0 && line.taken.is_none() && matches!(line.work, Work::None) {
-            // Freed outside of the lock (A1).
+            // Freed outside of the lock (ACCEPT-1).
             let next = line.next.take();
             unused = replace(place, next);
         }
@@ -262,7 +262,7 @@ fn find(at: &mut Option<Box<Line>>, inode: u64) -> &mut Option<Box<Line>> {
     }
 }
 
-/// A green thread's accept from a listener; keeps its line alive (A2).
+/// A green thread's accept from a listener; keeps its line alive (ACCEPT-2).
 struct Accepter {
     inode: u64,
 }
@@ -277,7 +277,7 @@ enum Found {
 
 impl Accepter {
     fn new(inode: u64) -> Accepter {
-        // Allocated before the lock is taken (A1), and dropped after it if the line exists.
+        // Allocated before the lock is taken (ACCEPT-1), and dropped after it if the line exists.
         let mut fresh = Some(Box::new(Line {
             inode,
             accepters: 0,

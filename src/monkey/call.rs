@@ -7,10 +7,10 @@
 //! flag (`fcntl`, `ioctl`, on any OS thread) wait until that system call is over.
 //!
 //! # Invariants
-//! - **D1** A call looks at the budget and at interrupts before it has moved anything. Between its parts it looks at
+//! - **FD-1** A call looks at the budget and at interrupts before it has moved anything. Between its parts it looks at
 //!   the budget only. So a call never reports a kill or a time-out after it has moved bytes: those bytes would be lost.
-//! - **N1** Code that sets, clears or reads the flag of an open file holds the lock of its inode. Under the lock there
-//!   are only a few system calls that do not wait.
+//! - **CONNECT-1** Code that sets, clears or reads the flag of an open file holds the lock of its inode. Under the lock
+//!   there are only a few system calls that do not wait.
 
 use std::cell::OnceCell;
 use std::io;
@@ -200,8 +200,8 @@ impl Call {
         }
     }
 
-    /// Called before the first attempt (D1): lets others run if this green thread has used up its budget, and fails if
-    /// a kill or a time-out is due. The error is the call's result, with errno set. A call that never waits, by its
+    /// Called before the first attempt (FD-1): lets others run if this green thread has used up its budget, and fails
+    /// if a kill or a time-out is due. The error is the call's result, with errno set. A call that never waits, by its
     /// flags or by the kind of its descriptor, does not fail.
     pub(super) fn begin(&self, never_waits: bool) -> Result<(), ssize_t> {
         let never_waits = || never_waits || is_nonblocking(self.fd) || kind(self.fd) == File::Other;
@@ -235,7 +235,7 @@ impl Call {
             let deadline = self.deadline();
             match parked(self.hub, self.fd, self.direction, deadline, handlers_for(deadline)) {
                 Ok(Wake::Ready | Wake::Early) => {}
-                // Nothing was moved, so the interrupt can be reported (D1).
+                // Nothing was moved, so the interrupt can be reported (FD-1).
                 Ok(Wake::Interrupted) if !begun => return fail(interrupted(self.hub, self.name)) as ssize_t,
                 // Otherwise the interrupt stays due, and the next call reports it.
                 Ok(Wake::TimedOut | Wake::Interrupted) => return fail(libc::EAGAIN) as ssize_t,
@@ -271,7 +271,7 @@ impl Call {
             if done >= len() {
                 return done as ssize_t;
             }
-            // Between parts others may run, but no interrupt is delivered (D1).
+            // Between parts others may run, but no interrupt is delivered (FD-1).
             give_way(|| budget::spend(Mode::Must));
             // Stop at an error that came meanwhile: another attempt would take it, and this call can only report its
             // count.
@@ -282,10 +282,10 @@ impl Call {
     }
 }
 
-/// The locks of open files' flags, by inode (N1).
+/// The locks of open files' flags, by inode (CONNECT-1).
 static FLAGS: [Spin<(), ByThread>; 64] = [const { Spin::with_lock((), ByThread::new()) }; 64];
 
-/// Locks the flag of an open file (N1). `None` in a signal handler that has interrupted the holder.
+/// Locks the flag of an open file (CONNECT-1). `None` in a signal handler that has interrupted the holder.
 fn lock_flag(fd: c_int) -> Option<Locked<'static, (), ByThread>> {
     // If the inode cannot be found, the system call that follows fails as well.
     let inode = probe::inode_of(fd).unwrap_or_default();
@@ -343,7 +343,7 @@ pub(super) fn is_nonblocking(fd: c_int) -> bool {
         return false;
     }
     // No connect held a flag before this read, and none has begun to: then it is the program's. Otherwise read it again under
-    // the lock (N1).
+    // the lock (CONNECT-1).
     if put_back == set && SET.load(Ordering::SeqCst) == set {
         return true;
     }
@@ -353,7 +353,7 @@ pub(super) fn is_nonblocking(fd: c_int) -> bool {
     has_flag(fd)
 }
 
-/// Runs `connect` while the open file is non-blocking (N1).
+/// Runs `connect` while the open file is non-blocking (CONNECT-1).
 pub(super) fn without_blocking(fd: c_int, connect: impl FnOnce() -> c_int) -> c_int {
     fn set(fd: c_int, nonblocking: c_int) {
         // Unlike `F_SETFL`, `FIONBIO` changes this one flag only, so a change of another flag meanwhile is not lost.

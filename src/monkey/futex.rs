@@ -56,7 +56,7 @@ unsafe extern "C-unwind" fn syscall(
     // SAFETY: the caller's arguments are valid for the system call `number`; they are passed on.
     unsafe {
         // Code that never parks (the native stack) matters only while the table has waiters: it may wake one, or must
-        // link a native node (X4).
+        // link a native node (FUTEX-4).
         if number == libc::SYS_futex && is_armed() && (!passes() || has_waiters()) {
             armed(a, b, c, d, e, f)
         } else {
@@ -127,7 +127,7 @@ impl Futex {
         }
     }
 
-    /// A wait of code that may not park (M1): the OS thread waits in the kernel.
+    /// A wait of code that may not park (MONKEY-1): the OS thread waits in the kernel.
     ///
     /// # Safety
     /// See [`Futex`].
@@ -157,7 +157,7 @@ impl Futex {
             if !has_native(self.address) {
                 return green as c_long;
             }
-            // X4: the woken green threads may be unable to run until the OS thread in the kernel has run.
+            // FUTEX-4: the woken green threads may be unable to run until the OS thread in the kernel has run.
             left = 1;
         }
         let rest = Futex {
@@ -170,7 +170,7 @@ impl Futex {
             // An error counts only if nothing was woken.
             return others;
         }
-        // The extra wake of X4 is not reported: never more than asked for.
+        // The extra wake of FUTEX-4 is not reported: never more than asked for.
         (others.max(0) + green as c_long).min(self.value.into())
     }
 
@@ -257,14 +257,15 @@ impl Futex {
             // A new ticket for each park, so that a late wake of the one before is stale.
             let parker = Parker::new();
             // The first time, `arm` checks the value once more under the bucket's lock: it may have changed since the
-            // kernel's look. Later a failure means that the node was unlinked, so this green thread was woken (X2).
+            // kernel's look. Later a failure means that the node was unlinked, so this green thread was woken
+            // (FUTEX-2).
             if !waiting.arm(parker.waiter(), || word.load(Ordering::SeqCst) == self.value) {
                 return if is_first { libc::EAGAIN } else { 0 };
             }
             is_first = false;
             let wake = parker.park(deadline, Mode::Must, Why::new(&LOCK, 0));
             // A wake and the deadline may coincide. A waker that unlinked the node has counted it, so it is a wake
-            // (X2).
+            // (FUTEX-2).
             if wake == Wake::TimedOut {
                 return if waiting.disarm() { 0 } else { libc::ETIMEDOUT };
             }

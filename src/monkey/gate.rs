@@ -136,7 +136,7 @@ pub(super) fn passes() -> bool {
     base::is_native() && ARMED.load(Ordering::Relaxed) & SHARED == 0
 }
 
-/// The hub, if this call may park; `None` if it is the original and blocks (M1).
+/// The hub, if this call may park; `None` if it is the original and blocks (MONKEY-1).
 #[inline(always)]
 pub(super) fn gate(group: u32) -> Option<&'static Hub> {
     if passes() {
@@ -149,7 +149,7 @@ pub(super) fn gate(group: u32) -> Option<&'static Hub> {
 #[inline(never)]
 pub(super) fn gate_here(group: u32) -> Option<&'static Hub> {
     let armed = ARMED.load(Ordering::Relaxed);
-    // Calls of this crate's own, and an allocator below a change of this crate's state: M1.
+    // Calls of this crate's own, and an allocator below a change of this crate's state: MONKEY-1.
     if armed & group == 0 || inside::is_inside() {
         return None;
     }

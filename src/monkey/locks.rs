@@ -8,17 +8,17 @@
 //! Locks that are shared between processes, or inherit priorities, wait in the kernel as without patching.
 //!
 //! # Invariants
-//! - **L1** No green thread parks for a mutex in the middle of `malloc`. An allocator holds its mutex for a few
+//! - **LOCKS-1** No green thread parks for a mutex in the middle of `malloc`. An allocator holds its mutex for a few
 //!   instructions and never over a switch, as long as no green thread switches in `malloc`. So a mutex that a green
 //!   thread of this OS thread holds, while another one runs, is not an allocator's: for such a mutex the caller parks.
 //!   A mutex with any other owner may be an allocator's: for it the caller waits with the OS thread, for [`PATIENCE`]
 //!   looks. A mutex that is still held then is not an allocator's, and its owner may wait for a green thread of this
 //!   hub, so the caller parks.
-//! - **L2** A wait for something without a known holder (a semaphore, readers, a futex, `sched_yield`) parks wherever
-//!   patched calls may (M1), so not in the middle of a change of this crate's state. An allocator that waits so is
-//!   entered by other green threads meanwhile, as by other OS threads. It must not hold a second lock then, for the hub
-//!   would wait for that.
-//! - **L3** If a wait cannot park (this crate's code has panicked), the original call is made.
+//! - **LOCKS-2** A wait for something without a known holder (a semaphore, readers, a futex, `sched_yield`) parks
+//!   wherever patched calls may (MONKEY-1), so not in the middle of a change of this crate's state. An allocator that
+//!   waits so is entered by other green threads meanwhile, as by other OS threads. It must not hold a second lock then,
+//!   for the hub would wait for that.
+//! - **LOCKS-3** If a wait cannot park (this crate's code has panicked), the original call is made.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,7 +105,7 @@ static LOCK: &str = "a lock of a C library";
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How many such waits a caller does with the OS thread, for a lock that code on another OS thread holds, before it
-/// parks (L1).
+/// parks (LOCKS-1).
 const PATIENCE: u32 = 200;
 
 /// A moment on a clock, at which a wait ends.
@@ -145,7 +145,7 @@ enum Holder {
 
 impl Holder {
     /// Whether the holder is, or may be, code on another OS thread. Such a holder may be an allocator, and releases the
-    /// lock without the help of this OS thread (L1).
+    /// lock without the help of this OS thread (LOCKS-1).
     fn may_run(self, hub: &Hub) -> bool {
         match self {
             Holder::Owner(owner) => !hub.is_of_here(owner),
@@ -174,9 +174,9 @@ struct Held<'a> {
 
 impl Lock<'_> {
     /// Waits until the lock is acquired, or fails, or `until` has passed. `None`: it could not wait, and the lock is
-    /// not acquired (L3).
+    /// not acquired (LOCKS-3).
     fn wait(&self, hub: &'static Hub, until: Option<Until>) -> Option<c_int> {
-        // A free lock is acquired here, before anything is allocated or linked (M2).
+        // A free lock is acquired here, before anything is allocated or linked (MONKEY-2).
         let result = (self.attempt)();
         if result != self.busy {
             return Some(result);
@@ -189,7 +189,7 @@ impl Lock<'_> {
                 if left.is_zero() {
                     return libc::ETIMEDOUT;
                 }
-                // L1: wait with the OS thread while the holder may be an allocator on another OS thread; park
+                // LOCKS-1: wait with the OS thread while the holder may be an allocator on another OS thread; park
                 // otherwise. The holder is read anew each time, because the lock may have changed hands.
                 let result = match &self.held {
                     Some(held) if patience > 0 && (held.by)().may_run(hub) => {
@@ -350,7 +350,7 @@ unsafe fn cond_wait(
     });
     let result = match (waited, unlocked.get()) {
         (Some(result), _) => result,
-        // L3: it could not wait, and still holds the mutex.
+        // LOCKS-3: it could not wait, and still holds the mutex.
         (None, None) => return plain(),
         // It panicked after the unlock: return as after a spurious wake.
         (None, Some(_)) => 0,
@@ -598,7 +598,7 @@ unsafe fn barrier_wait_green(_hub: &'static Hub, barrier: *mut pthread_barrier_t
     // SAFETY: the caller guarantees an initialised barrier, at which any thread may wait.
     unsafe {
         let wait = || original::pthread_barrier_wait(barrier);
-        // L3: without an OS thread for it, the caller's own OS thread waits.
+        // LOCKS-3: without an OS thread for it, the caller's own OS thread waits.
         on_own_thread(wait).unwrap_or_else(wait)
     }
 }
@@ -628,7 +628,7 @@ unsafe fn sem_wait_for(hub: &'static Hub, semaphore: *mut sem_t, until: Option<U
         // SAFETY: `semaphore` is initialised, as the caller guarantees.
         attempt: &|| unsafe { sem_try(semaphore) },
         busy: libc::EAGAIN,
-        // Any thread may post, so a semaphore has no holder (L2).
+        // Any thread may post, so a semaphore has no holder (LOCKS-2).
         held: None,
     };
     // A semaphore's calls fail by errno, unlike those of the other locks.
@@ -684,7 +684,7 @@ unsafe fn once_green(
         let napped = contained(|| {
             Parker::new().park(Some(hub.deadline_in(nap)), Mode::Must, Why::new(&LOCK, control.addr()));
         });
-        // L3: the original waits.
+        // LOCKS-3: the original waits.
         if napped.is_none() {
             break;
         }

@@ -176,14 +176,14 @@
 //!   written. A signal that is sent to the hub's OS thread, and not to the process, does not end such a wait either.
 //!
 //! # Invariants
-//! - **M1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside). Anywhere else
-//!   it is the original, at the cost of one look at a thread-local. It never parks in a callback of the hub; in a
+//! - **MONKEY-1** A patched call parks only an isolated green thread ([`Patch::shared_thread_locals`] aside). Anywhere
+//!   else it is the original, at the cost of one look at a thread-local. It never parks in a callback of the hub; in a
 //!   signal handler; in the middle of a change of this crate's own state (an allocator may wait there); in
 //!   [`unpatched`] and in this crate's own calls; nor while the green thread unwinds in a context that has other
 //!   members, because they would see `panicking()` return true.
-//! - **M2** Before a patched call knows that it must park, it allocates nothing (except a buffer in calls that copy).
-//!   It makes no other system calls than the original, queries, and variants of the original that do not wait.
-//! - **M3** A patched call returns what the original would: result and errno.
+//! - **MONKEY-2** Before a patched call knows that it must park, it allocates nothing (except a buffer in calls that
+//!   copy). It makes no other system calls than the original, queries, and variants of the original that do not wait.
+//! - **MONKEY-3** A patched call returns what the original would: result and errno.
 //!
 //! # Coming from Python
 //! `gevent.monkey.patch_all()`.

@@ -8,9 +8,9 @@
 //! Also the waits for signals: a signalfd is readable when a signal is pending, so the hub can wait for it.
 //!
 //! # Invariants
-//! - **H1** Code that runs in a handler takes no lock and allocates nothing. The same holds for code that installs a
-//!   handler, because a handler may install one.
-//! - **H2** If a stand-in is installed for a signal, `ACTIONS` has the program's handler of that signal.
+//! - **HANDLER-1** Code that runs in a handler takes no lock and allocates nothing. The same holds for code that
+//!   installs a handler, because a handler may install one.
+//! - **HANDLER-2** If a stand-in is installed for a signal, `ACTIONS` has the program's handler of that signal.
 
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -102,8 +102,8 @@ fn caught(signal: c_int, info: *mut siginfo_t, context: *mut c_void, interrupts:
     set_errno(before);
     let action = ACTIONS[signal as usize].load(Ordering::SeqCst);
     let handler = action & !WITH_INFO;
-    // SAFETY: H2: the program has installed this handler for this signal. `WITH_INFO` says which of the two types it
-    // has.
+    // SAFETY: HANDLER-2: the program has installed this handler for this signal. `WITH_INFO` says which of the two
+    // types it has.
     unsafe {
         if action & WITH_INFO != 0 {
             std::mem::transmute::<usize, Handler>(handler)(signal, info, context);
@@ -160,8 +160,8 @@ unsafe extern "C-unwind" fn sigaction(signal: c_int, new: *const libc::sigaction
     let mine = action.sa_sigaction | with_info;
     action.sa_sigaction = handler as usize;
     action.sa_flags |= libc::SA_SIGINFO;
-    // Before the kernel can call the stand-in (H2). A signal that comes between this and the system call may run the
-    // new handler already, as it would a moment later.
+    // Before the kernel can call the stand-in (HANDLER-2). A signal that comes between this and the system call may run
+    // the new handler already, as it would a moment later.
     let known = ACTIONS[signal as usize].swap(mine, Ordering::SeqCst);
     // SAFETY: `action` is the caller's with a stand-in, which has the type for `SA_SIGINFO`; `old` is null or writable,
     // as the caller guarantees.

@@ -15,14 +15,15 @@
 //! Whatever the order of the two sides, the waiter sees the changed value or the waker sees the waiter.
 //!
 //! # Invariants
-//! - **X1** A node is linked only while its `Waiting` lives: the drop of `Waiting` unlinks it. The links and the waiter
-//!   are accessed only under the bucket's lock.
-//! - **X2** A green waiter is woken exactly when a waker unlinks its node. A wake counts the nodes that it unlinks
+//! - **FUTEX-1** A node is linked only while its `Waiting` lives: the drop of `Waiting` unlinks it. The links and the
+//!   waiter are accessed only under the bucket's lock.
+//! - **FUTEX-2** A green waiter is woken exactly when a waker unlinks its node. A wake counts the nodes that it unlinks
 //!   (those of dead tasks aside), and a waiter that times out but finds its node unlinked was woken.
-//! - **X3** A bucket's lock is held for a few instructions: no system call, no wake and no allocation happens under it.
-//! - **X4** An OS thread with a hub that waits in the kernel links a *native* node, which no waker unlinks. If green
-//!   threads use up a wake's whole count, it then wakes one OS thread in the kernel as well. Otherwise the wake could
-//!   be lost: the woken green thread cannot run if its own OS thread waits in the kernel for the same futex (an
+//! - **FUTEX-3** A bucket's lock is held for a few instructions: no system call, no wake and no allocation happens
+//!   under it.
+//! - **FUTEX-4** An OS thread with a hub that waits in the kernel links a *native* node, which no waker unlinks. If
+//!   green threads use up a wake's whole count, it then wakes one OS thread in the kernel as well. Otherwise the wake
+//!   could be lost: the woken green thread cannot run if its own OS thread waits in the kernel for the same futex (an
 //!   allocator's lock, inside this crate).
 
 use std::cell::{Cell, UnsafeCell};
@@ -38,7 +39,7 @@ use crate::sys::spin::Spin;
 
 /// The number of `Waiting`s, that is of nodes that are linked or about to be.
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
-/// The number of OS threads with a hub that wait in the kernel (X4).
+/// The number of OS threads with a hub that wait in the kernel (FUTEX-4).
 static NATIVES: AtomicUsize = AtomicUsize::new(0);
 
 /// The linked nodes of a bucket, in the order in which they came.
@@ -47,7 +48,8 @@ struct List {
     last: *const Node,
 }
 
-// SAFETY: X1: a linked node lives, and what other OS threads access of it is atomic or guarded by the lock of the list.
+// SAFETY: FUTEX-1: a linked node lives, and what other OS threads access of it is atomic or guarded by the lock of the
+// list.
 unsafe impl Send for List {}
 
 type Bucket = Spin<List>;
@@ -63,7 +65,7 @@ fn bucket_of(key: usize) -> &'static Bucket {
 /// A waiter in a bucket's list.
 struct Node {
     key: usize,
-    /// The node stands for an OS thread that waits in the kernel (X4).
+    /// The node stands for an OS thread that waits in the kernel (FUTEX-4).
     is_native: bool,
     /// A wake selects the node if it has a bit of this mask, as for `FUTEX_WAIT_BITSET`; 0 in a native node.
     mask: u32,
@@ -89,7 +91,7 @@ impl Node {
     }
 }
 
-/// Runs `f`, a wait of this OS thread in the kernel, while a native node is linked (X4).
+/// Runs `f`, a wait of this OS thread in the kernel, while a native node is linked (FUTEX-4).
 pub(super) fn natively<R>(key: usize, f: impl FnOnce() -> R) -> R {
     let node = Node::new(key, 0, true);
     // Counted before it is linked, so that a waker that finds the count at 0 misses no node.
@@ -101,7 +103,7 @@ pub(super) fn natively<R>(key: usize, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Whether an OS thread with a hub waits in the kernel for `key` (X4).
+/// Whether an OS thread with a hub waits in the kernel for `key` (FUTEX-4).
 pub(super) fn has_native(key: usize) -> bool {
     if NATIVES.load(Ordering::SeqCst) == 0 {
         return false;
@@ -118,11 +120,11 @@ impl List {
 
     /// The nodes, the oldest first. None is unlinked meanwhile: the list is locked.
     fn nodes(&self) -> impl Iterator<Item = &Node> {
-        // SAFETY: X1: a linked node lives.
+        // SAFETY: FUTEX-1: a linked node lives.
         let mut at = unsafe { self.first.as_ref() };
         std::iter::from_fn(move || {
             let node = at?;
-            // SAFETY: X1: a linked node lives.
+            // SAFETY: FUTEX-1: a linked node lives.
             at = unsafe { node.next.get().as_ref() };
             Some(node)
         })
@@ -131,7 +133,7 @@ impl List {
     fn link(&mut self, node: &Node) {
         // Append to the list, so that waiters are woken in the order in which they came.
         let last = std::mem::replace(&mut self.last, node);
-        // SAFETY: X1: the last node is linked, so it lives.
+        // SAFETY: FUTEX-1: the last node is linked, so it lives.
         match unsafe { last.as_ref() } {
             Some(last) => last.next.set(node),
             None => self.first = node,
@@ -143,7 +145,7 @@ impl List {
 
     fn unlink(&mut self, node: &Node) {
         let (previous, next) = (node.previous.get(), node.next.get());
-        // SAFETY: X1: the neighbours are linked, so they live.
+        // SAFETY: FUTEX-1: the neighbours are linked, so they live.
         unsafe {
             match previous.as_ref() {
                 Some(previous) => previous.next.set(next),
@@ -160,18 +162,18 @@ impl List {
     /// Unlinks the first node that `which` selects, and takes its waiter.
     fn take(&mut self, which: impl Fn(&Node) -> bool) -> Option<Option<Waiter>> {
         let node = ptr::from_ref(self.nodes().find(|node| which(node))?);
-        // SAFETY: X1: the node was found in the list, so it lives until it is unlinked and the lock is released.
+        // SAFETY: FUTEX-1: the node was found in the list, so it lives until it is unlinked and the lock is released.
         let node = unsafe { &*node };
         self.unlink(node);
         // Take the waiter out now: once the lock is released, the waiter's owner may free the node.
-        // SAFETY: X1: the lock guards the waiter.
+        // SAFETY: FUTEX-1: the lock guards the waiter.
         let waiter = unsafe { (*node.waiter.get()).take() };
         node.woken.store(true, Ordering::Release);
         Some(waiter)
     }
 }
 
-/// A green thread's wait for a wake by `key`: the owner of a node (X1).
+/// A green thread's wait for a wake by `key`: the owner of a node (FUTEX-1).
 pub(super) struct Waiting {
     node: Node,
     /// Whether the node may be linked: only the owner links it.
@@ -195,8 +197,8 @@ impl Waiting {
     /// was woken already, or if `check` returned false.
     pub(super) fn arm(&self, waiter: Waiter, check: impl FnOnce() -> bool) -> bool {
         let mut list = bucket_of(self.node.key).lock();
-        // X2: a wake between two parks has unlinked the node. It must not be linked a second time, or that wake would
-        // be lost.
+        // FUTEX-2: a wake between two parks has unlinked the node. It must not be linked a second time, or that wake
+        // would be lost.
         if self.is_woken() {
             return false;
         }
@@ -209,7 +211,7 @@ impl Waiting {
             list.link(&self.node);
         }
         // A node that is still linked gets the ticket of its next park.
-        // SAFETY: X1: the lock guards the waiter.
+        // SAFETY: FUTEX-1: the lock guards the waiter.
         unsafe { *self.node.waiter.get() = Some(waiter) };
         self.is_armed.set(true);
         true
@@ -224,12 +226,13 @@ impl Waiting {
         if !self.is_armed.replace(false) {
             return self.is_woken();
         }
-        // Under the lock: after this, no waker holds a reference to the node, and whether it was woken is settled (X2).
+        // Under the lock: after this, no waker holds a reference to the node, and whether it was woken is settled
+        // (FUTEX-2).
         let mut list = bucket_of(self.node.key).lock();
         if self.node.linked.get() {
             list.unlink(&self.node);
         }
-        // SAFETY: X1: the lock guards the waiter.
+        // SAFETY: FUTEX-1: the lock guards the waiter.
         unsafe { *self.node.waiter.get() = None };
         drop(list);
         self.is_woken()
@@ -243,16 +246,16 @@ impl Drop for Waiting {
     }
 }
 
-/// Wakes up to `count` green waiters for `key` that have a bit of `mask`. Returns how many it woke (X2).
+/// Wakes up to `count` green waiters for `key` that have a bit of `mask`. Returns how many it woke (FUTEX-2).
 pub(super) fn wake(key: usize, count: usize, mask: u32) -> usize {
-    // A native node has an empty mask, so it is never selected (X4).
+    // A native node has an empty mask, so it is never selected (FUTEX-4).
     wake_in(bucket_of(key), count, |node| node.key == key && node.mask & mask != 0)
 }
 
 /// Wakes up to `count` waiters of a bucket that `which` selects. Returns how many it woke.
 fn wake_in(bucket: &Bucket, count: usize, which: impl Fn(&Node) -> bool) -> usize {
     let mut woken = 0;
-    // One node for each hold of the lock: the wake itself must happen outside of it (X3).
+    // One node for each hold of the lock: the wake itself must happen outside of it (FUTEX-3).
     while woken < count {
         let taken = bucket.lock().take(&which);
         // The whole list was searched without a hit.
@@ -338,12 +341,12 @@ pub(super) fn closed(fd: RawFd) {
     // The number of waiters that were woken so far. Nodes stay linked, so each search skips as many.
     for seen in 0.. {
         let list = bucket_of(key).lock();
-        // SAFETY: X1: the lock guards the waiter.
+        // SAFETY: FUTEX-1: the lock guards the waiter.
         let waiter = |node: &Node| unsafe { (*node.waiter.get()).as_ref() }.and_then(Waiter::copy);
         let found = list.nodes().filter(|node| node.key == key).nth(seen).and_then(waiter);
         drop(list);
         match found {
-            // Outside of the lock (X3).
+            // Outside of the lock (FUTEX-3).
             Some(waiter) => waiter.wake(),
             None => return,
         }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! # Invariants
-//! - **J1** What runs in the handler allocates nothing and takes no lock.
-//! - **J2** `WRITER` and `EPOCH` are set before the handler is installed. The descriptor stays open as long as the
+//! - **CTRLC-1** What runs in the handler allocates nothing and takes no lock.
+//! - **CTRLC-2** `WRITER` and `EPOCH` are set before the handler is installed. The descriptor stays open as long as the
 //!   process lives.
 
 use std::mem::MaybeUninit;
@@ -81,7 +81,7 @@ extern "C" fn handler(signal: libc::c_int) {
         unsafe { libc::raise(signal) };
         return;
     }
-    // SAFETY: J2: the descriptor stays open as long as the process lives.
+    // SAFETY: CTRLC-2: the descriptor stays open as long as the process lives.
     let writer = unsafe { BorrowedFd::borrow_raw(WRITER.load(Ordering::Acquire)) };
     // The pipe holds far more bytes than are ever written to it.
     let _ = rustix::io::write(writer, &[0]);

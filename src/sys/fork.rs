@@ -40,8 +40,8 @@
 //! locked in the child.
 //!
 //! # Invariants
-//! - **K1** A lock enters the list before it is first taken, and the list is locked while the process forks.
-//! - **K2** Code that holds one of these locks does not fork, does not park, and runs no code of the user.
+//! - **FORK-1** A lock enters the list before it is first taken, and the list is locked while the process forks.
+//! - **FORK-2** Code that holds one of these locks does not fork, does not park, and runs no code of the user.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -178,7 +178,7 @@ fn patiently<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 /// The locks that were used so far, in their order.
 static LIST: Mutex<Vec<&'static dyn Hold>> = Mutex::new(Vec::new());
 
-/// Enters `lock` into the list (K1).
+/// Enters `lock` into the list (FORK-1).
 #[cold]
 fn enlist(lock: &'static dyn Hold, listed: &AtomicBool) {
     // Register the handlers first: from here on a fork waits for the list, so no child is made in the middle of this.
@@ -198,7 +198,7 @@ struct Held {
 
 impl Held {
     fn take() -> Held {
-        // The list first: no lock can be added between this and the fork (K1).
+        // The list first: no lock can be added between this and the fork (FORK-1).
         let list = patiently(&LIST);
         let locks = list.iter().flat_map(|list| list.iter());
         Held {

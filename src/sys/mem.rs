@@ -7,8 +7,8 @@
 //! ```
 //!
 //! # Invariants
-//! - **M1** Only whole pages of a mapping that [`map`] made are ever guarded, discarded or unmapped.
-//! - **M2** A guard stays until its mapping is unmapped.
+//! - **MEM-1** Only whole pages of a mapping that [`map`] made are ever guarded, discarded or unmapped.
+//! - **MEM-2** A guard stays until its mapping is unmapped.
 
 use std::io;
 use std::ptr;
@@ -204,7 +204,7 @@ mod tests {
     fn what_is_discarded_is_not_resident_and_zero() {
         let (at, len) = (map(16 * page()).unwrap(), 16 * page());
         assert_eq!(resident(at, len), 0);
-        // SAFETY: the mapping made above, all of it (M1).
+        // SAFETY: the mapping made above, all of it (MEM-1).
         unsafe {
             (at as *mut u8).write_bytes(7, len);
             assert_eq!(resident(at, len), len);

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! # Invariants
-//! - **G1** What runs in the handler allocates nothing and takes no lock.
-//! - **G2** `LOOK` is set before the handler is installed, and always holds a `fn(usize)`.
-//! - **G3** An alternate stack of this crate is unmapped only when the OS thread no longer uses it.
+//! - **SIGNAL-1** What runs in the handler allocates nothing and takes no lock.
+//! - **SIGNAL-2** `LOOK` is set before the handler is installed, and always holds a `fn(usize)`.
+//! - **SIGNAL-3** An alternate stack of this crate is unmapped only when the OS thread no longer uses it.
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -49,7 +49,7 @@ fn install(signal: libc::c_int) -> libc::sigaction {
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let look = LOOK.load(Ordering::Acquire);
     // SAFETY: the kernel passes a whole `siginfo_t`. It has an address if the code says that the kernel sent it for a
-    // fault; a signal sent by `kill` has none. `LOOK` holds a `fn(usize)` (G2).
+    // fault; a signal sent by `kill` has none. `LOOK` holds a `fn(usize)` (SIGNAL-2).
     unsafe {
         if (*info).si_code > 0 {
             std::mem::transmute::<usize, fn(usize)>(look)((*info).si_addr().addr());
@@ -98,7 +98,7 @@ impl Drop for AltStack {
                 ss_flags: libc::SS_DISABLE,
                 ss_size: ALT_SIZE,
             };
-            // SAFETY: G3: it is taken out of use first, unless other code has installed another alternate stack
+            // SAFETY: SIGNAL-3: it is taken out of use first, unless other code has installed another alternate stack
             // meanwhile.
             unsafe {
                 if present().ss_sp.addr() == at {
@@ -147,7 +147,7 @@ pub(crate) fn ensure_alt_stack() {
         ss_flags: 0,
         ss_size: ALT_SIZE,
     };
-    // SAFETY: fresh memory of that size, which stays mapped until the OS thread ends (G3).
+    // SAFETY: fresh memory of that size, which stays mapped until the OS thread ends (SIGNAL-3).
     if unsafe { libc::sigaltstack(&stack, ptr::null_mut()) } != 0 {
         // SAFETY: the kernel refused it (too small for the registers of this processor), so it is not in use.
         return unsafe { super::mem::unmap(at, ALT_SIZE) };

@@ -1,9 +1,9 @@
 //! A lock that is held for a few instructions. The state of every primitive lies under one.
 //!
 //! # Invariants
-//! - **S1** The value is touched only between an exchange of the lock that found it free and the store that frees it
-//!   again.
-//! - **S2** While it is held there is no park, no wake, no code of the user (such as a waker's clone or drop), and
+//! - **SPIN-1** The value is touched only between an exchange of the lock that found it free and the store that frees
+//!   it again.
+//! - **SPIN-2** While it is held there is no park, no wake, no code of the user (such as a waker's clone or drop), and
 //!   nothing that panics. So its holder goes on to the unlock unless the kernel takes the processor away. Code that
 //!   allocates under the lock marks it: by [`locked`](Spin::locked) for the whole time, or by [`Spins`] where it
 //!   allocates. An allocator that has to wait then blocks the OS thread instead of parking the green thread.
@@ -36,7 +36,7 @@ pub(crate) struct Spin<T, L = AtomicBool> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: S1: one OS thread at a time accesses the value. The acquire of its lock sees what the release of the last
+// SAFETY: SPIN-1: one OS thread at a time accesses the value. The acquire of its lock sees what the release of the last
 // unlock left.
 unsafe impl<T: Send, L: Sync> Sync for Spin<T, L> {}
 
@@ -78,8 +78,8 @@ impl<T, L: Lock> Spin<T, L> {
 impl<T, L: Lock> Spin<T, L> {
     /// Frees the lock in a forked child, over a fresh value. The one before may be half changed, and is leaked.
     pub(crate) fn renew(&self, value: T, _: &InChild) {
-        // SAFETY: S1: this is the only thread of the process (`InChild`), and it does not fork while it holds the lock
-        // (S2). So a guard that exists is of a thread of the parent, and is never used again.
+        // SAFETY: SPIN-1: this is the only thread of the process (`InChild`), and it does not fork while it holds the
+        // lock (SPIN-2). So a guard that exists is of a thread of the parent, and is never used again.
         unsafe { self.value.get().write(value) };
         self.lock.unlock();
     }
@@ -88,7 +88,7 @@ impl<T, L: Lock> Spin<T, L> {
 /// The locked value.
 pub(crate) struct Locked<'a, T, L: Lock>(&'a Spin<T, L>);
 
-/// The same. If the holder allocates, it counts as inside (I14).
+/// The same. If the holder allocates, it counts as inside (HUB-14).
 pub(crate) struct Marked<'a, T, L: Lock> {
     // In this order: the mark is put back first, and the lock is released last.
     _spins: Option<Spins>,
@@ -116,7 +116,7 @@ impl<T, L: Lock> Deref for Locked<'_, T, L> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: S1: this guard exists, so the lock is held, and no other guard refers to the value.
+        // SAFETY: SPIN-1: this guard exists, so the lock is held, and no other guard refers to the value.
         unsafe { &*self.0.value.get() }
     }
 }
@@ -124,7 +124,7 @@ impl<T, L: Lock> Deref for Locked<'_, T, L> {
 impl<T, L: Lock> DerefMut for Locked<'_, T, L> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: S1: this guard exists, so the lock is held, and no other guard refers to the value; `&mut self`
+        // SAFETY: SPIN-1: this guard exists, so the lock is held, and no other guard refers to the value; `&mut self`
         // excludes references through this one.
         unsafe { &mut *self.0.value.get() }
     }

@@ -4,10 +4,10 @@
 //! descriptor. So it takes no descriptor from the program, no `close` can hit it, and a forked child does not have it.
 //!
 //! # Invariants
-//! - **R1** A ring is used only by the OS thread that made it, and by one call at a time: a call from a signal handler
-//!   in the middle of another call finds it [`busy`](Accepts::busy).
-//! - **R2** When `accept` returns, nothing is under way: the kernel writes to the ring and to the caller's addresses
-//!   only within the system call.
+//! - **URING-1** A ring is used only by the OS thread that made it, and by one call at a time: a call from a signal
+//!   handler in the middle of another call finds it [`busy`](Accepts::busy).
+//! - **URING-2** When `accept` returns, nothing is under way: the kernel writes to the ring and to the caller's
+//!   addresses only within the system call.
 
 use std::cell::{Cell, UnsafeCell};
 use std::mem::{offset_of, size_of, zeroed};
@@ -125,7 +125,7 @@ impl Accepts {
         if self.busy.replace(true) {
             return None;
         }
-        // SAFETY: R1: `busy` was false, so this call alone uses the ring until it clears `busy`.
+        // SAFETY: URING-1: `busy` was false, so this call alone uses the ring until it clears `busy`.
         let ring = unsafe { &mut *self.ring.get() };
         if ring.is_none() && !self.given_up.get() && KNOWN.load(Ordering::Relaxed) != REFUSED {
             *ring = Ring::probed();
@@ -247,7 +247,7 @@ impl Ring {
             user_data: 0,
             rest: [0; 3],
         };
-        // SAFETY: R2: the kernel reads the one entry only within `enter`.
+        // SAFETY: URING-2: the kernel reads the one entry only within `enter`.
         unsafe { ((self.memory + mem::page()) as *mut Submission).write(entry) };
         let submissions = &self.parameters.submissions;
         let tail = self.word(submissions.tail);
@@ -271,8 +271,8 @@ impl Ring {
     /// Submits `count` entries and waits for an answer, which comes at once because the entry never waits.
     fn enter(&self, count: u32) -> bool {
         let flags = ENTER_GETEVENTS | ENTER_REGISTERED_RING;
-        // SAFETY: R2: the kernel uses what the entry points to within this call, and the caller of `accept` guarantees
-        // that it is valid.
+        // SAFETY: URING-2: the kernel uses what the entry points to within this call, and the caller of `accept`
+        // guarantees that it is valid.
         unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
@@ -306,8 +306,8 @@ impl Ring {
 impl Drop for Ring {
     /// The kernel keeps what it needs of the ring until the OS thread ends.
     fn drop(&mut self) {
-        // SAFETY: a mapping of `Ring::new`. By R2 the kernel writes to it only within a call, and there are no more
-        // calls.
+        // SAFETY: a mapping of `Ring::new`. By URING-2 the kernel writes to it only within a call, and there are no
+        // more calls.
         unsafe { mem::unmap(self.memory, 2 * mem::page()) };
     }
 }

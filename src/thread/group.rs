@@ -4,10 +4,10 @@
 //! leaves by an exit link, so when it leaves it has truly ended, or is lost.
 //!
 //! # Invariants
-//! - **G1** What a member leaves behind (its place, the event that wakes those that wait for the last) is dropped or
-//!   set outside of the lock: that may wake a waiter, and wakers are the user's.
-//! - **G2** A caller that waits for the group to be empty has the `Event` of that time: a member that comes after the
-//!   group was empty does not prolong the wait.
+//! - **GROUP-1** What a member leaves behind (its place, the event that wakes those that wait for the last) is dropped
+//!   or set outside of the lock: that may wake a waiter, and wakers are the user's.
+//! - **GROUP-2** A caller that waits for the group to be empty has the `Event` of that time: a member that comes after
+//!   the group was empty does not prolong the wait.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -56,7 +56,7 @@ struct State {
     /// The number of calls to kill that wait now: a green thread that becomes a member meanwhile is killed too.
     killing: usize,
     failure: Option<JoinError>,
-    /// Set when the last member leaves; taken out then, so that later waiters make a new one (G2).
+    /// Set when the last member leaves; taken out then, so that later waiters make a new one (GROUP-2).
     last: Option<Arc<Event>>,
 }
 
@@ -158,7 +158,7 @@ impl Group {
                 thread: thread.clone(),
                 dying: state.killing > 0,
                 // Taken only here: if the green thread is a member already, `place` is dropped outside of the lock
-                // (G1).
+                // (GROUP-1).
                 _place: place.take(),
             };
             state.members.insert(id, member);
@@ -346,7 +346,7 @@ fn leave(shared: &Mutex<State>, id: ThreadId, error: Option<JoinError>) -> bool 
         let last = state.last.take_if(|_| state.members.is_empty());
         Some((member, spare, last))
     });
-    // Outside of the lock: the place and the event wake waiters (G1), and a panic's payload is the user's to drop.
+    // Outside of the lock: the place and the event wake waiters (GROUP-1), and a panic's payload is the user's to drop.
     let Some((member, spare, last)) = gone else {
         return false;
     };

@@ -1,17 +1,17 @@
 //! Green threads that borrow: they have all ended when the scope returns.
 //!
 //! # Invariants
-//! - **C1** `'scope` outlives every child: [`scope`] returns, or unwinds, only after `running` is zero. Its wait is
-//!   [`Mode::Must`](crate::hub::Mode): neither kill nor time-out ends it.
-//! - **C2** An unwind that would leave the scope all the same (`LoopExit` on the native stack) aborts the process
+//! - **SCOPE-1** `'scope` outlives every child: [`scope`] returns, or unwinds, only after `running` is zero. Its wait
+//!   is [`Mode::Must`](crate::hub::Mode): neither kill nor time-out ends it.
+//! - **SCOPE-2** An unwind that would leave the scope all the same (`LoopExit` on the native stack) aborts the process
 //!   instead.
-//! - **C3** What scope and children share is atomic or locked: a `&Scope` may reach another OS thread, and then
+//! - **SCOPE-3** What scope and children share is atomic or locked: a `&Scope` may reach another OS thread, and then
 //!   the hub of that one runs the child.
-//! - **C4** [`Leave`] is the last thing of a child to go, after all that it owns or borrows.
-//! - **C5** If a child's OS thread ends, its hub kills the children that are left (it counts them in `scoped`) and
+//! - **SCOPE-4** [`Leave`] is the last thing of a child to go, after all that it owns or borrows.
+//! - **SCOPE-5** If a child's OS thread ends, its hub kills the children that are left (it counts them in `scoped`) and
 //!   waits for them. The first OS thread ends with the process, so its children get one second. If a child has not
 //!   ended by then, it stays as it is, and so does all that it borrows, because its scope never returns.
-//! - **C6** A child's panic is kept beside its value, for [`ScopedJoinHandle::join`]; if it is not read there, the
+//! - **SCOPE-6** A child's panic is kept beside its value, for [`ScopedJoinHandle::join`]; if it is not read there, the
 //!   scope itself panics. So it counts as seen, and the hub does not report it too.
 
 use std::any::Any;
@@ -40,7 +40,7 @@ struct Shared {
     waiter: Mutex<Option<Waiter>>,
 }
 
-/// Where a child leaves its value, or the payload of its panic (C6).
+/// Where a child leaves its value, or the payload of its panic (SCOPE-6).
 type Slot<T> = Arc<Mutex<Option<Result<T, Box<dyn Any + Send>>>>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,7 +105,7 @@ where
         _env: PhantomData,
     };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    // C2: an unwind out of the wait would free what the children borrow, so it aborts.
+    // SCOPE-2: an unwind out of the wait would free what the children borrow, so it aborts.
     let bomb = Bomb;
     wait_for_all(&shared);
     std::mem::forget(bomb);
@@ -130,14 +130,14 @@ impl Drop for Bomb {
     }
 }
 
-/// Waits until no child runs (C1).
+/// Waits until no child runs (SCOPE-1).
 fn wait_for_all(shared: &Shared) {
     if shared.running.load(Ordering::Acquire) == 0 {
         return;
     }
     let hub = Hub::current();
     let outside = hub.is_native();
-    // Tells the hub that the native stack waits in a scope: a `LoopExit` there aborts (C2).
+    // Tells the hub that the native stack waits in a scope: a `LoopExit` there aborts (SCOPE-2).
     if outside {
         hub.counters.scopes.set(hub.counters.scopes.get() + 1);
     }
@@ -172,7 +172,7 @@ impl Leave {
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        // C5: a child never leaves the OS thread that spawned it, so this is the hub that counted it. (In a forked
+        // SCOPE-5: a child never leaves the OS thread that spawned it, so this is the hub that counted it. (In a forked
         // child of the process there is another hub.)
         if let Some(hub) = Hub::try_current() {
             hub.leave_scope();
@@ -188,7 +188,7 @@ impl Drop for Leave {
     }
 }
 
-/// What a child owns, dropped in the order of the fields (C4).
+/// What a child owns, dropped in the order of the fields (SCOPE-4).
 struct Child<F, T> {
     f: F,
     slot: Slot<T>,
@@ -197,7 +197,7 @@ struct Child<F, T> {
 
 impl<F: FnOnce() -> T, T> Child<F, T> {
     fn run(self) {
-        // Locals are dropped in the reverse order of their declaration: `leave` is last (C4).
+        // Locals are dropped in the reverse order of their declaration: `leave` is last (SCOPE-4).
         let Child { leave, slot, f } = self;
         let mut result = catch_unwind(AssertUnwindSafe(f));
         if let Err(payload) = result {
@@ -273,8 +273,8 @@ impl<'scope> Scope<'scope, '_> {
         };
         let body = move || child.run();
         let body: Box<dyn FnOnce() + 'scope> = Box::new(body);
-        // SAFETY: C1: the closure, and everything it owns or borrows, is gone before the scope returns. The transmute
-        // changes nothing but the lifetime.
+        // SAFETY: SCOPE-1: the closure, and everything it owns or borrows, is gone before the scope returns. The
+        // transmute changes nothing but the lifetime.
         let body = unsafe { std::mem::transmute::<Box<dyn FnOnce() + 'scope>, Box<dyn FnOnce() + 'static>>(body) };
         let join = task::spawn(hub, kind, options, place, body)?;
         join.mark_scoped();

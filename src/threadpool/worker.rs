@@ -6,12 +6,12 @@
 //! ```
 //!
 //! # Invariants
-//! - **T1** Code that finds jobs and a free slot starts an OS thread. An OS thread gives its slot back under the same
-//!   lock under which it found nothing to do. So no job waits for an OS thread that has decided to end.
-//! - **T2** `ended` is set once the pool is shut, and every OS thread has given back its slot and torn down.
-//! - **T3** No code of the user runs under the lock, and no value of the user's is dropped under it.
-//! - **T4** A forked child begins with no OS threads, no jobs, and a lock of its own: the parent's lock may have been
-//!   held at the fork. So what must be the same in the child stands beside the lock: `most`, `shut`.
+//! - **WORKER-1** Code that finds jobs and a free slot starts an OS thread. An OS thread gives its slot back under the
+//!   same lock under which it found nothing to do. So no job waits for an OS thread that has decided to end.
+//! - **WORKER-2** `ended` is set once the pool is shut, and every OS thread has given back its slot and torn down.
+//! - **WORKER-3** No code of the user runs under the lock, and no value of the user's is dropped under it.
+//! - **WORKER-4** A forked child begins with no OS threads, no jobs, and a lock of its own: the parent's lock may have
+//!   been held at the fork. So what must be the same in the child stands beside the lock: `most`, `shut`.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ pub(super) struct Pool {
     here: PerProcess<Here>,
 }
 
-/// The part of a pool that each process has for itself (T4).
+/// The part of a pool that each process has for itself (WORKER-4).
 struct Here {
     state: Mutex<State>,
     work: Condvar,
@@ -153,7 +153,7 @@ impl Pool {
         true
     }
 
-    /// Makes sure that there are OS threads for the jobs (T1). The last job was pushed just now.
+    /// Makes sure that there are OS threads for the jobs (WORKER-1). The last job was pushed just now.
     fn grow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) -> Option<MutexGuard<'a, State>> {
         if !state.wants_thread(self.most()) {
             self.here.get().work.notify_one();
@@ -168,7 +168,7 @@ impl Pool {
         if state.threads > 0 {
             return Some(state);
         }
-        // No OS thread would ever take the job. Run it here, without the lock (T3).
+        // No OS thread would ever take the job. Run it here, without the lock (WORKER-3).
         let alone = state.jobs.pop_back();
         drop(state);
         if let Some((job, waiting)) = alone {
@@ -224,7 +224,7 @@ impl Pool {
                 return true;
             };
             let mut state = self.state();
-            // With no job left to fail, the OS thread leaves, under the same lock (T1).
+            // With no job left to fail, the OS thread leaves, under the same lock (WORKER-1).
             let job = state.jobs.pop_front();
             let leaves = state.jobs.is_empty();
             if leaves {
@@ -329,7 +329,7 @@ impl Pool {
         if ended {
             self.ended().set();
         }
-        // Without the lock: this runs callbacks and destructors of the user (T3).
+        // Without the lock: this runs callbacks and destructors of the user (WORKER-3).
         for (job, _) in jobs {
             job.fail(JobError::cancelled());
         }

@@ -297,7 +297,7 @@ fn checked_forms_wait_as_the_plain_ones() {
                 sleep(ms(10));
                 (&far).write_all(b"y").unwrap();
             });
-            // SAFETY: as above.
+            // SAFETY: a buffer of four bytes, which is the length that both arguments say.
             let got = unsafe { __recv_chk(near.as_raw_fd(), byte.as_mut_ptr().cast(), 4, 4, 0) };
             assert_eq!((got, byte[0]), (1, b'y'));
         });
@@ -352,7 +352,7 @@ fn pselect_and_epoll_pwait2_wait_with_fine_time_outs() {
 struct Barrier(std::cell::UnsafeCell<libc::pthread_barrier_t>);
 // SAFETY: a barrier is there to be waited at by many.
 unsafe impl Sync for Barrier {}
-// SAFETY: as above.
+// SAFETY: a barrier has no owner: any OS thread may wait at it.
 unsafe impl Send for Barrier {}
 
 #[test]
@@ -377,7 +377,7 @@ fn c_barriers_let_all_go_at_once() {
 struct Lock(std::cell::UnsafeCell<libc::pthread_rwlock_t>);
 // SAFETY: a lock is there to be shared.
 unsafe impl Sync for Lock {}
-// SAFETY: as above.
+// SAFETY: a lock that no OS thread holds may go to another one.
 unsafe impl Send for Lock {}
 
 #[test]
@@ -389,7 +389,7 @@ fn c_read_write_locks_have_time_outs() {
             // SAFETY: locked and unlocked in pairs.
             unsafe { libc::pthread_rwlock_wrlock(theirs.0.get()) };
             sleep(ms(60));
-            // SAFETY: as above.
+            // SAFETY: the green thread that locked it unlocks it.
             unsafe { libc::pthread_rwlock_unlock(theirs.0.get()) };
         });
         greenthread::yield_now();

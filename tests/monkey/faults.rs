@@ -60,7 +60,7 @@ fn full_pipe() -> (OwnedFd, OwnedFd) {
     // SAFETY: flags of a descriptor that is open.
     unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
     while (&writer).write(&[0; 4096]).is_ok() {}
-    // SAFETY: as above.
+    // SAFETY: flags of a descriptor that is open.
     unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, 0) };
     (writer.into(), reader.into())
 }
@@ -419,14 +419,14 @@ fn no_descriptor_left() {
             };
             // SAFETY: a list of one.
             assert_eq!(unsafe { libc::poll(&mut one, 1, 5) }, 0);
-            // SAFETY: as above.
+            // SAFETY: a list of one.
             assert_eq!(unsafe { libc::poll(&mut one, 1, -1) }, 1);
             near.read_exact(&mut [0]).unwrap();
             assert_eq!(
                 TcpStream::connect(address).unwrap_err().raw_os_error(),
                 Some(libc::EMFILE)
             );
-            // SAFETY: as above.
+            // SAFETY: the limit lives over the call.
             unsafe {
                 let limit = libc::rlimit {
                     rlim_cur: 4096,

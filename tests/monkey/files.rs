@@ -58,7 +58,7 @@ fn two_locks_on_one_file() {
             "flock",
             // SAFETY: no pointers.
             |file| assert_eq!(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) }, 0),
-            // SAFETY: as above.
+            // SAFETY: no pointers.
             |file| assert_eq!(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) }, 0),
         ),
         (
@@ -120,7 +120,8 @@ fn locks_of_another_process_are_waited_for() {
             // SAFETY: the child makes system calls only, and ends.
             let child = unsafe { libc::fork() };
             if child == 0 {
-                // SAFETY: as above: the calls themselves, for the child has no other thread.
+                // SAFETY: the child has no other OS thread, and makes system calls only, with pointers to values that
+                // live over them.
                 unsafe {
                     libc::syscall(libc::SYS_close, go.as_raw_fd());
                     let lock = range(libc::F_WRLCK);

@@ -685,7 +685,7 @@ struct CLocks {
 
 // SAFETY: that is what C's locks are for; `value` is touched under the mutex.
 unsafe impl Send for CLocks {}
-// SAFETY: as above.
+// SAFETY: C's locks are for many OS threads, and `value` is touched under the mutex.
 unsafe impl Sync for CLocks {}
 
 impl CLocks {
@@ -779,7 +779,7 @@ fn c_condition_variables_semaphores_and_read_write_locks() {
             }
         });
         let theirs = locks.clone();
-        // SAFETY: as above.
+        // SAFETY: the locks are initialised and live as long as the closure; `value` is read under the mutex.
         at_once(ms(25), move |_| unsafe {
             libc::pthread_mutex_lock(theirs.mutex.get());
             while *theirs.value.get() == 0 {
@@ -790,7 +790,7 @@ fn c_condition_variables_semaphores_and_read_write_locks() {
         });
         setter.join().unwrap();
         let theirs = locks.clone();
-        // SAFETY: as above.
+        // SAFETY: an initialised lock, unlocked by the green thread that locked it.
         at_once(ms(20), move |n| unsafe {
             if n == 3 {
                 assert_eq!(libc::pthread_rwlock_wrlock(theirs.rwlock.get()), 0);
@@ -800,7 +800,7 @@ fn c_condition_variables_semaphores_and_read_write_locks() {
             }
             assert_eq!(libc::pthread_rwlock_unlock(theirs.rwlock.get()), 0);
         });
-        // SAFETY: as above; a time that has passed a moment after.
+        // SAFETY: initialised locks, locked and unlocked in pairs; the time lives over the call.
         unsafe {
             let mut now: libc::timespec = std::mem::zeroed();
             libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now);

@@ -58,7 +58,7 @@ fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
     // SAFETY: flags of a descriptor that is open.
     unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
     while (&writer).write(&[0; 4096]).is_ok() {}
-    // SAFETY: as above.
+    // SAFETY: flags of a descriptor that is open.
     unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, 0) };
     (reader, writer)
 }
@@ -664,7 +664,7 @@ fn a_daemon_stops_when_it_is_told_to() {
             // SAFETY: asks for no address; a fresh descriptor.
             let fd = unsafe { libc::accept(listener.as_raw_fd(), null, null.cast()) };
             if fd >= 0 {
-                // SAFETY: as above.
+                // SAFETY: a descriptor that `accept` has just given, and that has no other owner.
                 let mut stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
                 stream.write_all(b"served").unwrap();
                 served += 1;

@@ -143,7 +143,7 @@ fn a_c_mutex_that_an_os_thread_holds_until_a_green_thread_has_spoken() {
         });
         locked.recv().unwrap();
         let waits = spawn(move || {
-            // SAFETY: as above.
+            // SAFETY: an initialised mutex, unlocked by the code that locked it.
             unsafe {
                 assert_eq!(libc::pthread_mutex_lock(locks.mutex.get()), 0);
                 assert_eq!(libc::pthread_mutex_unlock(locks.mutex.get()), 0);
@@ -173,7 +173,7 @@ fn a_c_mutex_of_another_os_thread_s_is_waited_for_without_a_switch() {
         });
         locked.recv().unwrap();
         let other = spawn(|| ());
-        // SAFETY: as above.
+        // SAFETY: an initialised mutex, unlocked by the code that locked it.
         unsafe {
             assert_eq!(libc::pthread_mutex_lock(locks.mutex.get()), 0);
             assert!(!other.is_finished());

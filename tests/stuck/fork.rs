@@ -95,7 +95,7 @@ pub(crate) fn with_a_listener_on_both_sides() {
         }
         ready.read_exact(&mut [0]).unwrap();
         std::thread::sleep(Duration::from_millis(20));
-        // SAFETY: as above.
+        // SAFETY: a signal that has a handler.
         assert_eq!(unsafe { libc::raise(SIGUSR1) }, 0);
         // A child that reads our socket is there first.
         std::thread::sleep(Duration::from_millis(20));
@@ -127,7 +127,7 @@ pub(crate) fn with_handlers_that_use_this_crate() {
         libc::pthread_atfork(Some(handler), Some(handler), Some(handler));
     }
     use_everything();
-    // SAFETY: as above.
+    // SAFETY: the child uses this crate, whose locks are free in it; that is what the test shows. Then it ends.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         use_everything();

@@ -125,8 +125,8 @@ pub(crate) struct Guard {
 #[derive(Clone, Copy)]
 pub(crate) struct TaskRef(&'static Task);
 
-// SAFETY: T5: off the owner's OS thread a `TaskRef` is only compared, asked for its atomics, or put into a message to
-// the owner.
+// SAFETY: TASK-5: off the owner's OS thread a `TaskRef` is only compared, asked for its atomics, or put into a message
+// to the owner.
 unsafe impl Send for TaskRef {}
 // SAFETY: as for `Send`: all that a shared `TaskRef` offers to other OS threads is atomic, and it has no cells of its
 // own.
@@ -172,7 +172,7 @@ impl TaskRef {
 ///
 /// - of a green thread: where its stack was when it last suspended
 /// - of a stackless task that waits: its future
-/// - of a stackless task that is being polled: its runner (K5 of `stackless.rs`)
+/// - of a stackless task that is being polled: its runner (STACKLESS-5 of `stackless.rs`)
 #[derive(Clone, Copy)]
 pub(super) struct Near(*const u8);
 
@@ -232,7 +232,7 @@ impl Task {
     /// looking at them; of the atomics only `ticket` is set.
     ///
     /// # Safety
-    /// The block was made blank once, its pages read as zeros since, and no owner, join or free list has it (R1 of
+    /// The block was made blank once, its pages read as zeros since, and no owner, join or free list has it (BLOCK-1 of
     /// `blocks.rs`).
     pub(super) unsafe fn revive(at: *const Task, ticket: u64) {
         let (at, blank) = (at.cast_mut(), Task::blank());
@@ -268,13 +268,13 @@ impl Task {
     }
 
     pub(crate) fn name(&self) -> Option<Arc<Box<str>>> {
-        // SAFETY: T2: the name was written before the join was made, and does not change until recycling.
+        // SAFETY: TASK-2: the name was written before the join was made, and does not change until recycling.
         unsafe { (*self.name.get()).clone() }
     }
 
     /// Writes the task's name into `bytes`. For a signal handler on the owner's OS thread, while the task runs.
     pub(in crate::hub) fn name_into(&self, bytes: &mut [u8]) -> usize {
-        // SAFETY: T2: the task runs, so its name is not being changed.
+        // SAFETY: TASK-2: the task runs, so its name is not being changed.
         let name = unsafe { (*self.name.get()).as_ref() };
         let name = Name {
             id: self.id(),
@@ -337,26 +337,26 @@ impl Task {
     /// not call this function.
     pub(crate) fn with_cold<R>(&self, f: impl FnOnce(&mut ColdState) -> R) -> R {
         let _inside = inside::enter();
-        // SAFETY: T5: this is the owner's OS thread. It is the only reference: no `f` in this crate calls this
+        // SAFETY: TASK-5: this is the owner's OS thread. It is the only reference: no `f` in this crate calls this
         // function, and `inside` forbids a switch meanwhile.
         f(unsafe { (*self.cold.get()).get_or_insert_with(Box::default) })
     }
 
     #[inline]
     pub(in crate::hub) fn has_cold(&self) -> bool {
-        // SAFETY: T5: this is the owner's OS thread, and only a pointer is read.
+        // SAFETY: TASK-5: this is the owner's OS thread, and only a pointer is read.
         unsafe { (*self.cold.get()).is_some() }
     }
 
     #[cold]
     pub(super) fn swap_cold(&self, other: &Task) {
-        // SAFETY: T5: both tasks are of this OS thread's hub, and no `with_cold` of either is under way, because it
+        // SAFETY: TASK-5: both tasks are of this OS thread's hub, and no `with_cold` of either is under way, because it
         // calls nothing that comes here.
         unsafe { ptr::swap(self.cold.get(), other.cold.get()) };
     }
 
     pub(in crate::hub) fn take_cold(&self) -> Option<Box<ColdState>> {
-        // SAFETY: T5: this is the owner's OS thread, and no `with_cold` is under way, because it calls nothing that
+        // SAFETY: TASK-5: this is the owner's OS thread, and no `with_cold` is under way, because it calls nothing that
         // comes here.
         unsafe { (*self.cold.get()).take() }
     }
@@ -368,11 +368,12 @@ impl Task {
         unsafe { (*self.fiber.get()).assume_init_ref().address() }
     }
 
-    /// The task that takes the kill of this one: itself, or its runner if it is stackless and being polled (K4).
+    /// The task that takes the kill of this one: itself, or its runner if it is stackless and being polled
+    /// (STACKLESS-4).
     #[inline]
     pub(in crate::hub) fn interrupt_target(&'static self) -> &'static Task {
         if self.marks.get(Marks::STACKLESS) && self.state.get() == State::Running {
-            // SAFETY: K5: a stackless task that is being polled has its runner there.
+            // SAFETY: STACKLESS-5: a stackless task that is being polled has its runner there.
             unsafe { self.near.get().as_runner() }.unwrap_or(self)
         } else {
             self
@@ -385,14 +386,14 @@ impl Task {
     }
 
     /// # Safety
-    /// No other code reads the name: there is no join yet, or none any more (T2).
+    /// No other code reads the name: there is no join yet, or none any more (TASK-2).
     pub(in crate::hub) unsafe fn set_name(&self, name: Option<Arc<Box<str>>>) {
         // SAFETY: the caller guarantees that no other code reads the name.
         unsafe { *self.name.get() = name };
     }
 
-    /// Called by a waker (K2), from any OS thread. `true` if the bit was not set before, so that the caller is to cause
-    /// a poll.
+    /// Called by a waker (STACKLESS-2), from any OS thread. `true` if the bit was not set before, so that the caller is
+    /// to cause a poll.
     #[inline(always)]
     pub(in crate::hub) fn set_woken(&self) -> bool {
         set_woken(&self.join)
@@ -405,8 +406,8 @@ impl Task {
         let here = 0u8;
         self.near.set(Near::stack(&raw const here));
         // SAFETY: only what parks or gives way (`park.rs`) and the runner's loop call this, on the task that runs, so its fiber is
-        // initialized, and this stack is its own or one above it on the chain (F3).
-        unsafe { (*self.fiber.get()).assume_init_ref().leave(()) };
+        // initialized, and this stack is its own or one above it on the chain (FIBER-3).
+        unsafe { (*self.fiber.get()).assume_init_ref().suspend_root(()) };
     }
 
     /// Asks the processor to fetch the part of the stack that a resume touches. The block itself was fetched one step
@@ -444,12 +445,13 @@ pub(super) fn prepare(
     task.marks.clear();
     task.outcome.set(Ended::Empty);
     if name.is_some() {
-        // SAFETY: T2: the block was taken from a free list, so no other code knows it, and its join does not exist yet.
+        // SAFETY: TASK-2: the block was taken from a free list, so no other code knows it, and its join does not exist
+        // yet.
         unsafe { task.set_name(name) };
     }
     task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
     // After the hub: a thread that sees a bit of this life, or sets one in it, finds the hub of this life
-    // (`Hub::resolve_local`, K2).
+    // (`Hub::resolve_local`, STACKLESS-2).
     task.join.store(0, Ordering::Release);
 }
 
@@ -461,7 +463,7 @@ pub(in crate::hub) unsafe fn enter(task: &'static Task) -> Stop {
     unsafe { (*task.fiber.get()).assume_init_ref().enter(()) }
 }
 
-/// Called by the owner before a poll (K2). Acquires what was done before the wakes that set the bit.
+/// Called by the owner before a poll (STACKLESS-2). Acquires what was done before the wakes that set the bit.
 #[inline(always)]
 pub(super) fn clear_woken(join: &AtomicU8) {
     if is_woken(join) {
@@ -469,14 +471,14 @@ pub(super) fn clear_woken(join: &AtomicU8) {
     }
 }
 
-/// Looked at by the owner after a poll, once the task counts as waiting (K2).
+/// Looked at by the owner after a poll, once the task counts as waiting (STACKLESS-2).
 #[inline(always)]
 pub(super) fn is_woken(join: &AtomicU8) -> bool {
     join.load(Ordering::Acquire) & WOKEN != 0
 }
 
-/// Called by a waker (K2). `true` if the bit was not set before, so that the caller is to cause a poll. Releases what
-/// was done before the wake, even if the bit was set already.
+/// Called by a waker (STACKLESS-2). `true` if the bit was not set before, so that the caller is to cause a poll.
+/// Releases what was done before the wake, even if the bit was set already.
 #[inline(always)]
 pub(super) fn set_woken(join: &AtomicU8) -> bool {
     join.fetch_or(WOKEN, Ordering::AcqRel) & WOKEN == 0

@@ -5,9 +5,9 @@
 //! of zeros is one without a hub.
 //!
 //! # Invariants
-//! - **R1** The blocks of a retired chunk are in no free list, and their `hub` was null before. Code that has an old
-//!   waiter or waker of such a block looks at its atomics alone, and finds no hub.
-//! - **R2** A chunk that comes back gets tickets above all that blocks of retired chunks ever had (T1).
+//! - **BLOCK-1** The blocks of a retired chunk are in no free list, and their `hub` was null before. Code that has an
+//!   old waiter or waker of such a block looks at its atomics alone, and finds no hub.
+//! - **BLOCK-2** A chunk that comes back gets tickets above all that blocks of retired chunks ever had (TASK-1).
 
 use std::cell::Cell;
 use std::panic::Location;
@@ -21,14 +21,14 @@ use crate::sys::fork::{Global, Order};
 use crate::sys::mem;
 
 struct Chunk(&'static [Task]);
-// SAFETY: T5: a chunk in the lists below is used only through its atomics, or by code that has taken a free block,
+// SAFETY: TASK-5: a chunk in the lists below is used only through its atomics, or by code that has taken a free block,
 // which then is its only owner.
 unsafe impl Send for Chunk {}
 
 static CHUNKS: Global<Vec<Chunk>> = Global::new(Order::Chunks, Vec::new());
 static FREE: Global<Vec<TaskRef>> = Global::new(Order::Free, Vec::new());
 static RETIRED: Global<Vec<Chunk>> = Global::new(Order::Retired, Vec::new());
-/// The highest ticket of a block in a retired chunk (R2).
+/// The highest ticket of a block in a retired chunk (BLOCK-2).
 static TICKETS: AtomicU64 = AtomicU64::new(1);
 /// Blocks of a chunk. A block has 192 bytes, so a chunk is three pages.
 const CHUNK: usize = 64;
@@ -69,7 +69,7 @@ impl Blocks {
     pub(in crate::hub) fn all_of(&self, shared: &Shared) -> Vec<&'static Task> {
         let chunks = CHUNKS.lock();
         let blocks = chunks.iter().flat_map(|chunk| chunk.0.iter());
-        // A block's plain fields are read only after `hub` has said that this hub owns it (T5).
+        // A block's plain fields are read only after `hub` has said that this hub owns it (TASK-5).
         let live = blocks.filter(|task| !task.is_finished());
         let mine = live.filter(|task| ptr::eq(task.hub.load(Ordering::Acquire), shared));
         // The native task and runners at rest are no green threads of the user.
@@ -88,8 +88,8 @@ fn refill(blocks: &Blocks) -> &'static Task {
     let chunk = match retired {
         Some(Chunk(chunk)) => {
             let ticket = TICKETS.load(Ordering::Acquire) + 1;
-            // SAFETY: R1: the blocks are in no list and have no owner, they were blank once, and their pages read as
-            // zeros.
+            // SAFETY: BLOCK-1: the blocks are in no list and have no owner, they were blank once, and their pages read
+            // as zeros.
             chunk.iter().for_each(|task| unsafe { Task::revive(task, ticket) });
             chunk
         }
@@ -169,9 +169,9 @@ fn split<'a>(sorted: &'a [&'static Task], at: *const Task) -> (&'a [&'static Tas
 
 fn retire_chunk(chunk: &'static [Task]) {
     let tickets = chunk.iter().map(|task| task.ticket.load(Ordering::Relaxed));
-    // Noted before the pages lose the tickets: blocks of this chunk begin above them when it comes back (R2).
+    // Noted before the pages lose the tickets: blocks of this chunk begin above them when it comes back (BLOCK-2).
     TICKETS.fetch_max(tickets.max().unwrap_or(0), Ordering::AcqRel);
-    // SAFETY: R1: these are whole pages of a mapping of our own. The blocks are free: they own nothing, so their
+    // SAFETY: BLOCK-1: these are whole pages of a mapping of our own. The blocks are free: they own nothing, so their
     // contents are not needed.
     unsafe { mem::discard(chunk.as_ptr().addr(), BYTES) };
     // Only now can `refill` find the chunk.
@@ -191,14 +191,14 @@ pub(super) fn take_common() -> &'static Task {
     )
 }
 
-/// Gives a block back (T1). `here` is the hub of the calling OS thread.
+/// Gives a block back (TASK-1). `here` is the hub of the calling OS thread.
 ///
 /// # Safety
 /// Called once per life, by the owner or the join, whichever is last: no other code of this life uses the block.
 #[inline]
 pub(in crate::hub) unsafe fn recycle(task: &'static Task, here: Option<(&'static Shared, &'static Blocks)>) {
     // SAFETY: the caller guarantees that the owner and the join are both finished with this life, so no other code reads
-    // its name (T2).
+    // its name (TASK-2).
     unsafe { task.set_name(None) };
     // From here on old wakers and waiters find no hub, and a ticket that has moved.
     let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);

@@ -48,7 +48,8 @@ fn run<F: FnOnce() -> T, T: 'static>(task: &'static Task, body: F) {
     task.shield.set(u8::MAX / 2);
     match result {
         Ok(value) if told => store_late(task, value),
-        // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the body has only just returned.
+        // SAFETY: TASK-3: the slot is the owner's until `DONE`, and it is empty, because the body has only just
+        // returned.
         Ok(value) => unsafe { store_result(task, value, Ended::Returned) },
         Err(payload) if interrupt::is_kill(&*payload) => {
             task.outcome.set(Ended::Killed);
@@ -56,7 +57,7 @@ fn run<F: FnOnce() -> T, T: 'static>(task: &'static Task, body: F) {
         }
         Err(payload) => {
             let timed_out = interrupt::is_ours(&*payload);
-            // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the body has not returned.
+            // SAFETY: TASK-3: the slot is the owner's until `DONE`, and it is empty, because the body has not returned.
             unsafe { store_result(task, payload, Ended::Panicked) };
             if timed_out {
                 task.ended.set(Ended::TimedOut);
@@ -68,7 +69,7 @@ fn run<F: FnOnce() -> T, T: 'static>(task: &'static Task, body: F) {
     clear::<T>(task);
     if let Some(context) = task.context.get() {
         // The last member of a context runs the destructors of its thread-locals here.
-        context.leave();
+        context.release();
         if context.has_ended() {
             // Those destructors may have dropped the handle, or made locals. Neither need be `Send`, so they are
             // dropped here, in the context: the hub's own stack is in another one.
@@ -109,7 +110,7 @@ fn clear<T>(task: &'static Task) {
 }
 
 /// # Safety
-/// The slot is empty and the caller owns it (T3).
+/// The slot is empty and the caller owns it (TASK-3).
 #[inline]
 pub(super) unsafe fn store_result<V>(task: &Task, value: V, outcome: Ended) {
     // SAFETY: the caller guarantees that the slot is empty and that it owns the slot.
@@ -126,7 +127,8 @@ fn store_late<T: 'static>(task: &Task, value: T) {
         // Only an isolated green thread owns its context, and the functions that spawn one require a value that is
         // `Send`.
         let late: Box<dyn Any + Send> = Box::new(Late(value));
-        // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the body has only just returned.
+        // SAFETY: TASK-3: the slot is the owner's until `DONE`, and it is empty, because the body has only just
+        // returned.
         unsafe { task.slot.put(late) };
         task.outcome.set(Ended::Late);
     } else {
@@ -140,7 +142,7 @@ fn store_late<T: 'static>(task: &Task, value: T) {
 /// Takes the result out of the slot.
 ///
 /// # Safety
-/// The caller owns the slot (T3), and `T` is the type that the body returned.
+/// The caller owns the slot (TASK-3), and `T` is the type that the body returned.
 #[inline]
 pub(super) unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
     // `Empty` from here on: the result is taken at most once.

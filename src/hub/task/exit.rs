@@ -22,7 +22,7 @@ pub(in crate::hub) fn on_stop(hub: &'static Hub, task: &'static Task, stop: Stop
     match stop {
         Outcome::Yielded(()) => {}
         Outcome::Returned(drop_result) => finish(hub, task, Some(drop_result)),
-        // A root gives no panic (F5 of `fiber`): one that unwinds out of its body aborts.
+        // A root gives no panic (FIBER-5 of `fiber`): one that unwinds out of its body aborts.
         Outcome::Panicked(_) => finish(hub, task, None),
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn end(hub: &'static Hub, task: &'static Task, drop_result: Option<Dr
 fn end_detached(hub: &'static Hub, task: &'static Task, drop_result: Option<DropResult>) {
     // There is a result only in the rare case that the join was dropped after the last look, in `clear`.
     if let Some(drop_result) = drop_result.filter(|_| task.outcome.get() != Ended::Empty) {
-        // On the hub's own stack code of the user must run as a callback (I11).
+        // On the hub's own stack code of the user must run as a callback (HUB-11).
         hub.as_callback(|| drop_result(task));
     }
     // SAFETY: `DETACHED` was found set at or after `DONE`, so the join is gone, and this is the owner's last step.
@@ -97,7 +97,8 @@ fn end_cold(hub: &'static Hub, cold: ColdState) {
 /// Wakes the joiner, and recycles the block if the join was dropped meanwhile.
 #[inline]
 fn release(hub: &'static Hub, task: &'static Task) {
-    // SAFETY: T4: `DONE` was set after `JOINER`, so the waiter belongs to the owner, and the join no longer touches it.
+    // SAFETY: TASK-4: `DONE` was set after `JOINER`, so the waiter belongs to the owner, and the join no longer touches
+    // it.
     let joiner = unsafe { &mut *task.joiner.get() };
     if let Some(Waiter::Task(waiting, ticket)) = *joiner {
         // In two parts: reading the whole waiter back would stall on the stores that wrote it a moment ago. `forget` is
@@ -130,8 +131,8 @@ pub(in crate::hub) fn lose(task: &'static Task) {
         lose_links(TaskRef::new(task), id);
     }
     if before & JOINER != 0 && before & DETACHED == 0 {
-        // SAFETY: T4: `DONE` was set after `JOINER`, so the waiter belongs to this side, and the join no longer touches
-        // it.
+        // SAFETY: TASK-4: `DONE` was set after `JOINER`, so the waiter belongs to this side, and the join no longer
+        // touches it.
         if let Some(waiter) = unsafe { (*task.joiner.get()).take() }
             // The hub may have ended: then a waker, which is the user's code, is called here at once.
             && let Err(payload) = call_user(|| waiter.wake())

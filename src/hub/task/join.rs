@@ -20,10 +20,10 @@ pub(crate) struct Join<T> {
     _value: PhantomData<T>,
 }
 
-// SAFETY: T3: a join passes a `T` from the owner's OS thread to its own, which `T: Send` allows. Everything else that
-// it accesses is atomic, or was written before it existed (T2).
+// SAFETY: TASK-3: a join passes a `T` from the owner's OS thread to its own, which `T: Send` allows. Everything else
+// that it accesses is atomic, or was written before it existed (TASK-2).
 unsafe impl<T: Send> Send for Join<T> {}
-// SAFETY: through `&Join` only atomics and fields that do not change (T2) are read.
+// SAFETY: through `&Join` only atomics and fields that do not change (TASK-2) are read.
 unsafe impl<T: Send> Sync for Join<T> {}
 
 impl<T> Join<T> {
@@ -87,15 +87,15 @@ impl<T> Join<T> {
         if self.is_finished() {
             return false;
         }
-        // SAFETY: T4: `JOINER` is clear, so the cell belongs to the join.
+        // SAFETY: TASK-4: `JOINER` is clear, so the cell belongs to the join.
         unsafe { *self.task.joiner.get() = Some(waiter) };
         // Either this sees `DONE`, or the owner sees `JOINER` when it sets `DONE`: so no wake is lost.
         if self.task.join.fetch_or(JOINER, Ordering::AcqRel) & DONE == 0 {
             return true;
         }
         // The end came first and saw no `JOINER`, so it will not take the waiter. Take it back, and clear the bit: with
-        // `DONE` it would mean that the owner is about to release (T4).
-        // SAFETY: T4: the owner set `DONE` without `JOINER`, so the cell still belongs to the join.
+        // `DONE` it would mean that the owner is about to release (TASK-4).
+        // SAFETY: TASK-4: the owner set `DONE` without `JOINER`, so the cell still belongs to the join.
         unsafe { *self.task.joiner.get() = None };
         self.task.join.fetch_and(!JOINER, Ordering::AcqRel);
         false
@@ -120,7 +120,7 @@ impl<T> Join<T> {
                 .join
                 .compare_exchange_weak(bits, bits & !JOINER, Ordering::AcqRel, Ordering::Acquire)
             {
-                // SAFETY: T4: `JOINER` was cleared before `DONE` was set, so the cell belongs to the join again.
+                // SAFETY: TASK-4: `JOINER` was cleared before `DONE` was set, so the cell belongs to the join again.
                 Ok(_) => return unsafe { *self.task.joiner.get() = None },
                 Err(now) => bits = now,
             }
@@ -133,7 +133,8 @@ impl<T> Join<T> {
         if !self.is_finished() {
             return None;
         }
-        // SAFETY: T3: `DONE` was acquired, so the slot belongs to the join. `T` is the type that the spawn was given.
+        // SAFETY: TASK-3: `DONE` was acquired, so the slot belongs to the join. `T` is the type that the spawn was
+        // given.
         unsafe { take_exit::<T>(self.task) }
     }
 }
@@ -153,7 +154,8 @@ impl<T> Join<T> {
         if before & (JOINER | RELEASED) == JOINER {
             return; // The owner is about to release, and recycles.
         }
-        // Both sides are finished, so the join recycles the block (T1); but a lost block stays with its leaked stack.
+        // Both sides are finished, so the join recycles the block (TASK-1); but a lost block stays with its leaked
+        // stack.
         if before & LOST == 0 {
             // SAFETY: `DETACHED` was set here, and the bits before it say that the owner is finished with this life.
             unsafe { recycle(self.task, Hub::blocks_here()) };

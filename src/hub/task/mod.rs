@@ -6,7 +6,7 @@
 //! | field | accessed by | how |
 //! |---|---|---|
 //! | `ticket`, `hub`, `join` | any OS thread | atomics |
-//! | `id`, `place`, `name` | the side that has the join, and the owner | written before the join exists (T2) |
+//! | `id`, `place`, `name` | the side that has the join, and the owner | written before the join exists (TASK-2) |
 //! | `ended` | the owner until `DONE`, then the side that has the join | written once a life |
 //! | `joiner`, `slot`, `outcome` | owner or join, by the bits of `join` | below |
 //! | the rest | the owner: the OS thread of `hub` | plain cells; `cold` for the length of one call |
@@ -20,7 +20,7 @@
 //! - `LINKED`: set by the join when exit links lie in the register of `links.rs`. The owner runs them if it finds the
 //!   bit when it sets `DONE`; the join runs them if `DONE` was first.
 //! - `SCOPED`: set by the code that spawns a child of a scope.
-//! - `WOKEN`: set by the wakers of a stackless task (`wake.rs`), see K2 in `stackless.rs`.
+//! - `WOKEN`: set by the wakers of a stackless task (`wake.rs`), see STACKLESS-2 in `stackless.rs`.
 //!
 //! ```text
 //!   0 ──JOINER──► J ──DONE──► J|DONE ──RELEASED──► join takes the result, DETACHED, recycles
@@ -30,14 +30,14 @@
 //! ```
 //!
 //! # Invariants
-//! - **T1** A block is recycled once per life, by the owner or the join, whichever is last. Its ticket grows with each
-//!   life and each wake, so a waiter of an older life or park never matches.
-//! - **T2** What the join reads without atomics was written before the join was made, and does not change until
+//! - **TASK-1** A block is recycled once per life, by the owner or the join, whichever is last. Its ticket grows with
+//!   each life and each wake, so a waiter of an older life or park never matches.
+//! - **TASK-2** What the join reads without atomics was written before the join was made, and does not change until
 //!   recycling.
-//! - **T3** `slot` and `outcome` belong to the owner until `DONE`, then to the join (or to the owner if `DETACHED` came
-//!   first). `DONE` is set with release and read with acquire.
-//! - **T4** `joiner` belongs to the join until `JOINER`, then to the side that next changes `join`.
-//! - **T5** Owner-only fields are accessed only on the owner's OS thread. `Task` is `!Sync`. Only
+//! - **TASK-3** `slot` and `outcome` belong to the owner until `DONE`, then to the join (or to the owner if `DETACHED`
+//!   came first). `DONE` is set with release and read with acquire.
+//! - **TASK-4** `joiner` belongs to the join until `JOINER`, then to the side that next changes `join`.
+//! - **TASK-5** Owner-only fields are accessed only on the owner's OS thread. `Task` is `!Sync`. Only
 //!   [`Waiter`](super::waiter::Waiter), [`TaskRef`](block::TaskRef) and [`Join`](join::Join) carry a task to other OS threads, where they use atomics
 //!   alone.
 

@@ -12,18 +12,18 @@
 //! A waker is the address of the block, so it costs nothing to make, clone or drop. It may outlive the task.
 //!
 //! # Invariants
-//! - **K1** The field `fiber` of a block with the mark `STACKLESS` holds a [`Work`], from `start_future` until the
-//!   future is dropped.
-//! - **K2** `WOKEN` is set by a waker, and cleared by the owner before each poll. The waker that sets the bit makes
-//!   sure that there is a poll: it queues the task if the task waits, and otherwise the owner finds the bit after the
-//!   poll. A waker of an older life causes one poll too many at worst: `prepare` clears the bit after it has set the
-//!   hub, so a waker that sets the bit later sends to the hub of this life.
-//! - **K3** A runner is resumed for the task in `assigned`, and takes it from there at once. If there is none, the
-//!   runner ends.
-//! - **K4** While a runner polls a task, it has that task's number, shield, time-outs, locals and kill. So what a task
-//!   leaves there between two polls never reaches another task.
-//! - **K5** While a stackless task is `Running`, its `near` is the runner that polls it. Otherwise `near` is the
-//!   address of the future.
+//! - **STACKLESS-1** The field `fiber` of a block with the mark `STACKLESS` holds a [`Work`], from `start_future` until
+//!   the future is dropped.
+//! - **STACKLESS-2** `WOKEN` is set by a waker, and cleared by the owner before each poll. The waker that sets the bit
+//!   makes sure that there is a poll: it queues the task if the task waits, and otherwise the owner finds the bit after
+//!   the poll. A waker of an older life causes one poll too many at worst: `prepare` clears the bit after it has set
+//!   the hub, so a waker that sets the bit later sends to the hub of this life.
+//! - **STACKLESS-3** A runner is resumed for the task in `assigned`, and takes it from there at once. If there is none,
+//!   the runner ends.
+//! - **STACKLESS-4** While a runner polls a task, it has that task's number, shield, time-outs, locals and kill. So
+//!   what a task leaves there between two polls never reaches another task.
+//! - **STACKLESS-5** While a stackless task is `Running`, its `near` is the runner that polls it. Otherwise `near` is
+//!   the address of the future.
 
 use std::any::Any;
 use std::future::Future;
@@ -73,7 +73,7 @@ where
 pub(super) fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'static Task, future: F) {
     let work: Work = Box::pin(async move {
         let value = future.await;
-        // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the future returns only once.
+        // SAFETY: TASK-3: the slot is the owner's until `DONE`, and it is empty, because the future returns only once.
         unsafe { store_result(task, value, Ended::Returned) };
         drop_slot::<F::Output> as DropResult
     });
@@ -87,7 +87,7 @@ pub(super) fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'stati
     task.context.set(context);
     task.near.set(Near::future(&*work));
     // SAFETY: the block is fresh: no fiber lies there that this would overwrite, and no other code knows the block. The
-    // assertion above says that a `Work` fits there (K1).
+    // assertion above says that a `Work` fits there (STACKLESS-1).
     unsafe { task.fiber.get().cast::<Work>().write(work) };
     enqueue(hub, task);
 }
@@ -168,7 +168,7 @@ fn run_assigned(hub: &'static Hub, runner: &'static Task, own: u64) {
 /// Polls a stackless task once, on the stack of its runner.
 fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     task.state.set(State::Running);
-    // K5, and then K4: from here on a kill goes to the runner, see `interrupt_target`.
+    // STACKLESS-5, and then STACKLESS-4: from here on a kill goes to the runner, see `interrupt_target`.
     let near = task.near.replace(Near::runner(runner));
     swap_task_state(runner, task);
     // A kill that came while the task waited ends it without another poll.
@@ -178,8 +178,8 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
         // Before the poll: a wake that comes from here on sets the bit again, and the future is polled once more.
         clear_woken(&task.join);
         catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: K1: the future is there. Only the runner that was assigned this task comes here, and the task is
-            // in no queue meanwhile, so this is the only reference.
+            // SAFETY: STACKLESS-1: the future is there. Only the runner that was assigned this task comes here, and the
+            // task is in no queue meanwhile, so this is the only reference.
             let work = unsafe { &mut *task.fiber.get().cast::<Work>() };
             let waker = task_waker(task);
             __rust_begin_short_backtrace(|| work.as_mut().poll(&mut PollContext::from_waker(&waker)))
@@ -187,7 +187,7 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     };
     match result {
         Ok(Poll::Pending) if !interrupt::is_kill_due(runner) => {
-            // Back from K4 and K5, before the task may be queued and polled by another runner.
+            // Back from STACKLESS-4 and STACKLESS-5, before the task may be queued and polled by another runner.
             swap_task_state(runner, task);
             task.near.set(near);
             wait(hub, task);
@@ -205,8 +205,8 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
     }
 }
 
-/// Exchanges the fields that code in a poll may read or change (K4): the runner gets those of the task, or its own
-/// again.
+/// Exchanges the fields that code in a poll may read or change (STACKLESS-4): the runner gets those of the task, or its
+/// own again.
 #[inline]
 fn swap_task_state(runner: &Task, task: &Task) {
     // Usually there is nothing to exchange.
@@ -244,7 +244,7 @@ fn finish(
 ) {
     // From here on no kill or time-out is delivered to this task.
     runner.shield.set(u8::MAX / 2);
-    // SAFETY: K1: the future is there. It is read only here, and the block's copy is never used again.
+    // SAFETY: STACKLESS-1: the future is there. It is read only here, and the block's copy is never used again.
     let work = unsafe { task.fiber.get().cast::<Work>().read() };
     // Dropped on the runner's stack and in the task's context, as code of the user must be.
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(work))) {
@@ -258,7 +258,8 @@ fn finish(
             drop_slot::<()> as DropResult
         }
         Err(payload) => {
-            // SAFETY: T3: the slot is the owner's until `DONE`, and it is empty, because the future has not returned.
+            // SAFETY: TASK-3: the slot is the owner's until `DONE`, and it is empty, because the future has not
+            // returned.
             unsafe { store_result(task, payload, Ended::Panicked) };
             drop_slot::<()> as DropResult
         }
@@ -270,11 +271,11 @@ fn finish(
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
         drop_result(task);
     }
-    // The task is over: the runner gets its own fields back (K4).
+    // The task is over: the runner gets its own fields back (STACKLESS-4).
     swap_task_state(runner, task);
     if let Some(context) = task.context.get() {
         // This is never the last member, because the runner is one.
-        context.leave();
+        context.release();
         let tasks = &context.scheduler().tasks;
         tasks.set(tasks.get() - 1);
         if tasks.get() == 0

@@ -24,7 +24,8 @@ fn killed_in<E: Send + 'static>(f: impl FnOnce() -> E + Send + 'static) -> E {
     told.recv().unwrap()
 }
 
-/// T1: a stack that is parked in a patched call belongs to code that cannot unwind. The call fails, and the crate says so.
+/// TRAP-1: a stack that is parked in a patched call belongs to code that cannot unwind. The call fails, and the crate
+/// says so.
 #[test]
 fn compat_trap_kill_inside_unmodified_clients_is_an_error_of_theirs() {
     let server = compat::redis();
@@ -48,7 +49,8 @@ fn compat_trap_kill_inside_unmodified_clients_is_an_error_of_theirs() {
     drop(server);
 }
 
-/// T3: guards of a runtime's context, held over a wait, nest on each green thread, for each has its own thread-locals.
+/// TRAP-3: guards of a runtime's context, held over a wait, nest on each green thread, for each has its own
+/// thread-locals.
 #[test]
 fn compat_trap_guards_of_tokios_context_are_held_over_waits() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,7 +81,7 @@ fn compat_trap_guards_of_tokios_context_are_held_over_waits() {
     });
 }
 
-/// T3 too: a poll under `async-compat` that sleeps, which is the entered context's and parks all the same.
+/// TRAP-3 too: a poll under `async-compat` that sleeps, which is the entered context's and parks all the same.
 #[test]
 fn compat_trap_polls_beside_that_block_overlap() {
     patched(|| {
@@ -102,7 +104,8 @@ fn compat_trap_polls_beside_that_block_overlap() {
     });
 }
 
-/// T3, where thread-locals are shared: in `spawn_local` the context shows. So there nothing blocks while it is entered.
+/// TRAP-3, where thread-locals are shared: in `spawn_local` the context shows. So there nothing blocks while it is
+/// entered.
 #[test]
 fn compat_trap_tokios_context_shows_among_local_green_threads() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

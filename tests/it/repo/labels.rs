@@ -142,7 +142,6 @@ fn faults(texts: &[Text]) -> Vec<String> {
 }
 
 // Not yet: most files still have labels of one letter.
-#[ignore = "until all files have the new labels"]
 #[test]
 fn labels_are_stated_once_and_cited_as_they_are() {
     let faults = faults(&texts());

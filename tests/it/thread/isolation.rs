@@ -404,7 +404,7 @@ fn a_recursive_c_mutex_has_one_owner() {
     struct Shared(std::cell::UnsafeCell<libc::pthread_mutex_t>);
     // SAFETY: a C mutex is for all threads.
     unsafe impl Send for Shared {}
-    // SAFETY: as above.
+    // SAFETY: a C mutex is for all threads.
     unsafe impl Sync for Shared {}
     let mutex = Arc::new(Shared(std::cell::UnsafeCell::new(
         libc::PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP,
@@ -421,7 +421,7 @@ fn a_recursive_c_mutex_has_one_owner() {
             assert_eq!(libc::pthread_mutex_unlock(mutex.0.get()), 0);
         }
     });
-    // SAFETY: as above.
+    // SAFETY: an initialised mutex; it is not locked here, for another green thread has it.
     let seen = spawn(move || unsafe { libc::pthread_mutex_trylock(other.0.get()) });
     assert_eq!(seen.join().unwrap(), libc::EBUSY);
     holder.join().unwrap();

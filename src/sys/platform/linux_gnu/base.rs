@@ -1,10 +1,10 @@
 //! The base: which set of thread-locals the processor uses. What all processors share; the instructions are the port's.
 //!
 //! # Invariants
-//! - **B1** A base is the address of a thread control block of this OS thread: the native one, or one that
+//! - **BASE-1** A base is the address of a thread control block of this OS thread: the native one, or one that
 //!   [`glibc`](super::glibc) made.
-//! - **B2** A function that changes the base uses no thread-local and is never inlined. The compiler takes the base for
-//!   a constant of the function, and may read it as early as the function begins.
+//! - **BASE-2** A function that changes the base uses no thread-local and is never inlined. The compiler takes the base
+//!   for a constant of the function, and may read it as early as the function begins.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
@@ -35,17 +35,17 @@ pub(super) fn set_malloc(offsets: [isize; 4]) {
 /// Copies `malloc`'s words from one base to another.
 ///
 /// # Safety
-/// Both bases satisfy B1.
+/// Both bases satisfy BASE-1.
 #[inline(always)]
 pub(crate) unsafe fn carry(from: usize, to: usize) {
     let [one, two, three, _] = &MALLOC;
     let (one, two) = (one.load(Ordering::Relaxed), two.load(Ordering::Relaxed));
     if two == 0 || three.load(Ordering::Relaxed) != 0 {
-        // SAFETY: the caller guarantees B1 for both bases.
+        // SAFETY: the caller guarantees BASE-1 for both bases.
         return unsafe { carry_all(from, to) };
     }
     // The usual case: glibc has two words.
-    // SAFETY: B1: both words lie in libc's image of either block.
+    // SAFETY: BASE-1: both words lie in libc's image of either block.
     unsafe {
         copy_word(from, to, one);
         copy_word(from, to, two);
@@ -53,13 +53,13 @@ pub(crate) unsafe fn carry(from: usize, to: usize) {
 }
 
 /// # Safety
-/// Both bases satisfy B1, as for [`carry`].
+/// Both bases satisfy BASE-1, as for [`carry`].
 #[cold]
 #[inline(never)]
 unsafe fn carry_all(from: usize, to: usize) {
     let places = MALLOC.iter().map(|place| place.load(Ordering::Relaxed));
     for offset in places.take_while(|offset| *offset != 0) {
-        // SAFETY: B1: the word lies in libc's image of either block.
+        // SAFETY: BASE-1: the word lies in libc's image of either block.
         unsafe { copy_word(from, to, offset) };
     }
 }
@@ -80,7 +80,7 @@ pub(crate) fn is_native() -> bool {
     native() == 0
 }
 
-/// Never inlined: it uses a thread-local, and its callers change the base (B2).
+/// Never inlined: it uses a thread-local, and its callers change the base (BASE-2).
 #[inline(never)]
 fn swap_forking(base: usize) -> usize {
     FORKING.replace(base)
@@ -94,7 +94,7 @@ pub(crate) fn before_fork() {
     let native = native();
     if native != 0 {
         let base = get();
-        // SAFETY: B1: both are bases of this OS thread. B2: this function uses no thread-local itself.
+        // SAFETY: BASE-1: both are bases of this OS thread. BASE-2: this function uses no thread-local itself.
         unsafe {
             carry(base, native);
             set(native);
@@ -109,7 +109,7 @@ pub(crate) fn before_fork() {
 pub(crate) fn after_fork() {
     let base = swap_forking(0);
     if base != 0 {
-        // SAFETY: B1: the base that the fork was called with. B2: this function uses no thread-local itself.
+        // SAFETY: BASE-1: the base that the fork was called with. BASE-2: this function uses no thread-local itself.
         unsafe {
             carry(get(), base);
             set(base);
@@ -125,12 +125,12 @@ pub(super) fn prepare() {
 /// Calls `f` with another base, and then returns to this one.
 ///
 /// # Safety
-/// Both bases satisfy B1, and `back` is the base that is in use. `f` does not unwind, and returns with the base that it
-/// was called with.
+/// Both bases satisfy BASE-1, and `back` is the base that is in use. `f` does not unwind, and returns with the base
+/// that it was called with.
 #[inline(never)]
 pub(crate) unsafe fn call(base: usize, back: usize, f: unsafe fn(*mut ()), argument: *mut ()) {
-    // SAFETY: the caller guarantees B1 for both bases, and that `f` neither unwinds nor changes the base. B2: this
-    // function uses no thread-local, and the compiler cannot inline `f`, which is a pointer.
+    // SAFETY: the caller guarantees BASE-1 for both bases, and that `f` neither unwinds nor changes the base. BASE-2:
+    // this function uses no thread-local, and the compiler cannot inline `f`, which is a pointer.
     unsafe {
         carry(back, base);
         set(base);
@@ -144,7 +144,7 @@ pub(crate) unsafe fn call(base: usize, back: usize, f: unsafe fn(*mut ()), argum
 pub(crate) fn natively<R>(f: impl FnOnce() -> R) -> R {
     struct Job<F, R>(Option<F>, Option<R>);
 
-    /// Never inlined into the function that changes the base (B2): `f` may use thread-locals.
+    /// Never inlined into the function that changes the base (BASE-2): `f` may use thread-locals.
     #[inline(never)]
     unsafe fn run<F: FnOnce() -> R, R>(job: *mut ()) {
         // SAFETY: `natively` passes the address of its `job`, which outlives the call and has no other user.
@@ -161,8 +161,8 @@ pub(crate) fn natively<R>(f: impl FnOnce() -> R) -> R {
         return f();
     }
     let (mut job, run) = job(f);
-    // SAFETY: B1: the native base of this OS thread, and the base that is in use. `f` is a call of libc's, which does
-    // not unwind.
+    // SAFETY: BASE-1: the native base of this OS thread, and the base that is in use. `f` is a call of libc's, which
+    // does not unwind.
     unsafe { call(native, get(), run, (&raw mut job).cast()) };
     job.1.unwrap_or_else(|| unreachable!("the closure has run"))
 }

@@ -250,7 +250,7 @@ impl Glibc {
     /// Compares the header of the block that this OS thread runs on with what is known of the OS thread, such as its
     /// number.
     fn check_header(&self, native: usize) -> Result<(), &'static str> {
-        // SAFETY: B1: the header of the block that this OS thread runs on.
+        // SAFETY: BASE-1: the header of the block that this OS thread runs on.
         let (is_known, tid) = unsafe {
             (
                 port::is_header_known(native, self.thread),
@@ -347,8 +347,8 @@ impl Glibc {
         if block == 0 {
             return None;
         }
-        // SAFETY: words of the `struct pthread` of a new block, which has no other user. B1: the caller guarantees that
-        // `native` is the native block.
+        // SAFETY: words of the `struct pthread` of a new block, which has no other user. BASE-1: the caller guarantees
+        // that `native` is the native block.
         unsafe {
             port::lay_header(block, native, self.thread);
             // A number that no thread and no other block has, so that two green threads cannot both own a recursive

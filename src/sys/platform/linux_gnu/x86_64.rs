@@ -70,7 +70,7 @@ pub(crate) fn plant(native: usize) {
 #[inline(always)]
 pub(crate) fn get() -> usize {
     let base: usize;
-    // SAFETY: B1 and the head of this file: the first word of a block is the block's own address.
+    // SAFETY: BASE-1 and the head of this file: the first word of a block is the block's own address.
     unsafe { asm!("mov {}, fs:0", out(reg) base, options(nostack, readonly, preserves_flags)) };
     base
 }
@@ -78,14 +78,14 @@ pub(crate) fn get() -> usize {
 /// Changes the base.
 ///
 /// # Safety
-/// `base` satisfies B1, and the calling function B2.
+/// `base` satisfies BASE-1, and the calling function BASE-2.
 #[inline(always)]
 pub(crate) unsafe fn set(base: usize) {
     if HOW.load(Ordering::Relaxed) == INSTRUCTION {
-        // SAFETY: the kernel allows the instruction. The caller guarantees that `base` satisfies B1.
+        // SAFETY: the kernel allows the instruction. The caller guarantees that `base` satisfies BASE-1.
         unsafe { asm!("wrfsbase {}", in(reg) base, options(nostack, preserves_flags)) };
     } else {
-        // SAFETY: the caller guarantees that `base` satisfies B1.
+        // SAFETY: the caller guarantees that `base` satisfies BASE-1.
         unsafe { set_by_call(base) };
     }
 }
@@ -133,7 +133,7 @@ pub(super) fn images_end(_last: isize) -> isize {
 /// Whether the header of a native block is as this file expects.
 ///
 /// # Safety
-/// B1: `native` is the native base of this OS thread.
+/// BASE-1: `native` is the native base of this OS thread.
 pub(super) unsafe fn is_header_known(native: usize, _thread: isize) -> bool {
     // SAFETY: the caller guarantees that these are words of the header of this OS thread's block.
     unsafe { word(native + SELF) == native && word(native + SELF_TOO) == native }
@@ -142,7 +142,7 @@ pub(super) unsafe fn is_header_known(native: usize, _thread: isize) -> bool {
 /// Fills the header of a new block with what it shares with the native one.
 ///
 /// # Safety
-/// `block` was just made by `_dl_allocate_tls`, and B1: `native` is the native base of this OS thread.
+/// `block` was just made by `_dl_allocate_tls`, and BASE-1: `native` is the native base of this OS thread.
 pub(super) unsafe fn lay_header(block: usize, native: usize, _thread: isize) {
     // SAFETY: the caller guarantees that these are words of the headers of a new block, which has no other user, and of
     // the native block.

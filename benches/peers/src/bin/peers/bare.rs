@@ -1,6 +1,6 @@
 //! corosensei with the least that makes a scheduler of it: a queue and a pool of stacks. What is possible.
 //!
-//! H1: a thread is in memory for as long as it has an owner, the hub or its handle; all is of one OS thread.
+//! BARE-1: a thread is in memory for as long as it has an owner, the hub or its handle; all is of one OS thread.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
@@ -250,7 +250,7 @@ fn run(main: impl FnOnce() + 'static) {
     drop(spawn(main));
     while let Some(thread) = hub.pop() {
         hub.current.set(thread);
-        // SAFETY: H1, and only this loop uses the body.
+        // SAFETY: BARE-1, and only this loop uses the body.
         unsafe {
             let body = (*thread).body.as_mut().unwrap_unchecked();
             if body.resume(()).as_return().is_some() {
@@ -271,11 +271,11 @@ fn spawn(work: impl FnOnce() + 'static) -> Handle {
     let stack = stack.unwrap_or_else(|| Coloured::new(hub.made.replace(hub.made.get() + 1)));
     let thread = spare.unwrap_or_else(|| Box::into_raw(Box::new(Thread::new(None))));
     let body = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
-        // SAFETY: H1.
+        // SAFETY: BARE-1.
         unsafe { (*thread).yielder = yielder };
         work();
     });
-    // SAFETY: H1; this thread is new.
+    // SAFETY: BARE-1; this thread is new.
     unsafe { *thread = Thread::new(Some(body)) };
     hub.push(thread);
     Handle(thread)
@@ -288,7 +288,7 @@ fn yield_now() {
 }
 
 fn park(hub: &Hub) {
-    // SAFETY: H1; the yielder lives on the stack of the thread that runs now.
+    // SAFETY: BARE-1; the yielder lives on the stack of the thread that runs now.
     unsafe { (*(*hub.current.get()).yielder).suspend(()) }
 }
 
@@ -311,7 +311,7 @@ impl Hub {
     }
 
     fn push(&self, thread: *mut Thread) {
-        // SAFETY: H1, and a thread is in the queue at most once.
+        // SAFETY: BARE-1, and a thread is in the queue at most once.
         unsafe {
             (*thread).next = null_mut();
             match self.head.get().is_null() {
@@ -327,7 +327,7 @@ impl Hub {
         if thread.is_null() {
             return None;
         }
-        // SAFETY: H1.
+        // SAFETY: BARE-1.
         self.head.set(unsafe { (*thread).next });
         Some(thread)
     }
@@ -336,7 +336,7 @@ impl Hub {
 impl Handle {
     fn join(self) {
         let hub = Hub::get();
-        // SAFETY: H1.
+        // SAFETY: BARE-1.
         unsafe {
             if (*self.0).body.is_some() {
                 (*self.0).joiner = hub.current.get();
@@ -354,7 +354,7 @@ impl Drop for Handle {
 
 /// Gives up one of the two owners; the memory is kept for the next.
 fn release(thread: *mut Thread) {
-    // SAFETY: H1.
+    // SAFETY: BARE-1.
     unsafe {
         (*thread).owners -= 1;
         if (*thread).owners == 0 {
