@@ -34,7 +34,10 @@ impl Folder {
         for (path, used) in &uses {
             for used in used.iter().filter(|used| used.len() > 1) {
                 let last = used.last().map_or("", String::as_str);
-                names.insert((path, last), used);
+                // A glob names the module itself.
+                if last != "*" {
+                    names.insert((path, last), used);
+                }
             }
         }
         let find = |used: &[String]| -> Option<&str> {
@@ -54,7 +57,9 @@ impl Folder {
         };
         let mut imports = BTreeMap::new();
         for (path, used) in &uses {
-            let found: BTreeSet<String> = used.iter().filter_map(|used| find(used)).map(str::to_owned).collect();
+            // A front only gathers what its folder shows. (In a macro `super` is the front of another folder.)
+            let named = used.iter().filter_map(|used| find(used));
+            let found: BTreeSet<String> = named.filter(|file| *file != "mod.rs").map(str::to_owned).collect();
             let others = found.into_iter().filter(|file| file != path).collect();
             imports.insert((*path).to_owned(), others);
         }
@@ -77,7 +82,6 @@ impl Folder {
 
     /// The circles, each once.
     fn circles(&self) -> BTreeSet<Vec<&str>> {
-        // A front only gathers what its folder shows.
         let files = || {
             self.imports
                 .keys()
