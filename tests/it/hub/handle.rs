@@ -69,7 +69,10 @@ fn another_os_thread_spawns_calls_and_stops() {
         let log = log.clone();
         handle.call_soon(move || log.lock().unwrap().push(n)).unwrap();
     }
-    handle.spawn(|| ()).unwrap().join().unwrap();
+    // The last call comes after all others. A green thread may run before them: callbacks have a share of each turn.
+    let (send, receive) = mpsc::channel();
+    handle.call_soon(move || send.send(()).unwrap()).unwrap();
+    receive.recv_timeout(secs(20)).unwrap();
     assert_eq!(*log.lock().unwrap(), (0..1000).collect::<Vec<_>>());
     let bad = handle.spawn(|| panic!("far away")).unwrap();
     assert!(bad.join().unwrap_err().is_panic());
