@@ -153,8 +153,8 @@ impl<Y: 'static, S: 'static> Yielder<'_, Y, S> {
     /// ```
     ///
     /// # Panics
-    /// If it is called on a stack that is neither the generator's nor one above it, for example in a scoped green
-    /// thread that the body has made.
+    /// If the caller runs neither on the stack of the generator nor in a coroutine that the body has resumed, directly
+    /// or indirectly: for example in a scoped green thread that the body has made.
     ///
     /// # Blocking and cancellation
     /// Unwinds when the generator is closed, dropped or thrown into.

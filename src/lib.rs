@@ -27,7 +27,7 @@
 //! # }
 //! ```
 //!
-//! The modules, from the ground up (a module may use only those above it, and a test checks that):
+//! The modules stand in `lib.rs` from the ground up: a module may use only those above it, and a test checks that.
 
 #![deny(clippy::print_stdout)]
 // docs.rs shows which feature an item needs.

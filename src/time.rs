@@ -13,7 +13,8 @@
 //! assert!(result.is_err()); // the outer one's
 //! ```
 //!
-//! A sleep never ends early. The timer wheel makes it end at most 66 µs late, and a busy hub makes it end later.
+//! A sleep never ends early, but after the hub's end and while the caller unwinds it returns at once. The timer wheel
+//! makes it end at most 66 µs late, and a busy hub makes it end later.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -149,8 +150,8 @@ pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elaps
     Timeout::new(duration).run(f)
 }
 
-/// Like [`timeout`](fn@timeout), and returns the value of an `f` that returned although a patched call had reported the
-/// time-out.
+/// Like [`timeout`](fn@timeout), but if a patched call reported the time-out and `f` still returned, the error carries
+/// the value of `f`.
 ///
 /// ```
 /// use std::time::Duration;

@@ -23,11 +23,13 @@
 //! * **Exceptions.** A panic is one. So is the `Err` of a body that is [`fallible`]; without that it is a value. Errors come as a
 //!   [`TaskError`].
 //! * **Cancel.** Green code unwinds at its next park, and may catch that. A future is dropped: no `async` code can
-//!   catch it, but what blocks in its poll unwinds there. A caller that is cancelled while it waits for a task cancels
-//!   that task too, as in Python, and ends after it; but a future has been dropped by then.
+//!   catch it, but what blocks in its poll unwinds there. If a task is cancelled while it waits for another task, the
+//!   other task is cancelled too, as in Python, and the first ends after it. If the first task runs a future, that
+//!   future has already been dropped; only its end is delayed.
 //! * **Time-outs** are no cancels: `cancelling()` does not count them.
 //! * **Results** are cloned for each waiter.
-//! * **One hub on each OS thread.** A loop is bound to it, not made.
+//! * **One hub on each OS thread.** A loop belongs to the hub: [`new_event_loop`] makes one, and it runs once it is
+//!   bound to a hub.
 //!
 //! # What has another name
 //!
@@ -48,7 +50,7 @@
 //! | `loop.set_default_executor`, `shutdown_default_executor` | none: [`run_in_executor`] takes the pool; the default one ends with the process |
 //! | `create_server(factory, host, port)`, `Protocol`, `Transport` | [`create_server`] on a listener, [`server`](crate::server) |
 //! | `BufferedProtocol` | a green thread that reads into its own buffer |
-//! | `create_unix_server`, `create_unix_connection` | the same functions, with [`UnixListener`](crate::net::UnixListener), and [`connect_accepted_socket`] |
+//! | `create_unix_server`, `create_unix_connection` | [`create_server`] with a [`UnixListener`](crate::net::UnixListener), and [`connect_accepted_socket`] |
 //! | `start_unix_server`, `open_unix_connection` | [`StreamServer`](crate::server::StreamServer); [`io::Reader`](crate::io::Reader) and [`io::Writer`](crate::io::Writer) on a [`UnixStream`](crate::net::UnixStream) |
 //! | `ssl=context`, `start_tls` | `net::tls::TlsStream`, `server::TlsConnection` (feature `tls`) |
 //! | `Server.close`, `wait_closed`, `serve_forever`, `close_clients` | [`server::Handle`](crate::server::Handle): `close`, `wait`, `stop` |

@@ -78,15 +78,16 @@
 //! - *Inside*, a runtime costs an epoll descriptor, an eventfd and its own timers for each green thread that has one,
 //!   but no OS thread; make it with `new_current_thread`. A green thread of [`spawn`](crate::spawn()) has its own
 //!   thread-locals, so each may be in its own runtime. Green threads of [`spawn_local`](crate::spawn_local) share
-//!   theirs, tokio's context included: one of them that blocks in a poll, or while it holds an `EnterGuard`, shows it
-//!   to the others, and tokio panics if they leave in another order than they came.
+//!   theirs, tokio's context included: if one of them blocks inside a poll, or while it holds an `EnterGuard`, the
+//!   others see its tokio context. tokio panics if contexts are not left in the reverse of the order in which they were
+//!   entered.
 //! - *Around*, whatever the green threads await runs on the same OS thread, and nothing else is needed: a task of
 //!   tokio's and a green thread may share what is not `Send`. tokio's other threads know nothing of the hub;
 //!   [`asyncify_on`] is for them.
 //!
-//! Of crates that have a flavour for each runtime, take tokio's (redis: `tokio-comp`; its `smol-comp` starts threads of
-//! smol's), or the one without any where there is one: hyper, and axum without its feature `tokio`, run on the hub
-//! itself (feature `hyper`).
+//! If a crate has a variant for each runtime, choose the one that needs no runtime, if it exists: hyper, and axum
+//! without its feature `tokio`, run directly on the hub (feature `hyper`). Otherwise choose the variant for tokio. (For
+//! redis that is `tokio-comp`; `smol-comp` starts threads of smol.)
 //!
 //! [`Handle::spawn_future`]: crate::hub::Handle::spawn_future
 //! [`Hubs`]: crate::hub::Hubs

@@ -61,9 +61,9 @@
 //! # Invariants
 //! - **GREENLET-1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While
 //!   it does, `current` is that greenlet. At any other time `current` is `None`, also while the pump runs destructors.
-//! - **GREENLET-2** If the greenlet that control left has no other handle, `origin` keeps it until the greenlet that
-//!   control came to has its message in hand. If dropping that handle ends greenlets, they end on the new stack, by
-//!   switches like any other.
+//! - **GREENLET-2** When control leaves a greenlet whose last handle is the pump's own, `origin` keeps that handle. It
+//!   is dropped on the new stack, once the greenlet that receives control has its message. If that drop ends greenlets,
+//!   they end by switches like any other.
 //! - **GREENLET-3** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
 //! - **GREENLET-4** A greenlet that is suspended in the middle of an unwinding gets nothing raised in it, by a throw or
 //!   by its drop: a panic that leaves a destructor then is an abort.

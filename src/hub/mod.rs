@@ -50,8 +50,7 @@
 //! a panic in the green thread that panics, unless you call [`write_panics_aside`].
 //!
 //! # The files, from the ground up
-//! A file may use only those above it in the list of modules below, and a test checks that. (`block`, `waiter` and
-//! `shared` name one another: a task has a waiter and a hub, a waiter names a task, and a message names both.)
+//! The table in `src/hub/README.md` lists the files. A file may use only those above it there, and a test checks that.
 
 mod clock;
 mod timer;

@@ -20,7 +20,8 @@
 //!   member to leave runs the destructors, in the context. After that nothing refers to the context, and its block may
 //!   be laid anew.
 //! - **ISO-4** Thread-locals of this crate that must be the same in all contexts of an OS thread are planted at the
-//!   start of each context: the hub, the pool of stacks.
+//!   start of each context: the hub, the function that returns the running green thread, the pool of stacks, the native
+//!   base.
 //!
 //! # What a block has
 //! A block has what a new OS thread has, except for what the last column says. [`glibc`](crate::sys::glibc) follows `start_thread` line by

@@ -29,9 +29,9 @@
 //! **Kill and time-out.** A patched call never unwinds, because its callers are compiled as though it could not. It
 //! fails with `ECANCELED` (kill) or `ETIMEDOUT` (time-out). The first sleep after a kill or a time-out returns early,
 //! and later sleeps last their full time. The next wait of this crate's own unwinds. Once a patched call has reported
-//! the kill or the time-out, the end of the closure is cut short as well: `timeout` returns `Elapsed`,
-//! [`catch_kill`](crate::thread::catch_kill) returns `Killed`, and `join` says that the green thread was killed,
-//! although the closure *may have completed*. Then [`timeout_or_late`](crate::time::timeout_or_late) and
+//! the kill or the time-out, the result of the closure is replaced, even if the closure runs to its end: `timeout`
+//! returns `Elapsed`, [`catch_kill`](crate::thread::catch_kill) returns `Killed`, and `join` says that the green thread
+//! was killed. Then [`timeout_or_late`](crate::time::timeout_or_late) and
 //! [`JoinError::into_value`](crate::thread::JoinError::into_value) return the closure's value. A kill or a time-out
 //! that no call has reported does not change the result. A wait by futex (std's locks, `Condvar`, channels, `park`,
 //! `join`) is neither killed nor timed out: it lasts until it is woken.
@@ -72,9 +72,9 @@
 //! # How patching works, what it promises, what it cannot see
 //! **By linking.** A program that is built with the feature has definitions of its own for more than a hundred of
 //! libc's symbols. The linker takes them for std and for every crate, and the dynamic loader takes them for C
-//! libraries, so no pointer is overwritten. libc's definition behind each symbol is looked up before `main`, and
-//! nothing else happens then. [`original`] has libc's definition under the same name, and [`report`] says whether the
-//! program's calls are linked to this module.
+//! libraries, so no pointer is overwritten. libc's definition behind each symbol is looked up before `main`; nothing is
+//! patched then. [`original`] has libc's definition under the same name, and [`report`] says whether the program's
+//! calls are linked to this module.
 //!
 //! **Waits** concern only isolated green threads: anywhere else a call costs about ten instructions more than libc's.
 //! In an isolated green thread, a call first tries without waiting (`MSG_DONTWAIT`, `RWF_NOWAIT`, a time-out of zero).
@@ -144,7 +144,7 @@
 //! | queues and semaphores between processes | POSIX queues; System V's (`msgrcv`, `semop`) | poll; an OS thread for each that waits |
 //! | polling, async-io, smol | with rustix's feature `use-libc` | epoll, futex |
 //! | `sched_yield`, `thrd_yield` (std's `yield_now`, crossbeam's `Backoff`) | code that asks again and again until another has done something | the ready queue; with nothing ready, timers and descriptors, then the system call |
-//! | allocators with locks (jemalloc, mimalloc, tcmalloc, one behind a mutex) | | a lock that runs on another OS thread is waited for by the OS thread |
+//! | allocators with locks (jemalloc, mimalloc, tcmalloc, one behind a mutex) | | if the holder of the lock runs on another OS thread, the whole OS thread of the caller waits, for a second at most; after that only the green thread waits |
 //!
 //! What does not work, and why:
 //!

@@ -48,7 +48,7 @@
 //! ```
 //!
 //! Where `std::io::Read` is in scope beside `AsyncReadExt`, a `read` is ambiguous: import one of them in each module.
-//! The time-outs of a socket count for its blocking methods only; a future's is
+//! The time-outs of a socket apply to its blocking methods only. To limit a future, wrap it in
 //! [`timeout_async`](crate::time::timeout_async).
 //!
 //! # What differs from std

@@ -12,13 +12,13 @@
 //!
 //! Names and signatures are std's where std has the type. Everything is usable wherever std's types are: by green
 //! threads of this OS thread and of others, by plain OS threads, and by futures on any executor (`…_async`). Waiting
-//! lets others run. Each wait has a form that does not wait (`try_…`, `is_set`), one that waits for a while
-//! (`…_timeout`) and one that waits until a moment (`…_deadline`). The exception is [`Barrier`], where a thread either
-//! arrives or does not.
+//! lets others run. A wait has a form that does not wait (`try_…`, `is_set`), one that waits for a while (`…_timeout`)
+//! and one that waits until a moment (`…_deadline`). Not all have each form: a [`Barrier`] cannot be tried, the
+//! initialisers of [`Once`], [`OnceLock`] and [`LazyLock`] only wait, and a [`ReentrantLock`] has no async form.
 //!
-//! Waiters are served in order of arrival: none is overtaken, and none starves. A waiter that is killed, timed out or
-//! dropped after it was granted something passes that on. Only one branch of a [`select!`](crate::select!) is ever
-//! granted something.
+//! Waiters are served in order of arrival: none is overtaken, and none starves. A waiter that is killed or dropped
+//! after it was granted something passes that on. One whose own time-out passes after the grant keeps the grant, and
+//! succeeds. Only one branch of a [`select!`](crate::select!) is ever granted something.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -38,7 +38,8 @@
 //! An operation that waits lets others run. An operation that could have waited but did not have to (a free lock, a
 //! message that is there, an event that is set, a `select!` with a branch that is ready) lets others run now and then:
 //! after some 128 such operations without a wait, or sooner if a timer or a socket is late. It does so before it takes
-//! anything, and a kill or a time-out is delivered there, too. A future wakes its task and is pending once.
+//! anything, and a kill or a time-out is delivered there, too. In a future, the operation gives way by waking its own
+//! task and returning `Poll::Pending` once.
 //!
 //! These never let others run, so that `RefCell`s and the like may stay borrowed over them: `try_…` and a `select!`
 //! with a plain `default`; an unlock, a release, a `set` and a `notify…`; sending to an

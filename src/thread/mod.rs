@@ -12,7 +12,8 @@
 //! | a whole program to run as a green thread | [`run`] |
 //!
 //! A green thread runs on the hub of the OS thread that spawns it, and never leaves it. It lets others run when it
-//! blocks in this crate, and only then. A long computation should call [`yield_now`] now and then.
+//! blocks in this crate, and now and then when an operation could have blocked. A long computation should call
+//! [`yield_now`] now and then.
 //!
 //! An operation that might block but succeeds at once (a read when data is there, a free lock, a channel with room)
 //! does not switch. After 128 such operations the next one lets others run before it begins, and a kill or a time-out
@@ -51,10 +52,11 @@
 //! callback.
 //!
 //! # What an isolated green thread has of its own
-//! It has its own thread-locals, including `errno`, and nothing else. A switch does not save the control words of the
-//! floating-point unit. If a green thread changes them (rounding, or flush-to-zero and denormals-are-zero in MXCSR, as
-//! some numeric and audio libraries do), the change holds for its whole OS thread. Set them back before the next wait.
-//! The signal mask, the working directory and similar state also belong to the OS thread or to the process.
+//! It has its own thread-locals, including `errno`, and what libc keeps for a thread ([`isolation`] has a table). A
+//! switch does not save the control words of the floating-point unit. If a green thread changes them (rounding, or
+//! flush-to-zero and denormals-are-zero in MXCSR, as some numeric and audio libraries do), the change holds for its
+//! whole OS thread. Set them back before the next wait. The signal mask, the working directory and similar state also
+//! belong to the OS thread or to the process.
 //!
 //! # After the end of the OS thread's hub
 //! A table in [`hub`](crate::hub#after-its-end) says what destructors of thread-locals may do then.
@@ -451,9 +453,9 @@ pub fn is_isolated() -> bool {
 
 /// Whether green threads can have thread-locals of their own in this process, or why not.
 ///
-/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] turned it off. They cannot
-/// with musl, on macOS and on FreeBSD, where no program can make thread-locals for a thread of its own, nor yet on other
-/// processors. There [`spawn`] shares thread-locals as [`spawn_local`] does: what one green thread leaves in a
+/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] turned it off. musl,
+/// macOS and FreeBSD give a program no way to allocate a second set of thread-locals. Processors other than x86-64 are
+/// not supported yet. There [`spawn`] shares thread-locals as [`spawn_local`] does: what one green thread leaves in a
 /// thread-local when it parks, the next one finds.
 ///
 /// What an isolated green thread has of an OS thread:

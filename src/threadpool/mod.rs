@@ -281,7 +281,8 @@ where
 /// [`ShutDown`], if the pool was shut down.
 ///
 /// # Coming from Python
-/// `loop.run_in_executor(executor, f)`: a submit, and a wrap of its future, which is not needed here.
+/// `loop.run_in_executor(executor, f)`. asyncio must wrap the future of the executor; a [`PoolFuture`] can be awaited
+/// as it is.
 pub fn run_in_executor<'a, F, T>(pool: impl Into<Option<&'a ThreadPool>>, f: F) -> Result<PoolFuture<T>, ShutDown>
 where
     F: FnOnce() -> T + Send + 'static,
