@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The hub itself runs in the native context, and a green thread is resumed in its own. The labels of the invariants are
-//! those of [`isolation`](crate::isolation) (C) and [`base`] (B).
+//! those of [`isolation`](crate::isolation) (ISO) and [`base`] (BASE).
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;

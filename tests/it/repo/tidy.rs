@@ -528,3 +528,42 @@ fn documents_name_files_that_are_there() {
         ["src/nowhere.rs"]
     );
 }
+
+/// The pairs of a file and a function, as in "`src/a.rs`: `f`, `B::g`", of which the file has no such word.
+fn missing_functions(text: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut missing = Vec::new();
+    let mut parts = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .zip(text.split('`').skip(2).step_by(2))
+        .peekable();
+    let mut file: Option<&str> = None;
+    while let Some((code, after)) = parts.next() {
+        if code.ends_with(".rs") {
+            file = (after.trim_end() == ":").then_some(code);
+            continue;
+        }
+        if let Some(path) = file {
+            let name = words(code).last().unwrap_or_default();
+            let source = fs::read_to_string(root.join(path)).unwrap_or_default();
+            if !words(&source).any(|word| word == name) {
+                missing.push(format!("{path}: {code}"));
+            }
+        }
+        // A list goes on after a comma.
+        if after.trim() != "," {
+            file = None;
+        }
+    }
+    missing
+}
+
+#[test]
+fn the_walks_name_functions_that_are_there() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).expect("it is text");
+    assert_none(missing_functions(&text));
+    let text = "1. `src/lib.rs`: `nowhere`, `hub`. `src/lib.rs` (`other`): `thread::spawn`";
+    assert_eq!(missing_functions(text), ["src/lib.rs: nowhere"]);
+}
