@@ -484,13 +484,20 @@ pub(crate) fn probe_all(hub: &'static Hub) {
         has_stack && task.state().is_parked() && !std::ptr::eq(*task, me)
     };
     // Each is resumed with the mark `PROBE`, and parks again after it has looked: see `Hub::probe`.
-    for task in hub.tasks().into_iter().filter(parked) {
+    let probed: Vec<_> = hub.tasks().into_iter().filter(parked).collect();
+    for task in &probed {
         task.marks.set(Marks::PROBE, true);
         task.state.set(State::Ready);
         hub.queue.ready.push(task);
     }
-    // The ready queue is in order: every task pushed above has looked before the caller is resumed.
-    yield_now();
+    // The ready queue is in order: every task pushed above has looked before the caller is resumed. With a seed it is not,
+    // and the caller yields again. A caller that may not yield now does without the backtraces.
+    for _ in 0..=probed.len() {
+        yield_now();
+        if !hub.tasks().iter().any(|task| task.marks.get(Marks::PROBE)) {
+            break;
+        }
+    }
 }
 
 /// Panics in a hub callback, with the caller's location.

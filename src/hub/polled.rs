@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
 
 use super::interrupt;
@@ -107,6 +108,8 @@ fn take_pair() -> Pair {
 fn give_pair(signal: Arc<Signal>, waker: Waker) {
     // The two references are `signal` and `waker`.
     if Arc::strong_count(&signal) == 2 {
+        // After all that was done through the references that are gone.
+        fence(Ordering::Acquire);
         signal.reset();
         let _ = SPARE.try_with(|spare| drop(spare.replace(Some((signal, waker)))));
     }

@@ -97,7 +97,8 @@ impl TaskRef {
     /// Calls `here` if this is the OS thread of the task's hub, else sends that hub a message.
     pub(super) fn on_its_hub(self, here: impl FnOnce(&'static Hub), message: impl FnOnce() -> Message) {
         match (self.shared(), Hub::try_current()) {
-            (Some(shared), Some(hub)) if std::ptr::eq(shared, hub.me.shared) => here(hub),
+            (Some(shared), Some(hub)) if std::ptr::eq(shared, hub.me.shared) && !hub.is_among_others() => here(hub),
+            // Another OS thread, or code of a foreign loop that the message rings.
             (Some(shared), _) => shared.send(message()),
             // The block is free: the task has ended.
             (None, _) => {}

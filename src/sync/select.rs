@@ -52,7 +52,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -239,6 +239,8 @@ impl Drop for Selecting {
         // in any line that could wake or claim the next select.
         let choice = self.choice.clone();
         if Arc::strong_count(&choice) == 3 {
+            // After all that was done through the references that are gone.
+            fence(Ordering::Acquire);
             choice.reset();
             let pair = (choice, std::mem::replace(&mut self.waker, Waker::noop().clone()));
             let _ = SPARE.try_with(|spare| drop(spare.replace(Some(pair))));

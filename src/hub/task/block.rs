@@ -437,18 +437,21 @@ pub(super) fn prepare(
     shared: &'static Shared,
     place: &'static Location<'static>,
     name: Option<Arc<Box<str>>>,
+    marks: u8,
 ) {
     task.id.set(id);
     task.place.set(place);
     task.interrupt.set(0);
     task.shield.set(0);
     task.marks.clear();
+    task.marks.set(marks, true);
     task.outcome.set(Ended::Empty);
     if name.is_some() {
         // SAFETY: TASK-2: the block was taken from a free list, so no other code knows it, and its join does not exist
         // yet.
         unsafe { task.set_name(name) };
     }
+    // The plain cells are the owner's from here on, which may be another OS thread (TASK-5).
     task.hub.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
     // After the hub: a thread that sees a bit of this life, or sets one in it, finds the hub of this life
     // (`Hub::resolve_local`, STACKLESS-2).

@@ -220,7 +220,7 @@ fn recycle_common(task: &'static Task) {
 /// Makes the task that stands for the native stack of a new hub.
 pub(in crate::hub) fn native(shared: &'static Shared, place: &'static Location<'static>) -> &'static Task {
     let task = take_common();
-    prepare(task, shared::next_id() | NATIVE, shared, place, None);
+    prepare(task, shared::next_id() | NATIVE, shared, place, None, 0);
     task.state.set(State::Running);
     task
 }

@@ -24,8 +24,7 @@ pub(in crate::hub) fn reserve<T: Send + 'static>(
     place: &'static Location<'static>,
 ) -> Join<T> {
     let task = take_common();
-    prepare(task, shared::next_id(), shared, place, None);
-    task.marks.set(Marks::COMMON, true);
+    prepare(task, shared::next_id(), shared, place, None, Marks::COMMON);
     Join::new(task)
 }
 

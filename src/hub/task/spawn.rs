@@ -53,7 +53,7 @@ where
     let stack = Stack::new(size.unwrap_or_else(|| kind.stack_size()))?;
     let task = hub.blocks.take();
     let Options { name, locals, .. } = options.unwrap_or_default();
-    prepare(task, hub.counters.next_id(), hub.me.shared, place, name);
+    prepare(task, hub.counters.next_id(), hub.me.shared, place, name, 0);
     if locals.is_some() {
         task.with_cold(|cold| cold.locals = locals);
     }

@@ -64,7 +64,7 @@ where
     F: Future + 'static,
 {
     let task = hub.blocks.take();
-    prepare(task, hub.counters.next_id(), hub.me.shared, place, None);
+    prepare(task, hub.counters.next_id(), hub.me.shared, place, None, 0);
     start_future(hub, task, future);
     Join::new(task)
 }
@@ -130,7 +130,14 @@ pub(in crate::hub) fn runner_for(hub: &'static Hub, task: &'static Task) -> Opti
 fn new_runner(hub: &'static Hub, context: Option<&'static Context>) -> io::Result<&'static Task> {
     let stack = Stack::new(crate::stack::default_size())?;
     let runner = hub.blocks.take();
-    prepare(runner, hub.counters.next_id(), hub.me.shared, Location::caller(), None);
+    prepare(
+        runner,
+        hub.counters.next_id(),
+        hub.me.shared,
+        Location::caller(),
+        None,
+        0,
+    );
     // No join will look at its result: the runner's block is recycled at its end.
     runner.join.store(DETACHED, Ordering::Release);
     // A member: the context stays as long as its runner does, so a task is never the last to leave (`finish`).

@@ -108,6 +108,35 @@ fn a_wake_by_code_of_the_foreign_loop_rings_it() {
         assert!(is_rung(), "nobody asks for the next deadline now");
         hub::turn();
         assert!(green.is_finished() && task.is_finished());
+
+        let parked = spawn(greenthread::thread::park);
+        let killed = spawn(|| greenthread::thread::park());
+        while hub::next_deadline().is_some() {
+            hub::turn();
+        }
+        assert!(!is_rung());
+        parked.thread().unpark();
+        assert!(is_rung(), "an unpark by the foreign loop");
+        hub::turn();
+        assert!(parked.is_finished() && !is_rung());
+        killed.kill();
+        assert!(is_rung(), "a kill by the foreign loop");
+        hub::turn();
+        assert!(killed.is_finished());
+    });
+}
+
+#[test]
+fn a_dump_has_a_backtrace_of_every_parked_green_thread_with_a_seed_too() {
+    fresh(|| {
+        hub::Builder::new().virtual_clock(true).seed(3).install().unwrap();
+        let parked: Vec<_> = (0..20).map(|_| spawn(greenthread::thread::park)).collect();
+        sleep(ms(1));
+        let dump = greenthread::debug::dump();
+        assert_eq!(dump.matches("waits for unpark").count(), 20, "{dump}");
+        assert!(dump.matches("thread::park").count() >= 20, "{dump}");
+        parked.iter().for_each(|parked| parked.thread().unpark());
+        parked.into_iter().for_each(|parked| parked.join().unwrap());
     });
 }
 

@@ -533,14 +533,13 @@ fn documents_name_files_that_are_there() {
 fn missing_functions(text: &str) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut missing = Vec::new();
-    let mut parts = text
+    let parts = text
         .split('`')
         .skip(1)
         .step_by(2)
-        .zip(text.split('`').skip(2).step_by(2))
-        .peekable();
+        .zip(text.split('`').skip(2).step_by(2));
     let mut file: Option<&str> = None;
-    while let Some((code, after)) = parts.next() {
+    for (code, after) in parts {
         if code.ends_with(".rs") {
             file = (after.trim_end() == ":").then_some(code);
             continue;
