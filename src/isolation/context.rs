@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::sys::fork::{GlobalOnce, Order};
 use crate::sys::{base, glibc};
@@ -63,19 +63,43 @@ pub(crate) fn status() -> Result<(), &'static str> {
 #[cold]
 fn tried() -> Result<(), &'static str> {
     if !ON.load(Ordering::Relaxed) {
-        return Err("isolation was turned off by set_isolation");
+        if TURNED.load(Ordering::Relaxed) {
+            return Err("isolation was turned off by set_isolation");
+        }
+        if !is_asked_for() {
+            return Err(
+                "isolation is off on this processor, where it has only run in an emulator: \
+                 set_isolation(true) or GREEN_ISOLATION=1 turns it on",
+            );
+        }
+        ON.store(true, Ordering::Relaxed);
     }
     available()?;
     WORKS.store(true, Ordering::Release);
     Ok(())
 }
 
-static ON: AtomicBool = AtomicBool::new(true);
+/// Whether the variable `GREEN_ISOLATION` asks for isolation where it is off by default. Looked at once.
+fn is_asked_for() -> bool {
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+    static ASKED: AtomicU8 = AtomicU8::new(0);
+    if ASKED.load(Ordering::Relaxed) == 0 {
+        let asked = std::env::var_os("GREEN_ISOLATION").is_some_and(|value| value == "1");
+        ASKED.store(if asked { YES } else { NO }, Ordering::Relaxed);
+    }
+    ASKED.load(Ordering::Relaxed) == YES
+}
+
+static ON: AtomicBool = AtomicBool::new(crate::sys::ISOLATES);
+/// Whether `turn` was called.
+static TURNED: AtomicBool = AtomicBool::new(false);
 /// Whether the trial has passed. Cached here, so that `status` is two loads.
 static WORKS: AtomicBool = AtomicBool::new(false);
 
 /// Turns isolation on or off for green threads that start from now on.
 pub(crate) fn turn(on: bool) {
+    TURNED.store(true, Ordering::Relaxed);
     ON.store(on, Ordering::Relaxed);
 }
 

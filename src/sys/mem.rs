@@ -86,14 +86,12 @@ pub(crate) unsafe fn unmap(at: usize, len: usize) {
 pub(crate) unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
     if !NO_MARKERS.load(Ordering::Relaxed) {
         // SAFETY: the caller guarantees that these are pages of a mapping of `map`, and that nothing refers to them.
-        let Err(error) = (unsafe { os::install_marker(at, len) }) else {
-            return Ok(());
-        };
-        match error.raw_os_error() {
+        match unsafe { os::install_marker(at, len) }.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(()) if is_marked(at) => return Ok(()),
             // No memory for the page table. Fail this once; PROT_NONE would need even more.
-            Some(libc::ENOMEM) => return Err(error),
+            Err((Some(libc::ENOMEM), error)) => return Err(error),
             // The call was interrupted: make only this guard by `mprotect`, and use markers again for the next.
-            Some(libc::EINTR | libc::EAGAIN) => {}
+            Err((Some(libc::EINTR | libc::EAGAIN), _)) => {}
             _ => NO_MARKERS.store(true, Ordering::Relaxed),
         }
     }
@@ -102,6 +100,25 @@ pub(crate) unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether the page at `at`, where a marker was just installed, is a guard. It is asked for once.
+///
+/// An emulator of this processor may take advice that it does not know for granted: qemu does, and installs nothing.
+#[cfg(all(target_os = "linux", not(target_arch = "x86_64")))]
+fn is_marked(at: usize) -> bool {
+    static CHECKED: AtomicBool = AtomicBool::new(false);
+    if CHECKED.swap(true, Ordering::Relaxed) {
+        return true;
+    }
+    // SAFETY: the kernel reads a path at `at`, and says so if it cannot. On a page without a guard it is the empty one.
+    let found = unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, at, libc::F_OK) };
+    found != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}
+
+#[cfg(not(all(target_os = "linux", not(target_arch = "x86_64"))))]
+fn is_marked(_at: usize) -> bool {
+    true
 }
 
 /// Like [`guard`] for each range, with one system call where the kernel can.

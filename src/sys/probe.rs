@@ -5,7 +5,9 @@ use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use libc::{c_int, c_long, pollfd, sockaddr_storage, socklen_t, timeval};
+use libc::{c_int, pollfd, sockaddr_storage, socklen_t, timeval};
+
+use super::poll::ask_one;
 
 /// The errno of the call that has just failed.
 fn errno() -> c_int {
@@ -15,11 +17,11 @@ fn errno() -> c_int {
 /// The events that one descriptor has now, of `events`; errors are always among them. An error if it cannot be asked for.
 fn events_of(fd: RawFd, events: i16) -> Result<i16, c_int> {
     let mut one = pollfd { fd, events, revents: 0 };
-    let (count, timeout): (c_long, c_long) = (1, 0);
-    // The system call, not libc's symbol: that one is patched.
-    // SAFETY: `poll` gets one local `pollfd`, and a time-out of 0.
-    let result = unsafe { libc::syscall(libc::SYS_poll, &raw mut one, count, timeout) };
-    if result < 0 { Err(errno()) } else { Ok(one.revents) }
+    if ask_one(&mut one) < 0 {
+        Err(errno())
+    } else {
+        Ok(one.revents)
+    }
 }
 
 /// Whether one descriptor has one of these events now, or an error.

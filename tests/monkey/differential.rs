@@ -119,6 +119,7 @@ impl Call {
             revents: 0,
         };
         let (null, none) = (std::ptr::null_mut::<c_void>(), 0_usize);
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: buffers of our own, or an address that the kernel refuses.
         unsafe {
             let mut message: msghdr = zeroed();
@@ -149,7 +150,15 @@ impl Call {
                 (7, false) => libc::sendmsg(fd, &raw const message, flags) as c_long,
                 (7, true) => kernel(libc::SYS_sendmsg, f, msg, g, none, none),
                 (8, false) => c_long::from(libc::poll(&raw mut poll, 1, 0)),
-                (8, true) => kernel(libc::SYS_poll, (&raw mut poll).addr(), 1, 0, none, none),
+                // Newer processors have no `poll`. A time of 0 for `ppoll`, and no signal mask.
+                (8, true) => kernel(
+                    libc::SYS_ppoll,
+                    (&raw mut poll).addr(),
+                    1,
+                    (&raw const at_once).addr(),
+                    0,
+                    8,
+                ),
                 (9, false) => c_long::from(libc::accept(fd, null.cast(), null.cast())),
                 (9, true) => kernel(libc::SYS_accept, f, 0, 0, none, none),
                 (10, false) => c_long::from(libc::connect(fd, at.cast(), len as u32)),

@@ -109,12 +109,30 @@ pub(crate) fn before_fork() {
 pub(crate) fn after_fork() {
     let base = swap_forking(0);
     if base != 0 {
+        let error = if port::FORK_KEEPS_BASE { errno() } else { 0 };
         // SAFETY: BASE-1: the base that the fork was called with. BASE-2: this function uses no thread-local itself.
         unsafe {
             carry(get(), base);
             set(base);
         }
+        if port::FORK_KEEPS_BASE {
+            set_errno(error);
+        }
     }
+}
+
+/// Never inlined, like [`swap_forking`].
+#[inline(never)]
+fn errno() -> c_int {
+    // SAFETY: libc returns the address of a thread-local of the running block.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Never inlined, like [`swap_forking`].
+#[inline(never)]
+fn set_errno(error: c_int) {
+    // SAFETY: libc returns the address of a thread-local of the running block.
+    unsafe { *libc::__errno_location() = error };
 }
 
 /// Finds out how the base can be changed. Before that [`set`] works too, but slowly.

@@ -128,6 +128,9 @@ struct Template {
     bytes: Vec<u64>,
     /// Where they begin, from the base on.
     start: isize,
+    /// The part of the area that libraries get which are loaded later: where it begins, and its size. Not on each
+    /// processor.
+    spare: (isize, usize),
     /// Whether there are modules with thread-locals that are allocated at first use.
     is_dynamic: bool,
     /// The generation of the table of modules that this was read from.
@@ -350,6 +353,14 @@ impl Glibc {
         // SAFETY: words of the `struct pthread` of a new block, which has no other user. BASE-1: the caller guarantees
         // that `native` is the native block.
         unsafe {
+            // If a library was loaded since the template was read, the template is out of date.
+            let generation = generation(block);
+            if template().is_none_or(|template| template.generation != generation) {
+                renew(generation);
+            }
+            if let Some((spare, size)) = template().map(|template| template.spare) {
+                ptr::write_bytes(at(block, spare) as *mut u8, 0, size);
+            }
             port::lay_header(block, native, self.thread);
             // A number that no thread and no other block has, so that two green threads cannot both own a recursive
             // mutex.
@@ -366,11 +377,6 @@ impl Glibc {
             }
             let values = at(block, self.values);
             set_word(values, values - VALUES);
-            // If a library was loaded since the template was read, the template is out of date.
-            let generation = generation(block);
-            if template().is_none_or(|template| template.generation != generation) {
-                renew(generation);
-            }
         }
         Some(block)
     }
@@ -726,6 +732,7 @@ fn renew(generation: usize) {
     let template = Template {
         bytes,
         start,
+        spare: port::spare(end, static_size().unwrap_or(0)),
         is_dynamic,
         generation,
     };

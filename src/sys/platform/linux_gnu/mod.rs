@@ -7,6 +7,7 @@
 //! | the symbol [`native_symbol!`] | a thread-local word, defined in assembly |
 //! | `native`, `plant` | read and write that word in the running block |
 //! | `get`, `set`, `prepare` | read and change the base, which `prepare` makes fast |
+//! | `FORK_KEEPS_BASE` | whether an error of `fork` has to be copied from the native block |
 //! | `DTV`, `thread_at`, `is_static`, `images_end` | where the parts of a block are, from the base on |
 //! | `is_header_known`, `lay_header` | check the header of a native block, and fill that of a new one |
 //!
@@ -14,6 +15,11 @@
 
 pub(crate) mod base;
 pub(crate) mod glibc;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "aarch64")]
+use aarch64 as port;
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

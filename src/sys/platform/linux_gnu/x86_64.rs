@@ -11,6 +11,8 @@ use super::{native_symbol, set_word, word};
 
 /// Where the pointer to the table of modules is, from the base on.
 pub(super) const DTV: isize = 8;
+/// Whether libc's `fork` sets `errno` through a base that it has read before the handlers changed it.
+pub(super) const FORK_KEEPS_BASE: bool = false;
 const SELF: usize = 0;
 const SELF_TOO: usize = 16;
 const MULTIPLE_THREADS: usize = 0x18;
@@ -128,6 +130,12 @@ pub(super) fn is_static(offset: isize, area: usize) -> bool {
 /// Where the area of static images ends, from the base on, if its last image ends at `last`.
 pub(super) fn images_end(_last: isize) -> isize {
     0
+}
+
+/// The part of an area of this size, with images up to `end`, that libraries get which are loaded later: none here unless
+/// they are built for it (initial-exec).
+pub(super) fn spare(_end: isize, _area: usize) -> (isize, usize) {
+    (0, 0)
 }
 
 /// Whether the header of a native block is as this file expects.
