@@ -428,6 +428,11 @@ fn each_rule_finds_a_fault() {
     );
     one("time.rs", &format!("{clean}{}", "f();\n".repeat(601)), "603 lines");
     one("stack/mod.rs", "//! Head.\nunsafe fn f() {}\n", "has unsafe code");
+    one(
+        "sys/platform/mod.rs",
+        "//! Head.\nunsafe fn f() {}\n",
+        "has unsafe code",
+    );
     let long = format!(
         "//! Head.\n#![forbid(unsafe_code)]\npub(crate) fn g() {{\n{}}}\n",
         "    f();\n".repeat(59)

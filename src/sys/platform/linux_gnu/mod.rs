@@ -14,7 +14,10 @@
 //! All offsets are signed and count from the base: on some processors `struct pthread` lies below it.
 
 pub(crate) mod base;
+mod block;
 pub(crate) mod glibc;
+
+use block::{at, set_word, word};
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -43,25 +46,3 @@ macro_rules! native_symbol {
     };
 }
 use native_symbol;
-
-/// # Safety
-/// `at` is the address of an aligned word that may be read.
-#[inline]
-unsafe fn word(at: usize) -> usize {
-    // SAFETY: the caller guarantees that `at` is an aligned word that may be read.
-    unsafe { *(at as *const usize) }
-}
-
-/// The address `offset` bytes from `block`.
-#[inline]
-fn at(block: usize, offset: isize) -> usize {
-    block.wrapping_add_signed(offset)
-}
-
-/// # Safety
-/// `at` is the address of an aligned word that may be written.
-#[inline]
-unsafe fn set_word(at: usize, value: usize) {
-    // SAFETY: the caller guarantees that `at` is an aligned word that may be written.
-    unsafe { *(at as *mut usize) = value };
-}
