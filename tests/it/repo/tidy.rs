@@ -199,10 +199,8 @@ fn in_room(path: &str, rooms: &[&str]) -> bool {
 /// Whether this is the front of a folder with an unsafe room in it: a `forbid` there would hold in the room too.
 fn fronts_an_unsafe_room(path: &str) -> bool {
     path.strip_suffix("mod.rs").is_some_and(|folder| {
-        let name = folder.trim_end_matches('/');
-        UNSAFE_ROOMS
-            .iter()
-            .any(|room| room.starts_with(folder) || *room == name)
+        let holds_one = UNSAFE_ROOMS.iter().any(|room| room.starts_with(folder));
+        holds_one || in_room(folder.trim_end_matches('/'), UNSAFE_ROOMS)
     })
 }
 
