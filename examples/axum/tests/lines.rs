@@ -105,7 +105,7 @@ fn get(address: &str, path: &str) -> (u16, String) {
 /// What the index shows of `web`: the path of each `curl`, and what comes.
 fn shown() -> Vec<(String, String)> {
     let text = readme();
-    let (_, web) = text.split_once("\n### web ").expect("it is there");
+    let (_, web) = text.split_once("\n### web\n").expect("it is there");
     let lines: Vec<&str> = web.lines().take_while(|line| !line.starts_with("###")).collect();
     let curls = lines.windows(2).filter_map(|two| {
         let (_, path) = two[0].strip_prefix("$ curl ")?.split_once("http://127.0.0.1:8000")?;
