@@ -251,8 +251,8 @@ pub(super) fn is_on_alternate_stack(here: usize, is_green: bool) -> bool {
     flags & libc::SS_ONSTACK != 0 || flags & libc::SS_DISABLE != 0 && is_green && !stack::is_on_one(here)
 }
 
-/// Reports the kill or the time-out that is due to the caller of a patched call, and gives the errno that says it. Escalates if the caller ignores it: a
-/// line on stderr, then (for a kill) the green thread is set aside.
+/// Reports the kill or the time-out that is due to the caller of a patched call, and gives the errno that says it. If
+/// the caller ignores it, a line on stderr follows, and after a kill the green thread is set aside in the end.
 pub(super) fn interrupted(hub: &'static Hub, call: &str) -> c_int {
     let task = hub.running();
     let is_kill = interrupt::is_kill_due(task);

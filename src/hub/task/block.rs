@@ -1,4 +1,5 @@
-//! The control block of a task: its fields, who may touch them (see [`task`](super)), and the switch to its stack.
+//! The control block of a task: its fields, which OS thread may touch each (see [`task`](super)), and the switch to its
+//! stack.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};

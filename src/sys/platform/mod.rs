@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | `thread_id`, `is_main_thread` | of the calling OS thread | |
 //! | `threads` | the numbers of all OS threads | `None`: no hub ever raises `LoopExit` |
-//! | `MAP_FLAGS`, `avoid_huge_pages` | a mapping whose pages are resident only when touched | |
+//! | `MAP_FLAGS`, `avoid_huge_pages` | a mapping in which only touched pages are resident | |
 //! | `install_marker` | a guard in the page table | an error: `mprotect` makes the guards |
 //! | `advise_all` | [`Advice`] for many ranges in one call | `false`: the caller goes one by one, or does without |
 //! | `discard`, `DISCARD_KEEPS_GUARDS` | gives pages back; whether the range may contain guards | |

@@ -7,7 +7,7 @@
 //! The compiler takes a read of `tpidr_el0` for a constant, and moves it over calls (llvm-project#98479). BASE-2 is therefore
 //! of more weight here than on x86-64; tests/long/base.sh looks at the machine code.
 
-use std::arch::{asm, global_asm};
+use std::arch::asm;
 
 use super::{native_symbol, word};
 
@@ -18,18 +18,6 @@ pub(super) const DTV: isize = 0;
 pub(super) const FORK_KEEPS_BASE: bool = true;
 /// The size of the header.
 const HEADER: isize = 16;
-
-global_asm!(
-    concat!(".pushsection .tbss.", native_symbol!(), ",\"awT\",@nobits"),
-    concat!(".hidden ", native_symbol!()),
-    concat!(".globl ", native_symbol!()),
-    concat!(".type ", native_symbol!(), ",@object"),
-    concat!(".size ", native_symbol!(), ", 8"),
-    ".p2align 3",
-    concat!(native_symbol!(), ":"),
-    ".zero 8",
-    ".popsection",
-);
 
 /// The native base if another base is in use, else 0.
 #[inline(always)]

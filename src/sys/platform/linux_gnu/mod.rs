@@ -4,8 +4,7 @@
 //!
 //! | item | what it does |
 //! |---|---|
-//! | the symbol [`native_symbol!`] | a thread-local word, defined in assembly |
-//! | `native`, `plant` | read and write that word in the running block |
+//! | `native`, `plant` | read and write the word [`native_symbol!`] in the running block |
 //! | `get`, `set`, `prepare` | read and change the base, which `prepare` makes fast |
 //! | `FORK_KEEPS_BASE` | whether an error of `fork` has to be copied from the native block |
 //! | `DTV`, `thread_at`, `is_static`, `images_end` | where the parts of a block are, from the base on |
@@ -16,6 +15,8 @@
 pub(crate) mod base;
 mod block;
 pub(crate) mod glibc;
+
+use std::arch::global_asm;
 
 use block::{at, set_word, word};
 
@@ -46,3 +47,15 @@ macro_rules! native_symbol {
     };
 }
 use native_symbol;
+
+global_asm!(
+    concat!(".pushsection .tbss.", native_symbol!(), ",\"awT\",@nobits"),
+    concat!(".hidden ", native_symbol!()),
+    concat!(".globl ", native_symbol!()),
+    concat!(".type ", native_symbol!(), ",@object"),
+    concat!(".size ", native_symbol!(), ", 8"),
+    ".p2align 3",
+    concat!(native_symbol!(), ":"),
+    ".zero 8",
+    ".popsection",
+);

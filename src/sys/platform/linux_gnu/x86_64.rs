@@ -3,7 +3,7 @@
 //! The base is that of the segment register `fs`. The thread-locals lie below it, and `struct pthread` begins at it. Its
 //! first and third word are the base itself.
 
-use std::arch::{asm, global_asm};
+use std::arch::asm;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -25,18 +25,6 @@ const CALL: u8 = 2;
 
 /// How the base is changed here.
 static HOW: AtomicU8 = AtomicU8::new(UNKNOWN);
-
-global_asm!(
-    concat!(".pushsection .tbss.", native_symbol!(), ",\"awT\",@nobits"),
-    concat!(".hidden ", native_symbol!()),
-    concat!(".globl ", native_symbol!()),
-    concat!(".type ", native_symbol!(), ",@object"),
-    concat!(".size ", native_symbol!(), ", 8"),
-    ".p2align 3",
-    concat!(native_symbol!(), ":"),
-    ".zero 8",
-    ".popsection",
-);
 
 /// The native base if another base is in use, else 0.
 #[inline(always)]
