@@ -303,7 +303,7 @@ impl Pool {
     /// assert_eq!(as_they_come.collect::<Vec<_>>(), [1, 3]);
     /// ```
     ///
-    /// It starts at once, but does not run far ahead. The number of items whose results have not been taken is at most
+    /// It starts at once, but does not run far ahead. The number of items with results not yet taken is at most
     /// `bound` plus the size of the pool. The item of the last result counts until the next result is asked for. A
     /// `bound` of 0 is enough to keep the whole pool busy while `next` is called.
     ///

@@ -7,7 +7,7 @@
 //! | `native`, `plant` | read and write the word [`native_symbol!`] in the running block |
 //! | `get`, `set`, `prepare` | read and change the base, which `prepare` makes fast |
 //! | `FORK_KEEPS_BASE` | whether an error of `fork` has to be copied from the native block |
-//! | `DTV`, `thread_at`, `is_static`, `images_end` | where the parts of a block are, from the base on |
+//! | `DTV`, `thread_at`, `is_static`, `images_end`, `spare` | where the parts of a block are, from the base on |
 //! | `is_header_known`, `lay_header` | check the header of a native block, and fill that of a new one |
 //!
 //! All offsets are signed and count from the base: on some processors `struct pthread` lies below it.
