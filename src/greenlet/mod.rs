@@ -61,12 +61,12 @@
 //! # Invariants
 //! - **GREENLET-1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While
 //!   it does, `current` is that greenlet. At any other time `current` is `None`, also while the pump runs destructors.
-//! - **GREENLET-2** When control leaves a greenlet whose last handle is the pump's own, `origin` keeps that handle. It
-//!   is dropped on the new stack, once the greenlet that receives control has its message. If that drop ends greenlets,
-//!   they end by switches like any other.
+//! - **GREENLET-2** The pump holds a handle to the greenlet that runs. If that is the last handle when control leaves
+//!   the greenlet, `origin` keeps the handle. The handle is dropped on the new stack, once the greenlet that receives
+//!   control has its message. Greenlets that end by that drop end by switches, like any other.
 //! - **GREENLET-3** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
-//! - **GREENLET-4** A greenlet that is suspended in the middle of an unwinding gets nothing raised in it, by a throw or
-//!   by its drop: a panic that leaves a destructor then is an abort.
+//! - **GREENLET-4** Neither a throw nor a drop raises anything in a greenlet that was suspended while its stack
+//!   unwound. Such a greenlet is in a destructor, and a panic that leaves a destructor during an unwinding is an abort.
 //!
 //! # Rejected
 //! - A fiber that resumes its sibling directly: stacks would nest in the order of switches, without bound.

@@ -21,15 +21,15 @@ use crate::hub::waiter::Waiter;
 pub(in crate::hub) fn on_stop(hub: &'static Hub, task: &'static Task, stop: Stop) {
     match stop {
         Outcome::Yielded(()) => {}
-        Outcome::Returned(drop_result) => finish(hub, task, Some(drop_result)),
+        Outcome::Returned(drop_result) => end_green_thread(hub, task, Some(drop_result)),
         // A root gives no panic (FIBER-5 of `fiber`): one that unwinds out of its body aborts.
-        Outcome::Panicked(_) => finish(hub, task, None),
+        Outcome::Panicked(_) => end_green_thread(hub, task, None),
     }
 }
 
 /// Ends a green thread: the owner's last step (see the bits of `join` in [`task`](super)).
 #[inline]
-fn finish(hub: &'static Hub, task: &'static Task, drop_result: Option<DropResult>) {
+fn end_green_thread(hub: &'static Hub, task: &'static Task, drop_result: Option<DropResult>) {
     // SAFETY: `install_body` wrote the fiber, which has ended and is not used again: its stack goes back to the pool.
     unsafe { (*task.fiber.get()).assume_init_drop() };
     end(hub, task, drop_result);
@@ -63,8 +63,7 @@ pub(super) fn end(hub: &'static Hub, task: &'static Task, drop_result: Option<Dr
     if before & LINKED != 0 {
         run_links(hub, name, id, ended);
     }
-    // If the join is neither gone nor waiting, it recycles the block and may have done so already: do not touch the
-    // task.
+    // If neither bit was set, the join recycles the block, and may have done so already: do not touch the task.
     if before & DETACHED != 0 {
         end_detached(hub, task, drop_result);
     } else if before & JOINER != 0 {
@@ -75,7 +74,7 @@ pub(super) fn end(hub: &'static Hub, task: &'static Task, drop_result: Option<Dr
 #[inline(never)]
 fn end_detached(hub: &'static Hub, task: &'static Task, drop_result: Option<DropResult>) {
     // There is a result only in the rare case that the join was dropped after the last look, in `clear`.
-    if let Some(drop_result) = drop_result.filter(|_| task.outcome.get() != Ended::Empty) {
+    if let Some(drop_result) = drop_result.filter(|_| task.in_slot.get() != Ended::Empty) {
         // On the hub's own stack code of the user must run as a callback (HUB-11).
         hub.as_callback(|| drop_result(task));
     }
@@ -108,20 +107,20 @@ fn release(hub: &'static Hub, task: &'static Task) {
     } else if let Some(waiter) = joiner.take() {
         hub.wake(waiter);
     }
-    // The waiter is taken, so the join may recycle the block from here on. If it was dropped before, it has left that
-    // to the owner.
+    // The waiter is taken, so the join may recycle the block from here on. If the join was dropped before, it has left
+    // that to the owner.
     if task.join.fetch_or(RELEASED, Ordering::AcqRel) & DETACHED != 0 {
         end_detached(hub, task, None);
     }
 }
 
-/// Marks an unfinished green thread as lost: its hub ends, or could never start it. Its stack is leaked.
+/// Marks an unfinished task as lost: the hub ends, or could not start the task. The task's stack is leaked.
 pub(in crate::hub) fn lose(task: &'static Task) {
     if task.join.fetch_or(LOST, Ordering::AcqRel) & (LOST | DONE) != 0 {
         return; // Another call was first, or the task has ended.
     }
     // `LOST` keeps the join from recycling the block. The fields are written before `DONE`, which publishes them.
-    task.outcome.set(Ended::Lost);
+    task.in_slot.set(Ended::Lost);
     task.ended.set(Ended::Lost);
     task.state.set(State::Idle);
     task.invalidate_ticket();
@@ -174,7 +173,7 @@ fn lose_links(task: TaskRef, id: u64) {
     for Left { link, .. } in links::take(task, |left| left.id == id) {
         let call = move || link(Ended::Lost);
         match Hub::try_current() {
-            Some(hub) => hub.call(Box::new(call)),
+            Some(hub) => hub.queue_callback(Box::new(call)),
             None => {
                 if let Err(payload) = call_user(call) {
                     report_panic(&Reporter::callback(), payload);
@@ -207,6 +206,6 @@ pub(super) fn tell_empty(hub: &'static Hub) {
 fn tell_watchers(hub: &'static Hub) {
     // `watch_idle` keeps each that finds green threads again.
     for watcher in hub.sleep.idle_watchers.take() {
-        hub.call(Box::new(move || hub.watch_idle(watcher)));
+        hub.queue_callback(Box::new(move || hub.watch_idle(watcher)));
     }
 }

@@ -140,7 +140,7 @@ impl<T> Join<T> {
 }
 
 impl<T> Join<T> {
-    /// The same as a drop, for a join that has taken the value.
+    /// Drops a join that has taken the value: without the questions that a drop of any other join asks.
     #[inline(always)]
     pub(crate) fn end_taken(self) {
         let join = ManuallyDrop::new(self);
