@@ -1,4 +1,4 @@
-//! What tasks have in common, whatever the type of their value: the state, the requests to cancel, which one runs.
+//! What all tasks have, whatever the type of their value: a state, and requests to cancel. Also which task runs.
 //!
 //! # The state of a task
 //! All questions (`done`, `cancelled`, `cancelling`, whether there is a result) read one word, [`TaskState`]. So two

@@ -39,9 +39,9 @@
 //! reports it. [`GreenletExit`] is the quiet payload, which [`kill`](Greenlet::kill) throws: when it leaves a body, the
 //! parent gets no value and no panic but [`SwitchError::Exited`]. Dropping the last handle of a suspended greenlet
 //! kills it at once, and control then returns to the code that drops. A body may catch the payload and switch away. If
-//! a few tries do not end it, its stack is leaked, and a line on stderr says so. Greenlets that hold handles to each
-//! other keep each other alive forever, as `Rc`s do; a child also holds its parent. A [`WeakGreenlet`], or another
-//! parent, breaks the cycle.
+//! the body has not ended after a few tries, its stack is leaked, and a line on stderr says so. Greenlets that hold
+//! handles to each other keep each other alive forever, as `Rc`s do; a child also holds its parent. A [`WeakGreenlet`],
+//! or another parent, breaks the cycle.
 //!
 //! **Panics under way** are counted by std for each OS thread. If a destructor switches while a panic unwinds its
 //! stack, `std::thread::panicking()` is true in the other greenlets, and mutexes that they unlock may be poisoned.

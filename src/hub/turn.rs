@@ -23,16 +23,16 @@ use super::run_queue::List;
 use super::scheduler::{Budget, Hub, running_id};
 use super::shared::Message;
 use super::stuck::{self, LoopExit};
-use super::task::block::{Context, Stop, Task, enter};
+use super::task::block::{Context, Stop, Stopped, Task, enter};
 use super::task::body::with_own_locals;
-use super::task::exit::on_stop;
+use super::task::exit::end_green_thread;
 use super::task::marks::{Marks, State};
 use super::task::spawn::spawn;
 use super::task::stackless::{runner_at_hand, runner_for};
 use super::timers::Due;
 use super::waiter::{Waiter, Wake};
 use super::wake::unpark_here;
-use crate::fiber::{Outcome, current};
+use crate::fiber::current;
 use crate::sys::base;
 use crate::sys::report::last_words;
 
@@ -441,9 +441,9 @@ impl Hub {
             };
             self.queue.current.set(None);
             // The task has ended. Its end belongs to the hub, and runs in the native context (ISO-1).
-            if !matches!(stop, Outcome::Yielded(())) {
+            if let Stop::Ended(stopped) = stop {
                 base.change(base.native);
-                end(self, task, stop);
+                end(self, stopped);
             }
             // The caller tells the observer of each resume, in the native context.
             if self.observers.any.get() {
@@ -471,7 +471,9 @@ impl Hub {
         // rest. It runs in the native context, so its thread-locals are in use.
         let stop = unsafe { enter(task) };
         self.queue.current.set(None);
-        on_stop(self, task, stop);
+        if let Stop::Ended(stopped) = stop {
+            end_green_thread(self, stopped);
+        }
     }
 
     /// The next task, if the turn has a resume left for it.
@@ -569,8 +571,8 @@ fn go_on(task: &'static Task) -> Stop {
 }
 
 #[inline(never)]
-fn end(hub: &'static Hub, task: &'static Task, stop: Stop) {
-    on_stop(hub, task, stop);
+fn end(hub: &'static Hub, stopped: Stopped) {
+    end_green_thread(hub, stopped);
 }
 
 /// Begins a context, from inside: plants what is the same in all contexts of this OS thread (ISO-4).

@@ -1,4 +1,4 @@
-//! Waiters: the right to wake one park or one future; and what a park is told at its end.
+//! Waiters, each of which is the right to wake one park or one future. And the reasons for which a park ends.
 #![forbid(unsafe_code)]
 
 use std::task::Waker;

@@ -40,8 +40,61 @@ pub(super) const WOKEN: u8 = 128;
 /// Drops the result in the slot, by its type.
 pub(in crate::hub) type DropResult = fn(&'static Task);
 pub(super) type Body = Fiber<(), (), DropResult>;
+
 /// How a resume of a task ended.
-pub(in crate::hub) type Stop = Outcome<(), DropResult>;
+pub(in crate::hub) enum Stop {
+    Suspended,
+    Ended(Stopped),
+}
+
+/// A green thread whose fiber has ended, and lies in the block still. Only [`enter`] makes one, at the end of the
+/// fiber.
+pub(in crate::hub) struct Stopped {
+    task: &'static Task,
+    drop_result: Option<DropResult>,
+}
+
+impl Stopped {
+    /// Drops the fiber: the stack goes back to the pool.
+    #[inline(always)]
+    pub(super) fn drop_fiber(self) -> Ending {
+        let Stopped { task, drop_result } = self;
+        // SAFETY: `enter` made this value, so the fiber was initialized, and has ended. An ended fiber is not entered
+        // again, so there is one such value in a life of the block, and this uses it up: the fiber is dropped once.
+        unsafe { (*task.fiber.get()).assume_init_drop() };
+        Ending { task, drop_result }
+    }
+}
+
+/// A task whose fiber or future has ended and is dropped: the owner's right to set `DONE`, once in a life of the block.
+pub(super) struct Ending {
+    task: &'static Task,
+    drop_result: Option<DropResult>,
+}
+
+impl Ending {
+    #[inline(always)]
+    pub(super) fn task(&self) -> &'static Task {
+        self.task
+    }
+
+    #[inline(always)]
+    pub(super) fn into_parts(self) -> (&'static Task, Option<DropResult>) {
+        (self.task, self.drop_result)
+    }
+
+    /// The end of a stackless task.
+    ///
+    /// # Safety
+    /// The future of the task has ended and is dropped, and there was no other `Ending` in this life of the block.
+    #[inline(always)]
+    pub(super) unsafe fn of_future(task: &'static Task, drop_result: DropResult) -> Ending {
+        Ending {
+            task,
+            drop_result: Some(drop_result),
+        }
+    }
+}
 
 /// A set of thread-locals.
 pub(crate) type Context = isolation::Context<ContextRunners>;
@@ -467,7 +520,18 @@ pub(super) fn prepare(
 #[inline(always)]
 pub(in crate::hub) unsafe fn enter(task: &'static Task) -> Stop {
     // SAFETY: the caller guarantees that the task is new or suspended, so its fiber is initialized and may be resumed.
-    unsafe { (*task.fiber.get()).assume_init_ref().enter(()) }
+    match unsafe { (*task.fiber.get()).assume_init_ref().enter(()) } {
+        Outcome::Yielded(()) => Stop::Suspended,
+        Outcome::Returned(drop_result) => Stop::Ended(Stopped {
+            task,
+            drop_result: Some(drop_result),
+        }),
+        // A root gives no panic (FIBER-5 of `fiber`): one that unwinds out of its body aborts.
+        Outcome::Panicked(_) => Stop::Ended(Stopped {
+            task,
+            drop_result: None,
+        }),
+    }
 }
 
 /// Called by the owner before a poll (STACKLESS-2). Acquires what was done before the wakes that set the bit.

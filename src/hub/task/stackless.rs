@@ -1,9 +1,9 @@
 //! Stackless tasks: futures that take their turn among the green threads, and the *runners* that lend them a stack.
 //!
-//! A stackless task is a block like any other: it waits in the ready queue, ends, is joined, killed and lost as a green
-//! thread is. In place of a fiber it has a boxed future. When its turn comes, the hub resumes a runner in its place: a
-//! green thread of the task's context, which polls it once. If the future blocks, the runner simply parks within the
-//! poll, and the next task gets another runner.
+//! A stackless task has a block like any other task: it waits in the ready queue, ends, is joined, killed and lost as a
+//! green thread is. In place of a fiber the block holds a boxed future. When the task comes up, the hub resumes a
+//! runner in its place: a green thread of the task's context, which polls the future once. If the future blocks, the
+//! runner simply parks within the poll, and the next task gets another runner.
 //!
 //! ```text
 //!   ready queue ─► task (STACKLESS) ─► with_stack ─► a runner that rests, or a new one ─► poll ─► the runner rests
@@ -36,7 +36,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context as PollContext, Poll};
 
-use super::block::{Body, Context, DETACHED, DropResult, Near, Task, clear_woken, is_woken, prepare};
+use super::block::{Body, Context, DETACHED, DropResult, Ending, Near, Task, clear_woken, is_woken, prepare};
 use super::body::{__rust_begin_short_backtrace, drop_slot, end_locals, install_body, store_result};
 use super::exit::{end, lose, tell_empty};
 use super::join::Join;
@@ -296,7 +296,9 @@ fn end_stackless(
             hub.queue.ready.push(runner);
         }
     }
-    end(hub, task, Some(drop_result));
+    // SAFETY: the future has ended, and was dropped above. A stackless task ends only here, and only once: it is in no
+    // queue any more. (`runner_for` loses a task that was never polled again.)
+    end(hub, unsafe { Ending::of_future(task, drop_result) });
 }
 
 #[cfg(all(test, loom))]
