@@ -40,7 +40,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::hub::{Direction, Hub, Mode, Parker, Wake, Why, budget, interrupt};
-use crate::sys::WATCHES_FILES;
 
 pub use async_fd::Async;
 #[cfg(any(feature = "tokio-io", feature = "hyper"))]
@@ -105,7 +104,7 @@ fn late(fd: BorrowedFd<'_>, direction: Direction, what: &str, limit: Option<Dura
 
 #[track_caller]
 fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
-    if WATCHES_FILES && ready::look(fd, direction).is_ok() {
+    if crate::sys::is_watched_file(fd) {
         return give_way();
     }
     let hub = Parker::hub_for_io()?;

@@ -117,8 +117,11 @@ pub(crate) fn most_files() -> Option<u64> {
     None
 }
 
-/// epoll refuses files, which are always ready.
-pub(crate) const WATCHES_FILES: bool = false;
+/// epoll refuses files, and that says enough.
+#[inline(always)]
+pub(crate) fn is_watched_file(_fd: BorrowedFd<'_>) -> bool {
+    false
+}
 
 pub(crate) fn accept<T: AsFd>(listener: &T) -> rustix::io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     rustix::net::acceptfrom_with(listener.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)

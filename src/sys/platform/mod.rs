@@ -22,7 +22,7 @@
 //! | `advise_all` | [`Advice`] for many ranges in one call | `false`: the caller goes one by one, or does without |
 //! | `discard`, `DISCARD_KEEPS_GUARDS` | gives pages back; whether the range may contain guards | |
 //! | `most_files` | the most descriptors of a process, if the hard limit may be larger | |
-//! | `WATCHES_FILES` | whether the poller takes a file of a disk, and waits at its end | |
+//! | `is_watched_file` | whether it is a file, always ready, that the poller would wait for at its end | |
 //! | `accept`, `socket` | a socket that is non-blocking and closed by `exec`, and sends no `SIGPIPE` | |
 //! | `share_port` | lets sockets share a port | |
 //! | `pipe` | a pipe that is closed by `exec` | |

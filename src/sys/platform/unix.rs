@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
 use std::ptr;
 
@@ -76,8 +76,14 @@ pub(crate) fn most_files() -> Option<u64> {
     u64::try_from(most).ok().filter(|_| asked == 0)
 }
 
-/// A kqueue watches a file too, and has no event at its end; `poll` says that a file is ready.
-pub(crate) const WATCHES_FILES: bool = true;
+/// A kqueue takes a file too, and has no event at its end.
+pub(crate) fn is_watched_file(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: `fstat` writes to a local `stat`, for which all-zero is valid.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        libc::fstat(fd.as_raw_fd(), &raw mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG
+    }
+}
 
 pub(crate) fn abstract_address(_address: &SocketAddr) -> Option<rustix::io::Result<SocketAddrUnix>> {
     None
