@@ -439,6 +439,9 @@ impl Child {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(not(loom))]
+    use std::os::fd::AsRawFd;
+
     use super::*;
     use crate::process::Command;
 
@@ -494,5 +497,26 @@ mod tests {
         assert!(child.wait().unwrap().success());
         let unwinds = io::Error::other("the caller is unwinding");
         assert!(child.process.was_told(Err(unwinds)).is_err());
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn a_forked_child_does_not_close_what_may_be_another_file_there() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let End::Told(told) = child.process.end() else {
+            panic!("it has no descriptor");
+        };
+        let path = format!("/proc/self/fd/{}", told.as_raw_fd());
+        drop(told);
+        let mut child = Some(child);
+        let stays = || {
+            drop(child.take());
+            std::fs::exists(&path).unwrap()
+        };
+        let status = crate::sys::fork::tests::in_child(stays);
+        let mut child = child.expect("it was taken in the forked child");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(status, 0);
     }
 }
