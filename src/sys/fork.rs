@@ -381,13 +381,13 @@ extern "C" fn register() {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+pub(crate) mod tests {
     use std::sync::mpsc;
 
     use super::*;
 
     /// Forks, runs `f` in the child, and returns how the child ended. The child dies after ten seconds.
-    fn in_child(f: impl FnOnce() -> bool) -> i32 {
+    pub(crate) fn in_child(f: impl FnOnce() -> bool) -> i32 {
         // SAFETY: the child calls `f`, which takes only locks of this crate, and leaves by `_exit`.
         unsafe {
             let pid = libc::fork();

@@ -31,5 +31,5 @@ pub(crate) mod uring {
 pub(crate) const ISOLATES: bool = !cfg!(target_arch = "aarch64");
 
 pub(crate) use platform::cpu::prefetch;
-pub(crate) use platform::os::open_process;
+pub(crate) use platform::os::{is_watched_file, most_files, open_process};
 pub(crate) use platform::{base, epoll, frame, glibc};
