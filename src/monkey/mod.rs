@@ -227,7 +227,7 @@ impl Patch {
             crate::thread::isolation()?;
         }
         // Before the first call can park: a child that is forked then must clear the tables.
-        reset_on_fork(forked);
+        reset_on_fork(&(forked as _));
         gate::arm(self);
         Ok(())
     }

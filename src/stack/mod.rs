@@ -167,7 +167,7 @@ pub(crate) use overflow::Whose;
 
 /// Sets the function that tells which stack a slot is, for the report of an overflow. It gets the ends of the slot, and
 /// writes the name.
-pub(crate) fn set_describe(f: overflow::Describe) {
+pub(crate) fn set_describe(f: &'static overflow::Describe) {
     overflow::set_describe(f);
 }
 
