@@ -9,9 +9,9 @@ use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, sockaddr_storage, soc
 
 use super::call::{Call, is_nonblocking};
 use super::device::{self, Ways};
-use super::gate::{errno, patch, set_errno};
 use super::iovec::{rest_of, total_of};
 use super::offload::on_own_thread_or_fail;
+use super::symbol::{errno, patch, set_errno};
 use super::{accept, connect};
 use crate::hub::{Direction, Hub};
 use crate::sys::probe::{Sort, has_output, is_stream, sort};

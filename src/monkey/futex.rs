@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, timespec};
 
-use super::gate::{contained, errno, fail, gate, is_armed, passes, set_errno};
+use super::gate::{LOCKS, contained, gate, is_armed, passes};
 use super::offload::on_own_thread;
 use super::sleep;
-use super::symbol::LOCKS;
+use super::symbol::{errno, fail, set_errno};
 use super::table::{Waiting, has_native, has_waiters, natively, wake};
 use crate::hub::{Hub, Mode, Parker, Wake, Why};
 

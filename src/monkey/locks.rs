@@ -29,9 +29,10 @@ use libc::{
     timespec,
 };
 
-use super::gate::{contained, errno, fail, is_armed, patch, set_errno};
+use super::gate::{contained, is_armed};
 use super::offload::on_own_thread;
 use super::sleep;
+use super::symbol::{errno, fail, patch, set_errno};
 use super::table::{Waiting, wake_by};
 use crate::hub::{Hub, Mode, Parker, Wake, Why};
 

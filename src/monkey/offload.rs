@@ -3,7 +3,8 @@
 
 use libc::{addrinfo, c_char, c_int, c_void, hostent, size_t, sockaddr, socklen_t};
 
-use super::gate::{contained, errno, fail, patch, set_errno};
+use super::gate::contained;
+use super::symbol::{errno, fail, patch, set_errno};
 use crate::hub::Hub;
 use crate::thread::shield;
 use crate::threadpool::{unblock_apart, unblock_name};

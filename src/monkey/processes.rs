@@ -13,11 +13,11 @@ use libc::{
     size_t, ssize_t, timespec,
 };
 
-use super::call::{self, Waited, flags, wait_or_signal, with_flag};
-use super::gate::{errno, fail, gate, patch, set_errno};
+use super::call::{self, Waited, wait_or_signal, with_flag};
+use super::gate::{LOCKS, gate};
 use super::offload::on_own_thread_or_fail;
 use super::sleep;
-use super::symbol::LOCKS;
+use super::symbol::{errno, fail, flags, patch, set_errno};
 use crate::hub::{Direction, Handlers, Hub};
 
 patch! {

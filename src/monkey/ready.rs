@@ -11,9 +11,9 @@ use std::time::Duration;
 use libc::{c_int, c_uint, clockid_t, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval, useconds_t};
 
 use super::call::{self, Waited, nap, wait_or_signal};
-use super::gate::{errno, fail, patch};
 use super::offload::on_own_thread_or_fail;
 use super::sleep;
+use super::symbol::{errno, fail, patch};
 use crate::hub::{Direction, Handlers, Hub, Why};
 use crate::sys::plain::plainly;
 

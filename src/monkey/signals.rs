@@ -20,8 +20,9 @@ use std::time::Duration;
 use libc::{c_int, c_void, sighandler_t, siginfo_t, sigset_t, timespec};
 
 use super::call::{self, Waited, wait_or_signal};
-use super::gate::{FRAME, errno, fail, is_on_alternate_stack, patch, set_errno};
+use super::gate::{FRAME, is_on_alternate_stack};
 use super::offload::on_own_thread_or_fail;
+use super::symbol::{errno, fail, patch, set_errno};
 use super::{ready, sleep};
 use crate::hub::{Direction, Handlers, Hub};
 

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{c_char, c_int, c_void, pthread_attr_t, pthread_t, stack_t};
 
-use super::gate::{contained, errno, gate, patch, set_errno};
+use super::gate::{LOCKS, THREADS, contained, gate};
 use super::offload::on_own_thread;
-use super::symbol::{LOCKS, THREADS};
+use super::symbol::{errno, patch, set_errno};
 use crate::hub::Hub;
 use crate::sys::fork::{Global, Order};
 use crate::thread::{Builder, JoinHandle, shield};
