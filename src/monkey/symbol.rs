@@ -235,6 +235,47 @@ macro_rules! patch {
 }
 pub(super) use patch;
 
+/// A call of libc's that another OS thread may make, while the caller waits for it.
+pub(super) struct Lent<F>(F);
+
+// SAFETY: the caller of `Lent::new` guarantees that another OS thread may make the call.
+unsafe impl<F> Send for Lent<F> {}
+
+impl<F> Lent<F> {
+    /// # Safety
+    /// Another OS thread may make the call, once, as long as `call` lives.
+    pub(super) unsafe fn new(call: F) -> Lent<F> {
+        Lent(call)
+    }
+
+    /// The call. A method, because a closure that named the field would capture only that, without the `Send`.
+    pub(super) fn into_inner(self) -> F {
+        self.0
+    }
+}
+
+/// Defines patched symbols whose calls are always made on another OS thread, by `$by`. If that cannot be done, the result
+/// is `$failed`.
+macro_rules! elsewhere {
+    ($($group:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $by:path, $failed:expr;)*) => {
+        $crate::monkey::symbol::patch! { $($group $name($($argument: $type),*) -> $result => lent::$name;)* }
+
+        mod lent {
+            use super::*;
+            $(
+                #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
+                pub(super) unsafe fn $name(_hub: &'static $crate::hub::Hub, $($argument: $type),*) -> $result {
+                    // SAFETY: the caller guarantees arguments that are valid for libc's definition until it returns, on
+                    // any OS thread.
+                    let call = unsafe { $crate::monkey::symbol::Lent::new(|| original::$name($($argument),*)) };
+                    $by(call).unwrap_or($failed)
+                }
+            )*
+        }
+    };
+}
+pub(super) use elsewhere;
+
 /// Defines symbols that act on every OS thread, whatever the gate says: `$around` gets the arguments, and libc's call with
 /// these arguments, which it makes once. It runs on every call, so it first asks whether anything is armed.
 macro_rules! around {

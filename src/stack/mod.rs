@@ -50,7 +50,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use once_cell::race::OnceBox;
 
-pub(crate) use guarded::{Stack, flush};
+pub(crate) use guarded::{Home, Stack, flush, home, plant};
 
 /// The default size of the stack of an isolated green thread, and of what polls futures: 1 MiB that can be used.
 pub const DEFAULT_SIZE: usize = 1 << 20;
@@ -126,7 +126,6 @@ fn cache_limit() -> usize {
 
 #[cfg(feature = "monkey")]
 pub(crate) use pool::is_borrowed;
-pub(crate) use pool::{Home, home, plant};
 
 /// Whether a stack of this size is possible at all.
 ///

@@ -22,7 +22,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "hub/life",
     "sync/held",
     "thread/scope",
-    // `close` has only what the macro of `symbol` writes.
+    // `close` and `offload` have only what macros of `symbol` write.
     "monkey/bulk",
     "monkey/close",
     "monkey/fd",
