@@ -172,7 +172,7 @@ pub(crate) fn set_describe(f: &'static overflow::Describe) {
 
 /// Runs a test of this binary again in a process of its own. `None` in that process.
 #[cfg(test)]
-fn alone(test: &str) -> Option<std::process::Output> {
+pub(crate) fn alone(test: &str) -> Option<std::process::Output> {
     const VARIABLE: &str = "GREENTHREAD_TEST_ALONE";
     if std::env::var_os(VARIABLE).is_some() {
         return None;

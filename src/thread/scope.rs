@@ -451,3 +451,29 @@ pub(crate) fn lend<T>(f: impl FnOnce() + Send, run: impl FnOnce(Box<dyn FnOnce()
     // nothing but the lifetime.
     run(unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send + 'static>>(f) })
 }
+
+#[cfg(all(test, feature = "monkey", not(loom)))]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_loan_that_was_called_or_dropped_is_back() {
+        let mut calls = 0;
+        lend(|| calls += 1, |f| f());
+        lend(|| calls += 10, drop);
+        assert_eq!(calls, 1);
+    }
+
+    #[test]
+    fn a_loan_that_is_not_back_ends_the_process() {
+        let name = "thread::scope::tests::a_loan_that_is_not_back_ends_the_process";
+        let Some(child) = crate::stack::alone(name) else {
+            return lend(|| (), std::mem::forget);
+        };
+        assert_eq!(child.status.signal(), Some(crate::sys::signal::ABORTED), "{child:?}");
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(said.contains("another OS thread makes cannot be left"), "{said}");
+    }
+}
