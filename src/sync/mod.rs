@@ -62,6 +62,7 @@ mod barrier;
 pub mod channel;
 mod condvar;
 mod event;
+mod held;
 mod lazy_lock;
 mod mutex;
 mod once;

@@ -1,10 +1,8 @@
 //! All use of libc: memory, signals, OS threads, and what glibc keeps for each thread. (Only `monkey` uses libc as
 //! well.) What differs between platforms is in [`platform`].
 
-pub(crate) mod attr;
-pub(crate) mod ctrl_c;
 pub(crate) mod fork;
-pub(crate) mod last;
+pub(crate) mod hooks;
 pub(crate) mod inside;
 pub(crate) mod mem;
 pub(crate) mod plain;

@@ -317,7 +317,7 @@ fn see_to_writer() {
     let first = !std::mem::replace(&mut reports.at_exit, true);
     drop(reports);
     if first {
-        super::last::at_exit(flush);
+        super::hooks::at_exit(&(flush as _));
     }
     if thread::start("greenthread-report", write_all).is_err() {
         REPORTS.lock().writer = None;

@@ -92,6 +92,8 @@ pub use local::__new_key;
 pub use local::LocalKey;
 pub use many::{Wait, iwait, join_all, kill_all, wait};
 pub use pool::{Pool, PoolFull};
+#[cfg(feature = "monkey")]
+pub(crate) use scope::lend;
 pub use scope::{Scope, ScopedJoinHandle, scope};
 
 pub use crate::time::{sleep, sleep_until};
