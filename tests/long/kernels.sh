@@ -50,10 +50,11 @@ declare -A areas=([lib]='stack:: sys:: process:: isolation hub::' [it]='net:: hu
     [monkey]='' [stuck]='')
 # Tests that cannot hold without a call. PATTERN of rows & PATTERN.. | BINARY | TEST | why
 skips='
-    guards* & Linux* & a strict* | lib    | forty_thousand_guarded_stacks_fit | a guard takes two mappings, so 32,000 stacks fit
+    guards & guards denied & Linux* & a strict* | lib    | forty_thousand_guarded_stacks_fit | a guard takes two mappings, so 32,000 stacks fit
     nowait* & preadv2* & Linux* & a strict* | monkey | odd_reads_and_sets | the filter answers before the kernel has read the list of buffers
     nowait* & preadv2* & Linux* & a strict* | monkey | odd_reads_of_devices | the filter answers before the kernel has refused the file
-    close* & Linux 4* & a strict* | monkey | close_range | the test calls close_range
+    close* & Linux 4* & a strict* | monkey | copies_that_fail_wake_nobody | the test calls close_range
+    close* & Linux 4* & a strict* | monkey | what_a_killed_accept_takes_goes | the test calls close_range
 '
 
 mkdir -p target/kernels || exit 1
@@ -61,7 +62,8 @@ logs=target/kernels/logs
 rm -rf "$logs" && mkdir "$logs" || exit 1
 rustc --edition 2024 -O -o target/kernels/without tests/long/without.rs || exit 1
 without=$PWD/target/kernels/without
-export RUST_BACKTRACE=0
+# The build of tests/run.sh.
+export RUST_BACKTRACE=0 CARGO_TERM_COLOR=never CARGO_PROFILE_DEV_DEBUG=${CARGO_PROFILE_DEV_DEBUG:-line-tables-only}
 features=$(awk -F '[ =]' '/^\[/ { on = $0 == "[features]"; next }
     on && /^[a-z]/ && $1 != "default" && $1 != "sanitizer" { print $1 }' Cargo.toml | paste -sd,)
 built=$(cargo test --features "$features" --lib --test it --test monkey --test stuck --no-run 2>&1) || { echo "$built"; exit 1; }
@@ -89,7 +91,7 @@ skips_of() {
             # A pattern, so without quotes.
             [[ -n $pattern && $1 == $pattern ]] || continue
             skip+=(--skip "$(trim "$test")")
-            echo "skipped: $1: $(trim "$test"): $(trim "$why")" >>"$logs/skipped"
+            echo "skipped: $(trim "$test"): $(trim "$why"): in the row|$1" >>"$logs/skipped"
         done < <(tr '&' '\n' <<<"$rows")
     done <<<"$skips"
 }
@@ -153,6 +155,7 @@ while IFS='|' read -r row rules short; do
     done
 done <<<"$table"
 
-[[ ! -s $logs/skipped ]] || sort -u "$logs/skipped"
+# A line for each test, with its rows.
+[[ ! -s $logs/skipped ]] || sort -u "$logs/skipped" | awk -F '|' '{ rows[$1] = rows[$1] " \"" $2 "\"" } END { for (test in rows) print test rows[test] }'
 echo "ran: $tests tests in $ran runs on kernels that lack something, $failed failed"
 ((failed == 0 && ran > 0))
