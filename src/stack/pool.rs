@@ -550,7 +550,7 @@ mod tests {
         }
         mem::forget_markers(true);
         let Some(most) = mem::most_mappings() else {
-            return println!("not here: vm.max_map_count is too large for a test");
+            return eprintln!("not here: vm.max_map_count is too large for a test");
         };
         let mut held = Vec::with_capacity(most);
         let error = loop {
@@ -580,7 +580,7 @@ mod tests {
             return;
         }
         let Some(most) = mem::most_mappings() else {
-            return println!("not here: vm.max_map_count is too large for a test");
+            return eprintln!("not here: vm.max_map_count is too large for a test");
         };
         mem::forget_markers(true);
         let owned = std::rc::Rc::new(());

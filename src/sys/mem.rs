@@ -318,7 +318,7 @@ mod tests {
             os::avoid_huge_pages(neither, 4 * HUGE);
             let huge_pages = touched(huge);
             if huge_pages < HUGE {
-                println!("not here: the kernel gives no huge pages");
+                eprintln!("not here: the kernel gives no huge pages");
             }
             assert_eq!([touched(plain), touched(neither)], [page(); 2], "{huge_pages}");
             assert!(
@@ -333,7 +333,7 @@ mod tests {
     fn what_cannot_be_unmapped_gives_its_memory_back() {
         let (at, len) = (map(3 * 16 * page()).unwrap(), 16 * page());
         let Some(most) = most_mappings() else {
-            return println!("not here: vm.max_map_count is too large for a test");
+            return eprintln!("not here: vm.max_map_count is too large for a test");
         };
         let held = take_mappings(most, 0);
         // SAFETY: the mapping made above; its middle stands for a slab whose neighbours the kernel has joined to it.

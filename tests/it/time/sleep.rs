@@ -33,7 +33,7 @@ fn a_sleep_never_ends_early() {
 fn a_sleep_of_months_leaves_other_waits_alone() {
     fresh(|| {
         let (reader, mut writer) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut reader = greenthread::net::UnixStream::try_from(reader).unwrap();
+        let mut reader = greenthread::net::UnixStream::from(reader);
         let sleeper = spawn_local(|| sleep(secs(60 * 86_400)));
         let byte = spawn_local(move || reader.read(&mut [0; 8]).unwrap());
         yield_now();
