@@ -190,6 +190,7 @@ step tool "soak" env SHORT=1 RUSTFLAGS="$LEAN" bash tests/long/soak.sh
 step tool "builds" env SHORT=1 bash tests/long/builds.sh
 step tool "publish" bash tests/long/publish.sh
 step tool "platforms" env SHORT=1 bash tests/long/platforms.sh
+step tool "kernels" env SHORT=1 bash tests/long/kernels.sh
 step tool "a hundred thousand" env SHORT=1 bash tests/long/million.sh
 
 [[ ${ONLY[0]:-} != list ]] || exit 0

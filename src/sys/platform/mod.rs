@@ -19,6 +19,7 @@
 //! | `threads` | the numbers of all OS threads | `None`: no hub ever raises `LoopExit` |
 //! | `MAP_FLAGS`, `avoid_huge_pages` | a mapping in which only touched pages are resident | |
 //! | `install_marker` | a guard in the page table | an error: `mprotect` makes the guards |
+//! | `WITHOUT_MARKERS` | for an error: what `mprotect` guards cost | |
 //! | `advise_all` | [`Advice`] for many ranges in one call | `false`: the caller goes one by one, or does without |
 //! | `discard`, `DISCARD_KEEPS_GUARDS` | gives pages back; whether the range may contain guards | |
 //! | `most_files` | the most descriptors of a process, if the hard limit may be larger | |
