@@ -319,6 +319,43 @@ pub(crate) fn many_results() {
     });
 }
 
+/// Since glibc 2.41 `getrandom` keeps a state for each thread, which nothing would give back: 144 bytes of each block here.
+#[test]
+fn the_state_of_getrandom_is_the_os_thread_s() {
+    let out = crate::support::child::run("many states");
+    assert!(out.ok, "{out:?}");
+}
+
+pub(crate) fn many_states() {
+    /// The KiB of memory that the system may drop, in which only such states are.
+    fn size() -> usize {
+        let (mut size, mut all) = (0, 0);
+        for line in std::fs::read_to_string("/proc/self/smaps").unwrap().lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("Size:") => size = words.next().unwrap().parse().unwrap(),
+                Some("VmFlags:") if words.any(|flag| flag == "dp") => all += size,
+                _ => {}
+            }
+        }
+        all
+    }
+    let ask = || {
+        let mut random = 0_u64;
+        // SAFETY: writes eight bytes, for which there is room.
+        assert_eq!(unsafe { libc::getrandom((&raw mut random).cast(), 8, 0) }, 8);
+        yield_now();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::getrandom((&raw mut random).cast(), 8, 0) }, 8);
+    };
+    spawn(ask).join().unwrap();
+    let before = size();
+    let all: Vec<_> = (0..2_000).map(|_| spawn(ask)).collect();
+    all.into_iter().for_each(|one| one.join().unwrap());
+    let grown = size() - before;
+    assert!(grown <= 16, "{grown} KiB");
+}
+
 #[test]
 fn memory_goes_freely_from_one_to_the_other_beside_another_os_thread() {
     let noise = std::thread::spawn(|| {
