@@ -61,4 +61,4 @@
 
 mod context;
 
-pub(crate) use context::{Context, Placeholder, Pool, is_own, status, turn};
+pub(crate) use context::{Context, Placeholder, Pool, is_off, is_own, status, turn};

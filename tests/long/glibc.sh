@@ -7,8 +7,8 @@
 # a folder for it, a version that no suite has is skipped. ALL=1: all of tests/it, not only where libc matters most.
 #
 # The packages come from the mirror of Debian that apt knows here, by a configuration of its own: nothing is installed. The
-# tests are linked once, against the oldest glibc, with a loader and a search path below target/glibc/now: that is a link to
-# the libraries of the version which is tried. So programs that the tests start use the machine's own glibc.
+# tests are linked once, tests/it against the oldest glibc, with a loader and a search path below target/glibc/now: that is a
+# link to the libraries of the version which is tried. So programs that the tests start use the machine's own glibc.
 #
 # tests/long/glibc.skip has the tests that are left out, with reasons. A test that fails is run once more, alone.
 set -u -o pipefail
@@ -18,7 +18,7 @@ shopt -s nullglob
 work=$PWD/target/glibc
 # What users have: Debian 11 to 13, Ubuntu 20.04 to 24.04, and the newest.
 wanted=(2.31 2.35 2.36 2.39 2.41)
-suites=(bullseye bookworm trixie forky sid experimental)
+suites=(bullseye bookworm trixie sid experimental)
 parts=(thread:: tls:: hub:: sync:: net:: process:: threadpool::)
 features=${F:-monkey,tls,process-pool,tokio-io,hyper}
 failed=0 passed=0 versions=0
@@ -170,20 +170,21 @@ done
 
 arguments=()
 [[ -z $oldest ]] || mapfile -t arguments < <(sysroot "$work/root/$oldest")
-it=$(link it "${arguments[@]}") && monkey=$(link monkey "${arguments[@]}") && [[ -x $it && -x $monkey ]] ||
+# A program exports a symbol in libc's place only if the libc that it was linked against has it, and tests/monkey looks
+# whether it exports all. So that is linked against this machine's.
+it=$(link it "${arguments[@]}") && monkey=$(link monkey) && [[ -x $it && -x $monkey ]] ||
     { echo "does not build"; exit 1; }
 [[ -z ${ALL:-} ]] || parts=()
 mapfile -t sorted < <(printf '%s\n' "${!had[@]}" | sort -V)
 for found in "${sorted[@]}"; do
     ln -sfn "lib/$found" "$work/now"
     versions=$((versions + 1))
-    # Before 2.34 there is no isolation: it says so, and what needs none goes on.
-    if [[ $(printf '%s\n' 2.34 "$found" | sort -V | head -n 1) != 2.34 ]]; then
-        run "$found" it "$it" 60 old_glibc
-        continue
-    fi
     run "$found" it "$it" 900 "${parts[@]}"
-    run "$found" monkey "$monkey" 600
+    if [[ $(printf '%s\n' 2.34 "$found" | sort -V | head -n 1) == 2.34 ]]; then
+        run "$found" monkey "$monkey" 600
+    else
+        echo "skipped: $found: monkey: there is no isolation before glibc 2.34, so nothing can be patched"
+    fi
 done
 echo "ran: $versions versions of glibc (${sorted[*]}), $passed passed, $failed failed"
 ((failed == 0 && passed > 0))

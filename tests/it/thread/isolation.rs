@@ -345,7 +345,7 @@ pub(crate) fn many_states() {
         // SAFETY: writes eight bytes, for which there is room.
         assert_eq!(unsafe { libc::getrandom((&raw mut random).cast(), 8, 0) }, 8);
         yield_now();
-        // SAFETY: as above.
+        // SAFETY: writes eight bytes, for which there is room.
         assert_eq!(unsafe { libc::getrandom((&raw mut random).cast(), 8, 0) }, 8);
     };
     spawn(ask).join().unwrap();

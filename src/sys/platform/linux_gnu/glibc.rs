@@ -43,6 +43,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+use super::images::{Image, images, static_size};
 use super::{at, base, port, set_word, word};
 use crate::sys::fork::{GlobalOnce, Order};
 
@@ -75,16 +76,6 @@ const VALUES: usize = LEVEL * size_of::<Value>();
 const ROBUST: usize = 4 * size_of::<usize>();
 /// The size of the pointers to the tables.
 const TABLES: usize = LEVEL * size_of::<usize>();
-
-/// An image of thread-locals in the static area.
-#[derive(Clone, Copy)]
-struct Image {
-    /// Where the image begins, from the base on.
-    offset: isize,
-    from: usize,
-    filled: usize,
-    size: usize,
-}
 
 /// What was found out about the glibc of this process.
 pub(crate) struct Glibc {
@@ -144,9 +135,6 @@ struct Template {
 /// The last owner number that was given to a block. They begin above all numbers that the kernel gives to threads.
 static OWNER: AtomicU32 = AtomicU32::new(1 << 22);
 
-/// Whether sets of thread-locals may be had at all.
-pub(crate) const IS_KNOWN: bool = true;
-
 /// The offset of a word that is never 0: the block's own address, or its table of modules.
 const NEVER_ZERO: isize = 0;
 
@@ -189,7 +177,7 @@ pub(crate) fn own_id() -> Option<u32> {
     Some(get().ok()?.number(base::get()))
 }
 
-fn symbol(name: &CStr) -> Option<*mut c_void> {
+pub(super) fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: `dlsym` with a valid name.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!found.is_null()).then_some(found)
@@ -765,15 +753,6 @@ unsafe fn end_experiment(ended: *mut ()) {
     glibc.end(block);
 }
 
-impl Image {
-    fn contains_errno(&self) -> bool {
-        // SAFETY: returns the address of a thread-local.
-        let errno = unsafe { libc::__errno_location() }.addr();
-        let start = at(base::get(), self.offset);
-        (start..start + self.size).contains(&errno)
-    }
-}
-
 #[inline]
 fn template() -> Option<&'static Template> {
     // SAFETY: null, or a template that `renew` has leaked.
@@ -802,81 +781,6 @@ fn renew(generation: usize) {
         generation,
     };
     TEMPLATE.store(Box::into_raw(Box::new(template)), Ordering::Release);
-}
-
-/// The images of the modules in the static area, and whether there are modules outside of it.
-fn images() -> (Vec<Image>, bool) {
-    let mut search = Search {
-        base: base::get(),
-        area: static_size().unwrap_or(0),
-        // SAFETY: glibc's `__tls_get_addr` has this type.
-        get: symbol(c"__tls_get_addr").map(|found| unsafe { std::mem::transmute::<*mut c_void, GetAddress>(found) }),
-        images: Vec::new(),
-        is_dynamic: false,
-    };
-    // SAFETY: `module` expects what glibc passes, and `search`, which outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(module), (&raw mut search).cast()) };
-    (search.images, search.is_dynamic)
-}
-
-/// `__tls_get_addr`: the address of a thread-local, from the number of its module and an offset.
-type GetAddress = unsafe extern "C" fn(&[usize; 2]) -> usize;
-
-struct Search {
-    base: usize,
-    area: usize,
-    get: Option<GetAddress>,
-    images: Vec<Image>,
-    is_dynamic: bool,
-}
-
-unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: *mut c_void) -> c_int {
-    // SAFETY: glibc passes a whole `dl_phdr_info`, and `images` passes a `Search` that has no other user meanwhile.
-    let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
-    if size < size_of::<libc::dl_phdr_info>() {
-        return 0;
-    }
-    for index in 0..usize::from(info.dlpi_phnum) {
-        // SAFETY: the module has `dlpi_phnum` headers.
-        let header = unsafe { &*info.dlpi_phdr.add(index) };
-        if header.p_type != libc::PT_TLS {
-            continue;
-        }
-        let mut data = info.dlpi_tls_data.addr();
-        if data == 0
-            && let Some(get) = search.get
-            && info.dlpi_tls_modid != 0
-        {
-            // This OS thread has never used the module. If the module is in the static area, its image is there all the
-            // same.
-            // SAFETY: the function that compiled code calls for a thread-local of this module.
-            data = unsafe { get(&[info.dlpi_tls_modid, 0]) };
-        }
-        let offset = data.wrapping_sub(search.base).cast_signed();
-        // Outside of the static area: such an image is allocated at first use, and `reset_block` frees it.
-        if data == 0 || !port::is_static(offset, search.area) {
-            search.is_dynamic = true;
-            continue;
-        }
-        search.images.push(Image {
-            offset,
-            from: (info.dlpi_addr + header.p_vaddr) as usize,
-            filled: header.p_filesz as usize,
-            size: header.p_memsz as usize,
-        });
-    }
-    0
-}
-
-/// The size in bytes of glibc's static block, `struct pthread` included.
-fn static_size() -> Option<usize> {
-    let ask = symbol(c"_dl_get_tls_static_info")?;
-    // SAFETY: this function has had this type since glibc 2.3.
-    let ask = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut usize, *mut usize)>(ask) };
-    let (mut size, mut align) = (0, 0);
-    // SAFETY: writes two numbers, for which there is room.
-    unsafe { ask(&raw mut size, &raw mut align) };
-    (size > 0).then_some(size)
 }
 
 /// Where the list of robust mutexes is.
