@@ -356,6 +356,31 @@ pub(crate) fn many_states() {
     assert!(grown <= 16, "{grown} KiB");
 }
 
+/// Since glibc 2.41 the area lies in memory that `malloc` has returned: code that trusts what it says would take a number of
+/// a processor from there.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_area_of_restartable_sequences_is_marked_as_unregistered() {
+    // SAFETY: `dlsym` with a valid name.
+    let offset = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()) }.cast::<isize>();
+    if offset.is_null() {
+        return println!("not here: glibc has this area since 2.35");
+    }
+    // SAFETY: glibc's variable of this name has this type.
+    let offset = unsafe { *offset };
+    // What new blocks will be made of.
+    drop(std::hint::black_box(vec![vec![0xff_u8; 5_000]; 500]));
+    let look = move || {
+        yield_now();
+        // SAFETY: the area of the running block, from which `pthread_self` is the base here.
+        unsafe { *((libc::pthread_self() as usize).wrapping_add_signed(offset) as *const [i32; 8]) }
+    };
+    let all: Vec<_> = (0..100).map(|_| spawn(look)).collect();
+    for one in all {
+        assert_eq!(one.join().unwrap(), [0, -2, 0, 0, 0, 0, 0, 0]);
+    }
+}
+
 #[test]
 fn memory_goes_freely_from_one_to_the_other_beside_another_os_thread() {
     let noise = std::thread::spawn(|| {
