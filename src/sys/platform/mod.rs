@@ -7,7 +7,6 @@
 //! | [`base`]`::{get, set, native, is_native, plant, carry, call}` | which set of thread-locals is in use |
 //! | [`base`]`::{before_fork, after_fork}` | the native set during a fork |
 //! | [`glibc`]`::{get, own_id, Glibc}` | makes, begins, ends and frees such sets; the error of `get` says why not |
-//! | [`glibc`]`::IS_KNOWN` | whether the platform can have such sets |
 //!
 //! `linux_gnu` has them for Linux with glibc, and a file for each processor; `shared` stands in elsewhere: one set for
 //! each OS thread.

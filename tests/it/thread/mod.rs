@@ -21,3 +21,5 @@ mod scope;
 pub(crate) mod scope_handle;
 #[cfg(target_env = "musl")]
 mod shared;
+#[cfg(not(target_env = "musl"))]
+pub(crate) mod unknown_glibc;
