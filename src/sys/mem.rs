@@ -9,6 +9,8 @@
 //! # Invariants
 //! - **MEM-1** Only whole pages of a mapping that [`map`] made are ever guarded, discarded or unmapped.
 //! - **MEM-2** A guard stays until its mapping is unmapped.
+//! - **MEM-3** A mapping that [`map`] made begins at a multiple of [`LARGEST_PAGE`]. The pool of stacks finds the end of a slot
+//!   by rounding up to that. Elsewhere the end would lie in the mapping behind, and that would be discarded.
 
 use std::io;
 use std::ptr;
@@ -243,6 +245,21 @@ mod tests {
             assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EFAULT));
             assert_eq!(libc::sigaltstack(std::ptr::null(), (at + page()) as *mut _), 0);
             unmap(at, 2 * page());
+        }
+    }
+
+    /// It can fail only where [`LARGEST_PAGE`] is larger than a page (`--cfg green_large_page`).
+    #[test]
+    fn a_mapping_begins_at_a_multiple_of_the_largest_page() {
+        for pages in 1..40 {
+            let len = pages * page();
+            let at = map(len).unwrap();
+            assert_eq!(at % LARGEST_PAGE, 0);
+            // SAFETY: the mapping made above, all of it (MEM-1). It may be written to its end.
+            unsafe {
+                ((at + len - 1) as *mut u8).write(1);
+                unmap(at, len);
+            }
         }
     }
 
