@@ -9,8 +9,8 @@
 //! # Invariants
 //! - **MEM-1** Only whole pages of a mapping that [`map`] made are ever guarded, discarded or unmapped.
 //! - **MEM-2** A guard stays until its mapping is unmapped.
-//! - **MEM-3** A mapping that [`map`] made begins at a multiple of [`LARGEST_PAGE`]. The pool of stacks finds the end of a slot
-//!   by rounding up to that. Elsewhere the end would lie in the mapping behind, and that would be discarded.
+//! - **MEM-3** A mapping that [`map`] made begins at a multiple of [`LARGEST_PAGE`]. The pool of stacks finds the end of a
+//!   slot by rounding up to that. Elsewhere the end would lie in the mapping behind, and that would be discarded.
 
 use std::io;
 use std::ptr;
