@@ -588,8 +588,7 @@ mod tests {
             .unwrap();
         let lost = crate::thread::JoinHandle::new(sent).join();
         assert!(lost.is_err_and(|error| error.is_lost()));
-        // SAFETY: the mappings made above, to which nothing refers.
-        unsafe { mem::unmap(taken.0, taken.1) };
+        taken.unmap();
         assert!(kill_all(held).len() >= 20);
         assert_eq!(std::rc::Rc::strong_count(&owned), 1);
         assert!(parked(owned).is_ok());

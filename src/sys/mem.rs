@@ -9,6 +9,8 @@
 //! # Invariants
 //! - **MEM-1** Only whole pages of a mapping that [`map`] made are ever guarded, discarded or unmapped.
 //! - **MEM-2** A guard stays until its mapping is unmapped.
+//! - **MEM-3** A mapping that [`map`] made begins at a multiple of [`LARGEST_PAGE`]. The pool of stacks finds the end of a
+//!   slot by rounding up to that. Elsewhere the end would lie in the mapping behind, and that would be discarded.
 
 use std::io;
 use std::ptr;
@@ -257,10 +259,11 @@ pub(crate) fn most_mappings() -> Option<usize> {
     most.trim().parse().ok().filter(|most| *most <= 100_000)
 }
 
-/// Takes mappings until the process may have about `left` more, of `most`. They are given back by [`unmap`].
+/// Takes mappings until the process may have about `left` more, of `most`. [`Mapping::unmap`] gives them back.
 #[cfg(test)]
-pub(crate) fn take_mappings(most: usize, left: usize) -> Pages {
-    let (at, len) = (map(2 * most * page()).unwrap(), 2 * most * page());
+pub(crate) fn take_mappings(most: usize, left: usize) -> Mapping {
+    let taken = Mapping::new(2 * most * page()).unwrap();
+    let at = taken.at();
     // Every other page gets another protection, which takes two mappings more.
     let protect = |pair: usize, protection| {
         // SAFETY: a page of the mapping made above, to which nothing refers.
@@ -270,7 +273,7 @@ pub(crate) fn take_mappings(most: usize, left: usize) -> Pages {
     for pair in pairs - left.div_ceil(2)..pairs {
         assert!(protect(pair, libc::PROT_READ | libc::PROT_WRITE));
     }
-    (at, len)
+    taken
 }
 
 /// Limits the address space of the process, for good.
@@ -388,6 +391,21 @@ mod tests {
             assert_eq!(resident(at + len, len), 0);
             unmap(held.0, held.1);
             unmap(at, 3 * len);
+        }
+    }
+
+    /// It can fail only where [`LARGEST_PAGE`] is larger than a page (`--cfg green_large_page`).
+    #[test]
+    fn a_mapping_begins_at_a_multiple_of_the_largest_page() {
+        for pages in 1..40 {
+            let len = pages * page();
+            let at = map(len).unwrap();
+            assert_eq!(at % LARGEST_PAGE, 0);
+            // SAFETY: the mapping made above, all of it (MEM-1). It may be written to its end.
+            unsafe {
+                ((at + len - 1) as *mut u8).write(1);
+                unmap(at, len);
+            }
         }
     }
 
