@@ -323,7 +323,8 @@ pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
     });
     spare.into_iter().for_each(|key| hub.remove_timer(key));
     if due_now {
-        expire(hub, task, id);
+        // The guard is with `owned`, which need not be the runner that armed it.
+        expire(hub, TaskRef::new(owned), id);
     }
 }
 

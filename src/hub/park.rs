@@ -155,7 +155,9 @@ impl Parker {
         task.why.set(why);
         task.state.set(state);
         let timer = deadline.map(|at| hub.insert_timer(at, Due::Park(TaskRef::new(task), ticket)));
+        let exposed = Exposed(exposes_panicking.then_some(hub));
         hub.switch_away(task);
+        drop(exposed);
         // Resumed: the wake that consumed the ticket has left its reason.
         let wake = task.woken_by.get();
         // A timer that has fired is gone already. A timer that has not fired is removed, so that the wheel does not
@@ -163,10 +165,20 @@ impl Parker {
         if let (Some(key), true) = (timer, wake != Wake::TimedOut) {
             hub.remove_timer(key);
         }
-        if exposes_panicking {
+        wake
+    }
+}
+
+/// While it lives, other tasks of the caller's context see `panicking()` of a stack that is parked. A drop ends that, also
+/// when a `LoopExit` unwinds the native stack out of its park.
+struct Exposed(Option<&'static Hub>);
+
+impl Drop for Exposed {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(hub) = self.0 {
             hub.counters.panicking_exposed.set(0);
         }
-        wake
     }
 }
 

@@ -172,7 +172,9 @@ impl Hub {
         self.pace.forget_natives();
         let now = self.fire_timers();
         self.pace.looks(now);
-        if self.reactor.is_waited_for() {
+        // A ring makes the descriptor of an embedded hub readable until the poller has looked at it: without that look the
+        // foreign loop would not sleep again.
+        if self.reactor.is_waited_for() || self.sleep.embedded.get() {
             self.poll(Some(Duration::ZERO));
         }
     }

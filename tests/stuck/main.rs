@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use greenthread::hub::{self, LoopExit};
 use greenthread::net::{TcpListener, TcpStream, UnixStream};
@@ -41,6 +41,11 @@ const TESTS: &[Test] = &[
     Test {
         name: "a_lock_that_a_caught_loop_exit_left_goes_to_the_next",
         child: locked,
+        check: succeeds,
+    },
+    Test {
+        name: "a_loop_exit_while_main_unwinds_leaves_no_doubt_of_who_unwinds_later",
+        child: unwinding,
         check: succeeds,
     },
     Test {
@@ -286,6 +291,38 @@ fn locked() {
     holder.thread().unpark();
     holder.join().unwrap();
     assert!(mutex.try_lock().is_ok(), "main is in its line no more");
+}
+
+/// A wait that can fail returns at once while its stack unwinds: also after a `LoopExit` out of a wait that could not fail.
+fn unwinding() {
+    struct Locks<'a>(&'a greenthread::sync::Mutex<()>);
+    impl Drop for Locks<'_> {
+        fn drop(&mut self) {
+            loop_exit(|| drop(self.0.lock()));
+        }
+    }
+    struct Sleeps;
+    impl Drop for Sleeps {
+        fn drop(&mut self) {
+            thread::sleep(Duration::from_secs(3));
+        }
+    }
+    let mutex = greenthread::sync::Mutex::new(());
+    let _held = mutex.lock();
+    // `resume_unwind` does not call the panic hook.
+    let unwinds = || std::panic::resume_unwind(Box::new(()));
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        let _locks = Locks(&mutex);
+        unwinds()
+    }));
+    assert!(caught.is_err());
+    let start = Instant::now();
+    let sleeper = spawn_local(move || {
+        let _sleeps = Sleeps;
+        unwinds()
+    });
+    assert!(sleeper.join().is_err());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 fn caught() {

@@ -130,8 +130,11 @@ fn rings(wake: impl FnOnce(&greenthread::JoinHandle<()>) + Send + 'static) -> bo
         assert!(!is_rung());
         wake(&parked);
         let rung = is_rung();
-        hub::turn();
+        while hub::next_deadline().is_some() {
+            hub::turn();
+        }
         assert!(parked.is_finished());
+        assert!(!is_rung(), "a foreign loop would turn in vain");
         rung
     })
 }
@@ -140,6 +143,14 @@ fn rings(wake: impl FnOnce(&greenthread::JoinHandle<()>) + Send + 'static) -> bo
 fn an_unpark_and_a_kill_by_code_of_the_foreign_loop_ring_it() {
     assert!(rings(|parked| parked.thread().unpark()));
     assert!(rings(|parked| parked.kill()));
+}
+
+#[test]
+fn a_ring_of_another_os_thread_is_over_after_the_turn() {
+    assert!(rings(|parked| {
+        let parked = parked.thread();
+        std::thread::spawn(move || parked.unpark()).join().unwrap();
+    }));
 }
 
 #[test]
