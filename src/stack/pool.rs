@@ -389,21 +389,22 @@ pub(super) fn take_warm(size: usize) -> usize {
 #[cold]
 #[inline(never)]
 pub(super) fn take(size: usize) -> io::Result<(usize, usize)> {
-    let taken = with(|pool| {
-        let mut pool = pool.borrow_mut();
-        let slot = size::slot(size)?;
-        let base = pool.class(slot).take().or_else(|_| {
-            // Other sizes may keep what is missing.
-            pool.trim();
-            pool.class(slot).take().map_err(mem::explained)
-        })?;
-        Ok((base, slot))
+    let slot = size::slot(size)?;
+    let take = || with(|pool| pool.borrow_mut().class(slot).take());
+    let taken = take().map(|taken| {
+        taken.or_else(|error| {
+            // Other sizes may keep what is missing. So may a warmest stack: its slab cannot be unmapped.
+            super::flush();
+            trim();
+            take().unwrap_or(Err(error)).map_err(mem::explained)
+        })
     });
-    taken.unwrap_or_else(|| {
+    let base = taken.unwrap_or_else(|| {
         Err(io::Error::other(
             "this OS thread is ending, and can make no more stacks for green threads",
         ))
-    })
+    })?;
+    Ok((base, slot))
 }
 
 /// Takes a stack back. `None` if the OS thread is ending, and has no pool any more.

@@ -105,7 +105,7 @@ else
     fi
 fi
 if [[ -z ${SHORT:-} && $HOST == x86_64-* ]]; then
-    RUSTFLAGS="--cfg green_large_page" check "layout for large pages" \
+    RUSTFLAGS="--cfg green_large_page --cfg lean" check "layout for large pages" \
         cargo test -q --lib --target-dir target/large-page -- stack:: sys::mem::
 fi
 
