@@ -72,7 +72,7 @@ look() {
             # The end of a run_in_contexts that unwinds; the compiler may make a function of it.
             if (name ~ /drop_in_place<greenthread::hub::turn::Base>(::h[0-9a-f]+)?$/) return 0
             # These call the first two, so the base is another one after the call.
-            if (name ~ /fork::(before_fork|after_fork_in_parent|after_fork_in_child)(::h[0-9a-f]+)?$/) return 0
+            if (name ~ /hooks::handle_forks::(before|after_in_parent|after_in_child)(::h[0-9a-f]+)?$/) return 0
             return -1
         }
         function finish() {
