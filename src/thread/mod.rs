@@ -71,9 +71,11 @@ mod group;
 mod hubs;
 mod imap;
 mod join;
+mod join_set;
 mod kill;
 mod local;
 mod many;
+mod nursery;
 mod pool;
 mod scope;
 
@@ -86,11 +88,13 @@ pub use builder::{Builder, Locals};
 pub use group::Group;
 pub use imap::Imap;
 pub use join::{JoinError, JoinHandle};
+pub use join_set::JoinSet;
 pub use kill::{Killed, catch_kill, shield};
 #[doc(hidden)]
 pub use local::__new_key;
 pub use local::LocalKey;
-pub use many::{Wait, iwait, join_all, kill_all, wait};
+pub use many::{Joinable, Wait, iwait, join_all, kill_all, wait};
+pub use nursery::{Nursery, NurseryHandle, nursery};
 pub use pool::{Pool, PoolFull};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 
