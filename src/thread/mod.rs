@@ -78,6 +78,7 @@ mod many;
 mod nursery;
 mod pool;
 mod scope;
+mod token;
 
 use std::fmt;
 use std::panic::Location;
@@ -97,6 +98,8 @@ pub use many::{Joinable, Wait, iwait, join_all, kill_all, wait};
 pub use nursery::{Nursery, NurseryHandle, nursery};
 pub use pool::{Pool, PoolFull};
 pub use scope::{Scope, ScopedJoinHandle, scope};
+pub(crate) use token::Listening;
+pub use token::{CancelToken, Cancelled};
 
 pub use crate::time::{sleep, sleep_until};
 

@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::scope::{Children, Scope, ScopedJoinHandle};
-use super::{JoinError, Thread};
+use super::{CancelToken, Cancelled, JoinError, Listening, Thread};
 use crate::hub::{Kind, interrupt};
 use crate::sys::inside::Mutex;
 use crate::sys::poison::IgnorePoison;
@@ -36,6 +36,8 @@ struct Shared<E> {
     failure: Mutex<Option<Failure<E>>>,
     /// What the deadline becomes if it passes; see [`Nursery::deadline`].
     on_elapsed: Mutex<Option<fn(Elapsed) -> E>>,
+    /// The tokens that cancel the nursery.
+    tokens: Mutex<Vec<Listening>>,
     children: Arc<Children>,
     /// Moves the deadline of the owner's time-out.
     limit: Rearm,
@@ -130,6 +132,7 @@ where
         shared: Arc::new(Shared {
             failure: Mutex::new(None),
             on_elapsed: Mutex::new(None),
+            tokens: Mutex::default(),
             children: scope.children().clone(),
             limit: limit.rearm(),
         }),
@@ -216,6 +219,34 @@ impl<'scope, E> Nursery<'scope, '_, E> {
     /// ```
     pub fn cancel(&self, error: E) {
         self.shared.fail(Failure::Error(error));
+    }
+
+    /// Ends the nursery when `token` is cancelled.
+    ///
+    /// ```
+    /// use std::io;
+    /// use greenthread::thread::{self, CancelToken};
+    /// let token = CancelToken::new();
+    /// let ended: io::Result<()> = thread::nursery(|n| {
+    ///     n.cancel_by(&token);
+    ///     n.spawn(|| Ok(thread::park()));
+    ///     token.cancel();
+    ///     Ok(())
+    /// });
+    /// assert_eq!(ended.unwrap_err().to_string(), "cancelled by its CancelToken");
+    /// ```
+    pub fn cancel_by(&self, token: &CancelToken)
+    where
+        E: From<Cancelled> + Send + 'static,
+    {
+        // A weak reference: the token must not keep alive what belongs to the nursery.
+        let shared = Arc::downgrade(&self.shared);
+        let listening = token.on_cancel(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.fail(Failure::Error(Cancelled.into()));
+            }
+        });
+        self.shared.tokens.lock().ignore_poison().push(listening);
     }
 
     /// Ends the nursery at `deadline`; a later call moves the deadline.

@@ -203,7 +203,6 @@ fn cancel_ends_it_and_later_children_never_begin() {
         let began = Cell::new(false);
         let ended: Result<(), _> = thread::nursery(|n| {
             n.spawn_local(|| {
-                let _last = n;
                 thread::catch_kill(|| sleep(secs(60))).unwrap_err();
                 n.spawn_local(|| {
                     began.set(true);
