@@ -1,8 +1,8 @@
 //! Generators: functions that hand out values as they go, from any depth of calls.
 //!
-//! A generator's body runs on a stack of its own. [`Yielder::yield_`] stops it, wherever it is, and gives a value to
-//! the code that asked for one; the next request goes on from there. So a recursive walk becomes an iterator as it
-//! stands:
+//! A generator's body runs on a stack of its own. [`Yielder::yield_`] stops the body, from any depth of calls, and
+//! gives a value to the code that asked for one. At the next request the body goes on from there. So a recursive walk
+//! becomes an iterator as it stands:
 //!
 //! ```
 //! use greenthread::generator::{Generator, Yielder};

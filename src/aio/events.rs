@@ -89,8 +89,8 @@ fn bound() -> MutexGuard<'static, Vec<(hub::Handle, EventLoop)>> {
 /// all methods may be called from any OS thread, which is why the callbacks are `Send`. `stop` wakes a loop that
 /// sleeps; asyncio's does not.
 ///
-/// Ctrl-C ends a program in an empty [`run_forever`](Self::run_forever) as any other: the shell sees 130. To do something first,
-/// [`add_signal_handler`](Self::add_signal_handler).
+/// Ctrl-C ends a program in an empty [`run_forever`](Self::run_forever) as any other: the shell sees 130. To do
+/// something first, [`add_signal_handler`](Self::add_signal_handler).
 ///
 /// # Coming from Python
 /// `asyncio.AbstractEventLoop`. What makes connections is in [`aio`](super) itself.
@@ -401,8 +401,8 @@ impl EventLoop {
         self.0.woken.set();
     }
 
-    /// Ends [`run_forever`](Self::run_forever) or [`run_until_complete`](Self::run_until_complete) after the present turn, from
-    /// any OS thread. If neither runs, the next one ends at once.
+    /// Ends [`run_forever`](Self::run_forever) or [`run_until_complete`](Self::run_until_complete) after the present
+    /// turn, from any OS thread. If neither runs, the next one ends at once.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Release);
         self.0.woken.set();

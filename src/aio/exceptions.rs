@@ -11,7 +11,8 @@ use crate::fiber::unwind;
 /// Why there is no value. It is cheap to clone: all waiters for one task get the same error.
 ///
 /// # Coming from Python
-/// What `task.result()` and `await` raise: `CancelledError`, `InvalidStateError`, `TimeoutError`, or the task's own exception.
+/// What `task.result()` and `await` raise: `CancelledError`, `InvalidStateError`, `TimeoutError`, or the task's own
+/// exception.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TaskError {

@@ -1,4 +1,4 @@
-//! What tasks have in common, whatever the type of their value: the state, the requests to cancel, which one runs.
+//! What all tasks have, whatever the type of their value: a state, and requests to cancel. Also which task runs.
 //!
 //! # The state of a task
 //! All questions (`done`, `cancelled`, `cancelling`, whether there is a result) read one word, [`TaskState`]. So two
@@ -20,9 +20,9 @@
 //! | `publish`: ending to done | the `finish` that claimed, after it has stored the outcome | `Release` |
 //!
 //! Questions load the word with `Acquire`, so the outcome is there for each that sees `done`. A task that has requests
-//! and is not done is called *cancelling*. A request to an `ending` task is counted, but it changes nothing: the outcome
-//! is fixed. `publish` is followed by the setting of `finished`, which wakes the waiters and calls the callbacks. No
-//! question reads `finished`.
+//! and is not done is called *cancelling*. A request to an `ending` task is counted, but it changes nothing: the
+//! outcome is fixed. `publish` is followed by the setting of `finished`, which wakes the waiters and calls the
+//! callbacks. No question reads `finished`.
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;

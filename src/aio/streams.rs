@@ -69,7 +69,8 @@ fn split(stream: TcpStream) -> io::Result<(Reading, Writing)> {
 /// As [`TcpListener::bind`].
 ///
 /// # Coming from Python
-/// `asyncio.start_server`. It accepts from [`start`](StreamServer::start) or [`serve_forever`](StreamServer::serve_forever) on.
+/// `asyncio.start_server`. It accepts from [`start`](StreamServer::start) or
+/// [`serve_forever`](StreamServer::serve_forever) on.
 #[track_caller]
 pub fn start_server<F, R>(address: impl ToSocketAddrs, f: F) -> io::Result<StreamServer<TcpListener>>
 where

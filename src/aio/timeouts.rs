@@ -28,8 +28,8 @@ struct TimeoutState {
     inside: Inside,
 }
 
-/// A deadline for a block: [`run`](Self::run) for green code, [`run_async`](Self::run_async) for a future. Made by [`timeout`] and
-/// [`timeout_at`]; a clone is the same.
+/// A deadline for a block: [`run`](Self::run) for green code, [`run_async`](Self::run_async) for a future. Made by
+/// [`timeout`] and [`timeout_at`]; a clone is the same.
 ///
 /// ```
 /// use std::time::Duration;

@@ -39,9 +39,9 @@
 //! reports it. [`GreenletExit`] is the quiet payload, which [`kill`](Greenlet::kill) throws: when it leaves a body, the
 //! parent gets no value and no panic but [`SwitchError::Exited`]. Dropping the last handle of a suspended greenlet
 //! kills it at once, and control then returns to the code that drops. A body may catch the payload and switch away. If
-//! a few tries do not end it, its stack is leaked, and a line on stderr says so. Greenlets that hold handles to each
-//! other keep each other alive forever, as `Rc`s do; a child also holds its parent. A [`WeakGreenlet`], or another
-//! parent, breaks the cycle.
+//! the body has not ended after a few tries, its stack is leaked, and a line on stderr says so. Greenlets that hold
+//! handles to each other keep each other alive forever, as `Rc`s do; a child also holds its parent. A [`WeakGreenlet`],
+//! or another parent, breaks the cycle.
 //!
 //! **Panics under way** are counted by std for each OS thread. If a destructor switches while a panic unwinds its
 //! stack, `std::thread::panicking()` is true in the other greenlets, and mutexes that they unlock may be poisoned.
@@ -61,12 +61,12 @@
 //! # Invariants
 //! - **GREENLET-1** Only `Family::pump` resumes a greenlet's fiber, on the stack where `main` waits in `switch`. While
 //!   it does, `current` is that greenlet. At any other time `current` is `None`, also while the pump runs destructors.
-//! - **GREENLET-2** When control leaves a greenlet whose last handle is the pump's own, `origin` keeps that handle. It
-//!   is dropped on the new stack, once the greenlet that receives control has its message. If that drop ends greenlets,
-//!   they end by switches like any other.
+//! - **GREENLET-2** The pump holds a handle to the greenlet that runs. If that is the last handle when control leaves
+//!   the greenlet, `origin` keeps the handle. The handle is dropped on the new stack, once the greenlet that receives
+//!   control has its message. Greenlets that end by that drop end by switches, like any other.
 //! - **GREENLET-3** No cell is borrowed over a switch: the pump takes the fiber out of its node, and puts it back.
-//! - **GREENLET-4** A greenlet that is suspended in the middle of an unwinding gets nothing raised in it, by a throw or
-//!   by its drop: a panic that leaves a destructor then is an abort.
+//! - **GREENLET-4** Neither a throw nor a drop raises anything in a greenlet that was suspended while its stack
+//!   unwound. Such a greenlet is in a destructor, and a panic that leaves a destructor during an unwinding is an abort.
 //!
 //! # Rejected
 //! - A fiber that resumes its sibling directly: stacks would nest in the order of switches, without bound.

@@ -1,5 +1,5 @@
-//! The budget of a resume, which keeps one busy green thread from stopping the others. (`pace.rs` has the time limit of a
-//! turn.)
+//! The budget of a resume, which keeps one busy green thread from stopping the others. (`pace.rs` has the time limit of
+//! a turn.)
 //!
 //! A green thread gives way where it parks. But an operation that succeeds at once does not park. So with a peer that
 //! always has bytes to send, a channel that always has room, or a lock that is always free, a green thread would keep
@@ -63,14 +63,14 @@ pub(crate) fn spend(mode: Mode) -> Wake {
     if step() { Wake::Ready } else { end_round(mode) }
 }
 
-/// The same for a caller that must ask the system for the mode: it does so only at the end of a round.
+/// Like [`spend`], for a caller that must ask the system for the mode. `mode` is called only at the end of a round.
 #[cfg(feature = "monkey")]
 #[inline(always)]
 pub(crate) fn spend_with(mode: impl FnOnce() -> Mode) -> Wake {
     if step() { Wake::Ready } else { end_round(mode()) }
 }
 
-/// The same for the poll of a future (BUDGET-3). If it gives `Pending`, it has woken the task.
+/// Takes a step for the poll of a future (BUDGET-3). If this gives `Pending`, it has woken the task.
 #[inline(always)]
 pub(crate) fn poll(context: &Context<'_>) -> Poll<()> {
     if step() {
@@ -129,7 +129,7 @@ fn poll_end_round(context: &Context<'_>) -> Poll<()> {
         return Poll::Ready(());
     };
     let waker = context.waker();
-    if !next_round(hub) || hub.is_alone() || panicking() || is_noop(waker) {
+    if !next_round(hub) || hub.has_no_other_work() || panicking() || is_noop(waker) {
         // `Pending` would let no other task run, or would show them `panicking()`, or no poll would follow it
         // (BUDGET-3).
         return Poll::Ready(());
@@ -151,16 +151,16 @@ impl Hub {
         task.interrupt.get() != 0 && !panicking() && interrupt::is_due(task)
     }
 
-    /// Gives way, for an operation that has not parked for long. An interrupt that is due is delivered instead, or
-    /// after the return if it has come meanwhile.
+    /// Gives way, for code that has not parked for long. If an interrupt is due, this delivers it instead. If an
+    /// interrupt comes while other tasks run, this delivers it afterwards.
     #[cold]
     pub(super) fn let_others_run(&'static self, mode: Mode) -> Wake {
         let delivers = mode == Mode::Cancel;
         let is_due = delivers && self.is_interrupted();
         // An interrupt is delivered at once; but if it was raised before and swallowed, other tasks run first.
         let may_go_on = is_due && !interrupt::was_raised(self.running());
-        // It would be useless if nothing else waits, and other tasks must not see `panicking()` (BUDGET-2).
-        if !may_go_on && !self.is_alone() && !self.would_leak() {
+        // To give way would be useless if nothing else waits, and other tasks must not see `panicking()` (BUDGET-2).
+        if !may_go_on && !self.has_no_other_work() && !self.would_leak() {
             self.give_way(self.running());
         }
         if is_due || delivers && self.is_interrupted() {

@@ -28,10 +28,10 @@ pub(super) struct Callbacks {
 /// A callback that has not returned.
 struct Frame {
     number: u64,
-    /// The number under which it owns locks; 0 until it is needed.
+    /// The number under which the callback owns locks; 0 until that number is needed.
     owner: Cell<u64>,
     root: &'static Task,
-    /// The fiber above the root on which it runs; null if it runs on the root itself.
+    /// The fiber above the root on which the callback runs; null if it runs on the root itself.
     top: *const current::Link,
 }
 
@@ -61,8 +61,8 @@ impl Callbacks {
         self.frames.borrow().iter().any(|frame| frame.runs(running))
     }
 
-    /// The number under which the running callback owns locks; `None` if none runs. A callback without a number gets
-    /// one from `next`.
+    /// The number under which the running callback owns locks; `None` if no callback runs. A callback that has no such
+    /// number yet gets it from `next`.
     #[cold]
     pub(super) fn owner(&self, running: &Task, next: impl FnOnce() -> u64) -> Option<u64> {
         let frames = self.frames.borrow();

@@ -121,8 +121,8 @@ impl Choice {
 
     /// SELECT-6: called by a granter that has claimed the choice and cannot grant after all, still under the same lock.
     pub(crate) fn release(&self, branch: u32) {
-        // Only if the claim still stands: the select may have polled the branch on its own initiative and changed the word
-        // meanwhile. Then there is nothing to release.
+        // Only if the claim still stands: the select may have polled the branch on its own initiative and changed the
+        // word meanwhile. Then there is nothing to release.
         let is_taken = |word| (state(word) == TAKEN + branch).then(|| with(word, OPEN));
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, is_taken);
     }

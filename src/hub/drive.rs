@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::observers::{Event, Watch};
 use super::park::Parker;
 use super::scheduler::{Hub, ended};
-use super::turn::Sleep;
+use super::turn::MaySleep;
 use super::waiter::{Mode, Wake, Why};
 use super::{inbox, interrupt};
 use crate::fiber::current;
@@ -31,7 +31,7 @@ use crate::fiber::current;
 #[track_caller]
 pub fn call_soon<F: FnOnce() + 'static>(f: F) {
     let hub = Hub::current();
-    hub.call(hub.in_context(f));
+    hub.queue_callback(hub.in_context(f));
 }
 
 /// Runs the hub until [`stop`], whether or not there is anything to do.
@@ -71,7 +71,8 @@ pub fn stop() {
     }
 }
 
-/// Whether this code runs under a hub: in a green thread, in a callback, or in main while it is pumped.
+/// Whether this code runs under a hub: in a green thread, in a callback, or on the native stack while the hub's turns
+/// run there.
 ///
 /// ```
 /// use greenthread::{hub, spawn};
@@ -114,8 +115,8 @@ pub fn idle() {
 /// let fd = hub::as_fd()?;
 /// let green = spawn(|| { sleep(Duration::from_millis(5)); 7 });
 /// while !green.is_finished() {
-///     // The trap: `None` is "no deadline", so the poll is to wait for ever. It is neither "now", which would spin, nor "done":
-///     // a socket or another OS thread may still make the descriptor readable.
+///     // The trap: `None` is "no deadline", so the poll is to wait for ever. It is neither "now", which would spin, nor
+///     // "done": a socket or another OS thread may still make the descriptor readable.
 ///     let limit = hub::next_deadline().map(|at| {
 ///         let limit = at.saturating_duration_since(Instant::now());
 ///         Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() }
@@ -145,7 +146,7 @@ pub fn turn() {
     let chain = current::set_aside();
     // From here on other OS threads need not ring: the turn looks at the inbox.
     hub.me.shared.inbox().wake_up();
-    hub.turn(Sleep::No);
+    hub.turn(MaySleep::No);
     // The foreign loop sleeps in the hub's place, so senders must ring from now on. A message that came during the turn
     // is taken here, and `next_deadline` counts what it makes ready. If another one comes meanwhile, the inbox stays
     // pending and `next_deadline` says "now".
@@ -247,7 +248,7 @@ pub fn set_hook(hook: Option<Box<dyn Fn(Event) + Send + Sync>>) {
     drop(old);
 }
 
-/// The same for an observer of this crate's own, which is called besides the user's.
+/// Sets an observer of this crate's own, which is called besides the user's.
 pub(crate) fn set_watch(watch: Option<Watch>) {
     let hub = Hub::current();
     let old = hub.observers.set_watch(watch);

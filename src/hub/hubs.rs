@@ -131,7 +131,9 @@ pub(crate) fn serve(open: &AtomicBool) {
 impl Handle {
     /// Has `told` called when that hub has no green threads left. Drops `told` if the hub ends first.
     pub(crate) fn when_empty(&self, told: impl FnOnce(u64) + Send + 'static) {
-        self.on_hub(move |hub| hub.call(Box::new(move || hub.watch_idle(IdleWatcher::Empty(Box::new(told))))));
+        self.on_hub(move |hub| {
+            hub.queue_callback(Box::new(move || hub.watch_idle(IdleWatcher::Empty(Box::new(told)))))
+        });
     }
 
     /// Drops `sign` when that hub ends.

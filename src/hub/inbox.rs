@@ -12,8 +12,9 @@
 //! owner's step 1. So one of them sees the other: the owner sees that a message is pending, or the sender sees that the
 //! owner sleeps.
 //!
-//! Nothing is allocated or freed under the queue's lock. Only the sender that takes `sleeping` away pays for a system
-//! call.
+//! Nothing is allocated or freed under the queue's lock. Of several senders only the one whose step 3 finds that the
+//! owner sleeps pays for a system call.
+//!
 //! Checked with loom (`RUSTFLAGS="--cfg loom" cargo test --release --lib loom`).
 #![forbid(unsafe_code)]
 
@@ -145,7 +146,8 @@ impl<M> Inbox<M> {
     pub(super) fn fall_asleep(&self, how: u8) -> bool {
         // Step 1. A sender that comes to its step 3 from here on wakes the owner.
         self.sleeping.swap(how, Ordering::AcqRel);
-        // Step 2. A read-modify-write and not a load, which could miss a swap made before it.
+        // Step 2. A load could miss the sender's swap of `pending` although that came first; a read-modify-write
+        // cannot.
         let pending = self.pending.fetch_or(false, Ordering::AcqRel);
         // Step 3.
         if pending {

@@ -1,15 +1,15 @@
 //! Kill and time-out: what may end a park from outside, and how it is delivered.
 //!
 //! A kill or an expired guard only sets a bit. [`Parker::park`](super::park::Parker) looks at the bit and gives
-//! [`Wake::Interrupted`](super::waiter::Wake) to the primitive, which puts its queue right and calls [`raise`]. The
-//! payload is raised by `resume_unwind`: destructors run, and the panic hook is not called. The interrupt stays due
-//! until its owner takes it (the base of the green thread, `catch_kill`, or the `Timeout` itself). So code that
-//! swallows it gets it again at its next park. In a `panic = "abort"` build `raise` returns, and the primitive gives an
-//! error.
+//! [`Wake::Interrupted`](super::waiter::Wake) to the primitive. The primitive takes its waiter out of its line and
+//! calls [`raise`]. The payload is raised by `resume_unwind`: destructors run, and the panic hook is not called. The
+//! interrupt stays due until its owner takes it (the base of the green thread, `catch_kill`, or the `Timeout` itself).
+//! So code that swallows it gets it again at its next park. In a `panic = "abort"` build `raise` returns, and the
+//! primitive gives an error.
 //!
 //! A patched call cannot unwind. It *tells* its caller what is due, by an errno or by a sleep that ends early
 //! ([`tell`]). If the code was told and returns normally all the same, its owner reports the interrupt: `Timeout::run`,
-//! `catch_kill` and the base of a green thread give an error, with the value beside it.
+//! `catch_kill` and the base of a green thread give an error that contains the value.
 #![forbid(unsafe_code)]
 
 use std::panic::resume_unwind;
@@ -287,7 +287,8 @@ pub(super) fn expire(hub: &'static Hub, task: TaskRef, id: u64) {
         guard.timer = None;
         Some(())
     });
-    // Without the guard there is nothing to interrupt: it was disarmed, or it is with another runner (`raise_if_due`).
+    // If the guard is not here, there is nothing to interrupt. It was disarmed, or it has moved on with its stackless
+    // task to another runner (`raise_if_due`).
     if found.is_some() {
         becomes_due(task, EXPIRED);
         interrupt_if_parked(hub, task);
@@ -326,8 +327,8 @@ pub(crate) fn rearm(hub: &'static Hub, task: TaskRef, id: u64, deadline: u64) {
     }
 }
 
-/// Forgets guard `id` of a task; gives whether a patched call had told of its expiry. `goes_on` says that the kill, or
-/// the time-out of another guard, unwinds through this one.
+/// Forgets guard `id` of a task; gives whether a patched call had told of its expiry. `goes_on` says that a kill, or
+/// the time-out of another guard, unwinds the code that this guard limits.
 pub(crate) fn disarm(hub: &'static Hub, task: TaskRef, id: u64, goes_on: bool) -> bool {
     let Some(task) = holder(hub, task, id) else {
         return false;

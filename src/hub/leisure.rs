@@ -1,8 +1,8 @@
 //! Memory of ended green threads that a hub gives back when it has nothing else to do.
 //!
 //! Stacks, sets of thread-locals and control blocks that were not needed for a whole *period* are surplus. The hub
-//! frees a few at a time, and looks for events and messages in between. A hub that sleeps wakes once more for this, as
-//! long as there is something that the next period may find unused.
+//! frees a few at a time, and looks for events and messages in between. While there is
+//! memory that may become surplus, a sleeping hub wakes at the end of the period to free it.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
-//! The life of a hub: it is made when something first needs it, and ends with its OS thread. Also the questions that the
-//! rest of the crate asks after that end, in destructors of thread-locals. A table in [`hub`](super) lists what such
-//! destructors may expect.
+//! The life of a hub: it is made when something first needs it, and ends with its OS thread. Also the questions that
+//! the rest of the crate asks after that end, in destructors of thread-locals. A table in [`hub`](super) lists what
+//! such destructors may expect.
 
 use std::cell::Cell;
 use std::io;
@@ -17,7 +17,7 @@ use super::stuck;
 use super::task::block::{Task, TaskRef};
 use super::task::blocks;
 use super::task::exit::lose;
-use super::turn::{Sleep, Turned};
+use super::turn::{MaySleep, Turned};
 use crate::fiber::current;
 use crate::sys;
 use crate::sys::report::last_words;
@@ -37,7 +37,7 @@ pub(crate) fn deadline_in(timeout: Duration) -> u64 {
     }
 }
 
-/// The same for an `Instant`.
+/// The deadline at `moment`, for a wait of the caller. Like [`deadline_in`], it counts as passed after the hub's end.
 #[inline]
 #[track_caller]
 pub(crate) fn deadline_at(moment: Instant) -> u64 {
@@ -55,7 +55,8 @@ pub(crate) fn is_past(deadline: Option<u64>) -> bool {
     deadline.is_some() && Hub::has_ended()
 }
 
-/// The number of the running task or callback: see [`Hub::lock_owner`]. After the hub's end it is the number of the root.
+/// The number of the running task or callback: see [`Hub::lock_owner`]. After the hub's end it is the number of the
+/// root.
 #[inline]
 #[track_caller]
 pub(crate) fn lock_owner() -> u64 {
@@ -192,7 +193,7 @@ impl Hub {
         let chain = current::set_aside();
         self.queue.pumping.set(true);
         while self.counters.scoped.get() > 0 {
-            let stuck = self.turn(Sleep::Yes) == Turned::Stuck;
+            let stuck = self.turn(MaySleep::Yes) == Turned::Stuck;
             if self.counters.scoped.get() > 0 && (stuck || is_last && self.clock.now() >= end) {
                 self.leave_scoped(is_last);
                 break;
@@ -229,7 +230,7 @@ impl Hub {
         self.counters.scoped.set(self.counters.scoped.get().saturating_sub(1));
         if self.counters.scoped.get() == 0 {
             // `end_scoped` may be waiting for this: a callback keeps its turn from going to sleep.
-            self.call(Box::new(|| ()));
+            self.queue_callback(Box::new(|| ()));
         }
     }
 }
@@ -339,8 +340,8 @@ impl Builder {
     /// Makes the hub, as that of this OS thread.
     ///
     /// # Errors
-    /// `AlreadyExists` if this OS thread has a hub: install before anything else of this crate is used. `NotConnected` after
-    /// its hub's end.
+    /// `AlreadyExists` if this OS thread has a hub: install before anything else of this crate is used. `NotConnected`
+    /// after its hub's end.
     #[track_caller]
     pub fn install(self) -> io::Result<()> {
         if Hub::try_current().is_some() {

@@ -5,8 +5,8 @@ use std::fmt;
 
 use super::task::marks;
 
-/// `green thread #2 'worker'`, or `green thread #2` if it has no name; `native stack #1`. It allocates nothing, so a signal
-/// handler may write it.
+/// `green thread #2 'worker'`, or `green thread #2` if it has no name; `native stack #1`. It allocates nothing, so a
+/// signal handler may write it.
 #[derive(Clone, Copy)]
 pub(crate) struct Name<'a> {
     pub(crate) id: u64,

@@ -21,16 +21,16 @@ const RESUMES: u32 = 128;
 /// The longest stride, in resumes.
 const STRIDE: u32 = 32;
 
-/// What the callbacks of a turn may take of it, and what its messages may: half a slice each. With a virtual clock there is no
-/// limit, so that the order does not depend on the machine.
+/// What the callbacks of a turn may take of it, and what its messages may: half a slice each. With a virtual clock
+/// there is no limit, so that the order does not depend on the machine.
 #[derive(Default)]
 pub(super) struct Share {
     began: Option<u64>,
 }
 
 impl Share {
-    /// Whether the share is used up before step `n`. The clock is read after the first step, which is often the only one, and
-    /// then less and less often, down to once in a [`STRIDE`].
+    /// Whether the share is used up before step `n`. The clock is read after the first step, which is often the only
+    /// one, and then less and less often, down to once in a [`STRIDE`].
     pub(super) fn is_over(&mut self, clock: &Clock, n: usize) -> bool {
         let looks = n.is_power_of_two() || n > 0 && n.is_multiple_of(STRIDE as usize);
         if !looks || clock.is_virtual() {
@@ -82,8 +82,8 @@ impl Pace {
         !is_over
     }
 
-    /// The stride is over: begins the next one and takes a resume from it, unless the batch is over or the turn is late.
-    /// With `None` for the clock nothing can be late.
+    /// The stride is over: begins the next one and takes a resume from it, unless the batch is over or the turn is
+    /// late. With `None` for the clock nothing can be late.
     pub(super) fn begins_stride(&self, clock: Option<&Clock>) -> bool {
         let Some(clock) = clock else {
             // No look at the clock, and the longest stride.

@@ -8,16 +8,22 @@
 //! ```
 //!
 //! # Invariants
-//! - **PARK-1** Only [`Parker::park`], [`yield_now`], `stand_back` (a patched `sched_yield`) and a used-up
-//!   [budget](super::budget) suspend a green thread, besides a runner that rests (`task/stackless.rs`). Only the hub's
-//!   turn resumes one.
+//! - **PARK-1** Four things suspend a green thread: [`Parker::park`], [`yield_now`], `stand_back` (a patched
+//!   `sched_yield`), and an operation that finds its [budget](super::budget) used up. A runner of stackless tasks also
+//!   suspends when it rests (`task/stackless.rs`). Only the hub's turn resumes a green thread; the end of the hub
+//!   resumes only runners at rest, which then end.
 //! - **PARK-2** A waiter is (task, ticket). A wake with another ticket than the task's current one does nothing. A wake
-//!   that matches consumes the ticket, so the first wake wins and every later one is stale.
-//! - **PARK-3** A wake that comes before the park is not lost: it has consumed the ticket, and the park returns at
-//!   once. The park also returns at once if the task has parked elsewhere since it took the ticket, because each park
-//!   has a ticket of its own.
-//! - **PARK-4** Kill and time-out are delivered here, at the end of a budget, and nowhere else. They are not delivered
-//!   in a shield, after the body has returned, or to a task that unwinds.
+//!   that matches consumes the ticket (it counts the ticket up), so the first wake wins, and every later wake of this
+//!   park is stale.
+//! - **PARK-3** A wake that comes before the park is not lost: the wake has consumed the ticket, and the park returns
+//!   at once. The park also returns at once if code of the user ran between the ticket and the park, and parked itself:
+//!   each park takes a new ticket, so the older ticket has moved as well.
+//! - **PARK-4** A park, a yield and the end of a round of the budget deliver a kill or a time-out to code that runs,
+//!   and nothing else does. (`await_` also raises an expired time-out, because the poll that would park may not come.)
+//!   They deliver none in a shield, in a wait that cannot fail ([`Mode::Must`]), once the body has returned, or while
+//!   the stack unwinds: there the interrupt stays due. Code that does not run yet is not begun: a green thread that is
+//!   killed before its first resume drops its closure, and a stackless task that is killed while it waits is not polled
+//!   again.
 //! - **PARK-5** No borrow, lock or reference to a thread-local of this crate is held over a park.
 
 #![forbid(unsafe_code)]
@@ -72,15 +78,17 @@ impl Parker {
         Ok(hub)
     }
 
-    /// The same if the caller has a hub and may park, and `None` if not: so this neither makes a hub nor panics.
+    /// Takes a ticket like [`new`](Self::new). Gives `None` if there is no hub here, or if the caller may not park: so
+    /// this neither makes a hub nor panics.
     #[inline]
-    pub(crate) fn at_once() -> Option<Parker> {
+    pub(crate) fn try_new() -> Option<Parker> {
         let hub = Hub::try_current().filter(|hub| !hub.may_not_park())?;
         Some(Parker::of(hub))
     }
 
-    /// Takes a ticket that no park had before. Between the ticket and its park code of the user may run (a waker, a
-    /// switch) and park itself: with the same ticket, that inner park would take the outer park's wake for its own.
+    /// Takes a ticket that no park of this task had before. Between the ticket and the park code of the user may run (a
+    /// waker, a switch of greenlets), and may park itself. If both parks had one ticket, the inner park would take the
+    /// outer park's wake for its own.
     #[inline(always)]
     pub(crate) fn of(hub: &'static Hub) -> Parker {
         let task = hub.running();
@@ -111,11 +119,12 @@ impl Parker {
         }
     }
 
-    /// The same, and tells [`Wake::Early`]. Inlined to help the processor's return prediction; see [`yield_now`].
+    /// Like [`park`](Self::park), but gives [`Wake::Early`] if the park did not take place. Inlined to help the
+    /// processor's return prediction; see [`yield_now`].
     #[inline(always)]
     pub(crate) fn park_here(self, deadline: Option<u64>, mode: Mode, why: Why) -> Wake {
         let Parker { hub, task, ticket } = self;
-        // Without its drop, which would consume the ticket.
+        // The parker's drop would consume the ticket.
         std::mem::forget(self);
         hub.emit(|| Event::Park(task.id()));
         if !std::ptr::eq(hub.running(), task) {
@@ -132,7 +141,7 @@ impl Parker {
         let (state, exposes_panicking) = match parked_state(hub, task, mode) {
             Ok(parked) => parked,
             Err(wake) => {
-                // The end of the park consumes the ticket in place of a wake: waiters that were left are stale.
+                // No wake has consumed the ticket, so this does: from here on the waiters of this park are stale.
                 task.invalidate_ticket();
                 // This interrupt was raised before and swallowed. Let other tasks run, so that code which retries in a
                 // loop does not keep the processor.
@@ -148,8 +157,9 @@ impl Parker {
         let timer = deadline.map(|at| hub.insert_timer(at, Due::Park(TaskRef::new(task), ticket)));
         hub.switch_away(task);
         // Resumed: the wake that consumed the ticket has left its reason.
-        let wake = task.wake.get();
-        // A timer that has fired is gone already. Any other is removed, so that the timers do not fill with stale ones.
+        let wake = task.woken_by.get();
+        // A timer that has fired is gone already. A timer that has not fired is removed, so that the wheel does not
+        // fill with stale timers.
         if let (Some(key), true) = (timer, wake != Wake::TimedOut) {
             hub.remove_timer(key);
         }
@@ -160,18 +170,18 @@ impl Parker {
     }
 }
 
-/// The state in which a task parks, and whether the others of its context see its `panicking()` meanwhile. An error: the
-/// park ends at once.
+/// The state in which a task parks, and whether the other tasks of its context see its `panicking()` meanwhile. An
+/// error says that the park ends at once.
 #[inline(always)]
 fn parked_state(hub: &'static Hub, task: &Task, mode: Mode) -> Result<(State, bool), Wake> {
-    // `panicking()` is a thread-local count. A task that is alone in its context shows it to no other task, so it may park
-    // while it unwinds; but nothing can interrupt it.
+    // `panicking()` reads a thread-local count. A task that is alone in its context shows the count to no other task,
+    // so it may park while its stack unwinds. But nothing can interrupt that park.
     let unwinding = panicking();
-    let is_alone = unwinding && task.is_alone();
+    let is_alone = unwinding && task.is_alone_in_context();
     if mode == Mode::Must || is_alone {
-        // This wait cannot fail (a lock, a scope's join), so the task parks also while its stack unwinds. Until it is
-        // resumed, the other tasks of this context see `panicking() == true`; `panicking_exposed` tells them not to trust
-        // it.
+        // This wait cannot fail (a lock, a scope's join), so the task parks also while its stack unwinds. Until the
+        // task is resumed, the other tasks of this context see `panicking() == true`. The counter `panicking_exposed`
+        // tells them not to trust that.
         let exposes = unwinding && !is_alone && hub.counters.panicking_exposed.get() == 0;
         if exposes {
             hub.counters.expose_panicking();
@@ -224,13 +234,13 @@ impl Reactor {
         let wake = parker.park_here(deadline, Mode::Cancel, why);
         self.ends_to_wait();
         if wake != Wake::Ready {
-            // The park ended by time-out or interrupt, or did not take place: leave the line. A stale waiter that stayed
-            // would use up the next edge.
+            // The park ended by time-out or interrupt, or did not take place: leave the line. A stale waiter that
+            // stayed there would use up the next edge.
             let mine = self.with(key, |source| source.slots[direction as usize].remove(number));
             if mine == Some(false) {
-                // An edge took this waiter out of the line after the time-out had consumed the ticket. The caller will
-                // not use that edge: wake the next waiter instead.
-                self.succeeded(hub, key, direction);
+                // An edge took this waiter out of the line, but something else had consumed the ticket before. The
+                // caller may not use that edge: wake the next waiter as well.
+                self.wake_next(hub, key, direction);
             }
         }
         if wake == Wake::Early { Wake::Ready } else { wake }
@@ -288,7 +298,7 @@ impl Reactor {
             self.forget_foreign(raw, key);
             return Err(rustix::io::Errno::BADF.into());
         }
-        self.settle_foreign(hub, key, fd);
+        self.rearm_foreign(hub, key, fd);
         Ok(wake)
     }
 
@@ -310,7 +320,7 @@ impl Reactor {
     /// Arms a foreign number again for the waiters that remain. If there are none, the number stays known but unarmed,
     /// which saves the next wait two system calls. If the number names another file by then, arming it finds no
     /// registration and makes one.
-    fn settle_foreign(&self, hub: &Hub, key: Key, fd: BorrowedFd<'_>) {
+    fn rearm_foreign(&self, hub: &Hub, key: Key, fd: BorrowedFd<'_>) {
         let waited = self.with(key, |source| source.slots.iter().any(Slot::is_waited_for));
         if waited == Some(true) {
             // An error is ignored: this wait is over, and the remaining waiters find out at their next event or
@@ -350,7 +360,7 @@ impl Hub {
 
     /// Whether other tasks would see this stack's `panicking()` if it gave way now.
     pub(super) fn would_leak(&self) -> bool {
-        panicking() && self.counters.panicking_exposed.get() == 0 && !self.running().is_alone()
+        panicking() && self.counters.panicking_exposed.get() == 0 && !self.running().is_alone_in_context()
     }
 
     /// Lets all ready tasks run first, although this stack unwinds: tasks of its context see `panicking()` meanwhile.
@@ -400,10 +410,10 @@ impl Hub {
         if task.ticket.load(Ordering::Relaxed) != ticket {
             return false;
         }
-        // The same for a kill or a time-out: only its bit was set, so it is delivered here.
+        // A kill or a time-out came meanwhile: only its bit was set, because the task was not parked. Deliver it here.
         if parked == State::Parked && interrupt::is_due(task) {
             task.invalidate_ticket();
-            task.wake.set(Wake::Interrupted);
+            task.woken_by.set(Wake::Interrupted);
             return false;
         }
         task.state.set(parked);
@@ -452,7 +462,7 @@ pub(crate) fn yield_now() -> Wake {
     yield_slowly()
 }
 
-/// The same on the native stack, with a callback under way, while unwinding, and where a kill may be due.
+/// [`yield_now`] on the native stack, with a callback under way, while unwinding, and where a kill may be due.
 #[cold]
 #[inline(never)]
 #[track_caller]
@@ -490,8 +500,9 @@ pub(crate) fn probe_all(hub: &'static Hub) {
         task.state.set(State::Ready);
         hub.queue.ready.push(task);
     }
-    // The ready queue is in order: every task pushed above has looked before the caller is resumed. With a seed it is not,
-    // and the caller yields again. A caller that may not yield now does without the backtraces.
+    // The ready queue is in order, so every task pushed above has looked before the caller is resumed. If the hub has a
+    // seed, the order is random, and the caller yields again. A caller that may not yield now does without the
+    // backtraces.
     for _ in 0..=probed.len() {
         yield_now();
         if !hub.tasks().iter().any(|task| task.marks.get(Marks::PROBE)) {

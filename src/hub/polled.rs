@@ -1,4 +1,4 @@
-//! Blocking waits that poll a future-like thing with a waker and park in between: `block_on`, and `select!`.
+//! Blocking waits that poll with a waker and park between two polls: `block_on`, and `select!`.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -88,7 +88,7 @@ fn poll_once<R>(deadline: Option<u64>, poll: &mut impl FnMut(&mut Context<'_>) -
 type Pair = (Arc<Signal>, Waker);
 
 thread_local! {
-    /// Kept for the next wait, so that one that is ready at once allocates nothing.
+    /// Kept for the next wait, so that a wait that is ready at once allocates nothing.
     static SPARE: Cell<Option<Pair>> = const { Cell::new(None) };
 }
 
@@ -160,7 +160,7 @@ fn wait(signal: &Signal, deadline: Option<u64>, mode: Mode, why: Why) -> Came {
     drop(signal.replace(None));
     match wake {
         Wake::Interrupted => Came::Interrupt,
-        // The wake came together with the time-out: it wins.
+        // The waker was called as well as the time being over: the wake wins.
         _ if signal.is_woken() => Came::Wake,
         _ => Came::Deadline,
     }

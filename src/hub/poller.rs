@@ -4,8 +4,8 @@
 //! costs five system calls. So on Linux the hub waits on the same epoll descriptor by [`Epoll`], and calls
 //! `Poller::wait` only after the bell rang, to arm the bell again.
 //!
-//! Elsewhere, and with `GREEN_LOOP=polling` in the environment, everything goes through polling's own interface. That is
-//! slower, and makes no difference to the reactor.
+//! Elsewhere, and with `GREEN_LOOP=polling` in the environment, everything goes through polling's own interface. That
+//! is slower, and makes no difference to the reactor.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -85,7 +85,7 @@ impl Poller {
         }
     }
 
-    /// The same, in place of a registration that no source uses any more.
+    /// Registers a descriptor in place of a registration that no source uses any more.
     pub(super) fn replace(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         match &self.events {
             Events::Own(epoll) => epoll.replace(&self.inner, fd, key),

@@ -1,5 +1,5 @@
-//! The reactor: registers descriptors, and wakes the tasks that wait for one. It queues waiters and runs no code of the user
-//! (HUB-3). Its table is in `sources.rs`, and the waits themselves are in `park.rs`.
+//! The reactor: registers descriptors, and wakes the tasks that wait for one. It queues waiters and runs no code of the
+//! user (HUB-3). Its table is in `sources.rs`, and the waits themselves are in `park.rs`.
 //!
 //! *Our own* sockets are registered once, at their first wait, edge-triggered in both directions. Each direction has a
 //! slot: a `ready` bit and a line of waiters, oldest first. An edge sets the bit and wakes the oldest waiter. If that
@@ -137,7 +137,7 @@ impl Reactor {
 
     /// An attempt succeeded: wakes the next waiter, because the descriptor may hold more than this attempt took.
     #[inline]
-    pub(crate) fn succeeded(&self, hub: &'static Hub, key: Key, direction: Direction) {
+    pub(crate) fn wake_next(&self, hub: &'static Hub, key: Key, direction: Direction) {
         let next = self.with(key, |source| {
             let slot = &mut source.slots[direction as usize];
             if slot.is_waited_for() { slot.pop() } else { None }
@@ -280,7 +280,7 @@ impl Reactor {
     }
 
     /// Wakes all waiters of a foreign or closed source in each direction that fired. A foreign descriptor is disarmed
-    /// after an event: the tasks woken here arm it again for the waiters of the other direction (`settle_foreign`).
+    /// after an event: the tasks woken here arm it again for the waiters of the other direction (`rearm_foreign`).
     #[cold]
     fn wake_rest(&self, hub: &'static Hub, key: Key, readiness: Readiness) {
         for (direction, ready) in [(0, readiness.read), (1, readiness.write || readiness.closed)] {

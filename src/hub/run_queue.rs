@@ -64,13 +64,13 @@ impl RunQueue {
         }
     }
 
-    /// Whether no task is ready and none waits by asking.
+    /// Whether no task is ready and no task waits by asking.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.later.is_empty() && self.is_empty_but_for_askers()
     }
 
-    /// The same, without regard to tasks that wait by asking.
+    /// Whether no task is ready. There may be tasks that wait by asking.
     #[inline]
     pub(super) fn is_empty_but_for_askers(&self) -> bool {
         self.ready.is_empty() && self.due.is_empty()

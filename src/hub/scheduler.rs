@@ -112,8 +112,8 @@ thread_local! {
     static ENDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Both in one line of the cache: each isolated green thread has a set of thread-locals of its own, so each further line
-/// costs every one of them a miss.
+/// Both in one line of the cache: each isolated green thread has a set of thread-locals of its own, so each further
+/// line costs every one of them a miss.
 #[repr(align(16))]
 struct Here {
     /// The hub that is planted in the thread-locals in use.
@@ -159,7 +159,7 @@ impl Budget {
 /// The error message of a call that needs the hub, after the hub's end.
 pub(super) const AFTER_END: &str = "the hub of this OS thread has ended: this runs in a destructor of a thread-local";
 
-/// The same, as an error.
+/// [`AFTER_END`] as an error.
 #[cold]
 pub(crate) fn ended() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, AFTER_END)
@@ -338,20 +338,21 @@ impl Hub {
 
 /// Where the running code is, and what it may do there.
 impl Hub {
-    /// Whether no task is ready, none waits by asking, and no callback waits.
+    /// Whether no task is ready, no task waits by asking, and no callback waits.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.queue.is_empty() && self.callbacks.is_empty()
     }
 
-    /// Whether nothing at all waits for the running code to give way.
-    pub(super) fn is_alone(&self) -> bool {
+    /// Whether the hub has nothing else to do than the running code: no task, callback or message waits, and no timer
+    /// or descriptor can wake a task.
+    pub(super) fn has_no_other_work(&self) -> bool {
         let inbox = self.me.shared.inbox();
         self.is_quiet() && self.timers.is_empty() && !self.reactor.is_waited_for() && !inbox.is_pending()
     }
 
-    /// Has `f` called where the turn runs callbacks.
-    pub(crate) fn call(&self, f: Callback) {
+    /// Queues `f`: the next turn calls it where it runs callbacks.
+    pub(crate) fn queue_callback(&self, f: Callback) {
         self.callbacks.push(f);
     }
 
@@ -391,7 +392,7 @@ impl Hub {
     #[cfg(feature = "monkey")]
     pub(crate) fn may_park_patched(&self, shared: bool) -> bool {
         let may = match self.queue.current.get() {
-            Some(task) => (task.owns_context() || shared) && (task.is_alone() || !std::thread::panicking()),
+            Some(task) => (task.owns_context() || shared) && (task.is_alone_in_context() || !std::thread::panicking()),
             None => shared && !self.queue.pumping.get() && !std::thread::panicking(),
         };
         may && !self.is_inside() && !self.is_in_callback()

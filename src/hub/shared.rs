@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     generation: AtomicU64,
     /// The fork epoch of the process in which its hub was made.
     fork_epoch: AtomicU64,
-    waker: Mutex<Bell>,
+    bell: Mutex<Bell>,
 }
 
 /// How to wake the owner: by unparking its OS thread, or by a notification to its poller.
@@ -72,11 +72,11 @@ impl Shared {
                 inbox: Inbox::new(),
                 generation: AtomicU64::new(0),
                 fork_epoch: AtomicU64::new(0),
-                waker: Mutex::default(),
+                bell: Mutex::default(),
             }))
         });
         let thread = std::thread::current();
-        shared.bell(|bell| bell.thread = Some(thread));
+        shared.with_bell(|bell| bell.thread = Some(thread));
         shared.fork_epoch.store(fork_epoch(), Ordering::Relaxed);
         // The generation changes before the inbox opens. So a sender for the earlier life finds the inbox closed or the
         // generation changed, both of which it looks at under the queue's lock.
@@ -96,8 +96,8 @@ impl Shared {
         let left = self.inbox.close();
         // From here on every handle and registration of this life is stale.
         self.generation.fetch_add(1, Ordering::Release);
-        // Taken out under the lock, dropped after it: see `bell`.
-        drop(self.bell(std::mem::take));
+        // Taken out under the lock, dropped after it: see `with_bell`.
+        drop(self.with_bell(std::mem::take));
         left
     }
 
@@ -108,12 +108,12 @@ impl Shared {
 
     /// Calls `f` under the bell's lock. `f` must not allocate or free: every wake takes this lock, and an allocator may
     /// wake a task when it releases a lock of its own.
-    fn bell<R>(&self, f: impl FnOnce(&mut Bell) -> R) -> R {
-        f(&mut self.waker.lock().ignore_poison())
+    fn with_bell<R>(&self, f: impl FnOnce(&mut Bell) -> R) -> R {
+        f(&mut self.bell.lock().ignore_poison())
     }
 
     pub(super) fn set_poller(&self, poller: Arc<polling::Poller>) {
-        self.bell(|bell| bell.poller = Some(poller));
+        self.with_bell(|bell| bell.poller = Some(poller));
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -125,8 +125,8 @@ impl Shared {
         self.fork_epoch.load(Ordering::Relaxed) != fork_epoch()
     }
 
-    /// Sends to the hub that has this block now. Right for a message that carries a ticket or an id: if it was meant
-    /// for an earlier life, it matches no task.
+    /// Sends to the hub that has this block now. For messages that carry a ticket or an id: if the message was meant
+    /// for an earlier life of the block, it matches no task.
     pub(crate) fn send(&self, message: Message) {
         if let Err(message) = self.send_if(message, || true) {
             drop(message);
@@ -140,12 +140,13 @@ impl Shared {
         if self.is_of_parent() {
             return Err(message);
         }
-        // This send has taken `sleeping` away if it was not `AWAKE`, so no other sender wakes the owner. If the owner
-        // is not asleep yet, the wake is kept: an `unpark` leaves a token, and a notified poller returns at once.
+        // If `sleeping` was not `AWAKE`, this send has set it to `AWAKE`. So no other sender wakes the owner: this one
+        // must. If the owner is not asleep yet, the wake is kept: an `unpark` leaves a token, and a notified poller
+        // returns at once.
         match self.inbox.send(message, accept)? {
             AWAKE => {}
-            PARKED => self.bell(|bell| bell.thread.iter().for_each(Thread::unpark)),
-            _ => self.bell(|bell| {
+            PARKED => self.with_bell(|bell| bell.thread.iter().for_each(Thread::unpark)),
+            _ => self.with_bell(|bell| {
                 if let Some(poller) = &bell.poller {
                     // It fails only if the eventfd is closed, and then the hub has ended.
                     let _ = plainly(|| poller.notify());

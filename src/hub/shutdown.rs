@@ -41,7 +41,7 @@ pub fn shutdown(patience: Duration) -> Result<(), Survivors> {
     // the caller waits, the green threads that share its context see `panicking() == true`, and a kill cannot unwind
     // them.
     let unwinding = panicking();
-    let shares = |task: &Task| unwinding && !task.is_alone() && !me.is_alone();
+    let shares = |task: &Task| unwinding && !task.is_alone_in_context() && !me.is_alone_in_context();
     // The caller is recognised by its number: a stackless task and the runner that polls it have the same.
     let others = || hub.tasks().into_iter().filter(|task| task.id() != me.id());
     let end = hub.deadline_in(patience);

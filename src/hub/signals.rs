@@ -1,5 +1,5 @@
-//! Signals that were caught on this OS thread interrupt a patched call of the one green thread that stands for the OS
-//! thread: the main of [`run`](crate::thread::run).
+//! A signal that is caught on this OS thread interrupts a patched call. One green thread stands for the OS thread, the
+//! main of [`run`](crate::thread::run), and only its calls are interrupted.
 //!
 //! ```text
 //!  handler (any moment)                       turn

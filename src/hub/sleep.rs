@@ -1,4 +1,5 @@
-//! What a hub keeps for when it has nothing to do: the waiters of that moment, and how long it may sleep.
+//! What a hub keeps for its idle times: the waiters for the moment when nothing is left to do, and how long the hub may
+//! sleep.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};

@@ -13,7 +13,7 @@ pub(crate) enum Ended {
     Returned,
     /// The panic's payload is in the slot.
     Panicked,
-    /// A time-out has unwound the green thread to its base. Only `ended` says so; `outcome` says `Panicked`.
+    /// A time-out has unwound the green thread to its base. Only `ended` says so; `in_slot` says `Panicked`.
     TimedOut,
     /// It was killed.
     Killed,
@@ -35,8 +35,8 @@ pub(crate) enum Exit<T> {
 /// The value of a green thread that returned although it had been told of a kill.
 pub(crate) struct Late<T>(pub(crate) T);
 
-// SAFETY: only `task::body::store_late` makes one, of the value of an isolated green thread. The spawn of that one required a
-// value that is `Send`.
+// SAFETY: only `task::body::store_late` makes one, of the value of an isolated green thread. The spawn of that one
+// required a value that is `Send`.
 unsafe impl<T> Send for Late<T> {}
 
 type Words = [MaybeUninit<u64>; 3];

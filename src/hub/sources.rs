@@ -187,14 +187,15 @@ impl Reactor {
             .unwrap_or(false)
     }
 
-    /// Notes that an attempt failed with `EAGAIN`. The next one must wait for an edge.
+    /// Notes that an attempt failed with `EAGAIN`. The next attempt must wait for an edge.
     #[inline]
     pub(crate) fn drained(&self, key: Key, direction: Direction) {
         self.with(key, |source| source.slots[direction as usize].ready = false);
     }
 
-    /// The same after a short read of a stream, which saves the attempt that would fail. Not if the source is `closed`:
-    /// the end of the stream is still to be read, and no edge will announce it.
+    /// Notes that a read of a stream was short, so that the next attempt would fail with `EAGAIN`: it must wait for an
+    /// edge. Does nothing if the source is `closed`: the end of the stream is still to be read, and no edge will
+    /// announce that end.
     #[inline]
     pub(crate) fn drained_by_short_read(&self, key: Key) {
         self.with(key, |source| {
@@ -202,7 +203,7 @@ impl Reactor {
         });
     }
 
-    /// A future waits no more: takes it out of the line. `false` if it was woken before.
+    /// A future waits no more: takes its waiter out of the line. `false` if the waiter was woken before.
     pub(crate) fn dequeue(&self, key: Key, direction: Direction, number: u64) -> bool {
         self.ends_to_wait();
         let mut mine = None;

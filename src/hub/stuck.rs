@@ -6,11 +6,12 @@
 //! with the register in this file.
 //!
 //! # Two looks
-//! Looking at one thread after the other does not give a snapshot. Say C wakes B and rests, and B wakes the hub that
-//! looks: each may have been seen at rest, although a wake was on its way. So each thread counts how often it began and
-//! ended its rest ([`Idle`]), and all threads are looked at twice. If all counts are the same, all threads rested at
-//! each moment between the two looks. If by then no message had been sent to them and no job been queued that they had
-//! not taken, nothing will ever happen. The proof needs this order on both sides:
+//! Looking at one thread after the other does not give a snapshot. Say C wakes B and rests, and B then wakes the hub
+//! that looks. The hub may have seen B at rest before C's wake, and C at rest after it, although a wake was on its way.
+//! So each thread counts how often it began and ended its rest ([`Idle`]), and all threads are looked at twice. If all
+//! counts are the same, all threads rested at each moment between the two looks. If at that time there was also no
+//! message and no job that a thread had yet to take, nothing will ever happen. The proof needs this order on both
+//! sides:
 //!
 //! | a thread that gets something to do | the looks, at each thread |
 //! |---|---|

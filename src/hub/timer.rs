@@ -24,9 +24,9 @@
 //! # Invariants
 //! - **TIMER-1** The slot of a timer is `slot_of(tick, deadline)`, at all times: it is computed and not stored. `tick`
 //!   moves past the start of an occupied slot only by emptying that slot.
-//! - **TIMER-2** By TIMER-1 the occupied slots of a level lie after the current digit (level 0: at or after it), and
-//!   all of a level is earlier than all of the next. So the earliest slot is the lowest bit of the lowest level: no
-//!   wrapping.
+//! - **TIMER-2** By TIMER-1 each occupied slot of a level lies after the slot of the current tick, or on level 0 at it.
+//!   So no level wraps around. And each timer of a level is earlier than each timer of the next higher level. So the
+//!   earliest slot is the first occupied one of the lowest level that has one.
 //! - **TIMER-3** A slot has no order: its last cell fills the hole of a removed one. So only top chunks are partly
 //!   full, and the memory of chunks is proportional to the pending timers, not to all that there ever were. Timers that
 //!   are due are sorted by deadline and then by generation. Generations are compared by their distance to the next one,

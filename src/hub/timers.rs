@@ -17,7 +17,8 @@ pub(crate) enum Due {
     Call(Box<Callback>),
 }
 
-/// The timers, in a cell. No code of the user runs while the cell is borrowed: what a caller takes out it drops itself.
+/// The timers, in a cell. No code of the user runs while the cell is borrowed: a caller that takes out a `Due` drops it
+/// after the borrow.
 pub(super) struct Timers(RefCell<timer::Wheel<Due>>);
 
 impl Timers {

@@ -1,11 +1,11 @@
 //! The turn: what the native stack runs while it waits. The one loop that resumes green threads is [`Hub::run`].
 //!
 //! ```text
-//!   inbox ─► callbacks ─► ready queue (128 resumes, or 1 ms) ─► timers ─► poll, sleeping if nothing is ready
+//!   inbox ─► callbacks ─► due queue, ready queue (128 resumes each, or 1 ms) ─► timers ─► poll, or sleep
 //! ```
 //!
-//! The hub itself runs in the native context, and a green thread is resumed in its own. The labels of the invariants are
-//! those of [`isolation`](crate::isolation) (ISO) and [`base`] (BASE).
+//! The hub itself runs in the native context, and a green thread is resumed in its own. The labels of the invariants
+//! are those of [`isolation`](crate::isolation) (ISO) and [`base`] (BASE).
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
@@ -23,16 +23,16 @@ use super::run_queue::List;
 use super::scheduler::{Budget, Hub, running_id};
 use super::shared::Message;
 use super::stuck::{self, LoopExit};
-use super::task::block::{Context, Stop, Task, enter};
+use super::task::block::{Context, Stop, Stopped, Task, enter};
 use super::task::body::with_own_locals;
-use super::task::exit::on_stop;
+use super::task::exit::end_green_thread;
 use super::task::marks::{Marks, State};
 use super::task::spawn::spawn;
 use super::task::stackless::{runner_at_hand, runner_for};
 use super::timers::Due;
 use super::waiter::{Waiter, Wake};
 use super::wake::unpark_here;
-use crate::fiber::{Outcome, current};
+use crate::fiber::current;
 use crate::sys::base;
 use crate::sys::report::last_words;
 
@@ -48,7 +48,7 @@ pub(super) enum Turned {
 
 /// Whether a turn may sleep.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sleep {
+pub(super) enum MaySleep {
     No,
     Yes,
 }
@@ -61,7 +61,7 @@ impl Hub {
         // The fibers of the native stack are not on the chain of the green threads that the turns resume (FIBER-2).
         let chain = current::set_aside();
         let turned = loop {
-            match self.turn(Sleep::Yes) {
+            match self.turn(MaySleep::Yes) {
                 Turned::Again => {}
                 end => break end,
             }
@@ -108,7 +108,7 @@ impl Hub {
         resume_unwind(Box::new(exit))
     }
 
-    pub(super) fn turn(&'static self, sleep: Sleep) -> Turned {
+    pub(super) fn turn(&'static self, sleep: MaySleep) -> Turned {
         // HUB-11: nothing may unwind out of a turn. Below it lie the frames of the code that pumps.
         struct Bomb;
         impl Drop for Bomb {
@@ -125,7 +125,7 @@ impl Hub {
         turned
     }
 
-    fn steps(&'static self, sleep: Sleep) -> Turned {
+    fn steps(&'static self, sleep: MaySleep) -> Turned {
         self.emit(|| Event::Turn);
         // Messages and callbacks first: the tasks that they wake run in this turn.
         if self.me.shared.inbox().is_pending() {
@@ -145,7 +145,7 @@ impl Hub {
         }
         // While a task is ready the turn only looks at timers and descriptors. Otherwise it may sleep until there is an
         // event.
-        if self.is_quiet() && sleep == Sleep::Yes {
+        if self.is_quiet() && sleep == MaySleep::Yes {
             return self.wait();
         }
         self.look_around();
@@ -196,15 +196,15 @@ impl Hub {
                 self.wake_local(task.get(), ticket, Wake::TimedOut);
             }
             Due::Guard(task, id) => interrupt::expire(self, task, id),
-            Due::Call(f) => self.call(*f),
+            Due::Call(f) => self.queue_callback(*f),
         };
         // The timers are borrowed meanwhile: `fire` only queues tasks and callbacks (HUB-3).
         self.looking(|| self.timers.expire(now, &mut fire));
         Some(now)
     }
 
-    /// Lets `f` look at timers and descriptors, which it borrows meanwhile. The observers are told afterwards which tasks
-    /// it woke.
+    /// Lets `f` look at timers and descriptors, which it borrows meanwhile. The observers are told afterwards which
+    /// tasks it woke.
     fn looking<R>(&self, f: impl FnOnce() -> R) -> R {
         // The flag also puts tasks that are woken on the queue `due`.
         self.queue.looking.set(true);
@@ -237,8 +237,8 @@ impl Hub {
         }
     }
 
-    /// Handles messages of other OS threads, for half a slice at most. The messages that are left come first in the next
-    /// turn.
+    /// Handles messages of other OS threads, for half a slice at most. The messages that are left come first in the
+    /// next turn.
     pub(super) fn take_messages(&'static self) {
         let mut messages = self.callbacks.messages.take();
         // The inbox is drained only when all messages taken before have been handled, so their order is kept.
@@ -260,7 +260,7 @@ impl Hub {
                 Message::Unpark(task, id) => unpark_here(self, task, id),
                 Message::Call(f) => {
                     self.counters.arrivals.set(self.counters.arrivals.get() + 1);
-                    self.call(f);
+                    self.queue_callback(f);
                 }
                 Message::Internal(f) => f(),
                 Message::Stop => self.stop(),
@@ -406,7 +406,8 @@ impl Hub {
             let Some(task) = self.with_stack(task) else { continue };
             self.emit(|| Event::Resume(task.id()));
             if task.context.get().is_some() {
-                // This also resumes the tasks behind it that have contexts, and returns the first that it cannot run.
+                // This also resumes the next tasks of the list that have contexts, and returns the first task that it
+                // cannot run.
                 next = self.run_in_contexts(task, list);
             } else {
                 self.resume(task);
@@ -426,7 +427,7 @@ impl Hub {
         let mut task = first;
         loop {
             let Some((context, is_new)) = self.contexts.lease(task) else {
-                // There is no context for it: the caller resumes it in the native one.
+                // There is no context for the task: the caller resumes it in the native one.
                 return Some(task);
             };
             task.state.set(State::Running);
@@ -440,9 +441,9 @@ impl Hub {
             };
             self.queue.current.set(None);
             // The task has ended. Its end belongs to the hub, and runs in the native context (ISO-1).
-            if !matches!(stop, Outcome::Yielded(())) {
+            if let Stop::Ended(stopped) = stop {
                 base.change(base.native);
-                end(self, task, stop);
+                end(self, stopped);
             }
             // The caller tells the observer of each resume, in the native context.
             if self.observers.any.get() {
@@ -470,7 +471,9 @@ impl Hub {
         // rest. It runs in the native context, so its thread-locals are in use.
         let stop = unsafe { enter(task) };
         self.queue.current.set(None);
-        on_stop(self, task, stop);
+        if let Stop::Ended(stopped) = stop {
+            end_green_thread(self, stopped);
+        }
     }
 
     /// The next task, if the turn has a resume left for it.
@@ -483,14 +486,15 @@ impl Hub {
         }
     }
 
-    /// The stride is over: begins the next one and takes a resume from it, unless the batch is over or the turn is late.
+    /// The stride is over: begins the next one and takes a resume from it, unless the batch is over or the turn is
+    /// late.
     #[cold]
     #[inline(never)]
     fn begins_stride(&self) -> bool {
         self.pace.begins_stride(self.may_be_late().then_some(&self.clock))
     }
 
-    /// The task to resume for one that has come up: itself if it has a stack, or else a runner. `None`: there is no
+    /// What to resume when `task` has come up: the task itself if it has a stack, or else a runner. `None`: there is no
     /// memory for a runner, and the task is lost.
     #[inline(always)]
     fn with_stack(&'static self, task: &'static Task) -> Option<&'static Task> {
@@ -501,7 +505,7 @@ impl Hub {
         }
     }
 
-    /// The same if no runner has to be made for it. Uses no thread-local.
+    /// Like [`with_stack`](Self::with_stack), but gives `None` if a runner would have to be made. Uses no thread-local.
     #[inline(always)]
     fn stack_at_hand(&self, task: &'static Task) -> Option<&'static Task> {
         if task.marks.get(Marks::STACKLESS) {
@@ -561,14 +565,14 @@ fn begin(hub: &'static Hub, task: &'static Task, context: &Context) -> Stop {
 fn go_on(task: &'static Task) -> Stop {
     Budget::begin();
     // SAFETY: the task is suspended, or new in a context that another task has begun: the turn took it from a queue, or
-    // it is a runner for a stackless task from there. `run_in_contexts` has just entered its context, so its thread-locals are in
-    // use.
+    // it is a runner for a stackless task from there. `run_in_contexts` has just entered its context, so its
+    // thread-locals are in use.
     unsafe { enter(task) }
 }
 
 #[inline(never)]
-fn end(hub: &'static Hub, task: &'static Task, stop: Stop) {
-    on_stop(hub, task, stop);
+fn end(hub: &'static Hub, stopped: Stopped) {
+    end_green_thread(hub, stopped);
 }
 
 /// Begins a context, from inside: plants what is the same in all contexts of this OS thread (ISO-4).

@@ -1,4 +1,4 @@
-//! Waiters: the right to wake one park or one future; and what a park is told at its end.
+//! Waiters, each of which is the right to wake one park or one future. And the reasons for which a park ends.
 #![forbid(unsafe_code)]
 
 use std::task::Waker;
@@ -10,8 +10,9 @@ use super::task::block::{Task, TaskRef};
 pub(crate) enum Wake {
     /// The waiter was woken.
     Ready,
-    /// The task did not park: a wake came before, or the stack belongs to another root by now. Only
-    /// [`Parker::park_here`](super::park::Parker::park_here) tells this from `Ready`.
+    /// The park did not take place: a wake or another park has moved the ticket before, or another task runs on this
+    /// stack by now. Only [`Parker::park_here`](super::park::Parker::park_here) gives this; `park` gives `Ready` in its
+    /// place.
     Early,
     /// The deadline passed first.
     TimedOut,
@@ -23,9 +24,10 @@ pub(crate) enum Wake {
 /// What may end a park besides a wake and the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// A kill or a time-out ends it too. A stack that unwinds does not park, unless it is alone in its context.
+    /// A kill or a time-out ends the park too. A task whose stack unwinds does not park, unless the task is alone in
+    /// its context.
     Cancel,
-    /// Nothing else: for a wait that cannot fail.
+    /// Nothing else ends the park: for a wait that cannot fail.
     Must,
 }
 

@@ -25,10 +25,10 @@ use crate::sys::fork::fork_epoch;
 use crate::sys::spin::Spin;
 
 impl Waiter {
-    /// Whether the waiter can never run again: its hub ended while it was parked, or this is a forked child and the hub
-    /// is the parent's.
+    /// Whether the waiter's task can never run again: its hub ended while the task was parked, or this is a forked
+    /// child and the hub is the parent's. (A task that has ended in any other way has left no waiter behind.)
     #[inline]
-    pub(crate) fn is_dead(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         match self {
             Waiter::Task(task, _) => {
                 task.is_finished() || fork_epoch() != 0 && task.shared().is_some_and(Shared::is_of_parent)
@@ -45,10 +45,11 @@ impl Waiter {
         }
     }
 
-    /// Wakes the waiter from code of the user, where a foreign waker may be called at once. A callback might come too
-    /// late for it: this OS thread may be about to block before the hub's next turn.
+    /// Wakes the waiter, and calls a foreign waker at once instead of in a callback. For a caller that code of the user
+    /// has called, so that a waker may run here. A callback might run too late: this OS thread may block before the
+    /// hub's next turn.
     #[inline]
-    pub(crate) fn wake_here(self) {
+    pub(crate) fn wake_directly(self) {
         match self {
             Waiter::Waker(waker) => waker.wake(),
             Waiter::Task(task, ticket) => wake_task(task, ticket),
@@ -68,8 +69,8 @@ impl Waiter {
     }
 }
 
-/// The same as [`Waiter::wake`] for a task in registers, from any OS thread. A waiter that was written to memory just
-/// now would be read back from there, and the read would stall on the stores.
+/// Wakes the waiter (task, ticket) like [`Waiter::wake`], from any OS thread. It takes the two parts in registers: a
+/// `Waiter` that was written to memory just now would be read back from there, and the read would stall on the stores.
 #[inline(never)]
 pub(crate) fn wake_task(task: TaskRef, ticket: u64) {
     match Hub::try_current() {
@@ -78,11 +79,11 @@ pub(crate) fn wake_task(task: TaskRef, ticket: u64) {
     }
 }
 
-/// Calls its waker when it is dropped: so the waker is called even if the hub ends before the callback that holds this
-/// has run.
-struct Wakes(Option<Waker>);
+/// Calls the waker that it holds when it is dropped. A callback holds it, so the waker is called even if the hub ends
+/// before the callback has run.
+struct WakeOnDrop(Option<Waker>);
 
-impl Drop for Wakes {
+impl Drop for WakeOnDrop {
     fn drop(&mut self) {
         if let Some(waker) = self.0.take() {
             waker.wake();
@@ -91,7 +92,8 @@ impl Drop for Wakes {
 }
 
 impl Hub {
-    /// Wakes a waiter: a task of this hub at once, a task of another hub by a message, a foreign waker by a callback.
+    /// Wakes a waiter: a task of this hub at once, a task of another hub by a message, a foreign waker by a
+    /// callback.
     #[inline]
     pub(crate) fn wake(&'static self, waiter: Waiter) {
         match waiter {
@@ -106,8 +108,8 @@ impl Hub {
                     .for_each(|own| self.wake(Waiter::Waker(own))),
                 // A foreign waker is code of the user, so it runs as a callback.
                 None => {
-                    let wakes = Wakes(Some(waker));
-                    self.call(Box::new(move || drop(wakes)));
+                    let wakes = WakeOnDrop(Some(waker));
+                    self.queue_callback(Box::new(move || drop(wakes)));
                 }
             },
         }
@@ -117,7 +119,8 @@ impl Hub {
     pub(super) fn wake_task(&self, task: TaskRef, ticket: u64) {
         match task.shared() {
             Some(shared) if std::ptr::eq(shared, self.me.shared) && !self.is_among_others() => {
-                // Both hubs are this one, and no foreign loop would have to be rung for its turn: no message is needed.
+                // The task's hub is this one, so no message is needed: unless code of a foreign loop runs, which a
+                // message would ring for the hub's next turn.
                 self.wake_local(task.get(), ticket, Wake::Ready);
             }
             // The task's hub compares the tickets when it takes the message. The task may have ended by then; its
@@ -128,7 +131,7 @@ impl Hub {
         }
     }
 
-    /// Wakes a task of this hub if `ticket` is its current one (PARK-2, PARK-3); gives whether it was.
+    /// Wakes a task of this hub if `ticket` is the task's current ticket (PARK-2, PARK-3); gives whether it was.
     #[inline]
     pub(super) fn wake_local(&self, task: &'static Task, ticket: u64, reason: Wake) -> bool {
         if task.ticket.load(Ordering::Relaxed) != ticket {
@@ -136,8 +139,9 @@ impl Hub {
         }
         // The ticket is consumed first, so that every other waiter of this park is stale from here on.
         task.invalidate_ticket();
-        task.wake.set(reason);
-        // A task that is not parked is between its ticket and its park, or being probed: it finds the ticket moved.
+        task.woken_by.set(reason);
+        // A task that is not parked is between `Parker::new` and the park, or was resumed only to be probed. It looks
+        // at the ticket before it parks, and finds that the ticket has moved.
         if task.state.get().is_parked() {
             task.state.set(State::Ready);
             self.emit(|| Event::Wake(task.id()));
@@ -167,7 +171,7 @@ pub(crate) fn unpark(task: TaskRef, id: u64) {
     task.on_its_hub(|hub| unpark_here(hub, task, id), || Message::Unpark(task, id));
 }
 
-/// The same for one of this hub.
+/// Gives an unpark token to a task of this hub.
 pub(super) fn unpark_here(hub: &'static Hub, task: TaskRef, id: u64) {
     let Some(task) = hub.resolve_local(task).filter(|task| task.id() == id) else {
         return;
@@ -182,9 +186,9 @@ pub(super) fn unpark_here(hub: &'static Hub, task: TaskRef, id: u64) {
     }
 }
 
-/// Whether a waker is this crate's and its task can never run again. `false` for a foreign waker, because nothing is
-/// known about it; also if it wraps one of this crate's, as those of a combinator do that polls its futures with its
-/// own wakers.
+/// Whether a waker was made by this crate, and its task can never run again. `false` for a foreign waker, because
+/// nothing is known about its task. That includes a foreign waker which wraps a waker of this crate: a combinator may
+/// poll its futures with such wakers.
 fn is_lost(waker: &Waker) -> bool {
     if let Some(task) = task_of(waker) {
         task.is_lost()
@@ -203,8 +207,8 @@ fn is_ours(waker: &Waker) -> bool {
 
 /// Wakes the task that waits between two polls, once for each time that its waker is called.
 ///
-/// A wake sets `woken` before it takes the waiter, and a wait looks at `woken` after it has left its waiter. So one
-/// side always sees the other, and no wake is lost.
+/// A wake sets `woken` and then takes the waiter. A wait leaves its waiter and then looks at `woken`. The lock of
+/// `parked` orders taking and leaving: either the wake takes this waiter, or the wait sees `woken`. So no wake is lost.
 pub(super) struct Signal {
     woken: AtomicBool,
     parked: Spin<Parked>,
@@ -236,7 +240,8 @@ impl Signal {
         self.woken.swap(false, Ordering::AcqRel)
     }
 
-    /// The same, and leaves the answer to the next call of [`take_woken`](Self::take_woken).
+    /// Whether a waker of this signal was called since the last call of [`take_woken`](Self::take_woken), whose answer
+    /// stays as it is.
     pub(super) fn is_woken(&self) -> bool {
         self.woken.load(Ordering::Acquire)
     }

@@ -217,8 +217,8 @@ impl<T: AsFd> Async<T> {
     /// One attempt of an operation, by blocking and by polling code alike. `None`: it would block, and only an edge
     /// makes the source ready again. If one comes before the caller waits, that wait returns at once.
     ///
-    /// If no edge has come since the last `EAGAIN`, the attempt would fail, and is made only if the caller `asks` for it.
-    /// After `EINTR` it is made again at once, and that takes no step of the budget.
+    /// If no edge has come since the last `EAGAIN`, the attempt would fail, and is made only if the caller `asks` for
+    /// it. After `EINTR` it is made again at once, and that takes no step of the budget.
     #[inline]
     pub(super) fn attempt<R>(
         &self,
@@ -242,7 +242,7 @@ impl<T: AsFd> Async<T> {
                 result => {
                     // There may be more than this attempt took: the next waiter tries too.
                     if let Some((hub, key)) = known {
-                        hub.reactor.succeeded(hub, key, direction);
+                        hub.reactor.wake_next(hub, key, direction);
                     }
                     return Some(result);
                 }

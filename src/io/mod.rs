@@ -21,11 +21,11 @@
 //!
 //! # While the caller unwinds
 //! A destructor may do I/O while a panic, a kill or a time-out unwinds its green thread. An operation that the kernel
-//! can do at once is done. One that would have to wait fails, with an error of kind `Other`. The reason is that other
-//! green threads of the same OS thread must not run while `std::thread::panicking` is true for them. So send a last
-//! message before the unwinding, or after it was caught: after [`catch_kill`](crate::thread::catch_kill), or after the
-//! join. The exception is an isolated green thread (see [`is_isolated`](crate::thread::is_isolated)) that shares its
-//! thread-locals with no local one: there the operation waits.
+//! can do at once is done. An operation that would have to wait fails with an error of kind `Other`. If it waited,
+//! other green threads with the same thread-locals would run, and `std::thread::panicking` would be true for them. So
+//! send a last message before the unwinding, or after it was caught: after [`catch_kill`](crate::thread::catch_kill),
+//! or after the join. The exception is an isolated green thread (see [`is_isolated`](crate::thread::is_isolated)) that
+//! shares its thread-locals with no local one: there the operation waits.
 #![forbid(unsafe_code)]
 
 mod async_fd;

@@ -58,13 +58,15 @@ impl<'a, T: AsFd> Readiness<'a, T> {
         let leave = move |hub: &'static Hub| {
             // Not queued any more: an edge has taken it out and woken it.
             if !hub.reactor.dequeue(place.key, direction, place.number) && !uses_it {
-                hub.reactor.succeeded(hub, place.key, direction);
+                hub.reactor.wake_next(hub, place.key, direction);
             }
         };
         match place.hub.here() {
             Some(hub) => leave(hub),
             // As a callback, because the waker is dropped there, and that runs the user's code.
-            None => place.hub.run_or_send(move |hub| hub.call(Box::new(move || leave(hub)))),
+            None => place
+                .hub
+                .run_or_send(move |hub| hub.queue_callback(Box::new(move || leave(hub)))),
         }
     }
 

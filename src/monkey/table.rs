@@ -261,7 +261,7 @@ fn wake_in(bucket: &Bucket, count: usize, which: impl Fn(&Node) -> bool) -> usiz
         // The whole list was searched without a hit.
         let Some(waiter) = taken else { break };
         // A task of a hub that has ended never runs again. Do not count it, so that the wake goes to a live waiter.
-        if !waiter.as_ref().is_some_and(Waiter::is_dead) {
+        if !waiter.as_ref().is_some_and(Waiter::is_lost) {
             woken += 1;
         }
         if let Some(waiter) = waiter {

@@ -439,8 +439,8 @@ impl Read for &UnixStream {
     #[inline]
     #[track_caller]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Not `read_stream`: on a Unix stream a read that ends at a passed descriptor is short although more data may be
-        // there, so a short read does not show that the stream is drained.
+        // Not `read_stream`: on a Unix stream a read that ends at a passed descriptor is short although more data may
+        // be there, so a short read does not show that the stream is drained.
         self.io.read_with(|mut socket| socket.read(buffer))
     }
 

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! # Invariants
-//! - **SERVER-1** A [`HandlerPermit`] is one of `permits` and one entry in `live`, made before the handler is spawned;
-//!   its drop gives both back, wherever it happens.
-//! - **SERVER-2** No kill cuts the acceptor short between a spawn and the handler's place in its entry: a caller that
-//!   has seen `acceptor` cleared sees all handlers.
-//! - **SERVER-3** The plan, which owns the listener, is dropped before `acceptor` is cleared: then the port is free.
+//! - **SERVER-1** A [`HandlerPermit`] holds one of `permits` and one entry in `live`. It is made before the handler is
+//!   spawned, and its drop gives both back, wherever the drop happens.
+//! - **SERVER-2** After the acceptor has spawned a handler, no kill unwinds the acceptor before it has stored the
+//!   handler's handle in the entry. So a caller that finds `acceptor` cleared finds all handlers in `live`.
+//! - **SERVER-3** The plan, which owns the listener, is dropped before `acceptor` is cleared. So a caller that finds
+//!   `acceptor` cleared finds the port free.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};

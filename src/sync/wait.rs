@@ -16,10 +16,13 @@
 //! - **WAIT-2** After each change of the state, and after a granted waiter has left, `grant_waiters` grants what is
 //!   available, to the first waiters in line.
 //! - **WAIT-3** Waiters are woken, and wakers are dropped, outside the lock (SPIN-2).
-//! - **WAIT-4** A time-out that finds its wait granted takes what was granted. A kill passes the grant on to the next
-//!   waiter.
-//! - **WAIT-5** The ticket of a blocking parker is in one line and nowhere else, so a wake with this ticket means that
-//!   the waiter was granted. A waiter that was handed its result therefore need not lock the state to check.
+//! - **WAIT-4** If the deadline of a wait passes after the wait was granted, the operation takes what was granted and
+//!   succeeds, although late. An interrupt (a kill, or an expired `Timeout`) and a drop undo the grant instead, because
+//!   an operation that unwinds or is dropped cannot return a result. `grant_waiters` then grants it to the next waiter.
+//! - **WAIT-5** The waiter of a blocking wait, (task, ticket), is put into one line and nowhere else. So if the park
+//!   returns `Ready`, a granter took the waiter out of that line and granted the operation. (The timer of the deadline
+//!   and an interrupt know the ticket as well, but they wake with another reason.) Therefore a waiter that was handed
+//!   its result need not lock the state to check. `Early` proves nothing: the park did not take place.
 //! - **WAIT-6** An operation that could wait takes a step of the [budget](crate::hub::budget) before its first attempt,
 //!   so that an interrupt delivered there finds it holding nothing. For a branch of a select, the select pays for the
 //!   first step.
@@ -241,7 +244,8 @@ impl<S: State, L: Lock> Core<S, L> {
         self.block_unspent(op, until, why)
     }
 
-    /// The same without the budget step, for operations that never wait, or that have waited already.
+    /// Like [`block`](Self::block), but without the step of the budget: for operations that never wait, or that have
+    /// waited already.
     ///
     /// Inlined down to the switch, so that the processor predicts the return correctly; see [`hub::yield_now`].
     #[inline(always)]
@@ -263,7 +267,7 @@ impl<S: State, L: Lock> Core<S, L> {
         // Take a ticket and enter the line under the same lock acquisition as the failed attempt: a change of the state
         // in between would not know of this waiter, and its wake would be lost. A missing hub is not created here,
         // because that allocates under the lock: `wait_slow` does it.
-        let parker = Parker::at_once();
+        let parker = Parker::try_new();
         let mut key = None;
         if let Some(parker) = &parker {
             let place = op.waiters(&mut state).push(parker.waiter(), op.wants());
@@ -274,8 +278,8 @@ impl<S: State, L: Lock> Core<S, L> {
         // drop leaves the line and passes on what was granted.
         let mut line = Wait { core: self, op, key };
         if state.may_grant() {
-            // The wait itself may be what another waiter needs. A grant may even come back to this one: a wake before
-            // the park is not lost (PARK-3).
+            // The wait itself may be what another waiter needs. What that waiter then does may even grant this wait: a
+            // wake before the park is not lost (PARK-3).
             grant_waiters(state);
         } else {
             drop(state);
@@ -392,8 +396,8 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         };
         let wake = parker.park_here(deadline, mode, why);
         if wake == Wake::Ready {
-            // Only the line had this ticket, so the waiter was granted (WAIT-5). `Early` does not say that: the park
-            // has not happened.
+            // Only the line had this waiter, so the operation was granted (WAIT-5). `Early` does not say that: the
+            // park did not take place.
             if let Some(handed) = O::HANDED {
                 // The hand-over changed the state already. Clear the key, so that dropping `self` gives nothing back.
                 let key = self.key.take();
@@ -416,7 +420,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         let mut mode = Mode::Cancel;
         loop {
             match wake {
-                // WAIT-4: a grant may have come between the time-out and this.
+                // WAIT-4: a grant may have come between the end of the park and this moment.
                 Some(Wake::TimedOut) => return self.leave(true),
                 Some(Wake::Interrupted) => {
                     // WAIT-4: leave the line, and pass on a grant, before unwinding. Nothing is held after that.
@@ -483,7 +487,7 @@ impl<S: State, O: Op<S>, L: Lock> Wait<'_, S, O, L> {
         // Until `entered` is dropped, a grant from this thread recognises other branches of the same select (SELECT-5).
         let entered = choice.map(Choice::enter);
         if let Some(key) = self.key
-            && self.op.waiters(&mut state).was_passed(key)
+            && self.op.waiters(&mut state).take_passed(key)
         {
             // A granter took this branch out of the line without a grant (SELECT-2). Take back what it left there, and
             // start again.

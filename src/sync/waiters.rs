@@ -54,47 +54,49 @@ pub(super) struct Waiters {
     stray: Option<Box<Stray>>,
 }
 
-/// Whether a waiter may be granted.
-enum Fit {
-    Yes,
-    /// Its task never runs again, and so never comes back.
-    Dead,
-    /// Not now, but it may come back.
+/// What a granter finds when it claims a waiter.
+enum Candidate {
+    /// The waiter may be granted. If it is a branch of a choice, the choice is claimed for that branch: the granter
+    /// must grant the waiter, or release the claim.
+    Claimed,
+    /// The waiter's task never runs again, and so never comes back.
+    Lost,
+    /// The waiter cannot be granted now, but it may come back.
     Passed,
-    /// It is another branch of the select that is granting.
+    /// The waiter is another branch of the select that is granting.
     Own,
 }
 
 impl Place {
-    /// Whether this waiter may be granted. `Yes` has claimed its choice, if it has one: the caller must grant or
-    /// release it.
+    /// Claims the waiter for a granter.
     #[inline(always)]
-    fn fits(&self, passes_dead: bool) -> Fit {
+    fn claim(&self, passes_lost: bool) -> Candidate {
         match &self.waiter {
-            Some(task @ Waiter::Task(..)) if passes_dead && task.is_dead() => Fit::Dead,
-            Some(Waiter::Task(..)) | None => Fit::Yes,
-            Some(Waiter::Waker(_)) => self.claim(passes_dead),
+            Some(task @ Waiter::Task(..)) if passes_lost && task.is_lost() => Candidate::Lost,
+            Some(Waiter::Task(..)) | None => Candidate::Claimed,
+            Some(Waiter::Waker(_)) => self.claim_branch(passes_lost),
         }
     }
 
     #[inline(never)]
-    fn claim(&self, passes_dead: bool) -> Fit {
+    fn claim_branch(&self, passes_lost: bool) -> Candidate {
         let Some(Waiter::Waker(waker)) = &self.waiter else {
-            return Fit::Yes;
+            return Candidate::Claimed;
         };
-        // Its task is lost, but another task may poll the future later, and must then find that it was granted nothing.
-        if passes_dead && self.waiter.as_ref().is_some_and(Waiter::is_dead) {
-            return Fit::Passed;
+        // The task that polled last is lost. But another task may poll the future later, and must then find that
+        // nothing was granted.
+        if passes_lost && self.waiter.as_ref().is_some_and(Waiter::is_lost) {
+            return Candidate::Passed;
         }
         // SELECT-1: claim the select before anything is given to the branch.
         match Choice::of(waker).map(|choice| choice.claim(self.branch)) {
-            None | Some(Claim::Won) => Fit::Yes,
-            Some(Claim::Lost) => Fit::Passed,
-            Some(Claim::Own) => Fit::Own,
+            None | Some(Claim::Won) => Candidate::Claimed,
+            Some(Claim::Lost) => Candidate::Passed,
+            Some(Claim::Own) => Candidate::Own,
         }
     }
 
-    /// Gives back the claim of `fits`, if the waiter is a branch.
+    /// Takes the claim back, if the waiter is a branch of a choice.
     fn release(&self) {
         // Only a branch has claimed anything.
         if let (Some(Waiter::Waker(waker)), false) = (&self.waiter, self.branch == NO_BRANCH) {
@@ -174,9 +176,10 @@ impl Waiters {
         is_behind && self.stray.as_ref().is_none_or(|stray| !stray.holds(key.0))
     }
 
-    /// Whether the waiter was taken out of the line without a grant. If so, this forgets it, and it may come anew.
+    /// Whether the waiter was taken out of the line without a grant. If so, this forgets the waiter, which may then get
+    /// in line anew.
     #[inline]
-    pub(super) fn was_passed(&mut self, key: Key) -> bool {
+    pub(super) fn take_passed(&mut self, key: Key) -> bool {
         self.stray.is_some() && self.forget_passed(key)
     }
 
@@ -207,12 +210,12 @@ impl Waiters {
         self.hand::<false>(woken, true, can).map(|(_, wants)| wants)
     }
 
-    /// Takes the first waiter that fits out of the line, and counts it as granted if `COUNTS`.
+    /// Takes the first waiter that can be granted out of the line, and counts it as granted if `COUNTS`.
     #[inline(always)]
     fn hand<const COUNTS: bool>(
         &mut self,
         woken: &mut Woken,
-        passes_dead: bool,
+        passes_lost: bool,
         can: impl Fn(u32) -> bool,
     ) -> Option<(Key, u32)> {
         let mut own = 0;
@@ -223,13 +226,13 @@ impl Waiters {
             if !can(first.wants) || own > self.line.len() {
                 return None;
             }
-            match first.fits(passes_dead) {
-                Fit::Yes => break,
+            match first.claim(passes_lost) {
+                Candidate::Claimed => break,
                 // Its task never runs again, so nothing has to be remembered.
-                Fit::Dead => drop(self.pop()),
+                Candidate::Lost => drop(self.pop()),
                 // SELECT-2: out of the line without a grant, woken, and on to the next.
-                Fit::Passed => self.pass_over(woken),
-                Fit::Own => {
+                Candidate::Passed => self.pass_over(woken),
+                Candidate::Own => {
                     // SELECT-5: a select cannot complete its own other branch. Keep that in line, at the end, and ask
                     // the next.
                     own += 1;
@@ -261,24 +264,26 @@ impl Waiters {
         // From here on this allocates under the lock.
         let _spins = Spins::begin();
         // All or none (SELECT-6): claim every choice first, and release the claims if too few can be had.
-        let fits: Vec<Option<Fit>> = (self.line.iter())
-            .map(|place| place.waiter.is_some().then(|| place.fits(false)))
+        let claims: Vec<Option<Candidate>> = (self.line.iter())
+            .map(|place| place.waiter.is_some().then(|| place.claim(false)))
             .collect();
-        let can_have = fits.iter().filter(|fit| matches!(fit, Some(Fit::Yes | Fit::Dead)));
+        let can_have = claims
+            .iter()
+            .filter(|found| matches!(found, Some(Candidate::Claimed | Candidate::Lost)));
         let is_enough = can_have.count() >= least;
         let mut stays = VecDeque::new();
-        for (place, fit) in std::mem::take(&mut self.line).into_iter().zip(fits) {
-            match fit {
+        for (place, found) in std::mem::take(&mut self.line).into_iter().zip(claims) {
+            match found {
                 None => {}
-                Some(Fit::Yes | Fit::Dead) if is_enough => {
+                Some(Candidate::Claimed | Candidate::Lost) if is_enough => {
                     self.moved_from(place.number);
                     self.granted += 1;
                     woken.push(place.waiter);
                 }
-                Some(Fit::Passed) => self.pass(place, woken),
+                Some(Candidate::Passed) => self.pass(place, woken),
                 // Not enough, or another branch of the select that is granting: it stays in line, in order.
-                Some(fit) => {
-                    if matches!(fit, Fit::Yes) {
+                Some(found) => {
+                    if matches!(found, Candidate::Claimed) {
                         place.release();
                     }
                     stays.push_back(place);
@@ -309,7 +314,7 @@ impl Waiters {
     /// A waiter that was not granted leaves. Returns what would have been woken, for a drop outside the lock.
     pub(super) fn remove(&mut self, key: Key) -> Option<Waiter> {
         // SELECT-2: a granter took the waiter out of the line already, and has its waker.
-        if self.was_passed(key) {
+        if self.take_passed(key) {
             return None;
         }
         let at = self.place(key)?;
@@ -489,7 +494,7 @@ impl Woken {
     fn wake_all(first: Option<Waiter>, more: Vec<Waiter>) {
         let mut panic = None;
         for waiter in first.into_iter().chain(more) {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waiter.wake_here())) {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waiter.wake_directly())) {
                 panic.replace(payload).into_iter().for_each(discard);
             }
         }

@@ -213,7 +213,7 @@ impl<T> Job<T> {
         match next {
             // Wakes it directly. This OS thread may have a hub, made by a job, that never turns again to run a
             // callback.
-            Next::Wake(waiter) => guarded(|| waiter.wake_here()),
+            Next::Wake(waiter) => guarded(|| waiter.wake_directly()),
             // The send fails if the receiver is gone: then nothing waits.
             Next::Tell(sender, number) => drop(sender.send(number)),
             _ => {}

@@ -40,8 +40,61 @@ pub(super) const WOKEN: u8 = 128;
 /// Drops the result in the slot, by its type.
 pub(in crate::hub) type DropResult = fn(&'static Task);
 pub(super) type Body = Fiber<(), (), DropResult>;
+
 /// How a resume of a task ended.
-pub(in crate::hub) type Stop = Outcome<(), DropResult>;
+pub(in crate::hub) enum Stop {
+    Suspended,
+    Ended(Stopped),
+}
+
+/// A green thread whose fiber has ended, and lies in the block still. Only [`enter`] makes one, at the end of the
+/// fiber.
+pub(in crate::hub) struct Stopped {
+    task: &'static Task,
+    drop_result: Option<DropResult>,
+}
+
+impl Stopped {
+    /// Drops the fiber: the stack goes back to the pool.
+    #[inline(always)]
+    pub(super) fn drop_fiber(self) -> Ending {
+        let Stopped { task, drop_result } = self;
+        // SAFETY: `enter` made this value, so the fiber was initialized, and has ended. An ended fiber is not entered
+        // again, so there is one such value in a life of the block, and this uses it up: the fiber is dropped once.
+        unsafe { (*task.fiber.get()).assume_init_drop() };
+        Ending { task, drop_result }
+    }
+}
+
+/// A task whose fiber or future has ended and is dropped: the owner's right to set `DONE`, once in a life of the block.
+pub(super) struct Ending {
+    task: &'static Task,
+    drop_result: Option<DropResult>,
+}
+
+impl Ending {
+    #[inline(always)]
+    pub(super) fn task(&self) -> &'static Task {
+        self.task
+    }
+
+    #[inline(always)]
+    pub(super) fn into_parts(self) -> (&'static Task, Option<DropResult>) {
+        (self.task, self.drop_result)
+    }
+
+    /// The end of a stackless task.
+    ///
+    /// # Safety
+    /// The future of the task has ended and is dropped, and there was no other `Ending` in this life of the block.
+    #[inline(always)]
+    pub(super) unsafe fn of_future(task: &'static Task, drop_result: DropResult) -> Ending {
+        Ending {
+            task,
+            drop_result: Some(drop_result),
+        }
+    }
+}
 
 /// A set of thread-locals.
 pub(crate) type Context = isolation::Context<ContextRunners>;
@@ -75,13 +128,15 @@ pub(crate) struct Task {
     /// The context that the task runs in; `None`: the native one.
     pub(in crate::hub) context: Cell<Option<&'static Context>>,
     pub(in crate::hub) state: Cell<State>,
-    pub(in crate::hub) wake: Cell<Wake>,
+    /// Why the last park ended.
+    pub(in crate::hub) woken_by: Cell<Wake>,
     pub(crate) interrupt: Cell<u8>,
     pub(crate) shield: Cell<u8>,
     pub(crate) marks: Marks,
     pub(super) join: AtomicU8,
-    pub(super) outcome: Cell<Ended>,
-    /// How the task ended. Unlike `outcome` it stays when the result is taken.
+    /// Which kind of result lies in `slot`.
+    pub(super) in_slot: Cell<Ended>,
+    /// How the task ended. Unlike `in_slot` this does not change when the result is taken.
     pub(super) ended: Cell<Ended>,
 
     pub(in crate::hub) ticket: AtomicU64,
@@ -153,8 +208,8 @@ impl TaskRef {
         self.0.is_finished()
     }
 
-    /// Whether the task can never run again: its hub ended before it did, or this is a forked child and the hub is the
-    /// parent's.
+    /// Whether the task can never run again: its hub ended before the task did, or this is a forked child and the hub
+    /// is the parent's.
     pub(crate) fn is_lost(self) -> bool {
         self.0.join.load(Ordering::Acquire) & LOST != 0
             || fork_epoch() != 0 && self.shared().is_some_and(Shared::is_of_parent)
@@ -209,7 +264,7 @@ impl Task {
             fiber: UnsafeCell::new(MaybeUninit::uninit()),
             context: Cell::new(None),
             state: Cell::new(State::Idle),
-            wake: Cell::new(Wake::Ready),
+            woken_by: Cell::new(Wake::Ready),
             interrupt: Cell::new(0),
             shield: Cell::new(0),
             marks: Marks::default(),
@@ -222,7 +277,7 @@ impl Task {
             ticket: AtomicU64::new(1),
             hub: AtomicPtr::new(ptr::null_mut()),
             join: AtomicU8::new(0),
-            outcome: Cell::new(Ended::Empty),
+            in_slot: Cell::new(Ended::Empty),
             joiner: UnsafeCell::new(None),
             slot: Slot::empty(),
             ended: Cell::new(Ended::Empty),
@@ -243,11 +298,11 @@ impl Task {
             (&raw mut (*at).next).write(blank.next);
             (&raw mut (*at).context).write(blank.context);
             (&raw mut (*at).state).write(blank.state);
-            (&raw mut (*at).wake).write(blank.wake);
+            (&raw mut (*at).woken_by).write(blank.woken_by);
             (&raw mut (*at).interrupt).write(blank.interrupt);
             (&raw mut (*at).shield).write(blank.shield);
             (&raw mut (*at).marks).write(blank.marks);
-            (&raw mut (*at).outcome).write(blank.outcome);
+            (&raw mut (*at).in_slot).write(blank.in_slot);
             (&raw mut (*at).ended).write(blank.ended);
             (&raw mut (*at).why).write(blank.why);
             (&raw mut (*at).near).write(blank.near);
@@ -321,7 +376,8 @@ impl Task {
 
     #[inline]
     pub(in crate::hub) fn invalidate_ticket(&self) {
-        // Only the owner writes the ticket, so a load and a store suffice.
+        // A load and a store suffice: while the block has a life, only its owner writes the ticket. (`recycle` and
+        // `Task::revive` write it between two lives.)
         self.ticket
             .store(self.ticket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
@@ -382,7 +438,7 @@ impl Task {
     }
 
     /// Whether no other task shares its thread-locals, such as the count of panics under way.
-    pub(in crate::hub) fn is_alone(&self) -> bool {
+    pub(in crate::hub) fn is_alone_in_context(&self) -> bool {
         self.context.get().is_some_and(Context::is_last)
     }
 
@@ -406,8 +462,8 @@ impl Task {
         // Near the stack pointer that is about to be saved: `prefetch_stack` begins here.
         let here = 0u8;
         self.near.set(Near::stack(&raw const here));
-        // SAFETY: only what parks or gives way (`park.rs`) and the runner's loop call this, on the task that runs, so its fiber is
-        // initialized, and this stack is its own or one above it on the chain (FIBER-3).
+        // SAFETY: only what parks or gives way (`park.rs`) and the runner's loop call this, on the task that runs, so
+        // its fiber is initialized, and this stack is its own or one above it on the chain (FIBER-3).
         unsafe { (*self.fiber.get()).assume_init_ref().suspend_root(()) };
     }
 
@@ -446,7 +502,7 @@ pub(super) fn prepare(
     task.shield.set(0);
     task.marks.clear();
     task.marks.set(marks, true);
-    task.outcome.set(Ended::Empty);
+    task.in_slot.set(Ended::Empty);
     if name.is_some() {
         // SAFETY: TASK-2: the block was taken from a free list, so no other code knows it, and its join does not exist
         // yet.
@@ -464,7 +520,18 @@ pub(super) fn prepare(
 #[inline(always)]
 pub(in crate::hub) unsafe fn enter(task: &'static Task) -> Stop {
     // SAFETY: the caller guarantees that the task is new or suspended, so its fiber is initialized and may be resumed.
-    unsafe { (*task.fiber.get()).assume_init_ref().enter(()) }
+    match unsafe { (*task.fiber.get()).assume_init_ref().enter(()) } {
+        Outcome::Yielded(()) => Stop::Suspended,
+        Outcome::Returned(drop_result) => Stop::Ended(Stopped {
+            task,
+            drop_result: Some(drop_result),
+        }),
+        // A root gives no panic (FIBER-5 of `fiber`): one that unwinds out of its body aborts.
+        Outcome::Panicked(_) => Stop::Ended(Stopped {
+            task,
+            drop_result: None,
+        }),
+    }
 }
 
 /// Called by the owner before a poll (STACKLESS-2). Acquires what was done before the wakes that set the bit.

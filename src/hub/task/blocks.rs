@@ -197,8 +197,8 @@ pub(super) fn take_common() -> &'static Task {
 /// Called once per life, by the owner or the join, whichever is last: no other code of this life uses the block.
 #[inline]
 pub(in crate::hub) unsafe fn recycle(task: &'static Task, here: Option<(&'static Shared, &'static Blocks)>) {
-    // SAFETY: the caller guarantees that the owner and the join are both finished with this life, so no other code reads
-    // its name (TASK-2).
+    // SAFETY: the caller guarantees that the owner and the join are both finished with this life, so no other code
+    // reads its name (TASK-2).
     unsafe { task.set_name(None) };
     // From here on old wakers and waiters find no hub, and a ticket that has moved.
     let owner = task.hub.swap(ptr::null_mut(), Ordering::AcqRel);

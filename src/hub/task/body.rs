@@ -52,7 +52,7 @@ fn run<F: FnOnce() -> T, T: 'static>(task: &'static Task, body: F) {
         // returned.
         Ok(value) => unsafe { store_result(task, value, Ended::Returned) },
         Err(payload) if interrupt::is_kill(&*payload) => {
-            task.outcome.set(Ended::Killed);
+            task.in_slot.set(Ended::Killed);
             task.ended.set(Ended::Killed);
         }
         Err(payload) => {
@@ -112,11 +112,11 @@ fn clear<T>(task: &'static Task) {
 /// # Safety
 /// The slot is empty and the caller owns it (TASK-3).
 #[inline]
-pub(super) unsafe fn store_result<V>(task: &Task, value: V, outcome: Ended) {
+pub(super) unsafe fn store_result<V>(task: &Task, value: V, in_slot: Ended) {
     // SAFETY: the caller guarantees that the slot is empty and that it owns the slot.
     unsafe { task.slot.put(value) };
-    task.outcome.set(outcome);
-    task.ended.set(outcome);
+    task.in_slot.set(in_slot);
+    task.ended.set(in_slot);
 }
 
 /// The body has returned although a patched call had told it of a kill. The task counts as killed, and its value is
@@ -130,11 +130,11 @@ fn store_late<T: 'static>(task: &Task, value: T) {
         // SAFETY: TASK-3: the slot is the owner's until `DONE`, and it is empty, because the body has only just
         // returned.
         unsafe { task.slot.put(late) };
-        task.outcome.set(Ended::Late);
+        task.in_slot.set(Ended::Late);
     } else {
         // The value need not be `Send`, so it cannot be kept in a `Late`.
         discard(value);
-        task.outcome.set(Ended::Killed);
+        task.in_slot.set(Ended::Killed);
     }
     task.ended.set(Ended::Killed);
 }
@@ -146,13 +146,13 @@ fn store_late<T: 'static>(task: &Task, value: T) {
 #[inline]
 pub(super) unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
     // `Empty` from here on: the result is taken at most once.
-    match task.outcome.replace(Ended::Empty) {
+    match task.in_slot.replace(Ended::Empty) {
         Ended::Empty | Ended::TimedOut => None,
-        // SAFETY: the caller owns the slot, and `outcome` said that a value of type `T` lies there.
+        // SAFETY: the caller owns the slot, and `in_slot` said that a value of type `T` lies there.
         Ended::Returned => Some(Exit::Returned(unsafe { task.slot.take::<T>() })),
-        // SAFETY: the caller owns the slot, and `outcome` said that a panic's payload lies there.
+        // SAFETY: the caller owns the slot, and `in_slot` said that a panic's payload lies there.
         Ended::Panicked => Some(Exit::Panicked(unsafe { task.slot.take() })),
-        // SAFETY: the caller owns the slot, and `outcome` said that the box lies there which `store_late` has put
+        // SAFETY: the caller owns the slot, and `in_slot` said that the box lies there which `store_late` has put
         // there.
         Ended::Late => Some(Exit::Killed(Some(unsafe { task.slot.take() }))),
         Ended::Killed => Some(Exit::Killed(None)),
@@ -165,7 +165,7 @@ pub(super) unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
 /// The caller owns the slot, as for [`drop_slot`].
 #[inline]
 pub(super) fn drop_rest<T>(task: &'static Task) {
-    if task.outcome.get() != Ended::Empty {
+    if task.in_slot.get() != Ended::Empty {
         drop_slot::<T>(task);
     }
 }

@@ -1,12 +1,10 @@
 //! The end of a task: the owner's last steps. The bits of `join` are described in [`task`](super).
+#![forbid(unsafe_code)]
 
-use std::sync::atomic::Ordering;
-
-use super::block::{ColdState, DETACHED, DONE, DropResult, JOINER, LINKED, LOST, RELEASED, Stop, Task, TaskRef};
-use super::blocks::recycle;
+use super::block::{ColdState, Ending, Stopped, Task, TaskRef};
+use super::join::{begin_lost, set_done_lost};
 use super::marks::State;
 use super::spawn::spawn;
-use crate::fiber::Outcome;
 use crate::hub::contexts::Kind;
 use crate::hub::links::{self, Left, Runs};
 use crate::hub::observers::Event;
@@ -14,30 +12,17 @@ use crate::hub::report::{Reporter, call_user, complain, discard, report_panic};
 use crate::hub::scheduler::Hub;
 use crate::hub::sleep::IdleWatcher;
 use crate::hub::slot::Ended;
-use crate::hub::waiter::Waiter;
 
-/// Handles a green thread that has suspended or ended.
-#[inline(always)]
-pub(in crate::hub) fn on_stop(hub: &'static Hub, task: &'static Task, stop: Stop) {
-    match stop {
-        Outcome::Yielded(()) => {}
-        Outcome::Returned(drop_result) => finish(hub, task, Some(drop_result)),
-        // A root gives no panic (FIBER-5 of `fiber`): one that unwinds out of its body aborts.
-        Outcome::Panicked(_) => finish(hub, task, None),
-    }
+/// Ends a green thread (see the bits of `join` in [`task`](super)).
+#[inline]
+pub(in crate::hub) fn end_green_thread(hub: &'static Hub, stopped: Stopped) {
+    end(hub, stopped.drop_fiber());
 }
 
-/// Ends a green thread: the owner's last step (see the bits of `join` in [`task`](super)).
+/// The owner's last steps for a task, a green thread or a stackless one.
 #[inline]
-fn finish(hub: &'static Hub, task: &'static Task, drop_result: Option<DropResult>) {
-    // SAFETY: `install_body` wrote the fiber, which has ended and is not used again: its stack goes back to the pool.
-    unsafe { (*task.fiber.get()).assume_init_drop() };
-    end(hub, task, drop_result);
-}
-
-/// The rest of the end, for green threads and stackless tasks alike.
-#[inline]
-pub(super) fn end(hub: &'static Hub, task: &'static Task, drop_result: Option<DropResult>) {
+pub(super) fn end(hub: &'static Hub, ending: Ending) {
+    let task = ending.task();
     task.state.set(State::Idle);
     hub.counters.live.set(hub.counters.live.get() - 1);
     if hub.counters.live.get() == 0 {
@@ -57,30 +42,13 @@ pub(super) fn end(hub: &'static Hub, task: &'static Task, drop_result: Option<Dr
     // Read before `DONE` is set: after that the join may recycle the block.
     let (name, ended) = (TaskRef::new(task), task.ended.get());
     let id = task.id.get();
-    // This publishes the result to the join, and acquires the waiter and the links that the join has left. The bits
-    // found here decide what is left to do for the owner.
-    let before = task.join.fetch_or(DONE, Ordering::AcqRel);
-    if before & LINKED != 0 {
+    let done = ending.set_done();
+    // The bits found there decide what is left to do for the owner. Do not touch the task from here on: if no bit was
+    // set, the join recycles the block, and may have done so already.
+    if done.has_links() {
         run_links(hub, name, id, ended);
     }
-    // If the join is neither gone nor waiting, it recycles the block and may have done so already: do not touch the
-    // task.
-    if before & DETACHED != 0 {
-        end_detached(hub, task, drop_result);
-    } else if before & JOINER != 0 {
-        release(hub, task);
-    }
-}
-
-#[inline(never)]
-fn end_detached(hub: &'static Hub, task: &'static Task, drop_result: Option<DropResult>) {
-    // There is a result only in the rare case that the join was dropped after the last look, in `clear`.
-    if let Some(drop_result) = drop_result.filter(|_| task.outcome.get() != Ended::Empty) {
-        // On the hub's own stack code of the user must run as a callback (HUB-11).
-        hub.as_callback(|| drop_result(task));
-    }
-    // SAFETY: `DETACHED` was found set at or after `DONE`, so the join is gone, and this is the owner's last step.
-    unsafe { recycle(task, Hub::blocks_here()) };
+    done.release(hub);
 }
 
 /// Ends the rarely used fields of a green thread that has ended.
@@ -94,52 +62,26 @@ fn end_cold(hub: &'static Hub, cold: ColdState) {
     hub.as_callback(|| discard(cold.locals));
 }
 
-/// Wakes the joiner, and recycles the block if the join was dropped meanwhile.
-#[inline]
-fn release(hub: &'static Hub, task: &'static Task) {
-    // SAFETY: TASK-4: `DONE` was set after `JOINER`, so the waiter belongs to the owner, and the join no longer touches
-    // it.
-    let joiner = unsafe { &mut *task.joiner.get() };
-    if let Some(Waiter::Task(waiting, ticket)) = *joiner {
-        // In two parts: reading the whole waiter back would stall on the stores that wrote it a moment ago. `forget` is
-        // right because a task waiter owns nothing.
-        std::mem::forget(joiner.take());
-        hub.wake_task(waiting, ticket);
-    } else if let Some(waiter) = joiner.take() {
-        hub.wake(waiter);
-    }
-    // The waiter is taken, so the join may recycle the block from here on. If it was dropped before, it has left that
-    // to the owner.
-    if task.join.fetch_or(RELEASED, Ordering::AcqRel) & DETACHED != 0 {
-        end_detached(hub, task, None);
-    }
-}
-
-/// Marks an unfinished green thread as lost: its hub ends, or could never start it. Its stack is leaked.
+/// Marks an unfinished task as lost: the hub ends, or could not start the task. The task's stack is leaked.
 pub(in crate::hub) fn lose(task: &'static Task) {
-    if task.join.fetch_or(LOST, Ordering::AcqRel) & (LOST | DONE) != 0 {
+    if !begin_lost(task) {
         return; // Another call was first, or the task has ended.
     }
     // `LOST` keeps the join from recycling the block. The fields are written before `DONE`, which publishes them.
-    task.outcome.set(Ended::Lost);
+    task.in_slot.set(Ended::Lost);
     task.ended.set(Ended::Lost);
     task.state.set(State::Idle);
     task.invalidate_ticket();
     let id = task.id.get();
-    let before = task.join.fetch_or(DONE | LOST, Ordering::AcqRel);
-    if before & LINKED != 0 {
+    let (has_links, joiner) = set_done_lost(task);
+    if has_links {
         lose_links(TaskRef::new(task), id);
     }
-    if before & JOINER != 0 && before & DETACHED == 0 {
-        // SAFETY: TASK-4: `DONE` was set after `JOINER`, so the waiter belongs to this side, and the join no longer
-        // touches it.
-        if let Some(waiter) = unsafe { (*task.joiner.get()).take() }
-            // The hub may have ended: then a waker, which is the user's code, is called here at once.
-            && let Err(payload) = call_user(|| waiter.wake())
-        {
-            report_panic(&Reporter::callback(), payload);
-        }
-        task.join.fetch_or(RELEASED, Ordering::AcqRel);
+    // The hub may have ended: then a waker, which is the user's code, is called here at once.
+    if let Some(waiter) = joiner
+        && let Err(payload) = call_user(|| waiter.wake())
+    {
+        report_panic(&Reporter::callback(), payload);
     }
     // Frames of the leaked stack may still refer to the block, so neither side recycles it.
 }
@@ -174,7 +116,7 @@ fn lose_links(task: TaskRef, id: u64) {
     for Left { link, .. } in links::take(task, |left| left.id == id) {
         let call = move || link(Ended::Lost);
         match Hub::try_current() {
-            Some(hub) => hub.call(Box::new(call)),
+            Some(hub) => hub.queue_callback(Box::new(call)),
             None => {
                 if let Err(payload) = call_user(call) {
                     report_panic(&Reporter::callback(), payload);
@@ -207,6 +149,6 @@ pub(super) fn tell_empty(hub: &'static Hub) {
 fn tell_watchers(hub: &'static Hub) {
     // `watch_idle` keeps each that finds green threads again.
     for watcher in hub.sleep.idle_watchers.take() {
-        hub.call(Box::new(move || hub.watch_idle(watcher)));
+        hub.queue_callback(Box::new(move || hub.watch_idle(watcher)));
     }
 }

@@ -1,4 +1,5 @@
-//! The right to a green thread's result, from any OS thread. The bits of `join` are described in [`task`](super).
+//! The two sides of the end of a task: the right to its result, on any OS thread, and the owner's steps once the task
+//! has ended. The bits of `join`, by which the sides agree, are described in [`task`](super).
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -6,7 +7,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::block::{DETACHED, DONE, JOINER, LINKED, LOST, RELEASED, SCOPED, Task, TaskRef};
+use super::block::{DETACHED, DONE, DropResult, Ending, JOINER, LINKED, LOST, RELEASED, SCOPED, Task, TaskRef};
 use super::blocks::recycle;
 use super::body::{drop_rest, take_exit};
 use crate::hub::links::{self, ExitLink, Runs};
@@ -140,7 +141,7 @@ impl<T> Join<T> {
 }
 
 impl<T> Join<T> {
-    /// The same as a drop, for a join that has taken the value.
+    /// Drops a join that has taken the value: without the questions that a drop of any other join asks.
     #[inline(always)]
     pub(crate) fn end_taken(self) {
         let join = ManuallyDrop::new(self);
@@ -186,4 +187,107 @@ impl<T> Drop for Join<T> {
         }
         self.end(before);
     }
+}
+
+/// A task whose `DONE` the owner has set: the owner's right to do the last step of this life of the block.
+pub(super) struct Done {
+    task: &'static Task,
+    drop_result: Option<DropResult>,
+    /// The bits that were set before `DONE`. They decide what the owner has to do.
+    before: u8,
+}
+
+impl Ending {
+    /// Sets `DONE`. This publishes the result to the join, and acquires the waiter and the links that the join has
+    /// left.
+    #[inline]
+    pub(super) fn set_done(self) -> Done {
+        let (task, drop_result) = self.into_parts();
+        let before = task.join.fetch_or(DONE, Ordering::AcqRel);
+        Done {
+            task,
+            drop_result,
+            before,
+        }
+    }
+}
+
+impl Done {
+    /// Whether the join has left exit links, which the owner must run.
+    #[inline]
+    pub(super) fn has_links(&self) -> bool {
+        self.before & LINKED != 0
+    }
+
+    /// Wakes the joiner, and recycles the block if the join is gone. If the join is neither gone nor waiting, it
+    /// recycles the block itself, and may have done so already.
+    #[inline]
+    pub(super) fn release(self, hub: &'static Hub) {
+        if self.before & DETACHED != 0 {
+            self.end_detached(hub);
+        } else if self.before & (JOINER | LOST) == JOINER {
+            self.wake_joiner(hub);
+        }
+    }
+
+    #[inline(never)]
+    fn end_detached(self, hub: &'static Hub) {
+        let Done { task, drop_result, .. } = self;
+        // There is a result only in the rare case that the join was dropped after the last look, in `clear`.
+        if let Some(drop_result) = drop_result.filter(|_| task.in_slot.get() != Ended::Empty) {
+            // On the hub's own stack code of the user must run as a callback (HUB-11).
+            hub.as_callback(|| drop_result(task));
+        }
+        if self.before & LOST == 0 {
+            // SAFETY: `DETACHED` was found set at or after `DONE`, so the join is gone. There is one `Done` in a life
+            // of the block, and this uses it up: it is the owner's last step.
+            unsafe { recycle(task, Hub::blocks_here()) };
+        }
+    }
+
+    #[inline]
+    fn wake_joiner(self, hub: &'static Hub) {
+        // SAFETY: TASK-4: `JOINER` was set before `DONE`, so the waiter belongs to the owner. There is one `Done` in a
+        // life of the block, so this is the only reference.
+        let joiner = unsafe { &mut *self.task.joiner.get() };
+        if let Some(Waiter::Task(waiting, ticket)) = *joiner {
+            // In two parts: reading the whole waiter back would stall on the stores that wrote it a moment ago.
+            // `forget` is right because a task waiter owns nothing.
+            std::mem::forget(joiner.take());
+            hub.wake_task(waiting, ticket);
+        } else if let Some(waiter) = joiner.take() {
+            hub.wake(waiter);
+        }
+        // The waiter is taken, so the join may recycle the block from here on. If the join was dropped before, it has
+        // left that to the owner.
+        if self.task.join.fetch_or(RELEASED, Ordering::AcqRel) & DETACHED != 0 {
+            // The join has dropped the result before it set `DETACHED`.
+            Done {
+                drop_result: None,
+                ..self
+            }
+            .end_detached(hub);
+        }
+    }
+}
+
+/// Sets `LOST`, which keeps both sides from recycling the block. `false` if the task has ended, or is lost already.
+pub(super) fn begin_lost(task: &'static Task) -> bool {
+    task.join.fetch_or(LOST, Ordering::AcqRel) & (LOST | DONE) == 0
+}
+
+/// Sets `DONE` in place of the end of a task that is lost. Gives whether the join has left exit links, and the waiter
+/// of the join.
+pub(super) fn set_done_lost(task: &'static Task) -> (bool, Option<Waiter>) {
+    let before = task.join.fetch_or(DONE | LOST, Ordering::AcqRel);
+    let joiner = if before & (DONE | DETACHED | JOINER) == JOINER {
+        // SAFETY: TASK-4: this call has set `DONE`, after `JOINER`, so the waiter belongs to this side. A lost task has
+        // no other end: `Done::release` does not touch the waiter if it finds `LOST`.
+        let waiter = unsafe { (*task.joiner.get()).take() };
+        task.join.fetch_or(RELEASED, Ordering::AcqRel);
+        waiter
+    } else {
+        None
+    };
+    (before & (DONE | LINKED) == LINKED, joiner)
 }

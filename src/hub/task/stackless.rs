@@ -1,9 +1,9 @@
 //! Stackless tasks: futures that take their turn among the green threads, and the *runners* that lend them a stack.
 //!
-//! A stackless task is a block like any other: it waits in the ready queue, ends, is joined, killed and lost as a green
-//! thread is. In place of a fiber it has a boxed future. When its turn comes, the hub resumes a runner in its place: a
-//! green thread of the task's context, which polls it once. If the future blocks, the runner simply parks within the
-//! poll, and the next task gets another runner.
+//! A stackless task has a block like any other task: it waits in the ready queue, ends, is joined, killed and lost as a
+//! green thread is. In place of a fiber the block holds a boxed future. When the task comes up, the hub resumes a
+//! runner in its place: a green thread of the task's context, which polls the future once. If the future blocks, the
+//! runner simply parks within the poll, and the next task gets another runner.
 //!
 //! ```text
 //!   ready queue ─► task (STACKLESS) ─► with_stack ─► a runner that rests, or a new one ─► poll ─► the runner rests
@@ -15,13 +15,15 @@
 //! - **STACKLESS-1** The field `fiber` of a block with the mark `STACKLESS` holds a [`Work`], from `start_future` until
 //!   the future is dropped.
 //! - **STACKLESS-2** `WOKEN` is set by a waker, and cleared by the owner before each poll. The waker that sets the bit
-//!   makes sure that there is a poll: it queues the task if the task waits, and otherwise the owner finds the bit after
-//!   the poll. A waker of an older life causes one poll too many at worst: `prepare` clears the bit after it has set
-//!   the hub, so a waker that sets the bit later sends to the hub of this life.
-//! - **STACKLESS-3** A runner is resumed for the task in `assigned`, and takes it from there at once. If there is none,
-//!   the runner ends.
-//! - **STACKLESS-4** While a runner polls a task, it has that task's number, shield, time-outs, locals and kill. So
-//!   what a task leaves there between two polls never reaches another task.
+//!   makes sure that there is a poll: if the task waits, the waker has it queued; if the task is being polled, the
+//!   owner finds the bit after the poll. A waker of an older life causes one poll too many at worst: `prepare` sets the
+//!   hub of the new life and clears the bit after that, so a waker that sets the bit later sends to the hub of the new
+//!   life.
+//! - **STACKLESS-3** A runner is resumed for the task in `assigned`, and takes the task from there at once. If
+//!   `assigned` is empty, the runner ends.
+//! - **STACKLESS-4** While a runner polls a task, the runner has that task's number, shield, time-outs, locals and
+//!   kill. After the poll the task has them again. So what a task keeps in them between two polls never reaches another
+//!   task.
 //! - **STACKLESS-5** While a stackless task is `Running`, its `near` is the runner that polls it. Otherwise `near` is
 //!   the address of the future.
 
@@ -34,7 +36,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context as PollContext, Poll};
 
-use super::block::{Body, Context, DETACHED, DropResult, Near, Task, clear_woken, is_woken, prepare};
+use super::block::{Body, Context, DETACHED, DropResult, Ending, Near, Task, clear_woken, is_woken, prepare};
 use super::body::{__rust_begin_short_backtrace, drop_slot, end_locals, install_body, store_result};
 use super::exit::{end, lose, tell_empty};
 use super::join::Join;
@@ -79,7 +81,7 @@ pub(super) fn start_future<F: Future + 'static>(hub: &'static Hub, task: &'stati
     });
     task.marks.set(Marks::STACKLESS, true);
     let context = Contexts::for_spawn(hub.context(), Kind::Local);
-    // Counted so that the context's runner at rest ends with the last task (`finish`).
+    // Counted so that the context's runner at rest ends with the last task (`end_stackless`).
     context.inspect(|context| {
         let tasks = &context.scheduler().tasks;
         tasks.set(tasks.get() + 1);
@@ -140,7 +142,7 @@ fn new_runner(hub: &'static Hub, context: Option<&'static Context>) -> io::Resul
     );
     // No join will look at its result: the runner's block is recycled at its end.
     runner.join.store(DETACHED, Ordering::Release);
-    // A member: the context stays as long as its runner does, so a task is never the last to leave (`finish`).
+    // A member: the context stays as long as its runner does, so a task is never the last to leave (`end_stackless`).
     runner.context.set(context.inspect(|context| context.join()));
     let own = runner.id();
     install_body(runner, stack, move || run_assigned(hub, runner, own));
@@ -200,15 +202,15 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
             wait(hub, task);
         }
         // A kill came during the poll, and the future has not unwound for it: the task ends now.
-        Ok(Poll::Pending) => finish(hub, runner, task, Err(payload::killed())),
+        Ok(Poll::Pending) => end_stackless(hub, runner, task, Err(payload::killed())),
         Ok(Poll::Ready(drop_result)) if interrupt::is_told_kill(runner) => {
             // A patched call told the future of its kill, and the future has returned. As for a green thread the task
             // counts as killed. The value is dropped, because it need not be `Send`.
             drop_result(task);
-            finish(hub, runner, task, Err(payload::killed()));
+            end_stackless(hub, runner, task, Err(payload::killed()));
         }
-        Ok(Poll::Ready(drop_result)) => finish(hub, runner, task, Ok(drop_result)),
-        Err(payload) => finish(hub, runner, task, Err(payload)),
+        Ok(Poll::Ready(drop_result)) => end_stackless(hub, runner, task, Ok(drop_result)),
+        Err(payload) => end_stackless(hub, runner, task, Err(payload)),
     }
 }
 
@@ -243,7 +245,7 @@ fn wait(hub: &Hub, task: &'static Task) {
 }
 
 #[inline]
-fn finish(
+fn end_stackless(
     hub: &'static Hub,
     runner: &'static Task,
     task: &'static Task,
@@ -260,7 +262,7 @@ fn finish(
     let drop_result = match result {
         Ok(drop_result) => drop_result,
         Err(payload) if interrupt::is_kill(&*payload) => {
-            task.outcome.set(Ended::Killed);
+            task.in_slot.set(Ended::Killed);
             task.ended.set(Ended::Killed);
             drop_slot::<()> as DropResult
         }
@@ -294,7 +296,9 @@ fn finish(
             hub.queue.ready.push(runner);
         }
     }
-    end(hub, task, Some(drop_result));
+    // SAFETY: the future has ended, and was dropped above. A stackless task ends only here, and only once: it is in no
+    // queue any more. (`runner_for` loses a task that was never polled again.)
+    end(hub, unsafe { Ending::of_future(task, drop_result) });
 }
 
 #[cfg(all(test, loom))]

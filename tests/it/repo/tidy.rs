@@ -14,7 +14,6 @@ const UNSAFE_ROOMS: &[&str] = &[
     "hub/task/block",
     "hub/task/blocks",
     "hub/task/body",
-    "hub/task/exit",
     "hub/task/join",
     "hub/task/stackless",
     "hub/wake",
