@@ -4,8 +4,10 @@
 //! |---|---|
 //! | data that several threads change | [`Mutex`], [`RwLock`]; [`ReentrantLock`] if its holder takes it again |
 //! | a limit on how many at once | [`Semaphore`], [`BoundedSemaphore`] |
-//! | something that happens | [`Event`]; with a value: [`Promise`]; in a lock: [`Condvar`]; when all have come: [`Barrier`] |
+//! | something that happens | [`Event`]; once for one waiter: [`Notify`]; with a value: [`Promise`]; in a lock: [`Condvar`]; when all have come: [`Barrier`] |
 //! | messages, until the other side is gone | a [`channel`] |
+//! | messages that each receiver gets | a [`broadcast`] |
+//! | the newest value of something that changes | a [`watch`] |
 //! | jobs for workers, until all are done | a [`queue`] |
 //! | the first of several of these | [`select!`](crate::select!) |
 //! | something that is made once | [`OnceLock`], [`LazyLock`], [`Once`] |
@@ -59,11 +61,13 @@
 //! `asyncio.Future` are a [`Promise`], `RLock` is a [`ReentrantLock`].
 
 mod barrier;
+pub mod broadcast;
 pub mod channel;
 mod condvar;
 mod event;
 mod lazy_lock;
 mod mutex;
+mod notify;
 mod once;
 mod once_core;
 mod once_lock;
@@ -76,17 +80,19 @@ pub mod select;
 mod semaphore;
 mod wait;
 mod waiters;
+pub mod watch;
 
-pub use barrier::{Barrier, BarrierWaitResult};
+pub use barrier::{Barrier, BarrierWaitResult, BrokenBarrier};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
 pub use lazy_lock::LazyLock;
 pub use mutex::{Mutex, MutexGuard};
+pub use notify::Notify;
 pub use once::{Once, OnceState};
 pub use once_lock::{OnceLock, OnceLock as OnceCell};
 pub use promise::Promise;
 pub use reentrant::{ReentrantLock, ReentrantLockGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-pub use semaphore::{BoundedSemaphore, Permit, ReleaseError, Semaphore};
+pub use semaphore::{BoundedSemaphore, Closed, OwnedPermit, Permit, ReleaseError, Semaphore};
 
 pub(crate) use wait::Until;

@@ -284,9 +284,7 @@ impl<H: Joinable> Wait<H> {
 
     /// Moves those that have ended to `done`.
     fn sort_out(&mut self) {
-        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rest)
-            .into_iter()
-            .partition(H::is_finished);
+        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rest).into_iter().partition(H::is_finished);
         self.done.extend(done);
         self.rest = rest;
     }

@@ -252,7 +252,11 @@ impl Drop for Leave {
         let mut state = self.children.lock();
         state.running.remove(&self.number);
         // Only the last child wakes the scope.
-        let waiter = if state.running.is_empty() { state.waiter.take() } else { None };
+        let waiter = if state.running.is_empty() {
+            state.waiter.take()
+        } else {
+            None
+        };
         drop(state);
         if let Some(waiter) = waiter {
             waiter.wake();

@@ -109,7 +109,9 @@ impl CancelToken {
         let is_cancelled = state.is_cancelled;
         let child = CancelToken::with(Some((self.clone(), number)));
         if !is_cancelled {
-            state.listeners.insert(number, Listener::Child(Arc::downgrade(&child.0)));
+            state
+                .listeners
+                .insert(number, Listener::Child(Arc::downgrade(&child.0)));
         }
         drop(state);
         if is_cancelled {

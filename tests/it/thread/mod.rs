@@ -20,6 +20,7 @@ pub(crate) mod overflow;
 mod park;
 mod pool;
 mod scope;
+mod token;
 pub(crate) mod scope_handle;
 #[cfg(target_env = "musl")]
 mod shared;
