@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use super::events::{EventLoop, set_event_loop};
 use super::exceptions::TaskError;
@@ -17,7 +17,7 @@ use crate::hub::{self, Registered};
 use crate::sys::fork::{Global, Order, fork_epoch};
 use crate::sys::inside::MutexGuard;
 use crate::sys::socket;
-use crate::sys::{ctrl_c, thread};
+use crate::sys::{signal, thread};
 
 /// Runs `main` to its end; then cancels the tasks that are left, and waits for them.
 ///
@@ -206,7 +206,7 @@ impl EventLoop {
 #[derive(Default)]
 struct CtrlCState {
     /// Where the signal handler writes, with the fork epoch of the process that reads it.
-    writer: Option<(u64, OwnedFd)>,
+    writer: Option<(u64, &'static OwnedFd)>,
     main: Option<AnyTask>,
     came: bool,
 }
@@ -225,13 +225,13 @@ fn state() -> MutexGuard<'static, CtrlCState> {
 }
 
 /// While this exists, the first Ctrl-C cancels the main task.
-struct CtrlC(Option<ctrl_c::Caught>);
+struct CtrlC(Option<signal::Caught>);
 
 impl CtrlC {
     /// Has Ctrl-C cancel `main`; does nothing where the library does not handle Ctrl-C.
     fn cancels(main: AnyTask) -> CtrlC {
         let mut state = state();
-        let caught = writer(&mut state).ok().and_then(ctrl_c::catch);
+        let caught = writer(&mut state).ok().and_then(signal::catch_ctrl_c);
         if caught.is_some() {
             (state.main, state.came) = (Some(main), false);
         }
@@ -254,17 +254,17 @@ impl Drop for CtrlC {
 }
 
 /// The descriptor that the signal handler writes to. The first call of a process starts the OS thread that reads it.
-fn writer(state: &mut CtrlCState) -> io::Result<i32> {
+fn writer(state: &mut CtrlCState) -> io::Result<&'static OwnedFd> {
     let epoch = fork_epoch();
-    if let Some((_, writer)) = state.writer.as_ref().filter(|(of, _)| *of == epoch) {
-        return Ok(writer.as_raw_fd());
+    if let Some((_, writer)) = state.writer.filter(|(of, _)| *of == epoch) {
+        return Ok(writer);
     }
     let (reader, writer) = socket::pipe()?;
     thread::start("ctrl-c", move || listen(&reader))?;
-    let fd = writer.as_raw_fd();
-    // In a forked child this closes the parent's pipe end, to which no handler of this process writes any more.
+    // Never closed, because a signal handler writes to it.
+    let writer = &*Box::leak(Box::new(writer));
     state.writer = Some((epoch, writer));
-    Ok(fd)
+    Ok(writer)
 }
 
 fn listen(reader: &OwnedFd) {

@@ -1,4 +1,5 @@
-//! [`Fiber`], and what suspends one. The labels of the invariants are those of [`fiber`](super).
+//! [`Fiber`], what suspends one, and the chain of those that run. The labels of the invariants are those of
+//! [`fiber`](super).
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -6,12 +7,13 @@ use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use super::current::{self, Begun, Link, TOP};
-use super::outermost;
+use super::current::Begun;
 use crate::stack::Stack;
+use crate::sys::frame;
 
 /// What a resume came to.
 pub(crate) enum Outcome<Y, R> {
@@ -26,6 +28,108 @@ pub(crate) enum Outcome<Y, R> {
 type Ended<R> = Result<R, Box<dyn Any + Send>>;
 type Co<I, Y, R> = Coroutine<I, Y, Ended<R>, Stack>;
 
+/// One fiber on the chain.
+#[derive(Debug)]
+pub(crate) struct Link {
+    prev: Cell<*const Link>,
+    /// Zero until the number is first needed.
+    number: Cell<u64>,
+}
+
+impl Link {
+    #[inline]
+    fn new(prev: *const Link) -> Link {
+        Link {
+            prev: Cell::new(prev),
+            number: Cell::new(0),
+        }
+    }
+
+    #[inline]
+    fn set_prev(&self, prev: *const Link) {
+        self.prev.set(prev);
+    }
+
+    /// A number that no other link ever has.
+    #[inline]
+    fn number(&self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        if self.number.get() == 0 {
+            self.number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        self.number.get()
+    }
+
+    #[inline]
+    fn has_number(&self, number: u64) -> bool {
+        self.number.get() == number
+    }
+}
+
+thread_local! {
+    /// The innermost running fiber above the root; null if the root itself runs.
+    static TOP: Cell<*const Link> = const { Cell::new(ptr::null()) };
+    /// Where a fiber that is entered for the first time stores the address of its frame.
+    static ENTERING: Cell<*const Cell<*const ()>> = const { Cell::new(ptr::null()) };
+}
+
+/// Whether the fiber of `link` runs here: the link is on the chain from the innermost fiber down to the root.
+#[inline(always)]
+pub(crate) fn is_on_chain(link: *const Link) -> bool {
+    let top = TOP.get();
+    top == link || is_below(top, link)
+}
+
+#[cold]
+fn is_below(mut at: *const Link, link: *const Link) -> bool {
+    while at != link {
+        if at.is_null() {
+            return false;
+        }
+        // SAFETY: links on the chain belong to running fibers, so the frames that hold them exist (FIBER-1).
+        at = unsafe { (*at).prev.get() };
+    }
+    true
+}
+
+/// The link of the innermost running fiber above the root; null if the root itself runs.
+#[inline(always)]
+pub(crate) fn top() -> *const Link {
+    TOP.get()
+}
+
+/// The chain of a native stack, set aside.
+pub(crate) struct Chain(*const Link);
+
+/// Sets aside the chain of the native stack while the hub runs on it; [`restore`] puts it back.
+pub(crate) fn set_aside() -> Chain {
+    Chain(TOP.replace(ptr::null()))
+}
+
+/// Undoes [`set_aside`].
+pub(crate) fn restore(chain: Chain) {
+    TOP.set(chain.0);
+}
+
+/// Calls `f` from the outermost frame of a green thread, where every unwinder stops. If `f` unwinds, the process aborts in
+/// `run`.
+///
+/// The frame's tables say that it has no caller, and its frame pointer is null ([`frame`]; where the platform has no
+/// such frame, it is one like any other). So a backtrace, a debugger and a profiler see what a green thread called, and
+/// nothing of the hub. They need not cross from one stack to another: for that, the tables at the base of a coroutine
+/// must read what a switch that is under way has not written yet.
+#[inline(always)]
+fn outermost<F: FnOnce()>(f: F) {
+    unsafe extern "C" fn run<F: FnOnce()>(f: *mut ()) {
+        // SAFETY: `outermost` passes the address of its `f`, which is read once and not dropped there.
+        unsafe { f.cast::<F>().read()() };
+    }
+
+    let mut f = ManuallyDrop::new(f);
+    // SAFETY: `run` expects the address of an `F`, and does not unwind: it is an `extern "C"` function.
+    unsafe { frame::outermost((&raw mut f).cast(), run::<F>) };
+}
+
 /// The part of a fiber that lies on its own stack (FIBER-1).
 pub(crate) struct Frame<I, Y> {
     link: Link,
@@ -38,11 +142,6 @@ pub(crate) struct Frame<I, Y> {
 pub(crate) struct Fiber<I: 'static, Y: 'static, R: 'static> {
     coroutine: UnsafeCell<ManuallyDrop<Co<I, Y, R>>>,
     frame: Cell<*const Frame<I, Y>>,
-}
-
-thread_local! {
-    /// Where a fiber that is entered for the first time stores the address of its frame.
-    static ENTERING: Cell<*const Cell<*const ()>> = const { Cell::new(ptr::null()) };
 }
 
 impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
@@ -105,7 +204,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<I, Y>, input| {
             if ROOT {
                 let mut ended = MaybeUninit::uninit();
-                outermost::call(|| _ = ended.write(base(yielder, input)));
+                outermost(|| _ = ended.write(base(yielder, input)));
                 // SAFETY: the closure has written it: nothing unwinds out of the call.
                 return Ok(unsafe { ended.assume_init() });
             }
@@ -249,7 +348,7 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
     pub(crate) fn suspend(&self, value: Y) -> Result<I, Y> {
         // SAFETY: FIBER-1: a suspender is lent to the body, so the fiber has not ended.
         let frame = unsafe { &*self.frame };
-        if !current::is_on_chain(&raw const frame.link) {
+        if !is_on_chain(&raw const frame.link) {
             return Err(value);
         }
         // SAFETY: FIBER-3: the link was just found on the chain.
@@ -296,7 +395,7 @@ impl<I: 'static, Y: 'static> Kept<I, Y> {
             .wrapping_byte_add(offset_of!(Frame<I, Y>, link))
             .cast::<Link>();
         // SAFETY: FIBER-1: a link on the chain belongs to a running fiber, so its frame exists.
-        current::is_on_chain(link) && unsafe { &*link }.has_number(self.number)
+        is_on_chain(link) && unsafe { &*link }.has_number(self.number)
     }
 
     /// Like [`Suspender::suspend`].

@@ -43,7 +43,7 @@ impl Callbacks {
             number,
             owner: Cell::new(0),
             root,
-            top: current::TOP.get(),
+            top: current::top(),
         });
         self.depth.set(self.depth.get() + 1);
         // Caught, so that the frame is removed if `f` panics.

@@ -91,8 +91,8 @@ impl Hub {
         let _ = crate::stack::home();
         END.with(|_| ());
         // In each forked child the hub is forgotten: it is the parent's.
-        sys::fork::on_fork(sys::fork::Child::Hub, forked);
-        crate::stack::set_describe(describe);
+        sys::fork::on_fork(sys::fork::Child::Hub, &(forked as _));
+        crate::stack::set_describe(&(describe as _));
         crate::stack::set_trim(leisure::trim);
         announce_panics();
         sys::signal::ensure_alt_stack();
@@ -240,7 +240,7 @@ struct OwnedHub(*mut Hub);
 
 impl OwnedHub {
     fn new(hub: Hub) -> (OwnedHub, &'static Hub) {
-        sys::last::prepare();
+        sys::hooks::prepare();
         let hub = Box::into_raw(Box::new(hub));
         // SAFETY: the hub stays where it is until `free`, which runs when no code refers to it any more.
         (OwnedHub(hub), unsafe { &*hub })
@@ -252,7 +252,7 @@ impl OwnedHub {
     fn retire(self) {
         // SAFETY: `at_end` calls `free` after the destructors of the thread-locals, with this `OwnedHub`'s pointer, and
         // not again after it has returned `true`, as `free` requires.
-        unsafe { sys::last::at_end(free, self.0.cast()) };
+        unsafe { sys::hooks::at_end(free, self.0.cast()) };
     }
 }
 

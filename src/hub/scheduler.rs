@@ -418,7 +418,7 @@ impl Hub {
     /// it. `None` on the native stack.
     #[cfg(feature = "monkey")]
     pub(crate) fn stack_base(&self) -> Option<usize> {
-        let top = crate::fiber::current::TOP.get();
+        let top = crate::fiber::current::top();
         if top.is_null() {
             self.queue.current.get().map(Task::base)
         } else {

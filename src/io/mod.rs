@@ -104,6 +104,9 @@ fn late(fd: BorrowedFd<'_>, direction: Direction, what: &str, limit: Option<Dura
 
 #[track_caller]
 fn wait_for(fd: BorrowedFd<'_>, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+    if crate::sys::is_watched_file(fd) {
+        return give_way();
+    }
     let hub = Parker::hub_for_io()?;
     let deadline = timeout.map(|timeout| hub.deadline_in(timeout));
     let why = reason(fd, direction);

@@ -38,7 +38,8 @@ use std::time::Duration;
 use libc::{c_int, sockaddr_storage, socklen_t, ssize_t};
 
 use super::call::{self, Call, SOCKET, handlers_for, is_nonblocking};
-use super::gate::{contained, errno, fail, interrupted, set_errno};
+use super::gate::{contained, interrupted};
+use super::symbol::{errno, fail, set_errno};
 use super::table::{self, Waiting};
 use crate::hub::{self, Direction, Mode, Parker, Wake, Why};
 use crate::sys::fork::InChild;
@@ -485,11 +486,12 @@ fn wait(call: &Call, accepter: &Accepter, left: u64, works: bool) -> Result<Wake
                 return Ok(Wake::Early);
             }
             let hears = hub.hear_signals(parker.named(), handlers_for(deadline));
+            let why = Why::new(&SOCKET, fd as usize);
             // While the OS thread works, the listener may stay readable with the connection that it is about to accept.
             let wake = if works {
-                Ok(parker.park(deadline, Mode::Cancel, Why::new(&SOCKET, fd as usize)))
+                Ok(parker.park(deadline, Mode::Cancel, why))
             } else {
-                call::park_for(parker, fd, Direction::Read, deadline, || watched.is_closed())
+                watched.park(parker, Direction::Read, deadline, why)
             };
             if watched.is_closed() {
                 return Err(rustix::io::Errno::BADF.into());

@@ -10,8 +10,9 @@ use libc::{
 
 use super::call::{self, Call, is_nonblocking};
 use super::fd::{self, is_standard, vectors_of};
-use super::gate::{contained, errno, fail, patch, set_errno};
+use super::gate::contained;
 use super::iovec::total_of;
+use super::symbol::{errno, fail, patch, set_errno};
 use super::{ready, sleep};
 use crate::hub::{Direction, Hub};
 use crate::sys::probe::{File, has_error, is_ready, is_stream, kind, room_of};

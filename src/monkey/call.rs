@@ -11,15 +11,16 @@
 //!   the budget only. So a call never reports a kill or a time-out after it has moved bytes: those bytes would be lost.
 //! - **CONNECT-1** Code that sets, clears or reads the flag of an open file holds the lock of its inode. Under the lock
 //!   there are only a few system calls that do not wait.
+#![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
-use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use libc::{c_int, c_ulong, ssize_t};
+use libc::{c_int, ssize_t};
 
-use super::gate::{contained, errno, fail, interrupted, is_armed, set_errno};
+use super::gate::{contained, interrupted, is_armed};
+use super::symbol::{errno, fail, has_flag, set_errno, set_flag};
 use super::table;
 use crate::hub::{Direction, Handlers, Hub, Mode, Parker, Wake, Why, budget};
 use crate::sys::fork::InChild;
@@ -89,7 +90,7 @@ fn parked(
             // registration fail, and a close that comes after it wakes this park.
             watched.start(parker.waiter());
             let hears = hub.hear_signals(parker.named(), handlers);
-            let wake = park_for(parker, fd, direction, deadline, || watched.is_closed());
+            let wake = watched.park(parker, direction, deadline, Why::new(&SOCKET, fd as usize));
             watched.stop();
             // A signal ends the park like a wake, so ask whether it was one.
             wake.map(|wake| (wake, hub.was_cut(hears)))
@@ -103,25 +104,6 @@ fn parked(
         // The code above panicked, and nothing may unwind out of a patched call.
         None => Err(libc::EIO),
     }
-}
-
-/// Parks until a descriptor may be ready. `is_closed` says whether it was closed meanwhile.
-pub(super) fn park_for(
-    parker: Parker,
-    fd: RawFd,
-    direction: Direction,
-    deadline: Option<u64>,
-    is_closed: impl Fn() -> bool,
-) -> io::Result<Wake> {
-    if fd < 0 {
-        return Err(rustix::io::Errno::BADF.into());
-    }
-    let why = Why::new(&SOCKET, fd as usize);
-    // SAFETY: not -1. The descriptor is the caller's of a patched call. The poller only gets its number, and a close
-    // meanwhile ends the park, so that the number is not used again when it may be another file's.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let reactor = &parker.hub.reactor;
-    reactor.wait_foreign(parker, fd, direction, deadline, why, is_closed)
 }
 
 /// Parks until `until`, where no event tells when to look again. `Err`: what ended it early, as an errno.
@@ -315,25 +297,9 @@ pub(super) fn with_flag<R>(concerns: bool, fd: c_int, call: impl FnOnce() -> R) 
     }
 }
 
-/// libc's own definitions of the variadic calls. They have at most one variable argument, declared here as a `usize`.
-pub(in crate::monkey) mod flags {
-    use super::*;
-
-    super::super::symbol::originals! {
-        fcntl(fd: c_int, command: c_int, argument: usize) -> c_int;
-        fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int;
-        ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int;
-    }
-}
-
 /// How many times a connect has set a flag, and how many times one has put it back.
 static SET: AtomicU64 = AtomicU64::new(0);
 static PUT_BACK: AtomicU64 = AtomicU64::new(0);
-
-fn has_flag(fd: c_int) -> bool {
-    // SAFETY: `F_GETFL` only reads flags.
-    unsafe { flags::fcntl(fd, libc::F_GETFL, 0) & libc::O_NONBLOCK != 0 }
-}
 
 /// Whether the program made the open file non-blocking.
 pub(super) fn is_nonblocking(fd: c_int) -> bool {
@@ -355,25 +321,20 @@ pub(super) fn is_nonblocking(fd: c_int) -> bool {
 
 /// Runs `connect` while the open file is non-blocking (CONNECT-1).
 pub(super) fn without_blocking(fd: c_int, connect: impl FnOnce() -> c_int) -> c_int {
-    fn set(fd: c_int, nonblocking: c_int) {
-        // Unlike `F_SETFL`, `FIONBIO` changes this one flag only, so a change of another flag meanwhile is not lost.
-        // SAFETY: `FIONBIO` reads an integer from the address of a local.
-        unsafe { flags::ioctl(fd, libc::FIONBIO, (&raw const nonblocking).expose_provenance()) };
-    }
     let before = errno();
     let _locked = lock_flag(fd);
     let is_the_users = has_flag(fd);
     // A flag that the program has set stays set.
     if !is_the_users {
         SET.fetch_add(1, Ordering::SeqCst);
-        set(fd, 1);
+        set_flag(fd, true);
     }
     set_errno(before);
     let result = connect();
     // The flag is put back before the lock is released, whatever the result.
     let error = errno();
     if !is_the_users {
-        set(fd, 0);
+        set_flag(fd, false);
         PUT_BACK.fetch_add(1, Ordering::SeqCst);
     }
     set_errno(error);

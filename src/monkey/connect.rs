@@ -6,7 +6,7 @@ use std::time::Duration;
 use libc::c_int;
 
 use super::call::{self, Call, SOCKET, Waited, handlers_for, is_nonblocking, nap, without_blocking};
-use super::gate::{errno, fail, set_errno};
+use super::symbol::{errno, fail, set_errno};
 use crate::hub::{Direction, Why};
 use crate::sys::probe::{is_connected, is_ready, option};
 

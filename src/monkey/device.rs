@@ -13,7 +13,7 @@ use std::time::Duration;
 use libc::{c_int, ssize_t};
 
 use super::call::{self, Call, Waited, is_nonblocking};
-use super::gate::{errno, fail, set_errno};
+use super::symbol::{errno, fail, set_errno};
 use crate::hub::Direction;
 use crate::sys::probe::{Sort, is_eventfd, is_ready, is_terminal, raw_terminal};
 

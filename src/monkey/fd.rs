@@ -9,9 +9,9 @@ use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, sockaddr_storage, soc
 
 use super::call::{Call, is_nonblocking};
 use super::device::{self, Ways};
-use super::gate::{errno, patch, set_errno};
 use super::iovec::{rest_of, total_of};
 use super::offload::on_own_thread_or_fail;
+use super::symbol::{Lent, errno, patch, set_errno};
 use super::{accept, connect};
 use crate::hub::{Direction, Hub};
 use crate::sys::probe::{Sort, has_output, is_stream, sort};
@@ -74,8 +74,11 @@ pub(super) unsafe fn recvfrom_green(
     }
     // SAFETY: the caller guarantees `len` writable bytes at `buffer`, and a place for an address, or null, for the time
     // of the call.
-    let waits =
-        || unsafe { on_own_thread_or_fail(|| original::recvfrom(fd, buffer, len, flags, address, address_len)) };
+    let waits = || unsafe {
+        on_own_thread_or_fail(Lent::new(|| {
+            original::recvfrom(fd, buffer, len, flags, address, address_len)
+        }))
+    };
     peek_all(fd, len, || step(0), waits)
 }
 
@@ -119,7 +122,7 @@ unsafe fn recvmsg_green(hub: &'static Hub, fd: c_int, message: *mut msghdr, flag
             return seen;
         }
         // SAFETY: the caller guarantees a valid message, for the time of the call.
-        let waits = || unsafe { on_own_thread_or_fail(|| original::recvmsg(fd, message, flags)) };
+        let waits = || unsafe { on_own_thread_or_fail(Lent::new(|| original::recvmsg(fd, message, flags))) };
         return peek_all(fd, total_of(vectors()), || seen, waits);
     }
     call.attempt_all(
@@ -303,7 +306,7 @@ unsafe fn readv_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly
         at_once: &at_once,
         plainly: &plainly,
         // SAFETY: the caller's vectors stay as they are for the time of the call.
-        elsewhere: &|| unsafe { on_own_thread_or_fail(&plainly) },
+        elsewhere: &|| unsafe { on_own_thread_or_fail(Lent::new(&plainly)) },
         // SAFETY: the caller guarantees `count` vectors.
         len: &|| total_of(unsafe { vectors_of(vectors, count as usize) }),
     };
@@ -395,7 +398,7 @@ unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainl
         at_once: &at_once,
         plainly: &plainly,
         // SAFETY: the caller's vectors stay as they are for the time of the call.
-        elsewhere: &|| unsafe { on_own_thread_or_fail(&plainly) },
+        elsewhere: &|| unsafe { on_own_thread_or_fail(Lent::new(&plainly)) },
         len: &|| total_of(all()),
     };
     match sort(call.fd) {
@@ -448,7 +451,7 @@ unsafe fn tcdrain_green(_hub: &'static Hub, fd: c_int) -> c_int {
     unsafe {
         // No terminal, or nothing left to send: the call returns at once.
         if waits {
-            on_own_thread_or_fail(|| original::tcdrain(fd))
+            on_own_thread_or_fail(Lent::new(|| original::tcdrain(fd)))
         } else {
             original::tcdrain(fd)
         }
@@ -495,7 +498,7 @@ unsafe fn connect_green(hub: &'static Hub, fd: c_int, address: *const sockaddr, 
     // SAFETY: the caller guarantees `len` readable bytes at `address`.
     let attempt = || unsafe { original::connect(fd, address, len) };
     // SAFETY: the address stays as it is for the time of the call.
-    let elsewhere = || unsafe { on_own_thread_or_fail(attempt) };
+    let elsewhere = || unsafe { on_own_thread_or_fail(Lent::new(attempt)) };
     connect::connect(&Call::new(hub, fd, Direction::Write, "connect"), attempt, elsewhere)
 }
 

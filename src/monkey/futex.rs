@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, timespec};
 
-use super::gate::{contained, errno, fail, gate, is_armed, passes, set_errno};
+use super::gate::{LOCKS, contained, gate, is_armed, passes};
 use super::offload::on_own_thread;
 use super::sleep;
-use super::symbol::LOCKS;
+use super::symbol::{Lent, errno, fail, set_errno};
 use super::table::{Waiting, has_native, has_waiters, natively, wake};
 use crate::hub::{Hub, Mode, Parker, Wake, Why};
 
@@ -186,7 +186,7 @@ impl Futex {
             // The futex may be shared with other processes, and their wakes do not look into the table: an OS thread
             // waits in the kernel in the caller's place.
             // SAFETY: what the call uses is the caller's, which waits.
-            let waited = unsafe { on_own_thread(|| plain() as c_int) };
+            let waited = unsafe { on_own_thread(Lent::new(|| plain() as c_int)) };
             return waited.map_or_else(plain, c_long::from);
         }
         // Let the kernel check the arguments and the value, by a wait that ends at once: a relative time of 0 is over,

@@ -2,6 +2,7 @@
 //!
 //! Nothing unwinds out of a patched call, because its callers are compiled as though it could not: this crate's own code
 //! runs in [`contained`], and a kill or a time-out is reported by an errno.
+#![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -10,103 +11,31 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use libc::c_int;
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use super::symbol::{LOCKS, NAMES, PROCESSES, READINESS, SHARED, SOCKETS, TIME};
 use crate::hub::{Hub, Mode, Parker, Why, interrupt};
 use crate::stack;
 use crate::sys::signal::alt_stack_flags;
 use crate::sys::{base, inside};
 
-/// A set of calls to patch; [`patch_all`](super::patch_all) patches all of them.
-///
-/// ```
-/// use greenthread::monkey::Patch;
-/// # fn main() -> std::io::Result<()> {
-/// Patch::new().sockets().time().apply()?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "nothing is patched until apply() is called"]
-pub struct Patch(pub(super) u32);
+// The groups of calls that are armed together.
+pub(super) const SOCKETS: u32 = 1;
+pub(super) const TIME: u32 = 2;
+pub(super) const READINESS: u32 = 4;
+pub(super) const NAMES: u32 = 8;
+pub(super) const PROCESSES: u32 = 16;
+pub(super) const LOCKS: u32 = 32;
+pub(super) const THREADS: u32 = 64;
+pub(super) const SHARED: u32 = 128;
+
+/// All groups of calls. A symbol of this group counts as armed when any group is.
+pub(super) const ANY: u32 = SHARED - 1;
 
 /// The groups that are armed, and [`SHARED`]. Nothing is ever disarmed.
 static ARMED: AtomicU32 = AtomicU32::new(0);
 
-impl Patch {
-    /// An empty set.
-    pub const fn new() -> Patch {
-        Patch(0)
-    }
-
-    /// Everything except `std::thread::spawn`, which [`patch_threads`](super::patch_threads) patches.
-    pub const fn all() -> Patch {
-        Patch(SOCKETS | TIME | READINESS | NAMES | PROCESSES | LOCKS)
-    }
-
-    /// Sockets, pipes, terminals, eventfd and the like: connect, accept, the recv and send families, read and write.
-    ///
-    /// The open of a FIFO belongs here too.
-    pub const fn sockets(self) -> Patch {
-        Patch(self.0 | SOCKETS)
-    }
-
-    /// Sleeps.
-    pub const fn time(self) -> Patch {
-        Patch(self.0 | TIME)
-    }
-
-    /// poll, select and epoll, and waits for signals (`sigwait`, `pause`).
-    pub const fn readiness(self) -> Patch {
-        Patch(self.0 | READINESS)
-    }
-
-    /// getaddrinfo and getnameinfo, on the thread pool.
-    pub const fn names(self) -> Patch {
-        Patch(self.0 | NAMES)
-    }
-
-    /// Waits for child processes.
-    pub const fn processes(self) -> Patch {
-        Patch(self.0 | PROCESSES)
-    }
-
-    /// std's locks, channels and `thread::park`, and everything else that waits by futex or lock.
-    ///
-    /// That includes C's locks, locks on files, and queues and semaphores between processes.
-    pub const fn locks(self) -> Patch {
-        Patch(self.0 | LOCKS)
-    }
-
-    /// Makes calls park in local green threads and on a hub's native stack too, which share their thread-locals.
-    ///
-    /// ```
-    /// use greenthread::{monkey::Patch, spawn_local};
-    /// use std::{thread::sleep, time::{Duration, Instant}};
-    ///
-    /// // SAFETY: nothing here is between two uses of a thread-local when it sleeps.
-    /// unsafe { Patch::new().time().shared_thread_locals() }.apply().unwrap();
-    /// let start = Instant::now();
-    /// let other = spawn_local(|| sleep(Duration::from_millis(50)));
-    /// sleep(Duration::from_millis(50)); // the native stack parks, and the other one runs
-    /// other.join().unwrap();
-    /// assert!(start.elapsed() < Duration::from_millis(95));
-    /// ```
-    ///
-    /// # Safety
-    /// From then on, on every OS thread with a hub, other code of that OS thread runs in the middle of a call that used
-    /// to block, and sees the same thread-locals. No code that runs there may rely on the contrary. So there must be no
-    /// lazy `thread_local!` with an initialiser that blocks, no scoped thread-local or reference to a thread-local that
-    /// is held over a call that blocks, no contended lock of `parking_lot`, no two tokio contexts, and no
-    /// `std::thread::park`.
-    pub const unsafe fn shared_thread_locals(self) -> Patch {
-        Patch(self.0 | SHARED)
-    }
-}
-
 /// Arms groups of calls. Has every OS thread see that at once: wakes check it by a relaxed load, and without this barrier
 /// a wake by another OS thread could miss a green thread that parks from now on.
-pub(super) fn arm(groups: Patch) {
-    if ARMED.fetch_or(groups.0, Ordering::SeqCst) != 0 {
+pub(super) fn arm(groups: u32) {
+    if ARMED.fetch_or(groups, Ordering::SeqCst) != 0 {
         return;
     }
     // The kernel refuses the barrier until the process has registered for it. A kernel without it has no such call.
@@ -165,53 +94,6 @@ pub(super) fn gate_here(group: u32) -> Option<&'static Hub> {
     }
     Some(hub)
 }
-
-/// Defines patched symbols. A call runs the original, unless the gate says that it may park; then it runs `patched`.
-///
-/// In the native context that costs a comparison and two jumps, because the part that must save registers is a function
-/// of its own.
-macro_rules! patch {
-    ($($group:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $patched:path;)*) => {
-        /// libc's own definitions.
-        pub(in crate::monkey) mod original {
-            #[allow(unused_imports)]
-            use super::*;
-            $crate::monkey::symbol::originals! { $($name($($argument: $type),*) -> $result;)* }
-        }
-        $(
-            /// Defined ahead of libc's.
-            #[unsafe(no_mangle)]
-            #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
-            unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
-                #[inline(never)]
-                #[allow(clippy::too_many_arguments, reason = "they are the symbol's")]
-                unsafe extern "C-unwind" fn in_context($($argument: $type),*) -> $result {
-                    // SAFETY: the caller guarantees arguments that are valid for libc's definition, and `patched`
-                    // requires the same.
-                    unsafe {
-                        match $crate::monkey::gate::gate_here($crate::monkey::symbol::$group) {
-                            None => original::$name($($argument),*),
-                            Some(hub) => $patched(hub, $($argument),*),
-                        }
-                    }
-                }
-                // SAFETY: the caller guarantees arguments that are valid for libc's definition.
-                unsafe {
-                    if $crate::monkey::gate::passes() {
-                        original::$name($($argument),*)
-                    } else {
-                        in_context($($argument),*)
-                    }
-                }
-            }
-        )*
-        /// The symbols of this module.
-        pub(super) fn symbols() -> impl Iterator<Item = $crate::monkey::symbol::Listed> {
-            $crate::monkey::symbol::listed! { $($group $name)* }
-        }
-    };
-}
-pub(super) use patch;
 
 thread_local! {
     /// The address of the frame of the innermost signal handler that runs on the stack which it has interrupted; 0 if
@@ -298,20 +180,4 @@ pub(super) fn contained<T>(f: impl FnOnce() -> T) -> Option<T> {
             None
         }
     }
-}
-
-pub(super) fn errno() -> c_int {
-    // SAFETY: `__errno_location` returns the address of a live thread-local of the running thread.
-    unsafe { *libc::__errno_location() }
-}
-
-pub(super) fn set_errno(value: c_int) {
-    // SAFETY: `__errno_location` returns the address of a live thread-local of the running thread.
-    unsafe { *libc::__errno_location() = value };
-}
-
-/// Sets errno and returns -1, as a failed system call does.
-pub(super) fn fail(value: c_int) -> c_int {
-    set_errno(value);
-    -1
 }

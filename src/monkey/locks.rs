@@ -29,9 +29,10 @@ use libc::{
     timespec,
 };
 
-use super::gate::{contained, errno, fail, is_armed, patch, set_errno};
+use super::gate::{contained, is_armed};
 use super::offload::on_own_thread;
 use super::sleep;
+use super::symbol::{Lent, errno, fail, patch, set_errno};
 use super::table::{Waiting, wake_by};
 use crate::hub::{Hub, Mode, Parker, Wake, Why};
 
@@ -599,7 +600,7 @@ unsafe fn barrier_wait_green(_hub: &'static Hub, barrier: *mut pthread_barrier_t
     unsafe {
         let wait = || original::pthread_barrier_wait(barrier);
         // LOCKS-3: without an OS thread for it, the caller's own OS thread waits.
-        on_own_thread(wait).unwrap_or_else(wait)
+        on_own_thread(Lent::new(wait)).unwrap_or_else(wait)
     }
 }
 

@@ -210,7 +210,7 @@ mod threads;
 
 use std::io;
 
-pub use gate::Patch;
+pub use symbol::Patch;
 
 use crate::sys::fork::{InChild, reset_on_fork};
 use crate::sys::plain;
@@ -223,12 +223,12 @@ impl Patch {
     /// [`thread::isolation`](crate::thread::isolation).
     pub fn apply(self) -> io::Result<()> {
         // With shared thread-locals, calls park without isolation, so it is not required.
-        if self.0 & symbol::SHARED == 0 {
+        if self.0 & gate::SHARED == 0 {
             crate::thread::isolation()?;
         }
         // Before the first call can park: a child that is forked then must clear the tables.
-        reset_on_fork(forked);
-        gate::arm(self);
+        reset_on_fork(&(forked as _));
+        gate::arm(self.0);
         Ok(())
     }
 }
@@ -271,7 +271,7 @@ pub fn patch_threads() -> io::Result<()> {
         let reason = "std's threads do not begin as known";
         return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
     }
-    Patch(Patch::all().0 | symbol::THREADS).apply()
+    Patch(Patch::all().0 | gate::THREADS).apply()
 }
 
 /// Whether all of `patch` is armed.
@@ -296,7 +296,6 @@ pub fn unpatched<F: FnOnce() -> T, T>(f: F) -> T {
 /// `gevent.monkey.get_original`.
 pub mod original {
     pub use super::bulk::original::*;
-    pub use super::call::flags::*;
     pub use super::close::original::*;
     pub use super::fd::original::*;
     pub use super::futex::original::*;
@@ -307,6 +306,7 @@ pub mod original {
     pub use super::ready::original::*;
     pub use super::signals::actions::*;
     pub use super::signals::original::*;
+    pub use super::symbol::flags::*;
     pub use super::threads::original::*;
     pub use super::threads::plain::*;
 }

@@ -13,11 +13,11 @@ use libc::{
     size_t, ssize_t, timespec,
 };
 
-use super::call::{self, Waited, flags, wait_or_signal, with_flag};
-use super::gate::{errno, fail, gate, patch, set_errno};
+use super::call::{self, Waited, wait_or_signal, with_flag};
+use super::gate::{LOCKS, gate};
 use super::offload::on_own_thread_or_fail;
 use super::sleep;
-use super::symbol::LOCKS;
+use super::symbol::{Lent, errno, fail, flags, patch, set_errno};
 use crate::hub::{Direction, Handlers, Hub};
 
 patch! {
@@ -103,7 +103,7 @@ unsafe fn wait4_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options
     }
     // Any child, a process group, or a stop: no descriptor tells of these, so an OS thread waits.
     // SAFETY: the caller guarantees that `status` and `usage` are null or writable, for the time of the call.
-    unsafe { on_own_thread_or_fail(|| original::wait4(pid, status, options, usage)) }
+    unsafe { on_own_thread_or_fail(Lent::new(|| original::wait4(pid, status, options, usage))) }
 }
 
 unsafe fn waitid_green(hub: &'static Hub, kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int {
@@ -137,7 +137,7 @@ unsafe fn waitid_green(hub: &'static Hub, kind: idtype_t, id: id_t, info: *mut s
         }
     }
     // SAFETY: the caller guarantees that `info` is null or writable, for the time of the call.
-    unsafe { on_own_thread_or_fail(plainly) }
+    unsafe { on_own_thread_or_fail(Lent::new(plainly)) }
 }
 
 /// A deadline long past, or a time-out of 0: a call with it does not wait.
@@ -284,7 +284,7 @@ unsafe fn msgrcv_green(
         &[libc::ENOMSG],
         || receive(flags | libc::IPC_NOWAIT),
         // SAFETY: the caller's memory stays as it is for the time of the call.
-        || unsafe { on_own_thread_or_fail(|| receive(flags)) },
+        || unsafe { on_own_thread_or_fail(Lent::new(|| receive(flags))) },
     )
 }
 
@@ -302,7 +302,7 @@ unsafe fn msgsnd_green(hub: &'static Hub, queue: c_int, message: *const c_void, 
         &[libc::EAGAIN],
         || send(flags | libc::IPC_NOWAIT),
         // SAFETY: the caller's memory stays as it is for the time of the call.
-        || unsafe { on_own_thread_or_fail(|| send(flags)) },
+        || unsafe { on_own_thread_or_fail(Lent::new(|| send(flags))) },
     )
 }
 
@@ -324,7 +324,7 @@ unsafe fn semtimedop_green(
         &[libc::EAGAIN],
         || operate(&PAST),
         // SAFETY: the caller's memory stays as it is for the time of the call.
-        || unsafe { on_own_thread_or_fail(|| operate(time)) },
+        || unsafe { on_own_thread_or_fail(Lent::new(|| operate(time))) },
     )
 }
 
@@ -348,7 +348,7 @@ unsafe fn lock_file(
     }
     attempt_first(&[libc::EAGAIN, libc::EACCES], attempt, || {
         // SAFETY: as the caller guarantees.
-        unsafe { on_own_thread_or_fail(waits) }
+        unsafe { on_own_thread_or_fail(Lent::new(waits)) }
     })
 }
 
@@ -453,7 +453,7 @@ unsafe fn openat_green(_hub: &'static Hub, folder: c_int, path: *const c_char, f
     unsafe {
         let open = || original::openat(folder, path, flags, mode);
         if waits_for_its_end(folder, path, flags) {
-            return on_own_thread_or_fail(open);
+            return on_own_thread_or_fail(Lent::new(open));
         }
         open()
     }

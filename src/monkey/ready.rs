@@ -11,9 +11,9 @@ use std::time::Duration;
 use libc::{c_int, c_uint, clockid_t, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval, useconds_t};
 
 use super::call::{self, Waited, nap, wait_or_signal};
-use super::gate::{errno, fail, patch};
 use super::offload::on_own_thread_or_fail;
 use super::sleep;
+use super::symbol::{Lent, errno, fail, patch};
 use crate::hub::{Direction, Handlers, Hub, Why};
 use crate::sys::plain::plainly;
 
@@ -204,7 +204,7 @@ unsafe fn masked(timeout: *const timespec, call: impl Fn(*const timespec) -> c_i
         return now;
     }
     // SAFETY: as the caller guarantees.
-    unsafe { on_own_thread_or_fail(|| call(timeout)) }
+    unsafe { on_own_thread_or_fail(Lent::new(|| call(timeout))) }
 }
 
 unsafe fn ppoll_green(
@@ -296,7 +296,9 @@ unsafe fn pselect_green(
     // readable.
     unsafe {
         if !is_in_force(mask) {
-            return on_own_thread_or_fail(|| original::pselect(count, read, write, except, timeout, mask));
+            return on_own_thread_or_fail(Lent::new(|| {
+                original::pselect(count, read, write, except, timeout, mask)
+            }));
         }
         let Some(timeout) = timeout.as_ref() else {
             return select_until(hub, count, read, write, except, None);
@@ -459,7 +461,7 @@ unsafe fn epoll_pwait_green(
             if now != 0 || timeout == 0 {
                 return now;
             }
-            on_own_thread_or_fail(|| original::epoll_pwait(fd, events, count, timeout, mask))
+            on_own_thread_or_fail(Lent::new(|| original::epoll_pwait(fd, events, count, timeout, mask)))
         }
     }
 }

@@ -20,8 +20,9 @@ use std::time::Duration;
 use libc::{c_int, c_void, sighandler_t, siginfo_t, sigset_t, timespec};
 
 use super::call::{self, Waited, wait_or_signal};
-use super::gate::{FRAME, errno, fail, is_on_alternate_stack, patch, set_errno};
+use super::gate::{FRAME, is_on_alternate_stack};
 use super::offload::on_own_thread_or_fail;
+use super::symbol::{Lent, errno, fail, patch, set_errno};
 use super::{ready, sleep};
 use crate::hub::{Direction, Handlers, Hub};
 
@@ -350,6 +351,6 @@ unsafe fn sigsuspend_green(hub: &'static Hub, mask: *const sigset_t) -> c_int {
         if ready::is_in_force(mask) {
             return ready::wait_for_signal(hub, None);
         }
-        on_own_thread_or_fail(|| original::sigsuspend(mask))
+        on_own_thread_or_fail(Lent::new(|| original::sigsuspend(mask)))
     }
 }

@@ -27,13 +27,14 @@
 //!   allocator's lock, inside this crate).
 
 use std::cell::{Cell, UnsafeCell};
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use libc::{c_int, c_uint};
 
-use crate::hub::Waiter;
+use crate::hub::{Direction, Parker, Waiter, Wake, Why};
 use crate::sys::fork::InChild;
 use crate::sys::spin::Spin;
 
@@ -295,27 +296,48 @@ fn key_of(fd: RawFd) -> usize {
 }
 
 /// A wait for a descriptor, which ends when the descriptor is closed.
-pub(super) struct Watched<'a>(&'a Waiting);
+pub(super) struct Watched<'a> {
+    waiting: &'a Waiting,
+    fd: RawFd,
+}
 
 impl Watched<'_> {
     /// Has a close wake `waiter`. If the close came before, [`is_closed`](Self::is_closed) says so.
     pub(super) fn start(&self, waiter: Waiter) {
-        self.0.arm(waiter, || true);
+        self.waiting.arm(waiter, || true);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.0.is_woken()
+        self.waiting.is_woken()
+    }
+
+    /// Parks until the descriptor may be ready, or is closed.
+    pub(super) fn park(
+        &self,
+        parker: Parker,
+        direction: Direction,
+        deadline: Option<u64>,
+        why: Why,
+    ) -> io::Result<Wake> {
+        if self.fd < 0 {
+            return Err(rustix::io::Errno::BADF.into());
+        }
+        // SAFETY: not -1. The descriptor is the caller's of a patched call. The poller only gets its number, and a close
+        // meanwhile ends the park, so that the number is not used again when it may be another file's.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        let reactor = &parker.hub.reactor;
+        reactor.wait_foreign(parker, fd, direction, deadline, why, || self.is_closed())
     }
 
     pub(super) fn stop(&self) {
-        self.0.disarm();
+        self.waiting.disarm();
     }
 }
 
 /// Runs `f`, a wait for `fd`, with the means to be woken when `fd` is closed.
 pub(super) fn watching<R>(fd: RawFd, f: impl FnOnce(&Watched<'_>) -> R) -> R {
     let waiting = Waiting::new(key_of(fd), u32::MAX);
-    f(&Watched(&waiting))
+    f(&Watched { waiting: &waiting, fd })
 }
 
 /// Wakes up to `count` green waiters for `key`. Costs one fence and one load while the table is empty.

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{c_char, c_int, c_void, pthread_attr_t, pthread_t, stack_t};
 
-use super::gate::{contained, errno, gate, patch, set_errno};
+use super::gate::{LOCKS, THREADS, contained, gate};
 use super::offload::on_own_thread;
-use super::symbol::{LOCKS, THREADS};
+use super::symbol::{Lent, errno, patch, set_errno};
 use crate::hub::Hub;
 use crate::sys::fork::{Global, Order};
 use crate::thread::{Builder, JoinHandle, shield};
@@ -163,7 +163,7 @@ unsafe extern "C-unwind" fn pthread_join(id: pthread_t, value: *mut *mut c_void)
             let join = || plain::pthread_join(id, value);
             match gate(LOCKS) {
                 // The thread to join is an OS thread, and has no descriptor to wait for.
-                Some(_) => on_own_thread(join).unwrap_or_else(join),
+                Some(_) => on_own_thread(Lent::new(join)).unwrap_or_else(join),
                 None => join(),
             }
         };
@@ -216,7 +216,7 @@ unsafe fn sigaltstack_green(_hub: &'static Hub, _new: *const stack_t, old: *mut 
 unsafe fn thrd_join_green(_hub: &'static Hub, id: pthread_t, result: *mut c_int) -> c_int {
     const THRD_ERROR: c_int = 2;
     // SAFETY: the caller guarantees a joinable thread, and that `result` is null or writable, for the time of the call.
-    unsafe { on_own_thread(|| original::thrd_join(id, result)) }.unwrap_or(THRD_ERROR)
+    unsafe { on_own_thread(Lent::new(|| original::thrd_join(id, result))) }.unwrap_or(THRD_ERROR)
 }
 
 pub(super) fn join_symbols() -> impl Iterator<Item = super::symbol::Listed> {

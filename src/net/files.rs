@@ -33,8 +33,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// `resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))`. Go does so by itself.
 pub fn raise_open_files() -> io::Result<u64> {
     let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let current = limit.maximum;
+    let most = [limit.maximum, crate::sys::most_files()].into_iter().flatten().min();
+    if limit.current.is_some_and(|soft| most.is_none_or(|most| soft < most)) {
+        let current = most;
         setrlimit(Resource::Nofile, Rlimit { current, ..limit })?;
     }
     Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
@@ -53,7 +54,9 @@ pub(crate) fn explained(error: &io::Error) -> impl fmt::Display {
             };
             format!("; this process may have {soft} descriptors: {how}")
         }
-        Some(Errno::NFILE) => String::from("; the whole system has no more: see /proc/sys/fs/file-max"),
+        Some(Errno::NFILE) => {
+            String::from("; the whole system has no more: see /proc/sys/fs/file-max, or kern.maxfiles")
+        }
         _ => String::new(),
     };
     format!("{error}{help}")

@@ -30,7 +30,7 @@ fn bind(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
         // As in std: a port that was in use a moment ago can be bound again.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
-    sockopt::set_socket_reuseport(&socket, true)?;
+    crate::sys::socket::share_port(&socket)?;
     rustix::net::bind(&socket, &address)?;
     Ok(socket)
 }

@@ -12,12 +12,18 @@ use rustix::process::{Pid, Signal};
 use super::orphans;
 use super::pipe::{ChildStderr, ChildStdin, ChildStdout};
 use super::talk::{Pipes, Talk};
-use crate::io::Async;
+use crate::io::wait_readable;
+use crate::sys::fork::fork_epoch;
 use crate::threadpool::watch::watch;
 use crate::time;
 
-/// The longest pause between two checks of a child that has no pidfd.
+/// The longest pause between two checks of a child whose end no descriptor tells.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The pause after `pause`. The first is none, so a child that has ended by then is seen at once.
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(Duration::from_millis(1), LONGEST_PAUSE)
+}
 
 /// A child process; like std's, but its waits park.
 ///
@@ -58,6 +64,8 @@ pub struct Child {
 struct Process {
     std: std::process::Child,
     end: End,
+    /// The value of `fork_epoch` when this was made.
+    fork_epoch: u64,
 }
 
 /// How the end of the process is noticed.
@@ -65,8 +73,9 @@ struct Process {
 enum End {
     /// Not decided: nothing has waited yet.
     Unknown,
-    Pidfd(Arc<Async<OwnedFd>>),
-    /// By repeated `waitpid`s: there is no pidfd.
+    /// By a descriptor that is readable from then on: a pidfd, or a kqueue.
+    Told(Arc<OwnedFd>),
+    /// By repeated `waitpid`s: there is no such descriptor, or the poller does not take it.
     Asked,
 }
 
@@ -84,64 +93,77 @@ impl Process {
     fn end(&mut self) -> End {
         if let End::Unknown = self.end {
             self.end = match self.pid().map(crate::sys::open_process) {
-                Some(Ok(pidfd)) => End::Pidfd(Arc::new(Async::new_nonblocking(pidfd))),
+                Some(Ok(told)) => End::Told(Arc::new(told)),
                 _ => End::Asked,
             };
         }
         self.end.clone()
     }
 
+    /// After a wait for the descriptor. Where the system refused that wait, the process is asked from now on.
+    fn was_told(&mut self, waited: io::Result<()>) -> io::Result<()> {
+        match waited {
+            Err(error) if error.raw_os_error().is_some() => self.end = End::Asked,
+            waited => return waited,
+        }
+        Ok(())
+    }
+
+    /// `waitpid` decides, whatever the descriptor says: the event of a kqueue may come a moment before the system lets
+    /// the process be waited for. So a pause follows an event, and the pauses grow.
     #[track_caller]
     fn wait_until(&mut self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
         if let Some(status) = self.try_wait()? {
             return Ok(Some(status));
         }
-        match self.end() {
-            End::Pidfd(pidfd) => {
-                let look = |_: &OwnedFd| self.try_wait()?.ok_or_else(|| ErrorKind::WouldBlock.into());
-                match pidfd.read_before(deadline, look) {
-                    Err(error) if error.kind() == ErrorKind::TimedOut => Ok(None),
-                    status => status.map(Some),
+        let mut pause = Duration::ZERO;
+        loop {
+            if let End::Told(told) = self.end() {
+                let left = deadline.map(|deadline| deadline.saturating_duration_since(time::now()));
+                match wait_readable(told, left) {
+                    Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),
+                    waited => self.was_told(waited)?,
                 }
             }
-            End::Unknown | End::Asked => self.ask_until(deadline),
-        }
-    }
-
-    /// Waits without a pidfd, by checks in pauses that grow.
-    #[track_caller]
-    fn ask_until(&mut self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
-        let mut pause = Duration::from_millis(1);
-        loop {
             let next = time::now() + pause;
             time::sleep_until(deadline.map_or(next, |deadline| deadline.min(next)));
             let status = self.try_wait()?;
             if status.is_some() || deadline.is_some_and(|deadline| deadline <= time::now()) {
                 return Ok(status);
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = longer(pause);
         }
     }
 
     async fn wait_async(&mut self) -> io::Result<ExitStatus> {
+        let mut pause = Duration::ZERO;
         loop {
             if let Some(status) = self.try_wait()? {
                 return Ok(status);
             }
-            let ended = match self.end() {
-                End::Pidfd(pidfd) => watch(move || pidfd.readable())?,
-                End::Unknown | End::Asked => watch(|| {
-                    time::sleep(LONGEST_PAUSE);
+            if let End::Told(told) = self.end() {
+                let waited = watch(move || wait_readable(told, None))?.await;
+                self.was_told(waited)?;
+            }
+            if pause > Duration::ZERO || matches!(self.end, End::Asked) {
+                let pause = pause;
+                watch(move || {
+                    time::sleep(pause);
                     Ok(())
-                })?,
-            };
-            ended.await?;
+                })?
+                .await?;
+            }
+            pause = longer(pause);
         }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.fork_epoch != fork_epoch() {
+            // A forked child does not inherit a kqueue: its number may be another file's there.
+            std::mem::forget(std::mem::replace(&mut self.end, End::Unknown));
+        }
         // std knows whether the child was reaped, by this crate or by std itself before it came here: then its number
         // may be another child's by now.
         if let (Ok(None), Some(pid)) = (self.std.try_wait(), self.pid()) {
@@ -160,6 +182,7 @@ impl From<std::process::Child> for Child {
             process: Process {
                 std: child,
                 end: End::Unknown,
+                fork_epoch: fork_epoch(),
             },
             talk: None,
         }
@@ -416,10 +439,13 @@ impl Child {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(not(loom))]
+    use std::os::fd::AsRawFd;
+
     use super::*;
     use crate::process::Command;
 
-    /// A child that has no pidfd.
+    /// A child whose end no descriptor tells.
     fn asked(seconds: &str) -> Child {
         let mut child = Command::new("sleep").arg(seconds).spawn().unwrap();
         child.process.end = End::Asked;
@@ -427,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pidfd_it_is_asked_until_it_has_ended() {
+    fn without_a_descriptor_it_is_asked_until_it_has_ended() {
         assert!(asked("0.1").wait().unwrap().success());
         assert!(crate::future::block_on(asked("0.1").wait_async()).unwrap().success());
         let mut child = asked("600");
@@ -439,5 +465,58 @@ mod tests {
         let ended = child.wait_timeout(Duration::from_secs(50)).unwrap();
         assert!(ended.is_some_and(|status| !status.success()));
         assert!(matches!(child.process.end, End::Asked));
+    }
+
+    /// As by a kqueue, whose event comes before the system lets the child be waited for.
+    #[test]
+    fn an_event_that_comes_too_early_is_no_end() {
+        let told = |seconds| {
+            let mut child = asked(seconds);
+            let (always_readable, _) = std::io::pipe().unwrap();
+            child.process.end = End::Told(Arc::new(always_readable.into()));
+            child
+        };
+        assert!(told("0.1").wait().unwrap().success());
+        assert!(crate::future::block_on(told("0.1").wait_async()).unwrap().success());
+        let mut child = told("600");
+        assert!(child.wait_timeout(Duration::from_millis(5)).unwrap().is_none());
+        let other = crate::spawn(|| time::sleep(Duration::from_millis(20)));
+        assert!(child.wait_timeout(Duration::from_millis(100)).unwrap().is_none());
+        assert!(other.is_finished());
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn where_the_poller_does_not_take_the_descriptor_it_is_asked() {
+        let mut child = Command::new("sleep").arg("0.1").spawn().unwrap();
+        let refused = io::Error::from(rustix::io::Errno::INVAL);
+        assert!(matches!(child.process.end(), End::Told(_)));
+        child.process.was_told(Err(refused)).unwrap();
+        assert!(matches!(child.process.end(), End::Asked));
+        assert!(child.wait().unwrap().success());
+        let unwinds = io::Error::other("the caller is unwinding");
+        assert!(child.process.was_told(Err(unwinds)).is_err());
+    }
+
+    #[cfg(not(loom))]
+    #[test]
+    fn a_forked_child_does_not_close_what_may_be_another_file_there() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let End::Told(told) = child.process.end() else {
+            panic!("it has no descriptor");
+        };
+        let path = format!("/proc/self/fd/{}", told.as_raw_fd());
+        drop(told);
+        let mut child = Some(child);
+        let stays = || {
+            drop(child.take());
+            std::fs::exists(&path).unwrap()
+        };
+        let status = crate::sys::fork::tests::in_child(stays);
+        let mut child = child.expect("it was taken in the forked child");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(status, 0);
     }
 }

@@ -1,13 +1,16 @@
-//! [`Stack`], and the warmest free one of each kind. The labels of the invariants are those of [`stack`](super).
+//! [`Stack`], the warmest free one of each kind, and the way to the pool of an OS thread. The labels of the invariants are those of [`stack`](super).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 
 use corosensei::stack::StackPointer;
 
+use super::GUARD_SIZE;
+use super::pool::{self, Pool};
 use super::size::{PAGE, end, stride};
-use super::{GUARD_SIZE, pool};
+use crate::sys::mem;
 
 /// A slot of address space to run on.
 pub(crate) struct Stack {
@@ -17,7 +20,7 @@ pub(crate) struct Stack {
 }
 
 // SAFETY: STACK-2. The limit is page-aligned, the base is aligned, and at least `size::LEAST` bytes lie between base
-// and guard.
+// and guard. The pool keeps a slot that is in use mapped and as it is (STACK-1, POOL-1).
 unsafe impl corosensei::stack::Stack for Stack {
     #[inline]
     fn base(&self) -> StackPointer {
@@ -107,7 +110,7 @@ impl Drop for Stack {
             (warmest.base.replace(self.base), warmest.slot.replace(slot))
         });
         if before != 0 {
-            pool::give(before, its_slot);
+            give(before, its_slot);
         }
     }
 }
@@ -115,11 +118,55 @@ impl Drop for Stack {
 /// Moves the warmest stacks to the pool.
 pub(crate) fn flush() {
     for (base, slot) in take_warmest() {
-        pool::give(base, slot);
+        give(base, slot);
+    }
+}
+
+/// Gives a free stack, which was a warmest one, to the pool.
+fn give(base: usize, slot: usize) {
+    if pool::give(base, slot).is_none() {
+        // The OS thread is ending. The slab has outlived the pool, because this stack was in use then (POOL-1). It is
+        // leaked, but its memory is given back.
+        // SAFETY: STACK-1: the mapping stays. The stack is free, so no code runs on it and nothing in it is needed.
+        unsafe { mem::discard(end(base) - stride(slot) + GUARD_SIZE, stride(slot) - GUARD_SIZE) };
     }
 }
 
 pub(super) fn take_warmest() -> impl Iterator<Item = (usize, usize)> {
     let both = WARMEST.with(|both| both.each_ref().map(|one| (one.base.replace(0), one.slot.get())));
     both.into_iter().filter(|(base, _)| *base != 0)
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool::NEW) };
+    /// In a context other than the native one: the native context's pool.
+    static NATIVE: Cell<Option<Home>> = const { Cell::new(None) };
+}
+
+/// The pool of an OS thread, as its other contexts refer to it.
+#[derive(Clone, Copy)]
+pub(crate) struct Home(NonNull<RefCell<Pool>>);
+
+/// The pool of this OS thread. `None` if it has ended.
+pub(crate) fn home() -> Option<Home> {
+    NATIVE
+        .get()
+        .or_else(|| POOL.try_with(|pool| Home(NonNull::from(pool))).ok())
+}
+
+/// Makes the running context use the pool of the native one.
+///
+/// # Safety
+/// `home` belongs to this OS thread. The native thread-locals end only after the last code of this context has run.
+pub(crate) unsafe fn plant(home: Option<Home>) {
+    NATIVE.set(home);
+}
+
+/// Calls `f` with the pool of this OS thread. `None` if it has ended.
+pub(super) fn with<R>(f: impl FnOnce(&RefCell<Pool>) -> R) -> Option<R> {
+    match NATIVE.get() {
+        // SAFETY: the caller of `plant` guarantees that the native thread-locals outlive the code of this context.
+        Some(home) => Some(f(unsafe { home.0.as_ref() })),
+        None => POOL.try_with(f).ok(),
+    }
 }

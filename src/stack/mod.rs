@@ -50,7 +50,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use once_cell::race::OnceBox;
 
-pub(crate) use guarded::{Stack, flush};
+pub(crate) use guarded::{Home, Stack, flush, home, plant};
 
 /// The default size of the stack of an isolated green thread, and of what polls futures: 1 MiB that can be used.
 pub const DEFAULT_SIZE: usize = 1 << 20;
@@ -126,7 +126,6 @@ fn cache_limit() -> usize {
 
 #[cfg(feature = "monkey")]
 pub(crate) use pool::is_borrowed;
-pub(crate) use pool::{Home, home, plant};
 
 /// Whether a stack of this size is possible at all.
 ///
@@ -167,13 +166,13 @@ pub(crate) use overflow::Whose;
 
 /// Sets the function that tells which stack a slot is, for the report of an overflow. It gets the ends of the slot, and
 /// writes the name.
-pub(crate) fn set_describe(f: overflow::Describe) {
+pub(crate) fn set_describe(f: &'static overflow::Describe) {
     overflow::set_describe(f);
 }
 
 /// Runs a test of this binary again in a process of its own. `None` in that process.
 #[cfg(test)]
-fn alone(test: &str) -> Option<std::process::Output> {
+pub(crate) fn alone(test: &str) -> Option<std::process::Output> {
     const VARIABLE: &str = "GREENTHREAD_TEST_ALONE";
     if std::env::var_os(VARIABLE).is_some() {
         return None;

@@ -9,16 +9,19 @@
 //! ```
 //!
 //! # Invariants
-//! - **OVERFLOW-1** Entries are never freed, and `next` never changes once an entry is in the list.
+//! - **OVERFLOW-1** Entries are never freed, and `next` is set once.
 //! - **OVERFLOW-2** An entry with `len` above 1 describes a slab that is mapped.
-//! - **OVERFLOW-3** `DESCRIBE` is 0 or a [`Describe`] that may run in a signal handler.
+//! - **OVERFLOW-3** `DESCRIBE` may run in a signal handler.
+#![cfg_attr(not(test), forbid(unsafe_code))]
 
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use once_cell::race::OnceRef;
 
 use super::GUARD_SIZE;
 use super::size::PAGE;
 use crate::sys::fork::{GlobalOnce, Order};
-use crate::sys::{attr, signal};
+use crate::sys::{hooks, signal};
 
 /// Which kind of stack has overflowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,11 +42,11 @@ struct Range {
     at: AtomicUsize,
     len: AtomicUsize,
     size: AtomicUsize,
-    next: AtomicPtr<Range>,
+    next: OnceRef<'static, Range>,
 }
 
-static FIRST: AtomicPtr<Range> = AtomicPtr::new(std::ptr::null_mut());
-static DESCRIBE: AtomicUsize = AtomicUsize::new(0);
+static FIRST: OnceRef<'static, Range> = OnceRef::new();
+static DESCRIBE: OnceRef<'static, Describe> = OnceRef::new();
 
 /// A slab's place in the list.
 pub(super) struct Entry(&'static Range);
@@ -55,10 +58,7 @@ impl Entry {
 }
 
 fn ranges() -> impl Iterator<Item = &'static Range> {
-    let first = FIRST.load(Ordering::Acquire);
-    // SAFETY: null, or an entry that `add` leaked: entries are never freed (OVERFLOW-1).
-    let entry = |at: *mut Range| unsafe { at.as_ref() };
-    std::iter::successors(entry(first), move |range| entry(range.next.load(Ordering::Acquire)))
+    std::iter::successors(FIRST.get(), |range| range.next.get())
 }
 
 /// The stack that an address is on: its low end above the guard, and its size.
@@ -90,12 +90,16 @@ pub(super) fn add(at: usize, len: usize, size: usize) -> Entry {
             at: AtomicUsize::new(0),
             len: AtomicUsize::new(TAKEN),
             size: AtomicUsize::new(1),
-            next: AtomicPtr::new(std::ptr::null_mut()),
+            next: OnceRef::new(),
         }));
-        let _ = FIRST.fetch_update(Ordering::AcqRel, Ordering::Acquire, |first| {
-            new.next.store(first, Ordering::Relaxed);
-            Some(std::ptr::from_mut(new))
-        });
+        // At the end: another OS thread may append an entry at the same moment, and then the end is behind that one.
+        let mut place = &FIRST;
+        while place.set(new).is_err() {
+            match place.get() {
+                Some(range) => place = &range.next,
+                None => unreachable!("the place is taken"),
+            }
+        }
         new
     });
     // The length is stored last: it publishes the other two fields (OVERFLOW-2).
@@ -106,16 +110,17 @@ pub(super) fn add(at: usize, len: usize, size: usize) -> Entry {
 }
 
 /// Sets the function that writes the name of the running green thread into a buffer.
-pub(super) fn set_describe(f: Describe) {
-    DESCRIBE.store(f as usize, Ordering::Release);
+pub(super) fn set_describe(f: &'static Describe) {
+    // Each hub sets the same one.
+    let _ = DESCRIBE.set(f);
 }
 
 /// Installs the handler, once in the process.
 pub(super) fn install() {
     static INSTALLED: GlobalOnce<()> = GlobalOnce::new(Order::Overflow);
     INSTALLED.get_or_init(|| {
-        signal::on_fault(look);
-        attr::set_find(stack_of);
+        signal::on_fault(&(look as _));
+        hooks::set_find(&(stack_of as _));
     });
 }
 
@@ -133,12 +138,9 @@ fn look(address: usize) {
 
 fn report(limit: usize, size: usize) -> ! {
     let mut name = [0; 64];
-    let f = DESCRIBE.load(Ordering::Acquire);
-    let (len, whose) = if f == 0 {
-        (0, Whose::Coroutine)
-    } else {
-        // SAFETY: OVERFLOW-3: it is a `Describe` that may run in a signal handler.
-        unsafe { std::mem::transmute::<usize, Describe>(f)(limit, limit + size, &mut name) }
+    let (len, whose) = match DESCRIBE.get() {
+        Some(describe) => describe(limit, limit + size, &mut name),
+        None => (0, Whose::Coroutine),
     };
     let mut text = Text {
         bytes: [0; 512],
@@ -287,10 +289,11 @@ mod tests {
             "the_name_is_what_the_scheduler_says",
             "\ngreen thread #7 has overflowed its stack of 192 KiB\nhelp: give it more: thread::Builder",
             || {
-                set_describe(|_, _, out| {
+                fn describe(_: usize, _: usize, out: &mut [u8]) -> (usize, Whose) {
                     out[..15].copy_from_slice(b"green thread #7");
                     (15, Whose::Isolated)
-                });
+                }
+                set_describe(&(describe as Describe));
                 on_a_stack(overflow);
             },
         );

@@ -21,17 +21,19 @@
 //!   count is never below the sum of the classes' counts.
 //! - **POOL-3** Only the last slab of a class has slots that are not carved.
 //! - **POOL-4** `low` is the least length of `warm` since the period began: that many stacks were not needed in it.
+#![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::ptr::NonNull;
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 
+use super::guarded::with;
 use super::size::{PAGE, end, stride};
 use super::{GUARD_SIZE, Stats, cache_limit, overflow, size};
-use crate::sys::{mem, signal};
+use crate::sys::mem::{self, Mapping};
+use crate::sys::signal;
 
 /// How many bytes a freed stack keeps when it is tidied.
 pub(super) const KEPT: usize = 16 * 1024;
@@ -67,7 +69,7 @@ const SLOTS: usize = 1024;
 
 /// One mapping, which is divided into slots.
 struct Slab {
-    at: usize,
+    pages: Mapping,
     slots: usize,
     /// How many slots, from the low end, are carved: guarded, and ready for use.
     carved: usize,
@@ -94,46 +96,12 @@ struct Class {
     may_unmap: bool,
 }
 
-#[derive(Default)]
-struct Pool {
+/// The slabs of one OS thread.
+pub(super) struct Pool {
     classes: Vec<Class>,
     unchecked: usize,
     /// Whether a class has surplus, or a slab that may be free.
     has_surplus: bool,
-}
-
-thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { classes: Vec::new(), unchecked: 0, has_surplus: false }) };
-    /// In a context other than the native one: the native context's pool.
-    static NATIVE: Cell<Option<Home>> = const { Cell::new(None) };
-}
-
-/// The pool of an OS thread, as its other contexts refer to it.
-#[derive(Clone, Copy)]
-pub(crate) struct Home(NonNull<RefCell<Pool>>);
-
-/// The pool of this OS thread. `None` if it has ended.
-pub(crate) fn home() -> Option<Home> {
-    NATIVE
-        .get()
-        .or_else(|| POOL.try_with(|pool| Home(NonNull::from(pool))).ok())
-}
-
-/// Makes the running context use the pool of the native one.
-///
-/// # Safety
-/// `home` belongs to this OS thread. The native thread-locals end only after the last code of this context has run.
-pub(crate) unsafe fn plant(home: Option<Home>) {
-    NATIVE.set(home);
-}
-
-/// Calls `f` with the pool of this OS thread. `None` if it has ended.
-fn with<R>(f: impl FnOnce(&RefCell<Pool>) -> R) -> Option<R> {
-    match NATIVE.get() {
-        // SAFETY: the caller of `plant` guarantees that the native thread-locals outlive the code of this context.
-        Some(home) => Some(f(unsafe { home.0.as_ref() })),
-        None => POOL.try_with(f).ok(),
-    }
 }
 
 /// Whether the pool is being changed at this moment.
@@ -143,6 +111,12 @@ pub(crate) fn is_borrowed() -> bool {
 }
 
 impl Pool {
+    pub(super) const NEW: Pool = Pool {
+        classes: Vec::new(),
+        unchecked: 0,
+        has_surplus: false,
+    };
+
     fn class(&mut self, size: usize) -> &mut Class {
         let at = self
             .classes
@@ -213,10 +187,9 @@ impl Class {
             return Err(io::ErrorKind::OutOfMemory.into());
         };
         let mut count = slab.carved.clamp(1, mem::RANGES).min(slab.slots - slab.carved);
-        let (at, from) = (slab.at, slab.carved);
+        let (at, from) = (slab.pages.at(), slab.carved);
         let slot = move |slot| at + slot * stride;
-        // SAFETY: STACK-2: the low ends of slots in a slab of this pool, which have never been used.
-        while let Err(error) = unsafe { mem::guard_all((from..from + count).map(|i| (slot(i), GUARD_SIZE))) } {
+        while let Err(error) = slab.pages.guard((from..from + count).map(|i| (slot(i), GUARD_SIZE))) {
             // The kernel may lack memory for all these guards, and still have enough for one.
             if count == 1 {
                 return Err(error);
@@ -225,8 +198,8 @@ impl Class {
         }
         let base = |i: usize| slot(i + 1) - colour(i);
         let page = mem::page();
-        // SAFETY: the topmost pages of the stacks of the same slots, which have no guard.
-        unsafe { mem::populate((from..from + count).map(|i| (top(base(i)) - page, page))) };
+        slab.pages
+            .populate((from..from + count).map(|i| (top(base(i)) - page, page)));
         slab.carved += count;
         if mem::under_valgrind() {
             // Valgrind must know the stacks as long as the program runs, because slots are reused.
@@ -246,16 +219,16 @@ impl Class {
         signal::ensure_alt_stack();
         let most = (SLAB / self.size).clamp(1, SLOTS);
         let mut slots = self.slabs.last().map_or(16, |slab| slab.slots * 4).min(most);
-        let at = loop {
-            match mem::map(slots * stride(self.size)) {
-                Ok(at) => break at,
+        let pages = loop {
+            match Mapping::new(slots * stride(self.size)) {
+                Ok(pages) => break pages,
                 Err(error) if slots == 1 => return Err(error),
                 Err(_) => slots = slots.div_ceil(4),
             }
         };
-        let report = overflow::add(at, slots * stride(self.size), stride(self.size));
+        let report = overflow::add(pages.at(), slots * stride(self.size), stride(self.size));
         self.slabs.push(Slab {
-            at,
+            pages,
             slots,
             carved: 0,
             report,
@@ -305,8 +278,13 @@ impl Class {
         going.sort_unstable();
         for run in going.chunk_by(|a, b| end(*b) - end(*a) == stride(self.size)) {
             let (low, high) = (end(run[0]) - stride(self.size), end(run[run.len() - 1]));
-            // SAFETY: POOL-1: whole free slots of this pool, so nothing between their guards is needed.
-            unsafe { mem::discard_slots(low, high, stride(self.size), GUARD_SIZE) };
+            // POOL-1: whole free slots, so nothing between their guards is needed. Neighbours may be of two slabs.
+            for slab in &mut self.slabs {
+                let part = (low.max(slab.pages.at()), high.min(slab.pages.end()));
+                if part.0 < part.1 {
+                    slab.pages.discard_slots(part, stride(self.size), GUARD_SIZE);
+                }
+            }
         }
         self.cold.extend(going);
     }
@@ -328,8 +306,10 @@ impl Class {
         for base in self.warm.range(first..first + count) {
             let low = end(*base) - stride(self.size) + GUARD_SIZE;
             let deep = top(*base) - KEPT.max(mem::page());
-            // SAFETY: POOL-1: the low part of a free stack of this pool, so nothing in it is needed.
-            unsafe { mem::discard(low, deep - low) };
+            // POOL-1: the low part of a free stack, so nothing in it is needed.
+            if let Some(slab) = self.slabs.iter_mut().find(|slab| slab.holds(low)) {
+                slab.pages.discard(low, deep - low);
+            }
         }
         self.unchecked -= count;
         count
@@ -343,22 +323,20 @@ impl Class {
 
     /// Unmaps up to `most` slabs of which all slots are cold.
     fn unmap(&mut self, most: usize) {
-        let size = self.size;
         let cold = &mut self.cold;
         cold.sort_unstable();
         let mut left = most;
-        self.slabs.retain(|slab| {
-            let (low, high) = (slab.at, slab.at + slab.slots * stride(size));
-            let from = cold.partition_point(|base| *base <= low);
-            let to = cold.partition_point(|base| *base <= high);
+        let free = self.slabs.extract_if(.., |slab| {
+            let from = cold.partition_point(|base| *base <= slab.pages.at());
+            let to = cold.partition_point(|base| *base <= slab.pages.end());
             if to - from < slab.carved || left == 0 {
-                return true;
+                return false;
             }
             left -= 1;
             cold.drain(from..to);
-            slab.free(size);
-            false
+            true
         });
+        free.for_each(Slab::unmap);
         // The lists of a hundred thousand stacks take a megabyte each.
         self.cold.shrink_to(self.cold.len() * 2);
         self.warm.shrink_to((self.warm.len() * 2).max(BATCH));
@@ -374,11 +352,14 @@ impl Class {
 }
 
 impl Slab {
+    fn holds(&self, address: usize) -> bool {
+        (self.pages.at()..self.pages.end()).contains(&address)
+    }
+
     /// Unmaps the slab. All its slots are free (STACK-1).
-    fn free(&self, size: usize) {
+    fn unmap(self) {
         self.report.remove();
-        // SAFETY: STACK-1: all slots are free, so nothing refers to the mapping.
-        unsafe { mem::unmap(self.at, self.slots * stride(size)) };
+        self.pages.unmap();
     }
 }
 
@@ -425,20 +406,14 @@ pub(super) fn take(size: usize) -> io::Result<(usize, usize)> {
     })
 }
 
-/// Takes a stack back.
+/// Takes a stack back. `None` if the OS thread is ending, and has no pool any more.
 #[inline(never)]
-pub(super) fn give(base: usize, size: usize) {
-    // Without a pool (the OS thread is ending), the slab has outlived the pool because this stack was in use. It is
-    // leaked, but its memory is given back.
-    let given = with(|pool| {
+pub(super) fn give(base: usize, size: usize) -> Option<()> {
+    with(|pool| {
         let mut pool = pool.borrow_mut();
         pool.class(size).give(base);
         pool.unchecked += 1;
-    });
-    if given.is_none() {
-        // SAFETY: the caller gives the stack up, so no code runs on it and nothing in it is needed.
-        unsafe { mem::discard(end(base) - stride(size) + GUARD_SIZE, stride(size) - GUARD_SIZE) };
-    }
+    })
 }
 
 pub(super) fn tidy(budget: usize) -> bool {

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::{LockResult, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::mutex::{Mutex, MutexGuard};
+use super::mutex::{MutexGuard, relock, relock_async};
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
 use crate::hub::Why;
@@ -203,14 +203,14 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         until: Until,
     ) -> (LockResult<MutexGuard<'a, T>>, WaitTimeoutResult) {
-        let mutex = guard.mutex;
+        let lock = MutexGuard::lock_of(&guard);
         // The mutex is unlocked once this waiter is in line, so a change made under the mutex after that finds it.
         let noticed = self
             .core
             .wait(&mut Notice, until, Why::new(&CONDVAR, 0), || drop(guard));
         // If a kill unwinds the wait for the mutex, the notice goes to the next waiter.
         let owed = noticed.map(|()| Owed(self));
-        let guard = mutex.relock();
+        let guard = relock(lock);
         // The lock is held: the notice has served its purpose.
         std::mem::forget(owed);
         (guard, WaitTimeoutResult(noticed.is_none()))
@@ -222,7 +222,7 @@ impl Condvar {
         &self,
         guard: MutexGuard<'a, T>,
     ) -> impl Future<Output = LockResult<MutexGuard<'a, T>>> + use<'_, 'a, T> {
-        let mutex: &'a Mutex<T> = guard.mutex;
+        let lock = MutexGuard::lock_of(&guard);
         let noticed = self.core.future(Notice);
         async move {
             let (mut noticed, mut guard) = (pin!(noticed), Some(guard));
@@ -235,7 +235,7 @@ impl Condvar {
             .await;
             // As in `wait_until`: passed on if this future is dropped while it waits for the mutex.
             let owed = Owed(self);
-            let guard = mutex.lock_async().await;
+            let guard = relock_async(lock).await;
             std::mem::forget(owed);
             guard
         }

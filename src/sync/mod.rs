@@ -65,6 +65,7 @@ pub mod broadcast;
 pub mod channel;
 mod condvar;
 mod event;
+mod held;
 mod lazy_lock;
 mod mutex;
 mod notify;

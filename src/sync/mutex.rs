@@ -1,78 +1,18 @@
 //! Mutual exclusion; the lock is handed over in order of arrival.
+#![forbid(unsafe_code)]
 
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, TryLockResult};
 use std::time::{Duration, Instant};
 
+use super::held::{Acquire, Guarded, Held, Lock};
 use super::poison::Poison;
-use super::wait::{Core, Op, State, Until};
-use super::waiters::{Waiters, Woken};
+use super::wait::Until;
 use crate::hub::Why;
 
 static MUTEX: &str = "a Mutex";
-
-pub(super) struct Lock {
-    locked: bool,
-    waiters: Waiters,
-}
-
-impl Lock {
-    pub(super) const fn new() -> Lock {
-        Lock {
-            locked: false,
-            waiters: Waiters::new(),
-        }
-    }
-
-    pub(super) fn release(&mut self) {
-        self.locked = false;
-    }
-}
-
-impl State for Lock {
-    const ALLOCATES: bool = false;
-
-    #[inline(always)]
-    fn may_grant(&self) -> bool {
-        self.waiters.any() && !self.locked
-    }
-
-    #[inline(always)]
-    fn grant_waiters(&mut self, woken: &mut Woken) {
-        if self.may_grant() {
-            // Handed over while it is locked: no new attempt can take it before the waiter runs (WAIT-1). If no waiter
-            // could be woken the lock is free.
-            self.locked = self.waiters.hand_first(woken);
-        }
-    }
-}
-
-pub(super) struct Acquire;
-
-impl Op<Lock> for Acquire {
-    type Output = ();
-
-    const HANDED: Option<()> = Some(());
-
-    fn waiters<'a>(&self, state: &'a mut Lock) -> &'a mut Waiters {
-        &mut state.waiters
-    }
-
-    #[inline]
-    fn attempt(&mut self, state: &mut Lock, granted: bool, _: &mut Woken) -> Option<()> {
-        // After a hand-over `locked` is set already, and stays set.
-        (granted || !std::mem::replace(&mut state.locked, true)).then_some(())
-    }
-
-    fn undo_grant(&mut self, state: &mut Lock) {
-        // `grant_waiters` then hands the lock to the next waiter.
-        state.release();
-    }
-}
 
 /// A lock over a value, like [`std::sync::Mutex`]. Waiting for it lets others run, and waiters get it in order of
 /// arrival.
@@ -103,32 +43,48 @@ impl Op<Lock> for Acquire {
 /// # Coming from Python
 /// `gevent.lock.BoundedSemaphore(1)` and `asyncio.Lock`, with the value inside.
 pub struct Mutex<T: ?Sized> {
-    core: Core<Lock>,
-    poison: Poison,
-    value: UnsafeCell<T>,
+    lock: Guarded<Lock, T>,
 }
-
-// SAFETY: moving the mutex moves the value, and `T` is `Send`.
-unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
-// SAFETY: the lock gives `&mut T` to one holder at a time, perhaps on another thread than the one before, and `T` is
-// `Send`.
-unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
 
 /// Holds the lock of a [`Mutex`] until it is dropped. A guard may be sent to another thread.
 #[must_use = "dropped at once, it locks nothing"]
 pub struct MutexGuard<'a, T: ?Sized> {
-    pub(super) mutex: &'a Mutex<T>,
+    held: Held<'a, Lock, Acquire, T>,
     unwound: bool,
-    _value: PhantomData<&'a mut T>,
+}
+
+/// Waits for the lock of a guard that a `Condvar` has dropped. It may hold a notice, so it takes no step of the budget.
+#[track_caller]
+pub(super) fn relock<T: ?Sized>(lock: &Guarded<Lock, T>) -> LockResult<MutexGuard<'_, T>> {
+    MutexGuard::new(lock.hold_again(Why::new(&MUTEX, 0)))
+}
+
+/// As [`relock`], in a future.
+pub(super) async fn relock_async<T: ?Sized>(lock: &Guarded<Lock, T>) -> LockResult<MutexGuard<'_, T>> {
+    MutexGuard::new(lock.hold_async().await)
+}
+
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    #[inline]
+    fn new(held: Held<'a, Lock, Acquire, T>) -> LockResult<MutexGuard<'a, T>> {
+        held.guarded().poison.result(MutexGuard {
+            held,
+            // A guard that is made during unwinding must not take that panic for its own.
+            unwound: std::thread::panicking(),
+        })
+    }
+
+    /// The lock, for [`relock`].
+    pub(super) fn lock_of(guard: &Self) -> &'a Guarded<Lock, T> {
+        guard.held.guarded()
+    }
 }
 
 impl<T> Mutex<T> {
     /// A free lock over `value`.
     pub const fn new(value: T) -> Mutex<T> {
         Mutex {
-            core: Core::new(Lock::new()),
-            poison: Poison::new(),
-            value: UnsafeCell::new(value),
+            lock: Guarded::lock(value),
         }
     }
 
@@ -137,21 +93,11 @@ impl<T> Mutex<T> {
     /// # Errors
     /// The value in an error, if the lock is poisoned.
     pub fn into_inner(self) -> LockResult<T> {
-        self.poison.result(self.value.into_inner())
+        self.lock.into_inner()
     }
 }
 
 impl<T: ?Sized> Mutex<T> {
-    #[inline]
-    fn guard(&self) -> LockResult<MutexGuard<'_, T>> {
-        self.poison.result(MutexGuard {
-            mutex: self,
-            // A guard that is made during unwinding must not take that panic for its own.
-            unwound: std::thread::panicking(),
-            _value: PhantomData,
-        })
-    }
-
     /// Waits for the lock.
     ///
     /// # Errors
@@ -163,16 +109,7 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        self.core.block(&mut Acquire, Until::Ever, Why::new(&MUTEX, 0));
-        self.guard()
-    }
-
-    /// The same for a caller that has waited already, and may hold a notice of a `Condvar`: it takes no step of the
-    /// budget.
-    #[track_caller]
-    pub(super) fn relock(&self) -> LockResult<MutexGuard<'_, T>> {
-        self.core.block_unspent(&mut Acquire, Until::Ever, Why::new(&MUTEX, 0));
-        self.guard()
+        MutexGuard::new(self.lock.hold(Why::new(&MUTEX, 0)))
     }
 
     /// Takes the lock, if it is free and has no waiters.
@@ -180,7 +117,7 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// `WouldBlock`, or the guard in `Poisoned`.
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
-        Poison::attempted(self.core.attempt(&mut Acquire), || self.guard())
+        Poison::attempted(self.lock.try_hold(), MutexGuard::new)
     }
 
     /// Waits for the lock for at most `timeout`.
@@ -203,8 +140,8 @@ impl<T: ?Sized> Mutex<T> {
 
     #[track_caller]
     fn lock_until(&self, until: Until) -> TryLockResult<MutexGuard<'_, T>> {
-        let taken = self.core.block(&mut Acquire, until, Why::new(&MUTEX, 0));
-        Poison::attempted(taken, || self.guard())
+        let taken = self.lock.hold_until(until, Why::new(&MUTEX, 0));
+        Poison::attempted(taken, MutexGuard::new)
     }
 
     /// Like [`lock`](Self::lock), for an `async` function. If the future is dropped before it is ready, it leaves the
@@ -224,26 +161,22 @@ impl<T: ?Sized> Mutex<T> {
     /// assert_eq!(count.into_inner().unwrap(), 2);
     /// ```
     pub fn lock_async(&self) -> impl Future<Output = LockResult<MutexGuard<'_, T>>> + use<'_, T> {
-        let locked = self.core.future(Acquire);
-        async move {
-            locked.await;
-            self.guard()
-        }
+        relock_async(&self.lock)
     }
 
     /// Whether the lock is held at this moment.
     pub fn is_locked(&self) -> bool {
-        self.core.look(|state| state.locked)
+        self.lock.is_locked()
     }
 
     /// Whether a holder of the lock panicked.
     pub fn is_poisoned(&self) -> bool {
-        self.poison.is_set()
+        self.lock.poison.is_set()
     }
 
     /// Clears the poison: the lock counts as never poisoned.
     pub fn clear_poison(&self) {
-        self.poison.clear();
+        self.lock.poison.clear();
     }
 
     /// The value, without locking: `&mut self` proves that there is no guard.
@@ -251,11 +184,7 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// The reference in an error, if the lock is poisoned.
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
-        self.poison.result(self.value.get_mut())
-    }
-
-    pub(super) fn unlock(&self) {
-        self.core.change(Lock::release);
+        self.lock.get_mut()
     }
 }
 
@@ -264,25 +193,22 @@ impl<T: ?Sized> Deref for MutexGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the guard holds the lock, so no other guard refers to the value.
-        unsafe { &*self.mutex.value.get() }
+        &self.held
     }
 }
 
 impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the guard holds the lock, so no other guard refers to the value.
-        unsafe { &mut *self.mutex.value.get() }
+        &mut self.held
     }
 }
 
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // Before the unlock, so that the next holder sees the poison.
-        self.mutex.poison.guard_dropped(self.unwound);
-        self.mutex.unlock();
+        // Before `held` unlocks, so that the next holder sees the poison.
+        self.held.guarded().poison.guard_dropped(self.unwound);
     }
 }
 
@@ -300,7 +226,7 @@ impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.poison.fmt(f, "Mutex", self.try_lock())
+        self.lock.poison.fmt(f, "Mutex", self.try_lock())
     }
 }
 

@@ -44,9 +44,9 @@ impl Poison {
 
     /// What an attempt returns: a guard if the lock was taken, else `WouldBlock`.
     #[inline]
-    pub(super) fn attempted<G>(taken: Option<()>, guard: impl FnOnce() -> LockResult<G>) -> TryLockResult<G> {
+    pub(super) fn attempted<H, G>(taken: Option<H>, guard: impl FnOnce(H) -> LockResult<G>) -> TryLockResult<G> {
         match taken {
-            Some(()) => Ok(guard()?),
+            Some(held) => Ok(guard(held)?),
             None => Err(TryLockError::WouldBlock),
         }
     }

@@ -1,20 +1,12 @@
 //! A lock that its holder may take again.
-//!
-//! # Invariants
-//! - **REENTRANT-1** `owner` is the number of the holder of `core`'s lock, and 0 while the lock is free. Only the
-//!   holder writes it, while it holds the lock. A caller that reads its own number there therefore holds the lock, in
-//!   whatever order others see the writes.
-//! - **REENTRANT-2** `count` is how many guards there are. A guard stays on the OS thread that it was made on, so
-//!   everything that changes `count` is on the OS thread that has the lock.
+#![forbid(unsafe_code)]
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::mutex::{Acquire, Lock};
-use super::wait::{Core, Until};
+use super::held::{HeldAgain, Reentrant};
+use super::wait::Until;
 use crate::hub::Why;
 
 static REENTRANT_LOCK: &str = "a ReentrantLock";
@@ -45,16 +37,8 @@ static REENTRANT_LOCK: &str = "a ReentrantLock";
 /// # Coming from Python
 /// `gevent.lock.RLock`, `threading.RLock`.
 pub struct ReentrantLock<T: ?Sized> {
-    core: Core<Lock>,
-    owner: AtomicU64,
-    count: AtomicUsize,
-    value: T,
+    lock: Reentrant<T>,
 }
-
-// SAFETY: a guard stays on its OS thread, and all guards are on the OS thread that has the lock (REENTRANT-2). So the
-// value is referred to from one OS thread at a time, and moves to the next only once all guards are dropped; `T` is
-// `Send`.
-unsafe impl<T: ?Sized + Send> Sync for ReentrantLock<T> {}
 
 /// One hold on a [`ReentrantLock`], which ends when the guard is dropped.
 ///
@@ -67,25 +51,20 @@ unsafe impl<T: ?Sized + Send> Sync for ReentrantLock<T> {}
 /// ```
 #[must_use = "dropped at once, it locks nothing"]
 pub struct ReentrantLockGuard<'a, T: ?Sized> {
-    lock: &'a ReentrantLock<T>,
-    /// Keeps the guard on its OS thread (REENTRANT-2).
-    _stays: PhantomData<*const ()>,
+    held: HeldAgain<'a, T>,
 }
 
 impl<T> ReentrantLock<T> {
     /// A free lock over `value`.
     pub const fn new(value: T) -> ReentrantLock<T> {
         ReentrantLock {
-            core: Core::new(Lock::new()),
-            owner: AtomicU64::new(0),
-            count: AtomicUsize::new(0),
-            value,
+            lock: Reentrant::new(value),
         }
     }
 
     /// The value, without the lock.
     pub fn into_inner(self) -> T {
-        self.value
+        self.lock.into_inner()
     }
 }
 
@@ -101,12 +80,10 @@ impl<T: ?Sized> ReentrantLock<T> {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> ReentrantLockGuard<'_, T> {
-        let me = crate::hub::lock_owner();
-        // REENTRANT-1: the holder takes it again without the lock of `core`.
-        self.again(me).unwrap_or_else(|| {
-            self.core.block(&mut Acquire, Until::Ever, Why::new(&REENTRANT_LOCK, 0));
-            self.first(me)
-        })
+        match self.lock_until(Until::Ever) {
+            Some(guard) => guard,
+            None => unreachable!("a wait without an end has ended without the lock"),
+        }
     }
 
     /// Takes the lock, if the caller holds it, or it is free and has no waiters.
@@ -115,9 +92,7 @@ impl<T: ?Sized> ReentrantLock<T> {
     /// As [`lock`](Self::lock).
     #[track_caller]
     pub fn try_lock(&self) -> Option<ReentrantLockGuard<'_, T>> {
-        let me = crate::hub::lock_owner();
-        self.again(me)
-            .or_else(|| self.core.attempt(&mut Acquire).map(|()| self.first(me)))
+        self.lock.try_hold().map(|held| ReentrantLockGuard { held })
     }
 
     /// Waits for the lock for at most `timeout`, unless the caller holds it.
@@ -138,46 +113,16 @@ impl<T: ?Sized> ReentrantLock<T> {
         self.lock_until(Until::At(deadline))
     }
 
+    #[inline]
     #[track_caller]
     fn lock_until(&self, until: Until) -> Option<ReentrantLockGuard<'_, T>> {
-        let me = crate::hub::lock_owner();
-        self.again(me).or_else(|| {
-            let locked = self.core.block(&mut Acquire, until, Why::new(&REENTRANT_LOCK, 0));
-            locked.map(|()| self.first(me))
-        })
-    }
-
-    /// One more guard, if `me` holds the lock.
-    #[track_caller]
-    fn again(&self, me: u64) -> Option<ReentrantLockGuard<'_, T>> {
-        // REENTRANT-1: a relaxed load is enough, because only `me` itself writes this number.
-        if self.owner.load(Ordering::Relaxed) != me {
-            return None;
-        }
-        let Some(count) = self.count.load(Ordering::Relaxed).checked_add(1) else {
-            panic!("this green thread has locked a ReentrantLock usize::MAX times: drop some of the guards first")
-        };
-        self.count.store(count, Ordering::Relaxed);
-        Some(self.guard())
-    }
-
-    /// The first guard of `me`, which has just taken the lock.
-    fn first(&self, me: u64) -> ReentrantLockGuard<'_, T> {
-        self.owner.store(me, Ordering::Relaxed);
-        self.count.store(1, Ordering::Relaxed);
-        self.guard()
-    }
-
-    fn guard(&self) -> ReentrantLockGuard<'_, T> {
-        ReentrantLockGuard {
-            lock: self,
-            _stays: PhantomData,
-        }
+        let held = self.lock.hold_until(until, Why::new(&REENTRANT_LOCK, 0))?;
+        Some(ReentrantLockGuard { held })
     }
 
     /// The value, without locking: `&mut self` proves that there is no guard.
     pub fn get_mut(&mut self) -> &mut T {
-        &mut self.value
+        self.lock.get_mut()
     }
 }
 
@@ -186,20 +131,7 @@ impl<T: ?Sized> Deref for ReentrantLockGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        &self.lock.value
-    }
-}
-
-impl<T: ?Sized> Drop for ReentrantLockGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        let left = self.lock.count.load(Ordering::Relaxed) - 1;
-        self.lock.count.store(left, Ordering::Relaxed);
-        if left == 0 {
-            // REENTRANT-1: while the lock is still held. The unlock makes the writes visible to the next holder.
-            self.lock.owner.store(0, Ordering::Relaxed);
-            self.lock.core.change(Lock::release);
-        }
+        &self.held
     }
 }
 

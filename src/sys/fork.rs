@@ -42,19 +42,19 @@
 //! # Invariants
 //! - **FORK-1** A lock enters the list before it is first taken, and the list is locked while the process forks.
 //! - **FORK-2** Code that holds one of these locks does not fork, does not park, and runs no code of the user.
+#![cfg_attr(not(test), forbid(unsafe_code))]
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
-use once_cell::race::OnceBox;
-
-use super::inside;
+use once_cell::race::{OnceBox, OnceRef};
 
 use super::poison::IgnorePoison;
+use super::{hooks, inside};
 
 /// How long a fork waits for one lock. No code holds one for so long, except a holder that a signal handler has
 /// interrupted: if that handler forks, the wait would never end.
@@ -222,9 +222,9 @@ fn set_held(held: Option<Held>) {
 }
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
-static IN_CHILD: AtomicUsize = AtomicUsize::new(0);
+static IN_CHILD: OnceRef<'static, fn()> = OnceRef::new();
 #[cfg(feature = "monkey")]
-static PATCHES_IN_CHILD: AtomicUsize = AtomicUsize::new(0);
+static PATCHES_IN_CHILD: OnceRef<'static, fn(&InChild)> = OnceRef::new();
 
 /// How many forks lie between this process and the one that first registered the handlers. One relaxed load.
 #[inline]
@@ -232,19 +232,22 @@ pub(crate) fn fork_epoch() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-extern "C" fn before_fork() {
+/// Called before a fork.
+pub(super) fn before() {
     // On the native base by now, so `HELD` and `DEPTH` are the native thread-locals in all three handlers.
     super::base::before_fork();
     enter();
 }
 
-extern "C" fn after_fork_in_parent() {
+/// Called after a fork, in the parent.
+pub(super) fn after_in_parent() {
     if leave() {
         super::base::after_fork();
     }
 }
 
-extern "C" fn after_fork_in_child() {
+/// Called after a fork, in the child.
+pub(super) fn after_in_child() {
     if !leave() {
         return;
     }
@@ -278,20 +281,12 @@ fn leave() -> bool {
 
 #[inline(never)]
 fn tell_child() {
-    let f = IN_CHILD.load(Ordering::Relaxed);
-    if f != 0 {
-        // SAFETY: `on_fork` stored a `fn()`.
-        let f: fn() = unsafe { std::mem::transmute::<usize, fn()>(f) };
+    if let Some(f) = IN_CHILD.get() {
         f();
     }
     #[cfg(feature = "monkey")]
-    {
-        let f = PATCHES_IN_CHILD.load(Ordering::Relaxed);
-        if f != 0 {
-            // SAFETY: `reset_on_fork` stored a `fn(&InChild)`.
-            let f: fn(&InChild) = unsafe { std::mem::transmute::<usize, fn(&InChild)>(f) };
-            f(&InChild(()));
-        }
+    if let Some(f) = PATCHES_IN_CHILD.get() {
+        f(&InChild(()));
     }
 }
 
@@ -301,11 +296,11 @@ pub(crate) enum Child {
     Hub,
 }
 
-/// Has `f` called in every forked child, on the OS thread that forked.
-pub(crate) fn on_fork(who: Child, f: fn()) {
-    match who {
-        Child::Hub => IN_CHILD.store(f as usize, Ordering::Relaxed),
-    }
+/// Has `f` called in every forked child, on the OS thread that forked. The first function that is set stays.
+pub(crate) fn on_fork(who: Child, f: &'static fn()) {
+    let _ = match who {
+        Child::Hub => IN_CHILD.set(f),
+    };
     count_forks();
 }
 
@@ -316,8 +311,8 @@ pub(crate) struct InChild(());
 
 /// As [`on_fork`], for patched libc, with the means to [reset](super::spin::Spin::renew) its spin locks.
 #[cfg(feature = "monkey")]
-pub(crate) fn reset_on_fork(f: fn(&InChild)) {
-    PATCHES_IN_CHILD.store(f as usize, Ordering::Relaxed);
+pub(crate) fn reset_on_fork(f: &'static fn(&InChild)) {
+    let _ = PATCHES_IN_CHILD.set(f);
     count_forks();
 }
 
@@ -328,8 +323,7 @@ pub(crate) fn reset_on_fork(f: fn(&InChild)) {
 pub(crate) fn count_forks() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if !REGISTERED.load(Ordering::Acquire) {
-        // SAFETY: functions of the right type, which live as long as the program.
-        unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
+        hooks::handle_forks();
         REGISTERED.store(true, Ordering::Release);
     }
 }
@@ -365,15 +359,10 @@ impl<T> PerProcess<T> {
     }
 }
 
-/// Registers the handlers before `main`, or when the library that contains this crate is loaded. The handlers
-/// registered first run closest to the fork. So the user's handlers run while none of these locks is held, and with the
-/// thread-locals of the green thread that forks.
-#[used]
-#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
-#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
-static REGISTER: extern "C" fn() = register;
-
-extern "C" fn register() {
+/// Registers the handlers. It is called before `main`, or when the library that contains this crate is loaded. The
+/// handlers registered first run closest to the fork. So the user's handlers run while none of these locks is held, and
+/// with the thread-locals of the green thread that forks.
+pub(super) fn register() {
     // These handlers allocate, so the allocator's handlers must run closer still to the fork. An allocator registers
     // them when it is first used.
     drop(std::hint::black_box(Box::new(0_u64)));
@@ -381,13 +370,13 @@ extern "C" fn register() {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+pub(crate) mod tests {
     use std::sync::mpsc;
 
     use super::*;
 
     /// Forks, runs `f` in the child, and returns how the child ended. The child dies after ten seconds.
-    fn in_child(f: impl FnOnce() -> bool) -> i32 {
+    pub(crate) fn in_child(f: impl FnOnce() -> bool) -> i32 {
         // SAFETY: the child calls `f`, which takes only locks of this crate, and leaves by `_exit`.
         unsafe {
             let pid = libc::fork();

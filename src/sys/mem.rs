@@ -79,11 +79,85 @@ pub(crate) unsafe fn unmap(at: usize, len: usize) {
     unsafe { libc::munmap(at as *mut _, len) };
 }
 
+/// Memory that [`map`] has mapped, and that is this value's alone. It hands out no references. Code that is given an
+/// address in it, and uses that, relies on the owner of this value. Without an [`unmap`](Self::unmap) it stays mapped.
+pub(crate) struct Mapping {
+    at: usize,
+    len: usize,
+}
+
+impl Mapping {
+    pub(crate) fn new(len: usize) -> io::Result<Mapping> {
+        map(len).map(|at| Mapping { at, len })
+    }
+
+    /// The address of its low end.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The address of its high end.
+    pub(crate) fn end(&self) -> usize {
+        self.at + self.len
+    }
+
+    /// Panics if not all of the range belongs to the mapping.
+    fn check(&self, (at, len): Pages) {
+        let has_all = self.at <= at && at <= self.end() && len <= self.end() - at;
+        assert!(has_all, "a range of another mapping");
+    }
+
+    /// Unmaps it.
+    pub(crate) fn unmap(self) {
+        // SAFETY: a whole mapping of `map`, which no code can use any more by way of this value.
+        unsafe { unmap(self.at, self.len) };
+    }
+
+    /// Makes the ranges, of whole pages, fault at any access: with one system call where the kernel can. There are at
+    /// most [`RANGES`] of them.
+    pub(crate) fn guard(&mut self, ranges: impl Iterator<Item = Pages> + Clone) -> io::Result<()> {
+        ranges.clone().for_each(|range| self.check(range));
+        // SAFETY: the pages belong to this mapping, to which there are no references.
+        if !NO_MARKERS.load(Ordering::Relaxed) && unsafe { os::advise_all(ranges.clone(), Advice::Guard) } {
+            return Ok(());
+        }
+        // SAFETY: the pages belong to this mapping, to which there are no references. Installing a guard again is
+        // harmless.
+        ranges.into_iter().try_for_each(|(at, len)| unsafe { guard(at, len) })
+    }
+
+    /// Makes the ranges, of whole pages, resident with one system call. Where the kernel cannot, the first access to
+    /// each page does it. There are at most [`RANGES`] of them.
+    pub(crate) fn populate(&mut self, ranges: impl Iterator<Item = Pages> + Clone) {
+        ranges.clone().for_each(|range| self.check(range));
+        // SAFETY: the pages belong to this mapping, and populating changes no byte.
+        unsafe { os::advise_all(ranges, Advice::Populate) };
+    }
+
+    /// Gives whole pages back to the system. They read as zeros afterwards.
+    pub(crate) fn discard(&mut self, at: usize, len: usize) {
+        self.check((at, len));
+        // SAFETY: the pages belong to this mapping, to which there are no references.
+        unsafe { discard(at, len) };
+    }
+
+    /// Gives neighbouring slots of `stride` bytes, from `low` to `high`, back to the system, but not the guards of
+    /// `guard` bytes at their low ends. It takes one system call where the guards survive it.
+    pub(crate) fn discard_slots(&mut self, (low, high): (usize, usize), stride: usize, guard: usize) {
+        if os::DISCARD_KEEPS_GUARDS {
+            return self.discard(low + guard, high - low - guard);
+        }
+        for slot in (low..high).step_by(stride) {
+            self.discard(slot + guard, stride - guard);
+        }
+    }
+}
+
 /// Makes pages of a mapping fault at any access.
 ///
 /// # Safety
 /// The pages belong to a mapping of [`map`], and nothing refers to them.
-pub(crate) unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
+unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
     if !NO_MARKERS.load(Ordering::Relaxed) {
         // SAFETY: the caller guarantees that these are pages of a mapping of `map`, and that nothing refers to them.
         match unsafe { os::install_marker(at, len) }.map_err(|error| (error.raw_os_error(), error)) {
@@ -121,29 +195,6 @@ fn is_marked(_at: usize) -> bool {
     true
 }
 
-/// Like [`guard`] for each range, with one system call where the kernel can.
-///
-/// # Safety
-/// As for [`guard`], for each range. There are at most [`RANGES`] of them.
-pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Pages> + Clone) -> io::Result<()> {
-    // SAFETY: the caller guarantees for each range that `guard` may be called for it.
-    if !NO_MARKERS.load(Ordering::Relaxed) && unsafe { os::advise_all(ranges.clone(), Advice::Guard) } {
-        return Ok(());
-    }
-    // SAFETY: as before, the caller guarantees that `guard` may be called for each range. Installing a guard again is
-    // harmless.
-    ranges.into_iter().try_for_each(|(at, len)| unsafe { guard(at, len) })
-}
-
-/// Makes the pages resident with one system call. Where the kernel cannot, the first access to each page does it.
-///
-/// # Safety
-/// The pages belong to a mapping of [`map`], and have no guard. There are at most [`RANGES`] ranges.
-pub(crate) unsafe fn populate(ranges: impl Iterator<Item = Pages>) {
-    // SAFETY: the caller guarantees that these are pages of a mapping of `map` without guards, so they may be written.
-    unsafe { os::advise_all(ranges, Advice::Populate) };
-}
-
 /// Has [`guard`] use `mprotect` from now on, as on a system without guard markers.
 #[cfg(test)]
 pub(crate) fn forget_markers(yes: bool) {
@@ -157,23 +208,6 @@ pub(crate) fn forget_markers(yes: bool) {
 pub(crate) unsafe fn discard(at: usize, len: usize) {
     // SAFETY: the caller guarantees that these are pages of a mapping of `map`, and that their contents are not needed.
     unsafe { os::discard(at, len) };
-}
-
-/// Gives neighbouring slots back to the system, of `stride` bytes each, but not the guards of `guard` bytes at their low
-/// ends. It takes one system call where the guards survive it.
-///
-/// # Safety
-/// As for [`discard`], for what lies between the guards. `low` and `high` are where the first slot begins and the last
-/// one ends.
-pub(crate) unsafe fn discard_slots(low: usize, high: usize, stride: usize, guard: usize) {
-    if os::DISCARD_KEEPS_GUARDS {
-        // SAFETY: the caller guarantees the pages. The guards survive.
-        return unsafe { discard(low + guard, high - low - guard) };
-    }
-    for slot in (low..high).step_by(stride) {
-        // SAFETY: the caller guarantees the pages; those of one slot, above its guard.
-        unsafe { discard(slot + guard, stride - guard) };
-    }
 }
 
 /// Makes malloc give back to the system what it keeps of freed memory, as far as it can.
@@ -234,16 +268,25 @@ mod tests {
 
     #[test]
     fn a_guard_refuses_the_kernel_too_and_outlives_a_discard() {
-        let at = map(2 * page()).unwrap();
+        let mut pages = Mapping::new(2 * page()).unwrap();
+        let at = pages.at();
+        pages.guard([(at, page())].into_iter()).unwrap();
+        pages.discard_slots((at, at + 2 * page()), 2 * page(), page());
         // SAFETY: the mapping made above. The kernel, told to write there, answers EFAULT instead of sending a signal.
         unsafe {
-            guard(at, page()).unwrap();
-            discard_slots(at, at + 2 * page(), 2 * page(), page());
             assert_eq!(libc::sigaltstack(std::ptr::null(), at as *mut _), -1);
             assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EFAULT));
             assert_eq!(libc::sigaltstack(std::ptr::null(), (at + page()) as *mut _), 0);
-            unmap(at, 2 * page());
         }
+        pages.unmap();
+    }
+
+    #[test]
+    #[should_panic(expected = "a range of another mapping")]
+    fn a_range_that_goes_over_the_end_is_refused() {
+        let mut pages = Mapping::new(2 * page()).unwrap();
+        let at = pages.at();
+        pages.discard(at + page(), 2 * page());
     }
 
     #[test]

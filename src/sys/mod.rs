@@ -1,10 +1,8 @@
 //! All use of libc: memory, signals, OS threads, and what glibc keeps for each thread. (Only `monkey` uses libc as
 //! well.) What differs between platforms is in [`platform`].
 
-pub(crate) mod attr;
-pub(crate) mod ctrl_c;
 pub(crate) mod fork;
-pub(crate) mod last;
+pub(crate) mod hooks;
 pub(crate) mod inside;
 pub(crate) mod mem;
 pub(crate) mod plain;
@@ -31,5 +29,5 @@ pub(crate) mod uring {
 pub(crate) const ISOLATES: bool = !cfg!(target_arch = "aarch64");
 
 pub(crate) use platform::cpu::prefetch;
-pub(crate) use platform::os::open_process;
+pub(crate) use platform::os::{is_watched_file, most_files, open_process};
 pub(crate) use platform::{base, epoll, frame, glibc};

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-#[cfg(all(feature = "monkey", target_os = "linux"))]
-use std::ptr;
 
 /// What a descriptor is ready for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,31 +25,4 @@ pub(crate) fn add(
     // foreign descriptor is closed without notice, the kernel removes it, and an event for its old key is dropped
     // because each key carries a generation.
     unsafe { poller.add_with_mode(fd.as_raw_fd(), event, mode) }
-}
-
-/// Asks what one descriptor is ready for, without waiting: a system call, because libc's symbol is patched. Returns what
-/// libc's `poll` does, and leaves the events in `one`.
-#[cfg(all(feature = "monkey", target_os = "linux"))]
-#[inline]
-pub(crate) fn ask_one(one: &mut libc::pollfd) -> libc::c_long {
-    let count: libc::c_long = 1;
-    // SAFETY: `poll` gets one `pollfd`, and a time-out of 0.
-    #[cfg(target_arch = "x86_64")]
-    let result = unsafe { libc::syscall(libc::SYS_poll, ptr::from_mut(one), count, 0 as libc::c_long) };
-    // Newer processors have no `poll`.
-    // SAFETY: `ppoll` gets one `pollfd`, a time-out of 0, and no signal mask.
-    #[cfg(not(target_arch = "x86_64"))]
-    let result = unsafe {
-        let timeout: libc::timespec = std::mem::zeroed();
-        let no_mask = ptr::null::<libc::sigset_t>();
-        libc::syscall(
-            libc::SYS_ppoll,
-            ptr::from_mut(one),
-            count,
-            &raw const timeout,
-            no_mask,
-            0_usize,
-        )
-    };
-    result
 }

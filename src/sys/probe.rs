@@ -3,15 +3,40 @@
 
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 use std::time::Duration;
 
 use libc::{c_int, pollfd, sockaddr_storage, socklen_t, timeval};
 
-use super::poll::ask_one;
-
 /// The errno of the call that has just failed.
 fn errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// Asks what one descriptor is ready for, without waiting: a system call, because libc's symbol is patched. Returns what
+/// libc's `poll` does, and leaves the events in `one`.
+#[inline]
+fn ask_one(one: &mut libc::pollfd) -> libc::c_long {
+    let count: libc::c_long = 1;
+    // SAFETY: `poll` gets one `pollfd`, and a time-out of 0.
+    #[cfg(target_arch = "x86_64")]
+    let result = unsafe { libc::syscall(libc::SYS_poll, ptr::from_mut(one), count, 0 as libc::c_long) };
+    // Newer processors have no `poll`.
+    // SAFETY: `ppoll` gets one `pollfd`, a time-out of 0, and no signal mask.
+    #[cfg(not(target_arch = "x86_64"))]
+    let result = unsafe {
+        let timeout: libc::timespec = zeroed();
+        let no_mask = ptr::null::<libc::sigset_t>();
+        libc::syscall(
+            libc::SYS_ppoll,
+            ptr::from_mut(one),
+            count,
+            &raw const timeout,
+            no_mask,
+            0_usize,
+        )
+    };
+    result
 }
 
 /// The events that one descriptor has now, of `events`; errors are always among them. An error if it cannot be asked for.

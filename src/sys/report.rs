@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The reader of stderr may have stopped, and the hub of a server must not stop with it. So a line is written at once
-//! only if that cannot block (`RWF_NOWAIT` on Linux: pipes, sockets; elsewhere: sockets). Otherwise the first such line starts an OS thread, which
-//! does the waiting; it ends after some idle seconds. Lines that are still unwritten when the process exits get a
-//! moment more.
+//! only if that cannot block (`RWF_NOWAIT` on Linux: pipes, sockets; elsewhere: sockets). Otherwise the first such line
+//! starts an OS thread, which does the waiting; it ends after some idle seconds. Lines that are still unwritten when the
+//! process exits get a moment more.
 //!
 //! A kind of line is the place in the source that complains. A limited number of lines of each kind is written in a
 //! second. The rest are counted, and the count is reported when the second is over.
@@ -317,7 +317,7 @@ fn see_to_writer() {
     let first = !std::mem::replace(&mut reports.at_exit, true);
     drop(reports);
     if first {
-        super::last::at_exit(flush);
+        super::hooks::at_exit(&(flush as _));
     }
     if thread::start("greenthread-report", write_all).is_err() {
         REPORTS.lock().writer = None;

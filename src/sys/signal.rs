@@ -1,59 +1,71 @@
-//! The fault handler: installed once, after std's, and chained to std's.
+//! The signal handlers of this crate. The one for faults is installed once, after std's, and chained to std's. The one for
+//! Ctrl-C makes the first SIGINT a byte on a descriptor; the second does what it does by default.
 //!
 //! ```text
 //!  fault ─► kernel ─► handler, on the alternate stack ─► look(address): ours? report, abort
 //!                                                   └──► not ours: what was there before (std's, as a rule)
+//!  SIGINT ─► kernel: from now on the default (SA_RESETHAND) ─► handler ─► a byte ─► the reader
 //! ```
 //!
 //! # Invariants
-//! - **SIGNAL-1** What runs in the handler allocates nothing and takes no lock.
-//! - **SIGNAL-2** `LOOK` is set before the handler is installed, and always holds a `fn(usize)`.
+//! - **SIGNAL-1** What runs in a handler allocates nothing and takes no lock.
+//! - **SIGNAL-2** `LOOK` is set before the handler of faults is installed; `WRITER` and `EPOCH` before that of SIGINT. The
+//!   descriptor of `WRITER` stays open as long as the process lives.
 //! - **SIGNAL-3** An alternate stack of this crate is unmapped only when the OS thread no longer uses it.
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::fork::{GlobalOnce, Order};
+use once_cell::race::OnceRef;
+
+use super::fork::{GlobalOnce, Order, fork_epoch};
+use super::thread;
 
 /// The handlers that were installed before: SIGSEGV's, SIGBUS's.
 static BEFORE: GlobalOnce<[libc::sigaction; 2]> = GlobalOnce::new(Order::Faults);
-static LOOK: AtomicUsize = AtomicUsize::new(0);
+static LOOK: OnceRef<'static, fn(usize)> = OnceRef::new();
 
 /// Has `look` called with the address of every memory fault, on the alternate stack. It returns if the fault is none of
 /// its own.
 ///
 /// `look` runs in a signal handler: it must not allocate or take a lock.
-pub(crate) fn on_fault(look: fn(usize)) {
-    LOOK.store(look as usize, Ordering::Release);
-    BEFORE.get_or_init(|| [install(libc::SIGSEGV), install(libc::SIGBUS)]);
+pub(crate) fn on_fault(look: &'static fn(usize)) {
+    let _ = LOOK.set(look);
+    let handler = faulted as extern "C" fn(_, _, _) as usize;
+    let flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: the handler has the type that SA_SIGINFO requires, lives as long as the program, and may run anywhere
+    // (SIGNAL-1).
+    BEFORE.get_or_init(|| [libc::SIGSEGV, libc::SIGBUS].map(|signal| unsafe { install(signal, handler, flags) }));
 }
 
-fn install(signal: libc::c_int) -> libc::sigaction {
+/// Installs the handler of a signal, and gives the one before.
+///
+/// # Safety
+/// `handler` is the default, or a function of the type that `flags` require. It may run at any moment, as long as the
+/// program lives.
+unsafe fn install(signal: libc::c_int, handler: usize, flags: libc::c_int) -> libc::sigaction {
     let mut before = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: all-zero is a valid `sigaction`. Both pointers are to whole ones. The handler has the type that
-    // SA_SIGINFO requires, and lives as long as the program.
+    // SAFETY: all-zero is a valid `sigaction`. Both pointers are to whole ones. The caller guarantees the handler.
     unsafe {
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
-        action.sa_sigaction = handler as extern "C" fn(_, _, _) as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        action.sa_sigaction = handler;
+        action.sa_flags = flags;
         libc::sigemptyset(&mut action.sa_mask);
         libc::sigaction(signal, &action, before.as_mut_ptr());
         before.assume_init()
     }
 }
 
-extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let look = LOOK.load(Ordering::Acquire);
+extern "C" fn faulted(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes a whole `siginfo_t`. It has an address if the code says that the kernel sent it for a
-    // fault; a signal sent by `kill` has none. `LOOK` holds a `fn(usize)` (SIGNAL-2).
-    unsafe {
-        if (*info).si_code > 0 {
-            std::mem::transmute::<usize, fn(usize)>(look)((*info).si_addr().addr());
-        }
+    // fault; a signal sent by `kill` has none.
+    let address = unsafe { ((*info).si_code > 0).then(|| (*info).si_addr().addr()) };
+    if let (Some(look), Some(address)) = (LOOK.get(), address) {
+        look(address);
     }
     // The other handler was not stored yet: another OS thread is in the middle of `on_fault`.
     let Some(before) = BEFORE.get() else {
@@ -78,6 +90,70 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
 fn give_up(signal: libc::c_int) {
     // SAFETY: the default action is valid for any signal.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Where the byte of a SIGINT goes.
+static WRITER: AtomicI32 = AtomicI32::new(-1);
+/// The value of `fork_epoch` when `WRITER` was set.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+/// SIGINT is caught, once, until this value is dropped.
+#[derive(Debug)]
+pub(crate) struct Caught(());
+
+/// Makes the next SIGINT write a byte to `writer`.
+///
+/// `None` where this crate must not do that: on any OS thread but the first, and where SIGINT is handled or ignored
+/// already.
+pub(crate) fn catch_ctrl_c(writer: &'static OwnedFd) -> Option<Caught> {
+    if !thread::is_main() || on_sigint() != libc::SIG_DFL {
+        return None;
+    }
+    EPOCH.store(fork_epoch(), Ordering::Release);
+    WRITER.store(writer.as_raw_fd(), Ordering::Release);
+    let flags = libc::SA_RESETHAND | libc::SA_RESTART | libc::SA_ONSTACK;
+    // SAFETY: the handler has the type that is required without SA_SIGINFO, lives as long as the program, and may run
+    // anywhere (SIGNAL-1).
+    unsafe { install(libc::SIGINT, interrupted as extern "C" fn(_) as usize, flags) };
+    Some(Caught(()))
+}
+
+impl Drop for Caught {
+    fn drop(&mut self) {
+        if on_sigint() == interrupted as extern "C" fn(_) as usize {
+            // SAFETY: the default action is valid for any signal.
+            unsafe { install(libc::SIGINT, libc::SIG_DFL, 0) };
+        }
+    }
+}
+
+/// The handler that SIGINT has now.
+fn on_sigint() -> usize {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: reads the handler in use. All-zero is a valid `sigaction`.
+    unsafe {
+        libc::sigaction(libc::SIGINT, ptr::null(), now.as_mut_ptr());
+        now.assume_init().sa_sigaction
+    }
+}
+
+extern "C" fn interrupted(signal: libc::c_int) {
+    if on_sigint() != libc::SIG_DFL {
+        // Other code has installed a handler in place of this one, and calls this one from it. The signal is now that
+        // handler's business.
+        return;
+    }
+    if fork_epoch() != EPOCH.load(Ordering::Acquire) {
+        // The byte would go to the parent. Raise the signal again: its action is the default now, so this process ends
+        // of it as soon as the handler returns.
+        // SAFETY: `raise` is async-signal-safe.
+        unsafe { libc::raise(signal) };
+        return;
+    }
+    // SAFETY: SIGNAL-2: the descriptor stays open as long as the process lives.
+    let writer = unsafe { BorrowedFd::borrow_raw(WRITER.load(Ordering::Acquire)) };
+    // The pipe holds far more bytes than are ever written to it.
+    let _ = rustix::io::write(writer, &[0]);
 }
 
 /// The alternate signal stack that this crate has given to an OS thread; 0 if it has given none.

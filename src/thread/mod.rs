@@ -97,6 +97,8 @@ pub use local::LocalKey;
 pub use many::{Joinable, Wait, iwait, join_all, kill_all, wait};
 pub use nursery::{Nursery, NurseryHandle, nursery};
 pub use pool::{Pool, PoolFull};
+#[cfg(feature = "monkey")]
+pub(crate) use scope::lend;
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub(crate) use token::Listening;
 pub use token::{CancelToken, Cancelled};

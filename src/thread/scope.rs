@@ -1,4 +1,4 @@
-//! Green threads that borrow: they have all ended when the scope returns.
+//! Green threads that borrow: they have all ended when the scope returns. Also closures that borrow, for another OS thread.
 //!
 //! # Invariants
 //! - **SCOPE-1** `'scope` outlives every child: [`scope`] returns, or unwinds, only when no child is listed in
@@ -16,6 +16,7 @@
 //!   scope itself panics. So it counts as seen, and the hub does not report it too.
 //! - **SCOPE-7** Once the scope kills its children because it must end, a child that is spawned later is killed too:
 //!   [`Children::dying`] is set before the list is read, and read after the child is listed, both under the lock.
+//! - **SCOPE-8** What [`lend`] lends is back, called or dropped, when it returns or unwinds; otherwise it aborts the process.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+#[cfg(feature = "monkey")]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::thread::panicking;
 use std::time::Duration;
@@ -190,7 +193,7 @@ impl Children {
     pub(super) fn hold<T>(&self, f: impl FnOnce() -> T) -> std::thread::Result<T> {
         let result = catch_unwind(AssertUnwindSafe(f));
         // SCOPE-2: an unwind out of the wait would free what the children borrow, so it aborts.
-        let bomb = Bomb;
+        let bomb = Bomb("a scope cannot be left while its green threads run");
         if result.as_ref().is_err_and(|payload| interrupt::is_ours(&**payload)) {
             self.end();
         }
@@ -208,14 +211,12 @@ impl Children {
     }
 }
 
-/// Aborts the process if it is dropped.
-struct Bomb;
+/// Aborts the process if it is dropped, and says why.
+struct Bomb(&'static str);
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        crate::sys::report::last_words(format_args!(
-            "a scope cannot be left while its green threads run: the process aborts"
-        ));
+        crate::sys::report::last_words(format_args!("{}: the process aborts", self.0));
         std::process::abort();
     }
 }
@@ -516,5 +517,83 @@ impl<T> Future for ScopedJoinHandle<'_, T> {
 impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.handle, f)
+    }
+}
+
+/// A closure that is lent, and the sign that it is back, dropped in the order of the fields (SCOPE-8).
+#[cfg(feature = "monkey")]
+struct Loan<F> {
+    f: F,
+    back: Back,
+}
+
+#[cfg(feature = "monkey")]
+impl<F: FnOnce()> Loan<F> {
+    fn call(self) {
+        // Locals are dropped in the reverse order of their declaration: `back` is last.
+        let Loan { back: _back, f } = self;
+        f();
+    }
+}
+
+/// Says that the closure is back when it is dropped.
+#[cfg(feature = "monkey")]
+struct Back(Arc<AtomicBool>);
+
+#[cfg(feature = "monkey")]
+impl Drop for Back {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Calls `run` with a closure that calls `f`. Another OS thread may call it, but `run` waits until it has: if it is not
+/// back when `run` has ended, the process aborts (SCOPE-8).
+#[cfg(feature = "monkey")]
+pub(crate) fn lend<T>(f: impl FnOnce() + Send, run: impl FnOnce(Box<dyn FnOnce() + Send>) -> T) -> T {
+    struct Lender(Arc<AtomicBool>);
+
+    impl Drop for Lender {
+        fn drop(&mut self) {
+            if !self.0.load(Ordering::Acquire) {
+                drop(Bomb("a call that another OS thread makes cannot be left"));
+            }
+        }
+    }
+
+    let lender = Lender(Arc::new(AtomicBool::new(false)));
+    let loan = Loan {
+        f,
+        back: Back(lender.0.clone()),
+    };
+    let f: Box<dyn FnOnce() + Send + '_> = Box::new(move || loan.call());
+    // SAFETY: SCOPE-8: the closure, and everything it owns or borrows, is gone when `lender` is. The transmute changes
+    // nothing but the lifetime.
+    run(unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send + 'static>>(f) })
+}
+
+#[cfg(all(test, feature = "monkey", not(loom)))]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_loan_that_was_called_or_dropped_is_back() {
+        let mut calls = 0;
+        lend(|| calls += 1, |f| f());
+        lend(|| calls += 10, drop);
+        assert_eq!(calls, 1);
+    }
+
+    #[test]
+    fn a_loan_that_is_not_back_ends_the_process() {
+        let name = "thread::scope::tests::a_loan_that_is_not_back_ends_the_process";
+        let Some(child) = crate::stack::alone(name) else {
+            return lend(|| (), std::mem::forget);
+        };
+        assert_eq!(child.status.signal(), Some(crate::sys::signal::ABORTED), "{child:?}");
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(said.contains("another OS thread makes cannot be left"), "{said}");
     }
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the published package must hold: it builds without features and with each alone, with the oldest compiler that
-# Cargo.toml names, and as it is packed; the package is small. Where they are installed, cargo-deny and cargo-semver-checks
+# What the published package must hold: it builds without features and with each alone, with the oldest compiler and the
+# oldest dependencies that Cargo.toml names, and as it is packed; the package is small. Where they are installed, cargo-deny and cargo-semver-checks
 # have their say too; what cannot be had here is skipped, with a line that says so.
 set -u -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
@@ -36,6 +36,18 @@ if rustc "+$oldest" -V >/dev/null 2>&1 ||
 else
     skipped+=("Rust $oldest")
 fi
+
+# With the oldest versions that Cargo.toml allows of what it names. What the tests need may ask for newer ones.
+oldest_dependencies() {
+    local copy=target/minimal/package
+    rm -rf "$copy" && mkdir -p "$copy" && cp -r src docs README.md "$copy/" || return
+    awk '/^\[/ { off = /dev-dependencies/ || /^\[\[/ } !off' Cargo.toml >"$copy/Cargo.toml" || return
+    # The resolver that can do that is not stable yet.
+    RUSTC_BOOTSTRAP=1 cargo generate-lockfile -q --manifest-path "$copy/Cargo.toml" -Z direct-minimal-versions || return
+    cargo check -q --lib --locked --manifest-path "$copy/Cargo.toml" --target-dir target/minimal \
+        --features "$(features | paste -sd,)"
+}
+check "oldest dependencies" oldest_dependencies
 
 # The tests stay behind, which cargo says for each.
 check "package" cargo package -q --allow-dirty

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketType, sockopt};
 
 pub(crate) use super::unix::*;
@@ -44,8 +44,11 @@ pub(crate) fn threads() -> Option<Vec<u64>> {
 
 pub(crate) fn accept<T: AsFd>(listener: &T) -> rustix::io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     let (socket, address) = rustix::net::acceptfrom(listener.as_fd())?;
-    prepare(&socket)?;
-    Ok((socket, address))
+    match prepare(&socket) {
+        // A connection that the peer has reset takes no option: it is over, and no error of the listener.
+        Err(Errno::INVAL) => Err(Errno::CONNABORTED),
+        prepared => prepared.map(|()| (socket, address)),
+    }
 }
 
 pub(crate) fn socket(family: AddressFamily, kind: SocketType) -> rustix::io::Result<OwnedFd> {
@@ -59,6 +62,11 @@ fn prepare(socket: &OwnedFd) -> rustix::io::Result<()> {
     fcntl_setfd(socket, FdFlags::CLOEXEC)?;
     ioctl_fionbio(socket, true)?;
     sockopt::set_socket_nosigpipe(socket, true)
+}
+
+/// The socket that was bound last may get all that comes.
+pub(crate) fn share_port(socket: &OwnedFd) -> rustix::io::Result<()> {
+    sockopt::set_socket_reuseport(socket, true)
 }
 
 pub(crate) fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {

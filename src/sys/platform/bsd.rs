@@ -4,7 +4,7 @@
 use std::ffi::c_int;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketFlags, SocketType, sockopt};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 pub(crate) use super::unix::*;
@@ -62,6 +62,11 @@ pub(crate) fn accept<T: AsFd>(listener: &T) -> rustix::io::Result<(OwnedFd, Opti
 
 pub(crate) fn socket(family: AddressFamily, kind: SocketType) -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)
+}
+
+/// Without `_LB`, one socket gets all that comes.
+pub(crate) fn share_port(socket: &OwnedFd) -> rustix::io::Result<()> {
+    sockopt::set_socket_reuseport_lb(socket, true)
 }
 
 pub(crate) fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ReadWriteFlags};
-use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -112,12 +112,27 @@ pub(crate) unsafe fn discard(at: usize, len: usize) {
     unsafe { libc::madvise(at as *mut _, len, libc::MADV_DONTNEED) };
 }
 
+/// The hard limit says it.
+pub(crate) fn most_files() -> Option<u64> {
+    None
+}
+
+/// epoll refuses files, and that says enough.
+#[inline(always)]
+pub(crate) fn is_watched_file(_fd: BorrowedFd<'_>) -> bool {
+    false
+}
+
 pub(crate) fn accept<T: AsFd>(listener: &T) -> rustix::io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     rustix::net::acceptfrom_with(listener.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
 }
 
 pub(crate) fn socket(family: AddressFamily, kind: SocketType) -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)
+}
+
+pub(crate) fn share_port(socket: &OwnedFd) -> rustix::io::Result<()> {
+    sockopt::set_socket_reuseport(socket, true)
 }
 
 pub(crate) fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {

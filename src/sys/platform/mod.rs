@@ -21,7 +21,10 @@
 //! | `install_marker` | a guard in the page table | an error: `mprotect` makes the guards |
 //! | `advise_all` | [`Advice`] for many ranges in one call | `false`: the caller goes one by one, or does without |
 //! | `discard`, `DISCARD_KEEPS_GUARDS` | gives pages back; whether the range may contain guards | |
+//! | `most_files` | the most descriptors of a process, if the hard limit may be larger | |
+//! | `is_watched_file` | whether it is a file, always ready, that the poller would wait for at its end | |
 //! | `accept`, `socket` | a socket that is non-blocking and closed by `exec`, and sends no `SIGPIPE` | |
+//! | `share_port` | lets sockets share a port | |
 //! | `pipe` | a pipe that is closed by `exec` | |
 //! | `NO_SIGPIPE` | the flag for `send` | empty: the sockets have an option for it |
 //! | `abstract_address` | an address that is in no file system | `None` |

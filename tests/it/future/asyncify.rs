@@ -1,7 +1,7 @@
 //! Blocking code as a future: on executors that know nothing of us, and on our hub; drops, panics, nesting, clean-up.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, pending, poll_fn};
+use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,27 +17,8 @@ use greenthread::future::{
 use greenthread::time::{self, Interval, sleep_async};
 use greenthread::{generator::Generator, hub, sleep, spawn as spawn_green, spawn_local, sync::channel, thread};
 
-use crate::support::fresh::{fresh, ms, poll, secs, text, virtually};
-
-/// Pending once, and woken at once.
-fn give_way() -> impl Future<Output = ()> {
-    let mut polled = false;
-    poll_fn(move |context| {
-        if std::mem::replace(&mut polled, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-}
-
-struct Counted(Rc<Cell<u32>>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() + 1);
-    }
-}
+use crate::support::counted::Counted;
+use crate::support::fresh::{fresh, give_way, ms, poll, secs, text, virtually};
 
 #[test]
 fn blocking_code_awaits_on_a_foreign_executor() {

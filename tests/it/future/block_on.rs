@@ -4,14 +4,14 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use futures::channel::oneshot;
 use greenthread::future::block_on;
 use greenthread::{hub, sleep, spawn, spawn_local, thread, threadpool, time, yield_now};
 
-use crate::support::fresh::{fresh, ms, secs, text, virtually};
+use crate::support::fresh::{elsewhere, fresh, ms, secs, text, virtually};
 
 #[test]
 fn a_ready_future_gives_its_value_at_once() {
@@ -166,15 +166,7 @@ fn a_join_handle_is_a_future_on_another_os_threads_executor() {
 
 #[test]
 fn a_join_handle_of_an_ended_os_thread_resolves_to_lost() {
-    let (send, receive) = mpsc::channel();
-    let (go, gate) = mpsc::channel::<()>();
-    let owner = std::thread::spawn(move || {
-        let parked = spawn(thread::park);
-        yield_now();
-        send.send(parked).unwrap();
-        gate.recv().unwrap();
-    });
-    let mut parked = receive.recv().unwrap();
+    let (mut parked, go, owner) = elsewhere();
     let mut context = Context::from_waker(Waker::noop());
     assert!(Pin::new(&mut parked).poll(&mut context).is_pending());
     let waits = std::thread::spawn(move || futures::executor::block_on(parked).unwrap_err().is_lost());

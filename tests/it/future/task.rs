@@ -12,28 +12,8 @@ use std::time::Duration;
 use greenthread::future::{Task, block_on, spawn};
 use greenthread::{green_local, hub, spawn as spawn_green, spawn_local, thread, time, yield_now};
 
-use crate::support::fresh::{fresh, virtually};
-
-/// Pending once, and woken at once.
-fn give_way() -> impl Future<Output = ()> {
-    let mut polled = false;
-    poll_fn(move |context| {
-        if std::mem::replace(&mut polled, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-}
-
-/// Counts its drops.
-struct Counted(Rc<Cell<u32>>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() + 1);
-    }
-}
+use crate::support::counted::Counted;
+use crate::support::fresh::{fresh, give_way, virtually};
 
 fn is_send<T: Send>(_: &T) {}
 

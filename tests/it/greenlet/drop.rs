@@ -10,24 +10,8 @@ use greenthread::generator::Generator;
 use greenthread::greenlet::{self, Greenlet, GreenletExit};
 use greenthread::stack;
 
-/// Counts its drops.
-struct Guard(Rc<Cell<u32>>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() + 1);
-    }
-}
-
-fn waiting(ended: &Rc<Cell<u32>>) -> Greenlet<u32> {
-    let (main, guard) = (greenlet::current::<u32>(), Guard(ended.clone()));
-    let g = Greenlet::new(move |n| {
-        let _guard = guard;
-        main.switch(n)
-    });
-    g.switch(0);
-    g
-}
+use super::waiting;
+use crate::support::counted::Counted;
 
 #[test]
 fn dropping_two_suspended_ones_ends_both_at_once() {
@@ -120,7 +104,7 @@ fn dropping_during_a_panic_works() {
 #[test]
 fn an_unstarted_one_drops_its_body_once() {
     let ended = Rc::new(Cell::new(0));
-    let guard = Guard(ended.clone());
+    let guard = Counted(ended.clone());
     drop(Greenlet::new(move |n: u32| {
         let _guard = &guard;
         n
@@ -147,7 +131,7 @@ fn a_panic_in_the_captures_of_an_unstarted_one_is_told_and_not_raised() {
 fn a_running_one_without_handles_dies_when_it_switches_away() {
     // ... and the value that it sent is not lost: greenlet's `dealloc_switch_args_not_lost`
     let (ended, own) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(None::<Greenlet<u32>>)));
-    let (main, guard, mine) = (greenlet::current::<u32>(), Guard(ended.clone()), own.clone());
+    let (main, guard, mine) = (greenlet::current::<u32>(), Counted(ended.clone()), own.clone());
     let g = Greenlet::new(move |n| {
         let _guard = guard;
         mine.borrow_mut().take();
@@ -170,7 +154,7 @@ fn the_drop_of_one_drops_others() {
     let main = greenlet::current::<u32>();
     let mut inner = waiting(&ended);
     for _ in 0..20 {
-        let (main, guard, held) = (main.clone(), Guard(ended.clone()), inner);
+        let (main, guard, held) = (main.clone(), Counted(ended.clone()), inner);
         inner = Greenlet::new(move |n| {
             let _both = (guard, held);
             main.switch(n)

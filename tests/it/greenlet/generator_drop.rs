@@ -7,18 +7,11 @@ use std::rc::Rc;
 use greenthread::generator::{CloseError, Generator, GeneratorExit, State};
 use greenthread::stack;
 
+use crate::support::counted::Counted;
 use crate::support::fresh::raised;
 
-struct Guard(Rc<Cell<u32>>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() + 1);
-    }
-}
-
 fn endless(ended: &Rc<Cell<u32>>) -> Generator<u32> {
-    let guard = Guard(ended.clone());
+    let guard = Counted(ended.clone());
     Generator::new(move |y| {
         let _guard = &guard;
         for n in 0.. {

@@ -8,23 +8,7 @@ use std::time::Duration;
 use greenthread::greenlet::{self, Greenlet, ParentError, SwitchError};
 use greenthread::{sleep, spawn_local};
 
-struct Guard(Rc<Cell<u32>>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() + 1);
-    }
-}
-
-fn waiting(ended: &Rc<Cell<u32>>) -> Greenlet<u32> {
-    let (main, guard) = (greenlet::current::<u32>(), Guard(ended.clone()));
-    let g = Greenlet::new(move |n| {
-        let _guard = guard;
-        main.switch(n)
-    });
-    g.switch(0);
-    g
-}
+use super::waiting;
 
 #[test]
 fn a_greenlet_of_another_green_thread_is_foreign() {

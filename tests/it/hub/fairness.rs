@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use greenthread::future::{self, await_, block_on};
@@ -19,7 +19,7 @@ use greenthread::sync::{Event, Semaphore};
 use greenthread::time::{Interval, sleep_async, timeout};
 use greenthread::{hub, io as green_io, run, select, sleep, spawn, spawn_local, thread, threadpool, yield_now};
 
-use crate::support::fresh::{fresh, ms, secs, virtually};
+use crate::support::fresh::{fresh, give_way, ms, secs, virtually};
 
 /// So many operations may go by before others run.
 const BUDGET: u32 = 128;
@@ -573,19 +573,6 @@ fn with_a_virtual_clock_the_machine_does_not_decide() {
         })
     };
     assert_eq!(order(Duration::ZERO), order(Duration::from_micros(100)));
-}
-
-/// Gives way once, as futures of other crates do: it wakes itself and is pending.
-async fn give_way() {
-    let mut is_first = true;
-    poll_fn(|context| {
-        if !std::mem::take(&mut is_first) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Until the flag is set, but not for ever; how many times it gave way.

@@ -12,16 +12,8 @@ use greenthread::thread::{self, Group};
 use greenthread::{sleep, spawn, spawn_local, threadpool, time, timeout, yield_now};
 use rustix::thread::gettid;
 
+use crate::support::counted::Counted;
 use crate::support::fresh::{fresh, ms, secs, text};
-
-/// Dropped, it counts.
-struct Count(Arc<AtomicUsize>);
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
 
 #[test]
 fn they_take_turns_and_each_is_an_os_thread_of_its_own() {
@@ -95,7 +87,7 @@ fn a_join_waits_for_all_that_is_spawned_on_the_way() {
 fn a_join_waits_for_links_and_calls_that_spawn() {
     fresh(|| {
         let (hubs, count) = (Hubs::new(2).unwrap(), Arc::new(AtomicUsize::new(0)));
-        let (linked, called) = (Count(count.clone()), Count(count.clone()));
+        let (linked, called) = (Counted(count.clone()), Counted(count.clone()));
         let member = hubs.spawn_on(0, || sleep(ms(2))).unwrap();
         let other = hubs.handles()[1].clone();
         member.on_exit(move |_| {
@@ -177,7 +169,7 @@ fn stopped_they_kill_what_runs_and_take_nothing_more() {
         let (started, ready) = (Group::new(), Arc::new(AtomicUsize::new(0)));
         let parked: Vec<_> = (0..10)
             .map(|n| {
-                let (count, ready) = (Count(count.clone()), ready.clone());
+                let (count, ready) = (Counted(count.clone()), ready.clone());
                 hubs.spawn(move || {
                     let _count = count;
                     ready.fetch_add(1, Ordering::SeqCst);
@@ -192,12 +184,12 @@ fn stopped_they_kill_what_runs_and_take_nothing_more() {
         }
         hubs.stop();
         hubs.stop(); // once more changes nothing
-        let never = Count(count.clone());
+        let never = Counted(count.clone());
         assert_eq!(
             hubs.spawn(move || drop(never)).unwrap_err().kind(),
             ErrorKind::NotConnected
         );
-        let never = Count(count.clone());
+        let never = Counted(count.clone());
         let error = hubs.spawn_on(1, move || drop(never)).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -246,7 +238,7 @@ fn one_that_ended_by_itself_is_passed_over() {
             sleep(ms(1));
         }
         let count = Arc::new(AtomicUsize::new(0));
-        let held = Count(count.clone());
+        let held = Counted(count.clone());
         assert_eq!(
             hubs.spawn_on(0, move || drop(held)).unwrap_err().kind(),
             ErrorKind::NotConnected
@@ -302,7 +294,7 @@ fn dropped_they_stop() {
         let count = Arc::new(AtomicUsize::new(0));
         let hubs = Hubs::new(2).unwrap();
         let handles = hubs.handles().to_vec();
-        let held = Count(count.clone());
+        let held = Counted(count.clone());
         let parked = hubs.spawn(move || {
             let _held = held;
             thread::park();

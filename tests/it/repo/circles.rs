@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::layering::tokens;
 use super::tidy::{code_only, sources, without_tests};
 
 /// The folders that are looked at, and how many files at most may be in one circle.
@@ -107,7 +108,7 @@ fn module(path: &str) -> Vec<&str> {
 /// What the code of a module of folder `name` names of that folder: the paths after `crate::name`, `super` and `self`, and
 /// each path of a `use` that begins with a module beside it.
 fn uses(name: &str, module: &[&str], code: &str) -> Vec<Vec<String>> {
-    let tokens: Vec<&str> = tokens(code);
+    let tokens: Vec<&str> = tokens(code).into_iter().map(|(_, token)| token).collect();
     let text = |i: usize| tokens.get(i).copied().unwrap_or_default();
     let mut found = Vec::new();
     for at in 0..tokens.len() {
@@ -164,25 +165,6 @@ fn tree(tokens: &[&str], mut at: usize, base: &[String], found: &mut Vec<Vec<Str
     found.push(path);
     // Over `as name`.
     if text(at) == "as" { at + 2 } else { at }
-}
-
-/// The words, `::` and single other characters of `code`.
-fn tokens(code: &str) -> Vec<&str> {
-    let mut tokens = Vec::new();
-    let mut rest = code.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let word = rest
-            .find(|c: char| !c.is_alphanumeric() && c != '_')
-            .unwrap_or(rest.len());
-        let length = if rest.starts_with("::") {
-            2
-        } else {
-            word.max(first.len_utf8())
-        };
-        tokens.push(&rest[..length]);
-        rest = rest[length..].trim_start();
-    }
-    tokens
 }
 
 /// The rows of the table of files in `src/hub/README.md`.

@@ -12,6 +12,7 @@ use greenthread::sync::Event;
 use greenthread::{hub, signal, sleep, spawn, spawn_local, thread, time, timeout, yield_now};
 
 use crate::support::child;
+use crate::support::counted::Counted;
 use crate::support::fresh::{fresh, ms, secs, until, virtually};
 
 fn listen() -> TcpListener {
@@ -29,21 +30,13 @@ fn refuses(address: SocketAddr) -> bool {
     std::net::TcpStream::connect(address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-struct Count(Arc<AtomicUsize>);
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 #[test]
 fn stop_waits_for_handlers_and_kills_those_that_are_late() {
     virtually(|| {
         let (ended, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let theirs = (ended.clone(), dropped.clone());
         let server = StreamServer::new(listen(), move |mut stream: TcpStream, _| {
-            let _count = Count(theirs.1.clone());
+            let _count = Counted(theirs.1.clone());
             let mut seconds = [0];
             stream.read_exact(&mut seconds).unwrap();
             sleep(secs(seconds[0].into()));

@@ -1,6 +1,6 @@
 //! Where tests run: on an OS thread, and so a hub, of their own, with a watchdog; and what many of them say.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use greenthread::{JoinHandle, hub, sleep, spawn_local, timeout, yield_now};
+use greenthread::{JoinHandle, hub, sleep, spawn, spawn_local, thread, timeout, yield_now};
 
 /// Longer than any test takes; a hang is then a failure that names its test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,6 +69,32 @@ pub(crate) fn green<T: 'static, R: 'static>(shared: &Rc<T>, f: impl FnOnce(&T) -
 /// Lets all that can run do so until they wait.
 pub(crate) fn quiesce() {
     (0..60).for_each(|_| yield_now());
+}
+
+/// Pending once, and woken at once, as futures of other crates are that give way.
+pub(crate) async fn give_way() {
+    let mut polled = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut polled, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A green thread that parks on an OS thread of its own, what lets that OS thread end, and that OS thread.
+pub(crate) fn elsewhere() -> (JoinHandle<()>, mpsc::Sender<()>, std::thread::JoinHandle<()>) {
+    let (send, receive) = mpsc::channel();
+    let (go, gate) = mpsc::channel();
+    let owner = std::thread::spawn(move || {
+        let parked = spawn(thread::park);
+        yield_now();
+        send.send(parked).unwrap();
+        gate.recv().unwrap();
+    });
+    (receive.recv().unwrap(), go, owner)
 }
 
 /// Waits for something that nobody tells of.

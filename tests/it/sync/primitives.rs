@@ -16,6 +16,7 @@ use greenthread::time::Timeout;
 use greenthread::{sleep, spawn, spawn_local, timeout, yield_now};
 
 use super::turns::{at_every_turn, join_all};
+use crate::support::counted::Counted;
 use crate::support::fresh::{ms, virtually};
 
 #[test]
@@ -350,12 +351,6 @@ fn the_other_end_s_end_is_told() {
 
 #[test]
 fn values_in_a_channel_are_dropped_with_it() {
-    struct Counted(Arc<AtomicUsize>);
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
     let dropped = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = channel::bounded(2);
     for _ in 0..2 {

@@ -10,19 +10,10 @@ use std::task::{Context, Waker};
 
 use greenthread::{hub, sleep, spawn, spawn_local, thread, threadpool, time, yield_now};
 
-use crate::support::fresh::{fresh, ms, secs, text, virtually};
+use crate::support::counted::Counted;
+use crate::support::fresh::{elsewhere, fresh, ms, secs, text, virtually};
 
-/// Counts its drops.
-#[derive(Debug)]
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-fn counter() -> (Arc<AtomicUsize>, Counted) {
+fn counter() -> (Arc<AtomicUsize>, Counted<Arc<AtomicUsize>>) {
     let count = Arc::new(AtomicUsize::new(0));
     (count.clone(), Counted(count))
 }
@@ -426,16 +417,8 @@ fn what_is_parked_when_its_os_thread_ends_is_lost() {
 
 #[test]
 fn who_joins_already_when_the_os_thread_ends_is_told() {
-    let (send, receive) = mpsc::channel();
-    let (go, gate) = mpsc::channel::<()>();
-    let owner = std::thread::spawn(move || {
-        let parked = spawn(thread::park);
-        yield_now();
-        send.send(parked).unwrap();
-        gate.recv().unwrap();
-    });
     fresh(move || {
-        let parked = receive.recv().unwrap();
+        let (parked, go, owner) = elsewhere();
         let joiner = spawn(move || parked.join().unwrap_err().is_lost());
         yield_now(); // it joins
         go.send(()).unwrap();
