@@ -42,6 +42,8 @@ packages() {
     pkg-config --exists libcurl 2>/dev/null || want+=(libcurl4-openssl-dev)
     pkg-config --exists sqlite3 2>/dev/null || want+=(libsqlite3-dev)
     command -v gdb >/dev/null || want+=(gdb)
+    # For "platforms": what runs on this processor with musl.
+    [[ $(uname -m) != x86_64 ]] || command -v musl-gcc >/dev/null || want+=(musl-tools)
     ((${#want[@]})) || return 0
     install="apt-get install -y --no-install-recommends ${want[*]}"
     if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
@@ -190,6 +192,7 @@ step tool "soak" env SHORT=1 RUSTFLAGS="$LEAN" bash tests/long/soak.sh
 step tool "builds" env SHORT=1 bash tests/long/builds.sh
 step tool "publish" bash tests/long/publish.sh
 step tool "platforms" env SHORT=1 bash tests/long/platforms.sh
+step tool "kernels" env SHORT=1 bash tests/long/kernels.sh
 step tool "a hundred thousand" env SHORT=1 bash tests/long/million.sh
 
 [[ ${ONLY[0]:-} != list ]] || exit 0

@@ -28,6 +28,10 @@ fn both(key: u64) -> polling::Event {
     event
 }
 
+/// The longest wait in the kernel. `epoll_pwait` takes at most 24.8 days, and a longer time-out makes rustix call
+/// `epoll_pwait2`, which Linux has since 5.11.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 pub(super) struct Poller {
     inner: Arc<polling::Poller>,
     events: Events,
@@ -129,8 +133,9 @@ impl Poller {
         }
     }
 
-    /// Waits until a descriptor is ready, the bell rings, or `timeout` passes (`None`: waits forever).
+    /// Waits until a descriptor is ready, the bell rings, or `timeout` passes (`None`: waits forever). May return early.
     pub(super) fn wait(&mut self, timeout: Option<Duration>, mut ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
+        let timeout = timeout.map(|timeout| timeout.min(LONGEST));
         let rang = match &mut self.events {
             Events::Own(epoll) => epoll.wait(&self.inner, timeout, &mut ready)?,
             Events::Polling(events) => {

@@ -103,6 +103,11 @@ pub(crate) fn turn(on: bool) {
     ON.store(on, Ordering::Relaxed);
 }
 
+/// Whether isolation is off, or was tried and does not work. May be called in a signal handler.
+pub(crate) fn is_off() -> bool {
+    !ON.load(Ordering::Relaxed) || TRIED.get().is_some_and(Result::is_err)
+}
+
 /// Whether the caller runs in a context of its own.
 pub(crate) fn is_own() -> bool {
     base::native() != 0
@@ -350,9 +355,11 @@ impl<S> Context<S> {
     }
 }
 
+/// What [`available`] has found.
+static TRIED: GlobalOnce<Result<(), &'static str>> = GlobalOnce::new(Order::Trial);
+
 /// Whether isolation works in this process: glibc has all that it needs, and the trial passes.
 fn available() -> Result<(), &'static str> {
-    static TRIED: GlobalOnce<Result<(), &'static str>> = GlobalOnce::new(Order::Trial);
     *TRIED.get_or_init(|| {
         if cfg!(feature = "sanitizer") {
             return Err("the address sanitizer keeps its own state for each OS thread");

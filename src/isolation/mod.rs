@@ -37,6 +37,7 @@
 //! | number that C's mutexes know an owner by | its own | robust mutexes that it holds when it ends stay held |
 //! | stack protector's and pointer guard | its OS thread's | |
 //! | `malloc`'s cache and arena (glibc) | its OS thread's | of another allocator: its own, until it ends |
+//! | state of `getrandom` (glibc 2.41) | its OS thread's | |
 //! | `pthread_self`, `pthread_getattr_np` | its own block and stack | calls that ask the kernel for a `pthread_t` fail |
 //! | signal mask, alternate signal stack | its OS thread's | |
 //! | kernel's number (`gettid`), priority, affinity, credentials, name | its OS thread's | |
@@ -60,4 +61,4 @@
 
 mod context;
 
-pub(crate) use context::{Context, Placeholder, Pool, is_own, status, turn};
+pub(crate) use context::{Context, Placeholder, Pool, is_off, is_own, status, turn};

@@ -15,6 +15,7 @@ use super::iovec::total_of;
 use super::symbol::{errno, fail, patch, set_errno};
 use super::{ready, sleep};
 use crate::hub::{Direction, Hub};
+use crate::sys::nowait;
 use crate::sys::probe::{File, has_error, is_ready, is_stream, kind, room_of};
 
 patch! {
@@ -313,7 +314,7 @@ fn read_now(fd: c_int, buffer: &mut [u8]) -> ssize_t {
             iov_base: buffer.as_mut_ptr().cast(),
             iov_len: buffer.len(),
         };
-        let read = libc::preadv2(fd, &raw const vector, 1, -1, libc::RWF_NOWAIT);
+        let read = nowait::readv(fd, &raw const vector, 1);
         if read >= 0 || errno() != libc::EOPNOTSUPP {
             return read;
         }
@@ -333,7 +334,7 @@ fn write_now(fd: c_int, bytes: &mut [u8]) -> ssize_t {
             iov_base: bytes.as_mut_ptr().cast(),
             iov_len: bytes.len(),
         };
-        let written = libc::pwritev2(fd, &raw const vector, 1, -1, libc::RWF_NOWAIT);
+        let written = nowait::writev(fd, &raw const vector, 1);
         if written >= 0 || errno() != libc::EOPNOTSUPP {
             return written;
         }

@@ -1,6 +1,6 @@
 //! Reads and writes of descriptors that can be waited for and are neither sockets nor pipes: terminals, and the
 //! kernel's anonymous files (eventfd, timerfd, signalfd, inotify). Also of FIFOs, which are pipes but do not support
-//! `RWF_NOWAIT`.
+//! `RWF_NOWAIT`, and of all pipes on an older kernel (before about Linux 6.5).
 //!
 //! Some of them support reads that do not wait (`RWF_NOWAIT`). For the others, `poll` is asked first, and the call
 //! itself is made when it says that the descriptor is ready. Between the two, another OS thread may take what there
@@ -15,7 +15,7 @@ use libc::{c_int, ssize_t};
 use super::call::{self, Call, Waited, is_nonblocking};
 use super::symbol::{errno, fail, set_errno};
 use crate::hub::Direction;
-use crate::sys::probe::{Sort, is_eventfd, is_ready, is_terminal, raw_terminal};
+use crate::sys::probe::{Sort, allows, is_eventfd, is_ready, is_terminal, raw_terminal};
 
 /// The ways to make one read or write.
 pub(super) struct Ways<'a> {
@@ -66,9 +66,10 @@ pub(super) fn read(ways: &Ways<'_>, sort: Sort) -> ssize_t {
     })
 }
 
-/// Makes the call if there is something to read, and fails with `EAGAIN` if not.
+/// Makes the call if there is something to read, and fails with `EAGAIN` if not. A descriptor that is for writing only never
+/// has something to read: there the call fails.
 fn read_if_ready(ways: &Ways<'_>, before: c_int) -> ssize_t {
-    if !is_ready(ways.call.fd, libc::POLLIN) {
+    if !is_ready(ways.call.fd, libc::POLLIN) && allows(ways.call.fd, libc::O_RDONLY) {
         return fail(libc::EAGAIN) as ssize_t;
     }
     set_errno(before);
@@ -162,7 +163,7 @@ pub(super) fn write_fifo(ways: &Ways<'_>, piece: impl Fn(usize, usize) -> ssize_
         return (ways.plainly)();
     }
     let step = |done| {
-        if !is_ready(fd, libc::POLLOUT) {
+        if !is_ready(fd, libc::POLLOUT) && allows(fd, libc::O_WRONLY) {
             return fail(libc::EAGAIN) as ssize_t;
         }
         piece(done, libc::PIPE_BUF)

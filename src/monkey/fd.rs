@@ -14,6 +14,7 @@ use super::offload::on_own_thread_or_fail;
 use super::symbol::{Lent, errno, patch, set_errno};
 use super::{accept, connect};
 use crate::hub::{Direction, Hub};
+use crate::sys::nowait;
 use crate::sys::probe::{Sort, has_output, is_stream, sort};
 
 patch! {
@@ -278,13 +279,8 @@ unsafe fn readv_with(
     }
     let before = errno();
     // Most reads are of sockets, so this is tried first: it costs one system call, and needs no look at the descriptor.
-    // SAFETY: the caller guarantees `count` vectors of writable bytes; an all-zero `msghdr` is valid.
-    let socket = call.attempt(false, || unsafe {
-        let mut message: msghdr = zeroed();
-        message.msg_iov = vectors.cast_mut();
-        message.msg_iovlen = count as usize;
-        original::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT)
-    });
+    // SAFETY: the caller guarantees `count` vectors of writable bytes.
+    let socket = unsafe { receive(&call, vectors, count) };
     if socket >= 0 || errno() != libc::ENOTSOCK {
         return socket;
     }
@@ -293,14 +289,41 @@ unsafe fn readv_with(
     unsafe { readv_nowait(&call, vectors, count, plainly) }
 }
 
+/// Reads from a socket. `ENOTSOCK` on anything else.
+///
+/// # Safety
+/// As for `readv`.
+unsafe fn receive(call: &Call, vectors: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: the caller guarantees `count` vectors of writable bytes; an all-zero `msghdr` is valid.
+    call.attempt(false, || unsafe {
+        let mut message: msghdr = zeroed();
+        message.msg_iov = vectors.cast_mut();
+        message.msg_iovlen = count as usize;
+        original::recvmsg(call.fd, &raw mut message, libc::MSG_DONTWAIT)
+    })
+}
+
+/// Writes all to a socket. `ENOTSOCK` on anything else.
+///
+/// # Safety
+/// As for `writev`.
+unsafe fn send_vectors(call: &Call, vectors: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: the caller guarantees `count` vectors of readable bytes; an all-zero `msghdr` is valid.
+    unsafe {
+        let mut message: msghdr = zeroed();
+        message.msg_iov = vectors.cast_mut();
+        message.msg_iovlen = count as usize;
+        sendmsg_all(call, &raw const message, 0)
+    }
+}
+
 /// As `readv` on a descriptor that can be waited for; runs `plainly`, which may block, on any other.
 ///
 /// # Safety
 /// As for `readv`; `plainly` makes the call.
 unsafe fn readv_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
-    // Offset -1 is the current position.
     // SAFETY: the caller guarantees `count` vectors of writable bytes.
-    let at_once = || unsafe { libc::preadv2(call.fd, vectors, count, -1, libc::RWF_NOWAIT) };
+    let at_once = || unsafe { nowait::readv(call.fd, vectors, count) };
     let ways = Ways {
         call,
         at_once: &at_once,
@@ -310,17 +333,24 @@ unsafe fn readv_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly
         // SAFETY: the caller guarantees `count` vectors.
         len: &|| total_of(unsafe { vectors_of(vectors, count as usize) }),
     };
-    match sort(call.fd) {
+    let sort = sort(call.fd);
+    match sort {
         Sort::Pipe | Sort::Socket => {}
         Sort::File => return plainly(),
         sort => return device::read(&ways, sort),
     }
-    let piped = call.attempt(false, at_once);
-    if piped < 0 && errno() == libc::EOPNOTSUPP {
-        // A FIFO (a named pipe) does not support `RWF_NOWAIT`.
-        return device::read_when_ready(&ways);
+    let got = call.attempt(false, at_once);
+    if got >= 0 || errno() != libc::EOPNOTSUPP {
+        return got;
     }
-    piped
+    // A FIFO (a named pipe) does not support that, nor does a pipe or a socket of an older kernel.
+    match sort {
+        // A read of nothing returns 0 from any of them, and does not wait.
+        _ if (ways.len)() == 0 => plainly(),
+        // SAFETY: the caller guarantees `count` vectors of writable bytes.
+        Sort::Socket => unsafe { receive(call, vectors, count) },
+        _ => device::read_when_ready(&ways),
+    }
 }
 
 unsafe fn write_green(hub: &'static Hub, fd: c_int, buffer: *const c_void, len: size_t) -> ssize_t {
@@ -368,13 +398,8 @@ unsafe fn writev_with(
     }
     let before = errno();
     // A socket first, as in `readv_with`.
-    // SAFETY: the caller guarantees `count` vectors of readable bytes; an all-zero `msghdr` is valid.
-    let socket = unsafe {
-        let mut message: msghdr = zeroed();
-        message.msg_iov = vectors.cast_mut();
-        message.msg_iovlen = count as usize;
-        sendmsg_all(&call, &raw const message, 0)
-    };
+    // SAFETY: the caller guarantees `count` vectors of readable bytes.
+    let socket = unsafe { send_vectors(&call, vectors, count) };
     if socket >= 0 || errno() != libc::ENOTSOCK {
         return socket;
     }
@@ -392,7 +417,7 @@ unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainl
     // device.
     let all = || unsafe { vectors_of(vectors, count as usize) };
     // SAFETY: the caller guarantees `count` vectors of readable bytes.
-    let at_once = || unsafe { libc::pwritev2(call.fd, vectors, count, -1, libc::RWF_NOWAIT) };
+    let at_once = || unsafe { nowait::writev(call.fd, vectors, count) };
     let ways = Ways {
         call,
         at_once: &at_once,
@@ -401,7 +426,8 @@ unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainl
         elsewhere: &|| unsafe { on_own_thread_or_fail(Lent::new(&plainly)) },
         len: &|| total_of(all()),
     };
-    match sort(call.fd) {
+    let sort = sort(call.fd);
+    match sort {
         Sort::Pipe | Sort::Socket => {}
         Sort::File => return plainly(),
         // SAFETY: the caller guarantees `count` vectors of readable bytes.
@@ -414,19 +440,24 @@ unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainl
             _ => {
                 let rest = rest_of(all(), done, usize::MAX);
                 // SAFETY: `rest` lists the unwritten parts of the caller's buffers.
-                unsafe { libc::pwritev2(call.fd, rest.as_ptr(), rest.len() as c_int, -1, libc::RWF_NOWAIT) }
+                unsafe { nowait::writev(call.fd, rest.as_ptr(), rest.len() as c_int) }
             }
         },
     );
-    if written < 0 && errno() == libc::EOPNOTSUPP {
-        // A FIFO (a named pipe) does not support `RWF_NOWAIT`.
-        return device::write_fifo(&ways, |done, most| {
+    if written >= 0 || errno() != libc::EOPNOTSUPP {
+        return written;
+    }
+    // As in `readv_nowait`.
+    match sort {
+        _ if (ways.len)() == 0 => plainly(),
+        // SAFETY: the caller guarantees `count` vectors of readable bytes.
+        Sort::Socket => unsafe { send_vectors(call, vectors, count) },
+        _ => device::write_fifo(&ways, |done, most| {
             let piece = rest_of(all(), done, most);
             // SAFETY: `piece` lists parts of the caller's buffers that are not yet written.
             unsafe { original::writev(call.fd, piece.as_ptr(), piece.len() as c_int) }
-        });
+        }),
     }
-    written
 }
 
 /// Whether a write adds at most `u32::MAX` to an eventfd's counter. Then a counter that poll reports as writable has

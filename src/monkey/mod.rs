@@ -219,18 +219,26 @@ impl Patch {
     /// Arms these calls, in addition to what is armed already.
     ///
     /// # Errors
-    /// `Unsupported`, with the reason, where green threads cannot have thread-locals of their own: see
-    /// [`thread::isolation`](crate::thread::isolation).
+    /// `Unsupported`, with the reason that [`thread::isolation`](crate::thread::isolation) gives, where green threads cannot
+    /// have thread-locals of their own. Then nothing is patched.
     pub fn apply(self) -> io::Result<()> {
         // With shared thread-locals, calls park without isolation, so it is not required.
         if self.0 & gate::SHARED == 0 {
-            crate::thread::isolation()?;
+            require_isolation()?;
         }
         // Before the first call can park: a child that is forked then must clear the tables.
         reset_on_fork(&(forked as _));
         gate::arm(self.0);
         Ok(())
     }
+}
+
+/// The error says what stays as it was, and why.
+fn require_isolation() -> io::Result<()> {
+    crate::isolation::status().map_err(|reason| {
+        let text = format!("nothing was patched, because green threads would share thread-locals: {reason}");
+        io::Error::new(io::ErrorKind::Unsupported, text)
+    })
 }
 
 /// Runs in a forked child: the waiters in the tables are threads of the parent, which do not exist here.
@@ -266,7 +274,7 @@ pub fn patch_all() -> io::Result<()> {
 /// # Errors
 /// As [`Patch::apply`]; also `Unsupported` if the function where std's threads begin cannot be determined.
 pub fn patch_threads() -> io::Result<()> {
-    crate::thread::isolation()?;
+    require_isolation()?;
     if !threads::learn() {
         let reason = "std's threads do not begin as known";
         return Err(io::Error::new(io::ErrorKind::Unsupported, reason));

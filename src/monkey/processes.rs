@@ -1,24 +1,25 @@
 //! Waits for other processes: children, message queues and semaphores, locks on files, and the open of a FIFO, which waits
 //! until its other end is opened.
 //!
-//! A child is waited for by pidfd, and a POSIX queue is a descriptor. No event tells of the others (any child, a stop,
+//! A child is waited for by pidfd, or by looks in pauses, and a POSIX queue is a descriptor. No event tells of the others (any child, a stop,
 //! System V's queues and semaphores, locks on files, FIFOs), so an OS thread waits in the caller's place.
 
 use std::cell::Cell;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use libc::{
     c_char, c_int, c_long, c_uint, c_ulong, c_void, id_t, idtype_t, mqd_t, off_t, pid_t, rusage, sembuf, siginfo_t,
     size_t, ssize_t, timespec,
 };
 
-use super::call::{self, Waited, wait_or_signal, with_flag};
+use super::call::{self, Waited, nap, wait_or_signal, with_flag};
 use super::gate::{LOCKS, gate};
 use super::offload::on_own_thread_or_fail;
 use super::sleep;
 use super::symbol::{Lent, errno, fail, flags, patch, set_errno};
-use crate::hub::{Direction, Handlers, Hub};
+use crate::hub::{Direction, Handlers, Hub, Why};
 
 patch! {
     PROCESSES wait(status: *mut c_int) -> pid_t => wait_green;
@@ -48,23 +49,40 @@ patch! {
     SOCKETS __openat64_2(folder: c_int, path: *const c_char, flags: c_int) -> c_int => openat_2_green;
 }
 
-/// Waits by pidfd until `look` finds that the child has ended. It looks after each wake, because a wake may be stale
-/// (from an earlier file with the pidfd's number). `None`: the child cannot be waited for by pidfd.
-fn ended(hub: &'static Hub, pid: pid_t, look: impl Fn() -> bool) -> Option<Result<(), c_int>> {
+static CHILD: &str = "a patched wait for a child";
+
+/// Waits until `look` finds that the child has ended: by pidfd, or else by looks in pauses. It looks after each wake,
+/// because a wake may be stale (from an earlier file with the pidfd's number).
+fn ended(hub: &'static Hub, pid: pid_t, look: impl Fn() -> bool) -> Result<(), c_int> {
     // SAFETY: `pidfd_open` has no pointer arguments.
     let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, c_long::from(pid), c_long::from(0)) };
-    let raw = c_int::try_from(raw).ok().filter(|raw| *raw >= 0)?;
+    let Some(raw) = c_int::try_from(raw).ok().filter(|raw| *raw >= 0) else {
+        return asked(hub, look);
+    };
     // SAFETY: the descriptor was just made, and nothing else owns it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(raw) };
     while !look() {
-        // A failure to wait (no descriptor is left for the poller, say) makes the caller use an OS thread.
         match call::wait(hub, pidfd.as_raw_fd(), Direction::Read, None, "waitpid") {
             Waited::Ready | Waited::TimedOut => {}
-            Waited::Interrupted(error) => return Some(Err(error)),
-            Waited::Failed(_) => return None,
+            Waited::Interrupted(error) => return Err(error),
+            // No descriptor is left for the poller, say.
+            Waited::Failed(_) => return asked(hub, look),
         }
     }
-    Some(Ok(()))
+    Ok(())
+}
+
+/// As [`ended`] without a pidfd (Linux before 5.3, a filter of system calls, no descriptor left): looks in pauses that grow.
+/// An OS thread that waits in the caller's place would do too, but no kill could end its wait.
+fn asked(hub: &'static Hub, look: impl Fn() -> bool) -> Result<(), c_int> {
+    const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+    let mut pause = Duration::from_millis(1);
+    while !look() {
+        let until = hub.deadline_in(pause);
+        nap(hub, until, call::handlers_for(None), "waitpid", Why::new(&CHILD, 0))?;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Ok(())
 }
 
 unsafe fn wait_green(hub: &'static Hub, status: *mut c_int) -> pid_t {
@@ -94,12 +112,11 @@ unsafe fn wait4_green(hub: &'static Hub, pid: pid_t, status: *mut c_int, options
             done.set(unsafe { original::wait4(pid, status, options | libc::WNOHANG, usage) });
             done.get() != 0
         };
-        match ended(hub, pid, look) {
-            Some(Err(error)) => return fail(error),
+        return match ended(hub, pid, look) {
+            Err(error) => fail(error),
             // `look` has reaped the child: its result is the call's.
-            Some(Ok(())) => return done.get(),
-            None => {}
-        }
+            Ok(()) => done.get(),
+        };
     }
     // Any child, a process group, or a stop: no descriptor tells of these, so an OS thread waits.
     // SAFETY: the caller guarantees that `status` and `usage` are null or writable, for the time of the call.
@@ -129,12 +146,11 @@ unsafe fn waitid_green(hub: &'static Hub, kind: idtype_t, id: id_t, info: *mut s
                 original::waitid(kind, id, &raw mut ended, looks) != 0 || ended.si_pid() != 0
             }
         };
-        match ended(hub, pid, look) {
-            Some(Err(error)) => return fail(error),
+        return match ended(hub, pid, look) {
+            Err(error) => fail(error),
             // The child has ended, so the call does not wait.
-            Some(Ok(())) => return plainly(),
-            None => {}
-        }
+            Ok(()) => plainly(),
+        };
     }
     // SAFETY: the caller guarantees that `info` is null or writable, for the time of the call.
     unsafe { on_own_thread_or_fail(Lent::new(plainly)) }

@@ -25,6 +25,8 @@ use crate::threadpool::JobError;
 const START: Duration = Duration::from_secs(60);
 /// How long a worker that is to end may take.
 const END: Duration = Duration::from_secs(5);
+/// The pause between two looks at a worker whose end no descriptor tells.
+const ASK: Duration = Duration::from_millis(50);
 
 /// What the links of a pool have in common.
 pub(super) struct Plan {
@@ -126,7 +128,7 @@ impl Link {
 
     /// Whether it takes no more jobs, or has ended since the last.
     fn is_spent(&mut self, plan: &Plan) -> bool {
-        self.tasks >= plan.max_tasks || !matches!(self.child.try_wait(), Ok(None))
+        self.tasks >= plan.max_tasks || !self.lives()
     }
 
     fn round(&mut self, number: u32, argument: &[u8]) -> io::Result<Reply> {
@@ -135,23 +137,39 @@ impl Link {
     }
 
     /// Waits until the socket may be used; `false` if the process has ended first.
-    fn wait(&self, wanted: PollFlags) -> io::Result<bool> {
-        let limit = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let mut both = vec![PollFd::new(&self.socket, wanted)];
-        both.extend(self.process.as_ref().map(|process| PollFd::new(process, PollFlags::IN)));
-        match poll(&mut both, limit.map(timespec).as_ref()) {
-            Ok(0) => Err(ErrorKind::TimedOut.into()),
-            Ok(_) => Ok(!both[0].revents().is_empty()),
-            // Report it as ready: the caller then tries again.
-            Err(rustix::io::Errno::INTR) => Ok(true),
-            Err(error) => Err(error.into()),
+    fn wait(&mut self, wanted: PollFlags) -> io::Result<bool> {
+        loop {
+            let limit = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            // Where no descriptor tells of the process's end, it is asked for now and then.
+            let asks = self.process.is_none();
+            let has_ended = asks && !self.lives();
+            let pause = match limit {
+                _ if has_ended => Some(Duration::ZERO),
+                limit if asks => Some(limit.map_or(ASK, |limit| limit.min(ASK))),
+                limit => limit,
+            };
+            let mut both = vec![PollFd::new(&self.socket, wanted)];
+            both.extend(self.process.as_ref().map(|process| PollFd::new(process, PollFlags::IN)));
+            return match poll(&mut both, pause.map(timespec).as_ref()) {
+                Ok(0) if has_ended => Ok(false),
+                Ok(0) if asks && limit.is_none_or(|limit| !limit.is_zero()) => continue,
+                Ok(0) => Err(ErrorKind::TimedOut.into()),
+                Ok(_) => Ok(!both[0].revents().is_empty()),
+                // Report it as ready: the caller then tries again.
+                Err(rustix::io::Errno::INTR) => Ok(true),
+                Err(error) => Err(error.into()),
+            };
         }
+    }
+
+    fn lives(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Waits for the end of a worker that has failed, and says how it ended.
     fn bury(mut self, error: &io::Error) -> String {
         let id = self.child.id();
-        let lives = matches!(self.child.try_wait(), Ok(None)) && !self.has_ended(Duration::from_millis(100));
+        let lives = self.lives() && !self.has_ended(Duration::from_millis(100));
         let _ = self.child.kill();
         match self.child.wait() {
             Ok(status) if !lives => format!("process {id} ended ({status})"),
@@ -160,16 +178,25 @@ impl Link {
         }
     }
 
-    fn has_ended(&self, within: Duration) -> bool {
-        let Some(process) = &self.process else { return false };
-        let mut one = [PollFd::new(process, PollFlags::IN)];
-        matches!(poll(&mut one, Some(&timespec(within))), Ok(1..))
+    fn has_ended(&mut self, within: Duration) -> bool {
+        if let Some(process) = &self.process {
+            let mut one = [PollFd::new(process, PollFlags::IN)];
+            return matches!(poll(&mut one, Some(&timespec(within))), Ok(1..));
+        }
+        let until = Instant::now() + within;
+        while self.lives() {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// Has the process end, and waits for that.
     fn end(mut self) {
         let _ = self.socket.shutdown(Shutdown::Write);
-        if self.process.is_some() && !self.has_ended(END) {
+        if !self.has_ended(END) {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();

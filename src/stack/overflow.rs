@@ -30,6 +30,8 @@ pub(crate) enum Whose {
     Isolated,
     /// The stack of the running green thread, which is local, or polls a future.
     Local,
+    /// The same where isolation is off: it cannot be told whether the green thread is one of `spawn`.
+    Shared,
     /// The stack of a greenlet or a generator, on the running green thread.
     Coroutine,
 }
@@ -161,8 +163,7 @@ fn report(limit: usize, size: usize) -> ! {
             b"thread::Builder::new().stack_size(BYTES), or stack_size of the server, pool or group that\n\
             spawned it; or all of them: GREEN_STACK=BYTES in the environment, or stack::set_default_size"
         }
-        // Then it cannot be told from one of `spawn`.
-        Whose::Local if !crate::sys::glibc::IS_KNOWN => {
+        Whose::Shared => {
             b"thread::Builder::new().stack_size(BYTES); or all of them: GREEN_STACK=BYTES in the\n\
             environment, or stack::set_default_size; those of spawn_local GREEN_LOCAL_STACK=BYTES, or\n\
             stack::set_local_size"

@@ -14,7 +14,7 @@ pub(super) const fn stride(slot: usize) -> usize {
     slot + PAGE
 }
 
-/// The high end of the slot of the stack that begins at `base`.
+/// The high end of the slot of the stack that begins at `base`: slots lie at multiples of [`PAGE`] (MEM-3).
 #[inline]
 pub(super) const fn end(base: usize) -> usize {
     base.next_multiple_of(PAGE)

@@ -9,6 +9,8 @@
 //! # Invariants
 //! - **MEM-1** Only whole pages of a mapping that [`map`] made are ever guarded, discarded or unmapped.
 //! - **MEM-2** A guard stays until its mapping is unmapped.
+//! - **MEM-3** A mapping that [`map`] made begins at a multiple of [`LARGEST_PAGE`]. The pool of stacks finds the end of a
+//!   slot by rounding up to that. Elsewhere the end would lie in the mapping behind, and that would be discarded.
 
 use std::io;
 use std::ptr;
@@ -76,7 +78,13 @@ fn map_anywhere(len: usize) -> io::Result<usize> {
 /// The mapping came from [`map`], and nothing refers to it any more.
 pub(crate) unsafe fn unmap(at: usize, len: usize) {
     // SAFETY: the caller guarantees that this is a whole mapping of `map`, and that nothing refers to it.
-    unsafe { libc::munmap(at as *mut _, len) };
+    unsafe {
+        // The kernel joins neighbouring mappings. To cut one out of the middle makes one more, which it refuses if the
+        // process has as many as it may have. Then at least the memory goes back.
+        if libc::munmap(at as *mut _, len) != 0 {
+            discard(at, len);
+        }
+    }
 }
 
 /// Memory that [`map`] has mapped, and that is this value's alone. It hands out no references. Code that is given an
@@ -176,6 +184,14 @@ unsafe fn guard(at: usize, len: usize) -> io::Result<()> {
     }
 }
 
+/// An error for lack of memory, with what limits the number of guards if they are made by `mprotect`.
+pub(crate) fn explained(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::OutOfMemory && NO_MARKERS.load(Ordering::Relaxed) {
+        return io::Error::new(error.kind(), format!("{error}; {}", os::WITHOUT_MARKERS));
+    }
+    error
+}
+
 /// Whether the page at `at`, where a marker was just installed, is a guard. It is asked for once.
 ///
 /// An emulator of this processor may take advice that it does not know for granted: qemu does, and installs nothing.
@@ -236,6 +252,30 @@ pub(crate) fn under_valgrind() -> bool {
     ANSWER.get_or_init(preloaded)
 }
 
+/// How many mappings a process may have, unless that is too many for a test.
+#[cfg(test)]
+pub(crate) fn most_mappings() -> Option<usize> {
+    let most = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?;
+    most.trim().parse().ok().filter(|most| *most <= 100_000)
+}
+
+/// Takes mappings until the process may have about `left` more, of `most`. [`Mapping::unmap`] gives them back.
+#[cfg(test)]
+pub(crate) fn take_mappings(most: usize, left: usize) -> Mapping {
+    let taken = Mapping::new(2 * most * page()).unwrap();
+    let at = taken.at();
+    // Every other page gets another protection, which takes two mappings more.
+    let protect = |pair: usize, protection| {
+        // SAFETY: a page of the mapping made above, to which nothing refers.
+        unsafe { libc::mprotect((at + (2 * pair + 1) * page()) as *mut _, page(), protection) == 0 }
+    };
+    let pairs = (0..most - 1).take_while(|pair| protect(*pair, libc::PROT_READ)).count();
+    for pair in pairs - left.div_ceil(2)..pairs {
+        assert!(protect(pair, libc::PROT_READ | libc::PROT_WRITE));
+    }
+    taken
+}
+
 /// Limits the address space of the process, for good.
 #[cfg(test)]
 pub(crate) fn limit_address_space(bytes: u64) {
@@ -287,6 +327,91 @@ mod tests {
         let mut pages = Mapping::new(2 * page()).unwrap();
         let at = pages.at();
         pages.discard(at + page(), 2 * page());
+    }
+
+    /// Whether all pages of this range have a flag in the kernel's listing of mappings.
+    fn has_flag(at: usize, flag: &str) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut here = false;
+        for line in maps.lines() {
+            let ends = line.split(' ').next().and_then(|ends| ends.split_once('-'));
+            let ends = ends.map(|(low, high)| (usize::from_str_radix(low, 16), usize::from_str_radix(high, 16)));
+            match ends {
+                Some((Ok(low), Ok(high))) => here = (low..high).contains(&at),
+                _ if here && line.starts_with("VmFlags:") => return line.split(' ').any(|known| known == flag),
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// As with huge pages for all memory (`transparent_hugepage=always`), where one byte would take 2 MiB.
+    #[test]
+    fn a_touched_page_stays_one_page_where_huge_pages_are_on() {
+        const HUGE: usize = 2 << 20;
+        let touched = |at: usize| {
+            let middle = (at + HUGE).next_multiple_of(HUGE);
+            // SAFETY: a byte of a mapping made below, of four huge pages.
+            unsafe { (middle as *mut u8).write(1) };
+            resident(at, 4 * HUGE)
+        };
+        let [plain, huge, neither] = [(); 3].map(|()| map(4 * HUGE).unwrap());
+        // SAFETY: the mappings made above, all of each (MEM-1).
+        unsafe {
+            for at in [huge, neither] {
+                libc::madvise(at as *mut _, 4 * HUGE, libc::MADV_HUGEPAGE);
+            }
+            os::avoid_huge_pages(neither, 4 * HUGE);
+            let huge_pages = touched(huge);
+            if huge_pages < HUGE {
+                eprintln!("not here: the kernel gives no huge pages");
+            }
+            assert_eq!([touched(plain), touched(neither)], [page(); 2], "{huge_pages}");
+            assert!(
+                has_flag(plain, "nh") && has_flag(huge, "hg"),
+                "no huge pages, and huge pages"
+            );
+            [plain, huge, neither].into_iter().for_each(|at| unmap(at, 4 * HUGE));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_unmapped_gives_its_memory_back() {
+        // For a moment the process can map nothing: so in a process without other tests.
+        let child = crate::stack::alone("sys::mem::tests::what_cannot_be_unmapped_gives_its_memory_back");
+        if let Some(child) = child {
+            return assert!(child.status.success(), "{child:?}");
+        }
+        let (at, len) = (map(3 * 16 * page()).unwrap(), 16 * page());
+        let Some(most) = most_mappings() else {
+            return eprintln!("not here: vm.max_map_count is too large for a test");
+        };
+        let held = take_mappings(most, 0);
+        // SAFETY: the mapping made above; its middle stands for a slab whose neighbours the kernel has joined to it.
+        unsafe {
+            ((at + len) as *mut u8).write_bytes(7, len);
+            assert_eq!(resident(at + len, len), len);
+            assert_ne!(libc::munmap((at + len) as *mut _, len), 0, "one mapping too many");
+            unmap(at + len, len);
+            assert_eq!(resident(at + len, len), 0);
+            held.unmap();
+            unmap(at, 3 * len);
+        }
+    }
+
+    /// It can fail only where [`LARGEST_PAGE`] is larger than a page (`--cfg green_large_page`).
+    #[test]
+    fn a_mapping_begins_at_a_multiple_of_the_largest_page() {
+        for pages in 1..40 {
+            let len = pages * page();
+            let at = map(len).unwrap();
+            assert_eq!(at % LARGEST_PAGE, 0);
+            // SAFETY: the mapping made above, all of it (MEM-1). It may be written to its end.
+            unsafe {
+                ((at + len - 1) as *mut u8).write(1);
+                unmap(at, len);
+            }
+        }
     }
 
     #[test]

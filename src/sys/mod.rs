@@ -15,6 +15,8 @@ pub(crate) mod socket;
 pub(crate) mod spin;
 pub(crate) mod thread;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
+pub(crate) mod nowait;
+#[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod probe;
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) mod uring;

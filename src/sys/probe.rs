@@ -65,6 +65,13 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
+/// Whether the open file was opened for this access, `O_RDONLY` or `O_WRONLY`, or for both.
+pub(crate) fn allows(fd: RawFd, access: c_int) -> bool {
+    // SAFETY: `F_GETFL` only reads flags. If `fd` is not open, the result stands for no access mode.
+    let mode = unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_ACCMODE;
+    mode == access || mode == libc::O_RDWR
+}
+
 /// The kind of a descriptor, as far as waiting is concerned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sort {

@@ -463,10 +463,15 @@ pub fn is_isolated() -> bool {
 
 /// Whether green threads can have thread-locals of their own in this process, or why not.
 ///
-/// They can on x86-64 Linux with glibc, unless a trial at first use fails or [`set_isolation`] turned it off. On aarch64
-/// isolation has only run in an emulator, and is off unless [`set_isolation`] or the variable `GREEN_ISOLATION=1` turns it
-/// on. musl, macOS and FreeBSD give a program no way to allocate a second set of thread-locals, and other processors are
-/// not supported yet. There [`spawn`] shares thread-locals as [`spawn_local`] does: what one green thread leaves in a
+/// They can on x86-64 Linux with glibc 2.34 or later, unless [`set_isolation`] turned it off. At first use the layout of
+/// glibc's thread control block is looked up, checked and tried. If anything is missing or unexpected, isolation is off in
+/// this process. Nothing is printed then: the error here and that of `monkey::patch_all` have the reason.
+///
+/// On aarch64 isolation has only run in an emulator, and is off unless [`set_isolation`] or the variable
+/// `GREEN_ISOLATION=1` turns it on. musl, macOS and FreeBSD give a program no way to allocate a second set of
+/// thread-locals, and other processors are not supported yet.
+///
+/// Without isolation [`spawn`] shares thread-locals as [`spawn_local`] does: what one green thread leaves in a
 /// thread-local when it parks, the next one finds.
 ///
 /// What an isolated green thread has of an OS thread:

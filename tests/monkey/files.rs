@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 
+use greenthread::time::timeout_or_late;
 use greenthread::{JoinHandle, spawn, yield_now};
 
 use super::{alone, join_all, ms, patched};
@@ -250,6 +251,27 @@ fn a_fifo_is_read_and_written() {
         let all = reader.join().unwrap();
         assert_eq!(all.len(), 800_000 + 300_000 + 8000);
         assert!(all.chunks(1000).all(|piece| piece.iter().all(|byte| *byte == piece[0])));
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+/// poll never reports the end of a FIFO that is for the other direction, nor an empty FIFO for a read of no bytes.
+#[test]
+fn calls_on_a_fifo_that_cannot_wait_return_at_once() {
+    patched(|| {
+        let path = path("fifo-wrong");
+        fifo(&path);
+        let both = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut reader = File::open(&path).unwrap();
+        let mut writer = OpenOptions::new().write(true).open(&path).unwrap();
+        let at_once = timeout_or_late(ms(5000), move || {
+            let wrong = [writer.read(&mut [0; 8]), reader.write(&[0; 8])];
+            let wrong = wrong.map(|result| result.map_err(|error| error.raw_os_error()));
+            assert_eq!(wrong, [Err(Some(libc::EBADF)); 2]);
+            assert_eq!(reader.read_vectored(&mut [io::IoSliceMut::new(&mut [])]).unwrap(), 0);
+        });
+        assert!(at_once.is_ok(), "it does not wait");
+        drop(both);
         std::fs::remove_file(path).unwrap();
     });
 }

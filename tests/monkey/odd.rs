@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::mem::zeroed;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -203,6 +203,35 @@ fn sendfile_from_a_stream_gives_what_is_there() {
         let mut bytes = [0; 5];
         (&reader).read_exact(&mut bytes).unwrap();
         assert_eq!((sent, &bytes), (5, b"hello"));
+    });
+}
+
+/// Also where the kernel supports no vectored write that does not wait (`tests/long/kernels.sh`).
+#[test]
+fn vectors_are_one_datagram_and_all_of_them_go_into_a_stream() {
+    patched(|| {
+        let parts = [vec![3_u8; 6000], vec![4_u8; 4000]];
+        let vectors = parts.each_ref().map(|part| libc::iovec {
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        });
+        let (one, other) = UnixDatagram::pair().unwrap();
+        // SAFETY: two vectors of our own.
+        let wrote = unsafe { libc::writev(one.as_raw_fd(), vectors.as_ptr(), 2) };
+        assert_eq!((wrote, other.recv(&mut [0; 20_000]).unwrap()), (10_000, 10_000));
+        // SAFETY: as before; no vector.
+        let nothing = unsafe { libc::writev(one.as_raw_fd(), vectors.as_ptr(), 0) };
+        assert_eq!(nothing, 0);
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let reader = spawn(move || {
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).map(|_| all)
+        });
+        let large = vec![5; 1_000_000];
+        let wrote = near.write_vectored(&[io::IoSlice::new(&large), io::IoSlice::new(&large)]);
+        assert_eq!(wrote.unwrap(), 2_000_000);
+        drop(near);
+        assert_eq!(reader.join().unwrap().unwrap().len(), 2_000_000);
     });
 }
 

@@ -4,6 +4,7 @@
 mod ends;
 mod fork;
 mod late;
+mod scarce;
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -71,6 +72,11 @@ const TESTS: &[Test] = &[
         name: "not_while_a_timer_or_a_callback_is_due",
         child: timer,
         check: succeeds_silently,
+    },
+    Test {
+        name: "without_os_threads_the_caller_does_it",
+        child: scarce::of_os_threads,
+        check: succeeds,
     },
     Test {
         name: "in_spite_of_idle_pool_threads",

@@ -350,6 +350,8 @@ impl Task {
         }
         if self.owns_context() {
             Whose::Isolated
+        } else if crate::isolation::is_off() {
+            Whose::Shared
         } else {
             Whose::Local
         }

@@ -12,7 +12,7 @@ use super::marks::Marks;
 use super::spawn::start;
 use super::stackless::start_future;
 use crate::hub::contexts::Kind;
-use crate::hub::report::discard;
+use crate::hub::report::{complain, discard};
 use crate::hub::scheduler::Hub;
 use crate::hub::shared::{self, Shared};
 use crate::stack::Stack;
@@ -49,11 +49,17 @@ impl<F> RemoteSpawn<F> {
     where
         F: FnOnce() -> T + 'static,
     {
-        // If there is no memory for a stack, the drop of `self` marks the green thread as lost.
         let size = self.stack_size.unwrap_or_else(|| Kind::Isolated.stack_size());
-        if let Ok(stack) = Stack::new(size)
-            && let Some(body) = self.body.take()
-        {
+        let stack = match Stack::new(size) {
+            Ok(stack) => stack,
+            // The drop of `self` marks the green thread as lost.
+            Err(error) => {
+                return complain(format_args!(
+                    "a green thread that another OS thread has spawned is lost, for there is no stack for it: {error}"
+                ));
+            }
+        };
+        if let Some(body) = self.body.take() {
             hub.counters.arrivals.set(hub.counters.arrivals.get() + 1);
             start(hub, Kind::Isolated, self.task.get(), stack, body);
             std::mem::forget(self);

@@ -53,6 +53,10 @@ pub(crate) unsafe fn install_marker(at: usize, len: usize) -> io::Result<()> {
     }
 }
 
+/// Why stacks run out early where there are no markers.
+pub(crate) const WITHOUT_MARKERS: &str = "each stack takes two of the mappings that vm.max_map_count allows, because this \
+    kernel has no MADV_GUARD_INSTALL (Linux 6.13), or a filter or mlockall forbids it";
+
 /// # Safety
 /// The advice may be given for these pages. There are at most [`RANGES`] ranges.
 pub(crate) unsafe fn advise_all(ranges: impl Iterator<Item = Pages>, advice: Advice) -> bool {

@@ -7,7 +7,6 @@
 //! | [`base`]`::{get, set, native, is_native, plant, carry, call}` | which set of thread-locals is in use |
 //! | [`base`]`::{before_fork, after_fork}` | the native set during a fork |
 //! | [`glibc`]`::{get, own_id, Glibc}` | makes, begins, ends and frees such sets; the error of `get` says why not |
-//! | [`glibc`]`::IS_KNOWN` | whether the platform can have such sets |
 //!
 //! `linux_gnu` has them for Linux with glibc, and a file for each processor; `shared` stands in elsewhere: one set for
 //! each OS thread.
@@ -19,6 +18,7 @@
 //! | `threads` | the numbers of all OS threads | `None`: no hub ever raises `LoopExit` |
 //! | `MAP_FLAGS`, `avoid_huge_pages` | a mapping in which only touched pages are resident | |
 //! | `install_marker` | a guard in the page table | an error: `mprotect` makes the guards |
+//! | `WITHOUT_MARKERS` | for an error: what `mprotect` guards cost | |
 //! | `advise_all` | [`Advice`] for many ranges in one call | `false`: the caller goes one by one, or does without |
 //! | `discard`, `DISCARD_KEEPS_GUARDS` | gives pages back; whether the range may contain guards | |
 //! | `most_files` | the most descriptors of a process, if the hard limit may be larger | |

@@ -61,9 +61,6 @@ pub(crate) mod glibc {
     /// There is none.
     pub(crate) enum Glibc {}
 
-    /// Whether sets of thread-locals may be had at all.
-    pub(crate) const IS_KNOWN: bool = false;
-
     const REASON: &str = if cfg!(target_env = "musl") {
         "green threads share the thread-locals of their OS thread: musl lets no program make others"
     } else if cfg!(target_os = "linux") {

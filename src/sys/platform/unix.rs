@@ -30,6 +30,8 @@ pub(crate) unsafe fn install_marker(_at: usize, _len: usize) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+pub(crate) const WITHOUT_MARKERS: &str = "each stack takes two mappings, whose number the system may limit";
+
 /// # Safety
 /// None: it does nothing.
 pub(crate) unsafe fn advise_all(_ranges: impl Iterator<Item = Pages>, _advice: Advice) -> bool {

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -75,13 +75,20 @@ fn a_foreign_loop_serves_timers_sockets_and_other_os_threads() {
         let parked = spawn(thread::park);
         let who = parked.thread();
         let handle = hub::handle();
+        let ran = Arc::new(AtomicBool::new(false));
+        let theirs_ran = ran.clone();
         let os_thread = std::thread::spawn(move || {
             std::thread::sleep(ms(10)); // most likely into the poll; correct either way
             who.unpark();
-            handle.spawn(|| 9).unwrap().join().unwrap()
+            let ran = move || {
+                theirs_ran.store(true, Ordering::Relaxed);
+                9
+            };
+            handle.spawn(ran).unwrap().join().unwrap()
         });
+        // Not until the OS thread has ended: that rings nothing.
         foreign_loop(|| {
-            os_thread.is_finished() && reader.is_finished() && parked.is_finished() && writer.is_finished()
+            ran.load(Ordering::Relaxed) && reader.is_finished() && parked.is_finished() && writer.is_finished()
         });
         assert_eq!(reader.join().unwrap(), b'x');
         assert_eq!(os_thread.join().unwrap(), 9);

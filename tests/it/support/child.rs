@@ -80,7 +80,11 @@ fn entry() {
         #[cfg(not(target_env = "musl"))]
         "many results" => crate::thread::isolation::many_results(),
         #[cfg(not(target_env = "musl"))]
+        "many states" => crate::thread::isolation::many_states(),
+        #[cfg(not(target_env = "musl"))]
         "stop" => crate::thread::isolation::stop(),
+        #[cfg(not(target_env = "musl"))]
+        "unknown glibc" => crate::thread::unknown_glibc::child(),
         "process descriptors" => crate::process::wait::no_descriptor_is_left(),
         "drops under locks" => crate::hub::drops::under_locks(),
         "drops without memory" => crate::hub::drops::without_memory(),

@@ -319,6 +319,68 @@ pub(crate) fn many_results() {
     });
 }
 
+/// Since glibc 2.41 `getrandom` keeps a state for each thread, which nothing would give back: 144 bytes of each block here.
+#[test]
+fn the_state_of_getrandom_is_the_os_thread_s() {
+    let out = crate::support::child::run("many states");
+    assert!(out.ok, "{out:?}");
+}
+
+pub(crate) fn many_states() {
+    /// The KiB of memory that the system may drop, in which only such states are.
+    fn size() -> usize {
+        let (mut size, mut all) = (0, 0);
+        for line in std::fs::read_to_string("/proc/self/smaps").unwrap().lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("Size:") => size = words.next().unwrap().parse().unwrap(),
+                Some("VmFlags:") if words.any(|flag| flag == "dp") => all += size,
+                _ => {}
+            }
+        }
+        all
+    }
+    let ask = || {
+        let mut random = 0_u64;
+        // SAFETY: writes eight bytes, for which there is room.
+        assert_eq!(unsafe { libc::getrandom((&raw mut random).cast(), 8, 0) }, 8);
+        yield_now();
+        // SAFETY: writes eight bytes, for which there is room.
+        assert_eq!(unsafe { libc::getrandom((&raw mut random).cast(), 8, 0) }, 8);
+    };
+    spawn(ask).join().unwrap();
+    let before = size();
+    let all: Vec<_> = (0..2_000).map(|_| spawn(ask)).collect();
+    all.into_iter().for_each(|one| one.join().unwrap());
+    let grown = size() - before;
+    assert!(grown <= 16, "{grown} KiB");
+}
+
+/// Since glibc 2.41 the area lies in memory that `malloc` has returned: code that trusts what it says would take a number of
+/// a processor from there.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_area_of_restartable_sequences_is_marked_as_unregistered() {
+    // SAFETY: `dlsym` with a valid name.
+    let offset = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()) }.cast::<isize>();
+    if offset.is_null() {
+        return println!("not here: glibc has this area since 2.35");
+    }
+    // SAFETY: glibc's variable of this name has this type.
+    let offset = unsafe { *offset };
+    // What new blocks will be made of.
+    drop(std::hint::black_box(vec![vec![0xff_u8; 5_000]; 500]));
+    let look = move || {
+        yield_now();
+        // SAFETY: the area of the running block, from which `pthread_self` is the base here.
+        unsafe { *((libc::pthread_self() as usize).wrapping_add_signed(offset) as *const [i32; 8]) }
+    };
+    let all: Vec<_> = (0..100).map(|_| spawn(look)).collect();
+    for one in all {
+        assert_eq!(one.join().unwrap(), [0, -2, 0, 0, 0, 0, 0, 0]);
+    }
+}
+
 #[test]
 fn memory_goes_freely_from_one_to_the_other_beside_another_os_thread() {
     let noise = std::thread::spawn(|| {

@@ -24,3 +24,5 @@ mod token;
 pub(crate) mod scope_handle;
 #[cfg(target_env = "musl")]
 mod shared;
+#[cfg(not(target_env = "musl"))]
+pub(crate) mod unknown_glibc;

@@ -13,6 +13,10 @@ pub(crate) fn scenario(name: &str) {
         "recursion" => drop(thread::Builder::new().name("deep").spawn(|| deep(1)).unwrap().join()),
         "unnamed" => drop(spawn(|| deep(1)).join()),
         "big frame" => drop(thread::Builder::new().name("wide").spawn(wide_call).unwrap().join()),
+        "shared" => {
+            thread::set_isolation(false);
+            drop(spawn(|| deep(1)).join());
+        }
         "sized" => {
             let sized = thread::Builder::new().name("sized").stack_size(3 << 20);
             drop(sized.spawn(|| deep(1)).unwrap().join());
@@ -120,6 +124,14 @@ fn an_unnamed_green_thread_is_told_as_such() {
 #[test]
 fn a_frame_larger_than_the_stack_is_caught() {
     overflowed(&child::run("big frame"), "'wide'", "1024", "GREEN_STACK=");
+}
+
+/// It is not taken for one of `spawn_local`, whose stacks another variable enlarges.
+#[test]
+fn one_of_spawn_is_told_its_cure_where_isolation_is_off() {
+    let out = child::run("shared");
+    assert_eq!(out.signal, Some(libc::SIGABRT), "{out:?}");
+    assert!(out.stderr.contains("or all of them: GREEN_STACK="), "{out:?}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Sleeping: never early, in order of deadlines; intervals.
 
 use std::cell::RefCell;
+use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use greenthread::time::{self, Interval};
-use greenthread::{hub, sleep, spawn, spawn_local, thread, yield_now};
+use greenthread::{hub, sleep, spawn, spawn_local, stack, thread, yield_now};
 
 use crate::support::fresh::{fresh, ms, secs, virtually};
 
@@ -24,6 +25,28 @@ fn a_sleep_never_ends_early() {
             })
         });
         assert!(thread::join_all(sleepers).iter().all(Result::is_ok));
+    });
+}
+
+/// A time-out in milliseconds holds at most 24.8 days.
+#[test]
+fn a_sleep_of_months_leaves_other_waits_alone() {
+    fresh(|| {
+        let (reader, mut writer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut reader = greenthread::net::UnixStream::from(reader);
+        let sleeper = spawn_local(|| sleep(secs(60 * 86_400)));
+        let byte = spawn_local(move || reader.read(&mut [0; 8]).unwrap());
+        yield_now();
+        // No memory to give back: the deadline of the sleeper alone limits the wait in the kernel.
+        stack::trim();
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(ms(50));
+            writer.write_all(b"x").unwrap();
+        });
+        assert_eq!(byte.join().unwrap(), 1);
+        assert!(!sleeper.is_finished());
+        sleeper.kill();
+        other.join().unwrap();
     });
 }
 

@@ -19,36 +19,38 @@ thread_local! {
     static FORKING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Where `malloc` keeps its words, from the base on; 0 ends the list.
+/// Where `malloc` and `getrandom` keep their words, from the base on; 0 ends the list.
 ///
 /// The words belong to the OS thread and travel with the base. malloc's arenas count the threads that use them, and all
-/// contexts of an OS thread count as one.
-static MALLOC: [AtomicIsize; 4] = [const { AtomicIsize::new(0) }; 4];
+/// contexts of an OS thread count as one. The state of `getrandom` would be lost with each block that has one.
+static TRAVELLING: [AtomicIsize; 4] = [const { AtomicIsize::new(0) }; 4];
 
 /// Sets which words travel.
-pub(super) fn set_malloc(offsets: [isize; 4]) {
-    for (place, offset) in MALLOC.iter().zip(offsets) {
+pub(super) fn set_travelling(offsets: [isize; 4]) {
+    for (place, offset) in TRAVELLING.iter().zip(offsets) {
         place.store(offset, Ordering::Relaxed);
     }
 }
 
-/// Copies `malloc`'s words from one base to another.
+/// Copies the words that travel from one base to another.
 ///
 /// # Safety
 /// Both bases satisfy BASE-1.
 #[inline(always)]
 pub(crate) unsafe fn carry(from: usize, to: usize) {
-    let [one, two, three, _] = &MALLOC;
-    let (one, two) = (one.load(Ordering::Relaxed), two.load(Ordering::Relaxed));
-    if two == 0 || three.load(Ordering::Relaxed) != 0 {
+    let [one, two, three, four] = TRAVELLING.each_ref().map(|place| place.load(Ordering::Relaxed));
+    if two == 0 || four != 0 {
         // SAFETY: the caller guarantees BASE-1 for both bases.
         return unsafe { carry_all(from, to) };
     }
-    // The usual case: glibc has two words.
-    // SAFETY: BASE-1: both words lie in libc's image of either block.
+    // The usual case: glibc's malloc has two words, and `getrandom` one or none.
+    // SAFETY: BASE-1: the words lie in libc's image or in `struct pthread` of either block.
     unsafe {
         copy_word(from, to, one);
         copy_word(from, to, two);
+        if three != 0 {
+            copy_word(from, to, three);
+        }
     }
 }
 
@@ -57,9 +59,9 @@ pub(crate) unsafe fn carry(from: usize, to: usize) {
 #[cold]
 #[inline(never)]
 unsafe fn carry_all(from: usize, to: usize) {
-    let places = MALLOC.iter().map(|place| place.load(Ordering::Relaxed));
+    let places = TRAVELLING.iter().map(|place| place.load(Ordering::Relaxed));
     for offset in places.take_while(|offset| *offset != 0) {
-        // SAFETY: BASE-1: the word lies in libc's image of either block.
+        // SAFETY: BASE-1: the word lies in libc's image or in `struct pthread` of either block.
         unsafe { copy_word(from, to, offset) };
     }
 }

@@ -16,13 +16,13 @@
 //!
 //! # Invariants
 //! - **GLIBC-1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
-//! - **GLIBC-2** `malloc`'s words travel with the base. All blocks of an OS thread share one cache and one arena, and
-//!   one block is in use at a time.
+//! - **GLIBC-2** `malloc`'s words and that of `getrandom` travel with the base. All blocks of an OS thread share one cache,
+//!   one arena and one state of `getrandom`, and one block is in use at a time.
 //! - **GLIBC-3** A block in the pool is as `_dl_allocate_tls` made it, except for the words of GLIBC-2: images laid anew, no
 //!   value under any key, nothing allocated for dynamic modules.
 //!
 //! # What `start_thread` does, and what does it here
-//! The left column follows glibc 2.36 line by line; the table in [`isolation`](crate::isolation) says what it means for a green
+//! The left column follows glibc 2.36 line by line, and names what later versions have added; the table in [`isolation`](crate::isolation) says what it means for a green
 //! thread.
 //!
 //! | glibc | here |
@@ -34,6 +34,7 @@
 //! | `__call_tls_dtors`, `__nptl_deallocate_tsd` | [`Glibc::end`] |
 //! | `__libc_thread_freeres`: resolver, texts of `strerror` and `strsignal`, `dlerror`'s | [`Glibc::end`], one by one |
 //! | the same: `malloc`'s cache and arena | GLIBC-2: they travel; the OS thread's end frees them |
+//! | `__getrandom_vdso_release` (since 2.41) | GLIBC-2: the state travels; the OS thread's end gives it back |
 //! | the same: Sun RPC's variables | none: there is no RPC to link to since glibc 2.32 |
 //! | the last thread calls `exit` | not counted |
 //! | robust mutexes that it holds | stay held |
@@ -42,6 +43,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+use super::images::{Image, images, static_size};
 use super::{at, base, port, set_word, word};
 use crate::sys::fork::{GlobalOnce, Order};
 
@@ -70,18 +72,10 @@ struct Dynamic {
 const LEVEL: usize = 32;
 /// The size of a table of values. The first one lies in the block, right before the pointers to all tables.
 const VALUES: usize = LEVEL * size_of::<Value>();
+/// The size of `struct robust_list_head`, and of the word before it, by which robust mutexes are linked backwards.
+const ROBUST: usize = 4 * size_of::<usize>();
 /// The size of the pointers to the tables.
 const TABLES: usize = LEVEL * size_of::<usize>();
-
-/// An image of thread-locals in the static area.
-#[derive(Clone, Copy)]
-struct Image {
-    /// Where the image begins, from the base on.
-    offset: isize,
-    from: usize,
-    filled: usize,
-    size: usize,
-}
 
 /// What was found out about the glibc of this process.
 pub(crate) struct Glibc {
@@ -95,7 +89,8 @@ pub(crate) struct Glibc {
     tid: isize,
     values: isize,
     robust: Option<isize>,
-    rseq: Option<isize>,
+    /// Where the kernel would write the number of the processor, and the size of that area.
+    rseq: Option<(isize, usize)>,
     /// Where a block records whether a key was ever given a value.
     used: isize,
     resolver: Option<Resolver>,
@@ -140,9 +135,6 @@ struct Template {
 /// The last owner number that was given to a block. They begin above all numbers that the kernel gives to threads.
 static OWNER: AtomicU32 = AtomicU32::new(1 << 22);
 
-/// Whether sets of thread-locals may be had at all.
-pub(crate) const IS_KNOWN: bool = true;
-
 /// The offset of a word that is never 0: the block's own address, or its table of modules.
 const NEVER_ZERO: isize = 0;
 
@@ -156,15 +148,27 @@ pub(crate) fn get() -> Result<&'static Glibc, &'static str> {
     }
 }
 
+/// Before 2.34, where libpthread was a library of its own, only debuggers that read its symbol table could know.
+const NOT_DESCRIBED: &str =
+    "this glibc does not describe its thread control block (_thread_db_*), as 2.34 and later do";
+
 /// What [`get`] has found. Null if nothing was found, or if it was not called yet.
 static FOUND: AtomicPtr<Glibc> = AtomicPtr::new(ptr::null_mut());
 
 #[cold]
 fn look() -> Result<&'static Glibc, &'static str> {
     static LOOKED: GlobalOnce<Result<Glibc, &'static str>> = GlobalOnce::new(Order::Glibc);
-    let found = LOOKED.get_or_init(Glibc::find).as_ref().map_err(|reason| *reason)?;
+    let found = LOOKED.get_or_init(|| Glibc::find().map_err(with_version));
+    let found = found.as_ref().map_err(|reason| *reason)?;
     FOUND.store(ptr::from_ref(found).cast_mut(), Ordering::Release);
     Ok(found)
+}
+
+/// Adds the version of this glibc to a reason. Called once in a process, so the text is never freed.
+fn with_version(reason: &'static str) -> &'static str {
+    // SAFETY: libc returns a text that lives as long as the process.
+    let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
+    format!("{reason} (glibc {})", version.to_string_lossy()).leak()
 }
 
 /// The number by which C's locks know the running context as their owner.
@@ -173,7 +177,7 @@ pub(crate) fn own_id() -> Option<u32> {
     Some(get().ok()?.number(base::get()))
 }
 
-fn symbol(name: &CStr) -> Option<*mut c_void> {
+pub(super) fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: `dlsym` with a valid name.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!found.is_null()).then_some(found)
@@ -197,12 +201,9 @@ impl Glibc {
     fn find() -> Result<Glibc, &'static str> {
         base::prepare();
         let of = |name: &CStr| symbol(name).ok_or("this glibc lacks a symbol that isolation needs");
-        let thread = port::thread_at(
-            size(c"_thread_db_sizeof_pthread")
-                .ok_or("this glibc does not describe its thread control block (_thread_db_*)")?,
-        );
+        let thread = port::thread_at(size(c"_thread_db_sizeof_pthread").ok_or(NOT_DESCRIBED)?);
         let of_thread = |name: &CStr| {
-            let offset = field(name).ok_or("this glibc does not describe its thread control block (_thread_db_*)")?;
+            let offset = field(name).ok_or(NOT_DESCRIBED)?;
             Ok::<isize, &'static str>(thread + offset.cast_signed())
         };
         // SAFETY: these functions have had these types since glibc 2.17 at least.
@@ -242,12 +243,34 @@ impl Glibc {
             results: [NEVER_ZERO; 4],
             texts: [0; 2],
         };
+        glibc.check_places()?;
         let native = base::get();
         glibc.check_header(native)?;
         glibc.learn()?;
         glibc.resolver = resolver(native);
         glibc.watch_results();
         Ok(glibc)
+    }
+
+    /// Checks that all fields which [`make`](Self::make) writes lie in the block that glibc allocates.
+    fn check_places(&self) -> Result<(), &'static str> {
+        let (area, size) = (static_size().unwrap_or(0), size_of_pthread());
+        let is_inside = |place: isize, len: usize| {
+            let end = (place - self.thread) + len.cast_signed();
+            place >= self.thread && end <= size.cast_signed()
+        };
+        // The byte `used` follows the pointers to the tables.
+        let tables = self.values - VALUES.cast_signed();
+        let are_inside = is_inside(self.tid, size_of::<c_int>())
+            && is_inside(tables, VALUES + TABLES + 1)
+            && self.robust.is_none_or(|head| is_inside(head - 8, ROBUST));
+        // The area for the kernel lies in `struct pthread`, or since 2.41 beside the images.
+        let is_rseq_inside =
+            |(place, len): (isize, usize)| is_inside(place, len) || len <= area && port::is_static(place, area);
+        if size > area || !are_inside || !self.rseq.is_none_or(is_rseq_inside) {
+            return Err("this glibc describes fields outside of the thread control block");
+        }
+        Ok(())
     }
 
     /// Compares the header of the block that this OS thread runs on with what is known of the OS thread, such as its
@@ -272,8 +295,8 @@ impl Glibc {
         Ok(())
     }
 
-    /// Finds by experiment what glibc has no name for: `malloc`'s words, the mark of a used key, the message of
-    /// `dlerror`.
+    /// Finds by experiment what glibc has no name for: the words of `malloc` and `getrandom`, the mark of a used key, the
+    /// message of `dlerror`.
     fn learn(&mut self) -> Result<(), &'static str> {
         let libc = images().0.into_iter().find(Image::contains_errno);
         let libc = libc.ok_or("libc's thread-locals were not found")?;
@@ -299,6 +322,7 @@ impl Glibc {
         let of_libc = |index: usize| libc.offset + (index * 8).cast_signed();
         self.results = [probe.message.map_or(NEVER_ZERO, of_libc); 4];
         self.texts = probe.texts.map(|text| self.place_of(block, text));
+        let random = self.random_word(block);
         let mut ended = (&*self, block);
         // SAFETY: BASE-1: the block that was made above. `ended` is of the type that `end_experiment` expects. GLIBC-1:
         // the block is not in use after that, so it may be freed.
@@ -309,15 +333,35 @@ impl Glibc {
         if !probe.marked {
             return Err("this glibc marks used pthread keys in an unknown way");
         }
-        if probe.count > probe.changed.len() {
+        if probe.count > probe.changed.len() - 1 {
             return Err("malloc changes more thread-locals than expected");
         }
-        let mut malloc = [0; 4];
-        for (offset, word) in malloc.iter_mut().zip(&probe.changed[..probe.count]) {
-            *offset = of_libc(*word);
+        let words = probe.changed[..probe.count].iter().map(|word| of_libc(*word));
+        let mut travelling = [0; 4];
+        for (place, word) in travelling.iter_mut().zip(words.chain(random?)) {
+            *place = word;
         }
-        base::set_malloc(malloc);
+        base::set_travelling(travelling);
         Ok(())
+    }
+
+    /// Finds the word of `struct pthread` that has the state of `getrandom`. There is one since glibc 2.41, if the kernel
+    /// does this call without a switch to itself.
+    ///
+    /// The state that `block` gets is lost with it, once in a process.
+    fn random_word(&self, block: usize) -> Result<Option<isize>, &'static str> {
+        let place = |index: usize| self.thread + (index * 8).cast_signed();
+        // SAFETY: words of the `struct pthread` of a block that `learn` has made.
+        let read = |index: usize| unsafe { word(at(block, place(index))) };
+        let before: Vec<_> = (0..size_of_pthread() / 8).map(read).collect();
+        // SAFETY: BASE-1: a block that `learn` has made.
+        unsafe { base::call(block, base::get(), ask_random, ptr::null_mut()) };
+        let mut changed = (0..before.len()).filter(|index| read(*index) != before[*index]);
+        let found = changed.next();
+        if changed.next().is_some() || found.is_some_and(|index| before[index] != 0) {
+            return Err("this glibc keeps the state of getrandom in an unknown way");
+        }
+        Ok(found.map(place))
     }
 
     /// Makes [`has_results`](Self::has_results) look at the resolver's state and at the texts too.
@@ -371,7 +415,9 @@ impl Glibc {
                 set_word(head, head);
                 set_word(head - 8, head);
             }
-            if let Some(rseq) = self.rseq {
+            if let Some((rseq, size)) = self.rseq {
+                // Beside the images glibc leaves the area as `malloc` returned it.
+                ptr::write_bytes(at(block, rseq) as *mut u8, 0, size);
                 // "Registration failed": code that wants the number of the processor asks the kernel.
                 *((at(block, rseq) + 4) as *mut i32) = -2;
             }
@@ -678,6 +724,13 @@ unsafe fn experiment(probe: *mut ()) {
     };
 }
 
+/// Runs in a fresh block, and has libc keep a state for it.
+unsafe fn ask_random(_: *mut ()) {
+    let mut random = 0_u64;
+    // SAFETY: writes eight bytes, for which there is room.
+    unsafe { libc::getrandom((&raw mut random).cast(), size_of_val(&random), libc::GRND_NONBLOCK) };
+}
+
 /// The index of the one word of libc's that is 0 except while there is a message of `dlerror`. `None` if it is not
 /// unique.
 fn message(at: usize, words: usize) -> Option<usize> {
@@ -698,15 +751,6 @@ unsafe fn end_experiment(ended: *mut ()) {
     // SAFETY: `learn` passes a value of this type.
     let (glibc, block) = unsafe { *ended.cast::<(&Glibc, usize)>() };
     glibc.end(block);
-}
-
-impl Image {
-    fn contains_errno(&self) -> bool {
-        // SAFETY: returns the address of a thread-local.
-        let errno = unsafe { libc::__errno_location() }.addr();
-        let start = at(base::get(), self.offset);
-        (start..start + self.size).contains(&errno)
-    }
 }
 
 #[inline]
@@ -739,81 +783,6 @@ fn renew(generation: usize) {
     TEMPLATE.store(Box::into_raw(Box::new(template)), Ordering::Release);
 }
 
-/// The images of the modules in the static area, and whether there are modules outside of it.
-fn images() -> (Vec<Image>, bool) {
-    let mut search = Search {
-        base: base::get(),
-        area: static_size().unwrap_or(0),
-        // SAFETY: glibc's `__tls_get_addr` has this type.
-        get: symbol(c"__tls_get_addr").map(|found| unsafe { std::mem::transmute::<*mut c_void, GetAddress>(found) }),
-        images: Vec::new(),
-        is_dynamic: false,
-    };
-    // SAFETY: `module` expects what glibc passes, and `search`, which outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(module), (&raw mut search).cast()) };
-    (search.images, search.is_dynamic)
-}
-
-/// `__tls_get_addr`: the address of a thread-local, from the number of its module and an offset.
-type GetAddress = unsafe extern "C" fn(&[usize; 2]) -> usize;
-
-struct Search {
-    base: usize,
-    area: usize,
-    get: Option<GetAddress>,
-    images: Vec<Image>,
-    is_dynamic: bool,
-}
-
-unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: *mut c_void) -> c_int {
-    // SAFETY: glibc passes a whole `dl_phdr_info`, and `images` passes a `Search` that has no other user meanwhile.
-    let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
-    if size < size_of::<libc::dl_phdr_info>() {
-        return 0;
-    }
-    for index in 0..usize::from(info.dlpi_phnum) {
-        // SAFETY: the module has `dlpi_phnum` headers.
-        let header = unsafe { &*info.dlpi_phdr.add(index) };
-        if header.p_type != libc::PT_TLS {
-            continue;
-        }
-        let mut data = info.dlpi_tls_data.addr();
-        if data == 0
-            && let Some(get) = search.get
-            && info.dlpi_tls_modid != 0
-        {
-            // This OS thread has never used the module. If the module is in the static area, its image is there all the
-            // same.
-            // SAFETY: the function that compiled code calls for a thread-local of this module.
-            data = unsafe { get(&[info.dlpi_tls_modid, 0]) };
-        }
-        let offset = data.wrapping_sub(search.base).cast_signed();
-        // Outside of the static area: such an image is allocated at first use, and `reset_block` frees it.
-        if data == 0 || !port::is_static(offset, search.area) {
-            search.is_dynamic = true;
-            continue;
-        }
-        search.images.push(Image {
-            offset,
-            from: (info.dlpi_addr + header.p_vaddr) as usize,
-            filled: header.p_filesz as usize,
-            size: header.p_memsz as usize,
-        });
-    }
-    0
-}
-
-/// The size in bytes of glibc's static block, `struct pthread` included.
-fn static_size() -> Option<usize> {
-    let ask = symbol(c"_dl_get_tls_static_info")?;
-    // SAFETY: this function has had this type since glibc 2.3.
-    let ask = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut usize, *mut usize)>(ask) };
-    let (mut size, mut align) = (0, 0);
-    // SAFETY: writes two numbers, for which there is room.
-    unsafe { ask(&raw mut size, &raw mut align) };
-    (size > 0).then_some(size)
-}
-
 /// Where the list of robust mutexes is.
 fn robust_list() -> Option<isize> {
     let (mut head, mut len) = (ptr::null_mut::<c_void>(), 0_usize);
@@ -828,10 +797,15 @@ fn from_base(base: usize, place: usize) -> Option<isize> {
     (offset.unsigned_abs() < 4096).then_some(offset)
 }
 
-/// The offset from the base of the place where the kernel writes the number of the processor.
-fn rseq() -> Option<isize> {
-    // The place exists even if the kernel does not write there: a new OS thread looks there to see whether its maker is
+/// The offset from the base of the area in which the kernel writes the number of the processor, and the area's size.
+fn rseq() -> Option<(isize, usize)> {
+    // The area exists even if the kernel does not write there: a new OS thread looks there to see whether its maker is
     // registered.
-    // SAFETY: glibc has had a variable of this name and type since 2.35.
-    Some(unsafe { *symbol(c"__rseq_offset")?.cast::<isize>() })
+    // SAFETY: glibc has had variables of these names and types since 2.35.
+    unsafe {
+        let offset = *symbol(c"__rseq_offset")?.cast::<isize>();
+        let used = *symbol(c"__rseq_size")?.cast::<u32>();
+        // The kernel's first version has 32 bytes, and glibc says fewer if the last ones are unused.
+        Some((offset, (used as usize).max(32)))
+    }
 }

@@ -15,6 +15,7 @@
 pub(crate) mod base;
 mod block;
 pub(crate) mod glibc;
+mod images;
 
 use std::arch::global_asm;
 
