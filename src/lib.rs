@@ -70,7 +70,31 @@ compile_error!(
 pub use thread::{JoinHandle, run, scope, spawn, spawn_local, yield_now};
 pub use time::{sleep, timeout};
 
-/// The README's program runs too.
+/// The programs of the README and of the guide run too.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod guide {
+    macro_rules! pages {
+        ($($name:ident $page:literal)*) => {
+            $(
+                #[doc = include_str!(concat!("../", $page))]
+                struct $name;
+            )*
+        };
+    }
+
+    pages! {
+        Readme "README.md"
+        About "docs/guide/src/README.md"
+        Hello "docs/guide/src/hello.md"
+        Sockets "docs/guide/src/sockets.md"
+        Sync "docs/guide/src/sync.md"
+        Structured "docs/guide/src/structured.md"
+        Cancel "docs/guide/src/cancel.md"
+        Driver "docs/guide/src/driver.md"
+        Pool "docs/guide/src/pool.md"
+        Async "docs/guide/src/async.md"
+        Axum "docs/guide/src/axum.md"
+        Hubs "docs/guide/src/hubs.md"
+        Testing "docs/guide/src/testing.md"
+    }
+}
