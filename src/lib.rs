@@ -96,5 +96,15 @@ mod guide {
         Axum "docs/guide/src/axum.md"
         Hubs "docs/guide/src/hubs.md"
         Testing "docs/guide/src/testing.md"
+        Deployment "docs/guide/src/deployment.md"
+        How "docs/guide/src/how.md"
+        Faq "docs/guide/src/faq.md"
+        Glossary "docs/guide/src/glossary.md"
+        FromGevent "docs/guide/src/migration/gevent.md"
+        FromGreenlet "docs/guide/src/migration/greenlet.md"
+        FromAsyncio "docs/guide/src/migration/asyncio.md"
+        FromTokio "docs/guide/src/migration/tokio.md"
+        FromMay "docs/guide/src/migration/may.md"
+        FromStd "docs/guide/src/migration/std.md"
     }
 }
