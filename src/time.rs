@@ -145,6 +145,7 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
 ///
 /// # Coming from Python
 /// `gevent.with_timeout`, `asyncio.timeout`.
+#[doc(alias("wait_for", "with_timeout", "fail_after"))]
 #[track_caller]
 pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elapsed> {
     Timeout::new(duration).run(f)
@@ -210,6 +211,7 @@ pub struct Timeout {
 }
 
 /// A time-out that expired.
+#[doc(alias("TimeoutError"))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed {
     id: u64,
@@ -415,6 +417,7 @@ impl From<Elapsed> for std::io::Error {
 /// ticks.tick();
 /// ticks.tick();
 /// ```
+#[doc(alias("interval"))]
 #[derive(Debug)]
 pub struct Interval {
     period: u64,

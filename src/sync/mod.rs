@@ -1,5 +1,19 @@
 //! Synchronisation: locks, semaphores, events, channels, queues, and values that are made once.
 //!
+//! ```
+//! use std::sync::Arc;
+//! use greenthread::{spawn, sync::{Event, Mutex}};
+//!
+//! let (names, done) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Event::new()));
+//! let theirs = (names.clone(), done.clone());
+//! spawn(move || {
+//!     theirs.0.lock().unwrap().push("green");
+//!     theirs.1.set();
+//! });
+//! done.wait();
+//! assert_eq!(*names.lock().unwrap(), ["green"]);
+//! ```
+//!
 //! | you have | use |
 //! |---|---|
 //! | data that several threads change | [`Mutex`], [`RwLock`]; [`ReentrantLock`] if its holder takes it again |
@@ -21,20 +35,6 @@
 //! Waiters are served in order of arrival: none is overtaken, and none starves. A waiter that is killed or dropped
 //! after it was granted something passes that on. If its own time-out passes after the grant, the waiter keeps the
 //! grant, and the operation succeeds. Only one branch of a [`select!`](crate::select!) is ever granted something.
-//!
-//! ```
-//! use std::sync::Arc;
-//! use greenthread::{spawn, sync::{Event, Mutex}};
-//!
-//! let (names, done) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Event::new()));
-//! let theirs = (names.clone(), done.clone());
-//! spawn(move || {
-//!     theirs.0.lock().unwrap().push("green");
-//!     theirs.1.set();
-//! });
-//! done.wait();
-//! assert_eq!(*names.lock().unwrap(), ["green"]);
-//! ```
 //!
 //! # Giving way
 //! An operation that waits lets others run. An operation that could have waited but did not have to (a free lock, a

@@ -118,6 +118,7 @@ impl Op<Permits> for Acquire {
 /// # Coming from Python
 /// `gevent.lock.Semaphore` and `asyncio.Semaphore`; [`add`](Self::add) is their `release` by a caller that holds no
 /// permit.
+#[doc(alias("Semphore", "CapacityLimiter"))]
 pub struct Semaphore {
     core: Core<Permits>,
     /// Set before the waiters are told.
@@ -125,6 +126,7 @@ pub struct Semaphore {
 }
 
 /// Permits of a [`Semaphore`], given back when this is dropped.
+#[doc(alias("SemaphorePermit"))]
 #[must_use = "dropped at once, it is given back"]
 #[derive(Debug)]
 pub struct Permit<'a> {
@@ -167,6 +169,7 @@ impl Drop for Permit<'_> {
 /// workers.into_iter().for_each(|worker| worker.join().unwrap());
 /// assert_eq!(ten.available(), 10);
 /// ```
+#[doc(alias("OwnedSemaphorePermit"))]
 #[must_use = "dropped at once, it is given back"]
 #[derive(Debug)]
 pub struct OwnedPermit {
@@ -413,6 +416,7 @@ impl Semaphore {
     }
 
     /// Adds permits.
+    #[doc(alias("release", "add_permits"))]
     #[inline]
     pub fn add(&self, permits: usize) {
         // `grant_waiters` hands the permits to waiters.
@@ -420,6 +424,7 @@ impl Semaphore {
     }
 
     /// How many permits are free: neither held nor granted to a waiter.
+    #[doc(alias("available_permits"))]
     pub fn available(&self) -> usize {
         self.core.look(|state| state.free)
     }

@@ -36,6 +36,7 @@ use crate::sync::channel::{Receiver, Sender, unbounded};
 ///
 /// # Coming from Python
 /// `asyncio.as_completed`, `gevent.iwait`, of a set that grows.
+#[doc(alias("FuturesUnordered", "as_completed"))]
 pub struct JoinSet<T> {
     members: HashMap<ThreadId, JoinHandle<T>>,
     ended: (Sender<ThreadId>, Receiver<ThreadId>),

@@ -133,6 +133,7 @@ impl<T> Watched for NurseryHandle<'_, T> {
 ///
 /// # Coming from Python
 /// `gevent.joinall`.
+#[doc(alias("joinall", "gather"))]
 #[track_caller]
 pub fn join_all<H: Joinable>(handles: impl IntoIterator<Item = H>) -> Vec<H::Output> {
     let handles: Vec<_> = handles.into_iter().collect();
@@ -146,6 +147,7 @@ pub fn join_all<H: Joinable>(handles: impl IntoIterator<Item = H>) -> Vec<H::Out
 ///
 /// # Coming from Python
 /// `gevent.killall`.
+#[doc(alias("killall"))]
 #[track_caller]
 pub fn kill_all<H: Joinable>(handles: impl IntoIterator<Item = H>) -> Vec<H::Output> {
     let handles: Vec<_> = handles.into_iter().collect();
@@ -216,6 +218,7 @@ pub fn wait<H: Joinable>(
 ///
 /// # Coming from Python
 /// `gevent.iwait(objects)`; asyncio's `as_completed`.
+#[doc(alias("as_completed"))]
 #[track_caller]
 pub fn iwait<H: Joinable>(handles: impl IntoIterator<Item = H>) -> Wait<H> {
     Wait {

@@ -120,6 +120,7 @@ pub struct Nursery<'scope, 'env, E> {
 ///
 /// # Coming from Python
 /// trio's nursery; `asyncio.TaskGroup`, which with async code is [`aio::TaskGroup`](crate::aio::TaskGroup).
+#[doc(alias("TaskGroup", "try_scope", "StructuredTaskScope"))]
 #[track_caller]
 pub fn nursery<'env, F, T, E>(f: F) -> Result<T, E>
 where

@@ -170,6 +170,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// does that.
 ///
 /// If the native stack would wait forever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
+#[doc(alias("join"))]
 #[track_caller]
 pub fn scope<'env, F, T>(f: F) -> T
 where

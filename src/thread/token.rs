@@ -42,6 +42,7 @@ use crate::time::Timeout;
 ///
 /// # Coming from Python
 /// trio's cancel scopes. In Go this is the `Done` of a `Context`.
+#[doc(alias("CancellationToken", "CancelScope", "Context"))]
 #[derive(Clone)]
 pub struct CancelToken(Arc<Inner>);
 
