@@ -75,7 +75,7 @@ fn faults(page: &str) -> Vec<&'static str> {
     if !program {
         faults.push("does not begin with a program");
     }
-    if page.lines().filter(|line| line.starts_with("## ")).last() != Some("## What can go wrong") {
+    if page.lines().rfind(|line| line.starts_with("## ")) != Some("## What can go wrong") {
         faults.push("does not end with what can go wrong");
     }
     let (mut file, mut wrong) = (None, false);
