@@ -6,7 +6,7 @@
 //!
 //! Expect `default thread pool go`, `custom thread pool go` and `custom process pool go`, a second each, as each is waited
 //! for: 3.0 s. Then three downloads by an unmodified blocking client, from a server of its own that thinks for a second:
-//! three 开始下载, three 下载完成, in 1.0 s and not 3.0 s, with ticks of a green thread in between.
+//! three `download begins`, three `download complete`, in 1.0 s and not 3.0 s, with ticks of a green thread in between.
 
 use std::time::{Duration, Instant};
 
@@ -57,12 +57,12 @@ async fn downloads(is_async: bool) -> Outcome {
         }
     });
     let started = ["one.jpg", "two.jpg", "three.jpg"].map(|name| {
-        println!("开始下载： {name}");
+        println!("download begins: {name}");
         let url = format!("http://{address}/{name}");
         (name, to_thread(move || download(&url)))
     });
     for (name, job) in started {
-        println!("下载完成： {name} {}", value(is_async, job).await??);
+        println!("download complete: {name} {}", value(is_async, job).await??);
     }
     ticker.kill();
     println!("downloads: {:.2} s", start.elapsed().as_secs_f64());

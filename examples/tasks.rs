@@ -2,9 +2,9 @@
 //!
 //! Run: `cargo run --release --example tasks` or `... -- async`
 //!
-//! Expect (about nine seconds): that there is no loop yet; `main开始 main结束 1 1 2 2 返回值 返回值` in two seconds, by tasks
-//! `n1`, `n2`; `InvalidStateError`, later `chamomile tea`; one and two seconds together are 2.0 s; `7` after three seconds and
-//! `4` after five, printed by callbacks.
+//! Expect (about nine seconds): that there is no loop yet; `main begins main ends 1 1 2 2 result result` in two seconds,
+//! by tasks `n1`, `n2`; `InvalidStateError`, later `chamomile tea`; one and two seconds together are 2.0 s; `7` after
+//! three seconds and `4` after five, printed by callbacks.
 
 use std::time::{Duration, Instant};
 
@@ -45,13 +45,13 @@ fn timed<T>(what: &str, start: Instant, value: T) -> T {
 
 async fn program(is_async: Async) -> Result<(), TaskError> {
     let start = Instant::now();
-    println!("main开始");
+    println!("main begins");
     let two = ["n1", "n2"].map(|name| {
-        let task = task(is_async, 2, ["1", "2"], "返回值");
+        let task = task(is_async, 2, ["1", "2"], "result");
         task.set_name(name);
         task
     });
-    println!("main结束");
+    println!("main ends");
     for task in two {
         // In green code: task.wait()?
         println!("{} {}", task.clone().await?, task.name());

@@ -23,6 +23,7 @@ use crate::hub::{self, Hub};
 ///
 /// # Coming from Python
 /// `gevent.util.print_run_info()`.
+#[doc(alias("print_run_info"))]
 #[track_caller]
 pub fn dump() -> String {
     let hub = Hub::current();

@@ -25,7 +25,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::hub::{self, Due, Guard, Hub, Mode, Parker, TaskRef, Wake, Why, interrupt};
+use crate::hub::{self, Due, Guard, Hub, HubRef, Mode, Parker, TaskRef, Wake, Why, interrupt};
 
 mod limit;
 mod sleep;
@@ -139,12 +139,13 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
 ///
 /// # Blocking and cancellation
 /// `f` unwinds at its next park, so its destructors run. Code that does not park, or is in a
-/// [`shield`](crate::thread::shield), is not cut short. A wait that cannot be interrupted, such as a
-/// [`scope`](crate::scope()) that waits for its children, goes on to its end. Green threads that `f` spawned also run
-/// on.
+/// [`shield`](crate::thread::shield), is not cut short. A [`scope`](crate::scope()) or
+/// [`nursery`](crate::thread::nursery()) in `f` kills its children and unwinds when they have ended. Other green threads
+/// that `f` spawned run on.
 ///
 /// # Coming from Python
 /// `gevent.with_timeout`, `asyncio.timeout`.
+#[doc(alias("wait_for", "with_timeout", "fail_after"))]
 #[track_caller]
 pub fn timeout<F: FnOnce() -> T, T>(duration: Duration, f: F) -> Result<T, Elapsed> {
     Timeout::new(duration).run(f)
@@ -210,6 +211,7 @@ pub struct Timeout {
 }
 
 /// A time-out that expired.
+#[doc(alias("TimeoutError"))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed {
     id: u64,
@@ -236,7 +238,7 @@ impl Timeout {
     /// A handle that moves the deadline.
     pub(crate) fn rearm(&self) -> Rearm {
         Rearm {
-            task: self.task,
+            armed: self.task.zip(Hub::try_current().map(Hub::reference)),
             id: self.id,
         }
     }
@@ -337,21 +339,30 @@ impl Timeout {
     }
 }
 
-/// Moves the deadline of a [`Timeout`], from the same OS thread.
+/// Moves the deadline of a [`Timeout`], from any OS thread. A time-out that has expired or was disarmed is left alone.
 #[derive(Clone, Copy)]
 pub(crate) struct Rearm {
-    task: Option<TaskRef>,
+    /// The green thread that armed it, and its hub.
+    armed: Option<(TaskRef, HubRef)>,
     id: u64,
 }
 
 impl Rearm {
-    /// Moves the deadline; `None` is never. A time-out that has expired or was disarmed is left alone.
+    /// Moves the deadline; `None` is never.
     pub(crate) fn at(self, deadline: Option<Instant>) {
-        let Some((task, hub)) = self.task.zip(Hub::try_current()) else {
-            return;
-        };
-        let deadline = deadline.map_or(u64::MAX, |deadline| hub.clock.nanos(deadline));
-        interrupt::rearm(hub, task, self.id, deadline);
+        self.nanos(move |hub| deadline.map_or(u64::MAX, |deadline| hub.clock.nanos(deadline)));
+    }
+
+    /// Makes it expire now.
+    pub(crate) fn expire(self) {
+        self.nanos(|_| 0);
+    }
+
+    fn nanos(self, deadline: impl FnOnce(&Hub) -> u64 + Send + 'static) {
+        let Rearm { armed, id } = self;
+        if let Some((task, hub)) = armed {
+            hub.run_or_send(move |hub| interrupt::rearm(hub, task, id, deadline(hub)));
+        }
     }
 }
 
@@ -406,6 +417,7 @@ impl From<Elapsed> for std::io::Error {
 /// ticks.tick();
 /// ticks.tick();
 /// ```
+#[doc(alias("interval"))]
 #[derive(Debug)]
 pub struct Interval {
     period: u64,

@@ -34,7 +34,7 @@ async fn others() -> &'static str {
     println!("start");
     sleep(2 * SECOND).await;
     println!("end");
-    "返回值"
+    "result"
 }
 
 pub(crate) async fn program() -> Result<(), TaskError> {
@@ -42,7 +42,7 @@ pub(crate) async fn program() -> Result<(), TaskError> {
     aio::gather([1, 3].map(two_numbers)).await?;
     timed("concurrent");
     println!("{:?}", outer().await);
-    println!("结束 {:?}", None::<()>);
+    println!("ends {:?}", None::<()>);
     timed("nested");
     println!("hello");
     say_after(SECOND, "world").await;
@@ -51,7 +51,7 @@ pub(crate) async fn program() -> Result<(), TaskError> {
     say_after(2 * SECOND, "world").await;
     timed("sequential");
     for _ in 0..2 {
-        println!("io请求完成，结果是： {}", others().await);
+        println!("the request is done, with the result {}", others().await);
     }
     timed("two others");
     Ok(())

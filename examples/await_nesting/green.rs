@@ -30,7 +30,7 @@ fn others() -> &'static str {
     println!("start");
     sleep(2 * SECOND);
     println!("end");
-    "返回值"
+    "result"
 }
 
 pub(crate) fn program() {
@@ -38,7 +38,7 @@ pub(crate) fn program() {
     thread::join_all([1, 3].map(|n| spawn(move || two_numbers(n))));
     timed("concurrent");
     println!("{:?}", outer());
-    println!("结束 {:?}", None::<()>);
+    println!("ends {:?}", None::<()>);
     timed("nested");
     println!("hello");
     say_after(SECOND, "world");
@@ -47,7 +47,7 @@ pub(crate) fn program() {
     say_after(2 * SECOND, "world");
     timed("sequential");
     for _ in 0..2 {
-        println!("io请求完成，结果是： {}", others());
+        println!("the request is done, with the result {}", others());
     }
     timed("two others");
 }

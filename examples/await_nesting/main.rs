@@ -3,7 +3,7 @@
 //! Run: `cargo run --release --example await_nesting` or `... -- async`
 //!
 //! Expect (about ten seconds in all): `1 3 2 4` with two seconds in the middle; `[5, 7, 11, 17]` out of nested calls;
-//! `结束 None`; `hello`, a second later `world`; two calls in a row take 3.0 s, two others 4.0 s: to wait for one thing
+//! `ends None`; `hello`, a second later `world`; two calls in a row take 3.0 s, two others 4.0 s: to wait for one thing
 //! after the other is sequential, and only green threads and tasks make it concurrent.
 
 mod asynchronous;

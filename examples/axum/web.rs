@@ -59,7 +59,7 @@ fn pool(url: String) -> Result<Pool, Box<dyn Error>> {
 
 /// Three seconds, and a hash through the blocking client.
 async fn red(State(pool): State<Option<Pool>>) -> Result<Json<Value>, String> {
-    println!("请求来了");
+    println!("a request has come");
     std::thread::sleep(Duration::from_secs(3));
     let Some(pool) = pool else { return Ok(Json(json!({}))) };
     let mut connection = pool.get().map_err(|error| error.to_string())?; // waits for one of the ten

@@ -5,9 +5,9 @@
 //! cargo run --release --manifest-path examples/drivers/Cargo.toml --bin mysql -- [patched|async] [URL]
 //! ```
 //!
-//! Without a URL it starts a MariaDB of its own, which takes some seconds. Expect 开始, the rows of
-//! `SELECT Host,User FROM user`, and 结束; then the same twice at once: 开始, 开始, …, 结束, 结束. Then two `SELECT SLEEP(1)` in
-//! 1.0 s and not 2.0 s; and three at once, of which the second has a wrong password: only it fails.
+//! Without a URL it starts a MariaDB of its own, which takes some seconds. Expect `begins 1`, the rows of
+//! `SELECT Host,User FROM user`, and `ends 1`. Then the same twice at once: two `begins`, …, two `ends`. Then two
+//! `SELECT SLEEP(1)` in 1.0 s and not 2.0 s; and three at once, of which the second has a wrong password: only it fails.
 
 use std::error::Error;
 use std::fmt::Display;

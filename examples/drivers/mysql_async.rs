@@ -8,21 +8,21 @@ use mysql_async::{Conn, Opts, OptsBuilder, Result};
 use crate::servers::{self, Outcome};
 
 async fn execute(n: u32, opts: Opts) -> Result<()> {
-    println!("开始 {n}");
+    println!("begins {n}");
     let mut connection = Conn::new(opts).await?;
     time::sleep_async(servers::FAR_AWAY).await;
     let rows: Vec<(String, String)> = connection.query(crate::USERS).await?;
     println!("{n}: {rows:?}");
     time::sleep_async(servers::FAR_AWAY).await;
     connection.disconnect().await?;
-    println!("结束 {n}");
+    println!("ends {n}");
     Ok(())
 }
 
 async fn doze(n: u32, opts: Opts) -> Result<()> {
-    println!("开始 {n}");
+    println!("begins {n}");
     let slept: Option<u32> = Conn::new(opts).await?.query_first(crate::DOZE).await?;
-    println!("结束 {n}: {slept:?}");
+    println!("ends {n}: {slept:?}");
     Ok(())
 }
 

@@ -7,21 +7,21 @@ use mysql::{Conn, Opts, OptsBuilder, Result};
 use crate::servers::{self, Outcome};
 
 fn execute(n: u32, opts: Opts) -> Result<()> {
-    println!("开始 {n}");
+    println!("begins {n}");
     let mut connection = Conn::new(opts)?;
     std::thread::sleep(servers::FAR_AWAY);
     let rows: Vec<(String, String)> = connection.query(crate::USERS)?;
     println!("{n}: {rows:?}");
     std::thread::sleep(servers::FAR_AWAY);
     drop(connection); // closes
-    println!("结束 {n}");
+    println!("ends {n}");
     Ok(())
 }
 
 fn doze(n: u32, opts: Opts) -> Result<()> {
-    println!("开始 {n}");
+    println!("begins {n}");
     let slept: Option<u32> = Conn::new(opts)?.query_first(crate::DOZE)?;
-    println!("结束 {n}: {slept:?}");
+    println!("ends {n}: {slept:?}");
     Ok(())
 }
 

@@ -8,13 +8,14 @@
 //! Without URLs it starts two `redis-server`s of its own, one with a password. Expect for one server
 //!
 //! ```text
-//! 开始执行 127.0.0.1:24711
+//! begins 127.0.0.1:24711
 //! {key1: 1, key2: 2, key3: 3}
-//! 结束 127.0.0.1:24711
+//! ends 127.0.0.1:24711
 //! ```
 //!
-//! then the same for all at once: each one's 开始执行, then their hashes, then each one's 结束. Then eight green threads, or
-//! tasks, that share four connections, and two `BLPOP`s that wait a second for nothing: about 1.0 s, not 2.0 s.
+//! then the same for all at once: each one's `begins`, then their hashes, then each one's `ends`. Then eight green
+//! threads, or tasks, that share four connections, and two `BLPOP`s that wait a second for nothing: about 1.0 s, not
+//! 2.0 s.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

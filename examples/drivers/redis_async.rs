@@ -23,7 +23,7 @@ async fn connect(client: &Client) -> Outcome<MultiplexedConnection> {
 
 async fn execute(client: Client) -> Outcome {
     let address = client.get_connection_info().addr();
-    println!("开始执行 {address}");
+    println!("begins {address}");
     let mut connection = connect(&client).await?; // says the password, if the URL has one
     time::sleep_async(servers::FAR_AWAY).await;
     let () = connection.hset_multiple(crate::HASH, &crate::FIELDS).await?;
@@ -32,7 +32,7 @@ async fn execute(client: Client) -> Outcome {
     time::sleep_async(servers::FAR_AWAY).await;
     let () = connection.del(crate::HASH).await?;
     drop(connection);
-    println!("结束 {address}");
+    println!("ends {address}");
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crate::servers::{self, Outcome};
 
 fn execute(client: &Client) -> RedisResult<()> {
     let address = client.get_connection_info().addr();
-    println!("开始执行 {address}");
+    println!("begins {address}");
     let mut connection = client.get_connection()?; // says the password, if the URL has one
     std::thread::sleep(servers::FAR_AWAY);
     let () = connection.hset_multiple(crate::HASH, &crate::FIELDS)?;
@@ -18,7 +18,7 @@ fn execute(client: &Client) -> RedisResult<()> {
     std::thread::sleep(servers::FAR_AWAY);
     let () = connection.del(crate::HASH)?;
     drop(connection);
-    println!("结束 {address}");
+    println!("ends {address}");
     Ok(())
 }
 

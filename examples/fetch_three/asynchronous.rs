@@ -27,7 +27,7 @@ pub(crate) fn main(args: Vec<String>) -> Outcome {
     let program = Program::new(args, servers::http_on_threads)?;
     program.run(|url, done| {
         future::spawn(async move {
-            println!("发送请求： {url}");
+            println!("request: {url}");
             let page = get(&url).await?;
             done(&url, &page)
         })

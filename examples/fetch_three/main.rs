@@ -5,10 +5,10 @@
 //! cargo run --release --example fetch_three -- [patched|async] [URL...] [FOLDER]
 //! ```
 //!
-//! Without URLs it asks a server of its own on loopback, which thinks for a second about each. Expect three 发送请求, then
-//! three 得到结果 with URL and length, in 1.0 s and not 3.0 s; then the same for the images, each of which is saved under
-//! what follows `__` in its URL: three 下载完成, in 1.0 s. URLs with `__` are images; `http` only, as the clients are built
-//! without TLS. The folder is a fresh one, which vanishes at the end, if none is given.
+//! Without URLs it asks a server of its own on loopback, which thinks for a second about each. Expect three `request`,
+//! then three `answer` with URL and length, in 1.0 s and not 3.0 s. Then the same for the images, each of which is saved
+//! under what follows `__` in its URL: three `download complete`, in 1.0 s. URLs with `__` are images; `http` only, as the
+//! clients are built without TLS. The folder is a fresh one, which vanishes at the end, if none is given.
 
 mod asynchronous;
 mod patched;
@@ -70,7 +70,7 @@ impl Program {
 }
 
 fn page(url: &str, text: &[u8]) -> Outcome {
-    println!("得到结果： {url} {}", text.len());
+    println!("answer: {url} {}", text.len());
     Ok(())
 }
 
@@ -84,7 +84,7 @@ fn image_name(url: &str) -> Option<&str> {
 fn image(folder: &Path, url: &str, bytes: &[u8]) -> Outcome {
     let name = image_name(url).ok_or("no name")?;
     fs::write(folder.join(name), bytes)?; // files block, but not for long
-    println!("下载完成： {name} {}", bytes.len());
+    println!("download complete: {name} {}", bytes.len());
     Ok(())
 }
 

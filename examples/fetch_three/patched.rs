@@ -12,7 +12,7 @@ pub(crate) fn main(args: Vec<String>) -> Outcome {
     program.run(|url, done| {
         let session = session.clone();
         spawn(move || {
-            println!("发送请求： {url}");
+            println!("request: {url}");
             let page = session.get(&url).call()?.body_mut().read_to_vec()?;
             done(&url, &page)
         })

@@ -4,7 +4,7 @@
 //! `cargo run --release --example protocol_server -- client 127.0.0.1:7002 "add 1 2 3" nope "add x" shutdown`; both take `async` as
 //! their first word.
 //!
-//! Expect `listening on 127.0.0.1:7002`, and at the client `Welecome.`, `6`, `Invalid command: nope`, `Error: ..` and
+//! Expect `listening on 127.0.0.1:7002`, and at the client `Welcome.`, `6`, `Invalid command: nope`, `Error: ..` and
 //! `Okay. Shutting down.`; then the server is gone.
 
 mod client;
@@ -52,7 +52,7 @@ impl Lines {
 impl Protocol for Lines {
     fn connection_made(&mut self, transport: Transport) {
         self.transport = Some(transport);
-        self.say("Welecome.");
+        self.say("Welcome.");
     }
 
     fn data_received(&mut self, data: &[u8]) {

@@ -48,7 +48,8 @@
 //! | `#[tokio::main]`, `block_on` | [`block_on`] in a plain `main`; several OS threads: [`Hubs`] |
 //! | `spawn`, `spawn_local` | [`spawn`], for both: it stays on its OS thread, so nothing need be `Send` |
 //! | `JoinHandle`, `abort`, `is_cancelled` | [`Task`], [`cancel`](Task::cancel), [`is_killed`] |
-//! | `JoinSet` | [`TaskGroup`](crate::aio::TaskGroup), [`thread::Group`](crate::thread::Group) |
+//! | `JoinSet` | of tasks [`TaskGroup`](crate::aio::TaskGroup); of green threads [`JoinSet`], which can be awaited |
+//! | `CancellationToken` | [`CancelToken`](crate::thread::CancelToken) |
 //! | `spawn_blocking`, `fs` | [`to_thread`]; what blocks in this crate is just called |
 //! | `time::sleep`, `sleep_until` | [`sleep_async`], [`sleep_until_async`] |
 //! | `time::timeout`, `timeout_at` | [`timeout_async`], [`timeout_at_async`] |
@@ -57,8 +58,7 @@
 //! | `select!`, `join!` | those of the crate `futures`; in blocking code [`select!`](crate::select!) |
 //! | `sync::mpsc`, `oneshot`, `OnceCell` | [`channel`], [`Promise`], [`OnceCell`] |
 //! | `Mutex`, `RwLock`, `Semaphore`, `Barrier` | the same in [`sync`](crate::sync), `…_async`; a lock may be poisoned |
-//! | `Notify` | [`Event`](crate::sync::Event), which stays set; or tokio's |
-//! | `broadcast`, `watch` | tokio's: its `sync` needs no runtime, and works here as it is |
+//! | `Notify`, `broadcast`, `watch` | the same in [`sync`](crate::sync); tokio's work here too, for they need no runtime |
 //! | `task_local!` | [`green_local!`](crate::green_local) |
 //! | `net`, `process`, `signal` | the same here: [`accept_async`], `wait_async`, `recv_async` |
 //!
@@ -92,6 +92,7 @@
 //! [`Handle::spawn_future`]: crate::hub::Handle::spawn_future
 //! [`Hubs`]: crate::hub::Hubs
 //! [`JoinHandle`]: crate::JoinHandle
+//! [`JoinSet`]: crate::thread::JoinSet
 //! [`OnceCell`]: crate::sync::OnceCell
 //! [`Promise`]: crate::sync::Promise
 //! [`accept_async`]: crate::net::TcpListener::accept_async
@@ -141,6 +142,7 @@ static FUTURE: &str = "a future (block_on)";
 ///
 /// # Coming from Python
 /// `loop.run_until_complete(future)`, and `await_only` in a greenlet of SQLAlchemy's.
+#[doc(alias("run_until_complete"))]
 #[track_caller]
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);

@@ -41,6 +41,7 @@ use crate::thread::{JoinError, JoinHandle, Thread, ThreadId};
 ///
 /// # Coming from Python
 /// `asyncio.create_task(coroutine)`.
+#[doc(alias("create_task", "spawn_local"))]
 #[track_caller]
 pub fn spawn<F>(future: F) -> Task<F::Output>
 where

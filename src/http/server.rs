@@ -127,6 +127,7 @@ struct Settings {
 ///
 /// # Coming from Python
 /// `gevent.pywsgi.WSGIServer`; `uvicorn.run(app)`.
+#[doc(alias("WSGIServer", "pywsgi"))]
 pub struct HttpServer<L: Listener> {
     server: StreamServer<L>,
     settings: Arc<Settings>,

@@ -35,6 +35,7 @@ use super::sleep::IdleWatcher;
 ///
 /// # Coming from Python
 /// One process per processor, as with gunicorn or `multiprocessing`; but hubs share their memory.
+#[doc(alias("multi_thread", "set_workers", "Runtime"))]
 pub struct Hubs {
     handles: Vec<Handle>,
     open: Vec<Arc<AtomicBool>>,

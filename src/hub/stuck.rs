@@ -217,6 +217,7 @@ pub(super) fn forget_all() {
 ///
 /// # Coming from Python
 /// `gevent.exceptions.LoopExit`.
+#[doc(alias("deadlock"))]
 #[derive(Clone, PartialEq, Eq)]
 pub struct LoopExit {
     report: String,

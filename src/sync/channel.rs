@@ -290,11 +290,13 @@ impl<T> Op<Shared<T>> for Recv {
 }
 
 /// A channel that takes `capacity` messages before a sender has to wait; with 0 each waits for its receiver.
+#[doc(alias("mpsc", "mpmc", "sync_channel", "Channel"))]
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     with(capacity)
 }
 
 /// A channel in which no sender ever waits.
+#[doc(alias("mpsc", "mpmc", "unbounded_channel", "SimpleQueue"))]
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     with(usize::MAX)
 }

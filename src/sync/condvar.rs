@@ -79,6 +79,7 @@ impl Op<Notices> for Notice {
 ///
 /// # Coming from Python
 /// `asyncio.Condition`, `threading.Condition`.
+#[doc(alias("Condition"))]
 pub struct Condvar {
     core: Core<Notices>,
 }

@@ -65,6 +65,7 @@ impl Op<Flag> for IsSet {
 ///
 /// # Coming from Python
 /// `gevent.event.Event`, `asyncio.Event`.
+#[doc(alias("SyncFlag", "ResetEvent"))]
 pub struct Event {
     core: Core<Flag>,
 }

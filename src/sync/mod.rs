@@ -1,25 +1,5 @@
 //! Synchronisation: locks, semaphores, events, channels, queues, and values that are made once.
 //!
-//! | you have | use |
-//! |---|---|
-//! | data that several threads change | [`Mutex`], [`RwLock`]; [`ReentrantLock`] if its holder takes it again |
-//! | a limit on how many at once | [`Semaphore`], [`BoundedSemaphore`] |
-//! | something that happens | [`Event`]; with a value: [`Promise`]; in a lock: [`Condvar`]; when all have come: [`Barrier`] |
-//! | messages, until the other side is gone | a [`channel`] |
-//! | jobs for workers, until all are done | a [`queue`] |
-//! | the first of several of these | [`select!`](crate::select!) |
-//! | something that is made once | [`OnceLock`], [`LazyLock`], [`Once`] |
-//!
-//! Names and signatures are std's where std has the type. Everything is usable wherever std's types are: by green
-//! threads of this OS thread and of others, by plain OS threads, and by futures on any executor (`…_async`). Waiting
-//! lets others run. A wait has a form that does not wait (`try_…`, `is_set`), one that waits for a while (`…_timeout`)
-//! and one that waits until a moment (`…_deadline`). Not all have each form: a [`Barrier`] cannot be tried, the
-//! initialisers of [`Once`], [`OnceLock`] and [`LazyLock`] only wait, and a [`ReentrantLock`] has no async form.
-//!
-//! Waiters are served in order of arrival: none is overtaken, and none starves. A waiter that is killed or dropped
-//! after it was granted something passes that on. If its own time-out passes after the grant, the waiter keeps the
-//! grant, and the operation succeeds. Only one branch of a [`select!`](crate::select!) is ever granted something.
-//!
 //! ```
 //! use std::sync::Arc;
 //! use greenthread::{spawn, sync::{Event, Mutex}};
@@ -33,6 +13,28 @@
 //! done.wait();
 //! assert_eq!(*names.lock().unwrap(), ["green"]);
 //! ```
+//!
+//! | you have | use |
+//! |---|---|
+//! | data that several threads change | [`Mutex`], [`RwLock`]; [`ReentrantLock`] if its holder takes it again |
+//! | a limit on how many at once | [`Semaphore`], [`BoundedSemaphore`] |
+//! | something that happens | [`Event`]; once for one waiter: [`Notify`]; with a value: [`Promise`]; in a lock: [`Condvar`]; when all have come: [`Barrier`] |
+//! | messages, until the other side is gone | a [`channel`] |
+//! | messages that each receiver gets | a [`broadcast`] |
+//! | the newest value of something that changes | a [`watch`] |
+//! | jobs for workers, until all are done | a [`queue`] |
+//! | the first of several of these | [`select!`](crate::select!) |
+//! | something that is made once | [`OnceLock`], [`LazyLock`], [`Once`] |
+//!
+//! Names and signatures are std's where std has the type. Everything is usable wherever std's types are: by green
+//! threads of this OS thread and of others, by plain OS threads, and by futures on any executor (`…_async`). Waiting
+//! lets others run. A wait has a form that does not wait (`try_…`, `is_set`), one that waits for a while (`…_timeout`)
+//! and one that waits until a moment (`…_deadline`). Not all have each form: a [`Barrier`] cannot be tried, the
+//! initialisers of [`Once`], [`OnceLock`] and [`LazyLock`] only wait, and a [`ReentrantLock`] has no async form.
+//!
+//! Waiters are served in order of arrival: none is overtaken, and none starves. A waiter that is killed or dropped
+//! after it was granted something passes that on. If its own time-out passes after the grant, the waiter keeps the
+//! grant, and the operation succeeds. Only one branch of a [`select!`](crate::select!) is ever granted something.
 //!
 //! # Giving way
 //! An operation that waits lets others run. An operation that could have waited but did not have to (a free lock, a
@@ -59,12 +61,14 @@
 //! `asyncio.Future` are a [`Promise`], `RLock` is a [`ReentrantLock`].
 
 mod barrier;
+pub mod broadcast;
 pub mod channel;
 mod condvar;
 mod event;
 mod held;
 mod lazy_lock;
 mod mutex;
+mod notify;
 mod once;
 mod once_core;
 mod once_lock;
@@ -77,17 +81,19 @@ pub mod select;
 mod semaphore;
 mod wait;
 mod waiters;
+pub mod watch;
 
-pub use barrier::{Barrier, BarrierWaitResult};
+pub use barrier::{Barrier, BarrierWaitResult, BrokenBarrier};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
 pub use lazy_lock::LazyLock;
 pub use mutex::{Mutex, MutexGuard};
+pub use notify::Notify;
 pub use once::{Once, OnceState};
 pub use once_lock::{OnceLock, OnceLock as OnceCell};
 pub use promise::Promise;
 pub use reentrant::{ReentrantLock, ReentrantLockGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-pub use semaphore::{BoundedSemaphore, Permit, ReleaseError, Semaphore};
+pub use semaphore::{BoundedSemaphore, Closed, OwnedPermit, Permit, ReleaseError, Semaphore};
 
 pub(crate) use wait::Until;

@@ -36,6 +36,7 @@ static REENTRANT_LOCK: &str = "a ReentrantLock";
 ///
 /// # Coming from Python
 /// `gevent.lock.RLock`, `threading.RLock`.
+#[doc(alias("RLock", "ReentrantMutex"))]
 pub struct ReentrantLock<T: ?Sized> {
     lock: Reentrant<T>,
 }

@@ -320,6 +320,7 @@ impl fmt::Debug for Selecting {
 /// [`Event`]: crate::sync::Event
 /// [`Promise`]: crate::sync::Promise
 /// [`Barrier`]: crate::sync::Barrier
+#[doc(alias("cqueue"))]
 #[macro_export]
 macro_rules! select {
     ($($branches:tt)+) => { $crate::__select!(@parse [] [] $($branches)+) };

@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::wait::{Core, Op, State, Until};
@@ -15,7 +17,14 @@ struct Permits {
     free: usize,
     /// The upper limit of `free`.
     most: usize,
+    is_closed: bool,
     waiters: Waiters,
+}
+
+impl Permits {
+    fn add(&mut self, permits: usize) {
+        self.free = self.free.saturating_add(permits).min(self.most);
+    }
 }
 
 impl State for Permits {
@@ -23,19 +32,35 @@ impl State for Permits {
 
     #[inline(always)]
     fn may_grant(&self) -> bool {
-        self.waiters.any() && self.free > 0
+        self.waiters.any() && (self.free > 0 || self.is_closed)
     }
 
     #[inline]
     fn grant_waiters(&mut self, woken: &mut Woken) {
-        while self.may_grant() && self.waiters.hand_first(woken) {
-            // The permit is taken for the waiter here, before it runs (WAIT-1).
-            self.free -= 1;
+        // All go on, and then find the semaphore closed.
+        while self.is_closed && self.waiters.hand_first(woken) {}
+        // The permits are taken for the waiter here, before it runs (WAIT-1).
+        while let Some(permits) = self.waiters.hand_first_if(woken, |wants| wants as usize <= self.free) {
+            self.free -= permits as usize;
         }
     }
 }
 
-struct Acquire;
+/// The semaphore is closed: [`Semaphore::close`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the Semaphore was closed")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// Acquires this many permits, all at once.
+struct Acquire(u32);
 
 impl Op<Permits> for Acquire {
     type Output = ();
@@ -46,18 +71,26 @@ impl Op<Permits> for Acquire {
         &mut state.waiters
     }
 
+    fn wants(&self) -> u32 {
+        self.0
+    }
+
     #[inline]
     fn attempt(&mut self, state: &mut Permits, granted: bool, _: &mut Woken) -> Option<()> {
-        // After a hand-over `free` was lowered already.
-        if !granted {
-            state.free = state.free.checked_sub(1)?;
+        // After a hand-over `free` was lowered already. A closed semaphore counts no more.
+        if !granted && !state.is_closed {
+            // Not past a waiter in line, or one that wants many would starve.
+            if state.waiters.any() {
+                return None;
+            }
+            state.free = state.free.checked_sub(self.0 as usize)?;
         }
         Some(())
     }
 
     fn undo_grant(&mut self, state: &mut Permits) {
-        // Permits may have been added since this one was handed over, so keep the limit.
-        state.free = state.free.saturating_add(1).min(state.most);
+        // Permits may have been added since these were handed over, so keep the limit.
+        state.add(self.0 as usize);
     }
 }
 
@@ -85,26 +118,86 @@ impl Op<Permits> for Acquire {
 /// # Coming from Python
 /// `gevent.lock.Semaphore` and `asyncio.Semaphore`; [`add`](Self::add) is their `release` by a caller that holds no
 /// permit.
+#[doc(alias("Semphore", "CapacityLimiter"))]
 pub struct Semaphore {
     core: Core<Permits>,
+    /// Set before the waiters are told.
+    closed: AtomicBool,
 }
 
-/// A permit of a [`Semaphore`], given back when it is dropped.
+/// Permits of a [`Semaphore`], given back when this is dropped.
+#[doc(alias("SemaphorePermit"))]
 #[must_use = "dropped at once, it is given back"]
 #[derive(Debug)]
-pub struct Permit<'a>(&'a Semaphore);
+pub struct Permit<'a> {
+    semaphore: &'a Semaphore,
+    count: u32,
+}
 
 impl Permit<'_> {
-    /// Keeps the permit for good: the semaphore has one permit less.
+    /// Keeps the permits for good: the semaphore has that many less.
     pub fn forget(self) {
         std::mem::forget(self);
+    }
+
+    /// How many permits it holds; one, unless they come from [`acquire_many`](Semaphore::acquire_many).
+    pub fn count(&self) -> u32 {
+        self.count
     }
 }
 
 impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.add(1);
+        self.semaphore.add(self.count as usize);
+    }
+}
+
+/// Like a [`Permit`], but it owns its semaphore, so that it may go to another green thread.
+///
+/// ```
+/// use std::sync::Arc;
+/// use greenthread::{spawn, sync::Semaphore};
+///
+/// let ten = Arc::new(Semaphore::new(10));
+/// let workers: Vec<_> = (0..100)
+///     .map(|_| {
+///         let permit = ten.acquire_owned(); // at most ten run
+///         spawn(move || drop(permit))
+///     })
+///     .collect();
+/// workers.into_iter().for_each(|worker| worker.join().unwrap());
+/// assert_eq!(ten.available(), 10);
+/// ```
+#[doc(alias("OwnedSemaphorePermit"))]
+#[must_use = "dropped at once, it is given back"]
+#[derive(Debug)]
+pub struct OwnedPermit {
+    semaphore: Arc<Semaphore>,
+    count: u32,
+}
+
+impl OwnedPermit {
+    /// Keeps the permits for good, as [`Permit::forget`].
+    pub fn forget(mut self) {
+        self.count = 0;
+    }
+
+    /// How many permits it holds.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Whose permit it is.
+    pub fn semaphore(&self) -> &Arc<Semaphore> {
+        &self.semaphore
+    }
+}
+
+impl Drop for OwnedPermit {
+    #[inline]
+    fn drop(&mut self) {
+        self.semaphore.add(self.count as usize);
     }
 }
 
@@ -115,13 +208,30 @@ impl Semaphore {
     }
 
     const fn with(free: usize, most: usize) -> Semaphore {
-        let waiters = Waiters::new();
         Semaphore {
-            core: Core::new(Permits { free, most, waiters }),
+            core: Core::new(Permits {
+                free,
+                most,
+                is_closed: false,
+                waiters: Waiters::new(),
+            }),
+            closed: AtomicBool::new(false),
         }
     }
 
+    /// The permits that an operation has acquired.
+    #[inline(always)]
+    fn acquired(&self, count: u32) -> Result<Permit<'_>, Closed> {
+        if self.is_closed() {
+            return Err(Closed);
+        }
+        Ok(Permit { semaphore: self, count })
+    }
+
     /// Waits for a permit.
+    ///
+    /// # Panics
+    /// If the semaphore is [closed](Self::close); [`checked_acquire`](Self::checked_acquire) gives an error.
     ///
     /// # Blocking and cancellation
     /// Parks while there is no permit. A kill or time-out unwinds here; a permit that was granted already goes to the
@@ -129,57 +239,192 @@ impl Semaphore {
     #[inline]
     #[track_caller]
     pub fn acquire(&self) -> Permit<'_> {
-        self.core.block(&mut Acquire, Until::Ever, Why::new(&SEMAPHORE, 0));
-        Permit(self)
+        self.acquire_many(1)
+    }
+
+    /// Waits for `count` permits, and takes them together. Those that come later wait behind this, also if they want
+    /// fewer.
+    ///
+    /// ```
+    /// use greenthread::sync::Semaphore;
+    /// let megabytes = Semaphore::new(64);
+    /// let big = megabytes.acquire_many(60);
+    /// assert!(megabytes.try_acquire_many(5).is_none());
+    /// drop(big);
+    /// assert_eq!(megabytes.available(), 64);
+    /// ```
+    ///
+    /// # Panics
+    /// As [`acquire`](Self::acquire).
+    #[inline]
+    #[track_caller]
+    pub fn acquire_many(&self, count: u32) -> Permit<'_> {
+        self.core
+            .block(&mut Acquire(count), Until::Ever, Why::new(&SEMAPHORE, 0));
+        match self.acquired(count) {
+            Ok(permit) => permit,
+            Err(closed) => panic!("acquire: {closed}; `checked_acquire` gives this as an error"),
+        }
+    }
+
+    /// Like [`acquire`](Self::acquire), for a semaphore that may be closed.
+    ///
+    /// # Errors
+    /// [`Closed`], also if it is closed while this waits.
+    #[track_caller]
+    pub fn checked_acquire(&self) -> Result<Permit<'_>, Closed> {
+        self.core.block(&mut Acquire(1), Until::Ever, Why::new(&SEMAPHORE, 0));
+        self.acquired(1)
+    }
+
+    /// Like [`acquire`](Self::acquire), for a permit that goes elsewhere.
+    ///
+    /// # Panics
+    /// As [`acquire`](Self::acquire).
+    #[track_caller]
+    pub fn acquire_owned(self: &Arc<Self>) -> OwnedPermit {
+        self.acquire_many_owned(1)
+    }
+
+    /// Like [`acquire_many`](Self::acquire_many), for permits that go elsewhere.
+    ///
+    /// # Panics
+    /// As [`acquire`](Self::acquire).
+    #[track_caller]
+    pub fn acquire_many_owned(self: &Arc<Self>, count: u32) -> OwnedPermit {
+        self.own(self.acquire_many(count))
+    }
+
+    /// Turns a permit of this semaphore into an owned one.
+    fn own(self: &Arc<Self>, permit: Permit<'_>) -> OwnedPermit {
+        let count = permit.count;
+        permit.forget();
+        OwnedPermit {
+            semaphore: self.clone(),
+            count,
+        }
     }
 
     /// Takes a permit, if one is free. It never takes one from a waiter in line.
     pub fn try_acquire(&self) -> Option<Permit<'_>> {
-        self.core.attempt(&mut Acquire).map(|()| Permit(self))
+        self.try_acquire_many(1)
     }
 
-    /// Waits for a permit for at most `timeout`.
+    /// Takes `count` permits, if they are free and no waiter is in line.
+    pub fn try_acquire_many(&self, count: u32) -> Option<Permit<'_>> {
+        let acquired = self.core.attempt(&mut Acquire(count)).or_else(|| {
+            // The line may hold only waiters of hubs that have ended. This grants what can be granted, and so takes
+            // them out.
+            self.core.change(|_| ());
+            self.core.attempt(&mut Acquire(count))
+        });
+        acquired.and_then(|()| self.acquired(count).ok())
+    }
+
+    /// Like [`try_acquire`](Self::try_acquire), for a permit that goes elsewhere.
+    pub fn try_acquire_owned(self: &Arc<Self>) -> Option<OwnedPermit> {
+        self.try_acquire().map(|permit| self.own(permit))
+    }
+
+    /// Waits for a permit for at most `timeout`. `None` also if the semaphore is closed.
     #[track_caller]
     pub fn acquire_timeout(&self, timeout: Duration) -> Option<Permit<'_>> {
-        self.acquire_until(Until::After(timeout))
+        self.acquire_until(1, Until::After(timeout))
     }
 
-    /// Waits for a permit until `deadline`.
+    /// Waits for a permit until `deadline`. `None` also if the semaphore is closed.
     #[track_caller]
     pub fn acquire_deadline(&self, deadline: Instant) -> Option<Permit<'_>> {
-        self.acquire_until(Until::At(deadline))
+        self.acquire_until(1, Until::At(deadline))
+    }
+
+    /// Waits for `count` permits for at most `timeout`. `None` also if the semaphore is closed.
+    #[track_caller]
+    pub fn acquire_many_timeout(&self, count: u32, timeout: Duration) -> Option<Permit<'_>> {
+        self.acquire_until(count, Until::After(timeout))
     }
 
     #[track_caller]
-    fn acquire_until(&self, until: Until) -> Option<Permit<'_>> {
-        self.acquire_for(until, Why::new(&SEMAPHORE, 0))
+    fn acquire_until(&self, count: u32, until: Until) -> Option<Permit<'_>> {
+        let done = self.core.block(&mut Acquire(count), until, Why::new(&SEMAPHORE, 0));
+        done.and_then(|()| self.acquired(count).ok())
     }
 
     /// For a primitive that is built on this one, and waits under its own name.
     #[track_caller]
     pub(crate) fn acquire_for(&self, until: Until, why: Why) -> Option<Permit<'_>> {
-        self.core.block(&mut Acquire, until, why).map(|()| Permit(self))
+        let done = self.core.block(&mut Acquire(1), until, why);
+        done.and_then(|()| self.acquired(1).ok())
     }
 
     /// Like [`acquire`](Self::acquire), for an `async` function. If the future is dropped before it is ready, it leaves
     /// the line.
     pub fn acquire_async(&self) -> impl Future<Output = Permit<'_>> + use<'_> {
-        let acquired = self.core.future(Acquire);
+        self.acquire_many_async(1)
+    }
+
+    /// Like [`acquire_many`](Self::acquire_many), for an `async` function.
+    pub fn acquire_many_async(&self, count: u32) -> impl Future<Output = Permit<'_>> + use<'_> {
+        let acquired = self.core.future(Acquire(count));
         async move {
             acquired.await;
-            Permit(self)
+            match self.acquired(count) {
+                Ok(permit) => permit,
+                Err(closed) => panic!("acquire_async: {closed}; `checked_acquire_async` gives this as an error"),
+            }
         }
     }
 
+    /// Like [`checked_acquire`](Self::checked_acquire), for an `async` function.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn checked_acquire_async(&self) -> impl Future<Output = Result<Permit<'_>, Closed>> + use<'_> {
+        let acquired = self.core.future(Acquire(1));
+        async move {
+            acquired.await;
+            self.acquired(1)
+        }
+    }
+
+    /// Like [`acquire_owned`](Self::acquire_owned), for an `async` function.
+    pub async fn acquire_owned_async(self: &Arc<Self>) -> OwnedPermit {
+        self.own(self.acquire_async().await)
+    }
+
+    /// Closes the semaphore for good: no permit can be acquired any more, and tasks that wait are told so.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use greenthread::{spawn, sync::Semaphore, yield_now};
+    /// let none = Arc::new(Semaphore::new(0));
+    /// let waiter = none.clone();
+    /// let waiter = spawn(move || waiter.checked_acquire().is_err());
+    /// yield_now();
+    /// none.close();
+    /// assert!(waiter.join().unwrap());
+    /// ```
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.core.change(|state| state.is_closed = true);
+    }
+
+    /// Whether it is closed.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Adds permits.
+    #[doc(alias("release", "add_permits"))]
     #[inline]
     pub fn add(&self, permits: usize) {
         // `grant_waiters` hands the permits to waiters.
-        self.core
-            .change(|state| state.free = state.free.saturating_add(permits).min(state.most));
+        self.core.change(|state| state.add(permits));
     }
 
     /// How many permits are free: neither held nor granted to a waiter.
+    #[doc(alias("available_permits"))]
     pub fn available(&self) -> usize {
         self.core.look(|state| state.free)
     }

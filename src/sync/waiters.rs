@@ -20,7 +20,7 @@ use crate::sys::inside::Spins;
 use crate::sys::spin::push_back;
 
 /// The number of a waiter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key(u64);
 
 struct Place {
@@ -187,7 +187,13 @@ impl Waiters {
     /// passed over.
     #[inline]
     pub(super) fn grant_first(&mut self, woken: &mut Woken) -> bool {
-        self.hand::<true>(woken, true, |_| true).is_some()
+        self.grant_first_key(woken).is_some()
+    }
+
+    /// The same, and returns the key.
+    #[inline]
+    pub(super) fn grant_first_key(&mut self, woken: &mut Woken) -> Option<Key> {
+        self.hand::<true>(woken, true, |_| true).map(|(key, _)| key)
     }
 
     /// The same, but also for a waiter of a hub that has ended, because what it has to give is still good. Returns the

@@ -99,6 +99,7 @@ impl<T: Send + 'static> Work<T> {
 /// # Blocking and cancellation
 /// `next` parks until there is a result. If the caller is killed or timed out there, it unwinds, and the iterator can
 /// be used as before.
+#[doc(alias("imap_unordered"))]
 pub struct Imap<T: Send + 'static> {
     work: Arc<Work<T>>,
     progress: Receiver<Progress<T>>,

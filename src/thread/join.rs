@@ -27,6 +27,7 @@ static JOIN: &str = "the end of green thread";
 ///
 /// # Coming from Python
 /// The `Greenlet` that `gevent.spawn` returns; `join` is its `get`.
+#[doc(alias("Greenlet", "AbortHandle"))]
 pub struct JoinHandle<T> {
     join: Join<T>,
 }
@@ -222,6 +223,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Coming from Python
     /// `greenlet.kill(block=False)`; asyncio's `task.cancel()`.
+    #[doc(alias("abort", "cancel"))]
     pub fn kill(&self) {
         self.thread().kill();
     }
@@ -234,6 +236,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Coming from Python
     /// `greenlet.link(callback)`.
+    #[doc(alias("link", "add_done_callback"))]
     #[track_caller]
     pub fn on_exit<F>(&self, f: F)
     where
@@ -265,6 +268,7 @@ impl<T> JoinHandle<T> {
     /// # Coming from Python
     /// `greenlet.link_value(callback)`. In gevent a killed greenlet has succeeded. Here it has failed, because it has
     /// not returned.
+    #[doc(alias("link_value"))]
     #[track_caller]
     pub fn on_success<F: FnOnce() + Send + 'static>(&self, f: F) {
         self.on_exit(|ended| {
@@ -278,6 +282,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Coming from Python
     /// `greenlet.link_exception(callback)`.
+    #[doc(alias("link_exception"))]
     #[track_caller]
     pub fn on_failure<F: FnOnce(JoinError) + Send + 'static>(&self, f: F) {
         self.on_exit(|ended| {

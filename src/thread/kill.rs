@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use crate::hub::{self, Hub, interrupt};
 
 /// A kill that was caught.
+#[doc(alias("GreenletExit", "CancelledError"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Killed;
 

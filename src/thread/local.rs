@@ -30,6 +30,7 @@ use crate::hub::Hub;
 ///
 /// # Coming from Python
 /// `gevent.local.local()`; with [`Locals::Inherit`] or [`Locals::Share`], `contextvars`.
+#[doc(alias("thread_local", "task_local", "coroutine_local", "contextvars", "ContextVar"))]
 #[macro_export]
 macro_rules! green_local {
     ($($(#[$attr:meta])* $vis:vis static $name:ident: $type:ty = $init:expr;)+) => {
@@ -45,6 +46,7 @@ macro_rules! green_local {
 /// It has std's methods: [`with`](Self::with) for all types, and more for a [`Cell`] or a [`RefCell`]. These change the
 /// value in place, so a green thread that [inherited](Locals::Inherit) the value sees the change.
 /// [`rebind`](Self::rebind) gives the caller a new value of its own.
+#[doc(alias("contextvars", "ContextVar"))]
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
     number: AtomicUsize,

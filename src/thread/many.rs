@@ -4,10 +4,120 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{JoinError, JoinHandle};
-use crate::hub::{self, Hub, Mode, Parker, Wake, Why, budget, interrupt};
+use super::{JoinError, JoinHandle, NurseryHandle, ScopedJoinHandle};
+use crate::hub::{self, Hub, Mode, Parker, Waiter, Wake, Why, budget, interrupt};
 
 static SOME: &str = "the end of one of several green threads";
+
+/// A handle of a green thread: [`JoinHandle`], [`ScopedJoinHandle`] or [`NurseryHandle`].
+///
+/// [`join_all`], [`iwait`] and the others take handles of each kind. Other types cannot implement it.
+pub trait Joinable: Watched {
+    /// What [`join`](Self::join) returns.
+    type Output;
+
+    /// Waits for the end, and returns the result.
+    #[track_caller]
+    fn join(self) -> Self::Output;
+
+    /// Asks the green thread to end; see [`JoinHandle::kill`].
+    fn kill(&self);
+
+    /// Whether it has ended.
+    fn is_finished(&self) -> bool;
+}
+
+/// How a handle is waited for together with others.
+pub trait Watched {
+    /// Registers a waiter for the end; `false` if the green thread has ended.
+    #[doc(hidden)]
+    fn watch(&mut self, watcher: Watcher) -> bool;
+
+    #[doc(hidden)]
+    fn unwatch(&mut self);
+}
+
+/// A waiter, under a name that other crates cannot use.
+#[derive(Debug)]
+pub struct Watcher(Waiter);
+
+impl<T> Joinable for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn join(self) -> Self::Output {
+        JoinHandle::join(self)
+    }
+
+    fn kill(&self) {
+        JoinHandle::kill(self);
+    }
+
+    fn is_finished(&self) -> bool {
+        JoinHandle::is_finished(self)
+    }
+}
+
+impl<T> Watched for JoinHandle<T> {
+    fn watch(&mut self, watcher: Watcher) -> bool {
+        JoinHandle::watch(self, watcher.0)
+    }
+
+    fn unwatch(&mut self) {
+        JoinHandle::unwatch(self);
+    }
+}
+
+impl<T> Joinable for ScopedJoinHandle<'_, T> {
+    type Output = Result<T, JoinError>;
+
+    fn join(self) -> Self::Output {
+        ScopedJoinHandle::join(self)
+    }
+
+    fn kill(&self) {
+        ScopedJoinHandle::kill(self);
+    }
+
+    fn is_finished(&self) -> bool {
+        ScopedJoinHandle::is_finished(self)
+    }
+}
+
+impl<T> Watched for ScopedJoinHandle<'_, T> {
+    fn watch(&mut self, watcher: Watcher) -> bool {
+        self.handle().watch(watcher.0)
+    }
+
+    fn unwatch(&mut self) {
+        self.handle().unwatch();
+    }
+}
+
+impl<T> Joinable for NurseryHandle<'_, T> {
+    type Output = T;
+
+    fn join(self) -> T {
+        NurseryHandle::join(self)
+    }
+
+    fn kill(&self) {
+        self.thread().kill();
+    }
+
+    fn is_finished(&self) -> bool {
+        NurseryHandle::is_finished(self)
+    }
+}
+
+impl<T> Watched for NurseryHandle<'_, T> {
+    fn watch(&mut self, watcher: Watcher) -> bool {
+        self.handle().watch(watcher)
+    }
+
+    fn unwatch(&mut self) {
+        self.handle().unwatch();
+    }
+}
 
 /// Joins all, and returns the results in the order given.
 ///
@@ -19,14 +129,15 @@ static SOME: &str = "the end of one of several green threads";
 ///
 /// # Blocking and cancellation
 /// Parks. If the caller is killed or timed out meanwhile, all handles are dropped, so the green threads that still run
-/// are detached. A [`scope`](super::scope) avoids that.
+/// are detached, unless they belong to a [`scope`](super::scope()) or a [`nursery`](super::nursery()).
 ///
 /// # Coming from Python
 /// `gevent.joinall`.
+#[doc(alias("joinall", "gather"))]
 #[track_caller]
-pub fn join_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Result<T, JoinError>> {
+pub fn join_all<H: Joinable>(handles: impl IntoIterator<Item = H>) -> Vec<H::Output> {
     let handles: Vec<_> = handles.into_iter().collect();
-    handles.into_iter().map(JoinHandle::join).collect()
+    handles.into_iter().map(H::join).collect()
 }
 
 /// Kills all, then joins them all.
@@ -36,10 +147,11 @@ pub fn join_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
 ///
 /// # Coming from Python
 /// `gevent.killall`.
+#[doc(alias("killall"))]
 #[track_caller]
-pub fn kill_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Result<T, JoinError>> {
+pub fn kill_all<H: Joinable>(handles: impl IntoIterator<Item = H>) -> Vec<H::Output> {
     let handles: Vec<_> = handles.into_iter().collect();
-    handles.iter().for_each(JoinHandle::kill);
+    handles.iter().for_each(H::kill);
     join_all(handles)
 }
 
@@ -66,11 +178,11 @@ pub fn kill_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
 /// # Coming from Python
 /// `gevent.wait(objects, timeout, count)`.
 #[track_caller]
-pub fn wait<T>(
-    handles: Vec<JoinHandle<T>>,
+pub fn wait<H: Joinable>(
+    handles: Vec<H>,
     timeout: Option<Duration>,
     count: impl Into<Option<usize>>,
-) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
+) -> (Vec<H>, Vec<H>) {
     let count = count.into().unwrap_or(handles.len());
     let deadline = timeout.map(hub::deadline_in);
     let mut waiting = Wait {
@@ -91,13 +203,24 @@ pub fn wait<T>(
 
 /// Returns the handles one by one, as their green threads end.
 ///
+/// ```
+/// use std::time::Duration;
+/// use greenthread::{sleep, thread};
+/// let order = thread::scope(|s| {
+///     let children = [3, 1, 2].map(|n| s.spawn(move || { sleep(Duration::from_millis(10 * n)); n }));
+///     thread::iwait(children).map(|child| child.join().unwrap()).collect::<Vec<_>>()
+/// });
+/// assert_eq!(order, [1, 2, 3]);
+/// ```
+///
 /// # Blocking and cancellation
 /// Each `next` parks. If the caller is killed or timed out there, it unwinds, and the iterator can be used as before.
 ///
 /// # Coming from Python
 /// `gevent.iwait(objects)`; asyncio's `as_completed`.
+#[doc(alias("as_completed"))]
 #[track_caller]
-pub fn iwait<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Wait<T> {
+pub fn iwait<H: Joinable>(handles: impl IntoIterator<Item = H>) -> Wait<H> {
     Wait {
         rest: handles.into_iter().collect(),
         done: VecDeque::new(),
@@ -106,15 +229,15 @@ pub fn iwait<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Wait<T> {
 
 /// The iterator of [`iwait`].
 #[derive(Debug)]
-pub struct Wait<T> {
-    rest: Vec<JoinHandle<T>>,
-    done: VecDeque<JoinHandle<T>>,
+pub struct Wait<H> {
+    rest: Vec<H>,
+    done: VecDeque<H>,
 }
 
-impl<T> Wait<T> {
+impl<H: Joinable> Wait<H> {
     /// The next that ends, until `deadline`.
     #[track_caller]
-    fn next_until(&mut self, deadline: Option<u64>) -> Option<JoinHandle<T>> {
+    fn next_until(&mut self, deadline: Option<u64>) -> Option<H> {
         if budget::spend(Mode::Cancel) == Wake::Interrupted {
             interrupt::raise();
             return None;
@@ -139,7 +262,7 @@ impl<T> Wait<T> {
             let parker = Parker::new();
             let mut some_ended = false;
             for handle in &mut self.rest {
-                some_ended |= !handle.watch(parker.waiter());
+                some_ended |= !handle.watch(Watcher(parker.waiter()));
             }
             let count = self.rest.len();
             // One has ended before it could be registered: do not park. The ticket is not used, and the next park takes
@@ -150,7 +273,7 @@ impl<T> Wait<T> {
                 parker.park(deadline, Mode::Cancel, Why::new(&SOME, count))
             };
             // Take the waiters back in any case: a late end must not wake a later park.
-            self.rest.iter_mut().for_each(JoinHandle::unwatch);
+            self.rest.iter_mut().for_each(H::unwatch);
             if wake == Wake::Interrupted {
                 interrupt::raise();
                 return None;
@@ -164,19 +287,17 @@ impl<T> Wait<T> {
 
     /// Moves those that have ended to `done`.
     fn sort_out(&mut self) {
-        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rest)
-            .into_iter()
-            .partition(JoinHandle::is_finished);
+        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rest).into_iter().partition(H::is_finished);
         self.done.extend(done);
         self.rest = rest;
     }
 }
 
-impl<T> Iterator for Wait<T> {
-    type Item = JoinHandle<T>;
+impl<H: Joinable> Iterator for Wait<H> {
+    type Item = H;
 
     #[track_caller]
-    fn next(&mut self) -> Option<JoinHandle<T>> {
+    fn next(&mut self) -> Option<H> {
         self.next_until(None)
     }
 }

@@ -1,26 +1,5 @@
 //! Green threads, with std's names.
 //!
-//! | you have | use |
-//! |---|---|
-//! | a closure that is `Send`, as for `std::thread::spawn` | [`spawn`] |
-//! | a closure that is not `Send` (with an `Rc` in it, say), or a million green threads | [`spawn_local`] |
-//! | a closure that borrows the caller's variables | [`scope`] |
-//! | many green threads to wait for or to kill together | [`Group`] |
-//! | more work than should run at once | [`Pool`] |
-//! | several processors to use | [`hub::Hubs`] |
-//! | a name, a stack size, or locals to inherit | [`Builder`] |
-//! | a whole program to run as a green thread | [`run`] |
-//!
-//! A green thread runs on the hub of the OS thread that spawns it, and never leaves it. It lets others run when it
-//! blocks in this crate, and now and then when an operation could have blocked. A long computation should call
-//! [`yield_now`] now and then.
-//!
-//! An operation that might block but succeeds at once (a read when data is there, a free lock, a channel with room)
-//! does not switch. After 128 such operations the next one lets others run before it begins, and a kill or a time-out
-//! is delivered there. That happens sooner if a timer or a socket may have waited for a millisecond. Operations that
-//! never wait (`try_lock`, `set`, an unlock, `unpark`, `spawn`) never switch. Loops that call [`yield_now`] do not
-//! delay timers and sockets by more than a millisecond either.
-//!
 //! ```
 //! use std::time::Duration;
 //! use greenthread::{sleep, thread};
@@ -29,6 +8,43 @@
 //! let fast = thread::spawn(|| { sleep(Duration::from_millis(1)); "fast" });
 //! assert_eq!(thread::iwait([slow, fast]).map(|h| h.join().unwrap()).collect::<Vec<_>>(), ["fast", "slow"]);
 //! ```
+//!
+//! A green thread runs on the hub of the OS thread that spawns it, and never leaves it. So all of them take turns on
+//! one OS thread, unless you start more ([`hub::Hubs`]). The next green thread runs when one waits: in this crate's
+//! sleeps, joins, locks and sockets. The hub runs while the OS thread itself waits; `main` does so in a join, say.
+//!
+//! | you have | use |
+//! |---|---|
+//! | a closure that is `Send`, as for `std::thread::spawn` | [`spawn`] |
+//! | a closure that is not `Send` (with an `Rc` in it, say), or a million green threads | [`spawn_local`] |
+//! | several processors to use | [`hub::Hubs`] |
+//! | a name, a stack size, or locals to inherit | [`Builder`] |
+//! | a whole program to run as a green thread | [`run`] |
+//! | work to end from outside | [`JoinHandle::kill`], [`CancelToken`], [`timeout`](crate::timeout()) |
+//!
+//! # Several green threads
+//! Which of these to use depends on what you want of them:
+//!
+//! | you want | use | may borrow | when one fails | when the caller is killed, or drops it |
+//! |---|---|---|---|---|
+//! | all or nothing: one result, the first error ends the rest | [`nursery()`] | yes | the others are killed; its error is the result | the children are killed and waited for |
+//! | green threads that borrow, each with a result of its own | [`scope()`] | yes | its own `join` says so | the same |
+//! | results in the order of their ends, more work meanwhile | [`JoinSet`] | no | an `Err` among the results | the members are killed |
+//! | results in the order of their ends, of handles that you have | [`iwait`]; the first few of them: [`wait`] | handles of scopes and nurseries too | an `Err` among the results | they run on |
+//! | all results, in the order of the handles | [`join_all`] | the same | an `Err` among the results | they run on |
+//! | a limit on how many run at once; `map`, `imap` | [`Pool`] | no | an `Err` among the results | they run on |
+//! | no results, but a wait for all or a kill of all | [`Group`] | no | [`join_raise`](Group::join_raise) gives the first | they run on |
+//! | a nursery by asyncio's names, of futures or of blocking code | [`aio::TaskGroup`](crate::aio::TaskGroup) | no | the others are cancelled; all errors together | they are cancelled |
+//!
+//! # Giving way
+//! A green thread lets others run when it blocks in this crate, and now and then when an operation could have blocked.
+//! A long computation should call [`yield_now`] now and then.
+//!
+//! An operation that might block but succeeds at once (a read when data is there, a free lock, a channel with room)
+//! does not switch. After 128 such operations the next one lets others run before it begins, and a kill or a time-out
+//! is delivered there. That happens sooner if a timer or a socket may have waited for a millisecond. Operations that
+//! never wait (`try_lock`, `set`, an unlock, `unpark`, `spawn`) never switch. Loops that call [`yield_now`] do not
+//! delay timers and sockets by more than a millisecond either.
 //!
 //! # What still blocks
 //! Only waits in this crate let other green threads run. The following block the OS thread with all of its green
@@ -71,11 +87,14 @@ mod group;
 mod hubs;
 mod imap;
 mod join;
+mod join_set;
 mod kill;
 mod local;
 mod many;
+mod nursery;
 mod pool;
 mod scope;
+mod token;
 
 use std::fmt;
 use std::panic::Location;
@@ -86,15 +105,19 @@ pub use builder::{Builder, Locals};
 pub use group::Group;
 pub use imap::Imap;
 pub use join::{JoinError, JoinHandle};
+pub use join_set::JoinSet;
 pub use kill::{Killed, catch_kill, shield};
 #[doc(hidden)]
 pub use local::__new_key;
 pub use local::LocalKey;
-pub use many::{Wait, iwait, join_all, kill_all, wait};
+pub use many::{Joinable, Wait, iwait, join_all, kill_all, wait};
+pub use nursery::{Nursery, NurseryHandle, nursery};
 pub use pool::{Pool, PoolFull};
 #[cfg(feature = "monkey")]
 pub(crate) use scope::lend;
 pub use scope::{Scope, ScopedJoinHandle, scope};
+pub(crate) use token::Listening;
+pub use token::{CancelToken, Cancelled};
 
 pub use crate::time::{sleep, sleep_until};
 
@@ -148,6 +171,7 @@ impl<F: FnOnce() -> T, T> Closure<T> for F {}
 ///
 /// # Coming from Python
 /// `gevent.spawn(f, *args)`.
+#[doc(alias("go", "coroutine", "fiber"))]
 #[inline]
 #[track_caller]
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
@@ -233,6 +257,7 @@ fn no_memory(error: &std::io::Error) -> ! {
 ///
 /// # Coming from Python
 /// `gevent.spawn_later(seconds, f)`.
+#[doc(alias("spawn_later"))]
 #[track_caller]
 pub fn spawn_after<F, T>(delay: Duration, f: F) -> JoinHandle<T>
 where
@@ -259,6 +284,7 @@ where
 ///
 /// # Coming from Python
 /// `asyncio.run(main())`, for code that blocks.
+#[doc(alias("block_on"))]
 #[track_caller]
 pub fn run<F, T>(main: F) -> T
 where
@@ -435,6 +461,7 @@ impl fmt::Debug for Thread {
 /// }).unwrap();
 /// assert_eq!(worker.join().unwrap().as_deref(), Some("worker"));
 /// ```
+#[doc(alias("getcurrent"))]
 #[track_caller]
 pub fn current() -> Thread {
     let task = Hub::current().running();

@@ -1,21 +1,25 @@
 //! Green threads that borrow: they have all ended when the scope returns. Also closures that borrow, for another OS thread.
 //!
 //! # Invariants
-//! - **SCOPE-1** `'scope` outlives every child: [`scope`] returns, or unwinds, only after `running` is zero. Its wait
-//!   is [`Mode::Must`](crate::hub::Mode): neither kill nor time-out ends it.
+//! - **SCOPE-1** `'scope` outlives every child: [`scope`] returns, or unwinds, only when no child is listed in
+//!   [`Children`]. A child is listed before it is spawned. A kill or time-out of the caller does not end the wait: it
+//!   kills the children, and the wait goes on as [`Mode::Must`](crate::hub::Mode).
 //! - **SCOPE-2** An unwind that would leave the scope all the same (`LoopExit` on the native stack) aborts the process
 //!   instead.
-//! - **SCOPE-3** What scope and children share is atomic or locked: a `&Scope` may reach another OS thread, and then
-//!   the hub of that one runs the child.
+//! - **SCOPE-3** What scope and children share is locked: a `&Scope` may reach another OS thread, and then the hub of
+//!   that one runs the child.
 //! - **SCOPE-4** [`Leave`] is the last thing of a child to go, after all that it owns or borrows.
 //! - **SCOPE-5** If a child's OS thread ends, its hub kills the children that are left (it counts them in `scoped`) and
 //!   waits for them. The first OS thread ends with the process, so its children get one second. If a child has not
 //!   ended by then, it stays as it is, and so does all that it borrows, because its scope never returns.
 //! - **SCOPE-6** A child's panic is kept beside its value, for [`ScopedJoinHandle::join`]; if it is not read there, the
 //!   scope itself panics. So it counts as seen, and the hub does not report it too.
-//! - **SCOPE-7** What [`lend`] lends is back, called or dropped, when it returns or unwinds; otherwise it aborts the process.
+//! - **SCOPE-7** Once the scope kills its children because it must end, a child that is spawned later is killed too:
+//!   [`Children::dying`] is set before the list is read, and read after the child is listed, both under the lock.
+//! - **SCOPE-8** What [`lend`] lends is back, called or dropped, when it returns or unwinds; otherwise it aborts the process.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -24,35 +28,108 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 #[cfg(feature = "monkey")]
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::thread::panicking;
 use std::time::Duration;
 
 use super::{JoinError, JoinHandle, Thread};
-use crate::hub::{Hub, Kind, Mode, Parker, Reporter, Waiter, Why, report_panic, task};
+use crate::hub::{Hub, Kind, Mode, Parker, Reporter, TaskRef, Waiter, Wake, Why, interrupt, report_panic, task};
 use crate::sys::inside::{Mutex, MutexGuard};
 use crate::sys::poison::IgnorePoison;
 
 static CHILDREN: &str = "the end of its scope's green threads";
 
-struct Shared {
-    running: AtomicUsize,
+/// What a scope and its children share.
+#[derive(Default)]
+pub(super) struct Children {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The children that have not ended, by the order of their spawns; `None` until the spawn has given its name.
+    running: BTreeMap<u64, Option<Name>>,
+    /// How many children there ever were.
+    spawned: u64,
     /// Children that panicked, less those with a panic that was read.
-    panicked: AtomicUsize,
-    waiter: Mutex<Option<Waiter>>,
+    panicked: usize,
+    /// The scope ends: its children are killed (SCOPE-7).
+    dying: bool,
+    waiter: Option<Waiter>,
+}
+
+/// A green thread to kill.
+type Name = (TaskRef, u64);
+
+impl Children {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().ignore_poison()
+    }
+
+    /// Kills the children that run now, but for the caller.
+    fn kill(&self) {
+        let running: Vec<Name> = self.lock().running.values().copied().flatten().collect();
+        let caller = Hub::try_current().map(|hub| hub.running().id());
+        // Without the lock: a kill may send a message to another OS thread.
+        for (task, id) in running {
+            if Some(id) != caller {
+                interrupt::kill(task, id);
+            }
+        }
+    }
+
+    /// Kills the children that run now, and those that are spawned later (SCOPE-7).
+    pub(super) fn end(&self) {
+        let began = std::mem::replace(&mut self.lock().dying, true);
+        if !began {
+            self.kill();
+        }
+    }
+
+    /// Waits until no child runs (SCOPE-1). The first kill or time-out of the caller kills the children. Gives whether
+    /// there was one.
+    fn wait_for_all(&self) -> bool {
+        if self.lock().running.is_empty() {
+            return false;
+        }
+        let hub = Hub::current();
+        let outside = hub.is_native();
+        // Tells the hub that the native stack waits in a scope: a `LoopExit` there aborts (SCOPE-2).
+        if outside {
+            hub.counters.scopes.set(hub.counters.scopes.get() + 1);
+        }
+        // An unwinding stack is told `Interrupted` by a wait that can be interrupted, which would be no reason to kill.
+        let mut mode = if panicking() { Mode::Must } else { Mode::Cancel };
+        let mut was_interrupted = false;
+        loop {
+            let parker = Parker::new();
+            let mut state = self.lock();
+            let left = state.running.len();
+            if left == 0 {
+                break;
+            }
+            // Under the lock that the last child takes to leave: it either was counted out, or finds the waiter.
+            state.waiter = Some(parker.waiter());
+            drop(state);
+            if parker.park(None, mode, Why::new(&CHILDREN, left)) == Wake::Interrupted {
+                (mode, was_interrupted) = (Mode::Must, true);
+                self.end();
+            }
+        }
+        if outside {
+            hub.counters.scopes.set(hub.counters.scopes.get() - 1);
+        }
+        was_interrupted
+    }
 }
 
 /// Where a child leaves its value, or the payload of its panic (SCOPE-6).
 type Slot<T> = Arc<Mutex<Option<Result<T, Box<dyn Any + Send>>>>>;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().ignore_poison()
-}
-
 /// A scope whose green threads may borrow the caller's variables; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
-    shared: Arc<Shared>,
+    children: Arc<Children>,
     _scope: PhantomData<&'scope mut &'scope ()>,
     _env: PhantomData<&'env mut &'env ()>,
 }
@@ -75,49 +152,63 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// If a child that was not joined panicked.
 ///
 /// # Blocking and cancellation
-/// Waits for every child, whatever happens. A kill or time-out of the caller is delivered only afterwards, and does not
-/// reach the children. So a time-out around a scope does not shorten it. Put one in each child instead:
+/// Waits for every child, whatever happens. A kill or time-out of the caller kills the children that still run, and is
+/// delivered when all of them have ended:
 ///
 /// ```
 /// use std::time::Duration;
 /// use greenthread::{sleep, thread, timeout};
-/// let limit = Duration::from_millis(5);
-/// let in_time = thread::scope(|s| {
-///     let children = [1, 60_000].map(|n| s.spawn(move || timeout(limit, || sleep(Duration::from_millis(n)))));
-///     children.map(|child| child.join().unwrap().is_ok())
+/// let late = timeout(Duration::from_millis(5), || {
+///     thread::scope(|s| _ = s.spawn(|| sleep(Duration::from_secs(60)))) // killed after 5 ms
 /// });
-/// assert_eq!(in_time, [true, false]);
+/// assert!(late.is_err());
 /// ```
 ///
-/// Or have the caller wait with [`join_timeout`](ScopedJoinHandle::join_timeout), and kill the children that are late.
+/// The children end at their next waits, as killed green threads do. A child that is in a
+/// [`shield`](super::shield()), catches the kill, or waits in a call that cannot be interrupted (a job of the thread
+/// pool, C's locks) delays the caller until it has ended. A panic of `f` kills no child: [`nursery`](super::nursery())
+/// does that.
+///
 /// If the native stack would wait forever ([`LoopExit`](crate::hub::LoopExit)), the process aborts.
+#[doc(alias("join"))]
 #[track_caller]
 pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
     crate::hub::check_can_park();
-    let shared = Arc::new(Shared {
-        running: AtomicUsize::new(0),
-        panicked: AtomicUsize::new(0),
-        waiter: Mutex::new(None),
-    });
-    let scope = Scope {
-        shared: shared.clone(),
-        _scope: PhantomData,
-        _env: PhantomData,
-    };
-    let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    // SCOPE-2: an unwind out of the wait would free what the children borrow, so it aborts.
-    let bomb = Bomb("a scope cannot be left while its green threads run");
-    wait_for_all(&shared);
-    std::mem::forget(bomb);
+    let scope = Scope::new();
+    let result = scope.children.hold(|| f(&scope));
     match result {
         Err(payload) => resume_unwind(payload),
-        Ok(_) if shared.panicked.load(Ordering::Acquire) > 0 => {
+        Ok(_) if scope.children.lock().panicked > 0 => {
             panic!("a scoped green thread panicked")
         }
         Ok(value) => value,
+    }
+}
+
+impl Children {
+    /// Runs `f`, and waits for all children, whatever happens (SCOPE-1). A kill or time-out that comes meanwhile is
+    /// raised then, and comes back as the payload of an unwind like one of `f`.
+    pub(super) fn hold<T>(&self, f: impl FnOnce() -> T) -> std::thread::Result<T> {
+        let result = catch_unwind(AssertUnwindSafe(f));
+        // SCOPE-2: an unwind out of the wait would free what the children borrow, so it aborts.
+        let bomb = Bomb("a scope cannot be left while its green threads run");
+        if result.as_ref().is_err_and(|payload| interrupt::is_ours(&**payload)) {
+            self.end();
+        }
+        let was_interrupted = self.wait_for_all();
+        std::mem::forget(bomb);
+        if was_interrupted
+            && result.is_ok()
+            && let Err(payload) = catch_unwind(interrupt::raise)
+        {
+            // Dropped here, not while the interrupt unwinds: a panic of its destructor would abort the process.
+            drop(result);
+            return Err(payload);
+        }
+        result
     }
 }
 
@@ -131,43 +222,25 @@ impl Drop for Bomb {
     }
 }
 
-/// Waits until no child runs (SCOPE-1).
-fn wait_for_all(shared: &Shared) {
-    if shared.running.load(Ordering::Acquire) == 0 {
-        return;
-    }
-    let hub = Hub::current();
-    let outside = hub.is_native();
-    // Tells the hub that the native stack waits in a scope: a `LoopExit` there aborts (SCOPE-2).
-    if outside {
-        hub.counters.scopes.set(hub.counters.scopes.get() + 1);
-    }
-    while shared.running.load(Ordering::Acquire) > 0 {
-        let parker = Parker::new();
-        // Store the waiter, then look again: a last child that leaves after this look finds the waiter and wakes it.
-        *lock(&shared.waiter) = Some(parker.waiter());
-        if shared.running.load(Ordering::Acquire) == 0 {
-            break;
-        }
-        parker.park(
-            None,
-            Mode::Must,
-            Why::new(&CHILDREN, shared.running.load(Ordering::Acquire)),
-        );
-    }
-    if outside {
-        hub.counters.scopes.set(hub.counters.scopes.get() - 1);
-    }
+/// A child's end, however it comes: the last thing that the child's stack does with what it borrowed.
+struct Leave {
+    children: Arc<Children>,
+    number: u64,
 }
 
-/// A child's end, however it comes: the last thing that the child's stack does with what it borrowed.
-struct Leave(Arc<Shared>);
-
 impl Leave {
-    fn new(shared: &Arc<Shared>, hub: &Hub) -> Leave {
-        shared.running.fetch_add(1, Ordering::AcqRel);
+    /// Lists a child that is about to be spawned.
+    fn new(children: &Arc<Children>, hub: &Hub) -> Leave {
+        let mut state = children.lock();
+        state.spawned += 1;
+        let number = state.spawned;
+        state.running.insert(number, None);
+        drop(state);
         hub.counters.scoped.set(hub.counters.scoped.get() + 1);
-        Leave(shared.clone())
+        Leave {
+            children: children.clone(),
+            number,
+        }
     }
 }
 
@@ -178,11 +251,15 @@ impl Drop for Leave {
         if let Some(hub) = Hub::try_current() {
             hub.leave_scope();
         }
+        let mut state = self.children.lock();
+        state.running.remove(&self.number);
         // Only the last child wakes the scope.
-        if self.0.running.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return;
-        }
-        let waiter = lock(&self.0.waiter).take();
+        let waiter = if state.running.is_empty() {
+            state.waiter.take()
+        } else {
+            None
+        };
+        drop(state);
         if let Some(waiter) = waiter {
             waiter.wake();
         }
@@ -203,17 +280,44 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
         let mut result = catch_unwind(AssertUnwindSafe(f));
         if let Err(payload) = result {
             // A kill, or a time-out that was not caught by its `run`: the base of the green thread handles it.
-            if crate::hub::interrupt::is_ours(&*payload) {
+            if interrupt::is_ours(&*payload) {
                 resume_unwind(payload);
             }
-            leave.0.panicked.fetch_add(1, Ordering::AcqRel);
+            leave.children.lock().panicked += 1;
             result = Err(payload);
         }
-        *lock(&slot) = Some(result);
+        *slot.lock().ignore_poison() = Some(result);
     }
 }
 
-impl<'scope> Scope<'scope, '_> {
+impl<'scope, 'env> Scope<'scope, 'env> {
+    pub(super) fn new() -> Scope<'scope, 'env> {
+        Scope {
+            children: Arc::default(),
+            _scope: PhantomData,
+            _env: PhantomData,
+        }
+    }
+
+    pub(super) fn children(&self) -> &Arc<Children> {
+        &self.children
+    }
+
+    /// Asks the children that run now to end; see [`JoinHandle::kill`]. A child that calls this is not killed itself.
+    ///
+    /// ```
+    /// use greenthread::thread;
+    /// thread::scope(|s| {
+    ///     for _ in 0..3 {
+    ///         s.spawn(thread::park);
+    ///     }
+    ///     s.kill();
+    /// });
+    /// ```
+    pub fn kill(&self) {
+        self.children.kill();
+    }
+
     /// Spawns a child; as [`thread::spawn`](super::spawn), but it may borrow.
     ///
     /// It runs on the caller's OS thread. If that OS thread ends first, it kills the child and waits for its end.
@@ -270,8 +374,9 @@ impl<'scope> Scope<'scope, '_> {
         let child = Child {
             f,
             slot: result.clone(),
-            leave: Leave::new(&self.shared, hub),
+            leave: Leave::new(&self.children, hub),
         };
+        let number = child.leave.number;
         let body = move || child.run();
         let body: Box<dyn FnOnce() + 'scope> = Box::new(body);
         // SAFETY: SCOPE-1: the closure, and everything it owns or borrows, is gone before the scope returns. The
@@ -279,10 +384,20 @@ impl<'scope> Scope<'scope, '_> {
         let body = unsafe { std::mem::transmute::<Box<dyn FnOnce() + 'scope>, Box<dyn FnOnce() + 'static>>(body) };
         let join = task::spawn(hub, kind, options, place, body)?;
         join.mark_scoped();
+        let name = (join.task(), join.id());
+        let mut state = self.children.lock();
+        if let Some(child) = state.running.get_mut(&number) {
+            *child = Some(name);
+        }
+        let dies = state.dying;
+        drop(state);
+        if dies {
+            interrupt::kill(name.0, name.1);
+        }
         Ok(ScopedJoinHandle {
             handle: JoinHandle::new(join),
             result,
-            shared: self.shared.clone(),
+            children: self.children.clone(),
             _scope: PhantomData,
         })
     }
@@ -291,7 +406,7 @@ impl<'scope> Scope<'scope, '_> {
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope")
-            .field("running", &self.shared.running.load(Ordering::Acquire))
+            .field("running", &self.children.lock().running.len())
             .finish_non_exhaustive()
     }
 }
@@ -302,7 +417,7 @@ impl fmt::Debug for Scope<'_, '_> {
 pub struct ScopedJoinHandle<'scope, T> {
     handle: JoinHandle<()>,
     result: Slot<T>,
-    shared: Arc<Shared>,
+    children: Arc<Children>,
     _scope: PhantomData<&'scope ()>,
 }
 
@@ -342,11 +457,11 @@ impl<T> ScopedJoinHandle<'_, T> {
             Err(error) if error.is_killed() => Some(error),
             Err(error) => return Err(error),
         };
-        let left = lock(&self.result).take();
+        let left = self.result.lock().ignore_poison().take();
         match (left, killed) {
             // Also for a child that ignored a reported kill and panicked: it counts in `panicked`.
             (Some(Err(payload)), _) => {
-                self.shared.panicked.fetch_sub(1, Ordering::AcqRel);
+                self.children.lock().panicked -= 1;
                 Err(self.handle.panicked(payload))
             }
             (_, Some(error)) => Err(error),
@@ -370,6 +485,10 @@ impl<T> ScopedJoinHandle<'_, T> {
         self.handle.thread()
     }
 
+    pub(super) fn handle(&mut self) -> &mut JoinHandle<()> {
+        &mut self.handle
+    }
+
     /// Where it was spawned.
     pub fn spawned_at(&self) -> &'static Location<'static> {
         self.handle.spawned_at()
@@ -380,7 +499,7 @@ impl<T> Drop for ScopedJoinHandle<'_, T> {
     /// Drops a result that was not read. The caller may be unwinding for a kill already, and a second panic would abort
     /// the process: so a panic of the result's destructor is caught and reported.
     fn drop(&mut self) {
-        let left = lock(&self.result).take();
+        let left = self.result.lock().ignore_poison().take();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(left))) {
             let who = String::from("the destructor of a scoped green thread's value");
             report_panic(&Reporter { name: who }, payload);
@@ -402,7 +521,7 @@ impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
     }
 }
 
-/// A closure that is lent, and the sign that it is back, dropped in the order of the fields (SCOPE-7).
+/// A closure that is lent, and the sign that it is back, dropped in the order of the fields (SCOPE-8).
 #[cfg(feature = "monkey")]
 struct Loan<F> {
     f: F,
@@ -430,7 +549,7 @@ impl Drop for Back {
 }
 
 /// Calls `run` with a closure that calls `f`. Another OS thread may call it, but `run` waits until it has: if it is not
-/// back when `run` has ended, the process aborts (SCOPE-7).
+/// back when `run` has ended, the process aborts (SCOPE-8).
 #[cfg(feature = "monkey")]
 pub(crate) fn lend<T>(f: impl FnOnce() + Send, run: impl FnOnce(Box<dyn FnOnce() + Send>) -> T) -> T {
     struct Lender(Arc<AtomicBool>);
@@ -449,7 +568,7 @@ pub(crate) fn lend<T>(f: impl FnOnce() + Send, run: impl FnOnce(Box<dyn FnOnce()
         back: Back(lender.0.clone()),
     };
     let f: Box<dyn FnOnce() + Send + '_> = Box::new(move || loan.call());
-    // SAFETY: SCOPE-7: the closure, and everything it owns or borrows, is gone when `lender` is. The transmute changes
+    // SAFETY: SCOPE-8: the closure, and everything it owns or borrows, is gone when `lender` is. The transmute changes
     // nothing but the lifetime.
     run(unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send + 'static>>(f) })
 }

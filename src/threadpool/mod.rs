@@ -157,6 +157,7 @@ impl Drop for Offload {
 ///
 /// # Coming from Python
 /// `gevent.get_hub().threadpool.apply(f)`, `asyncio.to_thread(f)`.
+#[doc(alias("spawn_blocking", "block_in_place"))]
 #[track_caller]
 pub fn unblock<F, T>(f: F) -> T
 where
@@ -254,6 +255,7 @@ fn value_of<T>(mut future: PoolFuture<T>) -> T {
 ///
 /// # Coming from Python
 /// `asyncio.to_thread(f)`, which begins only when it is awaited.
+#[doc(alias("spawn_blocking"))]
 pub fn to_thread<F, T>(f: F) -> PoolFuture<T>
 where
     F: FnOnce() -> T + Send + 'static,

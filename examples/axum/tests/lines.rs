@@ -129,7 +129,7 @@ fn web_answers_as_it_is_shown_and_logs() {
         }
         let mut line = web.lines.recv_timeout(ms(10_000)).unwrap();
         if path == "/red" {
-            assert_eq!(line, "请求来了");
+            assert_eq!(line, "a request has come");
             line = web.lines.recv_timeout(ms(10_000)).unwrap();
         }
         let rest = line
@@ -167,7 +167,7 @@ fn two_reds_take_three_seconds_and_fifty_pages_less_than_one() {
     let lines: Vec<_> = web.lines.try_iter().collect();
     assert_eq!(
         lines[..2],
-        ["请求来了", "请求来了"],
+        ["a request has come", "a request has come"],
         "both came before the first answer: {lines:?}"
     );
     // Of three times one, as the machine may have something else to do.

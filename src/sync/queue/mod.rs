@@ -74,6 +74,7 @@ static JOIN: &str = "the tasks of a queue (join)";
 /// assert!(queue.try_put("c").is_err(), "it is full");
 /// assert_eq!((queue.get(), queue.get()), (Ok("a"), Ok("b")));
 /// ```
+#[doc(alias("JoinableQueue"))]
 pub type Queue<T> = QueueOf<T, VecDeque<T>>;
 
 /// A queue with its newest item first.
@@ -206,6 +207,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     ///
     /// # Errors
     /// The item: `Full`, or `ShutDown` if the queue was shut down.
+    #[doc(alias("put_nowait"))]
     pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
         let mut op = Put::new(item, self.is_bounded);
         match self.core.attempt(&mut op).map(unlocked) {
@@ -269,6 +271,7 @@ impl<T, S: Store<T>> QueueOf<T, S> {
     ///
     /// # Errors
     /// `Empty`, or `ShutDown` if the queue was shut down and is empty.
+    #[doc(alias("get_nowait"))]
     pub fn try_get(&self) -> Result<T, TryGetError> {
         tried(self.core.attempt(&mut Get).map(unlocked))
     }

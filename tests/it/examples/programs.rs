@@ -246,7 +246,7 @@ fn fetch_three_asks_for_the_urls_that_it_is_given() {
             first
         });
         let lines = prints("fetch_three", &[face, &url], ms(0), ms(20_000));
-        assert_eq!(lines[..2], [format!("发送请求： {url}"), format!("得到结果： {url} 5")]);
+        assert_eq!(lines[..2], [format!("request: {url}"), format!("answer: {url} 5")]);
         assert_eq!(server.join().unwrap(), "GET /some/page HTTP/1.1");
     }
 }
@@ -304,13 +304,13 @@ fn protocol_server_answers_and_shuts_down() {
         };
         let lines = ask(&["add 1 2 3", "nope", "add x"]);
         let wanted = [
-            "Welecome.",
+            "Welcome.",
             "6",
             "Invalid command: nope",
             "Error: invalid digit found in string",
         ];
         assert_eq!(lines, wanted);
-        assert_eq!(ask(&["shutdown"]), ["Welecome.", "Okay. Shutting down."]);
+        assert_eq!(ask(&["shutdown"]), ["Welcome.", "Okay. Shutting down."]);
         assert!(server.0.wait().unwrap().success());
         let error = std::net::TcpStream::connect(&address).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);

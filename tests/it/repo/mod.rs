@@ -1,6 +1,7 @@
 //! Rules about the source tree.
 
 mod circles;
+mod guide;
 mod labels;
 mod layering;
 mod platforms;

@@ -499,6 +499,8 @@ fn documents_name_files_that_are_there() {
         "",
         "docs",
         "docs/design",
+        "docs/guide/src",
+        "docs/guide/src/migration",
         "src/hub",
         "examples",
         "tests/compat",

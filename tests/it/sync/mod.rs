@@ -10,5 +10,6 @@ mod queue;
 mod queue_model;
 mod reentrant;
 mod select;
+mod shared_news;
 mod turns;
 mod waker;

@@ -9,15 +9,18 @@ pub(crate) mod isolation;
 mod isolation_ends;
 mod join;
 mod join_error;
+mod join_set;
 mod kill;
 mod local;
 mod local_std;
 mod many;
 pub(crate) mod memory;
+mod nursery;
 pub(crate) mod overflow;
 mod park;
 mod pool;
 mod scope;
+mod token;
 pub(crate) mod scope_handle;
 #[cfg(target_env = "musl")]
 mod shared;

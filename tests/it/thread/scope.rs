@@ -151,18 +151,35 @@ fn a_killed_child_does_not_make_the_scope_panic() {
     });
 }
 
+/// Sleeps, and sets the flag however that ends.
+fn sleep_and_tell(seconds: u64, told: &Cell<bool>) {
+    struct Tells<'a>(&'a Cell<bool>);
+    impl Drop for Tells<'_> {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+    let _tells = Tells(told);
+    sleep(secs(seconds));
+}
+
 #[test]
-fn a_kill_of_the_caller_waits_for_the_children_and_is_delivered_then() {
+fn a_kill_of_the_caller_kills_the_children_and_is_delivered_when_all_have_ended() {
     virtually(|| {
         let start = time::now();
         let caller = spawn(|| {
-            let data = vec![1; 1000];
-            thread::scope(|s| {
-                drop(s.spawn(|| {
-                    sleep(secs(5));
-                    assert_eq!(data.iter().sum::<i32>(), 1000);
-                }));
-            });
+            let (data, ended) = (vec![1; 1000], Cell::new(false));
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                thread::scope(|s| {
+                    drop(s.spawn(|| {
+                        thread::shield(|| sleep(secs(5)));
+                        assert_eq!(data.iter().sum::<i32>(), 1000);
+                        sleep(secs(60));
+                    }));
+                    drop(s.spawn_local(|| sleep_and_tell(60, &ended)));
+                });
+            }));
+            assert!(caught.is_err() && ended.get());
             thread::park();
             unreachable!("the kill is due");
         });
@@ -170,27 +187,80 @@ fn a_kill_of_the_caller_waits_for_the_children_and_is_delivered_then() {
         yield_now();
         caller.kill();
         assert!(caller.join().unwrap_err().is_killed());
-        assert_eq!(time::now() - start, secs(5));
+        assert_eq!(time::now() - start, secs(5), "the shielded child ends first");
     });
 }
 
 #[test]
-fn a_time_out_around_a_scope_waits_for_the_children() {
+fn a_time_out_around_a_scope_kills_the_children() {
     virtually(|| {
-        let start = time::now();
-        let done = Cell::new(false);
+        for in_body in [true, false] {
+            let start = time::now();
+            let ended = Cell::new(false);
+            let result = time::timeout(secs(1), || {
+                thread::scope(|s| {
+                    s.spawn_local(|| sleep_and_tell(5, &ended));
+                    if in_body {
+                        sleep(secs(60));
+                    }
+                });
+            });
+            assert!(ended.get() && result.is_err());
+            assert_eq!(time::now() - start, secs(1));
+        }
+    });
+}
+
+#[test]
+fn a_child_that_a_dying_scope_spawns_never_begins() {
+    virtually(|| {
+        let began = Cell::new(false);
         let result = time::timeout(secs(1), || {
             thread::scope(|s| {
                 s.spawn_local(|| {
-                    sleep(secs(5));
-                    done.set(true);
+                    thread::catch_kill(|| sleep(secs(60))).unwrap_err();
+                    s.spawn_local(|| began.set(true));
                 });
             });
-            7
         });
-        assert!(done.get());
-        assert_eq!(time::now() - start, secs(5));
-        assert_eq!(result.ok(), Some(7), "what returns has won");
+        assert!(result.is_err() && !began.get());
+    });
+}
+
+#[test]
+fn a_panic_of_the_body_kills_no_child() {
+    virtually(|| {
+        let done = Cell::new(false);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            thread::scope(|s| {
+                s.spawn_local(|| {
+                    sleep(secs(1));
+                    done.set(true);
+                });
+                panic!("body");
+            })
+        }));
+        assert!(panicked.is_err() && done.get());
+    });
+}
+
+#[test]
+fn kill_asks_the_children_that_run_but_not_the_caller() {
+    virtually(|| {
+        let start = time::now();
+        let killed = thread::scope(|s| {
+            let parked = [s.spawn(thread::park), s.spawn(thread::park)];
+            let killer = s.spawn(|| {
+                s.kill();
+                sleep(secs(1));
+                7
+            });
+            assert_eq!(killer.join().unwrap(), 7);
+            let later = s.spawn(|| sleep(secs(1)));
+            assert!(later.join().is_ok());
+            parked.map(|one| one.join().unwrap_err().is_killed())
+        });
+        assert_eq!((killed, time::now() - start), ([true; 2], secs(2)));
     });
 }
 
