@@ -12,6 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use greenthread::future::block_on;
 use greenthread::generator::Generator;
 use greenthread::net::{TcpListener, TcpStream};
+use greenthread::thread::{self, Group};
 use greenthread::time::Timeout;
 use greenthread::{future, hub, run, spawn, spawn_local, yield_now};
 
@@ -45,6 +46,48 @@ fn spawns(c: &mut Criterion) {
             let all: Vec<_> = (0..1000).map(|_| spawn_local(|| ())).collect();
             all.into_iter().for_each(|handle| handle.join().unwrap());
         });
+    });
+}
+
+/// How long it takes until 10,000 green threads that wait have ended: for a nursery, because number 5,000 fails.
+fn ends(c: &mut Criterion) {
+    const ALL: usize = 10_000;
+    c.bench_function("end/10000/group_kill", |b| {
+        b.iter_custom(|rounds| {
+            let round = || {
+                let group = Group::new();
+                (0..ALL).for_each(|_| drop(group.spawn_local(thread::park)));
+                yield_now();
+                let start = Instant::now();
+                group.kill();
+                start.elapsed()
+            };
+            (0..rounds).map(|_| round()).sum()
+        })
+    });
+    c.bench_function("end/10000/nursery_fails", |b| {
+        b.iter_custom(|rounds| {
+            let round = || {
+                let mut start = Instant::now();
+                let failed: Result<(), _> = thread::nursery(|n| {
+                    let child = |_| n.spawn_local(|| Ok(thread::park()));
+                    (0..ALL / 2).map(child).for_each(drop);
+                    let failing = n.spawn_local(|| {
+                        thread::park();
+                        Err::<(), _>("failed")
+                    });
+                    (0..ALL / 2).map(child).for_each(drop);
+                    yield_now();
+                    start = Instant::now();
+                    failing.thread().unpark();
+                    Ok(())
+                });
+                let took = start.elapsed();
+                assert!(failed.is_err());
+                took
+            };
+            (0..rounds).map(|_| round()).sum()
+        })
     });
 }
 
@@ -113,5 +156,5 @@ fn net(c: &mut Criterion) {
     run(hub::idle);
 }
 
-criterion_group!(benches, switch, spawns, timers, futures, net);
+criterion_group!(benches, switch, spawns, ends, timers, futures, net);
 criterion_main!(benches);
