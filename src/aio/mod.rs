@@ -20,8 +20,8 @@
 //! ```
 //!
 //! # What differs from asyncio
-//! * **Exceptions.** A panic is one. So is the `Err` of a body that is [`fallible`]; without that it is a value. Errors
-//!   come as a [`TaskError`].
+//! * **Exceptions.** A panic counts as an exception. So does the `Err` of a body that is [`fallible`]; without
+//!   `fallible` an `Err` is a value. Errors come as a [`TaskError`].
 //! * **Cancel.** Green code unwinds at its next park, and may catch that. A future is dropped: no `async` code can
 //!   catch it, but what blocks in its poll unwinds there. If a task is cancelled while it waits for another task, the
 //!   other task is cancelled too, as in Python, and the first ends after it. If the first task runs a future, that

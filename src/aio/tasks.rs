@@ -450,8 +450,8 @@ impl<T: Send + Sync + 'static> IntoTask for Task<T> {
     }
 }
 
-/// Ends its task with an outcome. Dropped without one, it ends the task as cancelled, but only after the tasks that
-/// this one was waiting for.
+/// Ends its task with an outcome. If the guard is dropped without an outcome, the task ends as cancelled, but only
+/// after the tasks that it was waiting for.
 pub(super) struct FinishGuard<T: Send + Sync + 'static>(Task<T>);
 
 impl<T: Send + Sync + 'static> FinishGuard<T> {

@@ -29,7 +29,7 @@ struct TimeoutState {
 }
 
 /// A deadline for a block: [`run`](Self::run) for green code, [`run_async`](Self::run_async) for a future. Made by
-/// [`timeout`] and [`timeout_at`]; a clone is the same.
+/// [`timeout`] and [`timeout_at`]; a clone is a handle to the same deadline.
 ///
 /// ```
 /// use std::time::Duration;

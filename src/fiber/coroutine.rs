@@ -28,7 +28,7 @@ pub(crate) enum Outcome<Y, R> {
 type Ended<R> = Result<R, Box<dyn Any + Send>>;
 type Co<I, Y, R> = Coroutine<I, Y, Ended<R>, Stack>;
 
-/// One fiber on the chain.
+/// One fiber on the chain. It lies in the fiber's frame, so the chain needs no memory of its own.
 #[derive(Debug)]
 pub(crate) struct Link {
     prev: Cell<*const Link>,
@@ -106,13 +106,13 @@ pub(crate) fn set_aside() -> Chain {
     Chain(TOP.replace(ptr::null()))
 }
 
-/// Undoes [`set_aside`].
+/// Puts the chain back that [`set_aside`] took, because the code on the native stack goes on.
 pub(crate) fn restore(chain: Chain) {
     TOP.set(chain.0);
 }
 
-/// Calls `f` from the outermost frame of a green thread, where every unwinder stops. If `f` unwinds, the process aborts in
-/// `run`.
+/// Calls `f` from the outermost frame of a green thread, where every unwinder stops. If `f` unwinds, the process aborts
+/// in `run`.
 ///
 /// The frame's tables say that it has no caller, and its frame pointer is null ([`frame`]; where the platform has no
 /// such frame, it is one like any other). So a backtrace, a debugger and a profiler see what a green thread called, and

@@ -19,7 +19,7 @@
 //! - **FIBER-1** A fiber's frame lives on its own stack, so it has a fixed address from the first resume to the end.
 //! - **FIBER-2** `TOP` (`coroutine.rs`) is the innermost running fiber above the running *root*: a green thread's
 //!   base, or the native stack. A resume saves `TOP`, a suspend stores it in the frame, and the place that resumed
-//!   restores its own. A root is entered and left with `TOP` null on the hub's side.
+//!   restores its own. `TOP` is null whenever the hub enters a root or gets control back.
 //! - **FIBER-3** A suspender suspends only if its frame is on the chain that starts at `TOP`. Otherwise it would save
 //!   the registers of one stack in the frame of another. Code above it on the chain is suspended along with it.
 //! - **FIBER-4** A fiber never leaves the OS thread that made it (`Fiber` is `!Send`).
@@ -29,8 +29,8 @@
 //! # Signal handlers that unwind
 //! In the few instructions of a switch (corosensei's), the stack pointer belongs to one stack and the code to another,
 //! and no unwind table describes that. A profiler that unwinds in its signal handler may fault there. That must be
-//! fixed in corosensei's tables. This crate's are right: a green thread ends in an [outermost](crate::sys::frame) frame.
-//! No handler of this crate unwinds, so there is no flag that says "in a switch".
+//! fixed in corosensei's tables. This crate's are right: a green thread ends in an [outermost](crate::sys::frame)
+//! frame. No handler of this crate unwinds, so there is no flag that says "in a switch".
 //!
 //! # Rejected
 //! - Leaving the end of a suspended fiber to corosensei's `Drop`: it retries forever against code that catches the

@@ -1,11 +1,11 @@
-//! Kill and time-out: what may end a park from outside, and how it is delivered.
+//! Kills and expired `Timeout`s: what may end a park from outside, and how it is delivered.
 //!
 //! A kill or an expired guard only sets a bit. [`Parker::park`](super::park::Parker) looks at the bit and gives
 //! [`Wake::Interrupted`](super::waiter::Wake) to the primitive. The primitive takes its waiter out of its line and
 //! calls [`raise`]. The payload is raised by `resume_unwind`: destructors run, and the panic hook is not called. The
 //! interrupt stays due until its owner takes it (the base of the green thread, `catch_kill`, or the `Timeout` itself).
 //! So code that swallows it gets it again at its next park. In a `panic = "abort"` build `raise` returns, and the
-//! primitive gives an error.
+//! primitive gives an error. A primitive that has no error to give waits on until its operation is done.
 //!
 //! A patched call cannot unwind. It *tells* its caller what is due, by an errno or by a sleep that ends early
 //! ([`tell`]). If the code was told and returns normally all the same, its owner reports the interrupt: `Timeout::run`,

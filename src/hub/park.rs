@@ -3,8 +3,9 @@
 //! ```text
 //!   let parker = Parker::new();               a ticket for this park
 //!   queue.push(parker.waiter());              the queue's other side may wake it, once
-//!   match parker.park(deadline, mode) { Ready | TimedOut | Interrupted }
-//!   queue.remove(..)                          unless Ready: take the waiter back, pass on what it was granted
+//!   match parker.park(deadline, mode, why) { Ready | TimedOut | Interrupted }
+//!   queue.remove(..)                          take the waiter back if it is still in line (after `Ready` too, for the
+//!                                             park may not have taken place), or pass on what it was granted
 //! ```
 //!
 //! # Invariants
@@ -12,18 +13,19 @@
 //!   `sched_yield`), and an operation that finds its [budget](super::budget) used up. A runner of stackless tasks also
 //!   suspends when it rests (`task/stackless.rs`). Only the hub's turn resumes a green thread; the end of the hub
 //!   resumes only runners at rest, which then end.
-//! - **PARK-2** A waiter is (task, ticket). A wake with another ticket than the task's current one does nothing. A wake
-//!   that matches consumes the ticket (it counts the ticket up), so the first wake wins, and every later wake of this
-//!   park is stale.
+//! - **PARK-2** The waiter of a park is (task, ticket). A wake with another ticket than the task's current one does
+//!   nothing. A wake that matches consumes the ticket (it counts the ticket up), so the first wake wins, and every
+//!   later wake of this park is stale.
 //! - **PARK-3** A wake that comes before the park is not lost: the wake has consumed the ticket, and the park returns
 //!   at once. The park also returns at once if code of the user ran between the ticket and the park, and parked itself:
 //!   each park takes a new ticket, so the older ticket has moved as well.
-//! - **PARK-4** A park, a yield and the end of a round of the budget deliver a kill or a time-out to code that runs,
-//!   and nothing else does. (`await_` also raises an expired time-out, because the poll that would park may not come.)
-//!   They deliver none in a shield, in a wait that cannot fail ([`Mode::Must`]), once the body has returned, or while
-//!   the stack unwinds: there the interrupt stays due. Code that does not run yet is not begun: a green thread that is
-//!   killed before its first resume drops its closure, and a stackless task that is killed while it waits is not polled
-//!   again.
+//! - **PARK-4** A park, a yield and the end of a round of the budget deliver a kill or an expired `Timeout` to code
+//!   that runs, and nothing else does. (`await_` also raises what is due by then, because the poll that would park may
+//!   not come.) They deliver none in a shield, in a wait that cannot fail ([`Mode::Must`]), once the body has returned,
+//!   or while the stack unwinds: there the interrupt stays due. While the stack unwinds, a wait that can fail reports
+//!   `Interrupted` even if nothing is due, and `raise` then does nothing. Code that does not run yet is not begun: a
+//!   green thread that is killed before its first resume drops its closure, and a stackless task that is killed while
+//!   it waits is not polled again.
 //! - **PARK-5** No borrow, lock or reference to a thread-local of this crate is held over a park.
 
 #![forbid(unsafe_code)]
@@ -151,7 +153,7 @@ impl Parker {
                 return wake;
             }
         };
-        // From here on a wake queues the task, and a kill or an expired time-out also ends a park in state `Parked`.
+        // From here on a wake queues the task, and a kill or an expired `Timeout` also ends a park in state `Parked`.
         task.why.set(why);
         task.state.set(state);
         let timer = deadline.map(|at| hub.insert_timer(at, Due::Park(TaskRef::new(task), ticket)));
@@ -169,8 +171,8 @@ impl Parker {
     }
 }
 
-/// While it lives, other tasks of the caller's context see `panicking()` of a stack that is parked. A drop ends that, also
-/// when a `LoopExit` unwinds the native stack out of its park.
+/// While it lives, other tasks of the caller's context see `panicking()` of a stack that is parked. A drop ends that,
+/// also when a `LoopExit` unwinds the native stack out of its park.
 struct Exposed(Option<&'static Hub>);
 
 impl Drop for Exposed {
@@ -246,8 +248,8 @@ impl Reactor {
         let wake = parker.park_here(deadline, Mode::Cancel, why);
         self.ends_to_wait();
         if wake != Wake::Ready {
-            // The park ended by time-out or interrupt, or did not take place: leave the line. A stale waiter that
-            // stayed there would use up the next edge.
+            // The park ended by its deadline or an interrupt, or did not take place: leave the line. A stale waiter
+            // that stayed there would use up the next edge.
             let mine = self.with(key, |source| source.slots[direction as usize].remove(number));
             if mine == Some(false) {
                 // An edge took this waiter out of the line, but something else had consumed the ticket before. The
@@ -303,7 +305,7 @@ impl Reactor {
         self.begins_to_wait(&hub.pace);
         let wake = parker.park(deadline, Mode::Cancel, why);
         self.ends_to_wait();
-        // Needed after a time-out or an interrupt; an event has taken the waiter out already.
+        // Needed after the deadline or an interrupt; an event has taken the waiter out already.
         self.with(key, |source| source.slots[direction as usize].remove(number));
         if self.takes_broken(number) || is_closed() {
             // The number may name another file by now: do not arm it again.
@@ -422,7 +424,8 @@ impl Hub {
         if task.ticket.load(Ordering::Relaxed) != ticket {
             return false;
         }
-        // A kill or a time-out came meanwhile: only its bit was set, because the task was not parked. Deliver it here.
+        // A kill or the expiry of a `Timeout` came meanwhile: only its bit was set, because the task was not parked.
+        // Deliver it here.
         if parked == State::Parked && interrupt::is_due(task) {
             task.invalidate_ticket();
             task.woken_by.set(Wake::Interrupted);

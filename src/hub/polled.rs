@@ -75,8 +75,8 @@ pub(crate) fn poll_until<R>(
     output
 }
 
-/// After the hub's end: polls once. Gives the output if it is ready, a time-out if there is a deadline; `None` if the
-/// caller would have to wait.
+/// After the hub's end: polls once. Gives the output if it is ready; `Some(None)` if there is a deadline, which counts
+/// as over; `None` if the caller would have to wait.
 #[cold]
 fn poll_once<R>(deadline: Option<u64>, poll: &mut impl FnMut(&mut Context<'_>) -> Poll<R>) -> Option<Option<R>> {
     match poll(&mut Context::from_waker(Waker::noop())) {
@@ -160,7 +160,8 @@ fn wait(signal: &Signal, deadline: Option<u64>, mode: Mode, why: Why) -> Came {
     drop(signal.replace(None));
     match wake {
         Wake::Interrupted => Came::Interrupt,
-        // The waker was called as well as the time being over: the wake wins.
+        // The waker was called and the deadline has passed: the wake wins, so that what the waker announced is polled
+        // once more before the wait ends.
         _ if signal.is_woken() => Came::Wake,
         _ => Came::Deadline,
     }

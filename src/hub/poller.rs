@@ -28,7 +28,7 @@ fn both(key: u64) -> polling::Event {
     event
 }
 
-/// The longest wait in the kernel. `epoll_pwait` takes at most 24.8 days, and a longer time-out makes rustix call
+/// The longest wait in the kernel. `epoll_pwait` takes at most 24.8 days, and a longer wait makes rustix call
 /// `epoll_pwait2`, which Linux has since 5.11.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -133,7 +133,8 @@ impl Poller {
         }
     }
 
-    /// Waits until a descriptor is ready, the bell rings, or `timeout` passes (`None`: waits forever). May return early.
+    /// Waits until a descriptor is ready, the bell rings, or `timeout` passes (`None`: waits forever). May return
+    /// early.
     pub(super) fn wait(&mut self, timeout: Option<Duration>, mut ready: impl FnMut(u64, Readiness)) -> io::Result<()> {
         let timeout = timeout.map(|timeout| timeout.min(LONGEST));
         let rang = match &mut self.events {

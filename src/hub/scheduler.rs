@@ -112,8 +112,8 @@ thread_local! {
     static ENDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Both in one line of the cache: each isolated green thread has a set of thread-locals of its own, so each further
-/// line costs every one of them a miss.
+/// The hub and the budget, in one line of the cache: each isolated green thread has a set of thread-locals of its own,
+/// so each further line costs every one of them a miss.
 #[repr(align(16))]
 struct Here {
     /// The hub that is planted in the thread-locals in use.

@@ -27,8 +27,9 @@ pub(crate) fn put_off<R>(f: impl FnOnce() -> R) -> Option<R> {
 
 /// Runs `f` with kills and time-outs deferred.
 pub(crate) fn shield<F: FnOnce() -> T, T>(f: F) -> T {
-    /// The task that the shield was raised for, and its number. Another task may run the drop: one that unwinds the
-    /// stack of a green thread after that has ended, or the runner that polls a stackless task by now.
+    /// The task that the shield was raised for, and its number. The drop may run on another task: on one that unwinds
+    /// the stack of a green thread after that green thread has ended, or on the runner that polls a stackless task by
+    /// now.
     struct Lower(TaskRef, u64);
     impl Drop for Lower {
         fn drop(&mut self) {

@@ -1,6 +1,6 @@
 //! Deadlines in time order: a hierarchical timer wheel.
 //!
-//! Called by [`hub`](super) only. A park with a time-out inserts a timer, and removes it if something else ends the
+//! Called by [`hub`](super) only. A park with a deadline inserts a timer, and removes it if something else ends the
 //! park. The hub's loop asks [`Wheel::next_wake`] how long to poll, and fires what is due with [`Wheel::expire`]. The
 //! wheel itself calls nothing else. Time is in nanoseconds since the hub's origin. A tick is 2^16 of them (65.5 µs), so
 //! the 48 bits of a tick are exactly 8 levels of 6 bits, and no deadline is too far away.

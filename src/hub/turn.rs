@@ -172,8 +172,8 @@ impl Hub {
         self.pace.forget_natives();
         let now = self.fire_timers();
         self.pace.looks(now);
-        // A ring makes the descriptor of an embedded hub readable until the poller has looked at it: without that look the
-        // foreign loop would not sleep again.
+        // A ring makes the descriptor of an embedded hub readable until the poller has looked at it: without that look
+        // the foreign loop would not sleep again.
         if self.reactor.is_waited_for() || self.sleep.embedded.get() {
             self.poll(Some(Duration::ZERO));
         }
@@ -404,7 +404,7 @@ impl Hub {
             if std::ptr::eq(task, self.queue.native) {
                 return true;
             }
-            // A stackless task runs on a runner. If there is no memory for one, the task is lost.
+            // A stackless task runs on a runner. If there is no memory for a runner, the task is lost.
             let Some(task) = self.with_stack(task) else { continue };
             self.emit(|| Event::Resume(task.id()));
             if task.context.get().is_some() {
@@ -429,7 +429,8 @@ impl Hub {
         let mut task = first;
         loop {
             let Some((context, is_new)) = self.contexts.lease(task) else {
-                // There is no context for the task: the caller resumes it in the native one.
+                // There is no memory for a context, or isolation was turned off since the spawn: the caller resumes the
+                // task in the native context.
                 return Some(task);
             };
             task.state.set(State::Running);

@@ -24,10 +24,12 @@ pub(crate) enum Wake {
 /// What may end a park besides a wake and the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// A kill or a time-out ends the park too. A task whose stack unwinds does not park, unless the task is alone in
-    /// its context.
+    /// A kill or an expired `Timeout` ends the park too. A task whose stack unwinds does not park, with two exceptions.
+    /// A task that is alone in its context parks as with `Must`. And if another parked task shows its `panicking()` to
+    /// this one (`panicking_exposed`), this one is not taken to unwind.
     Cancel,
-    /// Nothing else ends the park: for a wait that cannot fail.
+    /// Nothing else ends the park: for a wait that cannot fail. (A `LoopExit` still unwinds the native stack out of
+    /// it.)
     Must,
 }
 

@@ -26,7 +26,8 @@ use crate::sys::spin::Spin;
 
 impl Waiter {
     /// Whether the waiter's task can never run again: its hub ended while the task was parked, or this is a forked
-    /// child and the hub is the parent's. (A task that has ended in any other way has left no waiter behind.)
+    /// child and the hub is the parent's. This looks at `DONE`, which also means an end of the usual kind: a task that
+    /// has ended so has left no waiter behind, so `DONE` of a waiter's task means that the task is lost.
     #[inline]
     pub(crate) fn is_lost(&self) -> bool {
         match self {
@@ -119,8 +120,8 @@ impl Hub {
     pub(super) fn wake_task(&self, task: TaskRef, ticket: u64) {
         match task.shared() {
             Some(shared) if std::ptr::eq(shared, self.me.shared) && !self.is_among_others() => {
-                // The task's hub is this one, so no message is needed: unless code of a foreign loop runs, which a
-                // message would ring for the hub's next turn.
+                // The task's hub is this one, so no message is needed: unless code of a foreign loop runs. Then a
+                // message rings that loop, which would not run the hub's next turn otherwise.
                 self.wake_local(task.get(), ticket, Wake::Ready);
             }
             // The task's hub compares the tickets when it takes the message. The task may have ended by then; its
@@ -205,7 +206,8 @@ fn is_ours(waker: &Waker) -> bool {
     ptr::eq(waker.vtable(), &TASK) || Signal::of(waker).is_some()
 }
 
-/// Wakes the task that waits between two polls, once for each time that its waker is called.
+/// Wakes the task that waits between two polls, when its waker is called. Several calls before the next poll are one
+/// wake.
 ///
 /// A wake sets `woken` and then takes the waiter. A wait leaves its waiter and then looks at `woken`. The lock of
 /// `parked` orders taking and leaving: either the wake takes this waiter, or the wait sees `woken`. So no wake is lost.

@@ -1,5 +1,5 @@
-//! A context, and the pool of those that are not in use. The labels of the invariants are those of
-//! [`isolation`](super) (C), [`base`] (B) and [`glibc`] (G).
+//! A context, and the pool of those that are not in use. The labels of the invariants are those of [`isolation`](super)
+//! (ISO), [`base`] (BASE) and [`glibc`] (GLIBC).
 
 use std::cell::{Cell, RefCell};
 use std::ptr;

@@ -24,8 +24,8 @@
 //!   base.
 //!
 //! # What a block has
-//! A block has what a new OS thread has, except for what the last column says. [`glibc`](crate::sys::glibc) follows `start_thread` line by
-//! line.
+//! A block has what a new OS thread has, except for what the last column says. [`glibc`](crate::sys::glibc) follows
+//! `start_thread` line by line.
 //!
 //! | of an OS thread | a green thread's | |
 //! |---|---|---|

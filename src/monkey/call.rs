@@ -2,9 +2,9 @@
 //!
 //! A descriptor that the program made non-blocking behaves so here too. Time-outs set by `SO_RCVTIMEO` and
 //! `SO_SNDTIMEO` hold, once for the whole call. An attempt never sets `O_NONBLOCK`, which belongs to the open file and
-//! is visible to other threads and processes. Only `connect` needs the flag, for one system call: Linux connects without
-//! waiting only if the open file is non-blocking. The rest of the process does not see it: calls that read or change the
-//! flag (`fcntl`, `ioctl`, on any OS thread) wait until that system call is over.
+//! is visible to other threads and processes. Only `connect` needs the flag, for one system call: Linux connects
+//! without waiting only if the open file is non-blocking. The rest of the process does not see it: calls that read or
+//! change the flag (`fcntl`, `ioctl`, on any OS thread) wait until that system call is over.
 //!
 //! # Invariants
 //! - **FD-1** A call looks at the budget and at interrupts before it has moved anything. Between its parts it looks at
@@ -308,8 +308,8 @@ pub(super) fn is_nonblocking(fd: c_int) -> bool {
     if !has_flag(fd) {
         return false;
     }
-    // No connect held a flag before this read, and none has begun to: then it is the program's. Otherwise read it again under
-    // the lock (CONNECT-1).
+    // No connect held a flag before this read, and none has begun to: then it is the program's. Otherwise read it again
+    // under the lock (CONNECT-1).
     if put_back == set && SET.load(Ordering::SeqCst) == set {
         return true;
     }

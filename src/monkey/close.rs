@@ -1,5 +1,5 @@
-//! Closing descriptors that green threads wait for: every such wait ends, and never gets bytes of the next file with the
-//! same number. Also `setsockopt`, of which a later wait needs to know.
+//! Closing descriptors that green threads wait for: every such wait ends, and never gets bytes of the next file with
+//! the same number. Also `setsockopt`, of which a later wait needs to know.
 //!
 //! These calls act on every OS thread, because any may close a descriptor that a green thread waits for.
 

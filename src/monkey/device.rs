@@ -66,8 +66,8 @@ pub(super) fn read(ways: &Ways<'_>, sort: Sort) -> ssize_t {
     })
 }
 
-/// Makes the call if there is something to read, and fails with `EAGAIN` if not. A descriptor that is for writing only never
-/// has something to read: there the call fails.
+/// Makes the call if there is something to read, and fails with `EAGAIN` if not. A descriptor that is for writing only
+/// never has something to read: there the call fails.
 fn read_if_ready(ways: &Ways<'_>, before: c_int) -> ssize_t {
     if !is_ready(ways.call.fd, libc::POLLIN) && allows(ways.call.fd, libc::O_RDONLY) {
         return fail(libc::EAGAIN) as ssize_t;

@@ -1,5 +1,5 @@
-//! The calls on one descriptor, as C makes them. What reads and writes a caller's memory is here; how a call waits is in
-//! [`call`](super::call), [`device`](super::device), [`connect`](super::connect) and [`accept`](super::accept).
+//! The calls on one descriptor, as C makes them. What reads and writes a caller's memory is here; how a call waits is
+//! in [`call`](super::call), [`device`](super::device), [`connect`](super::connect) and [`accept`](super::accept).
 //!
 //! Attempts use `MSG_DONTWAIT` or `RWF_NOWAIT`, which leave the open file's flags alone.
 
@@ -83,8 +83,8 @@ pub(super) unsafe fn recvfrom_green(
     peek_all(fd, len, || step(0), waits)
 }
 
-/// A peek that waits for all: what is there stays there, so the reactor cannot tell when there is more of it. If `attempt`
-/// does not find all of it, `waits` makes the call on another OS thread.
+/// A peek that waits for all: what is there stays there, so the reactor cannot tell when there is more of it. If
+/// `attempt` does not find all of it, `waits` makes the call on another OS thread.
 #[cold]
 fn peek_all(fd: c_int, len: usize, attempt: impl FnOnce() -> ssize_t, waits: impl FnOnce() -> ssize_t) -> ssize_t {
     let before = errno();
@@ -343,9 +343,9 @@ unsafe fn readv_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly
     if got >= 0 || errno() != libc::EOPNOTSUPP {
         return got;
     }
-    // A FIFO (a named pipe) does not support that, nor does a pipe or a socket of an older kernel.
+    // A FIFO (a named pipe) does not support `RWF_NOWAIT`, nor does a pipe or a socket of an older kernel.
     match sort {
-        // A read of nothing returns 0 from any of them, and does not wait.
+        // A read of no bytes returns 0 from a FIFO, a pipe and a socket, and does not wait.
         _ if (ways.len)() == 0 => plainly(),
         // SAFETY: the caller guarantees `count` vectors of writable bytes.
         Sort::Socket => unsafe { receive(call, vectors, count) },
@@ -413,8 +413,8 @@ unsafe fn writev_with(
 /// # Safety
 /// As for `writev`; `plainly` makes the call.
 unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
-    // SAFETY: the caller guarantees `count` vectors. Called after an attempt, for which the kernel has read them, or for a
-    // device.
+    // SAFETY: the caller guarantees `count` vectors. Called after an attempt, for which the kernel has read them, or
+    // for a device.
     let all = || unsafe { vectors_of(vectors, count as usize) };
     // SAFETY: the caller guarantees `count` vectors of readable bytes.
     let at_once = || unsafe { nowait::writev(call.fd, vectors, count) };

@@ -1,7 +1,7 @@
 //! The system call by which std's locks, condition variables, channels and `thread::park` wait, and wake.
 //!
-//! Green threads wait in the [table], OS threads in the kernel. Waits that are shared between processes are made by an OS
-//! thread in the caller's place.
+//! Green threads wait in the [table], OS threads in the kernel. Waits that are shared between processes are made by an
+//! OS thread in the caller's place.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

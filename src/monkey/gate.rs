@@ -1,7 +1,7 @@
 //! The two ends of a patched call: which calls may park, and what a call returns.
 //!
-//! Nothing unwinds out of a patched call, because its callers are compiled as though it could not: this crate's own code
-//! runs in [`contained`], and a kill or a time-out is reported by an errno.
+//! Nothing unwinds out of a patched call, because its callers are compiled as though it could not: this crate's own
+//! code runs in [`contained`], and a kill or a time-out is reported by an errno.
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
@@ -16,7 +16,7 @@ use crate::stack;
 use crate::sys::signal::alt_stack_flags;
 use crate::sys::{base, inside};
 
-// The groups of calls that are armed together.
+// The groups of calls, a bit each, so that one atomic word says which groups a program has armed.
 pub(super) const SOCKETS: u32 = 1;
 pub(super) const TIME: u32 = 2;
 pub(super) const READINESS: u32 = 4;
@@ -32,15 +32,15 @@ pub(super) const ANY: u32 = SHARED - 1;
 /// The groups that are armed, and [`SHARED`]. Nothing is ever disarmed.
 static ARMED: AtomicU32 = AtomicU32::new(0);
 
-/// Arms groups of calls. Has every OS thread see that at once: wakes check it by a relaxed load, and without this barrier
-/// a wake by another OS thread could miss a green thread that parks from now on.
+/// Arms groups of calls. Has every OS thread see that at once: wakes check it by a relaxed load, and without this
+/// barrier a wake by another OS thread could miss a green thread that parks from now on.
 pub(super) fn arm(groups: u32) {
     if ARMED.fetch_or(groups, Ordering::SeqCst) != 0 {
         return;
     }
-    // The kernel refuses the fast barrier until the process has registered for it, and has none before Linux 4.14. The slow one
-    // is there since 4.3. Without either (an older kernel, a filter of system calls) other OS threads still see the store
-    // within nanoseconds; nothing but the guarantee is missing.
+    // The kernel refuses the fast barrier until the process has registered for it, and has none before Linux 4.14. The
+    // slow one is there since 4.3. Without either (an older kernel, a filter of system calls) other OS threads still
+    // see the store within nanoseconds; nothing but the guarantee is missing.
     let fast = membarrier(MembarrierCommand::RegisterPrivateExpedited)
         .and_then(|()| membarrier(MembarrierCommand::PrivateExpedited));
     if fast.is_err() {

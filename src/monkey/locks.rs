@@ -15,9 +15,9 @@
 //!   looks. A mutex that is still held then is not an allocator's, and its owner may wait for a green thread of this
 //!   hub, so the caller parks.
 //! - **LOCKS-2** A wait for something without a known holder (a semaphore, readers, a futex, `sched_yield`) parks
-//!   wherever patched calls may (MONKEY-1), so not in the middle of a change of this crate's state. An allocator that
-//!   waits so is entered by other green threads meanwhile, as by other OS threads. It must not hold a second lock then,
-//!   for the hub would wait for that.
+//!   wherever patched calls may (MONKEY-1), so not in the middle of a change of this crate's state. While an allocator
+//!   waits like this, other green threads may call it. If it held a second lock, the hub's own allocation could wait
+//!   for that lock, and its holder could never run.
 //! - **LOCKS-3** If a wait cannot park (this crate's code has panicked), the original call is made.
 
 use std::cell::Cell;
@@ -364,8 +364,8 @@ unsafe fn cond_wait(
     result
 }
 
-/// Parks until a signal has unlinked the node, or until the deadline. A wait for a condition variable that is shared between
-/// processes returns at `look` as well, as after a signal.
+/// Parks until a signal has unlinked the node, or until the deadline. A wait for a condition variable that is shared
+/// between processes returns at `look` as well, as after a signal.
 fn until_signalled(waiting: &Waiting, mut parker: Parker, deadline: Option<u64>, look: Option<u64>) -> c_int {
     let hub = parker.hub;
     let why = Why::new(&LOCK, waiting.key());
@@ -710,8 +710,8 @@ unsafe fn thrd_yield_green(hub: &'static Hub) {
     unsafe { sched_yield_green(hub) };
 }
 
-// C11's locks. glibc implements them internally, with the same objects as its pthreads: so the definitions here call the
-// pthread functions, which are patched.
+// C11's locks. glibc implements them internally, with the same objects as its pthreads: so the definitions here call
+// the pthread functions, which are patched.
 
 /// C11's `thrd_success`, and its errors.
 const SUCCESS: c_int = 0;

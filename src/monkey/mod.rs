@@ -1,5 +1,5 @@
-//! Monkey patching: libc's blocking calls park the green thread that makes them (feature `monkey`; Linux with glibc, and
-//! refused at compile time elsewhere).
+//! Monkey patching: libc's blocking calls park the green thread that makes them (feature `monkey`; Linux with glibc,
+//! and refused at compile time elsewhere).
 //!
 //! The feature defines libc's blocking symbols in the program, ahead of libc's own definitions. So the calls of std, of
 //! every crate and of every C library that uses libc are linked to this module. They do what libc does until
@@ -219,8 +219,8 @@ impl Patch {
     /// Arms these calls, in addition to what is armed already.
     ///
     /// # Errors
-    /// `Unsupported`, with the reason that [`thread::isolation`](crate::thread::isolation) gives, where green threads cannot
-    /// have thread-locals of their own. Then nothing is patched.
+    /// `Unsupported`, with the reason that [`thread::isolation`](crate::thread::isolation) gives, where green threads
+    /// cannot have thread-locals of their own. Then nothing is patched.
     pub fn apply(self) -> io::Result<()> {
         // With shared thread-locals, calls park without isolation, so it is not required.
         if self.0 & gate::SHARED == 0 {

@@ -1,8 +1,9 @@
-//! Waits for other processes: children, message queues and semaphores, locks on files, and the open of a FIFO, which waits
-//! until its other end is opened.
+//! Waits for other processes: children, message queues and semaphores, locks on files, and the open of a FIFO, which
+//! waits until its other end is opened.
 //!
-//! A child is waited for by pidfd, or by looks in pauses, and a POSIX queue is a descriptor. No event tells of the others (any child, a stop,
-//! System V's queues and semaphores, locks on files, FIFOs), so an OS thread waits in the caller's place.
+//! A child is waited for by pidfd, or by looks in pauses, and a POSIX queue is a descriptor. No event tells of the
+//! others (any child, a stop, System V's queues and semaphores, locks on files, FIFOs), so an OS thread waits in the
+//! caller's place.
 
 use std::cell::Cell;
 use std::mem::zeroed;
@@ -65,15 +66,15 @@ fn ended(hub: &'static Hub, pid: pid_t, look: impl Fn() -> bool) -> Result<(), c
         match call::wait(hub, pidfd.as_raw_fd(), Direction::Read, None, "waitpid") {
             Waited::Ready | Waited::TimedOut => {}
             Waited::Interrupted(error) => return Err(error),
-            // No descriptor is left for the poller, say.
+            // The pidfd cannot be waited for; for example, no descriptor is left for the poller.
             Waited::Failed(_) => return asked(hub, look),
         }
     }
     Ok(())
 }
 
-/// As [`ended`] without a pidfd (Linux before 5.3, a filter of system calls, no descriptor left): looks in pauses that grow.
-/// An OS thread that waits in the caller's place would do too, but no kill could end its wait.
+/// As [`ended`] without a pidfd (Linux before 5.3, a filter of system calls, no descriptor left): looks in pauses that
+/// grow. An OS thread that waits in the caller's place would do too, but no kill could end its wait.
 fn asked(hub: &'static Hub, look: impl Fn() -> bool) -> Result<(), c_int> {
     const LONGEST_PAUSE: Duration = Duration::from_millis(50);
     let mut pause = Duration::from_millis(1);
@@ -263,8 +264,8 @@ unsafe fn mq_send_green(
     unsafe { mq_timedsend_green(hub, queue, message, len, priority, std::ptr::null()) }
 }
 
-/// Runs `attempt`, which does not wait. If it fails with one of the `waits` errors, which say that the call would have to
-/// wait, `elsewhere` makes it on another OS thread.
+/// Runs `attempt`, which does not wait. If it fails with one of the `waits` errors, which say that the call would have
+/// to wait, `elsewhere` makes it on another OS thread.
 fn attempt_first<R: From<i8> + PartialOrd>(
     waits: &[c_int],
     attempt: impl FnOnce() -> R,
@@ -397,8 +398,8 @@ pub(super) fn flag_symbols() -> impl Iterator<Item = super::symbol::Listed> {
     super::symbol::listed! { SOCKETS fcntl SOCKETS fcntl64 SOCKETS ioctl }
 }
 
-/// Carries out a command of `fcntl`: one that waits for a lock on a file, or one that shows the non-blocking flag. The flag
-/// is shown as the program set it, not as a connect has set it for a moment.
+/// Carries out a command of `fcntl`: one that waits for a lock on a file, or one that shows the non-blocking flag. The
+/// flag is shown as the program set it, not as a connect has set it for a moment.
 ///
 /// # Safety
 /// `call` makes the call with a command: the caller's, or that which does not wait.

@@ -1,5 +1,5 @@
-//! poll, select and epoll: first a look without waiting, then a wait for an epoll descriptor. And the sleeps, which wait
-//! for nothing but the time.
+//! poll, select and epoll: first a look without waiting, then a wait for an epoll descriptor. And the sleeps, which
+//! wait for nothing but the time.
 //!
 //! An epoll descriptor is readable when one of its members is ready, so the hub can wait for it as for any descriptor.
 //! For poll and select, one is made for the length of the call.

@@ -21,7 +21,7 @@ use super::gate::{LOCKS, NAMES, PROCESSES, READINESS, SHARED, SOCKETS, TIME};
 pub struct Patch(pub(super) u32);
 
 impl Patch {
-    /// An empty set.
+    /// An empty set, to add groups of calls to.
     pub const fn new() -> Patch {
         Patch(0)
     }
@@ -254,8 +254,8 @@ impl<F> Lent<F> {
     }
 }
 
-/// Defines patched symbols whose calls are always made on another OS thread, by `$by`. If that cannot be done, the result
-/// is `$failed`.
+/// Defines patched symbols whose calls are always made on another OS thread, by `$by`. If that cannot be done, the
+/// result is `$failed`.
 macro_rules! elsewhere {
     ($($group:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $by:path, $failed:expr;)*) => {
         $crate::monkey::symbol::patch! { $($group $name($($argument: $type),*) -> $result => lent::$name;)* }
@@ -276,8 +276,8 @@ macro_rules! elsewhere {
 }
 pub(super) use elsewhere;
 
-/// Defines symbols that act on every OS thread, whatever the gate says: `$around` gets the arguments, and libc's call with
-/// these arguments, which it makes once. It runs on every call, so it first asks whether anything is armed.
+/// Defines symbols that act on every OS thread, whatever the gate says: `$around` gets the arguments, and libc's call
+/// with these arguments, which it makes once. It runs on every call, so it first asks whether anything is armed.
 macro_rules! around {
     ($($group:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $around:path;)*) => {
         /// libc's own definitions.

@@ -1,5 +1,5 @@
-//! The table of green threads that wait for a wake: by the address of a futex or of a C lock, by a descriptor that may be
-//! closed, by a listener's [line](super::accept).
+//! The table of green threads that wait for a wake: by the address of a futex or of a C lock, by a descriptor that may
+//! be closed, by a listener's [line](super::accept).
 //!
 //! A green thread's wait is linked into a list under its key. An OS thread waits in the kernel, as without patching. A
 //! wake looks into the table first, and then asks the kernel to wake the rest of its count.
@@ -21,10 +21,9 @@
 //!   (those of dead tasks aside), and a waiter that times out but finds its node unlinked was woken.
 //! - **FUTEX-3** A bucket's lock is held for a few instructions: no system call, no wake and no allocation happens
 //!   under it.
-//! - **FUTEX-4** An OS thread with a hub that waits in the kernel links a *native* node, which no waker unlinks. If
-//!   green threads use up a wake's whole count, it then wakes one OS thread in the kernel as well. Otherwise the wake
-//!   could be lost: the woken green thread cannot run if its own OS thread waits in the kernel for the same futex (an
-//!   allocator's lock, inside this crate).
+//! - **FUTEX-4** An OS thread with a hub that waits in the kernel has a *native* node, which no waker unlinks. A wake
+//!   whose whole count went to green threads then also wakes one OS thread in the kernel: a woken green thread cannot
+//!   run while its own OS thread waits for the same futex (an allocator's lock, inside this crate).
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
@@ -322,8 +321,8 @@ impl Watched<'_> {
         if self.fd < 0 {
             return Err(rustix::io::Errno::BADF.into());
         }
-        // SAFETY: not -1. The descriptor is the caller's of a patched call. The poller only gets its number, and a close
-        // meanwhile ends the park, so that the number is not used again when it may be another file's.
+        // SAFETY: not -1. The descriptor is the caller's of a patched call. The poller only gets its number, and a
+        // close meanwhile ends the park, so that the number is not used again when it may be another file's.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
         let reactor = &parker.hub.reactor;
         reactor.wait_foreign(parker, fd, direction, deadline, why, || self.is_closed())

@@ -158,7 +158,8 @@ pub(in crate::monkey) mod plain {
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn pthread_join(id: pthread_t, value: *mut *mut c_void) -> c_int {
     let Some(handle) = take(id) else {
-        // SAFETY: the caller guarantees a joinable thread, and a place for the result, or null, for the time of the call.
+        // SAFETY: the caller guarantees a joinable thread, and a place for the result, or null, for the time of the
+        // call.
         return unsafe {
             let join = || plain::pthread_join(id, value);
             match gate(LOCKS) {

@@ -64,8 +64,8 @@ impl TcpListener {
     /// # }
     /// ```
     ///
-    /// On Linux and FreeBSD the peer's address decides which listener gets a connection; on macOS the one that was bound
-    /// last may get them all. Connections that a listener has not accepted when it is dropped are lost.
+    /// On Linux and FreeBSD the peer's address decides which listener gets a connection; on macOS the one that was
+    /// bound last may get them all. Connections that a listener has not accepted when it is dropped are lost.
     ///
     /// # Errors
     /// As [`bind`](Self::bind); `AddrInUse` if a socket has the port that was not bound in this way, or is another

@@ -17,7 +17,7 @@ use crate::sys::fork::fork_epoch;
 use crate::threadpool::watch::watch;
 use crate::time;
 
-/// The longest pause between two checks of a child whose end no descriptor tells.
+/// The longest pause between two checks of a child without a descriptor that reports its end.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The pause after `pause`. The first is none, so a child that has ended by then is seen at once.
@@ -73,9 +73,9 @@ struct Process {
 enum End {
     /// Not decided: nothing has waited yet.
     Unknown,
-    /// By a descriptor that is readable from then on: a pidfd, or a kqueue.
+    /// By a descriptor (a pidfd, or a kqueue) that becomes readable when the process ends.
     Told(Arc<OwnedFd>),
-    /// By repeated `waitpid`s: there is no such descriptor, or the poller does not take it.
+    /// By repeated calls of `waitpid`: there is no such descriptor, or the poller refuses it.
     Asked,
 }
 
@@ -445,7 +445,7 @@ mod tests {
     use super::*;
     use crate::process::Command;
 
-    /// A child whose end no descriptor tells.
+    /// A child without a descriptor that reports its end.
     fn asked(seconds: &str) -> Child {
         let mut child = Command::new("sleep").arg(seconds).spawn().unwrap();
         child.process.end = End::Asked;
@@ -467,7 +467,7 @@ mod tests {
         assert!(matches!(child.process.end, End::Asked));
     }
 
-    /// As by a kqueue, whose event comes before the system lets the child be waited for.
+    /// A kqueue sends such an event: before the system lets the parent wait for the child.
     #[test]
     fn an_event_that_comes_too_early_is_no_end() {
         let told = |seconds| {

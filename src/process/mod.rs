@@ -19,8 +19,9 @@
 //!   [`send_signal`](Child::send_signal), [`output_timeout`](Command::output_timeout),
 //!   [`wait_async`](Child::wait_async).
 //!
-//! A pidfd (on Linux) or a kqueue (elsewhere) signals the end of a child, so no handler for SIGCHLD is installed. If there
-//! is none (Linux before 5.3, no descriptor left), the child is checked repeatedly, at first often and later every 50 ms.
+//! A pidfd (on Linux) or a kqueue (elsewhere) signals the end of a child, so no handler for SIGCHLD is installed. If
+//! there is none (Linux before 5.3, no descriptor left), the child is checked repeatedly, at first often and later
+//! every 50 ms.
 //!
 //! # Coming from Python
 //! `gevent.subprocess`, `asyncio.create_subprocess_exec`.

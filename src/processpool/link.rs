@@ -25,7 +25,7 @@ use crate::threadpool::JobError;
 const START: Duration = Duration::from_secs(60);
 /// How long a worker that is to end may take.
 const END: Duration = Duration::from_secs(5);
-/// The pause between two looks at a worker whose end no descriptor tells.
+/// The pause between two looks at a worker without a descriptor that reports its end.
 const ASK: Duration = Duration::from_millis(50);
 
 /// What the links of a pool have in common.
@@ -140,7 +140,7 @@ impl Link {
     fn wait(&mut self, wanted: PollFlags) -> io::Result<bool> {
         loop {
             let limit = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            // Where no descriptor tells of the process's end, it is asked for now and then.
+            // Without a descriptor that reports the end of the process, this loop asks for the end now and then.
             let asks = self.process.is_none();
             let has_ended = asks && !self.lives();
             let pause = match limit {

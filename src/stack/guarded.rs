@@ -1,4 +1,5 @@
-//! [`Stack`], the warmest free one of each kind, and the way to the pool of an OS thread. The labels of the invariants are those of [`stack`](super).
+//! [`Stack`], the warmest free one of each kind, and the way to the pool of an OS thread. The labels of the invariants
+//! are those of [`stack`](super).
 
 use std::cell::{Cell, RefCell};
 use std::io;

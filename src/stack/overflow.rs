@@ -30,7 +30,7 @@ pub(crate) enum Whose {
     Isolated,
     /// The stack of the running green thread, which is local, or polls a future.
     Local,
-    /// The same where isolation is off: it cannot be told whether the green thread is one of `spawn`.
+    /// The stack of the running green thread, where isolation is off: isolated and local ones look the same there.
     Shared,
     /// The stack of a greenlet or a generator, on the running green thread.
     Coroutine,
@@ -94,7 +94,8 @@ pub(super) fn add(at: usize, len: usize, size: usize) -> Entry {
             size: AtomicUsize::new(1),
             next: OnceRef::new(),
         }));
-        // At the end: another OS thread may append an entry at the same moment, and then the end is behind that one.
+        // Append at the end of the list. Another OS thread may append an entry at the same moment: then the end of the
+        // list is behind the entry of the other.
         let mut place = &FIRST;
         while place.set(new).is_err() {
             match place.get() {
@@ -113,7 +114,7 @@ pub(super) fn add(at: usize, len: usize, size: usize) -> Entry {
 
 /// Sets the function that writes the name of the running green thread into a buffer.
 pub(super) fn set_describe(f: &'static Describe) {
-    // Each hub sets the same one.
+    // Each hub sets the same function, so it does not matter which hub is first.
     let _ = DESCRIBE.set(f);
 }
 

@@ -583,7 +583,7 @@ mod tests {
             held.len() + 1,
             "the refused closure is dropped"
         );
-        // One that comes by message can only be lost.
+        // A green thread that another OS thread spawns comes by message, so its spawner gets no error: it is lost.
         let sent = crate::hub::handle()
             .start(|| 1, None, std::panic::Location::caller())
             .unwrap();

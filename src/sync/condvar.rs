@@ -74,8 +74,8 @@ impl Op<Notices> for Notice {
 /// assert!(*ready);
 /// ```
 ///
-/// Notices go to waiters in order of arrival. A notice that was given to a waiter that is then killed or timed out goes
-/// to the next one.
+/// Notices go to waiters in order of arrival. A notice that was given to a waiter that a kill or a time-out then
+/// unwinds goes to the next one.
 ///
 /// # Coming from Python
 /// `asyncio.Condition`, `threading.Condition`.

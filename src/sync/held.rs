@@ -1,8 +1,9 @@
-//! The locks below [`Mutex`](super::Mutex), [`RwLock`](super::RwLock) and [`ReentrantLock`](super::ReentrantLock): in which
-//! order they are granted, and the value that a lock protects. Only a hold of the lock leads to the value.
+//! The locks below [`Mutex`](super::Mutex), [`RwLock`](super::RwLock) and [`ReentrantLock`](super::ReentrantLock): in
+//! which order they are granted, and the value that a lock protects. Only a hold of the lock leads to the value.
 //!
 //! # Invariants
-//! - **HELD-1** A [`Held`] is made only after its operation has succeeded, and the operation is released only by its drop.
+//! - **HELD-1** A [`Held`] is made only after its operation has succeeded, and the operation is released only by its
+//!   drop.
 //! - **HELD-2** While an operation that is [`Alone`] is not released, no other one of its lock succeeds.
 //! - **REENTRANT-1** `owner` is the number of the holder of `core`'s lock, and 0 while the lock is free. Only the
 //!   holder writes it, while it holds the lock. A caller that reads its own number there therefore holds the lock, in
@@ -53,7 +54,7 @@ impl State for Lock {
     }
 }
 
-/// Locks it.
+/// Takes a [`Lock`].
 #[derive(Default)]
 pub(super) struct Acquire;
 
@@ -73,7 +74,7 @@ impl Op<Lock> for Acquire {
     }
 
     fn undo_grant(&mut self, state: &mut Lock) {
-        // `grant_waiters` then hands the lock to the next waiter.
+        // The lock must be free, so that `grant_waiters`, which follows, hands it to the next waiter.
         Acquire::release(state);
     }
 }
@@ -114,7 +115,7 @@ impl State for Holders {
     }
 }
 
-/// Holds it for reading.
+/// Takes [`Holders`] for reading.
 #[derive(Default)]
 pub(super) struct Read;
 
@@ -142,12 +143,12 @@ impl Op<Holders> for Read {
     }
 
     fn undo_grant(&mut self, state: &mut Holders) {
-        // `grant_waiters` then grants the next waiters.
+        // This reader must not be counted, so that `grant_waiters`, which follows, can grant a writer.
         Read::release(state);
     }
 }
 
-/// Holds it for writing.
+/// Takes [`Holders`] for writing.
 #[derive(Default)]
 pub(super) struct Write;
 
@@ -195,7 +196,8 @@ pub(super) unsafe trait Hold<S: State>: Op<S, Output = ()> + Default + Unpin {
 /// From its success to the `release`, no other operation succeeds.
 pub(super) unsafe trait Alone<S: State>: Hold<S> {}
 
-// SAFETY: HELD-2: it succeeds only if `locked` was false, or was handed to it. It is the only operation of its lock.
+// SAFETY: HELD-2: `Acquire` succeeds only if `locked` was false, or was handed over to it. A `Lock` has no other
+// operation.
 unsafe impl Hold<Lock> for Acquire {
     #[inline(always)]
     fn release(state: &mut Lock) {
@@ -203,10 +205,10 @@ unsafe impl Hold<Lock> for Acquire {
     }
 }
 
-// SAFETY: HELD-2: it is the only operation of its lock, and succeeds only while the lock is free.
+// SAFETY: HELD-2: a `Lock` has no other operation, and `Acquire` succeeds only while the lock is free.
 unsafe impl Alone<Lock> for Acquire {}
 
-// SAFETY: HELD-2: while it is counted in `readers`, `Write` does not succeed, nor is it granted.
+// SAFETY: HELD-2: while a `Read` is counted in `readers`, no `Write` succeeds or is granted.
 unsafe impl Hold<Holders> for Read {
     #[inline(always)]
     fn release(state: &mut Holders) {
@@ -214,7 +216,7 @@ unsafe impl Hold<Holders> for Read {
     }
 }
 
-// SAFETY: HELD-2: while `writes` is set, neither operation succeeds, nor is one granted.
+// SAFETY: HELD-2: while `writes` is set, no `Read` and no other `Write` succeeds or is granted.
 unsafe impl Hold<Holders> for Write {
     #[inline(always)]
     fn release(state: &mut Holders) {
@@ -222,7 +224,7 @@ unsafe impl Hold<Holders> for Write {
     }
 }
 
-// SAFETY: HELD-2: it succeeds only while `readers` is 0, and while `writes` is set, neither operation does.
+// SAFETY: HELD-2: a `Write` succeeds only while `readers` is 0, and while `writes` is set, no operation succeeds.
 unsafe impl Alone<Holders> for Write {}
 
 /// A lock over a value, with its poison.
@@ -304,7 +306,7 @@ impl<S: State, T: ?Sized> Guarded<S, T> {
         }
     }
 
-    /// The same for a caller that has waited already: it takes no step of the budget.
+    /// As [`hold`](Self::hold), for a caller that has waited already: this takes no step of the budget.
     #[track_caller]
     pub(super) fn hold_again<O: Hold<S>>(&self, why: Why) -> Held<'_, S, O, T> {
         match self.core.block_unspent(&mut O::default(), Until::Ever, why) {
@@ -347,7 +349,8 @@ impl<S: State, O: Hold<S>, T: ?Sized> Deref for Held<'_, S, O, T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: HELD-1: the operation is not released, so no other holder has `&mut T`; `deref_mut` needs `&mut self`.
+        // SAFETY: HELD-1: the operation is not released, so no other holder has `&mut T`; `deref_mut` needs `&mut
+        // self`.
         unsafe { &*self.guarded.value.get() }
     }
 }

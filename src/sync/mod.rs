@@ -33,7 +33,7 @@
 //! initialisers of [`Once`], [`OnceLock`] and [`LazyLock`] only wait, and a [`ReentrantLock`] has no async form.
 //!
 //! Waiters are served in order of arrival: none is overtaken, and none starves. A waiter that is killed or dropped
-//! after it was granted something passes that on. If its own time-out passes after the grant, the waiter keeps the
+//! after it was granted something passes that on. If its own deadline passes after the grant, the waiter keeps the
 //! grant, and the operation succeeds. Only one branch of a [`select!`](crate::select!) is ever granted something.
 //!
 //! # Giving way

@@ -53,7 +53,8 @@ pub struct MutexGuard<'a, T: ?Sized> {
     unwound: bool,
 }
 
-/// Waits for the lock of a guard that a `Condvar` has dropped. It may hold a notice, so it takes no step of the budget.
+/// Waits for the lock of a guard that a `Condvar` has dropped. The waiter may hold a notice, so this takes no step of
+/// the budget.
 #[track_caller]
 pub(super) fn relock<T: ?Sized>(lock: &Guarded<Lock, T>) -> LockResult<MutexGuard<'_, T>> {
     MutexGuard::new(lock.hold_again(Why::new(&MUTEX, 0)))

@@ -162,7 +162,7 @@ impl Selecting {
         let polled = poll_until(until.deadline(), Why::new(&SELECT, 0), |context| {
             self.poll(context, count, poll)
         });
-        // A branch may have been granted between the time-out and this.
+        // A branch may have been granted between the deadline and this.
         polled.is_some() || self.is_late(poll)
     }
 
@@ -174,7 +174,7 @@ impl Selecting {
         (0..count).any(|number| self.choice.begin(number as u32).is_ok() && poll(number, &mut context))
     }
 
-    /// SELECT-8 for a select that has timed out; whether a branch was granted in time.
+    /// SELECT-8 for a select whose deadline has passed; whether a branch was granted in time.
     fn is_late(&self, poll: PollBranch<'_>) -> bool {
         loop {
             match self.choice.begin(0) {

@@ -2,13 +2,13 @@
 //! [`Core::future`] is polled. Both drive one [`Wait`], under the primitive's lock.
 //!
 //! ```text
-//!            attempt                        granted: attempt again, which succeeds
+//!            attempt            granted: attempt again, which succeeds; handed over: at once
 //!   new ───────────────► done     waiting ────────────────────────────────────────► done
 //!        │  not yet                 │  ▲
 //!        └──────────► push ─────────┘  │ woken without a grant: a new waiter in the same place
 //!                                   │──┘
-//!                                   └──────────► left (kill, time-out, drop)
-//!                                        granted? what was set aside is granted to the next waiter
+//!                                   └──────────► left (deadline, kill, expired Timeout, drop)
+//!                                        granted? the deadline takes it; otherwise the next waiter is granted it
 //! ```
 //!
 //! # Invariants
@@ -307,8 +307,8 @@ impl<S: State, L: Lock> Core<S, L> {
             then();
             return Some(done);
         }
-        // In line. `then` may run the user's code (a waker), which may park with tickets of its own: it cannot consume
-        // this one.
+        // In line. `then` may run the user's code (a waker), which may park. That makes this ticket stale (PARK-3): the
+        // park below gives `Early`, and `wait_slow` waits in the same place with a new ticket.
         then();
         line.park(parker, deadline, why)
     }

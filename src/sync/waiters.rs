@@ -1,8 +1,9 @@
 //! The waiters for one thing, in order: a line, in which each waiter has a number.
 //!
-//! A waiter is *granted* when what it waits for is set aside for it. Until it runs and takes that, new attempts must
-//! leave enough for it. A granted waiter that leaves without taking anything reports that, and the next waiter is
-//! granted instead.
+//! A waiter is *granted* when what it waits for is set aside for it, or handed over to it. What is set aside is counted
+//! here: until the waiter runs and takes it, new attempts must leave enough for it. A hand-over changes the state of
+//! the primitive at once, and is not counted. A granted waiter that leaves without taking anything reports that, and
+//! the next waiter is granted instead.
 //!
 //! Grants go to the first waiter in line that can use them. Therefore a waiter with a lower number than the first in
 //! line has been granted, except for the few that [`Stray`] lists.

@@ -232,21 +232,21 @@ pub(crate) fn fork_epoch() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// Called before a fork.
+/// Called before a fork: takes every lock, so that each is free in the child (FORK-1).
 pub(super) fn before() {
     // On the native base by now, so `HELD` and `DEPTH` are the native thread-locals in all three handlers.
     super::base::before_fork();
     enter();
 }
 
-/// Called after a fork, in the parent.
+/// Called after a fork, in the parent: gives the locks back.
 pub(super) fn after_in_parent() {
     if leave() {
         super::base::after_fork();
     }
 }
 
-/// Called after a fork, in the child.
+/// Called after a fork, in the child: gives the locks back, and has what belongs to the parent forgotten.
 pub(super) fn after_in_child() {
     if !leave() {
         return;
@@ -304,8 +304,8 @@ pub(crate) fn on_fork(who: Child, f: &'static fn()) {
     count_forks();
 }
 
-/// Shows that the running code was called in a forked child by these handlers, as its only OS thread. Locks that are held
-/// belong to OS threads of the parent.
+/// Shows that the running code was called in a forked child by these handlers, as its only OS thread. Locks that are
+/// held belong to OS threads of the parent.
 #[cfg(feature = "monkey")]
 pub(crate) struct InChild(());
 

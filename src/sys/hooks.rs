@@ -1,5 +1,5 @@
-//! Where C calls this crate's part `sys`: before `main`, around a fork, at the very end of an OS thread, at the exit of the
-//! process, and for the bounds of a stack.
+//! Where C calls this crate's part `sys`: before `main`, around a fork, at the very end of an OS thread, at the exit of
+//! the process, and for the bounds of a stack.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::sync::atomic::AtomicUsize;
@@ -35,8 +35,9 @@ pub(super) fn handle_forks() {
     unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
 }
 
-// The very end of an OS thread comes after the destructors of its thread-locals. These run in the reverse order of their
-// registration, so none of them is the last for sure. The destructors of pthread keys come after all of them, in rounds.
+// The very end of an OS thread comes after the destructors of its thread-locals. These run in the reverse order of
+// their registration, so none of them is the last for sure. The destructors of pthread keys come after all of them, in
+// rounds.
 
 /// A function to call at the very end, its argument, and how many rounds have passed.
 struct Last {
@@ -48,7 +49,7 @@ struct Last {
 /// How many rounds there are: the least that POSIX allows, which is what glibc does.
 const ROUNDS: usize = 4;
 
-/// The key plus 1; 0 if it has not been made. It is no lock, because a fork might find a lock taken.
+/// The key plus 1; 0 if the key has not been made. An atomic and not a lock, because a fork might find a lock taken.
 static KEY: AtomicU64 = AtomicU64::new(0);
 
 /// The key, which is made at the first call. `None` if the process has no key left.

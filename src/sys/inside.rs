@@ -5,8 +5,8 @@
 //! green thread that does not run. So patched calls check here first. Inside, they block the OS thread instead, for as
 //! long as the allocator takes.
 //!
-//! This crate's own system calls are inside as well, and what a user runs [unpatched](super::plain): no patched call parks
-//! in them.
+//! This crate's own system calls are inside as well, and what a user runs [unpatched](super::plain): no patched call
+//! parks in them.
 //!
 //! The hub's own cells need no mark, because a borrowed cell can be seen ([`Hub::is_inside`](crate::hub)). A mark is
 //! for state under a lock. Without the feature `monkey` no call checks, and there are no marks.
@@ -23,8 +23,8 @@ mod depth {
     use std::cell::Cell;
 
     thread_local! {
-        /// Belongs to the running context. A green thread is not switched away from while its depth is not 0, unless the
-        /// user's unpatched code calls a wait of this crate.
+        /// Belongs to the running context. A green thread is not switched away from while its depth is not 0, unless
+        /// the user's unpatched code calls a wait of this crate.
         static DEPTH: Cell<u32> = const { Cell::new(0) };
         /// Whether a spin lock is held. It is set and put back, which costs less than a counter: each lock would wait
         /// for the counter's last update.

@@ -9,8 +9,9 @@
 //! # Invariants
 //! - **MEM-1** Only whole pages of a mapping that [`map`] made are ever guarded, discarded or unmapped.
 //! - **MEM-2** A guard stays until its mapping is unmapped.
-//! - **MEM-3** A mapping that [`map`] made begins at a multiple of [`LARGEST_PAGE`]. The pool of stacks finds the end of a
-//!   slot by rounding up to that. Elsewhere the end would lie in the mapping behind, and that would be discarded.
+//! - **MEM-3** A mapping that [`map`] made begins at a multiple of [`LARGEST_PAGE`]. The pool of stacks finds the end
+//!   of a slot by rounding up to that. If a mapping began at another address, rounding up would end in the next
+//!   mapping, and the pool would discard memory there.
 
 use std::io;
 use std::ptr;
@@ -39,8 +40,8 @@ pub(crate) fn page() -> usize {
     size.get()
 }
 
-/// Maps `len` bytes of zeros, at a multiple of [`LARGEST_PAGE`]. None of them is resident, and the kernel never uses huge
-/// pages for them.
+/// Maps `len` bytes of zeros, at a multiple of [`LARGEST_PAGE`]. None of them is resident, and the kernel never uses
+/// huge pages for them.
 pub(crate) fn map(len: usize) -> io::Result<usize> {
     if page() >= LARGEST_PAGE {
         return map_anywhere(len);
@@ -99,12 +100,12 @@ impl Mapping {
         map(len).map(|at| Mapping { at, len })
     }
 
-    /// The address of its low end.
+    /// The address of the mapping's low end.
     pub(crate) fn at(&self) -> usize {
         self.at
     }
 
-    /// The address of its high end.
+    /// The address of the mapping's high end.
     pub(crate) fn end(&self) -> usize {
         self.at + self.len
     }
@@ -115,7 +116,7 @@ impl Mapping {
         assert!(has_all, "a range of another mapping");
     }
 
-    /// Unmaps it.
+    /// Unmaps the mapping.
     pub(crate) fn unmap(self) {
         // SAFETY: a whole mapping of `map`, which no code can use any more by way of this value.
         unsafe { unmap(self.at, self.len) };
@@ -399,7 +400,7 @@ mod tests {
         }
     }
 
-    /// It can fail only where [`LARGEST_PAGE`] is larger than a page (`--cfg green_large_page`).
+    /// This test can fail only where [`LARGEST_PAGE`] is larger than a page (`--cfg green_large_page`).
     #[test]
     fn a_mapping_begins_at_a_multiple_of_the_largest_page() {
         for pages in 1..40 {

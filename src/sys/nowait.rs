@@ -1,8 +1,9 @@
 //! Reads and writes that do not wait, whatever the flags of the open file say: `RWF_NOWAIT`.
 //!
-//! A pipe does not support the flag before about Linux 6.5, and a FIFO never does: `EOPNOTSUPP`. That is also the errno here if
-//! the system refuses the flag or the call. Linux before 4.6 has no such call, for which glibc says `EOPNOTSUPP` too. Linux
-//! before 4.13 does not know the flag: `EINVAL`. A filter of system calls may forbid the call: `EPERM` or `ENOSYS`.
+//! A pipe does not support the flag before about Linux 6.5, and a FIFO never does: `EOPNOTSUPP`. That is also the errno
+//! here if the system refuses the flag or the call. Linux before 4.6 has no such call, for which glibc says
+//! `EOPNOTSUPP` too. Linux before 4.14 does not know the flag: `EINVAL`. A filter of system calls may forbid the call:
+//! `EPERM` or `ENOSYS`.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +45,7 @@ fn told(result: ssize_t) -> ssize_t {
 
 #[cold]
 fn refused() {
-    // `EINVAL` is also what a caller gets who has made a mistake, and must see.
+    // A caller's own mistake is `EINVAL` too, and the caller must get that errno.
     if errno() != libc::EINVAL || !knows_the_flag() {
         // SAFETY: the address of `errno` of the running thread.
         unsafe { *libc::__errno_location() = libc::EOPNOTSUPP };
@@ -64,8 +65,8 @@ fn knows_the_flag() -> bool {
         iov_base: (&raw mut byte).cast(),
         iov_len: 1,
     };
-    // SAFETY: `pipe2` writes two descriptors to a local array, and nothing else owns them. The read has one vector, of a
-    // local byte.
+    // SAFETY: `pipe2` writes two descriptors to a local array, and nothing else owns them. The read has one vector, of
+    // a local byte.
     let knows = unsafe {
         // Without a descriptor to ask with, the answer is that of a new kernel.
         libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) != 0 || {

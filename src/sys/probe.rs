@@ -1,5 +1,5 @@
-//! Questions to the kernel about a descriptor, and a few calls of patched libc on one: safe for any number, and none of them
-//! waits (but [`accept_next`]).
+//! Questions to the kernel about a descriptor, and a few calls of patched libc on one: safe for any number, and none of
+//! them waits (but [`accept_next`]).
 
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -13,8 +13,8 @@ fn errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-/// Asks what one descriptor is ready for, without waiting: a system call, because libc's symbol is patched. Returns what
-/// libc's `poll` does, and leaves the events in `one`.
+/// Asks what one descriptor is ready for, without waiting: a system call, because libc's symbol is patched. Returns
+/// what libc's `poll` does, and leaves the events in `one`.
 #[inline]
 fn ask_one(one: &mut libc::pollfd) -> libc::c_long {
     let count: libc::c_long = 1;
@@ -39,7 +39,8 @@ fn ask_one(one: &mut libc::pollfd) -> libc::c_long {
     result
 }
 
-/// The events that one descriptor has now, of `events`; errors are always among them. An error if it cannot be asked for.
+/// The events that one descriptor has now, of `events`; errors are always among them. An error if it cannot be asked
+/// for.
 fn events_of(fd: RawFd, events: i16) -> Result<i16, c_int> {
     let mut one = pollfd { fd, events, revents: 0 };
     if ask_one(&mut one) < 0 {

@@ -7,8 +7,8 @@
 //!
 //! The reader of stderr may have stopped, and the hub of a server must not stop with it. So a line is written at once
 //! only if that cannot block (`RWF_NOWAIT` on Linux: pipes, sockets; elsewhere: sockets). Otherwise the first such line
-//! starts an OS thread, which does the waiting; it ends after some idle seconds. Lines that are still unwritten when the
-//! process exits get a moment more.
+//! starts an OS thread, which does the waiting; it ends after some idle seconds. Lines that are still unwritten when
+//! the process exits get a moment more.
 //!
 //! A kind of line is the place in the source that complains. A limited number of lines of each kind is written in a
 //! second. The rest are counted, and the count is reported when the second is over.

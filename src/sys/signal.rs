@@ -1,5 +1,5 @@
-//! The signal handlers of this crate. The one for faults is installed once, after std's, and chained to std's. The one for
-//! Ctrl-C makes the first SIGINT a byte on a descriptor; the second does what it does by default.
+//! The signal handlers of this crate. The one for faults is installed once, after std's, and chained to std's. The one
+//! for Ctrl-C makes the first SIGINT a byte on a descriptor; the second does what it does by default.
 //!
 //! ```text
 //!  fault ─► kernel ─► handler, on the alternate stack ─► look(address): ours? report, abort
@@ -9,8 +9,8 @@
 //!
 //! # Invariants
 //! - **SIGNAL-1** What runs in a handler allocates nothing and takes no lock.
-//! - **SIGNAL-2** `LOOK` is set before the handler of faults is installed; `WRITER` and `EPOCH` before that of SIGINT. The
-//!   descriptor of `WRITER` stays open as long as the process lives.
+//! - **SIGNAL-2** `LOOK` is set before the handler of faults is installed; `WRITER` and `EPOCH` before that of SIGINT.
+//!   The descriptor of `WRITER` stays open as long as the process lives.
 //! - **SIGNAL-3** An alternate stack of this crate is unmapped only when the OS thread no longer uses it.
 
 use std::cell::Cell;
@@ -196,8 +196,8 @@ fn present() -> libc::stack_t {
     }
 }
 
-/// The flags of this OS thread's alternate stack. The system call itself: patched libc asks for them at each call that may
-/// park, and `sigaltstack` is one.
+/// The flags of this OS thread's alternate stack. The system call itself: patched libc asks for them at each call that
+/// may park, and `sigaltstack` is one.
 #[cfg(all(feature = "monkey", target_os = "linux"))]
 pub(crate) fn alt_stack_flags() -> libc::c_int {
     let mut now = MaybeUninit::<libc::stack_t>::zeroed();

@@ -186,8 +186,8 @@ impl Lock for ByThread {
 
 #[cfg(feature = "monkey")]
 impl<T> Spin<T, ByThread> {
-    /// Locks the value. `None` if the running OS thread holds the lock: the caller is a signal handler that has interrupted
-    /// the holder, and would wait for ever.
+    /// Locks the value. `None` if the running OS thread holds the lock: the caller is a signal handler that has
+    /// interrupted the holder, and would wait for ever.
     pub(crate) fn lock_unless_mine(&self) -> Option<Locked<'_, T, ByThread>> {
         let me = super::thread::id() as u32;
         if self.lock.0.load(Ordering::Relaxed) == me {

@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //! - **IMAP-1** There are as many credits as `bound` and the pool's size together. The feeder takes one before it asks
-//!   for an item. It comes back when `next` is called after the item's result was given. So no member ever waits for
-//!   the reader, and the reader may use the pool as well.
+//!   for an item. The credit returns at the first call of `next` after the one that gave the item's result. So no
+//!   member ever waits for the reader, and the reader may use the pool as well.
 //! - **IMAP-2** Each item that was begun sends one `Progress::Result`, and the feeder one `Progress::End`, however they
 //!   end: both are sent by exit links, so also after a kill, a panic and the end of their hub. So the reader never
 //!   waits for a message that will not come.

@@ -147,9 +147,9 @@ impl<F: FnOnce() -> T, T> Closure<T> for F {}
 /// destructors do not run, and its handle returns an error with [`JoinError::is_lost`]. Join what must finish, or end
 /// with [`hub::shutdown`].
 ///
-/// It has thread-locals of its own on x86-64 Linux with glibc, and on aarch64 if [`set_isolation`] asks for it. Elsewhere
-/// (musl, macOS, FreeBSD, other processors) it shares those of its OS thread, as [`spawn_local`] does everywhere; see
-/// [`isolation`].
+/// It has thread-locals of its own on x86-64 Linux with glibc, and on aarch64 if [`set_isolation`] asks for it.
+/// Elsewhere (musl, macOS, FreeBSD, other processors) it shares those of its OS thread, as [`spawn_local`] does
+/// everywhere; see [`isolation`].
 ///
 /// A future is not a closure. Pass it to [`future::spawn`](crate::future::spawn), or block on it in a closure.
 ///
@@ -483,9 +483,9 @@ pub fn is_isolated() -> bool {
 
 /// Whether green threads can have thread-locals of their own in this process, or why not.
 ///
-/// They can on x86-64 Linux with glibc 2.34 or later, unless [`set_isolation`] turned it off. At first use the layout of
-/// glibc's thread control block is looked up, checked and tried. If anything is missing or unexpected, isolation is off in
-/// this process. Nothing is printed then: the error here and that of `monkey::patch_all` have the reason.
+/// They can on x86-64 Linux with glibc 2.34 or later, unless [`set_isolation`] turned it off. At first use the layout
+/// of glibc's thread control block is looked up, checked and tried. If anything is missing or unexpected, isolation is
+/// off in this process. Nothing is printed then: the error here and that of `monkey::patch_all` have the reason.
 ///
 /// On aarch64 isolation has only run in an emulator, and is off unless [`set_isolation`] or the variable
 /// `GREEN_ISOLATION=1` turns it on. musl, macOS and FreeBSD give a program no way to allocate a second set of

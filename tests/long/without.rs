@@ -1,4 +1,5 @@
-//! Runs a program as on an older or stricter kernel: chosen system calls fail with a chosen errno. `kernels.sh` compiles it.
+//! Runs a program as on an older or stricter kernel: chosen system calls fail with a chosen errno. `kernels.sh`
+//! compiles it.
 //!
 //! ```text
 //! without RULE... -- PROGRAM ARGUMENT...
@@ -7,8 +8,8 @@
 //!   fsgsbase                  PROGRAM is told that the kernel forbids the instruction `wrfsbase` (x86-64 only)
 //! ```
 //!
-//! The rules on calls are a seccomp filter, which all threads and children of PROGRAM have too. The rule `fsgsbase` takes a
-//! bit out of the auxiliary vector of PROGRAM, not of its children.
+//! The rules on calls are a seccomp filter, which all threads and children of PROGRAM have too. The rule `fsgsbase`
+//! takes a bit out of the auxiliary vector of PROGRAM, not of its children.
 
 use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::io::Error;
@@ -160,7 +161,8 @@ fn exec(arguments: &[CString]) -> ! {
     fail(&format!("{:?}: {}", arguments[0], Error::last_os_error()))
 }
 
-/// Starts the program in a child, changes its auxiliary vector before its first instruction, and ends as the child does.
+/// Starts the program in a child, changes its auxiliary vector before its first instruction, and ends as the child
+/// does.
 #[cfg(target_arch = "x86_64")]
 fn exec_without_fsgsbase(arguments: &[CString]) -> ! {
     const PTRACE_TRACEME: c_int = 0;

@@ -1,5 +1,5 @@
-//! Allocators that wait: for a lock of C's, for one of std's, by asking again and again. What is patched must not switch in
-//! the middle of what this crate does with memory.
+//! Allocators that wait: for a lock of C's, for one of std's, by asking again and again. What is patched must not
+//! switch in the middle of what this crate does with memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;

@@ -1,5 +1,5 @@
-//! 100,000 random calls, patched and raw: the same results, errnos and bytes. Two worlds of the same descriptors get the same
-//! calls; nothing in them would wait, since they are non-blocking, full of data, or bad.
+//! 100,000 random calls, patched and raw: the same results, errnos and bytes. Two worlds of the same descriptors get
+//! the same calls; nothing in them would wait, since they are non-blocking, full of data, or bad.
 
 use std::io;
 use std::mem::zeroed;

@@ -1,5 +1,5 @@
-//! Patched calls that succeed at once, or never wait, give way; and a time-out or a kill comes to who makes them, though
-//! never with bytes in hand.
+//! Patched calls that succeed at once, or never wait, give way; and a time-out or a kill comes to who makes them,
+//! though never with bytes in hand.
 
 use std::ffi::c_void;
 use std::io::{self, Read, Write};
@@ -309,7 +309,8 @@ fn no_interrupt_comes_with_bytes_in_hand() {
     }
 }
 
-/// A large write to a peer on the same hub that reads at once, or to an OS thread that never is late: others run meanwhile.
+/// A large write to a peer on the same hub that reads at once, or to an OS thread that never is late: others run
+/// meanwhile.
 #[test]
 fn a_large_call_gives_way_between_its_parts() {
     patched(|| {
@@ -334,8 +335,8 @@ fn a_large_call_gives_way_between_its_parts() {
     });
 }
 
-/// A pool as tiny_http has it: a job goes to an idle worker if the count says that there is one, and the count is old until
-/// the worker runs.
+/// A pool as tiny_http has it: a job goes to an idle worker if the count says that there is one, and the count is old
+/// until the worker runs.
 #[derive(Default)]
 struct Pool {
     jobs: Mutex<Vec<Box<dyn FnOnce() + Send>>>,

@@ -1,4 +1,5 @@
-//! The non-blocking flag belongs to the open file: other threads and processes that have it see nothing of a patched call.
+//! The non-blocking flag belongs to the open file: other threads and processes that have it see nothing of a patched
+//! call.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -634,7 +635,8 @@ fn a_splice_that_is_cut_short_loses_nothing() {
     });
 }
 
-/// What lies ready for the next accept when the last one closes the listener is closed too, as what the kernel has queued.
+/// What lies ready for the next accept when the last one closes the listener is closed too, as what the kernel has
+/// queued.
 #[test]
 fn what_a_killed_accept_takes_goes_with_the_listener() {
     both_ways("what_a_killed_accept_takes_goes_with_the_listener", || {

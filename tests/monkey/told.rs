@@ -1,5 +1,5 @@
-//! Kills and time-outs that patched calls could only tell of: whoever asked for them hears of them, whatever the closure
-//! returned, and its value is not lost.
+//! Kills and time-outs that patched calls could only tell of: whoever asked for them hears of them, whatever the
+//! closure returned, and its value is not lost.
 
 use std::cell::Cell;
 use std::io::Read;

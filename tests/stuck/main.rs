@@ -293,7 +293,8 @@ fn locked() {
     assert!(mutex.try_lock().is_ok(), "main is in its line no more");
 }
 
-/// A wait that can fail returns at once while its stack unwinds: also after a `LoopExit` out of a wait that could not fail.
+/// A wait that can fail returns at once while its stack unwinds: also after a `LoopExit` out of a wait that could not
+/// fail.
 fn unwinding() {
     struct Locks<'a>(&'a greenthread::sync::Mutex<()>);
     impl Drop for Locks<'_> {

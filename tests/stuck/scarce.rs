@@ -1,5 +1,6 @@
-//! Where the system gives no OS thread: by a limit on them, or because a filter of system calls answers `clone3` with `EPERM`,
-//! after which glibc does not fall back to `clone`. `tests/long/kernels.sh` runs the scenario under such a filter.
+//! Where the system gives no OS thread: by a limit on them, or because a filter of system calls answers `clone3` with
+//! `EPERM`, after which glibc does not fall back to `clone`. `tests/long/kernels.sh` runs the scenario under such a
+//! filter.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};

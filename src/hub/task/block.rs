@@ -117,7 +117,7 @@ impl ContextRunners {
     }
 }
 
-/// The control block of one green thread, or of an OS thread's native stack.
+/// The control block of one green thread, of a stackless task, or of an OS thread's native stack.
 ///
 /// Three cache lines, in the order of use: what a switch touches, what a park touches, what the end touches.
 #[repr(C, align(64))]
@@ -209,7 +209,8 @@ impl TaskRef {
     }
 
     /// Whether the task can never run again: its hub ended before the task did, or this is a forked child and the hub
-    /// is the parent's.
+    /// is the parent's. Unlike [`Waiter::is_lost`] this looks at `LOST`, because a waker outlives its task: that task
+    /// may well have ended as usual, and `DONE` would not tell.
     pub(crate) fn is_lost(self) -> bool {
         self.0.join.load(Ordering::Acquire) & LOST != 0
             || fork_epoch() != 0 && self.shared().is_some_and(Shared::is_of_parent)

@@ -19,17 +19,17 @@ pub(crate) fn without_native(id: u64) -> u64 {
 /// What a task is doing, as its owner knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// In no queue: the block is free, or the task has ended.
+    /// In no queue: the block is free, the task has ended, or the task is a runner at rest.
     Idle,
     /// Spawned, not yet run.
     New,
-    /// In the ready queue.
+    /// In a queue: ready, due or later.
     Ready,
     /// The task's code runs.
     Running,
-    /// Waiting for a wake with its ticket, a kill or a time-out.
+    /// Waiting for a wake with its ticket, for its deadline, for a kill or for the expiry of a `Timeout`.
     Parked,
-    /// Waiting for a wake with its ticket, and nothing else.
+    /// Waiting for a wake with its ticket or for its deadline, and nothing else.
     ParkedUninterruptible,
 }
 
@@ -44,7 +44,7 @@ impl State {
 pub(crate) struct Marks(Cell<u8>);
 
 impl Marks {
-    /// An `unpark` came before its `park`.
+    /// An `unpark` has come that no `park` has taken yet. An `unpark` of a task in `park` sets this too.
     pub(crate) const TOKEN: u8 = 1;
     /// The task is to capture a backtrace of its own stack and then park again.
     pub(crate) const PROBE: u8 = 2;

@@ -64,7 +64,7 @@ fn prepare(socket: &OwnedFd) -> rustix::io::Result<()> {
     sockopt::set_socket_nosigpipe(socket, true)
 }
 
-/// The socket that was bound last may get all that comes.
+/// Lets sockets share a port. The system may give everything to the socket that was bound last.
 pub(crate) fn share_port(socket: &OwnedFd) -> rustix::io::Result<()> {
     sockopt::set_socket_reuseport(socket, true)
 }

@@ -1,5 +1,5 @@
-//! FreeBSD, and what its relatives share: see the table in [`platform`](super). It is compiled by the tests, and was never
-//! run.
+//! FreeBSD, and what its relatives share: see the table in [`platform`](super). It is compiled by the tests, and was
+//! never run.
 
 use std::ffi::c_int;
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,7 +64,7 @@ pub(crate) fn socket(family: AddressFamily, kind: SocketType) -> rustix::io::Res
     rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)
 }
 
-/// Without `_LB`, one socket gets all that comes.
+/// Lets sockets share a port. `SO_REUSEPORT` without `_LB` would give everything to one of them.
 pub(crate) fn share_port(socket: &OwnedFd) -> rustix::io::Result<()> {
     sockopt::set_socket_reuseport_lb(socket, true)
 }

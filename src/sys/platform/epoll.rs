@@ -1,9 +1,9 @@
 //! Waiting on the epoll descriptor of a poller of the crate polling, in one system call.
 //!
 //! polling makes the descriptors and rings the bell (`notify`). Its own wait costs five system calls. epoll counts in
-//! milliseconds, so a short wait begins with a `ppoll` of the epoll descriptor (`epoll_pwait2` counts in nanoseconds, but
-//! needs Linux 5.11). Registration does not go through polling either, because polling cannot ask for `RDHUP`. Without
-//! `RDHUP` the rule "a short read means drained" would miss the end of a stream.
+//! milliseconds, so a short wait begins with a `ppoll` of the epoll descriptor (`epoll_pwait2` counts in nanoseconds,
+//! but needs Linux 5.11). Registration does not go through polling either, because polling cannot ask for `RDHUP`.
+//! Without `RDHUP` the rule "a short read means drained" would miss the end of a stream.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

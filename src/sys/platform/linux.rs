@@ -116,12 +116,12 @@ pub(crate) unsafe fn discard(at: usize, len: usize) {
     unsafe { libc::madvise(at as *mut _, len, libc::MADV_DONTNEED) };
 }
 
-/// The hard limit says it.
+/// `None`: on Linux the hard limit says how many.
 pub(crate) fn most_files() -> Option<u64> {
     None
 }
 
-/// epoll refuses files, and that says enough.
+/// `false`: epoll refuses files, so no file is ever watched.
 #[inline(always)]
 pub(crate) fn is_watched_file(_fd: BorrowedFd<'_>) -> bool {
     false

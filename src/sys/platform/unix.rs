@@ -47,21 +47,22 @@ pub(crate) const DISCARD_KEEPS_GUARDS: bool = false;
 /// The pages belong to a mapping of the caller's, have no guard, and their contents are not needed any more.
 pub(crate) unsafe fn discard(at: usize, len: usize) {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: the caller guarantees that these pages are its own, and that nothing in them is needed. `mprotect` gives them
-    // the protection that they have.
+    // SAFETY: the caller guarantees that these pages are its own, and that nothing in them is needed. `mprotect` gives
+    // them the protection that they have.
     let lost = unsafe {
         let new = libc::mmap(at as *mut _, len, protection, MAP_FLAGS | libc::MAP_FIXED, -1, 0);
         new == libc::MAP_FAILED && libc::mprotect(at as *mut _, len, protection) != 0
     };
     if lost {
-        // POSIX lets a call that fails unmap the pages. Another mapping may take their place, and they would be written to.
+        // POSIX lets a call that fails unmap the pages. Another mapping may take their place, and they would be written
+        // to.
         crate::sys::signal::write_stderr(b"greenthread: fatal: the system lost pages that were to be given back\n");
         crate::sys::signal::abort();
     }
 }
 
-/// The most descriptors that a process may have, whatever its hard limit says. Apple's systems refuse a larger number, and
-/// FreeBSD takes this one instead.
+/// The most descriptors that a process may have, whatever its hard limit says. Apple's systems refuse a larger number,
+/// and FreeBSD takes this one instead.
 pub(crate) fn most_files() -> Option<u64> {
     let mut most: c_int = 0;
     let mut len = size_of::<c_int>();
@@ -78,7 +79,8 @@ pub(crate) fn most_files() -> Option<u64> {
     u64::try_from(most).ok().filter(|_| asked == 0)
 }
 
-/// A kqueue takes a file too, and has no event at its end.
+/// A kqueue accepts a file as well, and then has no event when a read would find the file's end: so files are told by
+/// `fstat`.
 pub(crate) fn is_watched_file(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: `fstat` writes to a local `stat`, for which all-zero is valid.
     unsafe {
@@ -101,8 +103,8 @@ pub(crate) fn write_now(_file: BorrowedFd<'_>, _bytes: &[u8]) -> rustix::io::Res
     Err(Errno::OPNOTSUPP)
 }
 
-/// A kqueue that gets an event when the process ends, and is readable as long as that is not taken out. A process that has
-/// ended has an event at once, or is an error (`ESRCH`, on Apple's systems).
+/// A kqueue that gets an event when the process ends, and is readable as long as that is not taken out. A process that
+/// has ended has an event at once, or is an error (`ESRCH`, on Apple's systems).
 pub(crate) fn open_process(pid: Pid) -> Result<OwnedFd, Errno> {
     let queue = kqueue::kqueue()?;
     fcntl_setfd(&queue, FdFlags::CLOEXEC)?;
@@ -112,8 +114,8 @@ pub(crate) fn open_process(pid: Pid) -> Result<OwnedFd, Errno> {
     };
     let change = kqueue::Event::new(filter, EventFlags::ADD, ptr::null_mut());
     let mut no_room: [kqueue::Event; 0] = [];
-    // SAFETY: the event is of a process, and no descriptor is registered. Without room for events the call does not wait,
-    // and a change that fails is its error.
+    // SAFETY: the event is of a process, and no descriptor is registered. Without room for events the call does not
+    // wait, and a change that fails is its error.
     unsafe { kqueue::kevent_timespec(&queue, &[change], &mut no_room[..], None)? };
     Ok(queue)
 }

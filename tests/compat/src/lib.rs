@@ -19,8 +19,8 @@ pub fn patched<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     std::thread::spawn(|| greenthread::run(f)).join().unwrap()
 }
 
-/// Runs `f` 20 times at once, each of which waits for `each`; checks that they do not wait one after the other, and that
-/// they all ran on one OS thread.
+/// Runs `f` 20 times at once, each of which waits for `each`; checks that they do not wait one after the other, and
+/// that they all ran on one OS thread.
 pub fn at_once<T: Send + 'static>(each: Duration, f: impl Fn(usize) -> T + Send + Sync + 'static) -> Vec<T> {
     let f = Arc::new(f);
     let start = Instant::now();

@@ -1,5 +1,5 @@
-//! Async clients that need tokio, in green threads: *beside* it, each of their futures under `async-compat`, and *inside*
-//! of it, a runtime in each. Twenty at once, on one OS thread.
+//! Async clients that need tokio, in green threads: *beside* it, each of their futures under `async-compat`, and
+//! *inside* of it, a runtime in each. Twenty at once, on one OS thread.
 
 use std::sync::Arc;
 use std::time::Instant;

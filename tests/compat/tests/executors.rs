@@ -1,7 +1,7 @@
 //! Native futures on the executors of others, and blocking code as a future there.
 //!
-//! tokio's many threads, its `LocalSet`, smol's executor and the plain `block_on` of `futures` each wait for the same list of
-//! futures, while a hub on another OS thread, and that OS thread itself, bring about what they wait for.
+//! tokio's many threads, its `LocalSet`, smol's executor and the plain `block_on` of `futures` each wait for the same
+//! list of futures, while a hub on another OS thread, and that OS thread itself, bring about what they wait for.
 
 use std::future::Future;
 use std::pin::Pin;

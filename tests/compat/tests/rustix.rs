@@ -1,5 +1,5 @@
-//! Crates that call the system by rustix, with its feature `use-libc`: they wait in their turn. The hub's own calls, which
-//! are rustix's too, go on as before.
+//! Crates that call the system by rustix, with its feature `use-libc`: they wait in their turn. The hub's own calls,
+//! which are rustix's too, go on as before.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,5 @@
-//! Tasks on many threads of tokio's, and a green thread, that lose patience in the midst of their waits: what a primitive
-//! sets aside for one that is gone must go to another, at whatever moment it went.
+//! Tasks on many threads of tokio's, and a green thread, that lose patience in the midst of their waits: what a
+//! primitive sets aside for one that is gone must go to another, at whatever moment it went.
 
 use std::collections::HashSet;
 use std::future::poll_fn;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::support::fresh::ms;
 use crate::support::lines;
 
-/// The example's binary, which is beside this test's. `cargo test --test it` builds no example, so all of them are built
-/// here when this one is missing, or older than a file that it was made from.
+/// The example's binary, which is beside this test's. `cargo test --test it` builds no example, so all of them are
+/// built here when this one is missing, or older than a file that it was made from.
 pub(crate) fn binary(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let test = std::env::current_exe().unwrap();

@@ -592,7 +592,8 @@ fn tasks_of_many_hubs_wake_each_other_while_blocks_are_reused() {
     let hubs = greenthread::hub::Hubs::new(3).unwrap();
     let rounds = |handles: Vec<hub::Handle>| {
         for round in 0..300 {
-            // Without a limit: one that is cancelled before it has received leaves a message that would block the others.
+            // Without a limit: one that is cancelled before it has received leaves a message that would block the
+            // others.
             let (sender, receiver) = greenthread::sync::channel::unbounded();
             let tasks: Vec<_> = handles
                 .iter()

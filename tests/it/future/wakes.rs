@@ -1,5 +1,5 @@
-//! Storms of wakes: four OS threads call the waker of one future, which must miss none, and be polled no more often than
-//! it was woken.
+//! Storms of wakes: four OS threads call the waker of one future, which must miss none, and be polled no more often
+//! than it was woken.
 
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering};

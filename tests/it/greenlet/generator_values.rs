@@ -1,4 +1,5 @@
-//! Generators: yielding, sending, delegating. (greenlet's `test_generator` and `test_generator_nested`, PEP 342 and 380.)
+//! Generators: yielding, sending, delegating. (greenlet's `test_generator` and `test_generator_nested`, PEP 342 and
+//! 380.)
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

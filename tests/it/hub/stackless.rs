@@ -1,5 +1,5 @@
-//! Stackless tasks that share runners: what one leaves with its runner is never the next one's. And the end of a hub, with
-//! wakers and closures that panic.
+//! Stackless tasks that share runners: what one leaves with its runner is never the next one's. And the end of a hub,
+//! with wakers and closures that panic.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};

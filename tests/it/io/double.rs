@@ -1,4 +1,5 @@
-//! Several that wait for one descriptor on one hub: each by a registration of its own, which is never another's to take.
+//! Several that wait for one descriptor on one hub: each by a registration of its own, which is never another's to
+//! take.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};

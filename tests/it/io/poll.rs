@@ -1,5 +1,5 @@
-//! Sockets that are polled: the traits of futures-io, registrations that are replaced and taken back, and neighbours that
-//! block.
+//! Sockets that are polled: the traits of futures-io, registrations that are replaced and taken back, and neighbours
+//! that block.
 
 use std::future::{Future, poll_fn};
 use std::net::Shutdown;

@@ -1,5 +1,5 @@
-//! TLS that is cut short, by a kill at each park, at each wake, and by a time-out after each millisecond: every byte comes
-//! once, whether it is written with or without an `io::Writer`.
+//! TLS that is cut short, by a kill at each park, at each wake, and by a time-out after each millisecond: every byte
+//! comes once, whether it is written with or without an `io::Writer`.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -55,8 +55,8 @@ enum Cut {
     ByTime,
 }
 
-/// Runs `f` in a green thread that is cut short at its `k`th park or wake, or after `k` milliseconds; whether it came to
-/// its end.
+/// Runs `f` in a green thread that is cut short at its `k`th park or wake, or after `k` milliseconds; whether it came
+/// to its end.
 fn cut(how: Cut, k: u64, f: impl FnOnce() + 'static) -> bool {
     if how == Cut::ByTime {
         return spawn_local(move || timeout(ms(k), f).is_ok()).join().unwrap();

@@ -122,7 +122,8 @@ fn kill(process: u32) {
     assert_eq!(unsafe { libc::kill(process.cast_signed(), libc::SIGKILL) }, 0);
 }
 
-/// Whether it is there, and has not ended: all of its OS threads, as its first is told to have ended before the others have.
+/// Whether it is there, and has not ended: all of its OS threads, as its first is told to have ended before the others
+/// have.
 fn lives(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
     let runs = stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"));

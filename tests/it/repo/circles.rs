@@ -8,8 +8,8 @@ use super::tidy::{code_only, sources, without_tests};
 /// The folders that are looked at, and how many files at most may be in one circle.
 const FOLDERS: &[(&str, usize)] = &[("aio", 0), ("hub", 3), ("monkey", 0)];
 
-/// Which files of a folder each of its files imports from. A name that a file only re-exports is that of the file where it
-/// comes from.
+/// Which files of a folder each of its files imports from. A name that a file only re-exports is that of the file where
+/// it comes from.
 struct Folder {
     imports: BTreeMap<String, BTreeSet<String>>,
 }
@@ -105,8 +105,8 @@ fn module(path: &str) -> Vec<&str> {
     path.split('/').filter(|part| *part != "mod").collect()
 }
 
-/// What the code of a module of folder `name` names of that folder: the paths after `crate::name`, `super` and `self`, and
-/// each path of a `use` that begins with a module beside it.
+/// What the code of a module of folder `name` names of that folder: the paths after `crate::name`, `super` and `self`,
+/// and each path of a `use` that begins with a module beside it.
 fn uses(name: &str, module: &[&str], code: &str) -> Vec<Vec<String>> {
     let tokens: Vec<&str> = tokens(code).into_iter().map(|(_, token)| token).collect();
     let text = |i: usize| tokens.get(i).copied().unwrap_or_default();

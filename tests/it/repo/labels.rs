@@ -141,7 +141,6 @@ fn faults(texts: &[Text]) -> Vec<String> {
     faults
 }
 
-// Not yet: most files still have labels of one letter.
 #[test]
 fn labels_are_stated_once_and_cited_as_they_are() {
     let faults = faults(&texts());

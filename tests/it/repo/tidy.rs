@@ -38,6 +38,7 @@ const UNSAFE_ROOMS: &[&str] = &[
 const LIBC_ROOMS: &[&str] = &["sys", "monkey"];
 const MOST_CODE_LINES: usize = 600;
 const MOST_FUNCTION_LINES: usize = 60;
+const MOST_LINE_CHARS: usize = 120;
 /// What may stand before `fn`.
 const QUALIFIERS: &[&str] = &[
     "pub", "crate", "super", "in", "hub", "self", "const", "async", "unsafe", "extern",
@@ -348,6 +349,67 @@ fn comments_name_their_subject() {
     );
 }
 
+/// The text behind the marker of a line comment.
+fn comment(line: &str) -> Option<&str> {
+    let text = line.trim().strip_prefix("//")?;
+    Some(text.strip_prefix(['/', '!']).unwrap_or(text))
+}
+
+/// The numbers of the lines of prose that are too long: the comments of a source file, or all of a document. Tables,
+/// links and code blocks cannot be broken.
+fn long_lines(path: &str, text: &str) -> Vec<String> {
+    let is_source = path.ends_with(".rs");
+    let mut in_code = false;
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let prose = if is_source { comment(line) } else { Some(line) };
+        let Some(prose) = prose.map(str::trim) else {
+            in_code = false;
+            continue;
+        };
+        if prose.starts_with("```") {
+            in_code = !in_code;
+        }
+        let length = line.chars().count();
+        if length > MOST_LINE_CHARS && !in_code && !prose.starts_with('|') && !prose.contains("://") {
+            found.push(format!("{path}:{}: {length} characters", number + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn lines_of_prose_are_short() {
+    let in_folder = |folder: &'static str| {
+        let of_source = move |s: Source| long_lines(&format!("{folder}/{}", s.path), &s.text);
+        sources(folder).into_iter().flat_map(of_source)
+    };
+    let mut faults: Vec<String> = ["src", "tests"].into_iter().flat_map(in_folder).collect();
+    for (name, text) in documents() {
+        faults.extend(long_lines(&name, &text));
+    }
+    assert_none(faults);
+
+    let long = "word ".repeat(25);
+    let count = |path: &str, text: &str| long_lines(path, text).len();
+    assert_eq!(count("a.rs", &format!("/// {long}\n//! {long}\n    // {long}\n")), 3);
+    assert_eq!(
+        count(
+            "a.rs",
+            &format!("f(\"{long}\");\n/// | {long} |\n/// {}\n", "x".repeat(116))
+        ),
+        0
+    );
+    assert_eq!(count("a.rs", &format!("/// ```\n/// {long}\n/// ```\n/// {long}\n")), 1);
+    assert_eq!(
+        count(
+            "a.md",
+            &format!("{long}\n| {long} |\n[{long}](https://a.b)\n```\n{long}\n```\n- {long}\n")
+        ),
+        2
+    );
+}
+
 /// What is wrong with the head of an example, or with its size.
 fn example_faults(path: &str, text: &str) -> Vec<String> {
     let head: Vec<&str> = text.lines().take_while(|l| l.starts_with("//!")).collect();
@@ -491,11 +553,9 @@ fn missing_files(text: &str) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn documents_name_files_that_are_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut documents: Vec<PathBuf> = Vec::new();
-    for folder in [
+/// The documents of this repository: their names and texts.
+fn documents() -> Vec<(String, String)> {
+    const FOLDERS: [&str; 8] = [
         "",
         "docs",
         "docs/design",
@@ -505,21 +565,26 @@ fn documents_name_files_that_are_there() {
         "examples",
         "tests/compat",
         "benches/peers",
-    ] {
-        let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
-        documents.extend(
-            entries
-                .map(|entry| entry.path())
-                .filter(|path| path.extension().is_some_and(|e| e == "md")),
-        );
-    }
-    assert!(documents.len() > 8, "{documents:?}");
-    let faults = documents.iter().flat_map(|path| {
-        let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
-        let missing = missing_files(&fs::read_to_string(path).expect("the document is text"));
-        missing
-            .into_iter()
-            .map(move |file| format!("{name}: there is no {file}"))
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = |folder| fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+    let paths = FOLDERS.into_iter().flat_map(entries).map(|entry| entry.path());
+    let found: Vec<(String, String)> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+        .map(|path| {
+            let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+            (name, fs::read_to_string(&path).expect("the document is text"))
+        })
+        .collect();
+    assert!(found.len() > 8, "{} documents", found.len());
+    found
+}
+
+#[test]
+fn documents_name_files_that_are_there() {
+    let faults = documents().into_iter().flat_map(|(name, text)| {
+        let missing = missing_files(&text).into_iter();
+        missing.map(move |file| format!("{name}: there is no {file}"))
     });
     assert_none(faults.collect());
 

@@ -1,11 +1,12 @@
-//! What the tests of examples share: to run one, to read its lines, and to hold them against what `examples/README.md` shows.
+//! What the tests of examples share: to run one, to read its lines, and to hold them against what `examples/README.md`
+//! shows.
 //!
-//! A `console` block there is a command and what it prints. `…` is any text, and alone on a line any lines. What follows `  # `
-//! is said about the line: of the command `or NAME` (an argument with which it prints the same), `exit code 1` (then it is
-//! stderr that is shown), `at once`, `12 s`, `2.0 s, not 10`,
-//! `1.0 s and a server's start`; of a line `in any order` (with its neighbours of which the same is said),
-//! `3 times or more` (anywhere), `99 lines in all`, `under 0.1 s`, `not 6 s`. A time is *not early, and under the midpoint*
-//! between that of waiting together and that of waiting in turn.
+//! A `console` block there is a command and what it prints. `…` is any text, and alone on a line any lines. What
+//! follows ` # ` is said about the line: of the command `or NAME` (an argument with which it prints the same), `exit
+//! code 1` (then it is stderr that is shown), `at once`, `12 s`, `2.0 s, not 10`, `1.0 s and a server's start`; of a
+//! line `in any order` (with its neighbours of which the same is said), `3 times or more` (anywhere), `99 lines in
+//! all`, `under 0.1 s`, `not 6 s`. A time is *not early, and under the midpoint* between that of waiting together and
+//! that of waiting in turn.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -237,7 +238,8 @@ fn same(shown: &[Line], lines: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs what the text shows of which `which` says yes, eight at a time, as they mostly sleep; those that take longest first.
+/// Runs what the text shows of which `which` says yes, eight at a time, as they mostly sleep; those that take longest
+/// first.
 pub(crate) fn check_all(text: &str, which: impl Fn(&Shown) -> bool, binary: impl Fn(&str) -> PathBuf) -> usize {
     let mut all: Vec<_> = blocks(text).into_iter().filter(which).collect();
     all.sort_by(|a, b| a.took.start.total_cmp(&b.took.start));

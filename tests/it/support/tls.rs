@@ -1,8 +1,8 @@
 //! Configurations of TLS for `localhost`.
 //!
-//! `tests/it/tls` has a certificate for `localhost` that is its own authority, from 2020 to 2119, and its key, which is no secret.
-//! By openssl: `req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost`, then `ca -selfsign
-//! -startdate 20200101000000Z -enddate 21200101000000Z` with `subjectAltName=DNS:localhost` and
+//! `tests/it/tls` has a certificate for `localhost` that is its own authority, from 2020 to 2119, and its key, which is
+//! no secret. By openssl: `req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost`, then `ca
+//! -selfsign -startdate 20200101000000Z -enddate 21200101000000Z` with `subjectAltName=DNS:localhost` and
 //! `basicConstraints=critical,CA:FALSE`.
 
 use std::sync::Arc;

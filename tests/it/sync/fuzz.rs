@@ -1,5 +1,5 @@
-//! Random small programs of sends, receives, selects, permits and locks: a value is delivered exactly if the branch that sent
-//! it ran, and once; and in the end everything is free.
+//! Random small programs of sends, receives, selects, permits and locks: a value is delivered exactly if the branch
+//! that sent it ran, and once; and in the end everything is free.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! Queues: what they promise in each order, from green threads, callbacks, OS threads and futures, and what is left when a
-//! waiter goes at any moment.
+//! Queues: what they promise in each order, from green threads, callbacks, OS threads and futures, and what is left
+//! when a waiter goes at any moment.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;

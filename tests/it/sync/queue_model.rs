@@ -341,7 +341,8 @@ fn agrees(order: Order, capacity: usize, script: &[(u8, u8)]) {
     }
 }
 
-/// The steps one upon the other, with no time to come to rest: each item is somewhere once, and nobody waits for what is there.
+/// The steps one upon the other, with no time to come to rest: each item is somewhere once, and nobody waits for what
+/// is there.
 fn conserves(order: Order, capacity: usize, script: &[(u8, u8)]) {
     let queue = make(order, capacity);
     let (mut world, mut ends, mut put) = (

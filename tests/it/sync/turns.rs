@@ -10,8 +10,8 @@ pub(crate) fn join_all<T>(handles: Vec<JoinHandle<T>>) -> Vec<T> {
     handles.into_iter().map(|handle| handle.join().unwrap()).collect()
 }
 
-/// Runs `worker` in five green threads, and kills one of them, or lets its time run out, after `k` turns, for each `k`; then
-/// `check` looks at what is left.
+/// Runs `worker` in five green threads, and kills one of them, or lets its time run out, after `k` turns, for each `k`;
+/// then `check` looks at what is left.
 pub(crate) fn at_every_turn<S: 'static>(
     make: impl Fn() -> S,
     worker: impl Fn(usize, &S) + 'static,

@@ -1,4 +1,5 @@
-//! Groups: who is a member and for how long, joining, killing once, and what is left when somebody is killed on the way.
+//! Groups: who is a member and for how long, joining, killing once, and what is left when somebody is killed on the
+//! way.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -27,7 +27,8 @@ fn it_works_here() {
     assert!(one && !two);
 }
 
-/// Two enter the initialiser of one lazy thread-local: shared, the second value would replace the first, which is borrowed.
+/// Two enter the initialiser of one lazy thread-local: shared, the second value would replace the first, which is
+/// borrowed.
 #[test]
 fn a_lazy_thread_local_whose_initialiser_parks_is_each_one_s_own() {
     thread_local! {
@@ -319,7 +320,8 @@ pub(crate) fn many_results() {
     });
 }
 
-/// Since glibc 2.41 `getrandom` keeps a state for each thread, which nothing would give back: 144 bytes of each block here.
+/// Since glibc 2.41 `getrandom` keeps a state for each thread, which nothing would give back: 144 bytes of each block
+/// here.
 #[test]
 fn the_state_of_getrandom_is_the_os_thread_s() {
     let out = crate::support::child::run("many states");
@@ -356,8 +358,8 @@ pub(crate) fn many_states() {
     assert!(grown <= 16, "{grown} KiB");
 }
 
-/// Since glibc 2.41 the area lies in memory that `malloc` has returned: code that trusts what it says would take a number of
-/// a processor from there.
+/// Since glibc 2.41 the area lies in memory that `malloc` has returned: code that trusts what it says would take a
+/// number of a processor from there.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn the_area_of_restartable_sequences_is_marked_as_unregistered() {

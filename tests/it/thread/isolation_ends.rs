@@ -1,4 +1,5 @@
-//! What need not be `Send` never leaves the context that it was made in: not when a green thread ends, not by a callback.
+//! What need not be `Send` never leaves the context that it was made in: not when a green thread ends, not by a
+//! callback.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;

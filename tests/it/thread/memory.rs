@@ -1,4 +1,5 @@
-//! What green threads that are no more leave in memory: nothing that was not needed for a second, and nothing after a trim.
+//! What green threads that are no more leave in memory: nothing that was not needed for a second, and nothing after a
+//! trim.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -78,8 +79,8 @@ fn an_idle_hub_gives_a_spike_back_by_itself() {
     assert!(out.ok, "{out:?}");
 }
 
-/// In a process of its own: blocks of green threads and tasks come back from the system, and whoever has a handle or a waker
-/// of an earlier life disturbs nobody.
+/// In a process of its own: blocks of green threads and tasks come back from the system, and whoever has a handle or a
+/// waker of an earlier life disturbs nobody.
 pub(crate) fn stale() {
     let (mut threads, mut wakers): (Vec<Thread>, Vec<Waker>) = Default::default();
     for round in 1..=3 {

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use greenthread::monkey::{self, Patch};
 use greenthread::{spawn, thread};
 
-/// Has a child see a fault: the name of a symbol and, after a blank, "missing", "nothing" (a function that does nothing and
-/// returns 0), or the number that the symbol is to have.
+/// Has a child see a fault: the name of a symbol and, after a blank, "missing", "nothing" (a function that does nothing
+/// and returns 0), or the number that the symbol is to have.
 const VARIABLE: &CStr = c"GREENTHREAD_FAULT";
 
 /// The faults, and a part of the reason that must come of them.

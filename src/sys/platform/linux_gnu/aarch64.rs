@@ -4,8 +4,8 @@
 //! it. The header, of two words, begins at it, and the thread-locals lie above the header. The canary and the pointer
 //! guard are variables of the process, so no header has a copy of them.
 //!
-//! The compiler takes a read of `tpidr_el0` for a constant, and moves it over calls (llvm-project#98479). BASE-2 is therefore
-//! of more weight here than on x86-64; tests/long/base.sh looks at the machine code.
+//! The compiler takes a read of `tpidr_el0` for a constant, and moves it over calls (llvm-project#98479). BASE-2 is
+//! therefore of more weight here than on x86-64; tests/long/base.sh looks at the machine code.
 
 use std::arch::asm;
 
@@ -95,8 +95,8 @@ pub(super) fn images_end(last: isize) -> isize {
 /// The part of an area of this size, with images up to `end`, that libraries get which are loaded later.
 ///
 /// All code here finds its thread-locals by descriptors, so glibc puts those of any library there if there is room. It
-/// lays the image in the blocks that it knows, and those of this crate are not among them. Memory that was never written
-/// would hold anything; cleared, it is right for all thread-locals that begin as 0.
+/// lays the image in the blocks that it knows, and those of this crate are not among them. Memory that was never
+/// written would hold anything; cleared, it is right for all thread-locals that begin as 0.
 pub(super) fn spare(end: isize, area: usize) -> (isize, usize) {
     (end, (area.cast_signed() - end).max(0).unsigned_abs())
 }
@@ -106,8 +106,8 @@ pub(super) fn spare(end: isize, area: usize) -> (isize, usize) {
 /// # Safety
 /// BASE-1: `native` is the native base of this OS thread.
 pub(super) unsafe fn is_header_known(native: usize, thread: isize) -> bool {
-    // The header does not name its own block. So look at the table of modules to which it points: before its first entry
-    // stands its length.
+    // The header does not name its own block. So look at the table of modules to which it points: before its first
+    // entry stands its length.
     // SAFETY: the caller guarantees that this is the header of this OS thread's block.
     let table = unsafe { word(native.wrapping_add_signed(DTV)) };
     table != 0 && table % align_of::<usize>() == 0 && thread < 0 && thread % 16 == 0

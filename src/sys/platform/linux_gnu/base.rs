@@ -187,9 +187,9 @@ pub(crate) fn natively<R>(f: impl FnOnce() -> R) -> R {
     job.1.unwrap_or_else(|| unreachable!("the closure has run"))
 }
 
-// Changing the user and the groups: functions defined ahead of libc's, which call libc's on the native base. glibc makes
-// every OS thread of the process change along with the caller, and recognises the caller by its block. With a block that
-// glibc does not know, it would wait for itself for ever.
+// Changing the user and the groups: functions defined ahead of libc's, which call libc's on the native base. glibc
+// makes every OS thread of the process change along with the caller, and recognises the caller by its block. With a
+// block that glibc does not know, it would wait for itself for ever.
 
 macro_rules! native_calls {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(

@@ -16,14 +16,14 @@
 //!
 //! # Invariants
 //! - **GLIBC-1** A block is used by the OS thread that made it and by no other, and is not the native block of any.
-//! - **GLIBC-2** `malloc`'s words and that of `getrandom` travel with the base. All blocks of an OS thread share one cache,
-//!   one arena and one state of `getrandom`, and one block is in use at a time.
-//! - **GLIBC-3** A block in the pool is as `_dl_allocate_tls` made it, except for the words of GLIBC-2: images laid anew, no
-//!   value under any key, nothing allocated for dynamic modules.
+//! - **GLIBC-2** `malloc`'s words and that of `getrandom` travel with the base. All blocks of an OS thread share one
+//!   cache, one arena and one state of `getrandom`, and one block is in use at a time.
+//! - **GLIBC-3** A block in the pool is as `_dl_allocate_tls` made it, except for the words of GLIBC-2: images laid
+//!   anew, no value under any key, nothing allocated for dynamic modules.
 //!
 //! # What `start_thread` does, and what does it here
-//! The left column follows glibc 2.36 line by line, and names what later versions have added; the table in [`isolation`](crate::isolation) says what it means for a green
-//! thread.
+//! The left column follows glibc 2.36 line by line, and names what later versions have added; the table in
+//! [`isolation`](crate::isolation) says what it means for a green thread.
 //!
 //! | glibc | here |
 //! |---|---|
@@ -295,8 +295,8 @@ impl Glibc {
         Ok(())
     }
 
-    /// Finds by experiment what glibc has no name for: the words of `malloc` and `getrandom`, the mark of a used key, the
-    /// message of `dlerror`.
+    /// Finds by experiment what glibc has no name for: the words of `malloc` and `getrandom`, the mark of a used key,
+    /// the message of `dlerror`.
     fn learn(&mut self) -> Result<(), &'static str> {
         let libc = images().0.into_iter().find(Image::contains_errno);
         let libc = libc.ok_or("libc's thread-locals were not found")?;
@@ -345,10 +345,10 @@ impl Glibc {
         Ok(())
     }
 
-    /// Finds the word of `struct pthread` that has the state of `getrandom`. There is one since glibc 2.41, if the kernel
-    /// does this call without a switch to itself.
+    /// Finds the word of `struct pthread` that has the state of `getrandom`. That word exists since glibc 2.41, if the
+    /// kernel has `getrandom` in its vDSO.
     ///
-    /// The state that `block` gets is lost with it, once in a process.
+    /// The state that `block` gets is lost together with `block`, which happens once in a process.
     fn random_word(&self, block: usize) -> Result<Option<isize>, &'static str> {
         let place = |index: usize| self.thread + (index * 8).cast_signed();
         // SAFETY: words of the `struct pthread` of a block that `learn` has made.

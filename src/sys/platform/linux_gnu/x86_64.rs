@@ -1,7 +1,7 @@
 //! x86-64: the instructions that read and change the base, and the header of a thread control block.
 //!
-//! The base is that of the segment register `fs`. The thread-locals lie below it, and `struct pthread` begins at it. Its
-//! first and third word are the base itself.
+//! The base is that of the segment register `fs`. The thread-locals lie below it, and `struct pthread` begins at it.
+//! Its first and third word are the base itself.
 
 use std::arch::asm;
 use std::ffi::c_int;
@@ -120,8 +120,8 @@ pub(super) fn images_end(_last: isize) -> isize {
     0
 }
 
-/// The part of an area of this size, with images up to `end`, that libraries get which are loaded later: none here unless
-/// they are built for it (initial-exec).
+/// The part of an area of this size, with images up to `end`, that libraries get which are loaded later: none here
+/// unless they are built for it (initial-exec).
 pub(super) fn spare(_end: isize, _area: usize) -> (isize, usize) {
     (0, 0)
 }
