@@ -9,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 table='
     guards          | madvise:2:102=EINVAL process_madvise=ENOSYS | lib: stack:: sys::mem it: thread::overflow
     guards denied   | madvise:2:102=EPERM process_madvise=EPERM   | lib: stack:: it: thread::builder::no_memory
+    guards feigned  | madvise:2:102=0 process_madvise=0           | lib: stack:: sys::mem
     guards in one   | process_madvise=EBADF                       | lib: stack::tests
     pidfd           | pidfd_open=ENOSYS                           | it: process::wait process::pool::a_worker_that_dies
     pidfd denied    | pidfd_open=EPERM                            | lib: process:: monkey: a_kill_in_a_sleep a_handler_without_sa
@@ -50,7 +51,7 @@ declare -A areas=([lib]='stack:: sys:: process:: isolation hub::' [it]='net:: hu
     [monkey]='' [stuck]='')
 # Tests that cannot hold without a call. PATTERN of rows & PATTERN.. | BINARY | TEST | why
 skips='
-    guards & guards denied & Linux* & a strict* | lib    | forty_thousand_guarded_stacks_fit | a guard takes two mappings, so 32,000 stacks fit
+    guards & guards denied & guards feigned & Linux* & a strict* | lib    | forty_thousand_guarded_stacks_fit | a guard takes two mappings, so 32,000 stacks fit
     nowait* & preadv2* & Linux* & a strict* | monkey | odd_reads_and_sets | the filter answers before the kernel has read the list of buffers
     nowait* & preadv2* & Linux* & a strict* | monkey | odd_reads_of_devices | the filter answers before the kernel has refused the file
     close* & Linux 4* & a strict* | monkey | copies_that_fail_wake_nobody | the test calls close_range
