@@ -16,7 +16,7 @@ use super::symbol::{errno, fail, patch, set_errno};
 use super::{ready, sleep};
 use crate::hub::{Direction, Hub};
 use crate::sys::nowait;
-use crate::sys::probe::{File, has_error, is_ready, is_stream, kind, room_of};
+use crate::sys::probe::{File, allows, has_error, is_ready, is_stream, kind, room_of};
 
 patch! {
     SOCKETS sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t => sendfile_green;
@@ -211,10 +211,10 @@ impl Mover {
     /// From a socket to a pipe: receives what has arrived, but no more than the pipe has room for.
     fn receive(&mut self, hub: &'static Hub, buffer: &mut [u8]) -> ssize_t {
         // Bytes that are received cannot be put back, so the room is asked for first.
-        let room = match room_of(self.to) {
+        let room = match room_of(self.to).filter(|_| allows(self.to, libc::O_WRONLY)) {
             Some(0) => return fail(libc::EAGAIN) as ssize_t,
             Some(room) => room.min(self.len).min(CHUNK),
-            // No descriptor reads from the pipe any more. The kernel reports that at once.
+            // No descriptor reads from the pipe any more, or this one is not for writing. The kernel reports that at once.
             // SAFETY: there are no offsets, so no pointers to read or write.
             None => unsafe {
                 let null = std::ptr::null_mut();

@@ -4,6 +4,7 @@
 //! Attempts use `MSG_DONTWAIT` or `RWF_NOWAIT`, which leave the open file's flags alone.
 
 use std::mem::zeroed;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, sockaddr_storage, socklen_t, ssize_t};
 
@@ -258,14 +259,15 @@ unsafe fn readv_green(hub: &'static Hub, fd: c_int, vectors: *const iovec, count
         if let Err(failed) = call.begin(false) {
             return failed;
         }
-        readv_nowait(&call, vectors, count, || original::readv(fd, vectors, count))
+        let is_list = || is_list(vectors, count);
+        readv_nowait(&call, vectors, count, is_list, || original::readv(fd, vectors, count))
     }
 }
 
 /// Reads from a socket by `recvmsg`, and from anything else by [`readv_nowait`].
 ///
 /// # Safety
-/// As for `readv`.
+/// As for `readv`, with a list of this crate's own that has some bytes.
 unsafe fn readv_with(
     hub: &'static Hub,
     fd: c_int,
@@ -285,8 +287,8 @@ unsafe fn readv_with(
         return socket;
     }
     set_errno(before);
-    // SAFETY: the caller guarantees `count` vectors of writable bytes.
-    unsafe { readv_nowait(&call, vectors, count, plainly) }
+    // SAFETY: the caller guarantees `count` vectors of writable bytes, which are some.
+    unsafe { readv_nowait(&call, vectors, count, || true, plainly) }
 }
 
 /// Reads from a socket. `ENOTSOCK` on anything else.
@@ -320,8 +322,14 @@ unsafe fn send_vectors(call: &Call, vectors: *const iovec, count: c_int) -> ssiz
 /// As `readv` on a descriptor that can be waited for; runs `plainly`, which may block, on any other.
 ///
 /// # Safety
-/// As for `readv`; `plainly` makes the call.
-unsafe fn readv_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
+/// As for `readv`; `plainly` makes the call, and `is_list` is [`is_list`] or knows as much.
+unsafe fn readv_nowait(
+    call: &Call,
+    vectors: *const iovec,
+    count: c_int,
+    is_list: impl Fn() -> bool,
+    plainly: impl Fn() -> ssize_t,
+) -> ssize_t {
     // SAFETY: the caller guarantees `count` vectors of writable bytes.
     let at_once = || unsafe { nowait::readv(call.fd, vectors, count) };
     let ways = Ways {
@@ -345,11 +353,29 @@ unsafe fn readv_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly
     }
     // A FIFO (a named pipe) does not support `RWF_NOWAIT`, nor does a pipe or a socket of an older kernel.
     match sort {
-        // A read of no bytes returns 0 from a FIFO, a pipe and a socket, and does not wait.
-        _ if (ways.len)() == 0 => plainly(),
+        _ if !is_list() => plainly(),
         // SAFETY: the caller guarantees `count` vectors of writable bytes.
         Sort::Socket => unsafe { receive(call, vectors, count) },
         _ => device::read_when_ready(&ways),
+    }
+}
+
+/// Whether the kernel can read the list of vectors, and they have bytes. If not, the plain call fails, or does nothing: at
+/// once. A filter that refuses a call has not looked at the list. So the kernel is asked by a read of an empty pipe.
+///
+/// # Safety
+/// As for `readv` or `writev`. No byte is read or written.
+#[cold]
+unsafe fn is_list(vectors: *const iovec, count: c_int) -> bool {
+    let mut ends = [0; 2];
+    // SAFETY: `pipe2` writes two descriptors to a local array, and nothing else owns them. The kernel checks the vectors.
+    // Only if there is no descriptor to ask with, the list is read here: the caller guarantees it.
+    unsafe {
+        if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) != 0 {
+            return total_of(vectors_of(vectors, count as usize)) > 0;
+        }
+        let [reader, _writer] = ends.map(|end| OwnedFd::from_raw_fd(end));
+        original::readv(reader.as_raw_fd(), vectors, count) < 0 && errno() == libc::EAGAIN
     }
 }
 
@@ -377,14 +403,15 @@ unsafe fn writev_green(hub: &'static Hub, fd: c_int, vectors: *const iovec, coun
         if let Err(failed) = call.begin(false) {
             return failed;
         }
-        writev_nowait(&call, vectors, count, || original::writev(fd, vectors, count))
+        let is_list = || is_list(vectors, count);
+        writev_nowait(&call, vectors, count, is_list, || original::writev(fd, vectors, count))
     }
 }
 
 /// Writes to a socket by `sendmsg`, and to anything else by [`writev_nowait`].
 ///
 /// # Safety
-/// As for `writev`.
+/// As for `writev`, with a list of this crate's own that has some bytes.
 unsafe fn writev_with(
     hub: &'static Hub,
     fd: c_int,
@@ -404,17 +431,23 @@ unsafe fn writev_with(
         return socket;
     }
     set_errno(before);
-    // SAFETY: the caller guarantees `count` vectors of readable bytes.
-    unsafe { writev_nowait(&call, vectors, count, plainly) }
+    // SAFETY: the caller guarantees `count` vectors of readable bytes, which are some.
+    unsafe { writev_nowait(&call, vectors, count, || true, plainly) }
 }
 
 /// As `writev` on a descriptor that can be waited for; runs `plainly`, which may block, on any other.
 ///
 /// # Safety
-/// As for `writev`; `plainly` makes the call.
-unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainly: impl Fn() -> ssize_t) -> ssize_t {
-    // SAFETY: the caller guarantees `count` vectors. Called after an attempt, for which the kernel has read them, or
-    // for a device.
+/// As for `writev`; `plainly` makes the call, and `is_list` is [`is_list`] or knows as much.
+unsafe fn writev_nowait(
+    call: &Call,
+    vectors: *const iovec,
+    count: c_int,
+    is_list: impl Fn() -> bool,
+    plainly: impl Fn() -> ssize_t,
+) -> ssize_t {
+    // SAFETY: the caller guarantees `count` vectors. Called after an attempt or after `is_list`, for which the kernel has read
+    // them, or for a device.
     let all = || unsafe { vectors_of(vectors, count as usize) };
     // SAFETY: the caller guarantees `count` vectors of readable bytes.
     let at_once = || unsafe { nowait::writev(call.fd, vectors, count) };
@@ -449,7 +482,7 @@ unsafe fn writev_nowait(call: &Call, vectors: *const iovec, count: c_int, plainl
     }
     // As in `readv_nowait`.
     match sort {
-        _ if (ways.len)() == 0 => plainly(),
+        _ if !is_list() => plainly(),
         // SAFETY: the caller guarantees `count` vectors of readable bytes.
         Sort::Socket => unsafe { send_vectors(call, vectors, count) },
         _ => device::write_fifo(&ways, |done, most| {

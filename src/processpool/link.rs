@@ -154,7 +154,9 @@ impl Link {
                 Ok(0) if has_ended => Ok(false),
                 Ok(0) if asks && limit.is_none_or(|limit| !limit.is_zero()) => continue,
                 Ok(0) => Err(ErrorKind::TimedOut.into()),
-                Ok(_) => Ok(!both[0].revents().is_empty()),
+                Ok(_) if !both[0].revents().is_empty() => Ok(true),
+                // The process has ended, maybe after the look at the socket: its last bytes may have come in between.
+                Ok(_) => Ok(!matches!(poll(&mut both[..1], Some(&timespec(Duration::ZERO))), Ok(0))),
                 // Report it as ready: the caller then tries again.
                 Err(rustix::io::Errno::INTR) => Ok(true),
                 Err(error) => Err(error.into()),

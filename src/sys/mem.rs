@@ -193,21 +193,28 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
     error
 }
 
-/// Whether the page at `at`, where a marker was just installed, is a guard. It is asked for once.
+/// Whether the page at `at`, where a marker was just installed, is a guard. After the first such page it is not asked for.
 ///
-/// An emulator of this processor may take advice that it does not know for granted: qemu does, and installs nothing.
-#[cfg(all(target_os = "linux", not(target_arch = "x86_64")))]
+/// An emulator may take advice that it does not know for granted: qemu does, and installs nothing. So does a filter of
+/// system calls that answers 0. Valgrind reads the path itself, which would end it: so there the answer is no.
+#[cfg(target_os = "linux")]
 fn is_marked(at: usize) -> bool {
-    static CHECKED: AtomicBool = AtomicBool::new(false);
-    if CHECKED.swap(true, Ordering::Relaxed) {
+    /// Only a yes is kept. Until the first one, each OS thread asks for the page that it has marked itself.
+    static MARKED: AtomicBool = AtomicBool::new(false);
+    if MARKED.load(Ordering::Relaxed) {
         return true;
+    }
+    if under_valgrind() {
+        return false;
     }
     // SAFETY: the kernel reads a path at `at`, and says so if it cannot. On a page without a guard it is the empty one.
     let found = unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, at, libc::F_OK) };
-    found != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+    let is = found != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT);
+    MARKED.fetch_or(is, Ordering::Relaxed);
+    is
 }
 
-#[cfg(not(all(target_os = "linux", not(target_arch = "x86_64"))))]
+#[cfg(not(target_os = "linux"))]
 fn is_marked(_at: usize) -> bool {
     true
 }

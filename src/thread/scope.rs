@@ -1,4 +1,5 @@
-//! Green threads that borrow: they have all ended when the scope returns. Also closures that borrow, for another OS thread.
+//! Green threads that borrow: they have all ended when the scope returns. Also closures that borrow, for another OS
+//! thread.
 //!
 //! # Invariants
 //! - **SCOPE-1** `'scope` outlives every child: [`scope`] returns, or unwinds, only when no child is listed in
@@ -16,7 +17,8 @@
 //!   scope itself panics. So it counts as seen, and the hub does not report it too.
 //! - **SCOPE-7** Once the scope kills its children because it must end, a child that is spawned later is killed too:
 //!   [`Children::dying`] is set before the list is read, and read after the child is listed, both under the lock.
-//! - **SCOPE-8** What [`lend`] lends is back, called or dropped, when it returns or unwinds; otherwise it aborts the process.
+//! - **SCOPE-8** Before [`lend`] returns or unwinds, the lent closure has been called or dropped. If it has not, `lend`
+//!   aborts the process.
 
 use std::any::Any;
 use std::collections::BTreeMap;

@@ -9,14 +9,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 table='
     guards          | madvise:2:102=EINVAL process_madvise=ENOSYS | lib: stack:: sys::mem it: thread::overflow
     guards denied   | madvise:2:102=EPERM process_madvise=EPERM   | lib: stack:: it: thread::builder::no_memory
+    guards feigned  | madvise:2:102=0 process_madvise=0           | lib: stack:: sys::mem
     guards in one   | process_madvise=EBADF                       | lib: stack::tests
     pidfd           | pidfd_open=ENOSYS                           | it: process::wait process::pool::a_worker_that_dies
     pidfd denied    | pidfd_open=EPERM                            | lib: process:: monkey: a_kill_in_a_sleep a_handler_without_sa
     wait by pidfd   | waitid:0:3=EINVAL                           | it: process::wait monkey: child
     nowait of pipes | preadv2:5:8=EOPNOTSUPP pwritev2:5:8=EOPNOTSUPP | monkey: differential fifo vectored large_write splice
-    nowait          | preadv2:5:8=EINVAL pwritev2:5:8=EINVAL      | monkey: fifo large_write splice
+    nowait          | preadv2:5:8=EINVAL pwritev2:5:8=EINVAL      | lib: sys::nowait monkey: fifo large_write splice
     preadv2         | preadv2=ENOSYS pwritev2=ENOSYS              | monkey: fifo large_write
-    preadv2 denied  | preadv2=EPERM pwritev2=EPERM                | monkey: fifo large_write
+    preadv2 denied  | preadv2=EPERM pwritev2=EPERM                | lib: sys::nowait monkey: fifo large_write odd_reads_and_sets
     epoll_pwait2    | epoll_pwait2=ENOSYS                         | it: time::sleep
     epoll denied    | epoll_pwait2=EPERM                          | it: time::sleep
     eventfd         | eventfd2=ENOSYS timerfd_create=ENOSYS       | it: hub::several net::unix
@@ -50,8 +51,7 @@ declare -A areas=([lib]='stack:: sys:: process:: isolation hub::' [it]='net:: hu
     [monkey]='' [stuck]='')
 # Tests that cannot hold without a call. PATTERN of rows & PATTERN.. | BINARY | TEST | why
 skips='
-    guards & guards denied & Linux* & a strict* | lib    | forty_thousand_guarded_stacks_fit | a guard takes two mappings, so 32,000 stacks fit
-    nowait* & preadv2* & Linux* & a strict* | monkey | odd_reads_and_sets | the filter answers before the kernel has read the list of buffers
+    guards & guards denied & guards feigned & Linux* & a strict* | lib    | forty_thousand_guarded_stacks_fit | a guard takes two mappings, so 32,000 stacks fit
     nowait* & preadv2* & Linux* & a strict* | monkey | odd_reads_of_devices | the filter answers before the kernel has refused the file
     close* & Linux 4* & a strict* | monkey | copies_that_fail_wake_nobody | the test calls close_range
     close* & Linux 4* & a strict* | monkey | what_a_killed_accept_takes_goes | the test calls close_range

@@ -41,6 +41,8 @@ const CALLS: &[(&str, u32, u32)] = &[
 ];
 
 const ERRORS: &[(&str, u32)] = &[
+    // The call is not made, and succeeds.
+    ("0", 0),
     ("EPERM", 1),
     ("EBADF", 9),
     ("EINVAL", 22),

@@ -87,6 +87,13 @@ fn sockets_and_pipes_are_spliced() {
             (-1, Some(libc::EAGAIN))
         );
         assert_eq!((splice(&near, &near, 0), last()), (-1, Some(libc::EINVAL)));
+        // The wrong end of a pipe, by a socket that has nothing and by one that has something.
+        let (mut near, far) = pair();
+        for _ in 0..2 {
+            let spliced = greenthread::time::timeout(ms(1000), || (splice(&far, &empty, 0), last()));
+            assert_eq!(spliced.ok(), Some((-1, Some(libc::EBADF))));
+            near.write_all(b"x").unwrap();
+        }
     });
 }
 

@@ -1053,6 +1053,7 @@ fn odd_reads_and_sets_are_as_libc_has_them() {
             let (reader, writer) = io::pipe().unwrap();
             let bad = std::ptr::without_provenance(8);
             assert_eq!((libc::writev(writer.as_raw_fd(), bad, 1), errno()), (-1, libc::EFAULT));
+            assert_eq!((libc::readv(reader.as_raw_fd(), bad, 2), errno()), (-1, libc::EFAULT));
             // A descriptor beyond `FD_SETSIZE`, in a set that is long enough for it.
             let high = libc::fcntl(reader.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 1100);
             assert!(high >= 1100);
