@@ -70,7 +70,12 @@ fn ends(c: &mut Criterion) {
             let round = || {
                 let mut start = Instant::now();
                 let failed: Result<(), _> = thread::nursery(|n| {
-                    let child = |_| n.spawn_local(|| Ok(thread::park()));
+                    let child = |_| {
+                        n.spawn_local(|| {
+                            thread::park();
+                            Ok(())
+                        })
+                    };
                     (0..ALL / 2).map(child).for_each(drop);
                     let failing = n.spawn_local(|| {
                         thread::park();

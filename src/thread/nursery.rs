@@ -32,10 +32,13 @@ enum Failure<E> {
     Panic(Box<dyn Any + Send>),
 }
 
+/// Makes the error of a nursery that was too late.
+type OnElapsed<E> = fn(Elapsed) -> E;
+
 struct Shared<E> {
     failure: Mutex<Option<Failure<E>>>,
     /// What the deadline becomes if it passes; see [`Nursery::deadline`].
-    on_elapsed: Mutex<Option<fn(Elapsed) -> E>>,
+    on_elapsed: Mutex<Option<OnElapsed<E>>>,
     /// The tokens that cancel the nursery.
     tokens: Mutex<Vec<Listening>>,
     children: Arc<Children>,

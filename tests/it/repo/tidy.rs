@@ -555,7 +555,7 @@ fn missing_files(text: &str) -> Vec<String> {
 
 /// The documents of this repository: their names and texts.
 fn documents() -> Vec<(String, String)> {
-    const FOLDERS: [&str; 8] = [
+    const FOLDERS: [&str; 9] = [
         "",
         "docs",
         "docs/design",
