@@ -40,6 +40,7 @@ struct Shared<T> {
 ///
 /// # Coming from Python
 /// `gevent.event.AsyncResult`, `asyncio.Future`. Setting it twice is an error, as in asyncio.
+#[doc(alias = "oneshot")]
 pub struct Promise<T>(Arc<Shared<T>>);
 
 impl<T> Promise<T> {
