@@ -408,7 +408,24 @@ impl From<Elapsed> for std::io::Error {
     }
 }
 
-/// Ticks at a steady pace. Ticks that passed without a wait are skipped.
+/// What an [`Interval`] does about ticks that passed without a wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[doc(alias = "MissedTickBehavior")]
+pub enum MissedTick {
+    /// They come one right after the other, until none is missing.
+    Burst,
+    /// The next one comes a period after the late one was taken, and so do all that follow.
+    Delay,
+    /// They are left out: the next one is the first that is still to come, in step with the first tick.
+    #[default]
+    Skip,
+}
+
+/// How late a tick may be without a [delay](MissedTick::Delay) of those that follow: timers are not exact.
+const PUNCTUAL: u64 = 1_000_000;
+
+/// Ticks at a steady pace. Ticks that passed without a wait are [skipped](MissedTick::Skip), unless
+/// [`set_missed_tick`](Self::set_missed_tick) says otherwise.
 ///
 /// ```
 /// use std::time::Duration;
@@ -422,6 +439,7 @@ impl From<Elapsed> for std::io::Error {
 pub struct Interval {
     period: u64,
     next: u64,
+    missed_tick: MissedTick,
 }
 
 impl Interval {
@@ -439,7 +457,34 @@ impl Interval {
         Interval {
             period,
             next: hub::deadline_in(Duration::ZERO).saturating_add(period),
+            missed_tick: MissedTick::default(),
         }
+    }
+
+    /// Sets what becomes of ticks that pass without a wait.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use greenthread::{sleep, time::{self, Interval, MissedTick}};
+    ///
+    /// let mut ticks = Interval::new(Duration::from_millis(2));
+    /// ticks.set_missed_tick(MissedTick::Burst);
+    /// sleep(Duration::from_millis(7)); // three ticks have passed
+    /// let start = time::now();
+    /// (0..3).for_each(|_| ticks.tick());
+    /// assert!(time::now() - start < Duration::from_millis(2));
+    /// ```
+    ///
+    /// For [`MissedTick::Delay`] a tick is late from a millisecond on, or from a period on if that is shorter.
+    #[doc(alias = "set_missed_tick_behavior")]
+    pub fn set_missed_tick(&mut self, missed_tick: MissedTick) {
+        self.missed_tick = missed_tick;
+    }
+
+    /// What becomes of ticks that pass without a wait.
+    #[doc(alias = "missed_tick_behavior")]
+    pub fn missed_tick(&self) -> MissedTick {
+        self.missed_tick
     }
 
     /// Waits for the next tick.
@@ -457,11 +502,16 @@ impl Interval {
         self.go_on();
     }
 
-    /// Skips the ticks that have passed.
+    /// A tick was taken: finds the next one.
     fn go_on(&mut self) {
         let now = hub::deadline_in(Duration::ZERO);
-        let missed = now.saturating_sub(self.next) / self.period;
-        self.next = self.next.saturating_add(self.period.saturating_mul(missed + 1));
+        let late = now.saturating_sub(self.next);
+        let ahead = match self.missed_tick {
+            MissedTick::Delay if late >= PUNCTUAL.min(self.period) => late.saturating_add(self.period),
+            MissedTick::Burst | MissedTick::Delay => self.period,
+            MissedTick::Skip => self.period.saturating_mul(late / self.period + 1),
+        };
+        self.next = self.next.saturating_add(ahead);
     }
 
     /// Like [`tick`](Self::tick), for an `async` function. If it is dropped before it is ready, the tick is still to

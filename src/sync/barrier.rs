@@ -17,6 +17,9 @@ struct Meeting {
     is_broken: bool,
     /// All in line are to be told that the barrier is broken.
     breaks: bool,
+    /// How often it broke. One that arrived before and finds another number was told, although a select that polled another
+    /// branch at that moment was passed over in line (SELECT-2).
+    broken: u64,
     waiters: Waiters,
     /// Waiters that were granted because the barrier is broken, and have not run since.
     told: BTreeSet<Key>,
@@ -43,6 +46,8 @@ impl State for Meeting {
 #[derive(Default)]
 struct Arrive {
     key: Option<Key>,
+    /// How often the barrier had broken when this arrived.
+    since: Option<u64>,
 }
 
 /// The barrier was [aborted](Barrier::abort), or [reset](Barrier::reset) while the caller waited.
@@ -74,7 +79,7 @@ impl Op<Meeting> for Arrive {
                 Ok(BarrierWaitResult(false))
             });
         }
-        if state.is_broken {
+        if state.is_broken || self.since.is_some_and(|since| since != state.broken) {
             return Some(Err(BrokenBarrier));
         }
         let others = state.most.saturating_sub(1);
@@ -93,8 +98,9 @@ impl Op<Meeting> for Arrive {
         state.waiters.waiting() + 1 >= state.most
     }
 
-    fn on_enqueue(&mut self, _: &mut Meeting, key: Key) {
+    fn on_enqueue(&mut self, state: &mut Meeting, key: Key) {
         self.key = Some(key);
+        self.since.get_or_insert(state.broken);
     }
 
     fn undo_grant(&mut self, state: &mut Meeting) {
@@ -148,6 +154,7 @@ impl Barrier {
                 most: count,
                 is_broken: false,
                 breaks: false,
+                broken: 0,
                 waiters: Waiters::new(),
                 told: BTreeSet::new(),
             }),
@@ -237,7 +244,7 @@ impl Barrier {
     /// # Coming from Python
     /// `asyncio.Barrier.abort`.
     pub fn abort(&self) {
-        self.core.change(|state| (state.is_broken, state.breaks) = (true, true));
+        self.breaks(true);
     }
 
     /// Makes the barrier as new. Those that wait now are told that it is broken.
@@ -245,8 +252,14 @@ impl Barrier {
     /// # Coming from Python
     /// `asyncio.Barrier.reset`.
     pub fn reset(&self) {
-        self.core
-            .change(|state| (state.is_broken, state.breaks) = (false, true));
+        self.breaks(false);
+    }
+
+    fn breaks(&self, stays: bool) {
+        self.core.change(|state| {
+            (state.is_broken, state.breaks) = (stays, true);
+            state.broken += 1;
+        });
     }
 
     /// Whether it was [aborted](Self::abort).

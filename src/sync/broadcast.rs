@@ -259,7 +259,7 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The message itself, or a copy if other receivers are still to get it.
+    /// A copy of the message, or the message itself if the channel keeps it no longer.
     fn own(message: Arc<T>) -> T
     where
         T: Clone,
@@ -332,8 +332,8 @@ impl<T> Receiver<T> {
         Ok(Self::own(received.ok_or(TryRecvError::Empty)??))
     }
 
-    /// Like [`recv`](Self::recv), for an `async` function, and for `select!`, as `future(receiver.recv_async())`. If the future is dropped before it is ready,
-    /// no message is lost.
+    /// Like [`recv`](Self::recv), for an `async` function, and for `select!`, as `future(receiver.recv_async())`. If the
+    /// future is dropped before it is ready, no message is lost.
     ///
     /// # Errors
     /// As there.

@@ -19,6 +19,20 @@
 //! out. A sender that finds a waiting receiver grants it the message at once. The messages of waiting senders are
 //! therefore never set aside for a receiver, and may be taken back at any time.
 //!
+//! A permit of [`Sender::reserve`] lowers the capacity by one while it lives, so that no other operation has to know of
+//! it. Senders and reservers wait in lines of their own, because a message that a receiver comes for needs no room: it
+//! may pass a reserver, and a reserver has none to give. Only room goes to the two in order of arrival.
+//!
+//! # Invariants
+//! - **CHANNEL-1** `capacity` and the permits together are what the channel was made with. A waiting reserver counts as
+//!   a permit from its grant on.
+//! - **CHANNEL-2** After each operation, room (`queue.len() < capacity`) is left only if neither a sender nor a reserver
+//!   in line can be granted it. So a sender that finds room passes no reserver.
+//! - **CHANNEL-3** A message of a permit is put into the queue with the room that was set aside for it, so neither does
+//!   it wait, nor does it take room from others.
+//! - **CHANNEL-4** Without receivers nothing has to be counted any more: all that wait for room are granted, and learn
+//!   that the channel is closed. Receivers never come back.
+//!
 //! # Coming from Python
 //! `gevent.queue.Channel` is `bounded(0)`. A `gevent.queue.Queue` or `asyncio.Queue` with its `task_done` and `join` is
 //! a [`Queue`](super::queue::Queue); one that ends when all producers are gone is [`bounded`] or [`unbounded`].
@@ -39,8 +53,10 @@ use crate::hub::{Alarm, Why};
 use crate::sys::spin::push_back;
 
 mod clock;
+mod permit;
 
 pub use clock::{after, at, never, tick};
+pub use permit::SendPermit;
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 static SEND: &str = "room in a channel (send)";
@@ -51,11 +67,16 @@ struct Shared<T> {
     queue: VecDeque<T>,
     /// The messages of waiting senders, and of the few granted or passed-over ones that have yet to take theirs back.
     blocked_sends: VecDeque<(Key, T)>,
+    /// Room for messages, without what is set aside for permits (CHANNEL-1).
     capacity: usize,
     senders: usize,
     receivers: usize,
     sending: Waiters,
     receiving: Waiters,
+    /// Senders that wait for a permit.
+    reserving: Waiters,
+    /// Senders that wait for the last receiver to go.
+    closing: Waiters,
     /// The timer that sends the time into a channel of [`after`] or [`tick`].
     alarm: Option<Alarm>,
 }
@@ -115,7 +136,7 @@ impl<T> State for Shared<T> {
     #[inline(always)]
     fn may_grant(&self) -> bool {
         let is_wanted = self.receiving.any() && (self.has_spare() || self.senders == 0);
-        let lets_in = self.sending.any() && self.queue.len() < self.capacity;
+        let lets_in = (self.sending.any() || self.reserving.any()) && self.queue.len() < self.capacity;
         is_wanted || lets_in || self.receivers == 0
     }
 
@@ -126,23 +147,46 @@ impl<T> State for Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// Moves messages of waiting senders into the queue while there is room, or releases all senders if there is no
-    /// receiver.
+    /// Gives room to waiting senders, by moving their messages into the queue, and to reservers. If there is no receiver,
+    /// releases all that wait.
     #[inline(never)]
     fn let_in(&mut self, woken: &mut Woken) {
-        // Their messages stay in `blocked_sends`: each sender takes its own back when it runs.
-        while self.receivers == 0 && self.sending.grant_any(woken).is_some() {}
-        while self.queue.len() < self.capacity
-            && let Some(message) = self.take_blocked(woken)
-        {
-            push_back(&mut self.queue, message);
+        if self.receivers == 0 {
+            // Their messages stay in `blocked_sends`: each sender takes its own back when it runs.
+            while self.sending.grant_any(woken).is_some() {}
+            while self.reserving.grant_any(woken).is_some() {}
+            while self.closing.hand_first(woken) {}
         }
+        while self.queue.len() < self.capacity {
+            if self.reserves(woken, self.sending.first()) {
+                continue;
+            }
+            match self.take_blocked(woken) {
+                Some(message) => push_back(&mut self.queue, message),
+                // No sender could be granted, so that the first reserver need not wait for one.
+                None if self.reserves(woken, None) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// Sets room aside for the first reserver, unless it came after the sender `first`; whether it did.
+    #[inline]
+    fn reserves(&mut self, woken: &mut Woken, first: Option<u32>) -> bool {
+        // A reserver wants the number of the sender that came next. The numbers wrap.
+        let is_before = |next: u32| first.is_none_or(|first| first.wrapping_sub(next) <= u32::MAX / 2);
+        let is_granted = self.reserving.any() && self.reserving.grant_first_if(woken, is_before);
+        if is_granted {
+            // CHANNEL-1
+            self.capacity -= 1;
+        }
+        is_granted
     }
 
     #[inline(always)]
     fn grant(&mut self, woken: &mut Woken) {
         // First fill the queue, then grant the receivers what is in it.
-        if self.sending.any() {
+        if self.sending.any() || self.reserving.any() || self.receivers == 0 {
             self.let_in(woken);
         }
         // Without senders a receiver is granted even if there is no message: it learns that the channel has ended.
@@ -309,16 +353,26 @@ fn with<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 /// What both ends share.
 struct Channel<T> {
     core: Core<Shared<T>>,
-    /// Whether a sender may have to wait. Outside the lock, because senders read it before they lock.
-    is_bounded: bool,
+    /// What it was made with. Outside the lock, because senders read it before they lock.
+    most: usize,
 }
 
 impl<T> Channel<T> {
     fn new(capacity: usize) -> Channel<T> {
         Channel {
             core: Core::new(shared(capacity)),
-            is_bounded: capacity != usize::MAX,
+            most: capacity,
         }
+    }
+
+    /// Whether a sender may have to wait.
+    #[inline(always)]
+    fn is_bounded(&self) -> bool {
+        self.most != usize::MAX
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        self.is_bounded().then_some(self.most)
     }
 }
 
@@ -340,6 +394,8 @@ fn shared<T>(capacity: usize) -> Shared<T> {
         receivers: 1,
         sending: Waiters::new(),
         receiving: Waiters::new(),
+        reserving: Waiters::new(),
+        closing: Waiters::new(),
         alarm: None,
     }
 }
@@ -401,7 +457,7 @@ impl<T> Sender<T> {
     #[track_caller]
     pub fn send(&self, message: T) -> Result<(), SendError<T>> {
         let sent = self.0.block(
-            &mut Send::new(message, self.0.is_bounded),
+            &mut Send::new(message, self.0.is_bounded()),
             Until::Ever,
             Why::new(&SEND, 0),
         );
@@ -414,7 +470,7 @@ impl<T> Sender<T> {
     /// # Errors
     /// The message: `Full`, or `Disconnected` if all receivers are gone.
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
-        let mut op = Send::new(message, self.0.is_bounded);
+        let mut op = Send::new(message, self.0.is_bounded());
         match self.0.attempt(&mut op) {
             Some(Ok(())) => Ok(()),
             Some(Err(SendError(message))) => Err(TrySendError::Disconnected(message)),
@@ -442,7 +498,7 @@ impl<T> Sender<T> {
 
     #[track_caller]
     fn send_until(&self, message: T, until: Until) -> Result<(), SendTimeoutError<T>> {
-        let mut op = Send::new(message, self.0.is_bounded);
+        let mut op = Send::new(message, self.0.is_bounded());
         match self.0.block(&mut op, until, Why::new(&SEND, 0)) {
             Some(Ok(())) => Ok(()),
             Some(Err(SendError(message))) => Err(SendTimeoutError::Disconnected(message)),
@@ -458,7 +514,7 @@ impl<T> Sender<T> {
     where
         T: Unpin,
     {
-        self.0.future(Send::new(message, self.0.is_bounded))
+        self.0.future(Send::new(message, self.0.is_bounded()))
     }
 
     /// How many messages are in the channel, those of waiting senders included.
@@ -477,19 +533,31 @@ impl<T> Sender<T> {
         self.0.look(|state| !state.has_room() && state.receiving.waiting() == 0)
     }
 
-    /// How many messages the channel has room for; `None` if it has no limit.
+    /// How many messages the channel has room for, permits and messages that are in it included; `None` if it has no
+    /// limit.
     pub fn capacity(&self) -> Option<usize> {
-        capacity(&self.0)
+        self.0.capacity()
+    }
+
+    /// How many senders there are.
+    pub fn sender_count(&self) -> usize {
+        self.0.look(|state| state.senders)
+    }
+
+    /// How many receivers there are.
+    pub fn receiver_count(&self) -> usize {
+        self.0.look(|state| state.receivers)
+    }
+
+    /// Whether all receivers are gone: sends fail from now on.
+    pub fn is_closed(&self) -> bool {
+        self.receiver_count() == 0
     }
 
     /// Whether both belong to one channel.
     pub fn same_channel(&self, other: &Sender<T>) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
-}
-
-fn capacity<T>(core: &Core<Shared<T>>) -> Option<usize> {
-    Some(core.look(|state| state.capacity)).filter(|capacity| *capacity != usize::MAX)
 }
 
 impl<T> Receiver<T> {
@@ -572,9 +640,25 @@ impl<T> Receiver<T> {
         self.len() == 0
     }
 
-    /// How many messages the channel has room for; `None` if it has no limit.
+    /// How many messages the channel has room for, permits and messages that are in it included; `None` if it has no
+    /// limit.
     pub fn capacity(&self) -> Option<usize> {
-        capacity(&self.0)
+        self.0.capacity()
+    }
+
+    /// How many senders there are.
+    pub fn sender_count(&self) -> usize {
+        self.0.look(|state| state.senders)
+    }
+
+    /// How many receivers there are.
+    pub fn receiver_count(&self) -> usize {
+        self.0.look(|state| state.receivers)
+    }
+
+    /// Whether all senders are gone: what is left can still be received, and nothing comes any more.
+    pub fn is_closed(&self) -> bool {
+        self.sender_count() == 0
     }
 
     /// Whether both belong to one channel.

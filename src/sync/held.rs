@@ -5,6 +5,8 @@
 //! - **HELD-1** A [`Held`] is made only after its operation has succeeded, and the operation is released only by its
 //!   drop.
 //! - **HELD-2** While an operation that is [`Alone`] is not released, no other one of its lock succeeds.
+//! - **HELD-3** A [`Held`] has its keeper until after the release. All calls of [`Keep::guarded`] give the same lock, which
+//!   lives as long as the keeper. So the lock that is released is the one that was taken.
 //! - **REENTRANT-1** `owner` is the number of the holder of `core`'s lock, and 0 while the lock is free. Only the
 //!   holder writes it, while it holds the lock. A caller that reads its own number there therefore holds the lock, in
 //!   whatever order others see the writes.
@@ -12,13 +14,14 @@
 //!   everything that changes `count` is on the OS thread that has the lock.
 
 use std::cell::UnsafeCell;
-use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::LockResult;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LockResult};
 
+use super::mutex::Mutex;
 use super::poison::Poison;
+use super::rwlock::RwLock;
 use super::wait::{Core, Op, State, Until};
 use super::waiters::{Waiters, Woken};
 use crate::hub::Why;
@@ -240,10 +243,56 @@ unsafe impl<T: ?Sized + Send> Sync for Guarded<Lock, T> {}
 // SAFETY: HELD-2: the lock gives the value to several readers at once, or to one writer; `T` is `Send` and `Sync`.
 unsafe impl<T: ?Sized + Send + Sync> Sync for Guarded<Holders, T> {}
 
+/// What leads to a lock, and keeps it alive: a reference for a guard that borrows, an `Arc` for one that owns.
+///
+/// # Safety
+/// All calls of `guarded` give the same lock, also after the keeper has moved. The lock lives as long as the keeper.
+pub(super) unsafe trait Keep {
+    type State: State;
+    type Value: ?Sized;
+
+    fn guarded(&self) -> &Guarded<Self::State, Self::Value>;
+}
+
+// SAFETY: HELD-3: the borrow of the lock lasts as long as the reference.
+unsafe impl<S: State, T: ?Sized> Keep for &Guarded<S, T> {
+    type State = S;
+    type Value = T;
+
+    #[inline(always)]
+    fn guarded(&self) -> &Guarded<S, T> {
+        self
+    }
+}
+
+// SAFETY: HELD-3: the lock is a field of what the `Arc` owns. That neither moves nor is dropped before the `Arc` is.
+unsafe impl<T: ?Sized> Keep for Arc<Mutex<T>> {
+    type State = Lock;
+    type Value = T;
+
+    #[inline(always)]
+    fn guarded(&self) -> &Guarded<Lock, T> {
+        &self.lock
+    }
+}
+
+// SAFETY: HELD-3: the lock is a field of what the `Arc` owns. That neither moves nor is dropped before the `Arc` is.
+unsafe impl<T: ?Sized> Keep for Arc<RwLock<T>> {
+    type State = Holders;
+    type Value = T;
+
+    #[inline(always)]
+    fn guarded(&self) -> &Guarded<Holders, T> {
+        &self.lock
+    }
+}
+
 /// A hold of the lock of a value, until it is dropped.
-pub(super) struct Held<'a, S: State, O: Hold<S>, T: ?Sized> {
-    guarded: &'a Guarded<S, T>,
-    _as: PhantomData<(&'a mut T, O)>,
+pub(super) struct Held<K: Keep, O: Hold<K::State>> {
+    keeper: K,
+    _as: PhantomData<O>,
+    /// May be shared between OS threads only if the value may.
+    _value: PhantomData<K::Value>,
 }
 
 impl<T> Guarded<Lock, T> {
@@ -280,27 +329,36 @@ impl<S, T> Guarded<S, T> {
 }
 
 impl<S: State, T: ?Sized> Guarded<S, T> {
-    /// To be called once after each success of an `O`.
+    /// The value, without the lock: `&mut self` proves that it is not held. In an error, if the lock is poisoned.
+    pub(super) fn get_mut(&mut self) -> LockResult<&mut T> {
+        self.poison.result(self.value.get_mut())
+    }
+}
+
+impl<K: Keep, O: Hold<K::State>> Held<K, O> {
+    /// To be called once after each success of an `O` at the keeper's lock (HELD-1).
     #[inline(always)]
-    fn held<O: Hold<S>>(&self) -> Held<'_, S, O, T> {
+    fn new(keeper: K) -> Held<K, O> {
         Held {
-            guarded: self,
+            keeper,
             _as: PhantomData,
+            _value: PhantomData,
         }
     }
 
     /// Waits for the lock until `until`.
     #[inline(always)]
     #[track_caller]
-    pub(super) fn hold_until<O: Hold<S>>(&self, until: Until, why: Why) -> Option<Held<'_, S, O, T>> {
-        self.core.block(&mut O::default(), until, why).map(|()| self.held())
+    pub(super) fn wait_until(keeper: K, until: Until, why: Why) -> Option<Held<K, O>> {
+        let done = keeper.guarded().core.block(&mut O::default(), until, why);
+        done.map(|()| Held::new(keeper))
     }
 
     /// Waits for the lock.
     #[inline(always)]
     #[track_caller]
-    pub(super) fn hold<O: Hold<S>>(&self, why: Why) -> Held<'_, S, O, T> {
-        match self.hold_until(Until::Ever, why) {
+    pub(super) fn wait(keeper: K, why: Why) -> Held<K, O> {
+        match Held::wait_until(keeper, Until::Ever, why) {
             Some(held) => held,
             None => unreachable!("a wait without an end has ended without the lock"),
         }
@@ -308,67 +366,110 @@ impl<S: State, T: ?Sized> Guarded<S, T> {
 
     /// As [`hold`](Self::hold), for a caller that has waited already: this takes no step of the budget.
     #[track_caller]
-    pub(super) fn hold_again<O: Hold<S>>(&self, why: Why) -> Held<'_, S, O, T> {
-        match self.core.block_unspent(&mut O::default(), Until::Ever, why) {
-            Some(()) => self.held(),
+    pub(super) fn wait_again(keeper: K, why: Why) -> Held<K, O> {
+        let core = &keeper.guarded().core;
+        match core.block_unspent(&mut O::default(), Until::Ever, why) {
+            Some(()) => Held::new(keeper),
             None => unreachable!("a wait without an end has ended without the lock"),
         }
     }
 
     /// Takes the lock, if that needs no wait.
     #[inline]
-    pub(super) fn try_hold<O: Hold<S>>(&self) -> Option<Held<'_, S, O, T>> {
-        self.core.attempt(&mut O::default()).map(|()| self.held())
+    pub(super) fn attempt(keeper: K) -> Option<Held<K, O>> {
+        let done = keeper.guarded().core.attempt(&mut O::default());
+        done.map(|()| Held::new(keeper))
     }
 
     /// Waits for the lock in a future.
-    pub(super) fn hold_async<O: Hold<S>>(&self) -> impl Future<Output = Held<'_, S, O, T>> + use<'_, S, O, T> {
-        let done = self.core.future(O::default());
-        async move {
-            done.await;
-            self.held()
-        }
+    pub(super) async fn future(keeper: K) -> Held<K, O> {
+        keeper.guarded().core.future(O::default()).await;
+        Held::new(keeper)
     }
 
-    /// The value, without the lock: `&mut self` proves that it is not held. In an error, if the lock is poisoned.
-    pub(super) fn get_mut(&mut self) -> LockResult<&mut T> {
-        self.poison.result(self.value.get_mut())
-    }
-}
-
-impl<'a, S: State, O: Hold<S>, T: ?Sized> Held<'a, S, O, T> {
-    /// The lock, to take it again after this hold.
+    /// What leads to the lock.
     #[inline]
-    pub(super) fn guarded(&self) -> &'a Guarded<S, T> {
-        self.guarded
+    pub(super) fn keeper(&self) -> &K {
+        &self.keeper
     }
-}
-
-impl<S: State, O: Hold<S>, T: ?Sized> Deref for Held<'_, S, O, T> {
-    type Target = T;
 
     #[inline(always)]
-    fn deref(&self) -> &T {
-        // SAFETY: HELD-1: the operation is not released, so no other holder has `&mut T`; `deref_mut` needs `&mut
-        // self`.
-        unsafe { &*self.guarded.value.get() }
+    pub(super) fn poison(&self) -> &Poison {
+        &self.keeper.guarded().poison
     }
 }
 
-impl<S: State, O: Alone<S>, T: ?Sized> DerefMut for Held<'_, S, O, T> {
+impl<K: Keep, O: Hold<K::State>> Deref for Held<K, O> {
+    type Target = K::Value;
+
     #[inline(always)]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: HELD-1: the operation is not released, so there is no other holder.
-        unsafe { &mut *self.guarded.value.get() }
+    fn deref(&self) -> &K::Value {
+        // SAFETY: HELD-1 and HELD-3: the operation is not released, so no other holder has `&mut` of the value;
+        // `deref_mut` needs `&mut self`.
+        unsafe { &*self.keeper.guarded().value.get() }
     }
 }
 
-impl<S: State, O: Hold<S>, T: ?Sized> Drop for Held<'_, S, O, T> {
+impl<K: Keep, O: Alone<K::State>> DerefMut for Held<K, O> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut K::Value {
+        // SAFETY: HELD-1 and HELD-3: the operation is not released, so there is no other holder.
+        unsafe { &mut *self.keeper.guarded().value.get() }
+    }
+}
+
+impl<K: Keep, O: Hold<K::State>> Drop for Held<K, O> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.guarded.core.change(O::release);
+        self.keeper.guarded().core.change(O::release);
     }
 }
+
+/// Gives a guard the traits of the value of its `held`. With `mut` it may change the value, and a panic poisons the lock.
+macro_rules! guards {
+    ($guard:ident<$($life:lifetime,)? T>) => {
+        impl<$($life,)? T: ?Sized> Deref for $guard<$($life,)? T> {
+            type Target = T;
+
+            #[inline]
+            fn deref(&self) -> &T {
+                &self.held
+            }
+        }
+
+        impl<$($life,)? T: ?Sized + fmt::Debug> fmt::Debug for $guard<$($life,)? T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (**self).fmt(f)
+            }
+        }
+
+        impl<$($life,)? T: ?Sized + fmt::Display> fmt::Display for $guard<$($life,)? T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (**self).fmt(f)
+            }
+        }
+    };
+    ($guard:ident<$($life:lifetime,)? T>: mut) => {
+        guards!($guard<$($life,)? T>);
+
+        impl<$($life,)? T: ?Sized> DerefMut for $guard<$($life,)? T> {
+            #[inline]
+            fn deref_mut(&mut self) -> &mut T {
+                &mut self.held
+            }
+        }
+
+        impl<$($life,)? T: ?Sized> Drop for $guard<$($life,)? T> {
+            #[inline]
+            fn drop(&mut self) {
+                // Before `held` unlocks, so that the next holder sees the poison.
+                self.held.poison().guard_dropped(self.unwound);
+            }
+        }
+    };
+}
+
+pub(super) use guards;
 
 /// A lock over a value that its holder may take again.
 pub(super) struct Reentrant<T: ?Sized> {

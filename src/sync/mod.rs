@@ -26,6 +26,8 @@
 //! | the first of several of these | [`select!`](crate::select!) |
 //! | something that is made once | [`OnceLock`], [`LazyLock`], [`Once`] |
 //!
+//! A guard or a permit that goes elsewhere owns its lock: `lock_owned`, `read_owned`, `write_owned`, `acquire_owned`.
+//!
 //! Names and signatures are std's where std has the type. Everything is usable wherever std's types are: by green
 //! threads of this OS thread and of others, by plain OS threads, and by futures on any executor (`…_async`). Waiting
 //! lets others run. A wait has a form that does not wait (`try_…`, `is_set`), one that waits for a while (`…_timeout`)
@@ -87,13 +89,13 @@ pub use barrier::{Barrier, BarrierWaitResult, BrokenBarrier};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
 pub use lazy_lock::LazyLock;
-pub use mutex::{Mutex, MutexGuard};
+pub use mutex::{Mutex, MutexGuard, OwnedMutexGuard};
 pub use notify::Notify;
 pub use once::{Once, OnceState};
 pub use once_lock::{OnceLock, OnceLock as OnceCell};
 pub use promise::Promise;
 pub use reentrant::{ReentrantLock, ReentrantLockGuard};
-pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use rwlock::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{BoundedSemaphore, Closed, OwnedPermit, Permit, ReleaseError, Semaphore};
 
 pub(crate) use wait::Until;

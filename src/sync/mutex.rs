@@ -4,10 +4,10 @@
 use std::fmt;
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
-use std::sync::{LockResult, TryLockResult};
+use std::sync::{Arc, LockResult, TryLockResult};
 use std::time::{Duration, Instant};
 
-use super::held::{Acquire, Guarded, Held, Lock};
+use super::held::{Acquire, Guarded, Held, Lock, guards};
 use super::poison::Poison;
 use super::wait::Until;
 use crate::hub::Why;
@@ -43,13 +43,31 @@ static MUTEX: &str = "a Mutex";
 /// # Coming from Python
 /// `gevent.lock.BoundedSemaphore(1)` and `asyncio.Lock`, with the value inside.
 pub struct Mutex<T: ?Sized> {
-    lock: Guarded<Lock, T>,
+    pub(super) lock: Guarded<Lock, T>,
 }
 
 /// Holds the lock of a [`Mutex`] until it is dropped. A guard may be sent to another thread.
 #[must_use = "dropped at once, it locks nothing"]
 pub struct MutexGuard<'a, T: ?Sized> {
-    held: Held<'a, Lock, Acquire, T>,
+    held: Held<&'a Guarded<Lock, T>, Acquire>,
+    unwound: bool,
+}
+
+/// Like a [`MutexGuard`], but it owns its mutex, so that it may outlive the caller's.
+///
+/// ```
+/// use std::sync::Arc;
+/// use greenthread::{spawn, sync::Mutex};
+///
+/// let names = Arc::new(Mutex::new(vec!["a"]));
+/// let mut held = names.lock_owned().unwrap();
+/// let adder = spawn(move || held.push("b")); // unlocked at the end of the green thread
+/// assert_eq!(*names.lock().unwrap(), ["a", "b"]);
+/// adder.join().unwrap();
+/// ```
+#[must_use = "dropped at once, it locks nothing"]
+pub struct OwnedMutexGuard<T: ?Sized> {
+    held: Held<Arc<Mutex<T>>, Acquire>,
     unwound: bool,
 }
 
@@ -57,18 +75,18 @@ pub struct MutexGuard<'a, T: ?Sized> {
 /// the budget.
 #[track_caller]
 pub(super) fn relock<T: ?Sized>(lock: &Guarded<Lock, T>) -> LockResult<MutexGuard<'_, T>> {
-    MutexGuard::new(lock.hold_again(Why::new(&MUTEX, 0)))
+    MutexGuard::new(Held::wait_again(lock, Why::new(&MUTEX, 0)))
 }
 
 /// As [`relock`], in a future.
 pub(super) async fn relock_async<T: ?Sized>(lock: &Guarded<Lock, T>) -> LockResult<MutexGuard<'_, T>> {
-    MutexGuard::new(lock.hold_async().await)
+    MutexGuard::new(Held::future(lock).await)
 }
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
     #[inline]
-    fn new(held: Held<'a, Lock, Acquire, T>) -> LockResult<MutexGuard<'a, T>> {
-        held.guarded().poison.result(MutexGuard {
+    fn new(held: Held<&'a Guarded<Lock, T>, Acquire>) -> LockResult<MutexGuard<'a, T>> {
+        held.keeper().poison.result(MutexGuard {
             held,
             // A guard that is made during unwinding must not take that panic for its own.
             unwound: std::thread::panicking(),
@@ -77,7 +95,23 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 
     /// The lock, for [`relock`].
     pub(super) fn lock_of(guard: &Self) -> &'a Guarded<Lock, T> {
-        guard.held.guarded()
+        guard.held.keeper()
+    }
+}
+
+impl<T: ?Sized> OwnedMutexGuard<T> {
+    fn new(held: Held<Arc<Mutex<T>>, Acquire>) -> LockResult<OwnedMutexGuard<T>> {
+        let is_poisoned = held.poison().is_set();
+        let guard = OwnedMutexGuard {
+            held,
+            unwound: std::thread::panicking(),
+        };
+        Poison::result_if(is_poisoned, guard)
+    }
+
+    /// The mutex that the guard holds.
+    pub fn mutex(guard: &Self) -> &Arc<Mutex<T>> {
+        guard.held.keeper()
     }
 }
 
@@ -110,7 +144,7 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        MutexGuard::new(self.lock.hold(Why::new(&MUTEX, 0)))
+        MutexGuard::new(Held::wait(&self.lock, Why::new(&MUTEX, 0)))
     }
 
     /// Takes the lock, if it is free and has no waiters.
@@ -118,7 +152,7 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// `WouldBlock`, or the guard in `Poisoned`.
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
-        Poison::attempted(self.lock.try_hold(), MutexGuard::new)
+        Poison::attempted(Held::attempt(&self.lock), MutexGuard::new)
     }
 
     /// Waits for the lock for at most `timeout`.
@@ -141,7 +175,7 @@ impl<T: ?Sized> Mutex<T> {
 
     #[track_caller]
     fn lock_until(&self, until: Until) -> TryLockResult<MutexGuard<'_, T>> {
-        let taken = self.lock.hold_until(until, Why::new(&MUTEX, 0));
+        let taken = Held::wait_until(&self.lock, until, Why::new(&MUTEX, 0));
         Poison::attempted(taken, MutexGuard::new)
     }
 
@@ -163,6 +197,45 @@ impl<T: ?Sized> Mutex<T> {
     /// ```
     pub fn lock_async(&self) -> impl Future<Output = LockResult<MutexGuard<'_, T>>> + use<'_, T> {
         relock_async(&self.lock)
+    }
+
+    /// Like [`lock`](Self::lock), for a guard that owns the mutex.
+    ///
+    /// # Errors
+    /// The guard in an error, if a holder of the lock panicked.
+    ///
+    /// # Blocking and cancellation
+    /// As [`lock`](Self::lock).
+    #[track_caller]
+    pub fn lock_owned(self: &Arc<Self>) -> LockResult<OwnedMutexGuard<T>> {
+        OwnedMutexGuard::new(Held::wait(self.clone(), Why::new(&MUTEX, 0)))
+    }
+
+    /// Like [`try_lock`](Self::try_lock), for a guard that owns the mutex.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the guard in `Poisoned`.
+    pub fn try_lock_owned(self: &Arc<Self>) -> TryLockResult<OwnedMutexGuard<T>> {
+        Poison::attempted(Held::attempt(self.clone()), OwnedMutexGuard::new)
+    }
+
+    /// Like [`lock_timeout`](Self::lock_timeout), for a guard that owns the mutex.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the time is over, or the guard in `Poisoned`.
+    #[track_caller]
+    pub fn lock_owned_timeout(self: &Arc<Self>, timeout: Duration) -> TryLockResult<OwnedMutexGuard<T>> {
+        let taken = Held::wait_until(self.clone(), Until::After(timeout), Why::new(&MUTEX, 0));
+        Poison::attempted(taken, OwnedMutexGuard::new)
+    }
+
+    /// Like [`lock_async`](Self::lock_async), for a guard that owns the mutex. The future owns it too.
+    ///
+    /// # Errors
+    /// The guard in an error, if a holder of the lock panicked.
+    pub fn lock_owned_async(self: &Arc<Self>) -> impl Future<Output = LockResult<OwnedMutexGuard<T>>> + use<T> {
+        let held = Held::future(self.clone());
+        async move { OwnedMutexGuard::new(held.await) }
     }
 
     /// Whether the lock is held at this moment.
@@ -189,41 +262,8 @@ impl<T: ?Sized> Mutex<T> {
     }
 }
 
-impl<T: ?Sized> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        &self.held
-    }
-}
-
-impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.held
-    }
-}
-
-impl<T: ?Sized> Drop for MutexGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        // Before `held` unlocks, so that the next holder sees the poison.
-        self.held.guarded().poison.guard_dropped(self.unwound);
-    }
-}
-
-impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
+guards!(MutexGuard<'a, T>: mut);
+guards!(OwnedMutexGuard<T>: mut);
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

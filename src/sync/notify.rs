@@ -17,6 +17,9 @@ struct Notices {
     has_spare: bool,
     /// All waiters in line are to be granted.
     tells_all: bool,
+    /// How often all were told. A waiter that remembers an older number was told, wherever it was at that moment: a select
+    /// that polls another branch is passed over in line (SELECT-2).
+    told: u64,
     waiters: Waiters,
     /// Waiters that were granted the notice for one, and have not taken it: if such a waiter leaves, the next one gets the
     /// notice.
@@ -42,8 +45,11 @@ impl State for Notices {
 }
 
 /// Waits for a notice.
+#[derive(Default)]
 struct Notified {
     key: Option<Key>,
+    /// How often all had been told when it began to wait.
+    since: Option<u64>,
 }
 
 impl Notified {
@@ -65,11 +71,15 @@ impl Op<Notices> for Notified {
             self.takes_notice(state);
             return Some(());
         }
+        if self.since.is_some_and(|since| since != state.told) {
+            return Some(());
+        }
         std::mem::take(&mut state.has_spare).then_some(())
     }
 
-    fn on_enqueue(&mut self, _: &mut Notices, key: Key) {
+    fn on_enqueue(&mut self, state: &mut Notices, key: Key) {
         self.key = Some(key);
+        self.since.get_or_insert(state.told);
     }
 
     fn undo_grant(&mut self, state: &mut Notices) {
@@ -105,8 +115,6 @@ impl Op<Notices> for Notified {
 ///
 /// # Coming from tokio
 /// `Notify`: `wait_async` is its `notified`, and `notify_all` is its `notify_waiters`.
-#[doc(alias = "notified")]
-#[doc(alias = "notify_waiters")]
 pub struct Notify {
     core: Core<Notices>,
 }
@@ -118,6 +126,7 @@ impl Notify {
             core: Core::new(Notices {
                 has_spare: false,
                 tells_all: false,
+                told: 0,
                 waiters: Waiters::new(),
                 by_one: BTreeSet::new(),
             }),
@@ -131,8 +140,12 @@ impl Notify {
     }
 
     /// Tells all that wait now.
+    #[doc(alias = "notify_waiters")]
     pub fn notify_all(&self) {
-        self.core.change(|state| state.tells_all = state.waiters.any());
+        self.core.change(|state| {
+            state.told += 1;
+            state.tells_all = state.waiters.any();
+        });
     }
 
     /// Waits for a notice.
@@ -158,14 +171,20 @@ impl Notify {
 
     #[track_caller]
     fn wait_until(&self, until: Until) -> bool {
-        let mut notified = Notified { key: None };
-        self.core.block(&mut notified, until, Why::new(&NOTIFY, 0)).is_some()
+        self.core
+            .block(&mut Notified::default(), until, Why::new(&NOTIFY, 0))
+            .is_some()
     }
 
     /// Like [`wait`](Self::wait), for an `async` function, and for `select!`. If the future is dropped before it is
-    /// ready, a notice for one goes to the next waiter. It begins to wait when it is first polled.
+    /// ready, a notice for one goes to the next waiter.
+    ///
+    /// A notice for all reaches it from this call on, so that it may be made before a look at what it waits for. It gets in
+    /// line for a notice for one when it is first polled.
+    #[doc(alias = "notified")]
     pub fn wait_async(&self) -> impl Future<Output = ()> + use<'_> {
-        self.core.future(Notified { key: None })
+        let since = Some(self.core.look(|state| state.told));
+        self.core.future(Notified { key: None, since })
     }
 }
 

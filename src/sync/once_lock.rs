@@ -35,6 +35,7 @@ static ONCE_LOCK: &str = "a OnceLock";
 ///
 /// A caller that panics, is killed, is timed out or is dropped while it makes the value leaves that to the next in
 /// line: there is no poison. The type is named `OnceCell`, too.
+#[doc(alias = "SetOnce")]
 pub struct OnceLock<T> {
     value: Cell<T>,
     once: OnceCore,

@@ -35,7 +35,12 @@ impl Poison {
     }
 
     pub(super) fn result<T>(&self, value: T) -> LockResult<T> {
-        if self.is_set() {
+        Poison::result_if(self.is_set(), value)
+    }
+
+    /// The same for a value that owns the poison.
+    pub(super) fn result_if<T>(is_set: bool, value: T) -> LockResult<T> {
+        if is_set {
             Err(PoisonError::new(value))
         } else {
             Ok(value)

@@ -17,13 +17,17 @@ struct Permits {
     free: usize,
     /// The upper limit of `free`.
     most: usize,
+    /// Permits that were handed out although they were not free, because the semaphore is closed. They come back at once.
+    owed: usize,
     is_closed: bool,
     waiters: Waiters,
 }
 
 impl Permits {
     fn add(&mut self, permits: usize) {
-        self.free = self.free.saturating_add(permits).min(self.most);
+        let paid = permits.min(self.owed);
+        self.owed -= paid;
+        self.free = self.free.saturating_add(permits - paid).min(self.most);
     }
 }
 
@@ -38,7 +42,11 @@ impl State for Permits {
     #[inline]
     fn grant_waiters(&mut self, woken: &mut Woken) {
         // All go on, and then find the semaphore closed.
-        while self.is_closed && self.waiters.hand_first(woken) {}
+        while self.is_closed
+            && let Some(permits) = self.waiters.hand_first_if(woken, |_| true)
+        {
+            self.owed += permits as usize;
+        }
         // The permits are taken for the waiter here, before it runs (WAIT-1).
         while let Some(permits) = self.waiters.hand_first_if(woken, |wants| wants as usize <= self.free) {
             self.free -= permits as usize;
@@ -77,8 +85,10 @@ impl Op<Permits> for Acquire {
 
     #[inline]
     fn attempt(&mut self, state: &mut Permits, granted: bool, _: &mut Woken) -> Option<()> {
-        // After a hand-over `free` was lowered already. A closed semaphore counts no more.
-        if !granted && !state.is_closed {
+        // After a hand-over `free` was lowered already.
+        if !granted && state.is_closed {
+            state.owed += self.0 as usize;
+        } else if !granted {
             // Not past a waiter in line, or one that wants many would starve.
             if state.waiters.any() {
                 return None;
@@ -212,6 +222,7 @@ impl Semaphore {
             core: Core::new(Permits {
                 free,
                 most,
+                owed: 0,
                 is_closed: false,
                 waiters: Waiters::new(),
             }),
@@ -219,13 +230,11 @@ impl Semaphore {
         }
     }
 
-    /// The permits that an operation has acquired.
+    /// The permits that an operation has acquired. If the semaphore was closed before this, they go back at once.
     #[inline(always)]
     fn acquired(&self, count: u32) -> Result<Permit<'_>, Closed> {
-        if self.is_closed() {
-            return Err(Closed);
-        }
-        Ok(Permit { semaphore: self, count })
+        let permit = Permit { semaphore: self, count };
+        if self.is_closed() { Err(Closed) } else { Ok(permit) }
     }
 
     /// Waits for a permit.

@@ -204,6 +204,24 @@ impl Waiters {
         self.hand::<true>(woken, false, |_| true).map(|(key, _)| key)
     }
 
+    /// The same for the first waiter, if `can` says that it can be granted, by what it wants.
+    #[inline]
+    pub(super) fn grant_first_if(&mut self, woken: &mut Woken, can: impl Fn(u32) -> bool) -> bool {
+        self.hand::<true>(woken, true, can).is_some()
+    }
+
+    /// The number of the first waiter in line, shortened; `None` if none is in line.
+    #[inline]
+    pub(super) fn first(&self) -> Option<u32> {
+        self.line.front().map(|first| first.number as u32)
+    }
+
+    /// The number of the waiter that gets in line next, shortened.
+    #[inline]
+    pub(super) fn next(&self) -> u32 {
+        self.next as u32
+    }
+
     /// Takes the first waiter out of the line; the caller gives it what it wants at once, so it is not counted as
     /// granted.
     #[inline]
@@ -228,9 +246,16 @@ impl Waiters {
         let mut own = 0;
         loop {
             let first = self.line.front()?;
-            // No waiter may overtake the first one: if that has to wait, all do. Also stop once every waiter was moved
-            // back.
-            if !can(first.wants) || own > self.line.len() {
+            // Stop once every waiter was moved back.
+            if own > self.line.len() {
+                return None;
+            }
+            if !can(first.wants) {
+                // No waiter may overtake the first one: if that has to wait, all do. One that never runs again does not
+                // wait.
+                if passes_lost && self.pass_lost(woken) {
+                    continue;
+                }
                 return None;
             }
             match first.claim(passes_lost) {
@@ -260,6 +285,21 @@ impl Waiters {
         };
         woken.push(first.waiter);
         Some((Key(number), first.wants))
+    }
+
+    /// Takes the first waiter out of the line if its task never runs again; whether it did.
+    #[cold]
+    fn pass_lost(&mut self, woken: &mut Woken) -> bool {
+        let first = self.line.front().and_then(|first| first.waiter.as_ref());
+        if !first.is_some_and(Waiter::is_lost) {
+            return false;
+        }
+        match first {
+            // As for a waiter that can be granted: another task may poll the future later.
+            Some(Waiter::Waker(_)) => self.pass_over(woken),
+            _ => drop(self.pop()),
+        }
+        true
     }
 
     /// Grants all waiters in line at once if there are at least `least`; whether it did. Waiters that never run again

@@ -150,12 +150,13 @@ impl<T> Sender<T> {
     }
 
     /// Changes the value, and returns the one before.
+    #[doc(alias = "send_replace")]
     pub fn replace(&self, value: T) -> Arc<T> {
         let value = Arc::new(value);
         self.core.change(|state| state.put(value))
     }
 
-    /// Changes the value in place: in a copy, while receivers hold the current one.
+    /// Changes a copy of the value, which becomes the value.
     ///
     /// ```
     /// use greenthread::sync::watch;
@@ -165,6 +166,7 @@ impl<T> Sender<T> {
     /// ```
     ///
     /// If two senders modify it at once, one waits for the other by trying again, and its `f` may run more than once.
+    #[doc(alias = "send_modify")]
     pub fn modify(&self, mut f: impl FnMut(&mut T))
     where
         T: Clone,
@@ -173,9 +175,11 @@ impl<T> Sender<T> {
             let (mut value, version) = self.core.look(|state| (state.value.clone(), state.version));
             // The user's code: not under the lock.
             f(Arc::make_mut(&mut value));
+            // A value that comes too late stays here: it is the user's, and is dropped without the lock.
+            let mut new = Some(value);
             let old = self
                 .core
-                .change(|state| (state.version == version).then(|| state.put(value)));
+                .change(|state| new.take_if(|_| state.version == version).map(|value| state.put(value)));
             if old.is_some() {
                 return;
             }

@@ -262,7 +262,7 @@ fn a_barrier_is_complete_only_with_those_who_have_no_other_branch() {
 }
 
 /// A future that does `f` at its second poll, which it has asked for, and never ends.
-async fn later(f: impl FnOnce()) {
+pub(super) async fn later(f: impl FnOnce()) {
     let mut polls = 0;
     poll_fn(|context| {
         polls += 1;

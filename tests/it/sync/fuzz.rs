@@ -116,6 +116,11 @@ impl World {
                 self.holds(1, || ());
                 Out::Other
             }),
+            9 => Box::pin(async move {
+                let (sender, _) = &self.channels[2 + at % 2];
+                sender.reserve_async().await.unwrap().send(value).unwrap();
+                Out::Sent(value)
+            }),
             _ => Box::pin(async move {
                 sleep_async(time).await;
                 Out::Other
@@ -126,7 +131,7 @@ impl World {
     fn select(&self, dice: &mut Dice) {
         let (mut select, mut values) = (Select::new(), Vec::new());
         for _ in 0..1 + dice.below(4) {
-            let (kind, at, time) = (dice.below(10), dice.below(4), dice.time());
+            let (kind, at, time) = (dice.below(11), dice.below(4), dice.time());
             let value = self.next.fetch_add(1, Ordering::Relaxed);
             values.push(value);
             select.add(move || self.branch(kind, at, value, time));
@@ -154,7 +159,7 @@ impl World {
     fn step(&self, dice: &mut Dice) {
         let (at, time) = (dice.below(4), dice.time());
         let (sender, receiver) = &self.channels[at];
-        match dice.below(16) {
+        match dice.below(18) {
             0 => {
                 let value = self.next.fetch_add(1, Ordering::Relaxed);
                 self.log(|log| log.perhaps.push(value));
@@ -180,6 +185,15 @@ impl World {
                 held.into_iter().for_each(|_held| self.holds(1, yield_in_peace));
             }
             8 => yield_now(),
+            9 | 10 => {
+                let value = self.next.fetch_add(1, Ordering::Relaxed);
+                self.log(|log| log.perhaps.push(value));
+                let permit = self.channels[2 + at % 2].0.reserve_timeout(time).ok();
+                yield_in_peace();
+                let used = permit.filter(|_| dice.below(3) > 0);
+                let sent = used.map(|permit| permit.send(value).unwrap());
+                self.note(sent.map(|()| Out::Sent(value)), &[value]);
+            }
             _ => self.select(dice),
         }
     }
@@ -204,6 +218,14 @@ impl World {
             log.received.sort_unstable();
             assert_eq!(log.sent, log.received, "{what:?}");
         });
+        for (sender, _) in &self.channels[2..] {
+            let all: Vec<_> = (0..sender.capacity().unwrap()).map(|_| sender.try_reserve()).collect();
+            assert!(all.iter().all(Result::is_ok), "room is lost: {what:?}");
+            assert!(
+                sender.try_reserve().is_err(),
+                "there is more room than before: {what:?}"
+            );
+        }
         assert_eq!(self.semaphore.available(), PERMITS, "{what:?}");
         assert!(self.mutex.try_lock().is_ok(), "{what:?}");
     }

@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 
-use greenthread::sync::{Barrier, Notify, OwnedPermit, Semaphore, broadcast, watch};
+use greenthread::sync::{Barrier, Notify, OwnedPermit, RwLock, Semaphore, broadcast, watch};
 use greenthread::{future, select, sleep, spawn, thread, time, timeout, yield_now};
 
+use super::choice::later;
 use crate::support::fresh::{fresh, ms, secs, text, virtually};
 
 #[test]
@@ -297,10 +298,8 @@ fn a_barrier_breaks_and_mends() {
             }
             assert_eq!(two.map(|one| one.join().unwrap()), [false; 2]);
             assert_eq!(barrier.is_broken(), !resets);
-            if !resets {
-                assert!(barrier.checked_wait().is_err());
-                barrier.reset();
-            }
+            assert!(resets || barrier.checked_wait().is_err());
+            barrier.reset();
             let three = [wait(&barrier), wait(&barrier), wait(&barrier)];
             assert_eq!(three.map(|one| one.join().unwrap()), [true; 3]);
         }
@@ -320,5 +319,121 @@ fn a_barrier_breaks_and_mends() {
         assert!(!two.iter().any(thread::JoinHandle::is_finished));
         barrier.wait();
         assert_eq!(two.map(|one| one.join().unwrap()), [true; 2]);
+    });
+}
+
+#[test]
+fn news_for_all_reaches_a_select_that_looks_elsewhere() {
+    virtually(|| {
+        for _ in 0..20 {
+            let notify = Notify::new();
+            select! {
+                wait(notify) => {},
+                future(later(|| notify.notify_all())) => unreachable!(),
+                after(secs(1)) => panic!("missed"),
+            }
+            assert!(!notify.wait_timeout(ms(0)), "it is not kept");
+            let barrier = Barrier::new(2);
+            select! {
+                future(barrier.checked_wait_async()) -> met => assert!(met.is_err()),
+                future(later(|| barrier.reset())) => unreachable!(),
+                after(secs(1)) => panic!("missed"),
+            }
+            assert!(barrier.wait_timeout(ms(1)).is_none(), "it is as new");
+        }
+    });
+}
+
+#[test]
+fn a_notice_for_all_reaches_a_future_that_was_made_before() {
+    fresh(|| {
+        let notify = Notify::new();
+        let (early, also) = (notify.wait_async(), notify.wait_async());
+        notify.notify_all();
+        let late = notify.wait_async();
+        future::block_on(early);
+        notify.notify_one();
+        // It needs no notice for one.
+        future::block_on(also);
+        future::block_on(late);
+        assert!(!notify.wait_timeout(ms(1)));
+    });
+}
+
+/// Looks at the watch that it was in when it is dropped.
+struct Looks(u32, Option<watch::Sender<Looks>>);
+
+impl Clone for Looks {
+    fn clone(&self) -> Looks {
+        Looks(self.0, self.1.clone())
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        self.1.iter().for_each(|sender| assert_eq!(sender.receiver_count(), 1));
+    }
+}
+
+#[test]
+fn a_watched_value_that_came_too_late_is_dropped_without_the_lock() {
+    fresh(|| {
+        let (sender, mut receiver) = watch::channel(Looks(0, None));
+        let mut is_first = true;
+        sender.modify(|value| {
+            // Another one comes in between, so this one is tried again.
+            if std::mem::take(&mut is_first) {
+                drop(sender.replace(Looks(10, None)));
+            }
+            value.0 += 1;
+            value.1 = Some(sender.clone());
+        });
+        assert_eq!(receiver.get().0, 11);
+        // The value owns a sender of its own watch.
+        drop(sender.replace(Looks(0, None)));
+    });
+}
+
+#[test]
+fn what_is_lost_and_wants_more_than_there_is_holds_nothing_up() {
+    fn lose(f: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(|| {
+            spawn(f);
+            yield_now(); // it waits now
+        })
+        .join()
+        .unwrap();
+    }
+    fresh(|| {
+        let permits = Arc::new(Semaphore::new(10));
+        let _five = permits.acquire_many(5);
+        let theirs = permits.clone();
+        lose(move || drop(theirs.acquire_many(8)));
+        assert!(permits.acquire_timeout(ms(500)).is_some());
+        let theirs = permits.clone();
+        lose(move || {
+            future::block_on(async { drop(theirs.acquire_many_async(8).await) });
+        });
+        assert!(permits.acquire_timeout(ms(500)).is_some());
+        let lock = Arc::new(RwLock::new(0));
+        let _reads = lock.read().unwrap();
+        let theirs = lock.clone();
+        lose(move || drop(theirs.write()));
+        assert!(lock.read_timeout(ms(500)).is_ok());
+    });
+}
+
+#[test]
+fn a_closed_semaphore_counts_what_was_granted_before() {
+    virtually(|| {
+        let permits = Arc::new(Semaphore::new(1));
+        let held = permits.acquire();
+        let theirs = permits.clone();
+        let waits = spawn(move || theirs.checked_acquire().is_err());
+        yield_now();
+        drop(held); // to the one that waits, which has not run when the semaphore is closed
+        permits.close();
+        assert!(waits.join().unwrap());
+        assert_eq!(permits.available(), 1);
     });
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use greenthread::time::{self, Interval};
+use greenthread::time::{self, Interval, MissedTick};
 use greenthread::{hub, sleep, spawn, spawn_local, stack, thread, yield_now};
 
 use crate::support::fresh::{fresh, ms, secs, virtually};
@@ -165,6 +165,51 @@ fn an_interval_keeps_its_pace_and_skips_what_was_missed() {
         }
         // 30 + 25 is 55: the ticks of 40 and 50 are late as one, and the next keeps the grid.
         assert_eq!(seen, [10, 20, 30, 40, 65, 70, 80]);
+    });
+}
+
+#[test]
+fn ticks_that_were_missed_come_at_once_or_later_or_not_at_all() {
+    virtually(|| {
+        let expected = [
+            (MissedTick::Burst, [10, 35, 35, 40, 50]),
+            (MissedTick::Delay, [10, 35, 45, 55, 65]),
+            (MissedTick::Skip, [10, 35, 40, 50, 60]),
+        ];
+        for (mode, at) in expected {
+            let start = time::now();
+            let mut ticks = Interval::new(secs(10));
+            assert_eq!(ticks.missed_tick(), MissedTick::Skip);
+            ticks.set_missed_tick(mode);
+            assert_eq!(ticks.missed_tick(), mode);
+            let seen = [0, 25, 0, 0, 0].map(|work| {
+                sleep(secs(work));
+                ticks.tick();
+                (time::now() - start).as_secs()
+            });
+            assert_eq!(seen, at, "{mode:?}");
+        }
+    });
+}
+
+#[test]
+fn a_tick_that_is_hardly_late_delays_none() {
+    virtually(|| {
+        let start = time::now();
+        let mut ticks = Interval::new(secs(1));
+        ticks.set_missed_tick(MissedTick::Delay);
+        for n in 1..=100 {
+            ticks.tick();
+            let late = (time::now() - start).checked_sub(secs(n)).unwrap();
+            assert!(late < ms(1), "{late:?}");
+            sleep(ms(900));
+        }
+        let mut short = Interval::new(Duration::from_micros(500));
+        short.set_missed_tick(MissedTick::Delay);
+        let start = time::now();
+        sleep(Duration::from_micros(1400));
+        (0..2).for_each(|_| short.tick());
+        assert!(time::now() - start >= Duration::from_micros(1900));
     });
 }
 
