@@ -482,7 +482,38 @@ type Future_<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// # Coming from Python
 /// `gevent.iwait(objects)`, crossbeam's `Select`.
 pub struct Select<'a, T> {
-    branches: Vec<Box<dyn FnMut() -> Future_<'a, T> + 'a>>,
+    branches: Vec<Box<dyn Start<T> + 'a>>,
+}
+
+/// A branch of a [`Select`] between its waits.
+trait Start<T> {
+    /// The future for the next wait.
+    fn start(&mut self) -> Future_<'_, T>;
+}
+
+/// A branch that makes a future for each wait.
+struct Makes<F>(F);
+
+impl<F: FnMut() -> Fut, Fut: Future> Start<Fut::Output> for Makes<F> {
+    fn start(&mut self) -> Future_<'_, Fut::Output> {
+        Box::pin((self.0)())
+    }
+}
+
+/// A branch for a handle; `None` once it was ready.
+struct Joins<'a, H>(Option<&'a mut H>);
+
+impl<H: Future + Unpin> Start<H::Output> for Joins<'_, H> {
+    fn start(&mut self) -> Future_<'_, H::Output> {
+        Box::pin(poll_fn(|context| {
+            let Some(handle) = &mut self.0 else {
+                return Poll::Pending;
+            };
+            let output = ready!(Pin::new(&mut **handle).poll(context));
+            self.0 = None;
+            Poll::Ready(output)
+        }))
+    }
 }
 
 impl<'a, T> Select<'a, T> {
@@ -492,11 +523,36 @@ impl<'a, T> Select<'a, T> {
     }
 
     /// Adds a branch and returns its number; the first is 0.
-    pub fn add<F>(&mut self, mut make: impl FnMut() -> F + 'a) -> usize
+    pub fn add<F>(&mut self, make: impl FnMut() -> F + 'a) -> usize
     where
         F: Future<Output = T> + 'a,
     {
-        self.branches.push(Box::new(move || Box::pin(make())));
+        self.branches.push(Box::new(Makes(make)));
+        self.branches.len() - 1
+    }
+
+    /// Adds a branch for the end of a green thread and returns its number: a `JoinHandle`, or a handle of a scope or a
+    /// nursery. Once that end was returned, the branch is never ready again.
+    ///
+    /// ```
+    /// use greenthread::{sync::select::Select, thread};
+    /// let first = thread::scope(|s| {
+    ///     let mut children = [s.spawn(thread::park), s.spawn(|| ())];
+    ///     let mut select = Select::new();
+    ///     for child in &mut children {
+    ///         select.add_join(child);
+    ///     }
+    ///     let (first, _) = select.wait();
+    ///     s.kill();
+    ///     first
+    /// });
+    /// assert_eq!(first, 1);
+    /// ```
+    pub fn add_join<H>(&mut self, handle: &'a mut H) -> usize
+    where
+        H: crate::thread::Joinable + Future<Output = T> + Unpin,
+    {
+        self.branches.push(Box::new(Joins(Some(handle))));
         self.branches.len() - 1
     }
 
@@ -566,9 +622,11 @@ impl<'a, T> Select<'a, T> {
 
     /// Makes the futures of all branches, in random order.
     fn begin(&mut self) -> Vec<Begun<'_, T>> {
-        let make =
-            |(number, make): (usize, &mut Box<dyn FnMut() -> Future_<'a, T> + 'a>)| Begun { number, future: make() };
-        let mut branches: Vec<_> = self.branches.iter_mut().enumerate().map(make).collect();
+        let begin = |(number, branch): (usize, &mut Box<dyn Start<T> + 'a>)| Begun {
+            number,
+            future: branch.start(),
+        };
+        let mut branches: Vec<_> = self.branches.iter_mut().enumerate().map(begin).collect();
         shuffle(&mut branches);
         branches
     }
