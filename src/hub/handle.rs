@@ -101,10 +101,12 @@ impl Handle {
             return Err(gone());
         }
         stack_size.map_or(Ok(()), crate::stack::check_size)?;
+        // Before the block is taken: the clones are code of the user, which may panic.
+        let locals = Hub::try_current().and_then(Hub::inherited);
         // The block and its join exist before the hub has seen the message, so that the caller need not wait for the
         // hub.
         let join = reserve::<T>(self.0.shared, place);
-        let reserved = RemoteSpawn::new(join.task(), f, stack_size);
+        let reserved = RemoteSpawn::new(join.task(), f, stack_size, locals);
         // A message that cannot be sent is dropped, and the drop of `reserved` marks the green thread as lost.
         self.send(self.0.call(move |hub| reserved.adopt(hub)))?;
         Ok(join)
@@ -120,7 +122,7 @@ impl Handle {
         }
         // As in `start`: what cannot be sent is dropped, and so lost.
         let join = reserve::<F::Output>(self.0.shared, place);
-        let reserved = RemoteSpawn::new(join.task(), future, None);
+        let reserved = RemoteSpawn::new(join.task(), future, None, None);
         self.send(self.0.call(move |hub| reserved.adopt_future(hub)))?;
         Ok(join)
     }

@@ -27,7 +27,7 @@ use super::task::block::{Context, Stop, Stopped, Task, enter};
 use super::task::body::with_own_locals;
 use super::task::exit::end_green_thread;
 use super::task::marks::{Marks, State};
-use super::task::spawn::spawn;
+use super::task::spawn::{Options, spawn};
 use super::task::stackless::{runner_at_hand, runner_for};
 use super::timers::Due;
 use super::waiter::{Waiter, Wake};
@@ -610,7 +610,13 @@ impl Hub {
                     let result = with_own_locals(self.queue.native, f);
                     // The last member runs the context's destructors, which may park. A callback may not, so make an
                     // empty green thread the last member.
-                    if context.is_last() && spawn(self, Kind::Local, None, self.queue.native.place(), || ()).is_err() {
+                    let bare = Options {
+                        is_bare: true,
+                        ..Options::default()
+                    };
+                    if context.is_last()
+                        && spawn(self, Kind::Local, Some(bare), self.queue.native.place(), || ()).is_err()
+                    {
                         complain(format_args!(
                             "no memory to run the destructors of a green thread's thread-locals: they are leaked"
                         ));

@@ -11,7 +11,8 @@ use crate::hub::{Hub, Kind, task};
 /// What a new green thread finds in its [`green_local!`](crate::green_local) variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Locals {
-    /// No values: each local is initialised again, as in an OS thread.
+    /// No values, but copies of those with [`#[inherit]`](crate::green_local): each other local is initialised again, as
+    /// in an OS thread.
     #[default]
     Empty,
     /// The spawner's current values. A change inside a value (of a `Cell`, say) is seen by both; a
@@ -74,6 +75,7 @@ impl Builder {
             name: self.name.map(Arc::new),
             stack_size: self.stack_size,
             locals: local::for_spawn(self.locals),
+            is_bare: false,
         }
     }
 

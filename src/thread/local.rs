@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Locals;
 use crate::hub::Hub;
+use crate::hub::task::{Inherited, LocalSet};
 
 /// Declares a local of green threads, as `thread_local!` declares one of OS threads.
 ///
@@ -28,16 +29,50 @@ use crate::hub::Hub;
 /// assert_eq!(other.join().unwrap(), 1);
 /// ```
 ///
+/// # Values that children inherit
+/// With `#[inherit]`, a green thread begins with a clone of the value that its spawner has at that moment, if the spawner
+/// has one. The type must be `Send` and `Clone`, because the child may be on another OS thread.
+///
+/// ```
+/// use greenthread::{green_local, scope, spawn};
+///
+/// green_local! {
+///     #[inherit]
+///     static REQUEST: u32 = 0;
+/// }
+/// REQUEST.rebind(7);
+/// let child = spawn(|| {
+///     let mine = REQUEST.with(|id| *id);
+///     REQUEST.rebind(8); // the child's alone
+///     mine
+/// });
+/// assert_eq!((child.join().unwrap(), REQUEST.with(|id| *id)), (7, 7));
+/// ```
+///
+/// This holds for all that spawns green threads: `spawn`, `spawn_local`, [`Handle::spawn`](crate::hub::Handle::spawn),
+/// scopes, nurseries, groups and pools. A child with [`Locals::Inherit`] or [`Locals::Share`] has the value itself. Tasks
+/// from futures, callbacks and other OS threads inherit nothing.
+///
 /// # Coming from Python
-/// `gevent.local.local()`; with [`Locals::Inherit`] or [`Locals::Share`], `contextvars`.
+/// `gevent.local.local()`; with `#[inherit]`, `contextvars`.
 #[doc(alias("thread_local", "task_local", "coroutine_local", "contextvars", "ContextVar"))]
 #[macro_export]
 macro_rules! green_local {
-    ($($(#[$attr:meta])* $vis:vis static $name:ident: $type:ty = $init:expr;)+) => {
-        $($(#[$attr])* $vis static $name: $crate::thread::LocalKey<$type> = {
+    // One variable, with the attributes that are to be looked at, and those that are kept.
+    (@one {#[inherit] $($more:tt)*} $kept:tt $key:ident $item:tt) => {
+        $crate::green_local! { @one {$($more)*} $kept __new_inherited_key $item }
+    };
+    (@one {#$attr:tt $($more:tt)*} {$($kept:tt)*} $key:ident $item:tt) => {
+        $crate::green_local! { @one {$($more)*} {$($kept)* #$attr} $key $item }
+    };
+    (@one {} {$($kept:tt)*} $key:ident {$vis:vis static $name:ident: $type:ty = $init:expr}) => {
+        $($kept)* $vis static $name: $crate::thread::LocalKey<$type> = {
             fn init() -> $type { $init }
-            $crate::thread::__new_key(init)
-        };)+
+            $crate::thread::$key(init)
+        };
+    };
+    ($($(#$attr:tt)* $vis:vis static $name:ident: $type:ty = $init:expr;)+) => {
+        $($crate::green_local! { @one {$(#$attr)*} {} __new_key {$vis static $name: $type = $init} })+
     };
 }
 
@@ -50,6 +85,15 @@ macro_rules! green_local {
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
     number: AtomicUsize,
+    copies: Option<Copies>,
+}
+
+/// Clones a value for a child that inherits it.
+type Copies = fn(&dyn Any) -> Option<Box<dyn Any + Send>>;
+
+fn copies<T: Clone + Send + 'static>(value: &dyn Any) -> Option<Box<dyn Any + Send>> {
+    let value = value.downcast_ref::<T>()?;
+    Some(Box::new(value.clone()))
 }
 
 #[doc(hidden)]
@@ -57,12 +101,57 @@ pub const fn __new_key<T>(init: fn() -> T) -> LocalKey<T> {
     LocalKey {
         init,
         number: AtomicUsize::new(0),
+        copies: None,
+    }
+}
+
+#[doc(hidden)]
+pub const fn __new_inherited_key<T: Clone + Send + 'static>(init: fn() -> T) -> LocalKey<T> {
+    LocalKey {
+        init,
+        number: AtomicUsize::new(0),
+        copies: Some(copies::<T>),
     }
 }
 
 #[derive(Default)]
 struct Set {
-    values: RefCell<Vec<(usize, Rc<dyn Any>)>>,
+    values: RefCell<Vec<Entry>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    number: usize,
+    value: Rc<dyn Any>,
+    /// For a value that children inherit.
+    copies: Option<Copies>,
+}
+
+impl LocalSet for Set {
+    fn inherited(&self) -> Option<Inherited> {
+        // The clones are code of the user: not under the borrow.
+        let entries: Vec<Entry> = (self.values.borrow().iter())
+            .filter(|entry| entry.copies.is_some())
+            .cloned()
+            .collect();
+        let copy = |entry: &Entry| {
+            let copies = entry.copies?;
+            Some((entry.number, copies, copies(&*entry.value)?))
+        };
+        let copied: Vec<_> = entries.iter().filter_map(copy).collect();
+        if copied.is_empty() {
+            return None;
+        }
+        let entry = |(number, copies, value): (usize, Copies, Box<dyn Any + Send>)| Entry {
+            number,
+            value: Rc::from(value as Box<dyn Any>),
+            copies: Some(copies),
+        };
+        Some(Box::new(move || -> Rc<dyn LocalSet> {
+            let values = RefCell::new(copied.into_iter().map(entry).collect());
+            Rc::new(Set { values })
+        }))
+    }
 }
 
 impl Set {
@@ -70,16 +159,16 @@ impl Set {
         self.values
             .borrow()
             .iter()
-            .find(|(key, _)| *key == number)
-            .map(|(_, value)| value.clone())
+            .find(|entry| entry.number == number)
+            .map(|entry| entry.value.clone())
     }
 
-    fn put(&self, number: usize, value: Rc<dyn Any>) {
+    fn put(&self, number: usize, value: Rc<dyn Any>, copies: Option<Copies>) {
         let mut values = self.values.borrow_mut();
-        let old = match values.iter_mut().find(|(key, _)| *key == number) {
-            Some(slot) => Some(std::mem::replace(&mut slot.1, value)),
+        let old = match values.iter_mut().find(|entry| entry.number == number) {
+            Some(entry) => Some(std::mem::replace(&mut entry.value, value)),
             None => {
-                values.push((number, value));
+                values.push(Entry { number, value, copies });
                 None
             }
         };
@@ -90,13 +179,13 @@ impl Set {
 
 fn here() -> Rc<Set> {
     let task = Hub::current().running();
-    let any = task.with_cold(|extra| extra.locals.get_or_insert_with(|| Rc::new(Set::default())).clone());
+    let any: Rc<dyn Any> = task.with_cold(|extra| extra.locals.get_or_insert_with(|| Rc::new(Set::default())).clone());
     // Only this function puts a value there, always a `Set`.
     any.downcast::<Set>().unwrap_or_default()
 }
 
 /// The locals of a green thread that is spawned here.
-pub(super) fn for_spawn(locals: Locals) -> Option<Rc<dyn Any>> {
+pub(super) fn for_spawn(locals: Locals) -> Option<Rc<dyn LocalSet>> {
     match locals {
         Locals::Empty => None,
         Locals::Share => Some(here()),
@@ -129,7 +218,7 @@ impl<T: 'static> LocalKey<T> {
             match set.find(number).and_then(|any| any.downcast::<T>().ok()) {
                 Some(first) => first,
                 None => {
-                    set.put(number, value.clone());
+                    set.put(number, value.clone(), self.copies);
                     value
                 }
             }
@@ -149,7 +238,7 @@ impl<T: 'static> LocalKey<T> {
     /// # Coming from Python
     /// `ContextVar.set(value)`.
     pub fn rebind(&'static self, value: T) {
-        here().put(self.number(), Rc::new(value));
+        here().put(self.number(), Rc::new(value), self.copies);
     }
 
     /// The value, if it has been initialised.

@@ -107,9 +107,9 @@ pub use imap::Imap;
 pub use join::{JoinError, JoinHandle};
 pub use join_set::JoinSet;
 pub use kill::{Killed, catch_kill, shield};
-#[doc(hidden)]
-pub use local::__new_key;
 pub use local::LocalKey;
+#[doc(hidden)]
+pub use local::{__new_inherited_key, __new_key};
 pub use many::{Joinable, Wait, iwait, join_all, kill_all, wait};
 pub use nursery::{Nursery, NurseryHandle, nursery};
 pub use pool::{Pool, PoolFull};

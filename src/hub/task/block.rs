@@ -154,10 +154,19 @@ pub(crate) struct Task {
 
 const _: () = assert!(size_of::<Task>() <= 192 || cfg!(any(feature = "sanitizer", loom)));
 
+/// A set of green-thread locals, as far as the hub knows it; `thread::local` has the rest.
+pub(crate) trait LocalSet: Any {
+    /// Copies of the values that each child inherits. Calls code of the user.
+    fn inherited(&self) -> Option<Inherited>;
+}
+
+/// Makes the set of a child, on the OS thread of the child.
+pub(crate) type Inherited = Box<dyn FnOnce() -> Rc<dyn LocalSet> + Send>;
+
 /// Fields that few green threads need. They are kept out of the block.
 #[derive(Default)]
 pub(crate) struct ColdState {
-    pub(crate) locals: Option<Rc<dyn Any>>,
+    pub(crate) locals: Option<Rc<dyn LocalSet>>,
     pub(crate) guards: Vec<Guard>,
     pub(crate) backtrace: Option<String>,
 }

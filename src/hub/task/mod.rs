@@ -63,6 +63,7 @@ pub(super) mod remote;
 pub(super) mod spawn;
 pub(super) mod stackless;
 
+pub(crate) use block::{Inherited, LocalSet};
 pub(crate) use marks::is_native;
 pub(crate) use spawn::{Options, spawn};
 pub(crate) use stackless::spawn_future;

@@ -4,7 +4,7 @@
 
 use std::panic::Location;
 
-use super::block::{TaskRef, prepare};
+use super::block::{Inherited, TaskRef, prepare};
 use super::blocks::take_common;
 use super::exit::lose;
 use super::join::Join;
@@ -33,14 +33,21 @@ pub(in crate::hub) struct RemoteSpawn<F> {
     task: TaskRef,
     body: Option<F>,
     stack_size: Option<usize>,
+    locals: Option<Inherited>,
 }
 
 impl<F> RemoteSpawn<F> {
-    pub(in crate::hub) fn new(task: TaskRef, body: F, stack_size: Option<usize>) -> RemoteSpawn<F> {
+    pub(in crate::hub) fn new(
+        task: TaskRef,
+        body: F,
+        stack_size: Option<usize>,
+        locals: Option<Inherited>,
+    ) -> RemoteSpawn<F> {
         RemoteSpawn {
             task,
             body: Some(body),
             stack_size,
+            locals,
         }
     }
 
@@ -61,6 +68,10 @@ impl<F> RemoteSpawn<F> {
         };
         if let Some(body) = self.body.take() {
             hub.counters.arrivals.set(hub.counters.arrivals.get() + 1);
+            if let Some(make) = self.locals.take() {
+                let locals = make();
+                self.task.get().with_cold(|cold| cold.locals = Some(locals));
+            }
             start(hub, Kind::Isolated, self.task.get(), stack, body);
             std::mem::forget(self);
         }
@@ -70,6 +81,7 @@ impl<F> RemoteSpawn<F> {
 impl<F> Drop for RemoteSpawn<F> {
     fn drop(&mut self) {
         discard(self.body.take());
+        discard(self.locals.take());
         lose(self.task.get());
     }
 }

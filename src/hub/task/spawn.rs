@@ -1,13 +1,12 @@
 //! Spawning a green thread on this OS thread's hub.
 #![forbid(unsafe_code)]
 
-use std::any::Any;
 use std::io;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::block::{Task, prepare};
+use super::block::{Inherited, LocalSet, Task, prepare};
 use super::body::install_body;
 use super::join::Join;
 use super::marks::State;
@@ -22,7 +21,10 @@ pub(crate) struct Options {
     pub(crate) name: Option<Arc<Box<str>>>,
     /// `None`: the default size of the green thread's [`Kind`].
     pub(crate) stack_size: Option<usize>,
-    pub(crate) locals: Option<Rc<dyn Any>>,
+    /// `None`: what it inherits from the running task.
+    pub(crate) locals: Option<Rc<dyn LocalSet>>,
+    /// It inherits nothing.
+    pub(crate) is_bare: bool,
 }
 
 impl Options {
@@ -32,6 +34,19 @@ impl Options {
             stack_size: Some(bytes),
             ..Options::default()
         }
+    }
+}
+
+impl Hub {
+    /// What a task inherits that the running task spawns.
+    #[inline]
+    pub(in crate::hub) fn inherited(&self) -> Option<Inherited> {
+        let task = self.running();
+        if !task.has_cold() {
+            return None;
+        }
+        // The set is copied outside `with_cold`, because the clones are code of the user.
+        task.with_cold(|cold| cold.locals.clone())?.inherited()
     }
 }
 
@@ -48,11 +63,20 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    let size = options.as_ref().and_then(|options| options.stack_size);
+    let Options {
+        name,
+        stack_size: size,
+        locals,
+        is_bare,
+    } = options.unwrap_or_default();
+    // First, because the clones are code of the user, which may panic.
+    let locals = match locals {
+        None if !is_bare => hub.inherited().map(|make| make()),
+        locals => locals,
+    };
     // Before the block is taken: if there is no memory for a stack, there is nothing to give back.
     let stack = Stack::new(size.unwrap_or_else(|| kind.stack_size()))?;
     let task = hub.blocks.take();
-    let Options { name, locals, .. } = options.unwrap_or_default();
     prepare(task, hub.counters.next_id(), hub.me.shared, place, name, 0);
     if locals.is_some() {
         task.with_cold(|cold| cold.locals = locals);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use greenthread::thread::{self, Builder, Locals};
 use greenthread::{green_local, hub, sleep, spawn, spawn_local, yield_now};
 
-use crate::support::fresh::{fresh, ms, secs, virtually};
+use crate::support::fresh::{fresh, ms, raised, secs, virtually};
 
 green_local! {
     static COUNT: Cell<u32> = Cell::new(1);
@@ -185,5 +185,92 @@ fn a_value_replaced_in_use_lives_until_its_user_is_done() {
             assert_eq!(*name.borrow(), "nobody");
             NAME.with(|name| assert_eq!(*name.borrow(), "new"));
         });
+    });
+}
+
+green_local! {
+    #[inherit]
+    static REQUEST: Option<u32> = None;
+    /// Its clone says in whose place it was made.
+    #[inherit]
+    static TRACED: Traced = Traced(0);
+}
+
+struct Traced(u32);
+
+impl Clone for Traced {
+    fn clone(&self) -> Traced {
+        assert!(self.0 != 13, "a clone that panics");
+        Traced(self.0 + 1)
+    }
+}
+
+fn request() -> Option<u32> {
+    REQUEST.with(|id| *id)
+}
+
+#[test]
+fn children_of_all_kinds_inherit_a_copy_of_what_their_spawner_has_then() {
+    fresh(|| {
+        REQUEST.rebind(Some(1));
+        COUNT.with(|count| count.set(5));
+        let early = spawn(request);
+        let isolated = spawn(|| (request(), COUNT.get(), spawn(request).join().unwrap()));
+        REQUEST.rebind(Some(2));
+        assert_eq!(early.join().unwrap(), Some(1));
+        assert_eq!(isolated.join().unwrap(), (Some(1), 1, Some(1)));
+        assert_eq!(spawn_local(request).join().unwrap(), Some(2));
+        let named = Builder::new().name("named").spawn(request).unwrap();
+        assert_eq!(named.join().unwrap(), Some(2));
+        let changes = spawn(|| {
+            REQUEST.rebind(Some(3));
+            spawn(request).join().unwrap()
+        });
+        assert_eq!((changes.join().unwrap(), request()), (Some(3), Some(2)));
+        let scoped = thread::scope(|scope| scope.spawn(request).join().unwrap());
+        assert_eq!(scoped, Some(2));
+        let pool = thread::Pool::new(1);
+        assert_eq!(pool.spawn(request).join().unwrap(), Some(2));
+        let all = pool.map(0..3, |_| request()).into_iter();
+        assert_eq!(all.map(Result::unwrap).collect::<Vec<_>>(), [Some(2); 3]);
+        let handle = hub::handle();
+        assert_eq!(handle.spawn(request).unwrap().join().unwrap(), Some(2));
+    });
+}
+
+#[test]
+fn a_child_on_another_hub_inherits_and_what_was_not_set_is_initialised_anew() {
+    fresh(|| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            REQUEST.rebind(Some(99));
+            sender.send(hub::handle()).unwrap();
+            sleep(ms(300));
+        });
+        let there = receiver.recv().unwrap();
+        assert_eq!(there.spawn(request).unwrap().join().unwrap(), None);
+        REQUEST.rebind(Some(1));
+        assert_eq!(there.spawn(request).unwrap().join().unwrap(), Some(1));
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn the_clone_is_made_by_the_spawner_and_a_panic_of_it_is_the_spawners() {
+    fresh(|| {
+        TRACED.rebind(Traced(5));
+        let child = spawn(|| {
+            let mine = TRACED.with(|traced| traced.0);
+            (mine, spawn(|| TRACED.with(|traced| traced.0)).join().unwrap())
+        });
+        assert_eq!(child.join().unwrap(), (6, 7));
+        TRACED.rebind(Traced(13));
+        let live = hub::live();
+        assert!(raised(|| spawn(|| ())).contains("a clone that panics"));
+        assert!(raised(|| hub::handle().spawn(|| ())).contains("a clone that panics"));
+        assert_eq!(hub::live(), live);
+        let inherits = Builder::new().locals(Locals::Inherit);
+        let same = inherits.spawn_local(|| TRACED.with(|traced| traced.0)).unwrap();
+        assert_eq!(same.join().unwrap(), 13, "the value itself");
     });
 }
