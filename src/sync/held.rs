@@ -229,14 +229,20 @@ unsafe impl Alone<Holders> for Write {}
 pub(super) struct Guarded<S, T: ?Sized> {
     core: Core<S>,
     pub(super) poison: Poison,
-    value: UnsafeCell<T>,
+    value: Value<S, T>,
+}
+
+/// The value of a [`Guarded`], which alone gives it out. The impls below vouch for this, and for no other field.
+struct Value<S, T: ?Sized> {
+    _lock: PhantomData<fn() -> S>,
+    cell: UnsafeCell<T>,
 }
 
 // SAFETY: HELD-2: the lock's only operation gives the value to one holder at a time, perhaps on another thread than the
 // one before; `T` is `Send`.
-unsafe impl<T: ?Sized + Send> Sync for Guarded<Lock, T> {}
+unsafe impl<T: ?Sized + Send> Sync for Value<Lock, T> {}
 // SAFETY: HELD-2: the lock gives the value to several readers at once, or to one writer; `T` is `Send` and `Sync`.
-unsafe impl<T: ?Sized + Send + Sync> Sync for Guarded<Holders, T> {}
+unsafe impl<T: ?Sized + Send + Sync> Sync for Value<Holders, T> {}
 
 /// A hold of the lock of a value, until it is dropped.
 pub(super) struct Held<'a, S: State, O: Hold<S>, T: ?Sized> {
@@ -267,13 +273,16 @@ impl<S, T> Guarded<S, T> {
         Guarded {
             core: Core::new(state),
             poison: Poison::new(),
-            value: UnsafeCell::new(value),
+            value: Value {
+                _lock: PhantomData,
+                cell: UnsafeCell::new(value),
+            },
         }
     }
 
     /// The value, without the lock; in an error, if the lock is poisoned.
     pub(super) fn into_inner(self) -> LockResult<T> {
-        self.poison.result(self.value.into_inner())
+        self.poison.result(self.value.cell.into_inner())
     }
 }
 
@@ -330,7 +339,7 @@ impl<S: State, T: ?Sized> Guarded<S, T> {
 
     /// The value, without the lock: `&mut self` proves that it is not held. In an error, if the lock is poisoned.
     pub(super) fn get_mut(&mut self) -> LockResult<&mut T> {
-        self.poison.result(self.value.get_mut())
+        self.poison.result(self.value.cell.get_mut())
     }
 }
 
@@ -348,7 +357,7 @@ impl<S: State, O: Hold<S>, T: ?Sized> Deref for Held<'_, S, O, T> {
     #[inline(always)]
     fn deref(&self) -> &T {
         // SAFETY: HELD-1: the operation is not released, so no other holder has `&mut T`; `deref_mut` needs `&mut self`.
-        unsafe { &*self.guarded.value.get() }
+        unsafe { &*self.guarded.value.cell.get() }
     }
 }
 
@@ -356,7 +365,7 @@ impl<S: State, O: Alone<S>, T: ?Sized> DerefMut for Held<'_, S, O, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: HELD-1: the operation is not released, so there is no other holder.
-        unsafe { &mut *self.guarded.value.get() }
+        unsafe { &mut *self.guarded.value.cell.get() }
     }
 }
 
