@@ -16,7 +16,7 @@ use super::symbol::{errno, fail, patch, set_errno};
 use super::{ready, sleep};
 use crate::hub::{Direction, Hub};
 use crate::sys::nowait;
-use crate::sys::probe::{File, allows, has_error, is_ready, is_stream, kind, room_of};
+use crate::sys::probe::{File, allows, has_error, is_ready, is_stream, kind, reopened, room_of};
 
 patch! {
     SOCKETS sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t => sendfile_green;
@@ -321,6 +321,8 @@ fn read_now(fd: c_int, buffer: &mut [u8]) -> ssize_t {
         if !is_ready(fd, libc::POLLIN) {
             return fail(libc::EAGAIN) as ssize_t;
         }
+        let own = reopened(fd, libc::O_RDONLY);
+        let fd = own.as_ref().map_or(fd, AsRawFd::as_raw_fd);
         fd::original::read(fd, vector.iov_base, vector.iov_len)
     }
 }
@@ -341,6 +343,8 @@ fn write_now(fd: c_int, bytes: &mut [u8]) -> ssize_t {
         if !is_ready(fd, libc::POLLOUT) {
             return fail(libc::EAGAIN) as ssize_t;
         }
+        let own = reopened(fd, libc::O_WRONLY);
+        let fd = own.as_ref().map_or(fd, AsRawFd::as_raw_fd);
         fd::original::write(fd, vector.iov_base, vector.iov_len.min(libc::PIPE_BUF))
     }
 }

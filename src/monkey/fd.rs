@@ -16,7 +16,7 @@ use super::symbol::{Lent, errno, patch, set_errno};
 use super::{accept, connect};
 use crate::hub::{Direction, Hub};
 use crate::sys::nowait;
-use crate::sys::probe::{Sort, has_output, is_stream, sort};
+use crate::sys::probe::{Sort, has_output, is_stream, reopened, sort};
 
 patch! {
     SOCKETS recv(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int) -> ssize_t => recv_green;
@@ -356,7 +356,15 @@ unsafe fn readv_nowait(
         _ if !is_list() => plainly(),
         // SAFETY: the caller guarantees `count` vectors of writable bytes.
         Sort::Socket => unsafe { receive(call, vectors, count) },
-        _ => device::read_when_ready(&ways),
+        _ => device::read_when_ready(&Ways {
+            // Another OS thread may take the bytes after poll has reported them. Then this call must not wait.
+            plainly: &|| match reopened(call.fd, libc::O_RDONLY) {
+                // SAFETY: the caller guarantees `count` vectors of writable bytes.
+                Some(own) => unsafe { original::readv(own.as_raw_fd(), vectors, count) },
+                None => plainly(),
+            },
+            ..ways
+        }),
     }
 }
 
@@ -487,8 +495,11 @@ unsafe fn writev_nowait(
         Sort::Socket => unsafe { send_vectors(call, vectors, count) },
         _ => device::write_fifo(&ways, |done, most| {
             let piece = rest_of(all(), done, most);
+            // Another OS thread may take the room after poll has reported it. Then this call must not wait.
+            let own = reopened(call.fd, libc::O_WRONLY);
+            let fd = own.as_ref().map_or(call.fd, AsRawFd::as_raw_fd);
             // SAFETY: `piece` lists parts of the caller's buffers that are not yet written.
-            unsafe { original::writev(call.fd, piece.as_ptr(), piece.len() as c_int) }
+            unsafe { original::writev(fd, piece.as_ptr(), piece.len() as c_int) }
         }),
     }
 }

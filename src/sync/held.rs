@@ -234,14 +234,20 @@ unsafe impl Alone<Holders> for Write {}
 pub(super) struct Guarded<S, T: ?Sized> {
     core: Core<S>,
     pub(super) poison: Poison,
-    value: UnsafeCell<T>,
+    value: Value<S, T>,
+}
+
+/// The value of a [`Guarded`], which alone gives it out. The impls below vouch for this, and for no other field.
+struct Value<S, T: ?Sized> {
+    _lock: PhantomData<fn() -> S>,
+    cell: UnsafeCell<T>,
 }
 
 // SAFETY: HELD-2: the lock's only operation gives the value to one holder at a time, perhaps on another thread than the
 // one before; `T` is `Send`.
-unsafe impl<T: ?Sized + Send> Sync for Guarded<Lock, T> {}
+unsafe impl<T: ?Sized + Send> Sync for Value<Lock, T> {}
 // SAFETY: HELD-2: the lock gives the value to several readers at once, or to one writer; `T` is `Send` and `Sync`.
-unsafe impl<T: ?Sized + Send + Sync> Sync for Guarded<Holders, T> {}
+unsafe impl<T: ?Sized + Send + Sync> Sync for Value<Holders, T> {}
 
 /// What leads to a lock, and keeps it alive: a reference for a guard that borrows, an `Arc` for one that owns.
 ///
@@ -318,20 +324,23 @@ impl<S, T> Guarded<S, T> {
         Guarded {
             core: Core::new(state),
             poison: Poison::new(),
-            value: UnsafeCell::new(value),
+            value: Value {
+                _lock: PhantomData,
+                cell: UnsafeCell::new(value),
+            },
         }
     }
 
     /// The value, without the lock; in an error, if the lock is poisoned.
     pub(super) fn into_inner(self) -> LockResult<T> {
-        self.poison.result(self.value.into_inner())
+        self.poison.result(self.value.cell.into_inner())
     }
 }
 
 impl<S: State, T: ?Sized> Guarded<S, T> {
     /// The value, without the lock: `&mut self` proves that it is not held. In an error, if the lock is poisoned.
     pub(super) fn get_mut(&mut self) -> LockResult<&mut T> {
-        self.poison.result(self.value.get_mut())
+        self.poison.result(self.value.cell.get_mut())
     }
 }
 
@@ -406,7 +415,7 @@ impl<K: Keep, O: Hold<K::State>> Deref for Held<K, O> {
     fn deref(&self) -> &K::Value {
         // SAFETY: HELD-1 and HELD-3: the operation is not released, so no other holder has `&mut` of the value;
         // `deref_mut` needs `&mut self`.
-        unsafe { &*self.keeper.guarded().value.get() }
+        unsafe { &*self.keeper.guarded().value.cell.get() }
     }
 }
 
@@ -414,7 +423,7 @@ impl<K: Keep, O: Alone<K::State>> DerefMut for Held<K, O> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut K::Value {
         // SAFETY: HELD-1 and HELD-3: the operation is not released, so there is no other holder.
-        unsafe { &mut *self.keeper.guarded().value.get() }
+        unsafe { &mut *self.keeper.guarded().value.cell.get() }
     }
 }
 

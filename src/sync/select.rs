@@ -50,6 +50,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -492,11 +493,14 @@ trait Start<T> {
 }
 
 /// A branch that makes a future for each wait.
-struct Makes<F>(F);
+struct Makes<F, Fut> {
+    make: F,
+    _future: PhantomData<fn() -> Fut>,
+}
 
-impl<F: FnMut() -> Fut, Fut: Future> Start<Fut::Output> for Makes<F> {
+impl<F: FnMut() -> Fut, Fut: Future> Start<Fut::Output> for Makes<F, Fut> {
     fn start(&mut self) -> Future_<'_, Fut::Output> {
-        Box::pin((self.0)())
+        Box::pin((self.make)())
     }
 }
 
@@ -527,7 +531,10 @@ impl<'a, T> Select<'a, T> {
     where
         F: Future<Output = T> + 'a,
     {
-        self.branches.push(Box::new(Makes(make)));
+        self.branches.push(Box::new(Makes {
+            make,
+            _future: PhantomData,
+        }));
         self.branches.len() - 1
     }
 
@@ -622,11 +629,11 @@ impl<'a, T> Select<'a, T> {
 
     /// Makes the futures of all branches, in random order.
     fn begin(&mut self) -> Vec<Begun<'_, T>> {
-        let begin = |(number, branch): (usize, &mut Box<dyn Start<T> + 'a>)| Begun {
-            number,
-            future: branch.start(),
-        };
-        let mut branches: Vec<_> = self.branches.iter_mut().enumerate().map(begin).collect();
+        let mut branches = Vec::with_capacity(self.branches.len());
+        for (number, branch) in self.branches.iter_mut().enumerate() {
+            let future = branch.start();
+            branches.push(Begun { number, future });
+        }
         shuffle(&mut branches);
         branches
     }

@@ -231,6 +231,23 @@ pub(crate) fn room_of(pipe: RawFd) -> Option<usize> {
     })
 }
 
+/// The pipe behind a descriptor, opened once more, so that a read or a write of it does not wait: the flag `O_NONBLOCK` of the
+/// descriptor's own open file belongs to the program. `None` if that cannot be had: the descriptor is
+/// not for this access, or there is no `/proc`, no free descriptor, no right to open it, or no reader.
+pub(crate) fn reopened(pipe: RawFd, access: c_int) -> Option<OwnedFd> {
+    if !allows(pipe, access) {
+        return None;
+    }
+    let path = std::ffi::CString::new(format!("/proc/self/fd/{pipe}")).ok()?;
+    // SAFETY: `F_GETFL` only reads flags. The path is a C string. The new descriptor has no other owner.
+    unsafe {
+        let flags = libc::fcntl(pipe, libc::F_GETFL);
+        let flags = access | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY | flags & libc::O_DIRECT;
+        let raw = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0);
+        (raw >= 0).then(|| OwnedFd::from_raw_fd(raw as c_int))
+    }
+}
+
 /// A second descriptor of an open file, or an errno.
 pub(crate) fn duplicate(fd: RawFd) -> Result<OwnedFd, c_int> {
     // SAFETY: `F_DUPFD_CLOEXEC` makes a new descriptor, which has no other owner.

@@ -219,6 +219,47 @@ fn the_open_of_a_fifo_waits_for_its_other_end() {
     });
 }
 
+/// Two OS threads wait for each byte. The one that does not get it goes on with its other green threads.
+#[test]
+fn a_fifo_with_two_readers_stops_no_hub() {
+    greenthread::monkey::patch_all().unwrap();
+    let path = path("fifo-readers");
+    fifo(&path);
+    // Both ends, so that no open waits.
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let reader = |file: File| {
+        std::thread::spawn(move || {
+            greenthread::run(move || {
+                let is_over = std::sync::Arc::new(AtomicU32::new(0));
+                let sees = is_over.clone();
+                let ticks = spawn(move || {
+                    let mut longest = ms(0);
+                    while sees.load(Ordering::Relaxed) == 0 {
+                        let before = std::time::Instant::now();
+                        sleep(ms(1));
+                        longest = longest.max(before.elapsed());
+                    }
+                    longest
+                });
+                let mut byte = [0];
+                while (&file).read(&mut byte).unwrap() == 1 && byte[0] == 0 {}
+                is_over.store(1, Ordering::Relaxed);
+                ticks.join().unwrap()
+            })
+        })
+    };
+    let readers = [(); 2].map(|()| reader(File::open(&path).unwrap()));
+    for _ in 0..12 {
+        sleep(ms(300));
+        (&file).write_all(&[0]).unwrap();
+    }
+    sleep(ms(300));
+    (&file).write_all(&[1, 1]).unwrap();
+    let longest = readers.map(|reader| reader.join().unwrap());
+    assert!(longest.iter().all(|longest| *longest < ms(250)), "{longest:?}");
+    std::fs::remove_file(path).unwrap();
+}
+
 /// Both ends on one OS thread, more bytes than it holds, and in pieces that stay whole.
 #[test]
 fn a_fifo_is_read_and_written() {

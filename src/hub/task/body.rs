@@ -105,7 +105,8 @@ fn clear<T>(task: &'static Task) {
         end_locals(task);
     }
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
-        drop_rest::<T>(task);
+        // SAFETY: TASK-3: the body is at its end, before `DONE`, so the slot is its owner's. `T` is the body's own type.
+        unsafe { drop_rest::<T>(task) };
     }
 }
 
@@ -162,19 +163,24 @@ pub(super) unsafe fn take_exit<T>(task: &Task) -> Option<Exit<T>> {
 
 /// Drops a result that no join will take, if there is one.
 ///
-/// The caller owns the slot, as for [`drop_slot`].
+/// # Safety
+/// As for [`drop_slot`].
 #[inline]
-pub(super) fn drop_rest<T>(task: &'static Task) {
+pub(super) unsafe fn drop_rest<T>(task: &'static Task) {
     if task.in_slot.get() != Ended::Empty {
-        drop_slot::<T>(task);
+        // SAFETY: the caller guarantees the same.
+        unsafe { drop_slot::<T>(task) };
     }
 }
 
 /// Drops a result that no join will take, and reports it if it is a panic.
+///
+/// # Safety
+/// The caller owns the slot (TASK-3): it is the end of the body, the owner that found `DETACHED`, or the drop of the join. `T`
+/// is the type of the task's result, unless the task has ended without one.
 #[inline(never)]
-pub(super) fn drop_slot<T>(task: &'static Task) {
-    // SAFETY: the caller owns the slot: it is the end of the body, the owner that found `DETACHED`, or the drop of the
-    // join. `T` is the type that `install_body` or `start_future` named, or the join's.
+pub(super) unsafe fn drop_slot<T>(task: &'static Task) {
+    // SAFETY: the caller guarantees that the slot is its own, and the type.
     let exit = unsafe { take_exit::<T>(task) };
     match exit {
         Some(Exit::Returned(value)) => drop_value(task, value),

@@ -175,7 +175,8 @@ impl<T> Drop for Join<T> {
         if was_finished {
             // Dropped before `DETACHED` is set: after that an owner which is about to release may recycle the block at
             // any moment.
-            drop_rest::<T>(self.task);
+            // SAFETY: TASK-3: from `DONE` on the slot is the join's, which is dropped here. `T` is the join's type.
+            unsafe { drop_rest::<T>(self.task) };
         }
         let before = self.task.join.fetch_or(DETACHED, Ordering::AcqRel);
         if before & DONE == 0 {
@@ -183,7 +184,8 @@ impl<T> Drop for Join<T> {
         }
         // The end came after the question above, so the result is still there.
         if !was_finished && before & (JOINER | RELEASED) != JOINER {
-            drop_rest::<T>(self.task);
+            // SAFETY: TASK-3: `DONE` was set before `DETACHED`, so the slot is the join's. `T` is the join's type.
+            unsafe { drop_rest::<T>(self.task) };
         }
         self.end(before);
     }
@@ -236,7 +238,9 @@ impl Done {
         // There is a result only in the rare case that the join was dropped after the last look, in `clear`.
         if let Some(drop_result) = drop_result.filter(|_| task.in_slot.get() != Ended::Empty) {
             // On the hub's own stack code of the user must run as a callback (HUB-11).
-            hub.as_callback(|| drop_result(task));
+            // SAFETY: TASK-3: `DETACHED` was found set, so the join is gone and the slot is the owner's. The body or future
+            // of the task has named the type.
+            hub.as_callback(|| unsafe { drop_result(task) });
         }
         if self.before & LOST == 0 {
             // SAFETY: `DETACHED` was found set at or after `DONE`, so the join is gone. There is one `Done` in a life

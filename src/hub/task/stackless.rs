@@ -206,7 +206,8 @@ fn poll_once(hub: &'static Hub, runner: &'static Task, task: &'static Task) {
         Ok(Poll::Ready(drop_result)) if interrupt::is_told_kill(runner) => {
             // A patched call told the future of its kill, and the future has returned. As for a green thread the task
             // counts as killed. The value is dropped, because it need not be `Send`.
-            drop_result(task);
+            // SAFETY: TASK-3: the slot is the owner's until `DONE`. The future itself has named the type.
+            unsafe { drop_result(task) };
             end_stackless(hub, runner, task, Err(payload::killed()));
         }
         Ok(Poll::Ready(drop_result)) => end_stackless(hub, runner, task, Ok(drop_result)),
@@ -278,7 +279,8 @@ fn end_stackless(
     }
     // No join will take the result: drop it here, not on the hub's own stack.
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
-        drop_result(task);
+        // SAFETY: TASK-3: the slot is the owner's until `DONE`. The type is that of the result, or the task has none.
+        unsafe { drop_result(task) };
     }
     // The task is over: the runner gets its own fields back (STACKLESS-4).
     swap_task_state(runner, task);

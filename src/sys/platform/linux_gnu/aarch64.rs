@@ -82,9 +82,10 @@ pub(super) fn thread_at(size: usize) -> isize {
     -size.cast_signed()
 }
 
-/// Whether a static image of thread-locals may lie at this offset from the base, in an area of this size.
-pub(super) fn is_static(offset: isize, area: usize) -> bool {
-    offset >= HEADER && offset.unsigned_abs() <= area
+/// Whether `len` bytes at this offset from the base may be static images of thread-locals, which take `area` bytes with the
+/// header.
+pub(super) fn is_static(offset: isize, len: usize, area: usize) -> bool {
+    offset >= HEADER && offset.unsigned_abs() <= area && len <= area - offset.unsigned_abs()
 }
 
 /// Where the area of static images ends, from the base on, if its last image ends at `last`.

@@ -264,9 +264,15 @@ impl Glibc {
         let are_inside = is_inside(self.tid, size_of::<c_int>())
             && is_inside(tables, VALUES + TABLES + 1)
             && self.robust.is_none_or(|head| is_inside(head - 8, ROBUST));
-        // The area for the kernel lies in `struct pthread`, or since 2.41 beside the images.
+        // The area for the kernel lies in `struct pthread`, or since 2.41 beside the images. What glibc says of the static
+        // area counts `struct pthread` too, if that lies above the base.
+        let images = if self.thread < 0 {
+            area
+        } else {
+            area.saturating_sub(size)
+        };
         let is_rseq_inside =
-            |(place, len): (isize, usize)| is_inside(place, len) || len <= area && port::is_static(place, area);
+            |(place, len): (isize, usize)| is_inside(place, len) || port::is_static(place, len, images);
         if size > area || !are_inside || !self.rseq.is_none_or(is_rseq_inside) {
             return Err("this glibc describes fields outside of the thread control block");
         }

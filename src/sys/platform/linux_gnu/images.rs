@@ -74,7 +74,7 @@ unsafe extern "C" fn module(info: *mut libc::dl_phdr_info, size: usize, search: 
         }
         let offset = data.wrapping_sub(search.base).cast_signed();
         // Outside of the static area: such an image is allocated at first use, and `reset_block` frees it.
-        if data == 0 || !port::is_static(offset, search.area) {
+        if data == 0 || !port::is_static(offset, header.p_memsz as usize, search.area) {
             search.is_dynamic = true;
             continue;
         }

@@ -110,9 +110,9 @@ pub(super) fn thread_at(_size: usize) -> isize {
     0
 }
 
-/// Whether a static image of thread-locals may lie at this offset from the base, in an area of this size.
-pub(super) fn is_static(offset: isize, area: usize) -> bool {
-    offset < 0 && offset.unsigned_abs() <= area
+/// Whether `len` bytes at this offset from the base may be static images of thread-locals, which take `area` bytes.
+pub(super) fn is_static(offset: isize, len: usize, area: usize) -> bool {
+    offset < 0 && len <= offset.unsigned_abs() && offset.unsigned_abs() <= area
 }
 
 /// Where the area of static images ends, from the base on, if its last image ends at `last`.
@@ -153,5 +153,23 @@ pub(super) unsafe fn lay_header(block: usize, native: usize, _thread: isize) {
         // With 0, malloc would leave out its lock instructions, although there may be other OS threads.
         *((block + MULTIPLE_THREADS) as *mut c_int) = 1;
         *((native + MULTIPLE_THREADS) as *mut c_int) = 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_over_an_end_of_the_images_is_not_static() {
+        for (offset, len, is) in [
+            (-64, 32, true),
+            (-32, 32, true),
+            (-31, 32, false),
+            (-65, 32, false),
+            (0, 0, false),
+        ] {
+            assert_eq!(is_static(offset, len, 64), is, "{offset}");
+        }
     }
 }
