@@ -3,9 +3,7 @@
 //! Each is implemented for the type and for a reference to it, so that one task may read while another writes.
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "tls")]
 use std::io::{self, IoSlice};
-#[cfg(feature = "tls")]
 use std::task::{Context, Poll};
 
 /// Implements the reading traits for a type that has an [`Async`](crate::io::Async) in its field `io`.
@@ -182,7 +180,6 @@ macro_rules! async_write {
 }
 
 /// What a stream does when it is polled, if it is more than an [`Async`](crate::io::Async) in a field.
-#[cfg(feature = "tls")]
 pub(crate) trait Polled {
     /// Reads some bytes, at most `most` of them, and passes them to `take`. None is passed at the end of the stream.
     fn poll_take(
@@ -203,7 +200,6 @@ pub(crate) trait Polled {
 }
 
 /// Implements the traits for a type that is [`Polled`]: `polled! { [generics] Type [bounds] }`.
-#[cfg(feature = "tls")]
 macro_rules! polled {
     ([$($generics:tt)*] $type:ty [$($bounds:tt)*]) => {
         impl<$($generics)*> futures_io::AsyncRead for $type where $($bounds)* {
@@ -303,6 +299,5 @@ macro_rules! polled {
     };
 }
 
-#[cfg(feature = "tls")]
 pub(crate) use polled;
 pub(crate) use {async_read, async_write};
