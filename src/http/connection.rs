@@ -44,6 +44,9 @@ type Greeting = Pin<Box<dyn Future<Output = io::Result<Secure>>>>;
 /// Does the handshake; the second argument tells whether HTTP/2 may be agreed on.
 pub(super) type Greet<I> = Arc<dyn Fn(I, bool) -> Greeting + Send + Sync>;
 
+/// Told of a handshake that has failed.
+pub(super) type NotGreeted = Arc<dyn Fn(Option<SocketAddr>, &io::Error) + Send + Sync>;
+
 /// What the program has set.
 pub(super) struct Config<I> {
     pub(super) log: Option<Log>,
@@ -52,6 +55,7 @@ pub(super) struct Config<I> {
     pub(super) request_timeout: Option<Duration>,
     pub(super) limits: Limits,
     pub(super) greet: Option<Greet<I>>,
+    pub(super) not_greeted: Option<NotGreeted>,
     pub(super) http1: http1::Builder,
     #[cfg(feature = "http2")]
     pub(super) http2: Option<hyper::server::conn::http2::Builder<super::Executor>>,
@@ -71,6 +75,7 @@ impl<I> Default for Config<I> {
                 body: None,
             },
             greet: None,
+            not_greeted: None,
             http1: http1::Builder::new(),
             #[cfg(feature = "http2")]
             http2: None,
@@ -84,6 +89,7 @@ impl<I> Clone for Config<I> {
             log: self.log.clone(),
             limits: self.limits.clone(),
             greet: self.greet.clone(),
+            not_greeted: self.not_greeted.clone(),
             http1: self.http1.clone(),
             #[cfg(feature = "http2")]
             http2: self.http2.clone(),
@@ -252,7 +258,7 @@ impl<I: Read + Write + Unpin + Send + 'static> Settings<I> {
         B: Body<Error: Into<Failure>> + 'static,
         E: Into<Failure> + 'static,
     {
-        let Some((wire, ahead, _is_http2)) = self.unless_closing(self.open(stream)).await.flatten() else {
+        let Some((wire, ahead, _is_http2)) = self.unless_closing(self.open(stream, peer)).await.flatten() else {
             return;
         };
         let watch = Watch::new(self.config().limits.clone());
@@ -284,14 +290,19 @@ impl<I: Read + Write + Unpin + Send + 'static> Settings<I> {
     }
 
     /// Does what comes before HTTP: the stream, what was read of it, and whether it speaks HTTP/2. None: it fails.
-    async fn open(&self, stream: I) -> Option<(Wire<I>, Vec<u8>, bool)> {
+    async fn open(&self, stream: I, peer: Option<SocketAddr>) -> Option<(Wire<I>, Vec<u8>, bool)> {
         let config = self.config();
         #[cfg(feature = "http2")]
         let http2 = config.http2.is_some();
         #[cfg(not(feature = "http2"))]
         let http2 = false;
         if let Some(greet) = &config.greet {
-            let (stream, is_http2) = greet(stream, http2).await.ok()?;
+            let tell = |error| {
+                if let Some(hook) = &config.not_greeted {
+                    hook(peer, &error);
+                }
+            };
+            let (stream, is_http2) = greet(stream, http2).await.map_err(tell).ok()?;
             return Some((Wire::Secure(stream), Vec::new(), is_http2));
         }
         #[cfg(feature = "http2")]

@@ -226,7 +226,7 @@ where
     /// ```
     ///
     /// The handshake is part of the connection, so a client that sends nothing or garbage holds up only itself. A
-    /// handshake that fails ends the connection, and is not reported. If the configuration names no `alpn_protocols`,
+    /// handshake that fails ends the connection, and is told to [`on_tls_error`](Self::on_tls_error). If the configuration names no `alpn_protocols`,
     /// the server offers those that it speaks: `h2`, if it [does](Self::http2), and `http/1.1`.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -235,6 +235,20 @@ where
         L::Stream: futures_io::AsyncRead + futures_io::AsyncWrite,
     {
         self.config.greet = Some(super::tls::greet(config, patience));
+        self
+    }
+
+    /// Calls `hook` with the client's address and the error of each TLS handshake that has failed: `TimedOut` for a
+    /// silent client, `InvalidData` for garbage or a certificate that it does not trust.
+    ///
+    /// Without a hook they are not reported, because anyone can bring them about.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn on_tls_error(
+        mut self,
+        hook: impl Fn(Option<SocketAddr>, &io::Error) + Send + Sync + 'static,
+    ) -> HttpServer<L> {
+        self.config.not_greeted = Some(Arc::new(hook));
         self
     }
 

@@ -121,7 +121,7 @@ impl Upgraded {
     /// Parks while the stream has no room. A kill or time-out unwinds.
     #[track_caller]
     pub fn shutdown(&mut self) -> io::Result<()> {
-        self.wait(|stream, context| rt::Write::poll_shutdown(stream, context))
+        self.wait(rt::Write::poll_shutdown)
     }
 
     #[track_caller]
@@ -150,7 +150,7 @@ impl Write for Upgraded {
 
     #[track_caller]
     fn flush(&mut self) -> io::Result<()> {
-        self.wait(|stream, context| rt::Write::poll_flush(stream, context))
+        self.wait(rt::Write::poll_flush)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{ErrorKind, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use greenthread::future::block_on;
 use greenthread::http::{Executor, HttpServer};
@@ -97,7 +97,14 @@ fn a_thousand_clients_are_answered_and_one_uploads_a_megabyte() {
 fn silence_and_garbage_harm_only_their_own_connection() {
     for kind in KINDS {
         virtually(move || {
-            let (server, address) = start(kind, |server| server);
+            let errors = Arc::new(Mutex::new(Vec::new()));
+            let told = errors.clone();
+            let (server, address) = start(kind, |server| {
+                server.on_tls_error(move |peer, error| {
+                    assert!(peer.unwrap().ip().is_loopback());
+                    told.lock().unwrap().push(error.kind());
+                })
+            });
             let begun = time::now();
             let mut silent = TcpStream::connect(address).unwrap();
             let mut garbage = TcpStream::connect(address).unwrap();
@@ -116,6 +123,8 @@ fn silence_and_garbage_harm_only_their_own_connection() {
             assert!(took >= secs(5) && took < secs(8), "{took:?}");
             assert_eq!(ask(&mut good, "/b", b"").unwrap(), "/b Some(0)");
             assert_eq!(server.stop(secs(20)).killed, 0);
+            let wanted = [ErrorKind::InvalidData, ErrorKind::InvalidData, ErrorKind::TimedOut];
+            assert_eq!(*errors.lock().unwrap(), wanted);
         });
     }
 }
