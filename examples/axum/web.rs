@@ -6,8 +6,8 @@
 //! curl http://127.0.0.1:8000/items/5?q=abc
 //! ```
 //!
-//! Expect `{"item_id":5,"q":"abc"}` from curl, and here a line for each request: `GET /items/5?q=abc 200 0.412 ms`. Two
-//! `/red` at once take 3.0 s, not 6: each sleeps, and talks to Redis if there is one, with blocking calls of ordinary
+//! Expect `{"item_id":5,"q":"abc"}` from curl, and here a line for each request, in the common log format: `127.0.0.1 - -
+//! [01/Dec/2026:08:20:27 +0000] "GET /items/5?q=abc HTTP/1.1" 200 23`. Two `/red` at once take 3.0 s, not 6: each sleeps, and talks to Redis if there is one, with blocking calls of ordinary
 //! crates. Ctrl-C lets those who are served finish, for at most five seconds.
 
 use std::collections::BTreeMap;

@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::poll::Begun;
 use crate::sync::Semaphore;
 use crate::sys::fork::PerProcess;
-use crate::threadpool::{unblock_apart, unblock_file};
+use crate::threadpool::{PoolFuture, submit_apart, submit_file, unblock_apart, unblock_file};
 
 /// The most that one call moves: the copy then costs about as much as the way to the pool and back.
-const MOST: usize = 256 * 1024;
+pub(super) const MOST: usize = 256 * 1024;
 
 /// A file; like std's, but its calls run on OS threads of a pool: see [`fs`](super).
 ///
@@ -36,6 +37,11 @@ const MOST: usize = 256 * 1024;
 /// A `read` or `write` copies its bytes once more than std's, and moves at most 256 KiB. Each goes to the pool and
 /// back: wrap the file in `BufReader` or `BufWriter`, or read it as a whole ([`fs::read`](super::read), `read_to_end`).
 ///
+/// It has the traits of futures-io, of tokio (feature `tokio-io`) and of hyper (feature `hyper`), seeking included. A poll
+/// that writes takes its bytes, and the write goes on behind it: its error comes at the next poll, so end with a flush.
+/// A read whose future was dropped is not lost: its bytes come at the next poll. So use a file by these traits or by
+/// std's, not by both at once.
+///
 /// # Blocking and cancellation
 /// Every call parks. A kill or time-out unwinds the caller at once, but the call goes on. So a write is still written,
 /// and a read still moves the position, but its bytes are lost. The next call on the same `File` waits for it. So the
@@ -45,6 +51,8 @@ pub struct File {
     shared: Arc<Shared>,
     /// The last call's buffer, for the next.
     spare: Mutex<Vec<u8>>,
+    /// What polls have begun.
+    begun: Begun,
 }
 
 struct Shared {
@@ -94,6 +102,7 @@ impl File {
                 turn: PerProcess::new(|| Semaphore::new(1)),
             }),
             spare: Mutex::default(),
+            begun: Begun::default(),
         }
     }
 
@@ -144,14 +153,42 @@ impl File {
         T: Send + 'static,
         F: FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
     {
-        self.shared.turn.get().acquire().forget();
-        let turn = Turn(self.shared.clone());
-        let call = move || f(&turn.0.std);
+        let call = self.call(f);
         if self.shared.may_wait {
             unblock_apart(call)
         } else {
             unblock_file(call)
         }
+    }
+
+    /// Like `run`, without a wait for the outcome.
+    pub(super) fn submit<T, F>(&self, f: F) -> PoolFuture<io::Result<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
+    {
+        let call = self.call(f);
+        if self.shared.may_wait {
+            submit_apart(call)
+        } else {
+            submit_file(call)
+        }
+    }
+
+    /// `f` with the file, when it is its turn.
+    #[track_caller]
+    fn call<T, F>(&self, f: F) -> impl FnOnce() -> io::Result<T> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
+    {
+        self.shared.turn.get().acquire().forget();
+        let turn = Turn(self.shared.clone());
+        move || f(&turn.0.std)
+    }
+
+    pub(super) fn begun(&mut self) -> &mut Begun {
+        &mut self.begun
     }
 
     fn spare(&self) -> Vec<u8> {

@@ -32,6 +32,7 @@
 
 mod dir;
 mod file;
+mod poll;
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;

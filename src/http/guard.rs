@@ -23,10 +23,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body, Buf, Frame, SizeHint};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use pin_project_lite::pin_project;
 
+use super::access::Line;
 use crate::hub::Hub;
 use crate::time::Sleep;
 
@@ -54,9 +55,13 @@ pub(super) struct Watch {
     read_due: AtomicU64,
     write_due: AtomicU64,
     half_due: AtomicU64,
+    /// With HTTP/2: the deadline of a connection that is idle.
+    idle_due: AtomicU64,
     /// How many more bytes a body of unknown length may have.
     body_left: AtomicU64,
     fault: AtomicU8,
+    /// The socket is HTTP's no more, and has no deadlines.
+    is_upgraded: AtomicBool,
 }
 
 /// What was wrong with a body.
@@ -71,8 +76,10 @@ impl Watch {
             read_due: AtomicU64::new(NEVER),
             write_due: AtomicU64::new(NEVER),
             half_due: AtomicU64::new(NEVER),
+            idle_due: AtomicU64::new(NEVER),
             body_left: AtomicU64::new(NEVER),
             fault: AtomicU8::new(0),
+            is_upgraded: AtomicBool::new(false),
         })
     }
 
@@ -103,10 +110,29 @@ impl Watch {
         self.busy.load(Relaxed) && due != NEVER && due <= Hub::current().clock.now()
     }
 
+    /// Has the connection end when it was idle for so long from now. `None`: it is not idle, or may be so forever.
+    pub(super) fn idle_for(&self, limit: Option<Duration>) {
+        let due = limit.map_or(NEVER, |limit| Hub::current().deadline_in(limit));
+        self.idle_due.store(due, Relaxed);
+    }
+
+    /// The connection was idle for too long.
+    pub(super) fn is_idle(&self) -> bool {
+        let due = self.idle_due.load(Relaxed);
+        due != NEVER && due <= Hub::current().clock.now()
+    }
+
+    /// From now on the socket has no deadlines.
+    pub(super) fn upgrade(&self) {
+        self.is_upgraded.store(true, Relaxed);
+    }
+
     /// The earliest deadline.
     fn due(&self) -> u64 {
-        let [read, write, half] = [&self.read_due, &self.write_due, &self.half_due].map(|due| due.load(Relaxed));
-        read.min(write).min(if self.busy.load(Relaxed) { half } else { NEVER })
+        let dues = [&self.read_due, &self.write_due, &self.half_due, &self.idle_due];
+        let [read, write, half, idle] = dues.map(|due| due.load(Relaxed));
+        let half = if self.busy.load(Relaxed) { half } else { NEVER };
+        read.min(write).min(half).min(idle)
     }
 
     /// Clears the deadlines that have passed. An operation that still waited for one has failed in the last poll, so
@@ -213,12 +239,13 @@ pub(super) struct Io<I> {
 }
 
 impl<I: Read + Unpin> Io<I> {
-    pub(super) fn new(stream: I, watch: Arc<Watch>) -> Io<I> {
+    /// `ahead` has come of the stream already.
+    pub(super) fn new(stream: I, watch: Arc<Watch>, ahead: Vec<u8>) -> Io<I> {
         Io {
             stream,
             watch,
             waits: false,
-            ahead: Vec::new(),
+            ahead,
             ended: false,
         }
     }
@@ -293,7 +320,7 @@ impl<I: Write + Unpin> Io<I> {
         let watch = &self.watch;
         if result.is_ready() {
             watch.write_due.store(NEVER, Relaxed);
-        } else if is_late(&watch.write_due, watch.limits.write_timeout) {
+        } else if !watch.is_upgraded.load(Relaxed) && is_late(&watch.write_due, watch.limits.write_timeout) {
             let late = "the client read nothing of the response for write_timeout";
             return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, late)));
         }
@@ -334,29 +361,36 @@ impl<I: Read + Write + Unpin> Write for Io<I> {
 }
 
 pin_project! {
-    /// The body of a response: the service's, or none. The connection counts as busy until it is dropped.
-    pub(super) struct Answer<B> {
+    /// The body of a response: the service's, or none. The request counts as not answered, and has its line in the log to
+    /// come, until this is dropped.
+    pub(super) struct Answer<B, G> {
         #[pin]
         body: Option<B>,
-        busy: Busy,
+        line: Line,
+        busy: G,
     }
 }
 
-impl<B> Answer<B> {
-    pub(super) fn new(body: Option<B>, busy: Busy) -> Answer<B> {
-        Answer { body, busy }
+impl<B, G> Answer<B, G> {
+    pub(super) fn new(body: Option<B>, line: Line, busy: G) -> Answer<B, G> {
+        Answer { body, line, busy }
     }
 }
 
-impl<B: Body> Body for Answer<B> {
+impl<B: Body, G> Body for Answer<B, G> {
     type Data = B::Data;
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().body.as_pin_mut() {
-            Some(body) => body.poll_frame(context),
-            None => Poll::Ready(None),
+        let this = self.project();
+        let Some(body) = this.body.as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(body.poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            this.line.count(|| frame.data_ref().map_or(0, Buf::remaining));
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

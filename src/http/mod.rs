@@ -44,7 +44,8 @@
 //!
 //! `axum::serve` needs tokio's reactor, so it is not there; [`HttpServer::tower`] serves the same `Router`. axum wants
 //! a handler's future to be `Send`; it may hold whatever this crate has across an await, a lock too. The exception is
-//! an [`asyncify`](crate::future::asyncify): instead of that, the handler just blocks.
+//! an [`asyncify`](crate::future::asyncify): instead of that, the handler just blocks. Layers of tower run too, except
+//! those with tokio's timers: [`request_timeout`](HttpServer::request_timeout) stands for a time-out.
 //!
 //! # Time-outs and limits
 //! What a server of [`HttpServer`] bounds, and what is usual elsewhere (none: a client can hold a connection that way
@@ -61,6 +62,28 @@
 //! | an answer to a client that sends no more | [`half_close`](HttpServer::half_close) | 30 s | dropped at once | forever | forever |
 //! | the client's end, after the server's | [`linger`](HttpServer::linger) | 2 s | none: it may reset | 0.5 s, if there is unread input | none: it may reset |
 //! | connections at once | [`limit`](HttpServer::limit) | none | none | none (`LimitListener`) | none (`spawn=Pool(n)`) |
+//!
+//! # HTTPS, HTTP/2, WebSockets
+//! [`HttpServer::tls`] (feature `tls`) speaks HTTPS. [`HttpServer::http2`] (feature `http2`) adds HTTP/2, by ALPN or by
+//! its preface. [`upgrade`](upgrade()) hands a connection over to a function, which then speaks the protocol of its own,
+//! blocking: a WebSocket of `tungstenite`.
+//!
+//! # HTTP/2
+//! Each request has a task of its own, so all that bounds a service is the same. hyper keeps the streams of a connection
+//! to itself, so some of the other bounds are wider than with HTTP/1:
+//!
+//! | method | with HTTP/2 |
+//! |---|---|
+//! | [`head_timeout`](HttpServer::head_timeout) | how long a connection may have no request, or only a part of a head |
+//! | [`body_timeout`](HttpServer::body_timeout) | does not apply: put a time-out around the reading of a body |
+//! | [`write_timeout`](HttpServer::write_timeout) | of the connection; and how long a client has to answer a `PING`, which is sent after as long without a frame |
+//! | [`request_timeout`](HttpServer::request_timeout) | the same |
+//! | [`body_limit`](HttpServer::body_limit) | only for a body of announced length; a service bounds the others: axum's extractors do, or `http_body_util::Limited` |
+//! | [`half_close`](HttpServer::half_close) | does not apply: a client that ends takes its requests with it |
+//! | [`limit`](HttpServer::limit) | connections; [`http2`](HttpServer::http2): `max_concurrent_streams` bounds the requests of each, 200 unless it is set |
+//!
+//! A handler that calls [`Handle::stop`](crate::server::Handle::stop) on its own server waits for itself here: spawn that
+//! call.
 //!
 //! # Time-outs in services and clients
 //! [`timeout_async`](crate::time::timeout_async) around a request of a client's, or around a part of a handler. A
@@ -103,9 +126,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod access;
+mod connection;
 mod guard;
+#[cfg(feature = "http2")]
+mod http2;
 mod rt;
 mod server;
+#[cfg(feature = "tls")]
+mod tls;
+mod upgrade;
 
+pub use access::{Access, Peer};
 pub use rt::{Executor, Timer};
-pub use server::{Access, HttpServer};
+pub use server::HttpServer;
+pub use upgrade::{Upgraded, upgrade};

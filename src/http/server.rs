@@ -1,97 +1,30 @@
-//! A server for HTTP/1.
+//! A server for HTTP.
 #![forbid(unsafe_code)]
 
-use std::error::Error;
+use std::any::Any;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
-use std::task::{Poll, ready};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+#[cfg(feature = "http2")]
+use hyper::server::conn::http2;
+use hyper::service::Service;
+use hyper::{Request, Response};
 
-use super::guard::{Alarm, Answer, Busy, Io, Limits, Watch};
-use super::rt::OneAlarm;
+use super::access::Access;
+use super::connection::{Config, Failure, Settings};
 use crate::future::block_on;
 use crate::server::{Handle, Listener, Stopped, StreamServer};
-use crate::time::{self, Elapsed, timeout, timeout_async};
 
-/// How long a client may take for each step, unless the program sets it.
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
-
-type Failure = Box<dyn Error + Send + Sync>;
-type Log = Arc<dyn Fn(&Access) + Send + Sync>;
-
-/// A request that was answered: a line of the access log.
-///
-/// `Display` gives the line: `GET /items/5?q=abc 200 0.412 ms`.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Access {
-    /// The request's method.
-    pub method: Method,
-    /// The request's path and query.
-    pub uri: Uri,
-    /// The version of HTTP.
-    pub version: Version,
-    /// The status of the response.
-    pub status: StatusCode,
-    /// From the head of the request to the head of the response.
-    pub took: Duration,
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let status = self.status.as_u16();
-        let took = self.took.as_secs_f64() * 1e3;
-        write!(f, "{} {} {status} {took:.3} ms", self.method, self.uri)
-    }
-}
-
-/// What the program has set.
-#[derive(Clone)]
-struct Config {
-    log: Option<Log>,
-    head_timeout: Option<Duration>,
-    request_timeout: Option<Duration>,
-    limits: Limits,
-    http1: http1::Builder,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            log: None,
-            head_timeout: PATIENCE,
-            request_timeout: None,
-            limits: Limits {
-                body_timeout: PATIENCE,
-                write_timeout: PATIENCE,
-                half_close: PATIENCE,
-                body: None,
-            },
-            http1: http1::Builder::new(),
-        }
-    }
-}
-
-/// What the connections of a server have in common.
-#[derive(Default)]
-struct Settings {
-    /// Set by the start; the connections read it.
-    config: OnceLock<Config>,
-    server: OnceLock<Handle>,
-}
-
-/// Serves HTTP/1 (keep-alive and pipelining too), with a green thread or a stackless task for each connection.
+/// Serves HTTP/1 (keep-alive and pipelining too), HTTPS ([`tls`](Self::tls)), HTTP/2 ([`http2`](Self::http2)) and
+/// WebSockets ([`upgrade`](super::upgrade())), with a green thread or a stackless task for each connection.
 ///
 /// ```no_run
 /// use greenthread::{http::HttpServer, net::TcpListener};
@@ -130,8 +63,8 @@ struct Settings {
 #[doc(alias("WSGIServer", "pywsgi"))]
 pub struct HttpServer<L: Listener> {
     server: StreamServer<L>,
-    settings: Arc<Settings>,
-    config: Config,
+    settings: Arc<Settings<L::Stream>>,
+    config: Config<L::Stream>,
 }
 
 impl<L> HttpServer<L>
@@ -147,8 +80,14 @@ where
         B: Body<Error: Into<Failure>> + 'static,
     {
         HttpServer::with(|settings| {
-            StreamServer::new(listener, move |stream, _| {
-                block_on(settings.serve(stream, |request| service.call(request)));
+            let service = Arc::new(service);
+            StreamServer::new(listener, move |stream, peer| {
+                let service = service.clone();
+                block_on(
+                    settings
+                        .clone()
+                        .serve(stream, address(&peer), move |request| service.call(request)),
+                );
             })
         })
     }
@@ -165,9 +104,11 @@ where
     {
         HttpServer::with(|settings| {
             let service = Rc::new(service);
-            StreamServer::new_stackless(listener, move |stream| {
-                let (settings, service) = (settings.clone(), service.clone());
-                async move { settings.serve(stream, |request| service.call(request)).await }
+            StreamServer::new_stackless(listener, move |stream, peer| {
+                let service = service.clone();
+                settings
+                    .clone()
+                    .serve(stream, address(&peer), move |request| service.call(request))
             })
         })
     }
@@ -181,9 +122,13 @@ where
         B: Body<Error: Into<Failure>> + 'static,
     {
         HttpServer::with(|settings| {
-            StreamServer::new(listener, move |stream, _| {
+            StreamServer::new(listener, move |stream, peer| {
                 let service = service.clone();
-                block_on(settings.serve(stream, |request| ask(service.clone(), request)));
+                block_on(
+                    settings
+                        .clone()
+                        .serve(stream, address(&peer), move |request| ask(service.clone(), request)),
+                );
             })
         })
     }
@@ -196,15 +141,17 @@ where
         B: Body<Error: Into<Failure>> + 'static,
     {
         HttpServer::with(|settings| {
-            StreamServer::new_stackless(listener, move |stream| {
-                let (settings, service) = (settings.clone(), service.clone());
-                async move { settings.serve(stream, |request| ask(service.clone(), request)).await }
+            StreamServer::new_stackless(listener, move |stream, peer| {
+                let service = service.clone();
+                settings
+                    .clone()
+                    .serve(stream, address(&peer), move |request| ask(service.clone(), request))
             })
         })
     }
 
-    fn with(server: impl FnOnce(Arc<Settings>) -> StreamServer<L>) -> HttpServer<L> {
-        let settings = Arc::<Settings>::default();
+    fn with(server: impl FnOnce(Arc<Settings<L::Stream>>) -> StreamServer<L>) -> HttpServer<L> {
+        let settings = Arc::<Settings<L::Stream>>::default();
         let server = server(settings.clone());
         let _ = settings.server.set(server.handle());
         HttpServer {
@@ -214,10 +161,125 @@ where
         }
     }
 
-    /// Calls `log` after each request that was answered.
+    /// Calls `log` with each request that was answered, at the end of its response.
     #[must_use]
     pub fn access_log(mut self, log: impl Fn(&Access) + Send + Sync + 'static) -> HttpServer<L> {
         self.config.log = Some(Arc::new(log));
+        self
+    }
+
+    /// Puts the client's address into the extensions of each request, as a [`Peer`](super::Peer), if it is an IP
+    /// address.
+    ///
+    /// axum's `into_make_service_with_connect_info`.
+    #[must_use]
+    pub fn peers(mut self) -> HttpServer<L> {
+        self.config.peers = true;
+        self
+    }
+
+    /// Speaks HTTPS: each connection begins with a TLS handshake, for which a client has `patience`.
+    ///
+    /// ```
+    /// use std::{convert::Infallible, time::Duration};
+    /// use greenthread::{future::block_on, http::{Executor, HttpServer}};
+    /// use greenthread::net::{TcpListener, TcpStream, tls::TlsStream};
+    /// use http_body_util::{BodyExt, Empty};
+    /// use hyper::{Request, Response, body::{Bytes, Incoming}, rt::Executor as _, service::service_fn};
+    /// # use std::sync::Arc;
+    /// # use greenthread::net::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    /// # use greenthread::net::tls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+    /// # macro_rules! pem { ($name:literal) => {
+    /// #     include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/", $name))
+    /// # } }
+    /// # fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    /// #     let certificate = CertificateDer::from_pem_slice(pem!("certificate.pem")).unwrap();
+    /// #     let key = PrivateKeyDer::from_pem_slice(pem!("key.pem")).unwrap();
+    /// #     let mut roots = RootCertStore::empty();
+    /// #     roots.add(certificate.clone()).unwrap();
+    /// #     let server = ServerConfig::builder().with_no_client_auth();
+    /// #     let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    /// #     (Arc::new(server.with_single_cert(vec![certificate], key).unwrap()), Arc::new(client))
+    /// # }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// const PATIENCE: Duration = Duration::from_secs(10);
+    /// let (server_config, client_config) = configs(); // of rustls, with a certificate for `localhost`
+    /// let service = service_fn(async |_: Request<Incoming>| {
+    ///     Ok::<_, Infallible>(Response::new(String::from("in private")))
+    /// });
+    /// let server = HttpServer::new(TcpListener::bind("127.0.0.1:0")?, service).tls(&server_config, PATIENCE);
+    /// server.start()?;
+    ///
+    /// let socket = TcpStream::connect(server.local_addr()?)?;
+    /// let text = block_on(async {
+    ///     let stream = TlsStream::connect_async(client_config, "localhost", socket, PATIENCE).await?;
+    ///     let (mut client, connection) = hyper::client::conn::http1::handshake(stream).await?;
+    ///     Executor.execute(connection);
+    ///     let request = Request::get("/").header("host", "localhost").body(Empty::<Bytes>::new())?;
+    ///     let body = client.send_request(request).await?.into_body().collect().await?;
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(body.to_bytes())
+    /// })?;
+    /// assert_eq!(text, "in private");
+    /// server.stop(Duration::from_secs(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The handshake is part of the connection, so a client that sends nothing or garbage holds up only itself. A
+    /// handshake that fails ends the connection, and is told to [`on_tls_error`](Self::on_tls_error). If the configuration names no `alpn_protocols`,
+    /// the server offers those that it speaks: `h2`, if it [does](Self::http2), and `http/1.1`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, config: &rustls::ServerConfig, patience: Duration) -> HttpServer<L>
+    where
+        L::Stream: futures_io::AsyncRead + futures_io::AsyncWrite,
+    {
+        self.config.greet = Some(super::tls::greet(config, patience));
+        self
+    }
+
+    /// Calls `hook` with the client's address and the error of each TLS handshake that has failed: `TimedOut` for a
+    /// silent client, `InvalidData` for garbage or a certificate that it does not trust.
+    ///
+    /// Without a hook they are not reported, because anyone can bring them about.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn on_tls_error(
+        mut self,
+        hook: impl Fn(Option<SocketAddr>, &io::Error) + Send + Sync + 'static,
+    ) -> HttpServer<L> {
+        self.config.not_greeted = Some(Arc::new(hook));
+        self
+    }
+
+    /// Speaks HTTP/2 too, with hyper's options: `max_concurrent_streams`, `max_frame_size` and so on.
+    ///
+    /// ```no_run
+    /// # use std::convert::Infallible;
+    /// # use greenthread::{http::HttpServer, net::TcpListener};
+    /// # use hyper::{Request, Response, body::Incoming, service::service_fn};
+    /// # fn main() -> std::io::Result<()> {
+    /// # let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(String::new())));
+    /// let server = HttpServer::new(TcpListener::bind("127.0.0.1:8000")?, service).http2(|http2| {
+    ///     http2.max_concurrent_streams(100);
+    /// });
+    /// # server.serve_forever()
+    /// # }
+    /// ```
+    ///
+    /// With [TLS](Self::tls), a client chooses it by ALPN. Without, a connection that begins with the preface of HTTP/2
+    /// is taken for it (prior knowledge); there is no upgrade to `h2c`.
+    ///
+    /// Each request of a connection has a [stackless task](crate::future::spawn) of its own. It may block: other
+    /// requests go on, on the same connection too. The tasks of a connection share its thread-locals. [The
+    /// module](super#http2) tells what the time-outs and limits mean here.
+    ///
+    /// The server itself sets hyper's `timer`, `keep_alive_interval` and `keep_alive_timeout`.
+    #[cfg(feature = "http2")]
+    #[must_use]
+    pub fn http2(mut self, set: impl FnOnce(&mut http2::Builder<super::Executor>)) -> HttpServer<L> {
+        set(self.config.http2.get_or_insert_with(super::http2::builder));
         self
     }
 
@@ -404,151 +466,7 @@ async fn ask<S: tower_service::Service<R>, R>(mut service: S, request: R) -> Res
     service.call(request).await
 }
 
-/// Awaits an answer for at most `limit`. The `timeout` cuts a poll that blocks short, `timeout_async` a wait between
-/// polls.
-async fn within<F: Future>(limit: Option<Duration>, answer: F) -> Result<F::Output, Elapsed> {
-    let Some(limit) = limit else {
-        return Ok(answer.await);
-    };
-    let begun = time::now();
-    let mut answer = pin!(answer);
-    let bounded = poll_fn(|context| {
-        let left = limit.saturating_sub(time::now().saturating_duration_since(begun));
-        match timeout(left, || answer.as_mut().poll(context)) {
-            Ok(poll) => poll.map(Ok),
-            Err(elapsed) => Poll::Ready(Err(elapsed)),
-        }
-    });
-    timeout_async(limit, bounded).await.and_then(|answer| answer)
-}
-
-/// An answer of the server's own, which ends the connection.
-fn refuse<B>(status: StatusCode, busy: Busy) -> Response<Answer<B>> {
-    let mut response = Response::new(Answer::new(None, busy));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-impl Config {
-    /// Has `call` answer a request, within the limits.
-    async fn answer<F, A, B, E>(
-        &self,
-        watch: &Arc<Watch>,
-        call: F,
-        request: Request<Incoming>,
-        (busy, refused): (Busy, Option<StatusCode>),
-    ) -> Result<Response<Answer<B>>, E>
-    where
-        F: Fn(Request<Incoming>) -> A,
-        A: Future<Output = Result<Response<B>, E>>,
-    {
-        let log = self.log.as_ref().map(|log| (log, Begun::new(&request)));
-        let response = if let Some(status) = refused {
-            refuse(status, busy)
-        } else {
-            let answer = within(self.request_timeout, async { call(request).await }).await;
-            match (watch.fault(), answer) {
-                (Some(status), _) => refuse(status, busy),
-                (None, Ok(response)) => response?.map(|body| Answer::new(Some(body), busy)),
-                (None, Err(_)) => refuse(StatusCode::SERVICE_UNAVAILABLE, busy),
-            }
-        };
-        if let Some((log, begun)) = log {
-            log(&begun.end(response.status()));
-        }
-        Ok(response)
-    }
-}
-
-impl Settings {
-    /// Answers the requests of one connection with `call`.
-    async fn serve<I, F, A, B, E>(&self, stream: I, call: F)
-    where
-        I: Read + Write + Unpin,
-        F: Fn(Request<Incoming>) -> A,
-        A: Future<Output = Result<Response<B>, E>>,
-        B: Body<Error: Into<Failure>> + 'static,
-        E: Into<Failure>,
-    {
-        let config = self.config.get_or_init(Config::default);
-        let watch = Watch::new(config.limits.clone());
-        let service = service_fn(|request: Request<Incoming>| {
-            let begun = watch.begin(&request.body().size_hint());
-            config.answer(&watch, &call, request, begun)
-        });
-        let mut builder = config.http1.clone();
-        builder
-            .timer(OneAlarm::default())
-            .header_read_timeout(config.head_timeout)
-            .half_close(true);
-        let io = Io::new(stream, watch.clone());
-        let mut connection = pin!(builder.serve_connection(io, service));
-        let mut closing = pin!(async {
-            match self.server.get() {
-                Some(server) => server.closing().await,
-                None => std::future::pending().await,
-            }
-        });
-        let (mut alarm, mut rang) = (Alarm::default(), false);
-        let mut closes = false;
-        let mut waits = false;
-        // Errors are not reported: one is either of the connection, and the client has gone, or of the service, which
-        // knows it.
-        poll_fn(|context| {
-            // `closing` keeps a waker. One task polls this from first to last, so it need be polled only once before
-            // the server closes.
-            let is_closing = self.server.get().is_some_and(Handle::is_closing);
-            if !closes && (is_closing || !waits) && closing.as_mut().poll(context).is_ready() {
-                closes = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            waits = true;
-            loop {
-                if connection.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(());
-                }
-                // An operation that was late has failed in this poll, or has ended: clear its deadline.
-                if std::mem::take(&mut rang) {
-                    watch.forget_late();
-                }
-                ready!(alarm.poll(&watch, context));
-                rang = true;
-                if watch.is_gone() {
-                    return Poll::Ready(());
-                }
-            }
-        })
-        .await;
-    }
-}
-
-/// A request that is not answered yet.
-struct Begun {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    at: Instant,
-}
-
-impl Begun {
-    fn new(request: &Request<Incoming>) -> Begun {
-        Begun {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            at: time::now(),
-        }
-    }
-
-    fn end(self, status: StatusCode) -> Access {
-        Access {
-            method: self.method,
-            uri: self.uri,
-            version: self.version,
-            status,
-            took: time::now().saturating_duration_since(self.at),
-        }
-    }
+/// The client's address, if it is an IP address.
+fn address<A: 'static>(peer: &A) -> Option<SocketAddr> {
+    (peer as &dyn Any).downcast_ref().copied()
 }

@@ -3,6 +3,9 @@
 //! Each is implemented for the type and for a reference to it, so that one task may read while another writes.
 #![forbid(unsafe_code)]
 
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
 /// Implements the reading traits for a type that has an [`Async`](crate::io::Async) in its field `io`.
 ///
 /// `drained`: whether a read that returns less than was asked for has drained it. `read`:
@@ -176,4 +179,125 @@ macro_rules! async_write {
     };
 }
 
+/// What a stream does when it is polled, if it is more than an [`Async`](crate::io::Async) in a field.
+pub(crate) trait Polled {
+    /// Reads some bytes, at most `most` of them, and passes them to `take`. None is passed at the end of the stream.
+    fn poll_take(
+        &mut self,
+        context: &mut Context<'_>,
+        most: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<()>>;
+
+    /// Takes some bytes to be written.
+    fn poll_put(&mut self, context: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// Writes what was taken.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Writes what was taken, and ends the stream for the other end.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// Implements the traits for a type that is [`Polled`]: `polled! { [generics] Type [bounds] }`.
+macro_rules! polled {
+    ([$($generics:tt)*] $type:ty [$($bounds:tt)*]) => {
+        impl<$($generics)*> futures_io::AsyncRead for $type where $($bounds)* {
+            fn poll_read(
+                self: std::pin::Pin<&mut Self>,
+                context: &mut std::task::Context<'_>,
+                buffer: &mut [u8],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                let (most, mut len) = (buffer.len(), 0);
+                let mut take = |bytes: &[u8]| {
+                    buffer[len..][..bytes.len()].copy_from_slice(bytes);
+                    len += bytes.len();
+                };
+                crate::io::traits::Polled::poll_take(self.get_mut(), context, most, &mut take).map_ok(|()| len)
+            }
+        }
+
+        #[cfg(feature = "tokio-io")]
+        impl<$($generics)*> tokio::io::AsyncRead for $type where $($bounds)* {
+            fn poll_read(
+                self: std::pin::Pin<&mut Self>,
+                context: &mut std::task::Context<'_>,
+                buffer: &mut tokio::io::ReadBuf<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                let most = buffer.remaining();
+                let mut take = |bytes: &[u8]| buffer.put_slice(bytes);
+                crate::io::traits::Polled::poll_take(self.get_mut(), context, most, &mut take)
+            }
+        }
+
+        #[cfg(feature = "hyper")]
+        impl<$($generics)*> hyper::rt::Read for $type where $($bounds)* {
+            fn poll_read(
+                self: std::pin::Pin<&mut Self>,
+                context: &mut std::task::Context<'_>,
+                mut buffer: hyper::rt::ReadBufCursor<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                let most = buffer.remaining();
+                let mut take = |bytes: &[u8]| buffer.put_slice(bytes);
+                crate::io::traits::Polled::poll_take(self.get_mut(), context, most, &mut take)
+            }
+        }
+
+        impl<$($generics)*> futures_io::AsyncWrite for $type where $($bounds)* {
+            crate::io::traits::polled!(@bodies poll_close);
+        }
+
+        #[cfg(feature = "tokio-io")]
+        impl<$($generics)*> tokio::io::AsyncWrite for $type where $($bounds)* {
+            crate::io::traits::polled!(@bodies poll_shutdown);
+
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+        }
+
+        #[cfg(feature = "hyper")]
+        impl<$($generics)*> hyper::rt::Write for $type where $($bounds)* {
+            crate::io::traits::polled!(@bodies poll_shutdown);
+
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+        }
+    };
+    (@bodies $end:ident) => {
+        fn poll_write(
+            self: std::pin::Pin<&mut Self>,
+            context: &mut std::task::Context<'_>,
+            data: &[u8],
+        ) -> std::task::Poll<std::io::Result<usize>> {
+            let data = [std::io::IoSlice::new(data)];
+            crate::io::traits::Polled::poll_put(self.get_mut(), context, &data)
+        }
+
+        fn poll_write_vectored(
+            self: std::pin::Pin<&mut Self>,
+            context: &mut std::task::Context<'_>,
+            data: &[std::io::IoSlice<'_>],
+        ) -> std::task::Poll<std::io::Result<usize>> {
+            crate::io::traits::Polled::poll_put(self.get_mut(), context, data)
+        }
+
+        fn poll_flush(
+            self: std::pin::Pin<&mut Self>,
+            context: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            crate::io::traits::Polled::poll_send(self.get_mut(), context)
+        }
+
+        fn $end(
+            self: std::pin::Pin<&mut Self>,
+            context: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            crate::io::traits::Polled::poll_end(self.get_mut(), context)
+        }
+    };
+}
+
+pub(crate) use polled;
 pub(crate) use {async_read, async_write};

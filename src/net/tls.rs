@@ -47,6 +47,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod poll;
+
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -72,6 +74,11 @@ use crate::time::timeout;
 /// TLS 1.3 count too), the system resets the connection, and what the peer has not read is lost. Only the socket of a
 /// server's handler is closed more gently: see [`StreamServer`](crate::server::StreamServer#the-end-of-a-connection).
 ///
+/// Where the socket has the traits of futures-io, as this crate's have, a stream has those of futures-io, tokio (feature
+/// `tokio-io`) and hyper (feature `hyper`). They keep the same promises: the bytes that a poll has taken are sent
+/// exactly once. A flush sends them all, so end with a flush or a close. [`accept_async`](Self::accept_async) and
+/// [`connect_async`](Self::connect_async) do the handshake in an `async` function.
+///
 /// # Coming from Python
 /// `gevent.ssl.SSLSocket`.
 pub struct TlsStream<S> {
@@ -95,6 +102,32 @@ macro_rules! stream {
     };
 }
 
+/// The state of a client that wants to speak to `name`.
+fn client(config: Arc<ClientConfig>, name: &str) -> io::Result<Connection> {
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| {
+        io::Error::new(
+            ErrorKind::InvalidInput,
+            format!("{name:?} is not the name of a server: {error}"),
+        )
+    })?;
+    let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    Ok(connection.into())
+}
+
+/// The state of a server to which a client has connected.
+fn server(config: Arc<ServerConfig>) -> io::Result<Connection> {
+    let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+    Ok(connection.into())
+}
+
+/// The error of a handshake that has taken too long.
+fn late(patience: Duration) -> io::Error {
+    io::Error::new(
+        ErrorKind::TimedOut,
+        format!("the TLS handshake was not done within {patience:?}: the peer is slow, or does not speak TLS"),
+    )
+}
+
 impl<S: Read + Write> TlsStream<S> {
     /// Does the handshake with a server, which needs a certificate for `name`.
     ///
@@ -106,14 +139,7 @@ impl<S: Read + Write> TlsStream<S> {
     /// Parks as the socket does. A kill or time-out drops the socket.
     #[track_caller]
     pub fn connect(config: Arc<ClientConfig>, name: &str, socket: S, patience: Duration) -> io::Result<TlsStream<S>> {
-        let name = ServerName::try_from(name.to_owned()).map_err(|error| {
-            io::Error::new(
-                ErrorKind::InvalidInput,
-                format!("{name:?} is not the name of a server: {error}"),
-            )
-        })?;
-        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        TlsStream::greet(connection.into(), socket, patience)
+        TlsStream::greet(client(config, name)?, socket, patience)
     }
 
     /// Does the handshake with a client that connects.
@@ -125,8 +151,7 @@ impl<S: Read + Write> TlsStream<S> {
     /// As [`connect`](Self::connect).
     #[track_caller]
     pub fn accept(config: Arc<ServerConfig>, socket: S, patience: Duration) -> io::Result<TlsStream<S>> {
-        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
-        TlsStream::greet(connection.into(), socket, patience)
+        TlsStream::greet(server(config)?, socket, patience)
     }
 
     #[track_caller]
@@ -143,10 +168,7 @@ impl<S: Read + Write> TlsStream<S> {
         });
         match greeted {
             Ok(done) => done.map(|()| TlsStream { connection, socket }),
-            Err(_) => Err(io::Error::new(
-                ErrorKind::TimedOut,
-                format!("the TLS handshake was not done within {patience:?}: the peer is slow, or does not speak TLS"),
-            )),
+            Err(_) => Err(late(patience)),
         }
     }
 
@@ -242,7 +264,9 @@ impl<S: Read + Write> TlsStream<S> {
         }
         self.socket.flush()
     }
+}
 
+impl<S> TlsStream<S> {
     /// rustls' view of the connection: the peer's certificates, the protocol that was agreed on.
     pub fn connection(&self) -> &Connection {
         &self.connection
@@ -252,9 +276,7 @@ impl<S: Read + Write> TlsStream<S> {
     pub fn get_ref(&self) -> &S {
         &self.socket
     }
-}
 
-impl<S> TlsStream<S> {
     pub(crate) fn into_parts(self) -> (Connection, S) {
         (self.connection, self.socket)
     }

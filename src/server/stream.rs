@@ -141,10 +141,11 @@ impl<L: Listener> StreamServer<L> {
     #[track_caller]
     pub(crate) fn new_stackless<F, A>(listener: L, handler: F) -> StreamServer<L>
     where
-        F: Fn(L::Stream) -> A + 'static,
+        F: Fn(L::Stream, L::Address) -> A + 'static,
         A: Future + 'static,
     {
-        StreamServer::with(listener, super::engine::stackless(move |(stream, _)| handler(stream)))
+        let handler = move |(stream, peer)| handler(stream, peer);
+        StreamServer::with(listener, super::engine::stackless(handler))
     }
 
     #[track_caller]

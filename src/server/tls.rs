@@ -13,6 +13,8 @@
 //! - **TLS-3** `state` is fed only while it has no plain bytes, so it is never full.
 #![forbid(unsafe_code)]
 
+mod poll;
+
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -91,6 +93,9 @@ const CHUNK: usize = 16 * 1024;
 ///
 /// A read, write or flush that is killed or timed out neither loses nor repeats any bytes: the bytes that `write`
 /// reports were taken, and the next call goes on with the sending, as with [`TlsStream`].
+///
+/// It has the traits of futures-io, tokio (feature `tokio-io`) and hyper (feature `hyper`), as [`TlsStream`] has. One
+/// task may read by one clone while another writes by another: neither takes the other's place.
 ///
 /// # Coming from Python
 /// `create_server(.., ssl=context)`, `create_connection(.., ssl=context)`. For `start_tls`, exchange the plain messages

@@ -179,7 +179,16 @@ where
     T: Send + 'static,
 {
     crate::hub::check_can_park();
-    value_of(FILES.submit(f))
+    value_of(submit_file(f))
+}
+
+/// The same without the wait.
+pub(crate) fn submit_file<F, T>(f: F) -> PoolFuture<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    FILES.submit(f)
 }
 
 /// Like [`unblock`], for the look-up of a name.
@@ -201,14 +210,23 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    use job::Run;
     crate::hub::check_can_park();
+    value_of(submit_apart(f))
+}
+
+/// The same without the wait.
+pub(crate) fn submit_apart<F, T>(f: F) -> PoolFuture<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    use job::Run;
     let job = Arc::new(job::Job::new(move || Ok(f())));
     let theirs = job.clone();
     if crate::sys::thread::start(NAME, move || theirs.run()).is_err() {
         JOBS.get().queue(job.clone());
     }
-    value_of(PoolFuture::new(job))
+    PoolFuture::new(job)
 }
 
 /// Waits for a job that no other code can cancel.

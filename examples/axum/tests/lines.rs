@@ -132,10 +132,8 @@ fn web_answers_as_it_is_shown_and_logs() {
             assert_eq!(line, "a request has come");
             line = web.lines.recv_timeout(ms(10_000)).unwrap();
         }
-        let rest = line
-            .strip_prefix(&format!("GET {path} {status} "))
-            .expect("a line of the log");
-        assert!(rest.ends_with(" ms"), "{line}");
+        let rest = format!("] \"GET {path} HTTP/1.1\" {status} {}", body.len());
+        assert!(line.starts_with("127.0.0.1 - - [") && line.ends_with(&rest), "{line}");
     }
     let (_, body) = web.get("/items/x");
     assert!(body.contains("detail"), "{body}");
@@ -182,8 +180,13 @@ fn two_reds_take_three_seconds_and_fifty_pages_less_than_one() {
 }
 
 #[test]
-fn bridges_lead_both_ways_and_a_drop_cleans_up() {
+fn bridges_and_websockets_print_what_is_shown() {
     let text = readme();
-    let binary = |_: &str| PathBuf::from(env!("CARGO_BIN_EXE_bridges"));
-    assert_eq!(lines::check_all(&text, |shown| shown.is_of("axum"), binary), 1);
+    let binary = |name: &str| {
+        PathBuf::from(match name {
+            "websocket" => env!("CARGO_BIN_EXE_websocket"),
+            _ => env!("CARGO_BIN_EXE_bridges"),
+        })
+    };
+    assert_eq!(lines::check_all(&text, |shown| shown.is_of("axum"), binary), 2);
 }

@@ -3,6 +3,7 @@
 mod buffered;
 pub(crate) mod double;
 mod file;
+mod file_polled;
 mod late;
 mod poll;
 #[cfg(feature = "tokio-io")]

@@ -1,9 +1,12 @@
-//! Our sockets in tokio's I/O traits, without tokio's runtime.
+//! Our sockets and files in tokio's I/O traits, without tokio's runtime.
 
+use std::io::SeekFrom;
+
+use greenthread::fs::File;
 use greenthread::future::block_on;
 use greenthread::net::{TcpListener, TcpStream};
 use greenthread::{spawn_local, yield_now};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, copy};
 
 use crate::support::fresh::fresh;
 
@@ -59,5 +62,27 @@ fn a_big_buffer_is_filled_by_several_reads_and_none_is_lost() {
         block_on(stream.read_to_end(&mut got)).unwrap();
         sender.join().unwrap();
         assert!(got == bytes);
+    });
+}
+
+#[test]
+fn files_are_copied_and_sought() {
+    fresh(|| {
+        let path = |name| std::env::temp_dir().join(format!("greenthread-tokio-{name}-{}", std::process::id()));
+        let (from, to) = (path("from"), path("to"));
+        std::fs::write(&from, [7; 500_000]).unwrap();
+        let mut reader = File::open(&from).unwrap();
+        let mut writer = File::options();
+        let mut writer = writer.read(true).write(true).create(true).open(&to).unwrap();
+        block_on(async {
+            assert_eq!(copy(&mut reader, &mut writer).await.unwrap(), 500_000);
+            writer.shutdown().await.unwrap();
+            assert_eq!(writer.seek(SeekFrom::End(-2)).await.unwrap(), 499_998);
+            let mut rest = Vec::new();
+            writer.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, [7, 7]);
+        });
+        assert!(std::fs::read(&to).unwrap() == [7; 500_000]);
+        [from, to].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     });
 }

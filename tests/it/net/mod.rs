@@ -8,3 +8,5 @@ mod tcp;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_cut;
+#[cfg(feature = "tls")]
+mod tls_polled;

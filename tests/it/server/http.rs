@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenthread::future::block_on;
-use greenthread::http::{Executor, HttpServer, Timer};
+use greenthread::http::{Executor, HttpServer, Peer, Timer};
 use greenthread::net::{SocketAddr, TcpListener, TcpStream};
 use greenthread::{sleep, spawn, spawn_local, time, yield_now};
 use http_body_util::{BodyExt, Full};
@@ -141,25 +141,50 @@ fn a_service_of_towers_is_asked_when_it_is_ready_and_the_log_tells() {
         let (listener, address) = listener();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let log = lines.clone();
-        let server = HttpServer::tower_local(listener, Tower::default())
-            .access_log(move |access| log.lock().unwrap().push(access.to_string()));
+        let server = HttpServer::tower_local(listener, Tower::default()).access_log(move |access| {
+            assert_eq!((access.bytes, access.peer.unwrap().ip()), (5, address.ip()));
+            log.lock().unwrap().push((access.to_string(), format!("{access:#}")));
+        });
         server.start().unwrap();
         block_on(async {
             let mut client = client(address);
-            assert_eq!(ask(&mut client, "/a?b=c", b"").await.unwrap(), "tower");
+            assert_eq!(ask(&mut client, "/a\"?b=c", b"").await.unwrap(), "tower");
             assert_eq!(ask(&mut client, "/d", b"").await.unwrap(), "tower");
         });
         server.stop(secs(10));
         let lines = lines.lock().unwrap();
-        assert!(
-            lines.len() == 2 && lines[0].starts_with("POST /a?b=c 200 "),
-            "{lines:?}"
-        );
-        assert!(
-            lines[1].starts_with("POST /d 200 ") && lines[1].ends_with(" ms"),
-            "{lines:?}"
-        );
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        for ((line, long), path) in lines.iter().zip(["/a%22?b=c", "/d"]) {
+            let (date, rest) = line.strip_prefix("127.0.0.1 - - [").unwrap().split_once("] ").unwrap();
+            assert_eq!(rest, format!("\"POST {path} HTTP/1.1\" 200 5"));
+            assert!(date.len() == 26 && date.ends_with(" +0000"), "{date}");
+            assert!(long.starts_with(&format!("{line} ")) && long.ends_with(" ms"), "{long}");
+        }
     });
+}
+
+/// Whether the client is known, and its address.
+async fn whose(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    Ok(Response::new(Full::from(format!("{peer:?}"))))
+}
+
+#[test]
+fn a_request_has_its_clients_address_where_that_is_asked_for() {
+    for asks in [false, true] {
+        fresh(move || {
+            let (listener, address) = listener();
+            let server = HttpServer::new(listener, service_fn(whose));
+            let server = if asks { server.peers() } else { server };
+            server.start().unwrap();
+            let stream = TcpStream::connect(address).unwrap();
+            let own = Some(stream.local_addr().unwrap()).filter(|_| asks);
+            let (mut client, connection) = block_on(http1::handshake(stream)).unwrap();
+            Executor.execute(connection);
+            assert_eq!(block_on(ask(&mut client, "/", b"")).unwrap(), format!("{own:?}"));
+            server.stop(secs(10));
+        });
+    }
 }
 
 #[test]
