@@ -48,9 +48,9 @@
 //! | switch by hand | [`generator`], [`greenlet`] |
 //! | change sizes of stacks | [`stack`] |
 //!
-//! The repository has a guide of a page for each step (`docs/guide/src`), and tables of names for those who know gevent,
-//! greenlet, asyncio, tokio, may or std's threads (`docs/guide/src/migration`). The search of this documentation finds
-//! their names, too.
+//! The repository has a guide of a page for each step (`docs/guide/src`), and tables of names for those who know
+//! gevent, greenlet, asyncio, tokio, may or std's threads (`docs/guide/src/migration`). The search of this
+//! documentation finds their names, too.
 //!
 //! # Features
 //! None is on by default.

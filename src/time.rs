@@ -140,8 +140,8 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
 /// # Blocking and cancellation
 /// `f` unwinds at its next park, so its destructors run. Code that does not park, or is in a
 /// [`shield`](crate::thread::shield), is not cut short. A [`scope`](crate::scope()) or
-/// [`nursery`](crate::thread::nursery()) in `f` kills its children and unwinds when they have ended. Other green threads
-/// that `f` spawned run on.
+/// [`nursery`](crate::thread::nursery()) in `f` kills its children and unwinds when they have ended. Other green
+/// threads that `f` spawned run on.
 ///
 /// # Coming from Python
 /// `gevent.with_timeout`, `asyncio.timeout`.

@@ -37,10 +37,10 @@ pub(super) const MOST: usize = 256 * 1024;
 /// A `read` or `write` copies its bytes once more than std's, and moves at most 256 KiB. Each goes to the pool and
 /// back: wrap the file in `BufReader` or `BufWriter`, or read it as a whole ([`fs::read`](super::read), `read_to_end`).
 ///
-/// It has the traits of futures-io, of tokio (feature `tokio-io`) and of hyper (feature `hyper`), seeking included. A poll
-/// that writes takes its bytes, and the write goes on behind it: its error comes at the next poll, so end with a flush.
-/// A read whose future was dropped is not lost: its bytes come at the next poll. So use a file by these traits or by
-/// std's, not by both at once.
+/// It has the traits of futures-io, of tokio (feature `tokio-io`) and of hyper (feature `hyper`), seeking included. A
+/// poll that writes takes its bytes, and the write goes on behind it: its error comes at the next poll, so end with a
+/// flush. A read whose future was dropped is not lost: its bytes come at the next poll. So use a file by these traits
+/// or by std's, not by both at once.
 ///
 /// # Blocking and cancellation
 /// Every call parks. A kill or time-out unwinds the caller at once, but the call goes on. So a write is still written,

@@ -1,8 +1,8 @@
 //! A file that is polled: the async crates' traits.
 //!
-//! A poll cannot borrow its buffer to an OS thread of the pool, so a call on the pool has bytes of its own. A write takes
-//! its bytes at once, and the call goes on behind it. A call whose task has turned to something else is not lost: the next
-//! poll waits for it, and what it has read comes then.
+//! A poll cannot borrow its buffer to an OS thread of the pool, so a call on the pool has bytes of its own. A write
+//! takes its bytes at once, and the call goes on behind it. A call whose task has turned to something else is not lost:
+//! the next poll waits for it, and what it has read comes then.
 #![forbid(unsafe_code)]
 
 use std::future::Future;

@@ -361,8 +361,8 @@ impl<I: Read + Write + Unpin> Write for Io<I> {
 }
 
 pin_project! {
-    /// The body of a response: the service's, or none. The request counts as not answered, and has its line in the log to
-    /// come, until this is dropped.
+    /// The body of a response: the service's, or none. The request counts as not answered, and has its line in the log
+    /// to come, until this is dropped.
     pub(super) struct Answer<B, G> {
         #[pin]
         body: Option<B>,

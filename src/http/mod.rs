@@ -65,12 +65,12 @@
 //!
 //! # HTTPS, HTTP/2, WebSockets
 //! [`HttpServer::tls`] (feature `tls`) speaks HTTPS. [`HttpServer::http2`] (feature `http2`) adds HTTP/2, by ALPN or by
-//! its preface. [`upgrade`](upgrade()) hands a connection over to a function, which then speaks the protocol of its own,
-//! blocking: a WebSocket of `tungstenite`.
+//! its preface. [`upgrade`](upgrade()) hands a connection over to a function, which then speaks the protocol of its
+//! own, blocking: a WebSocket of `tungstenite`.
 //!
 //! # HTTP/2
-//! Each request has a task of its own, so all that bounds a service is the same. hyper keeps the streams of a connection
-//! to itself, so some of the other bounds are wider than with HTTP/1:
+//! Each request has a task of its own, so all that bounds a service is the same. hyper keeps the streams of a
+//! connection to itself, so some of the other bounds are wider than with HTTP/1:
 //!
 //! | method | with HTTP/2 |
 //! |---|---|
@@ -82,8 +82,8 @@
 //! | [`half_close`](HttpServer::half_close) | does not apply: a client that ends takes its requests with it |
 //! | [`limit`](HttpServer::limit) | connections; [`http2`](HttpServer::http2): `max_concurrent_streams` bounds the requests of each, 200 unless it is set |
 //!
-//! A handler that calls [`Handle::stop`](crate::server::Handle::stop) on its own server waits for itself here: spawn that
-//! call.
+//! A handler that calls [`Handle::stop`](crate::server::Handle::stop) on its own server waits for itself here: spawn
+//! that call.
 //!
 //! # Time-outs in services and clients
 //! [`timeout_async`](crate::time::timeout_async) around a request of a client's, or around a part of a handler. A

@@ -227,8 +227,9 @@ where
     /// ```
     ///
     /// The handshake is part of the connection, so a client that sends nothing or garbage holds up only itself. A
-    /// handshake that fails ends the connection, and is told to [`on_tls_error`](Self::on_tls_error). If the configuration names no `alpn_protocols`,
-    /// the server offers those that it speaks: `h2`, if it [does](Self::http2), and `http/1.1`.
+    /// handshake that fails ends the connection, and is told to [`on_tls_error`](Self::on_tls_error). If the
+    /// configuration names no `alpn_protocols`, the server offers those that it speaks: `h2`, if it
+    /// [does](Self::http2), and `http/1.1`.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, config: &rustls::ServerConfig, patience: Duration) -> HttpServer<L>

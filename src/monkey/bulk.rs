@@ -214,8 +214,8 @@ impl Mover {
         let room = match room_of(self.to).filter(|_| allows(self.to, libc::O_WRONLY)) {
             Some(0) => return fail(libc::EAGAIN) as ssize_t,
             Some(room) => room.min(self.len).min(CHUNK),
-            // No descriptor reads from the pipe any more, or this one is not for writing. The kernel reports that at once.
-            // SAFETY: there are no offsets, so no pointers to read or write.
+            // No descriptor reads from the pipe any more, or this one is not for writing. The kernel reports that at
+            // once. SAFETY: there are no offsets, so no pointers to read or write.
             None => unsafe {
                 let null = std::ptr::null_mut();
                 return original::splice(self.from, null, self.to, null, self.len, self.flags);

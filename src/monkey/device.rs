@@ -4,8 +4,8 @@
 //!
 //! Some of them support reads that do not wait (`RWF_NOWAIT`). For the others, `poll` is asked first, and the call
 //! itself is made when it says that the descriptor is ready. Between the two, another OS thread may take what there
-//! was. A pipe is opened once more for the call, without waiting, so the call then waits as a green thread. Anything else
-//! blocks this OS thread until there is more; so does a pipe that cannot be opened again (see `reopened`).
+//! was. A pipe is opened once more for the call, without waiting, so the call then waits as a green thread. Anything
+//! else blocks this OS thread until there is more; so does a pipe that cannot be opened again (see `reopened`).
 
 #![forbid(unsafe_code)]
 

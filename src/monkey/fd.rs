@@ -368,16 +368,16 @@ unsafe fn readv_nowait(
     }
 }
 
-/// Whether the kernel can read the list of vectors, and they have bytes. If not, the plain call fails, or does nothing: at
-/// once. A filter that refuses a call has not looked at the list. So the kernel is asked by a read of an empty pipe.
+/// Whether the kernel can read the list of vectors, and they have bytes. If not, the plain call fails, or does nothing:
+/// at once. A filter that refuses a call has not looked at the list. So the kernel is asked by a read of an empty pipe.
 ///
 /// # Safety
 /// As for `readv` or `writev`. No byte is read or written.
 #[cold]
 unsafe fn is_list(vectors: *const iovec, count: c_int) -> bool {
     let mut ends = [0; 2];
-    // SAFETY: `pipe2` writes two descriptors to a local array, and nothing else owns them. The kernel checks the vectors.
-    // Only if there is no descriptor to ask with, the list is read here: the caller guarantees it.
+    // SAFETY: `pipe2` writes two descriptors to a local array, and nothing else owns them. The kernel checks the
+    // vectors. Only if there is no descriptor to ask with, the list is read here: the caller guarantees it.
     unsafe {
         if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) != 0 {
             return total_of(vectors_of(vectors, count as usize)) > 0;
@@ -454,8 +454,8 @@ unsafe fn writev_nowait(
     is_list: impl Fn() -> bool,
     plainly: impl Fn() -> ssize_t,
 ) -> ssize_t {
-    // SAFETY: the caller guarantees `count` vectors. Called after an attempt or after `is_list`, for which the kernel has read
-    // them, or for a device.
+    // SAFETY: the caller guarantees `count` vectors. Called after an attempt or after `is_list`, for which the kernel
+    // has read them, or for a device.
     let all = || unsafe { vectors_of(vectors, count as usize) };
     // SAFETY: the caller guarantees `count` vectors of readable bytes.
     let at_once = || unsafe { nowait::writev(call.fd, vectors, count) };

@@ -74,9 +74,9 @@ use crate::time::timeout;
 /// TLS 1.3 count too), the system resets the connection, and what the peer has not read is lost. Only the socket of a
 /// server's handler is closed more gently: see [`StreamServer`](crate::server::StreamServer#the-end-of-a-connection).
 ///
-/// Where the socket has the traits of futures-io, as this crate's have, a stream has those of futures-io, tokio (feature
-/// `tokio-io`) and hyper (feature `hyper`). They keep the same promises: the bytes that a poll has taken are sent
-/// exactly once. A flush sends them all, so end with a flush or a close. [`accept_async`](Self::accept_async) and
+/// Where the socket has the traits of futures-io, as this crate's have, a stream has those of futures-io, tokio
+/// (feature `tokio-io`) and hyper (feature `hyper`). They keep the same promises: the bytes that a poll has taken are
+/// sent exactly once. A flush sends them all, so end with a flush or a close. [`accept_async`](Self::accept_async) and
 /// [`connect_async`](Self::connect_async) do the handshake in an `async` function.
 ///
 /// # Coming from Python

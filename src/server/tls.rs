@@ -8,8 +8,8 @@
 //! # Invariants
 //! - **TLS-1** `state` is never held while anything parks.
 //! - **TLS-2** Bytes for the socket are taken out of `state` only by the caller that holds `sending`, which writes them
-//!   in the order in which they come out. If a kill ends a write, the bytes that were not written stay in `out`, and the
-//!   next caller writes them first.
+//!   in the order in which they come out. If a kill ends a write, the bytes that were not written stay in `out`, and
+//!   the next caller writes them first.
 //! - **TLS-3** `state` is fed only while it has no plain bytes, so it is never full.
 #![forbid(unsafe_code)]
 

@@ -17,8 +17,8 @@ struct Meeting {
     is_broken: bool,
     /// All in line are to be told that the barrier is broken.
     breaks: bool,
-    /// How often it broke. One that arrived before and finds another number was told, although a select that polled another
-    /// branch at that moment was passed over in line (SELECT-2).
+    /// How often it broke. One that arrived before and finds another number was told, although a select that polled
+    /// another branch at that moment was passed over in line (SELECT-2).
     broken: u64,
     waiters: Waiters,
     /// Waiters that were granted because the barrier is broken, and have not run since.
@@ -188,8 +188,8 @@ impl Barrier {
         met.unwrap_or(Err(BrokenBarrier))
     }
 
-    /// Like [`checked_wait`](Self::checked_wait), but for at most `timeout`. `None` if the time is over: the caller then
-    /// does not count as arrived.
+    /// Like [`checked_wait`](Self::checked_wait), but for at most `timeout`. `None` if the time is over: the caller
+    /// then does not count as arrived.
     ///
     /// # Errors
     /// [`BrokenBarrier`], inside.

@@ -75,8 +75,8 @@ struct Recv<'a> {
 impl<T> Op<Shared<T>> for Recv<'_> {
     type Output = Result<Arc<T>, RecvError>;
 
-    // Others get the message too. But this receiver must not lose it to another branch of a select: so the message is taken
-    // only in the attempt, and a grant takes nothing (SELECT-7).
+    // Others get the message too. But this receiver must not lose it to another branch of a select: so the message is
+    // taken only in the attempt, and a grant takes nothing (SELECT-7).
     const TAKES: bool = false;
 
     fn waiters<'a>(&self, state: &'a mut Shared<T>) -> &'a mut Waiters {
@@ -332,8 +332,8 @@ impl<T> Receiver<T> {
         Ok(Self::own(received.ok_or(TryRecvError::Empty)??))
     }
 
-    /// Like [`recv`](Self::recv), for an `async` function, and for `select!`, as `future(receiver.recv_async())`. If the
-    /// future is dropped before it is ready, no message is lost.
+    /// Like [`recv`](Self::recv), for an `async` function, and for `select!`, as `future(receiver.recv_async())`. If
+    /// the future is dropped before it is ready, no message is lost.
     ///
     /// # Errors
     /// As there.

@@ -26,8 +26,8 @@
 //! # Invariants
 //! - **CHANNEL-1** `capacity` and the permits together are what the channel was made with. A waiting reserver counts as
 //!   a permit from its grant on.
-//! - **CHANNEL-2** After each operation, room (`queue.len() < capacity`) is left only if neither a sender nor a reserver
-//!   in line can be granted it. So a sender that finds room passes no reserver.
+//! - **CHANNEL-2** After each operation, room (`queue.len() < capacity`) is left only if neither a sender nor a
+//!   reserver in line can be granted it. So a sender that finds room passes no reserver.
 //! - **CHANNEL-3** A message of a permit is put into the queue with the room that was set aside for it, so neither does
 //!   it wait, nor does it take room from others.
 //! - **CHANNEL-4** Without receivers nothing has to be counted any more: all that wait for room are granted, and learn
@@ -147,8 +147,8 @@ impl<T> State for Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// Gives room to waiting senders, by moving their messages into the queue, and to reservers. If there is no receiver,
-    /// releases all that wait.
+    /// Gives room to waiting senders, by moving their messages into the queue, and to reservers. If there is no
+    /// receiver, releases all that wait.
     #[inline(never)]
     fn let_in(&mut self, woken: &mut Woken) {
         if self.receivers == 0 {

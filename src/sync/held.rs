@@ -5,8 +5,8 @@
 //! - **HELD-1** A [`Held`] is made only after its operation has succeeded, and the operation is released only by its
 //!   drop.
 //! - **HELD-2** While an operation that is [`Alone`] is not released, no other one of its lock succeeds.
-//! - **HELD-3** A [`Held`] has its keeper until after the release. All calls of [`Keep::guarded`] give the same lock, which
-//!   lives as long as the keeper. So the lock that is released is the one that was taken.
+//! - **HELD-3** A [`Held`] has its keeper until after the release. All calls of [`Keep::guarded`] give the same lock,
+//!   which lives as long as the keeper. So the lock that is released is the one that was taken.
 //! - **REENTRANT-1** `owner` is the number of the holder of `core`'s lock, and 0 while the lock is free. Only the
 //!   holder writes it, while it holds the lock. A caller that reads its own number there therefore holds the lock, in
 //!   whatever order others see the writes.
@@ -434,7 +434,8 @@ impl<K: Keep, O: Hold<K::State>> Drop for Held<K, O> {
     }
 }
 
-/// Gives a guard the traits of the value of its `held`. With `mut` it may change the value, and a panic poisons the lock.
+/// Gives a guard the traits of the value of its `held`. With `mut` it may change the value, and a panic poisons the
+/// lock.
 macro_rules! guards {
     ($guard:ident<$($life:lifetime,)? T>) => {
         impl<$($life,)? T: ?Sized> Deref for $guard<$($life,)? T> {

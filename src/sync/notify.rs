@@ -17,12 +17,12 @@ struct Notices {
     has_spare: bool,
     /// All waiters in line are to be granted.
     tells_all: bool,
-    /// How often all were told. A waiter that remembers an older number was told, wherever it was at that moment: a select
-    /// that polls another branch is passed over in line (SELECT-2).
+    /// How often all were told. A waiter that remembers an older number was told, wherever it was at that moment: a
+    /// select that polls another branch is passed over in line (SELECT-2).
     told: u64,
     waiters: Waiters,
-    /// Waiters that were granted the notice for one, and have not taken it: if such a waiter leaves, the next one gets the
-    /// notice.
+    /// Waiters that were granted the notice for one, and have not taken it: if such a waiter leaves, the next one gets
+    /// the notice.
     by_one: BTreeSet<Key>,
 }
 
@@ -110,8 +110,9 @@ impl Op<Notices> for Notified {
 /// waiter.join().unwrap();
 /// ```
 ///
-/// One notice of [`notify_one`](Self::notify_one) is kept if nothing waits; those of [`notify_all`](Self::notify_all) are
-/// not. A flag that stays set is an [`Event`](super::Event), and a wait inside a lock is a [`Condvar`](super::Condvar).
+/// One notice of [`notify_one`](Self::notify_one) is kept if nothing waits; those of [`notify_all`](Self::notify_all)
+/// are not. A flag that stays set is an [`Event`](super::Event), and a wait inside a lock is a
+/// [`Condvar`](super::Condvar).
 ///
 /// # Coming from tokio
 /// `Notify`: `wait_async` is its `notified`, and `notify_all` is its `notify_waiters`.
@@ -179,8 +180,8 @@ impl Notify {
     /// Like [`wait`](Self::wait), for an `async` function, and for `select!`. If the future is dropped before it is
     /// ready, a notice for one goes to the next waiter.
     ///
-    /// A notice for all reaches it from this call on, so that it may be made before a look at what it waits for. It gets in
-    /// line for a notice for one when it is first polled.
+    /// A notice for all reaches it from this call on, so that it may be made before a look at what it waits for. It
+    /// gets in line for a notice for one when it is first polled.
     #[doc(alias = "notified")]
     pub fn wait_async(&self) -> impl Future<Output = ()> + use<'_> {
         let since = Some(self.core.look(|state| state.told));

@@ -17,7 +17,8 @@ struct Permits {
     free: usize,
     /// The upper limit of `free`.
     most: usize,
-    /// Permits that were handed out although they were not free, because the semaphore is closed. They come back at once.
+    /// Permits that were handed out although they were not free, because the semaphore is closed. They come back at
+    /// once.
     owed: usize,
     is_closed: bool,
     waiters: Waiters,

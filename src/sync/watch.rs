@@ -18,8 +18,8 @@
 //! assert_eq!(watcher.join().unwrap(), [1, 3]);
 //! ```
 //!
-//! Both ends may be cloned, and sent to other OS threads and to futures. A value is in an [`Arc`]: a receiver that looks at
-//! one does not hold up the sender.
+//! Both ends may be cloned, and sent to other OS threads and to futures. A value is in an [`Arc`]: a receiver that
+//! looks at one does not hold up the sender.
 //!
 //! # Coming from tokio
 //! `tokio::sync::watch`. [`Receiver::get`] is `borrow_and_update`, and gives an `Arc` in place of a guard.
@@ -315,7 +315,8 @@ impl<T> Receiver<T> {
             .map_err(RecvTimeoutError::from)
     }
 
-    /// Like [`changed`](Self::changed), for an `async` function, and for `select!`, as `future(receiver.changed_async())`.
+    /// Like [`changed`](Self::changed), for an `async` function, and for `select!`, as
+    /// `future(receiver.changed_async())`.
     ///
     /// # Errors
     /// As there.

@@ -193,7 +193,8 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
     error
 }
 
-/// Whether the page at `at`, where a marker was just installed, is a guard. After the first such page it is not asked for.
+/// Whether the page at `at`, where a marker was just installed, is a guard. After the first such page it is not asked
+/// for.
 ///
 /// An emulator may take advice that it does not know for granted: qemu does, and installs nothing. So does a filter of
 /// system calls that answers 0. Valgrind reads the path itself, which would end it: so there the answer is no.

@@ -92,8 +92,8 @@ impl Way {
             iov_base: (&raw mut byte).cast(),
             iov_len: 1,
         };
-        // SAFETY: `pipe2` writes two descriptors to a local array, and nothing else owns them. The calls have one vector, of
-        // a local byte.
+        // SAFETY: `pipe2` writes two descriptors to a local array, and nothing else owns them. The calls have one
+        // vector, of a local byte.
         let result = unsafe {
             if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
                 return None;

@@ -231,8 +231,8 @@ pub(crate) fn room_of(pipe: RawFd) -> Option<usize> {
     })
 }
 
-/// The pipe behind a descriptor, opened once more, so that a read or a write of it does not wait: the flag `O_NONBLOCK` of the
-/// descriptor's own open file belongs to the program. `None` if that cannot be had: the descriptor is
+/// The pipe behind a descriptor, opened once more, so that a read or a write of it does not wait: the flag `O_NONBLOCK`
+/// of the descriptor's own open file belongs to the program. `None` if that cannot be had: the descriptor is
 /// not for this access, or there is no `/proc`, no free descriptor, no right to open it, or no reader.
 pub(crate) fn reopened(pipe: RawFd, access: c_int) -> Option<OwnedFd> {
     if !allows(pipe, access) {

@@ -11,8 +11,8 @@ use crate::hub::{Hub, Kind, task};
 /// What a new green thread finds in its [`green_local!`](crate::green_local) variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Locals {
-    /// No values, but copies of those with [`#[inherit]`](crate::green_local): each other local is initialised again, as
-    /// in an OS thread.
+    /// No values, but copies of those with [`#[inherit]`](crate::green_local): each other local is initialised again,
+    /// as in an OS thread.
     #[default]
     Empty,
     /// The spawner's current values. A change inside a value (of a `Cell`, say) is seen by both; a

@@ -30,8 +30,8 @@ use crate::hub::task::{Inherited, LocalSet};
 /// ```
 ///
 /// # Values that children inherit
-/// With `#[inherit]`, a green thread begins with a clone of the value that its spawner has at that moment, if the spawner
-/// has one. The type must be `Send` and `Clone`, because the child may be on another OS thread.
+/// With `#[inherit]`, a green thread begins with a clone of the value that its spawner has at that moment, if the
+/// spawner has one. The type must be `Send` and `Clone`, because the child may be on another OS thread.
 ///
 /// ```
 /// use greenthread::{green_local, scope, spawn};
@@ -50,8 +50,8 @@ use crate::hub::task::{Inherited, LocalSet};
 /// ```
 ///
 /// This holds for all that spawns green threads: `spawn`, `spawn_local`, [`Handle::spawn`](crate::hub::Handle::spawn),
-/// scopes, nurseries, groups and pools. A child with [`Locals::Inherit`] or [`Locals::Share`] has the value itself. Tasks
-/// from futures, callbacks and other OS threads inherit nothing.
+/// scopes, nurseries, groups and pools. A child with [`Locals::Inherit`] or [`Locals::Share`] has the value itself.
+/// Tasks from futures, callbacks and other OS threads inherit nothing.
 ///
 /// # Coming from Python
 /// `gevent.local.local()`; with `#[inherit]`, `contextvars`.

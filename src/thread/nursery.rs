@@ -4,9 +4,10 @@
 //!
 //! # Invariants
 //! - **NURSERY-1** The first failure counts: it is stored under the lock, once, and all later ones are dropped.
-//! - **NURSERY-2** A failure is stored before anything is interrupted for it. So whoever is interrupted for it finds it.
-//! - **NURSERY-3** The owner is interrupted by the expiry of the nursery's own time-out, which only the nursery catches.
-//!   A kill or another time-out of the owner passes through the nursery and comes before the failure.
+//! - **NURSERY-2** A failure is stored before anything is interrupted for it. So whoever is interrupted for it finds
+//!   it.
+//! - **NURSERY-3** The owner is interrupted by the expiry of the nursery's own time-out, which only the nursery
+//!   catches. A kill or another time-out of the owner passes through the nursery and comes before the failure.
 //! - **NURSERY-4** The children have all ended (SCOPE-1) before the failure or the value is given.
 #![forbid(unsafe_code)]
 
@@ -79,7 +80,8 @@ pub struct Nursery<'scope, 'env, E> {
     shared: Arc<Shared<E>>,
 }
 
-/// Runs `f` with a nursery of green threads that may fail, and waits for all of them. The first failure kills the others.
+/// Runs `f` with a nursery of green threads that may fail, and waits for all of them. The first failure kills the
+/// others.
 ///
 /// ```
 /// use std::io;
@@ -103,9 +105,10 @@ pub struct Nursery<'scope, 'env, E> {
 /// ```
 ///
 /// The nursery fails if a child or `f` returns an `Err` or panics, by [`cancel`](Nursery::cancel), or when its
-/// [`deadline`](Nursery::deadline) passes. Then `f` and all children are interrupted at their next waits, and the nursery
-/// waits until they have ended. The first failure is the result. Errors that other children return later, also because
-/// they were interrupted, are dropped. Children that are spawned while the nursery ends are killed before they begin.
+/// [`deadline`](Nursery::deadline) passes. Then `f` and all children are interrupted at their next waits, and the
+/// nursery waits until they have ended. The first failure is the result. Errors that other children return later, also
+/// because they were interrupted, are dropped. Children that are spawned while the nursery ends are killed before they
+/// begin.
 ///
 /// A child that alone is [killed](Thread::kill) is no failure.
 ///

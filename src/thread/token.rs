@@ -207,8 +207,8 @@ impl CancelToken {
         .await
     }
 
-    /// Has `call` called by the cancel; at once if that has been. Dropping the result takes the call back. `call` may not
-    /// park.
+    /// Has `call` called by the cancel; at once if that has been. Dropping the result takes the call back. `call` may
+    /// not park.
     pub(crate) fn on_cancel(&self, call: impl FnOnce() + Send + 'static) -> Listening {
         let mut state = self.0.state.lock().ignore_poison();
         state.added += 1;

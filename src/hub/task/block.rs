@@ -37,8 +37,8 @@ pub(super) const LINKED: u8 = 32;
 pub(super) const SCOPED: u8 = 64;
 pub(super) const WOKEN: u8 = 128;
 
-/// Drops the result in the slot, by its type. To call it is safe for the owner of the slot (TASK-3), if the type is that of
-/// the task's result.
+/// Drops the result in the slot, by its type. To call it is safe for the owner of the slot (TASK-3), if the type is
+/// that of the task's result.
 pub(in crate::hub) type DropResult = unsafe fn(&'static Task);
 pub(super) type Body = Fiber<(), (), DropResult>;
 

@@ -105,7 +105,8 @@ fn clear<T>(task: &'static Task) {
         end_locals(task);
     }
     if task.join.load(Ordering::Acquire) & DETACHED != 0 {
-        // SAFETY: TASK-3: the body is at its end, before `DONE`, so the slot is its owner's. `T` is the body's own type.
+        // SAFETY: TASK-3: the body is at its end, before `DONE`, so the slot is its owner's. `T` is the body's own
+        // type.
         unsafe { drop_rest::<T>(task) };
     }
 }
@@ -176,8 +177,8 @@ pub(super) unsafe fn drop_rest<T>(task: &'static Task) {
 /// Drops a result that no join will take, and reports it if it is a panic.
 ///
 /// # Safety
-/// The caller owns the slot (TASK-3): it is the end of the body, the owner that found `DETACHED`, or the drop of the join. `T`
-/// is the type of the task's result, unless the task has ended without one.
+/// The caller owns the slot (TASK-3): it is the end of the body, the owner that found `DETACHED`, or the drop of the
+/// join. `T` is the type of the task's result, unless the task has ended without one.
 #[inline(never)]
 pub(super) unsafe fn drop_slot<T>(task: &'static Task) {
     // SAFETY: the caller guarantees that the slot is its own, and the type.

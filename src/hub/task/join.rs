@@ -238,8 +238,8 @@ impl Done {
         // There is a result only in the rare case that the join was dropped after the last look, in `clear`.
         if let Some(drop_result) = drop_result.filter(|_| task.in_slot.get() != Ended::Empty) {
             // On the hub's own stack code of the user must run as a callback (HUB-11).
-            // SAFETY: TASK-3: `DETACHED` was found set, so the join is gone and the slot is the owner's. The body or future
-            // of the task has named the type.
+            // SAFETY: TASK-3: `DETACHED` was found set, so the join is gone and the slot is the owner's. The body or
+            // future of the task has named the type.
             hub.as_callback(|| unsafe { drop_result(task) });
         }
         if self.before & LOST == 0 {

@@ -60,8 +60,8 @@ where
         }
     }
 
-    /// As `answer`, for a task that reads: sends what the socket takes at once. The rest stays in `out` (TLS-2), for the
-    /// next caller that writes. The waker of the task that writes stays with the socket.
+    /// As `answer`, for a task that reads: sends what the socket takes at once. The rest stays in `out` (TLS-2), for
+    /// the next caller that writes. The waker of the task that writes stays with the socket.
     fn answer_now(&self) -> io::Result<()> {
         if !self.state(|state| state.rustls.wants_write()) {
             return Ok(());

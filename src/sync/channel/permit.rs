@@ -204,8 +204,8 @@ impl<T> Sender<T> {
             .map_err(|SendError(())| SendTimeoutError::Disconnected(()))
     }
 
-    /// Like [`reserve`](Self::reserve), for an `async` function, and for `select!`, as `future(sender.reserve_async())`. If
-    /// the future is dropped before it is ready, nothing is set aside.
+    /// Like [`reserve`](Self::reserve), for an `async` function, and for `select!`, as
+    /// `future(sender.reserve_async())`. If the future is dropped before it is ready, nothing is set aside.
     ///
     /// # Errors
     /// If all receivers are gone.

@@ -1,4 +1,5 @@
-//! The guide in `docs/guide`: its programs are doctests of `src/lib.rs`, and its excerpts are those of files that are built.
+//! The guide in `docs/guide`: its programs are doctests of `src/lib.rs`, and its excerpts are those of files that are
+//! built.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -82,8 +82,8 @@ pub(super) fn thread_at(size: usize) -> isize {
     -size.cast_signed()
 }
 
-/// Whether `len` bytes at this offset from the base may be static images of thread-locals, which take `area` bytes with the
-/// header.
+/// Whether `len` bytes at this offset from the base may be static images of thread-locals, which take `area` bytes with
+/// the header.
 pub(super) fn is_static(offset: isize, len: usize, area: usize) -> bool {
     offset >= HEADER && offset.unsigned_abs() <= area && len <= area - offset.unsigned_abs()
 }

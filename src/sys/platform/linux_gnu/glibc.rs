@@ -264,8 +264,8 @@ impl Glibc {
         let are_inside = is_inside(self.tid, size_of::<c_int>())
             && is_inside(tables, VALUES + TABLES + 1)
             && self.robust.is_none_or(|head| is_inside(head - 8, ROBUST));
-        // The area for the kernel lies in `struct pthread`, or since 2.41 beside the images. What glibc says of the static
-        // area counts `struct pthread` too, if that lies above the base.
+        // The area for the kernel lies in `struct pthread`, or since 2.41 beside the images. What glibc says of the
+        // static area counts `struct pthread` too, if that lies above the base.
         let images = if self.thread < 0 {
             area
         } else {
