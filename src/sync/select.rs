@@ -504,10 +504,14 @@ impl<F: FnMut() -> Fut, Fut: Future> Start<Fut::Output> for Makes<F, Fut> {
     }
 }
 
-/// A branch for a handle; `None` once it was ready.
-struct Joins<'a, H>(Option<&'a mut H>);
+/// A handle of a green thread, which is a future. Nothing is ever granted to it, so a [`Select`] may keep it from one wait
+/// to the next.
+pub trait Joins: Future + Unpin {}
 
-impl<H: Future + Unpin> Start<H::Output> for Joins<'_, H> {
+/// A branch for a handle; `None` once it was ready.
+struct Held<'a, H>(Option<&'a mut H>);
+
+impl<H: Joins> Start<H::Output> for Held<'_, H> {
     fn start(&mut self) -> Future_<'_, H::Output> {
         Box::pin(poll_fn(|context| {
             let Some(handle) = &mut self.0 else {
@@ -557,9 +561,9 @@ impl<'a, T> Select<'a, T> {
     /// ```
     pub fn add_join<H>(&mut self, handle: &'a mut H) -> usize
     where
-        H: crate::thread::Joinable + Future<Output = T> + Unpin,
+        H: Joins<Output = T>,
     {
-        self.branches.push(Box::new(Joins(Some(handle))));
+        self.branches.push(Box::new(Held(Some(handle))));
         self.branches.len() - 1
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{JoinError, JoinHandle, NurseryHandle, ScopedJoinHandle};
 use crate::hub::{self, Hub, Mode, Parker, Waiter, Wake, Why, budget, interrupt};
+use crate::sync::select::Joins;
 
 static SOME: &str = "the end of one of several green threads";
 
@@ -118,6 +119,10 @@ impl<T> Watched for NurseryHandle<'_, T> {
         self.handle().unwatch();
     }
 }
+
+impl<T> Joins for JoinHandle<T> {}
+impl<T> Joins for ScopedJoinHandle<'_, T> {}
+impl<T> Joins for NurseryHandle<'_, T> {}
 
 /// Joins all, and returns the results in the order given.
 ///
