@@ -504,8 +504,8 @@ impl<F: FnMut() -> Fut, Fut: Future> Start<Fut::Output> for Makes<F, Fut> {
     }
 }
 
-/// A handle of a green thread, which is a future. Nothing is ever granted to it, so a [`Select`] may keep it from one wait
-/// to the next.
+/// A handle of a green thread, which is a future. Nothing is ever granted to it, so a [`Select`] may keep it from one
+/// wait to the next.
 pub trait Joins: Future + Unpin {}
 
 /// A branch for a handle; `None` once it was ready.
