@@ -51,6 +51,8 @@ declare -A areas=([lib]='stack:: sys:: process:: isolation hub::' [it]='net:: hu
     [monkey]='' [stuck]='')
 # Tests that cannot hold without a call. PATTERN of rows & PATTERN.. | BINARY | TEST | why
 skips='
+    pidfd* & Linux 4* & a strict* | lib | a_forked_child_does_not_close | the test is about a descriptor for the child
+    pidfd* & Linux 4* & a strict* | lib | where_the_poller_does_not_take | the test is about a descriptor for the child
     guards & guards denied & guards feigned & Linux* & a strict* | lib    | forty_thousand_guarded_stacks_fit | a guard takes two mappings, so 32,000 stacks fit
     nowait* & preadv2* & Linux* & a strict* | monkey | odd_reads_of_devices | the filter answers before the kernel has refused the file
     close* & Linux 4* & a strict* | monkey | copies_that_fail_wake_nobody | the test calls close_range
