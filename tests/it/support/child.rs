@@ -84,6 +84,7 @@ fn entry() {
         #[cfg(not(target_env = "musl"))]
         "stop" => crate::thread::isolation::stop(),
         #[cfg(not(target_env = "musl"))]
+        #[cfg(not(feature = "sanitizer"))]
         "unknown glibc" => crate::thread::unknown_glibc::child(),
         "process descriptors" => crate::process::wait::no_descriptor_is_left(),
         "drops under locks" => crate::hub::drops::under_locks(),

@@ -25,4 +25,6 @@ pub(crate) mod scope_handle;
 #[cfg(target_env = "musl")]
 mod shared;
 #[cfg(not(target_env = "musl"))]
+// It has a `dlsym` of its own, which the address sanitizer would call before it is ready.
+#[cfg(not(feature = "sanitizer"))]
 pub(crate) mod unknown_glibc;
