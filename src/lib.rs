@@ -48,7 +48,7 @@
 //! | switch by hand | [`generator`], [`greenlet`] |
 //! | change sizes of stacks | [`stack`] |
 //!
-//! The repository has a guide of a page for each step (`docs/guide/src`), and tables of names for those who know
+//! The repository has a guide of a page for each step (`docs/guide/src`), and tables of names for readers who know
 //! gevent, greenlet, asyncio, tokio, may or std's threads (`docs/guide/src/migration`). The search of this
 //! documentation finds their names, too.
 //!

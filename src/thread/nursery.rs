@@ -4,8 +4,8 @@
 //!
 //! # Invariants
 //! - **NURSERY-1** The first failure counts: it is stored under the lock, once, and all later ones are dropped.
-//! - **NURSERY-2** A failure is stored before anything is interrupted for it. So whoever is interrupted for it finds
-//!   it.
+//! - **NURSERY-2** A failure is stored before anything is interrupted for it. So a green thread that is interrupted for
+//!   it finds it.
 //! - **NURSERY-3** The owner is interrupted by the expiry of the nursery's own time-out, which only the nursery
 //!   catches. A kill or another time-out of the owner passes through the nursery and comes before the failure.
 //! - **NURSERY-4** The children have all ended (SCOPE-1) before the failure or the value is given.

@@ -1,4 +1,4 @@
-//! Patched calls that succeed at once, or never wait, give way; and a time-out or a kill comes to who makes them,
+//! Patched calls that succeed at once, or never wait, give way; and a time-out or a kill reaches the caller,
 //! though never with bytes in hand.
 
 use std::ffi::c_void;

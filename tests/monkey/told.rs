@@ -1,4 +1,4 @@
-//! Kills and time-outs that patched calls could only tell of: whoever asked for them hears of them, whatever the
+//! Kills and time-outs that patched calls could only tell of: the code that asked for them hears of them, whatever the
 //! closure returned, and its value is not lost.
 
 use std::cell::Cell;

@@ -1,6 +1,6 @@
-//! OS threads of ours that rest, are given something to do, and get the processor late: longer than the patience of who
-//! waits for what they will send. A signal's handler stands for the other threads of a loaded machine: it keeps the
-//! thread.
+//! OS threads of ours that rest, are given something to do, and get the processor late: longer than the patience of the
+//! hub that waits for what they will send. A signal's handler stands for the other threads of a loaded machine: it
+//! keeps the thread.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

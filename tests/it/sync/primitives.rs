@@ -1,5 +1,5 @@
 //! Locks, semaphores, events and channels: what they promise, from green threads, OS threads and futures, and what is
-//! left when somebody is killed or timed out at any moment.
+//! left when a waiter is killed or timed out at any moment.
 
 use std::cell::Cell;
 use std::collections::HashSet;

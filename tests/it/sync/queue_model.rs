@@ -341,7 +341,7 @@ fn agrees(order: Order, capacity: usize, script: &[(u8, u8)]) {
     }
 }
 
-/// The steps one upon the other, with no time to come to rest: each item is somewhere once, and nobody waits for what
+/// The steps one upon the other, with no time to come to rest: each item is somewhere once, and no task waits for what
 /// is there.
 fn conserves(order: Order, capacity: usize, script: &[(u8, u8)]) {
     let queue = make(order, capacity);

@@ -1,5 +1,5 @@
-//! Groups: who is a member and for how long, joining, killing once, and what is left when somebody is killed on the
-//! way.
+//! Groups: which green threads are members and for how long, joining, killing once, and what is left when a waiter is
+//! killed on the way.
 
 use std::cell::Cell;
 use std::rc::Rc;

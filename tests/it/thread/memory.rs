@@ -79,8 +79,8 @@ fn an_idle_hub_gives_a_spike_back_by_itself() {
     assert!(out.ok, "{out:?}");
 }
 
-/// In a process of its own: blocks of green threads and tasks come back from the system, and whoever has a handle or a
-/// waker of an earlier life disturbs nobody.
+/// In a process of its own: blocks of green threads and tasks come back from the system, and a handle or a waker of an
+/// earlier life disturbs no later one.
 pub(crate) fn stale() {
     let (mut threads, mut wakers): (Vec<Thread>, Vec<Waker>) = Default::default();
     for round in 1..=3 {

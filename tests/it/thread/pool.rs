@@ -1,4 +1,4 @@
-//! Pools: places and who waits for them, `apply`, `map`, and the streams of results: their order, their bound, what
+//! Pools: places and the waiters for them, `apply`, `map`, and the streams of results: their order, their bound, what
 //! becomes of a panic in an item or in the items, of a reader that is killed, and of a stream that is dropped half
 //! read.
 

@@ -1,5 +1,5 @@
-//! Futures of a pool: how far a job is, what comes of it, who hears of it, and what is left when whoever waits is
-//! killed, timed out or gone.
+//! Futures of a pool: how far a job is, what comes of it, which waiters hear of it, and what is left when a waiter
+//! is killed, timed out or gone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
