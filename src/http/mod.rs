@@ -82,6 +82,9 @@
 //! | [`half_close`](HttpServer::half_close) | does not apply: a client that ends takes its requests with it |
 //! | [`limit`](HttpServer::limit) | connections; [`http2`](HttpServer::http2): `max_concurrent_streams` bounds the requests of each, 200 unless it is set |
 //!
+//! A client that answers each `PING` but never opens the window of a stream holds the response of that stream, with up
+//! to 400 KB in memory, for as long as it likes. `max_send_buf_size` and `max_concurrent_streams` bound what it holds.
+//!
 //! A handler that calls [`Handle::stop`](crate::server::Handle::stop) on its own server waits for itself here: spawn
 //! that call.
 //!
