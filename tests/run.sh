@@ -181,7 +181,7 @@ step tests "doctests" cargo test --doc "${WITH[@]}"
 step tool "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps "${WITH[@]}"
 step tests "loom" env RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" \
     cargo test --release --lib --target-dir target/loom loom
-also tests "address sanitizer" env SHORT=1 bash tests/long/asan.sh
+step tests "address sanitizer" env SHORT=1 bash tests/long/asan.sh
 step tool "peers fmt" cargo fmt "${PEERS[@]}" --check
 also tool "peers clippy" cargo clippy --release "${PEERS[@]}" --all-targets -- -D warnings
 # Only checked: their release build, with link-time optimization, is for measurements. "a hundred thousand" builds ours.
