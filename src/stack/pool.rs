@@ -21,7 +21,6 @@
 //!   count is never below the sum of the classes' counts.
 //! - **POOL-3** Only the last slab of a class has slots that are not carved.
 //! - **POOL-4** `low` is the least length of `warm` since the period began: that many stacks were not needed in it.
-#![forbid(unsafe_code)]
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -189,7 +188,9 @@ impl Class {
         let mut count = slab.carved.clamp(1, mem::RANGES).min(slab.slots - slab.carved);
         let (at, from) = (slab.pages.at(), slab.carved);
         let slot = move |slot| at + slot * stride;
-        while let Err(error) = slab.pages.guard((from..from + count).map(|i| (slot(i), GUARD_SIZE))) {
+        // SAFETY: POOL-1: slots from `carved` on were never given out, so nothing uses them. Slots begin at whole
+        // pages.
+        while let Err(error) = unsafe { slab.pages.guard((from..from + count).map(|i| (slot(i), GUARD_SIZE))) } {
             // The kernel may lack memory for all these guards, and still have enough for one.
             if count == 1 {
                 return Err(error);
@@ -278,11 +279,13 @@ impl Class {
         going.sort_unstable();
         for run in going.chunk_by(|a, b| end(*b) - end(*a) == stride(self.size)) {
             let (low, high) = (end(run[0]) - stride(self.size), end(run[run.len() - 1]));
-            // POOL-1: whole free slots, so nothing between their guards is needed. Neighbours may be of two slabs.
+            // Neighbours may be of two slabs.
             for slab in &mut self.slabs {
                 let part = (low.max(slab.pages.at()), high.min(slab.pages.end()));
                 if part.0 < part.1 {
-                    slab.pages.discard_slots(part, stride(self.size), GUARD_SIZE);
+                    // SAFETY: POOL-1: they were in `warm`, so these are whole free slots, and nothing between their
+                    // guards is needed.
+                    unsafe { slab.pages.discard_slots(part, stride(self.size), GUARD_SIZE) };
                 }
             }
         }
@@ -306,9 +309,9 @@ impl Class {
         for base in self.warm.range(first..first + count) {
             let low = end(*base) - stride(self.size) + GUARD_SIZE;
             let deep = top(*base) - KEPT.max(mem::page());
-            // POOL-1: the low part of a free stack, so nothing in it is needed.
             if let Some(slab) = self.slabs.iter_mut().find(|slab| slab.holds(low)) {
-                slab.pages.discard(low, deep - low);
+                // SAFETY: POOL-1: the low part, above the guard, of a stack in `warm`, which is free.
+                unsafe { slab.pages.discard(low, deep - low) };
             }
         }
         self.unchecked -= count;
@@ -336,7 +339,8 @@ impl Class {
             cold.drain(from..to);
             true
         });
-        free.for_each(Slab::unmap);
+        // SAFETY: POOL-1: as many of its slots were cold, so free, as were ever carved; they have left the list.
+        free.for_each(|slab| unsafe { slab.unmap() });
         // The lists of a hundred thousand stacks take a megabyte each.
         self.cold.shrink_to(self.cold.len() * 2);
         self.warm.shrink_to((self.warm.len() * 2).max(BATCH));
@@ -356,10 +360,14 @@ impl Slab {
         (self.pages.at()..self.pages.end()).contains(&address)
     }
 
-    /// Unmaps the slab. All its slots are free (STACK-1).
-    fn unmap(self) {
+    /// Unmaps the slab.
+    ///
+    /// # Safety
+    /// All its slots are free (STACK-1), and are in no list of the pool any more.
+    unsafe fn unmap(self) {
         self.report.remove();
-        self.pages.unmap();
+        // SAFETY: the caller guarantees that no slot is used.
+        unsafe { self.pages.unmap() };
     }
 }
 
@@ -589,7 +597,8 @@ mod tests {
             .unwrap();
         let lost = crate::thread::JoinHandle::new(sent).join();
         assert!(lost.is_err_and(|error| error.is_lost()));
-        taken.unmap();
+        // SAFETY: nothing was placed in these mappings.
+        unsafe { taken.unmap() };
         assert!(kill_all(held).len() >= 20);
         assert_eq!(std::rc::Rc::strong_count(&owned), 1);
         assert!(parked(owned).is_ok());

@@ -117,21 +117,27 @@ impl Mapping {
     }
 
     /// Unmaps the mapping.
-    pub(crate) fn unmap(self) {
-        // SAFETY: a whole mapping of `map`, which no code can use any more by way of this value.
+    ///
+    /// # Safety
+    /// No code uses an address in it any more.
+    pub(crate) unsafe fn unmap(self) {
+        // SAFETY: a whole mapping of `map` (MEM-1), of which the caller guarantees that nothing uses it.
         unsafe { unmap(self.at, self.len) };
     }
 
-    /// Makes the ranges, of whole pages, fault at any access: with one system call where the kernel can. There are at
-    /// most [`RANGES`] of them.
-    pub(crate) fn guard(&mut self, ranges: impl Iterator<Item = Pages> + Clone) -> io::Result<()> {
+    /// Makes the ranges fault at any access: with one system call where the kernel can. There are at most [`RANGES`] of
+    /// them.
+    ///
+    /// # Safety
+    /// The ranges are of whole pages, and no code uses an address in them.
+    pub(crate) unsafe fn guard(&mut self, ranges: impl Iterator<Item = Pages> + Clone) -> io::Result<()> {
         ranges.clone().for_each(|range| self.check(range));
-        // SAFETY: the pages belong to this mapping, to which there are no references.
+        // SAFETY: whole pages of this mapping (MEM-1), of which the caller guarantees that nothing uses them.
         if !NO_MARKERS.load(Ordering::Relaxed) && unsafe { os::advise_all(ranges.clone(), Advice::Guard) } {
             return Ok(());
         }
-        // SAFETY: the pages belong to this mapping, to which there are no references. Installing a guard again is
-        // harmless.
+        // SAFETY: whole pages of this mapping (MEM-1), of which the caller guarantees that nothing uses them.
+        // Installing a guard again is harmless.
         ranges.into_iter().try_for_each(|(at, len)| unsafe { guard(at, len) })
     }
 
@@ -143,21 +149,29 @@ impl Mapping {
         unsafe { os::advise_all(ranges, Advice::Populate) };
     }
 
-    /// Gives whole pages back to the system. They read as zeros afterwards.
-    pub(crate) fn discard(&mut self, at: usize, len: usize) {
+    /// Gives pages back to the system. They read as zeros afterwards.
+    ///
+    /// # Safety
+    /// The range is of whole pages without a guard (MEM-2), and nothing needs their contents.
+    pub(crate) unsafe fn discard(&mut self, at: usize, len: usize) {
         self.check((at, len));
-        // SAFETY: the pages belong to this mapping, to which there are no references.
+        // SAFETY: pages of this mapping (MEM-1); the caller guarantees the rest.
         unsafe { discard(at, len) };
     }
 
     /// Gives neighbouring slots of `stride` bytes, from `low` to `high`, back to the system, but not the guards of
     /// `guard` bytes at their low ends. It takes one system call where the guards survive it.
-    pub(crate) fn discard_slots(&mut self, (low, high): (usize, usize), stride: usize, guard: usize) {
+    ///
+    /// # Safety
+    /// The slots are of whole pages, have no other guards, and nothing needs their contents.
+    pub(crate) unsafe fn discard_slots(&mut self, (low, high): (usize, usize), stride: usize, guard: usize) {
         if os::DISCARD_KEEPS_GUARDS {
-            return self.discard(low + guard, high - low - guard);
+            // SAFETY: the caller guarantees it; the guards in between survive (MEM-2).
+            return unsafe { self.discard(low + guard, high - low - guard) };
         }
         for slot in (low..high).step_by(stride) {
-            self.discard(slot + guard, stride - guard);
+            // SAFETY: the caller guarantees it; the part of one slot above its guard.
+            unsafe { self.discard(slot + guard, stride - guard) };
         }
     }
 }
@@ -319,15 +333,16 @@ mod tests {
     fn a_guard_refuses_the_kernel_too_and_outlives_a_discard() {
         let mut pages = Mapping::new(2 * page()).unwrap();
         let at = pages.at();
-        pages.guard([(at, page())].into_iter()).unwrap();
-        pages.discard_slots((at, at + 2 * page()), 2 * page(), page());
-        // SAFETY: the mapping made above. The kernel, told to write there, answers EFAULT instead of sending a signal.
+        // SAFETY: the mapping made above, which holds nothing. The kernel, told to write there, answers EFAULT instead
+        // of sending a signal.
         unsafe {
+            pages.guard([(at, page())].into_iter()).unwrap();
+            pages.discard_slots((at, at + 2 * page()), 2 * page(), page());
             assert_eq!(libc::sigaltstack(std::ptr::null(), at as *mut _), -1);
             assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EFAULT));
             assert_eq!(libc::sigaltstack(std::ptr::null(), (at + page()) as *mut _), 0);
+            pages.unmap();
         }
-        pages.unmap();
     }
 
     #[test]
@@ -335,7 +350,8 @@ mod tests {
     fn a_range_that_goes_over_the_end_is_refused() {
         let mut pages = Mapping::new(2 * page()).unwrap();
         let at = pages.at();
-        pages.discard(at + page(), 2 * page());
+        // SAFETY: the mapping made above, which holds nothing; the part behind its end is refused.
+        unsafe { pages.discard(at + page(), 2 * page()) };
     }
 
     /// Whether all pages of this range have a flag in the kernel's listing of mappings.
