@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::block::{ColdState, Ending, Stopped, Task, TaskRef};
-use super::join::{begin_lost, set_done_lost};
+use super::join::Losing;
 use super::marks::State;
 use super::spawn::spawn;
 use crate::hub::contexts::Kind;
@@ -64,16 +64,16 @@ fn end_cold(hub: &'static Hub, cold: ColdState) {
 
 /// Marks an unfinished task as lost: the hub ends, or could not start the task. The task's stack is leaked.
 pub(in crate::hub) fn lose(task: &'static Task) {
-    if !begin_lost(task) {
+    let Some(losing) = Losing::begin(task) else {
         return; // Another call was first, or the task has ended.
-    }
+    };
     // `LOST` keeps the join from recycling the block. The fields are written before `DONE`, which publishes them.
     task.in_slot.set(Ended::Lost);
     task.ended.set(Ended::Lost);
     task.state.set(State::Idle);
     task.invalidate_ticket();
     let id = task.id.get();
-    let (has_links, joiner) = set_done_lost(task);
+    let (has_links, joiner) = losing.set_done();
     if has_links {
         lose_links(TaskRef::new(task), id);
     }

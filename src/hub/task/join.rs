@@ -275,23 +275,29 @@ impl Done {
     }
 }
 
-/// Sets `LOST`, which keeps both sides from recycling the block. `false` if the task has ended, or is lost already.
-pub(super) fn begin_lost(task: &'static Task) -> bool {
-    task.join.fetch_or(LOST, Ordering::AcqRel) & (LOST | DONE) == 0
-}
+/// A task that is about to be lost: the right to set its `DONE` in place of an end, once.
+pub(super) struct Losing(&'static Task);
 
-/// Sets `DONE` in place of the end of a task that is lost. Gives whether the join has left exit links, and the waiter
-/// of the join.
-pub(super) fn set_done_lost(task: &'static Task) -> (bool, Option<Waiter>) {
-    let before = task.join.fetch_or(DONE | LOST, Ordering::AcqRel);
-    let joiner = if before & (DONE | DETACHED | JOINER) == JOINER {
-        // SAFETY: TASK-4: this call has set `DONE`, after `JOINER`, so the waiter belongs to this side. A lost task has
-        // no other end: `Done::release` does not touch the waiter if it finds `LOST`.
-        let waiter = unsafe { (*task.joiner.get()).take() };
-        task.join.fetch_or(RELEASED, Ordering::AcqRel);
-        waiter
-    } else {
-        None
-    };
-    (before & (DONE | LINKED) == LINKED, joiner)
+impl Losing {
+    /// Sets `LOST`, which keeps both sides from recycling the block. `None` if the task has ended, or is lost already.
+    pub(super) fn begin(task: &'static Task) -> Option<Losing> {
+        let before = task.join.fetch_or(LOST, Ordering::AcqRel);
+        (before & (LOST | DONE) == 0).then_some(Losing(task))
+    }
+
+    /// Sets `DONE`. Gives whether the join has left exit links, and the waiter of the join.
+    pub(super) fn set_done(self) -> (bool, Option<Waiter>) {
+        let Losing(task) = self;
+        let before = task.join.fetch_or(DONE | LOST, Ordering::AcqRel);
+        let joiner = if before & (DONE | DETACHED | JOINER) == JOINER {
+            // SAFETY: TASK-4: this call has set `DONE`, after `JOINER`, so the waiter belongs to this side. There is one
+            // `Losing` in a life, and `Done::release` does not touch the waiter if it finds `LOST`.
+            let waiter = unsafe { (*task.joiner.get()).take() };
+            task.join.fetch_or(RELEASED, Ordering::AcqRel);
+            waiter
+        } else {
+            None
+        };
+        (before & (DONE | LINKED) == LINKED, joiner)
+    }
 }
