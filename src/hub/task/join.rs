@@ -290,8 +290,8 @@ impl Losing {
         let Losing(task) = self;
         let before = task.join.fetch_or(DONE | LOST, Ordering::AcqRel);
         let joiner = if before & (DONE | DETACHED | JOINER) == JOINER {
-            // SAFETY: TASK-4: this call has set `DONE`, after `JOINER`, so the waiter belongs to this side. There is one
-            // `Losing` in a life, and `Done::release` does not touch the waiter if it finds `LOST`.
+            // SAFETY: TASK-4: this call has set `DONE`, after `JOINER`, so the waiter belongs to this side. There is
+            // one `Losing` in a life, and `Done::release` does not touch the waiter if it finds `LOST`.
             let waiter = unsafe { (*task.joiner.get()).take() };
             task.join.fetch_or(RELEASED, Ordering::AcqRel);
             waiter
